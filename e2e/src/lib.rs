@@ -1,0 +1,1 @@
+//! What runs the built programs from outside.
