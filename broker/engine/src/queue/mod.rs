@@ -1,0 +1,120 @@
+//! One queue: `State`, what is in it, and `Lead`, who is served from it.
+//!
+//! `State` is the fold of what happened (enqueued, settled, returned, purged) and knows no consumer; `Lead` holds the
+//! consumers and the cursor that deliveries have reached. Both are plain synchronous Rust behind the one short lock
+//! that the node puts around a `Queue`; time arrives as an argument, deliveries leave through the caller's `Sink`.
+//!
+//! The journey: [`enqueue`](Queue::enqueue) -> [`dispatch`](Queue::dispatch) -> [`acknowledge`](Queue::acknowledge) or
+//! [`give_back`](Queue::give_back).
+mod consumers;
+mod content;
+mod dispatch;
+mod dwell;
+mod run;
+mod segment;
+mod settle;
+mod sink;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use consumers::{Consumer, ConsumerId, ExclusiveUse, Subscription};
+pub use content::{Body, Extent, Publish};
+pub use dwell::{DWELL_BOUNDS_SECONDS, Dwell};
+pub use run::MessageId;
+pub use sink::{Delivery, Fill, Sink, Source};
+
+use consumers::Consumers;
+use dispatch::Cursor;
+use state::State;
+
+/// A queue's messages, consumers and counters.
+#[derive(Default)]
+pub struct Queue {
+    state: State,
+    lead: Lead,
+    counters: Counters,
+    dwell: Dwell,
+}
+
+/// What only the node that serves the queue knows.
+#[derive(Default)]
+struct Lead {
+    consumers: Consumers,
+    cursor: Cursor,
+}
+
+/// Messages counted since the queue was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Messages that entered the queue.
+    pub published: u64,
+    /// Deliveries to consumers and gets, redeliveries among them.
+    pub delivered: u64,
+    /// Deliveries of messages that had been delivered before.
+    pub redelivered: u64,
+    /// Messages settled for good by a consumer, automatic acknowledgement among them.
+    pub acked: u64,
+}
+
+/// What the queue holds at this moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Depth {
+    /// Messages that wait for a consumer.
+    pub ready: u64,
+    /// Messages delivered and not settled.
+    pub unacked: u64,
+    /// Bytes of the bodies of all of them.
+    pub body_bytes: u64,
+    /// Consumers subscribed.
+    pub consumers: usize,
+}
+
+impl Queue {
+    /// Appends messages that were published with one exchange and routing key. `now` in nanoseconds of a steady clock.
+    pub fn enqueue(&mut self, publish: &Publish<'_>, now: u64) {
+        self.counters.published += publish.messages.len() as u64;
+        self.state.enqueue(publish, now);
+    }
+
+    /// Removes every message that is ready; returns how many. What is unacknowledged stays.
+    pub fn purge(&mut self) -> u64 {
+        let purged = self.state.purge(&self.lead.cursor);
+        self.lead.cursor = Cursor::at(self.state.runs_end());
+        purged
+    }
+
+    /// Depth and consumers at this moment.
+    #[must_use]
+    pub fn depth(&self) -> Depth {
+        Depth {
+            ready: self.state.ready(),
+            unacked: self.state.unacked(),
+            body_bytes: self.state.body_bytes(),
+            consumers: self.lead.consumers.len(),
+        }
+    }
+
+    /// What was counted so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// How long messages stayed ready before their delivery.
+    #[must_use]
+    pub fn dwell(&self) -> &Dwell {
+        &self.dwell
+    }
+
+    /// Bytes of memory that the queue's messages and their index hold.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        self.state.memory_bytes()
+    }
+
+    /// Gives memory back that an empty queue keeps for its next messages.
+    pub fn trim(&mut self) {
+        self.state.trim();
+    }
+}

@@ -1,0 +1,161 @@
+//! The bytes of a queue's messages: segments filled one after the other, each freed when its last message is settled.
+//!
+//! A segment counts its live messages, so one unacknowledged message holds its own segment and none that came after.
+//!
+//! Stored form of a run: `[exchange length u8][key length u8][exchange][key]`, then each message as
+//! `[properties length u32][body length u32][properties][body]`, integers in native order: it never leaves memory.
+//! A large body is not in the segment: it is shared with the buffer that it arrived in, a segment of its own.
+use bytes::Bytes;
+use std::collections::VecDeque;
+
+#[derive(Default)]
+pub(super) struct Segments {
+    list: VecDeque<Segment>,
+    /// Number of the first segment of `list`.
+    first: u64,
+    bytes: u64,
+}
+
+#[derive(Default)]
+struct Segment {
+    bytes: Vec<u8>,
+    body: Option<Bytes>,
+    /// Messages in it that are not settled.
+    live: u32,
+}
+
+/// Where one message lies, borrowed from its segment.
+pub(super) struct Stored<'a> {
+    pub(super) properties: &'a [u8],
+    pub(super) body: &'a [u8],
+    /// Offset of the message that follows.
+    pub(super) next: u32,
+}
+
+impl Segments {
+    /// A segment with room for `bytes` more: its number. The last one, or a new one.
+    pub(super) fn with_room(&mut self, bytes: usize) -> u64 {
+        if let Some(last) = self.list.back()
+            && last.body.is_none()
+            && last.bytes.capacity() - last.bytes.len() >= bytes
+        {
+            return self.last_number();
+        }
+        let before = self.list.back().map_or(0, |last| last.bytes.capacity());
+        self.push(Vec::with_capacity((before * 2).clamp(SEGMENT_MIN, SEGMENT_MAX).max(bytes)), None)
+    }
+
+    /// A segment of its own for one message with a shared body: its number.
+    pub(super) fn push_shared(&mut self, head_bytes: usize, body: Bytes) -> u64 {
+        self.push(Vec::with_capacity(head_bytes), Some(body))
+    }
+
+    fn push(&mut self, bytes: Vec<u8>, body: Option<Bytes>) -> u64 {
+        if self.list.back().is_some_and(|last| last.live == 0) {
+            self.free(self.list.len() - 1); // it was kept for a run that would have fitted
+        }
+        self.bytes += (bytes.capacity() + body.as_ref().map_or(0, Bytes::len)) as u64;
+        self.list.push_back(Segment { bytes, body, live: 0 });
+        self.last_number()
+    }
+
+    /// Number of the last segment.
+    pub(super) fn last_number(&self) -> u64 {
+        self.end() - 1
+    }
+
+    fn end(&self) -> u64 {
+        self.first + self.list.len() as u64
+    }
+
+    /// The bytes of the last segment, to append to.
+    pub(super) fn tail(&mut self) -> &mut Vec<u8> {
+        let at = self.list.len() - 1;
+        &mut self.list[at].bytes
+    }
+
+    /// Counts messages that were appended to the last segment.
+    pub(super) fn add_live(&mut self, messages: u32) {
+        if let Some(last) = self.list.back_mut() {
+            last.live += messages;
+        }
+    }
+
+    /// Messages of segment `number` are settled; frees it with the last one.
+    pub(super) fn settle(&mut self, number: u64, messages: u32) {
+        let at = (number - self.first) as usize;
+        let is_last = at + 1 == self.list.len();
+        let segment = &mut self.list[at];
+        segment.live -= messages;
+        if segment.live > 0 {
+            return;
+        }
+        if is_last && segment.body.is_none() {
+            segment.bytes.clear(); // the next run is written over it, while it is still in the processor's cache
+        } else {
+            self.free(at);
+        }
+    }
+
+    fn free(&mut self, at: usize) {
+        let segment = std::mem::take(&mut self.list[at]);
+        self.bytes -= (segment.bytes.capacity() + segment.body.as_ref().map_or(0, Bytes::len)) as u64;
+        while self.list.front().is_some_and(|first| first.live == 0 && first.bytes.capacity() == 0) {
+            self.list.pop_front();
+            self.first += 1;
+        }
+    }
+
+    /// Exchange, routing key and the offset of the first message of the run at `offset`.
+    pub(super) fn route(&self, number: u64, offset: u32) -> (&[u8], &[u8], u32) {
+        let bytes = &self.list[(number - self.first) as usize].bytes;
+        let at = offset as usize;
+        let (exchange, key) = (bytes[at] as usize, bytes[at + 1] as usize);
+        let names = &bytes[at + 2..at + 2 + exchange + key];
+        (&names[..exchange], &names[exchange..], (at + 2 + exchange + key) as u32)
+    }
+
+    /// The message at `offset` of segment `number`.
+    #[inline]
+    pub(super) fn message(&self, number: u64, offset: u32) -> Stored<'_> {
+        let segment = &self.list[(number - self.first) as usize];
+        let rest = &segment.bytes[offset as usize..];
+        let (properties, body) = (length(rest, 0), length(rest, 4));
+        let rest = &rest[HEAD..];
+        match &segment.body {
+            None => Stored {
+                properties: &rest[..properties],
+                body: &rest[properties..properties + body],
+                next: offset + (HEAD + properties + body) as u32,
+            },
+            Some(shared) => Stored { properties: &rest[..properties], body: shared, next: 0 },
+        }
+    }
+
+    /// Bytes of memory held.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Lets go of the memory of a last segment that holds nothing.
+    pub(super) fn trim(&mut self) {
+        if self.list.len() == 1 && self.list[0].live == 0 {
+            self.bytes = 0;
+            self.list.clear();
+            self.first += 1;
+        }
+    }
+}
+
+#[inline]
+fn length(bytes: &[u8], at: usize) -> usize {
+    let mut four = [0; 4];
+    four.copy_from_slice(&bytes[at..at + 4]);
+    u32::from_ne_bytes(four) as usize
+}
+
+/// Bytes before a message's properties.
+pub(super) const HEAD: usize = 8;
+const SEGMENT_MIN: usize = 4 << 10;
+/// Segments grow up to this size; a run that does not fit is split.
+pub(super) const SEGMENT_MAX: usize = 1 << 20;

@@ -1,0 +1,30 @@
+//! What consumers say of their deliveries: acknowledged, or given back.
+use super::{ConsumerId, MessageId, Queue};
+
+impl Queue {
+    /// `count` messages from `sequence` on, delivered to `consumer` (none: by a get), are settled for good.
+    /// Each delivery is settled or given back once: the caller's ledger sees to it.
+    pub fn acknowledge(&mut self, consumer: Option<ConsumerId>, sequence: u64, count: u64) {
+        self.credit(consumer, count);
+        self.counters.acked += count;
+        self.state.settle(sequence, count);
+    }
+
+    /// Deliveries that are not wanted, without a place to go: they are dropped.
+    pub fn reject(&mut self, consumer: Option<ConsumerId>, sequence: u64, count: u64) {
+        self.credit(consumer, count);
+        self.state.settle(sequence, count);
+    }
+
+    /// A delivery is ready again at its old place, and will be marked as redelivered.
+    pub fn give_back(&mut self, consumer: Option<ConsumerId>, id: MessageId) {
+        self.credit(consumer, 1);
+        self.state.give_back(id);
+    }
+
+    fn credit(&mut self, consumer: Option<ConsumerId>, count: u64) {
+        if let Some(consumer) = consumer.and_then(|id| self.lead.consumers.find(id)) {
+            consumer.unacked = consumer.unacked.saturating_sub(count as u32);
+        }
+    }
+}

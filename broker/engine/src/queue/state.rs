@@ -1,0 +1,205 @@
+//! What is in a queue: runs of messages in the order of their arrival, those given back, and the bytes of all.
+//!
+//! Invariant: a run's `live` counts its messages that are not settled; a segment's `live` sums those of its runs.
+//! Whoever settles or gives back a message has taken it from the queue before and does it once.
+use super::content::{Body, Extent, Publish};
+use super::dispatch::Cursor;
+use super::run::{MessageId, Run};
+use super::segment::{HEAD, SEGMENT_MAX, Segments};
+use std::collections::{BTreeMap, VecDeque};
+
+#[derive(Default)]
+pub(super) struct State {
+    runs: VecDeque<Run>,
+    /// Number of the first run of `runs`, counted from the queue's first.
+    runs_first: u64,
+    next_sequence: u64,
+    segments: Segments,
+    /// Messages given back, by sequence: where each lies. They are ready again, before all that was never delivered.
+    returned: BTreeMap<u64, u32>,
+    /// Messages not settled.
+    live: u64,
+    /// Messages that were never delivered.
+    fresh: u64,
+    body_bytes: u64,
+}
+
+impl State {
+    pub(super) fn enqueue(&mut self, publish: &Publish<'_>, now: u64) {
+        let route_bytes = 2 + publish.exchange.len() + publish.routing_key.len();
+        let mut rest = publish.messages;
+        while let Some(first) = rest.first() {
+            let split = if let Body::Shared(body) = &first.body {
+                self.segments.push_shared(route_bytes + HEAD + first.properties_len as usize, body.clone());
+                1
+            } else {
+                let (messages, bytes) = fitting(rest);
+                self.segments.with_room(route_bytes + bytes);
+                messages
+            };
+            let (now_in, later) = rest.split_at(split);
+            self.append_run(publish, now_in, now);
+            rest = later;
+        }
+    }
+
+    /// Writes a run into the last segment, which has the room.
+    fn append_run(&mut self, publish: &Publish<'_>, messages: &[Extent], now: u64) {
+        let segment = self.segments.last_number();
+        let tail = self.segments.tail();
+        let offset = tail.len() as u32;
+        tail.extend_from_slice(&[publish.exchange.len() as u8, publish.routing_key.len() as u8]);
+        tail.extend_from_slice(publish.exchange);
+        tail.extend_from_slice(publish.routing_key);
+        let mut body_bytes = 0;
+        for message in messages {
+            let body_len = message.body.len();
+            let mut head = [0; HEAD];
+            head[..4].copy_from_slice(&message.properties_len.to_ne_bytes());
+            head[4..].copy_from_slice(&(body_len as u32).to_ne_bytes());
+            tail.extend_from_slice(&head);
+            tail.extend_from_slice(publish.properties(message));
+            if let Body::Inline { at, len } = message.body {
+                tail.extend_from_slice(&publish.bytes[at as usize..(at + len) as usize]);
+            }
+            body_bytes += body_len as u64;
+        }
+        self.body_bytes += body_bytes;
+        let count = messages.len() as u32;
+        self.segments.add_live(count);
+        let first = self.next_sequence;
+        self.runs.push_back(Run { first, count, live: count, segment, offset, arrived: now, body_bytes });
+        self.next_sequence += u64::from(count);
+        self.live += u64::from(count);
+        self.fresh += u64::from(count);
+    }
+
+    /// The run after the last one.
+    pub(super) fn runs_end(&self) -> u64 {
+        self.runs_first + self.runs.len() as u64
+    }
+
+    /// Number of the oldest run.
+    #[inline]
+    pub(super) fn runs_first(&self) -> u64 {
+        self.runs_first
+    }
+
+    /// Run `number`, if it came already and has not gone.
+    #[inline]
+    pub(super) fn run(&self, number: u64) -> Option<&Run> {
+        self.runs.get(number.checked_sub(self.runs_first)? as usize)
+    }
+
+    pub(super) fn segments(&self) -> &Segments {
+        &self.segments
+    }
+
+    /// A message that was never delivered is now out.
+    #[inline]
+    pub(super) fn take_fresh(&mut self) {
+        self.fresh -= 1;
+    }
+
+    /// The first message given back: it is now out again. With the run that it belongs to.
+    pub(super) fn take_returned(&mut self) -> Option<(MessageId, Run)> {
+        let (sequence, offset) = self.returned.pop_first()?;
+        Some((MessageId { sequence, offset }, self.runs[self.position(sequence)?]))
+    }
+
+    pub(super) fn has_returned(&self) -> bool {
+        !self.returned.is_empty()
+    }
+
+    /// A message that is out is ready again, at its old place.
+    pub(super) fn give_back(&mut self, id: MessageId) {
+        self.returned.insert(id.sequence, id.offset);
+    }
+
+    /// Index of the run that holds `sequence`.
+    fn position(&self, sequence: u64) -> Option<usize> {
+        if self.runs.front().is_some_and(|run| sequence < run.end()) {
+            return Some(0);
+        }
+        let at = self.runs.partition_point(|run| run.end() <= sequence);
+        (at < self.runs.len()).then_some(at)
+    }
+
+    /// `count` messages from `sequence` on, all of them out, are settled for good.
+    pub(super) fn settle(&mut self, mut sequence: u64, mut count: u64) {
+        while count > 0 {
+            let Some(at) = self.position(sequence) else { break };
+            let run = &mut self.runs[at];
+            let part = count.min(run.end() - sequence);
+            run.live -= part as u32;
+            if run.live == 0 {
+                self.body_bytes -= run.body_bytes;
+            }
+            let segment = run.segment;
+            self.segments.settle(segment, part as u32);
+            self.live -= part;
+            sequence += part;
+            count -= part;
+        }
+        while self.runs.front().is_some_and(|run| run.live == 0) {
+            self.runs.pop_front();
+            self.runs_first += 1;
+        }
+    }
+
+    /// Settles all that is ready: what was given back, and what lies at and behind `cursor`. Returns how many.
+    pub(super) fn purge(&mut self, cursor: &Cursor) -> u64 {
+        let ready = self.ready();
+        for (sequence, _) in std::mem::take(&mut self.returned) {
+            self.settle(sequence, 1);
+        }
+        let from = self.next_sequence - self.fresh;
+        debug_assert!(self.run(cursor.run).is_none_or(|run| run.first + u64::from(cursor.index) == from));
+        self.settle(from, self.fresh);
+        self.fresh = 0;
+        ready
+    }
+
+    pub(super) fn ready(&self) -> u64 {
+        self.fresh + self.returned.len() as u64
+    }
+
+    pub(super) fn unacked(&self) -> u64 {
+        self.live - self.ready()
+    }
+
+    /// Of all runs that have a message left.
+    pub(super) fn body_bytes(&self) -> u64 {
+        self.body_bytes
+    }
+
+    pub(super) fn memory_bytes(&self) -> u64 {
+        self.segments.bytes() + (self.runs.capacity() * size_of::<Run>() + self.returned.len() * RETURNED_BYTES) as u64
+    }
+
+    pub(super) fn trim(&mut self) {
+        if self.live == 0 {
+            self.segments.trim();
+            self.runs.shrink_to(0);
+        }
+    }
+}
+
+/// How many of `messages`, at least one, go into one segment together, and their bytes.
+fn fitting(messages: &[Extent]) -> (usize, usize) {
+    let mut bytes = 0;
+    for (at, message) in messages.iter().enumerate() {
+        if matches!(message.body, Body::Shared(_)) {
+            return (at, bytes);
+        }
+        let more = HEAD + message.properties_len as usize + message.body.len();
+        if at > 0 && bytes + more > SEGMENT_MAX / 2 {
+            return (at, bytes);
+        }
+        bytes += more;
+    }
+    (messages.len(), bytes)
+}
+
+/// A message given back costs this much more: its place in a B-tree.
+const RETURNED_BYTES: usize = 24;
