@@ -99,7 +99,7 @@ const checks = {
       time: { '!': 'timestamp', value: 1700000000 }, decimal: { '!': 'decimal', value: { places: 2, digits: 314 } },
     };
     const got = (await echo(broker, Buffer.from('x'), { headers })).headers;
-    const expected = { ...headers, int8: -3, int16: -300 };
+    const expected = { ...headers, int8: -3, int16: -300, float: 1.5 };
     for (const name of Object.keys(expected)) assert.deepEqual(got[name], expected[name], name);
     assert.deepEqual(Object.keys(got), Object.keys(headers));
   },

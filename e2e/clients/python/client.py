@@ -8,7 +8,7 @@ import signal
 import sys
 
 import pika
-from pika.exceptions import ConnectionClosedByBroker, ConnectionClosedByClient
+from pika.exceptions import ConnectionClosedByBroker, ConnectionClosedByClient, ConnectionWrongStateError
 
 import conformance_entities
 import conformance_messages
@@ -80,7 +80,7 @@ def hold(broker, options):
                 connection.process_data_events(time_limit=None)
         except ConnectionClosedByBroker as close:
             print(f"closed {close.reply_code} {close.reply_text}", flush=True)
-        except ConnectionClosedByClient:
+        except (ConnectionClosedByClient, ConnectionWrongStateError):
             print("closed by itself", flush=True)
 
 
