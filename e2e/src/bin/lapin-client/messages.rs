@@ -117,7 +117,7 @@ pub(crate) async fn header_types(broker: &Broker) -> Result<()> {
         ("uint32", AMQPValue::LongUInt(4_000_000_000)),
         ("int64", AMQPValue::LongLongInt(1 << 40)),
         ("float", AMQPValue::Float(1.5)),
-        ("double", AMQPValue::Double(3.14159)),
+        ("double", AMQPValue::Double(2.75e-3)),
         ("decimal", AMQPValue::DecimalValue(DecimalValue { scale: 2, value: 314 })),
         ("string", AMQPValue::LongString(LongString::from("häuser"))),
         ("empty", AMQPValue::LongString(LongString::from(""))),
