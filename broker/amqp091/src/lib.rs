@@ -1,1 +1,38 @@
-//! AMQP 0-9-1.
+//! AMQP 0-9-1: the protocol of RabbitMQ's clients, unchanged.
+//!
+//! In the order of a message's journey: `connection` (sockets, handshake, the reading and the writing task), `codec`
+//! (bytes to frames and methods, pure), `channel` (publish, consume, settle, declare).
+mod channel;
+pub mod codec;
+mod connection;
+mod pool;
+
+use leveret_node::Broker;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Accepts clients until `stop` is cancelled, then sends them away with 320 and ends when the last one is gone.
+pub async fn serve(listener: TcpListener, broker: Broker, stop: CancellationToken) {
+    let (clients, pool) = (TaskTracker::new(), Arc::default());
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => break,
+        };
+        match accepted {
+            Ok((socket, _)) => {
+                clients.spawn(connection::serve(socket, broker.clone(), Arc::clone(&pool), stop.clone()));
+            }
+            Err(error) => {
+                // No descriptors left, mostly: those that are connected go on, and some of them will leave.
+                tracing::warn!("cannot accept a connection: {error}");
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        }
+    }
+    drop(listener);
+    clients.close();
+    clients.wait().await;
+}

@@ -1,1 +1,183 @@
-//! The async shell.
+//! The async shell around the rules: one node of the broker.
+//!
+//! [`Broker`] is the cheap handle that every protocol and the HTTP API go through; one file a door, in the order of a
+//! message's journey: `declare`, `publish`, `subscribe`, `ledger` and `settle`. Behind them `queue` (the rules of a
+//! queue behind their lock), `connections`, `auth`, `memory`, `clock`.
+//!
+//! Lock order: catalog, queues, queue, output. No lock is held across an await.
+mod auth;
+mod clock;
+mod connections;
+mod declare;
+mod ledger;
+mod memory;
+mod publish;
+mod queue;
+mod settle;
+mod subscribe;
+
+pub use auth::Identity;
+pub use clock::Clock;
+pub use connections::{ChannelView, Connection, ConnectionId, Hello};
+pub use declare::DeleteOnly;
+pub use ledger::{Ledger, Subscriber, UnknownTag};
+pub use leveret_engine::catalog;
+pub use leveret_engine::queue::{
+    Body, ConsumerId, Counters, DWELL_BOUNDS_SECONDS, Delivery, Depth, Dwell, Extent, Fill, MessageId, Sink, Source,
+    Subscription,
+};
+pub use memory::{Memory, available_bytes, default_max};
+pub use publish::Route;
+pub use queue::{Queue, QueueId};
+pub use settle::{Outcome, Settlement};
+
+use leveret_engine::catalog::Catalog;
+use leveret_model::refusal::Refusal;
+use parking_lot::{RwLock, RwLockReadGuard};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// How a node is set up.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Name of the node, for people and the API.
+    pub name: String,
+    /// Memory budget in bytes: past it publishers are held back.
+    pub memory_max: u64,
+    /// Largest message accepted, in bytes.
+    pub message_bytes_max: u64,
+    /// The user that is there from the start.
+    pub default_user: String,
+    /// Its password.
+    pub default_pass: String,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            name: "leveret@localhost".to_owned(),
+            memory_max: default_max(),
+            message_bytes_max: 16 << 20,
+            default_user: "guest".to_owned(),
+            default_pass: "guest".to_owned(),
+        }
+    }
+}
+
+/// A node of the broker; cheap to clone.
+#[derive(Clone)]
+pub struct Broker(Arc<Node>);
+
+pub(crate) struct Node {
+    options: Options,
+    clock: Clock,
+    memory: Arc<Memory>,
+    users: auth::Users,
+    catalog: RwLock<Catalog>,
+    /// Counts changes of the catalog, so that routes kept elsewhere are known to be old.
+    generation: AtomicU64,
+    queues: RwLock<Queues>,
+    connections: connections::Connections,
+    stopping: CancellationToken,
+}
+
+type Queues = HashMap<QueueId, Arc<Queue>, foldhash::fast::RandomState>;
+
+impl Broker {
+    /// A node with nothing but the predeclared exchanges; its upkeep task runs until `stop`.
+    #[must_use]
+    pub fn start(options: Options) -> Self {
+        let node = Node {
+            clock: Clock::start(),
+            memory: Arc::new(Memory::new(options.memory_max)),
+            users: auth::Users::new(&options.default_user, &options.default_pass),
+            catalog: RwLock::default(),
+            generation: AtomicU64::new(1),
+            queues: RwLock::default(),
+            connections: connections::Connections::default(),
+            stopping: CancellationToken::new(),
+            options,
+        };
+        let broker = Self(Arc::new(node));
+        tokio::spawn(broker.clone().upkeep());
+        broker
+    }
+
+    /// Ends the upkeep and whatever waits for the node.
+    pub fn stop(&self) {
+        self.0.stopping.cancel();
+    }
+
+    /// Samples the memory ten times a second, and every five seconds has idle queues give memory back.
+    async fn upkeep(self) {
+        let mut ticks = tokio::time::interval(SAMPLE_EVERY);
+        for tick in 0u64.. {
+            tokio::select! {
+                _ = ticks.tick() => self.0.memory.sample(),
+                () = self.0.stopping.cancelled() => return,
+            }
+            if tick % TRIM_EVERY_TICKS == 0 {
+                let queues: Vec<_> = self.0.queues.read().values().cloned().collect();
+                for queue in queues {
+                    queue.trim();
+                }
+            }
+        }
+    }
+
+    /// The name of the node.
+    pub fn name(&self) -> &str {
+        &self.0.options.name
+    }
+
+    /// How it is set up.
+    pub fn options(&self) -> &Options {
+        &self.0.options
+    }
+
+    /// Its clock.
+    pub fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    /// Its memory budget.
+    pub fn memory(&self) -> &Memory {
+        &self.0.memory
+    }
+
+    /// Whether `password` is that of `user`, who may come from where the connection does.
+    ///
+    /// # Errors
+    /// [`RefusalKind::AccessRefused`](leveret_model::refusal::RefusalKind) with a text for the log, not for the client.
+    pub fn log_in(&self, user: &str, password: &str, from_loopback: bool) -> Result<Identity, Refusal> {
+        self.0.users.verify(user, password, from_loopback)
+    }
+
+    pub(crate) fn node(&self) -> &Node {
+        &self.0
+    }
+
+    /// The catalog, to look at: exchanges, queues, bindings. Held shortly, never across an await.
+    pub fn catalog(&self) -> RwLockReadGuard<'_, Catalog> {
+        self.0.catalog.read()
+    }
+
+    pub(crate) fn queues(&self) -> RwLockReadGuard<'_, Queues> {
+        self.0.queues.read()
+    }
+
+    #[inline]
+    pub(crate) fn generation(&self) -> u64 {
+        self.0.generation.load(Acquire)
+    }
+
+    pub(crate) fn catalog_changed(&self) {
+        self.0.generation.fetch_add(1, Release);
+    }
+}
+
+const SAMPLE_EVERY: Duration = Duration::from_millis(100);
+const TRIM_EVERY_TICKS: u64 = 50;

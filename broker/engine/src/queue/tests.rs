@@ -4,10 +4,13 @@ use proptest::prelude::*;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
+/// Sequence, offset, redelivered, routing key, body.
+type Got = (u64, u32, bool, Vec<u8>, Vec<u8>);
+
 /// Records what it is given; takes at most `room` at a time.
 #[derive(Default)]
 struct Recorder {
-    got: Mutex<Vec<(u64, u32, bool, Vec<u8>, Vec<u8>)>>,
+    got: Mutex<Vec<Got>>,
     room: Mutex<usize>,
 }
 
@@ -16,7 +19,7 @@ impl Recorder {
         Arc::new(Self { room: Mutex::new(room), ..Self::default() })
     }
 
-    fn take(&self) -> Vec<(u64, u32, bool, Vec<u8>, Vec<u8>)> {
+    fn take(&self) -> Vec<Got> {
         std::mem::take(&mut self.got.lock().unwrap())
     }
 

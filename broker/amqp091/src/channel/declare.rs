@@ -1,0 +1,149 @@
+//! Exchanges, queues and bindings: declared, bound, purged, deleted.
+use crate::codec::encode;
+use crate::codec::method::{ExchangeBinding, ExchangeDeclare, QueueBinding, QueueDeclare};
+use crate::connection::failure::Failure;
+use crate::connection::session::Session;
+use leveret_node::DeleteOnly;
+use leveret_node::catalog::{self, Destination};
+
+impl Session {
+    pub(crate) async fn exchange_declare(&mut self, number: u16, declare: ExchangeDeclare<'_>) -> Result<(), Failure> {
+        if declare.passive {
+            self.broker.check_exchange(&self.vhost, declare.exchange)?;
+        } else {
+            let ExchangeDeclare { durable, auto_delete, internal, arguments, .. } = declare;
+            let kind = declare.kind.parse()?;
+            let new = catalog::ExchangeDeclare { kind, durable, auto_delete, internal, arguments };
+            self.broker.declare_exchange(&self.vhost, declare.exchange, new).await?;
+        }
+        self.answer(number, (40, 11), declare.no_wait);
+        Ok(())
+    }
+
+    pub(crate) async fn exchange_delete(
+        &mut self,
+        number: u16,
+        exchange: &str,
+        if_unused: bool,
+        no_wait: bool,
+    ) -> Result<(), Failure> {
+        self.broker.delete_exchange(&self.vhost, exchange, if_unused).await?;
+        self.answer(number, (40, 21), no_wait);
+        Ok(())
+    }
+
+    pub(crate) async fn exchange_bind(
+        &mut self,
+        number: u16,
+        binding: &ExchangeBinding<'_>,
+        bind: bool,
+    ) -> Result<(), Failure> {
+        let &ExchangeBinding { destination, source, routing_key, no_wait, ref arguments } = binding;
+        let destination = Destination::Exchange(destination.to_owned());
+        let route = (routing_key, arguments);
+        if bind {
+            self.broker.bind(&self.vhost, source, destination, route, Some(self.connection.id)).await?;
+        } else {
+            self.broker.unbind(&self.vhost, source, &destination, route, Some(self.connection.id)).await?;
+        }
+        self.answer(number, (40, if bind { 31 } else { 51 }), no_wait);
+        Ok(())
+    }
+
+    pub(crate) async fn queue_declare(&mut self, number: u16, declare: QueueDeclare<'_>) -> Result<(), Failure> {
+        let connection = self.connection.id;
+        let server_named = declare.queue.is_empty() && !declare.passive;
+        let name = match declare.queue {
+            "" if server_named => format!("amq.gen-{}", self.broker.random_name()),
+            _ => self.queue_name(number, declare.queue)?,
+        };
+        let queue = if declare.passive {
+            self.broker.find_queue(&self.vhost, &name, Some(connection))?
+        } else {
+            let QueueDeclare { durable, exclusive, auto_delete, arguments, .. } = declare;
+            let exclusive = exclusive.then_some(connection);
+            let connection = Some(connection);
+            let new = catalog::QueueDeclare { durable, exclusive, auto_delete, arguments, server_named, connection };
+            self.broker.declare_queue(&self.vhost, &name, new).await?.1
+        };
+        let depth = queue.look(|queue| queue.depth());
+        self.channel(number)?.last_queue = Some(name);
+        if !declare.no_wait {
+            let (ready, consumers) = (to_u32(depth.ready), depth.consumers as u32);
+            self.output.write(|state| {
+                encode::queue_declare_ok(&mut state.buffer, number, &queue.name, ready, consumers);
+            });
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn queue_bind(
+        &mut self,
+        number: u16,
+        binding: &QueueBinding<'_>,
+        bind: bool,
+    ) -> Result<(), Failure> {
+        let &QueueBinding { queue, exchange, routing_key, no_wait, ref arguments } = binding;
+        let name = self.queue_name(number, queue)?;
+        // With neither queue nor key, the key too means the queue declared last (0-9-1 spec, queue.bind).
+        let shortcut = queue.is_empty() && routing_key.is_empty();
+        let route = (if shortcut { name.as_bytes() } else { routing_key }, arguments);
+        let destination = Destination::Queue(name.clone());
+        if bind {
+            self.broker.bind(&self.vhost, exchange, destination, route, Some(self.connection.id)).await?;
+        } else {
+            self.broker.unbind(&self.vhost, exchange, &destination, route, Some(self.connection.id)).await?;
+        }
+        self.answer(number, (50, if bind { 21 } else { 51 }), no_wait);
+        Ok(())
+    }
+
+    pub(crate) async fn queue_purge(&mut self, number: u16, queue: &str, no_wait: bool) -> Result<(), Failure> {
+        let name = self.queue_name(number, queue)?;
+        let purged = self.broker.purge_queue(&self.vhost, &name, Some(self.connection.id)).await?;
+        if !no_wait {
+            self.output.write(|state| encode::message_count(&mut state.buffer, number, (50, 31), to_u32(purged)));
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn queue_delete(
+        &mut self,
+        number: u16,
+        queue: &str,
+        only: DeleteOnly,
+        no_wait: bool,
+    ) -> Result<(), Failure> {
+        let name = self.queue_name(number, queue)?;
+        let deleted = self.broker.delete_queue(&self.vhost, &name, only, Some(self.connection.id)).await;
+        let ready = match deleted {
+            // A queue that is not there is as good as deleted (RabbitMQ: observed).
+            Err(refusal) if refusal.kind.reply_code() == 404 => 0,
+            other => other?,
+        };
+        self.forget_cancelled(number);
+        if !no_wait {
+            self.output.write(|state| encode::message_count(&mut state.buffer, number, (50, 41), to_u32(ready)));
+        }
+        Ok(())
+    }
+
+    /// The queue that a name means: an empty one means the queue declared last on this channel.
+    pub(crate) fn queue_name(&mut self, number: u16, name: &str) -> Result<String, Failure> {
+        if !name.is_empty() {
+            return Ok(name.to_owned());
+        }
+        let last = self.channel(number)?.last_queue.clone();
+        last.ok_or_else(|| Failure::new(404, "no previously declared queue"))
+    }
+
+    fn answer(&self, number: u16, ids: (u16, u16), no_wait: bool) {
+        if !no_wait {
+            self.output.write(|state| encode::bare(&mut state.buffer, number, ids));
+        }
+    }
+}
+
+fn to_u32(count: u64) -> u32 {
+    count.min(u64::from(u32::MAX)) as u32
+}

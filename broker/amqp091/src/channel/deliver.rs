@@ -1,0 +1,147 @@
+//! Deliveries, encoded straight into the connection's output.
+use crate::codec::encode;
+use crate::connection::output::{OUTPUT_MAX, Output};
+use leveret_node::{ConsumerId, Delivery, Fill, Queue, Sink, Source};
+use std::sync::{Arc, OnceLock};
+
+/// A consumer's end: `basic.deliver` on its channel.
+pub(crate) struct ConsumerSink {
+    pub(crate) output: Arc<Output>,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) channel: u16,
+    /// Its account in the channel's ledger.
+    pub(crate) subscriber: u32,
+    pub(crate) tag: Box<str>,
+    pub(crate) no_ack: bool,
+    /// The client did not ask for an answer to its subscription.
+    pub(crate) no_wait: bool,
+    /// The client wants to be told when the queue is gone.
+    pub(crate) notify_cancel: bool,
+    pub(crate) id: OnceLock<ConsumerId>,
+    /// Told when the queue is gone: the channel forgets the consumer.
+    pub(crate) cancelled: Arc<crate::channel::Cancelled>,
+}
+
+impl ConsumerSink {
+    /// Appends the frames of one delivery. `template` is where the method frame of the delivery before lies, which is
+    /// copied when the route is the same.
+    #[inline]
+    fn encode(
+        &self,
+        out: &mut Vec<u8>,
+        delivery: &Delivery<'_>,
+        delivery_tag: u64,
+        template: &mut Option<usize>,
+        frame_max: u32,
+    ) {
+        let at = out.len();
+        let len = METHOD_FIXED + self.tag.len() + delivery.exchange.len() + delivery.routing_key.len();
+        match *template {
+            Some(before) if !delivery.route_changed => {
+                out.extend_from_within(before..before + len);
+                let tag_at = at + TAG_OFFSET + self.tag.len();
+                out[tag_at..tag_at + 8].copy_from_slice(&delivery_tag.to_be_bytes());
+                out[tag_at + 8] = u8::from(delivery.redelivered);
+            }
+            _ => encode::basic_deliver(
+                out,
+                self.channel,
+                &encode::Deliver {
+                    consumer_tag: self.tag.as_bytes(),
+                    delivery_tag,
+                    redelivered: delivery.redelivered,
+                    exchange: delivery.exchange,
+                    routing_key: delivery.routing_key,
+                },
+            ),
+        }
+        debug_assert_eq!(out.len(), at + len);
+        *template = Some(at);
+        encode::content(out, self.channel, frame_max, delivery.properties, delivery.body);
+    }
+}
+
+impl Sink for ConsumerSink {
+    fn fill(&self, source: &mut dyn Source) -> Fill {
+        let mut template = None;
+        self.output.write(|state| {
+            let frame_max = state.frame_max;
+            let Some((buffer, ledger)) = state.for_delivery(self.channel) else { return Fill::Blocked };
+            loop {
+                if buffer.len() >= OUTPUT_MAX {
+                    if let Some(&id) = self.id.get() {
+                        state.stall(self.queue.clone(), id);
+                    }
+                    return Fill::Full;
+                }
+                if ledger.is_at_limit() {
+                    return Fill::Blocked;
+                }
+                let Some(delivery) = source.next() else { return Fill::Exhausted };
+                let tag =
+                    if self.no_ack { ledger.deliver_settled() } else { ledger.deliver(self.subscriber, delivery.id) };
+                self.encode(buffer, &delivery, tag, &mut template, frame_max);
+            }
+        })
+    }
+
+    fn started(&self, id: ConsumerId) {
+        let _ = self.id.set(id);
+        self.output.write(|state| {
+            if let Some(ledger) = state.ledger(self.channel) {
+                ledger.set_consumer(self.subscriber, id);
+            }
+            if !self.no_wait {
+                encode::basic_consume_ok(&mut state.buffer, self.channel, &self.tag);
+            }
+        });
+    }
+
+    fn cancelled(&self) {
+        self.cancelled.push(&self.tag);
+        if self.notify_cancel {
+            self.output.write(|state| {
+                if state.ledger(self.channel).is_some() {
+                    encode::basic_cancel(&mut state.buffer, self.channel, &self.tag);
+                }
+            });
+        }
+    }
+}
+
+/// The end of a `basic.get`: one message as `basic.get-ok`.
+pub(crate) struct GetSink<'c> {
+    pub(crate) output: &'c Output,
+    pub(crate) channel: u16,
+    pub(crate) subscriber: u32,
+    pub(crate) no_ack: bool,
+}
+
+impl Sink for GetSink<'_> {
+    fn fill(&self, source: &mut dyn Source) -> Fill {
+        self.output.write(|state| {
+            let frame_max = state.frame_max;
+            let Some((buffer, ledger)) = state.for_delivery(self.channel) else { return Fill::Blocked };
+            let Some(delivery) = source.next() else { return Fill::Exhausted };
+            let delivery_tag =
+                if self.no_ack { ledger.deliver_settled() } else { ledger.deliver(self.subscriber, delivery.id) };
+            let ready_after = delivery.ready_after.min(u64::from(u32::MAX)) as u32;
+            let got = encode::GetOk {
+                delivery_tag,
+                redelivered: delivery.redelivered,
+                exchange: delivery.exchange,
+                routing_key: delivery.routing_key,
+                message_count: ready_after,
+            };
+            encode::basic_get_ok(buffer, self.channel, &got);
+            encode::content(buffer, self.channel, frame_max, delivery.properties, delivery.body);
+            Fill::Exhausted
+        })
+    }
+}
+
+/// Offset of the delivery tag in the frame, without the consumer tag before it: frame header 7, class and method 4,
+/// length of the consumer tag 1.
+const TAG_OFFSET: usize = 7 + 4 + 1;
+/// Bytes of the method frame without the three names: up to the tag, then tag 8, redelivered 1, two lengths, end 1.
+const METHOD_FIXED: usize = TAG_OFFSET + 8 + 1 + 1 + 1 + 1;

@@ -1,0 +1,310 @@
+//! `basic.publish`: from frames to runs, from runs to queues.
+//!
+//! Publishes with one exchange and routing key that follow each other in one read form a run: routed once, copied once
+//! into each queue under one lock. A message whose frames lie complete in the read buffer is only noted there; any
+//! other is put together in its channel first.
+use crate::codec::content::{self, ContentHeader};
+use crate::codec::frame::{self, Kind};
+use crate::codec::{encode, method};
+use crate::connection::failure::Failure;
+use crate::connection::session::Session;
+use bytes::Bytes;
+use leveret_model::table::FieldTable;
+use leveret_node::{Body, Extent, Route};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Messages noted in the read buffer, all on one channel and for one route.
+#[derive(Default)]
+pub(crate) struct Run {
+    channel: u16,
+    route: Option<Arc<Route>>,
+    mandatory: bool,
+    messages: Vec<Extent>,
+}
+
+/// A message whose frames come one by one.
+pub(crate) struct Assembly {
+    exchange: Box<str>,
+    routing_key: Box<[u8]>,
+    mandatory: bool,
+    /// Properties and length of the body, once the header has come.
+    header: Option<(Box<[u8]>, u64)>,
+    body: Vec<u8>,
+}
+
+/// Routes found before, by exchange and routing key.
+#[derive(Default)]
+pub(crate) struct Routes {
+    known: HashMap<(Box<[u8]>, Box<[u8]>), Arc<Route>, foldhash::fast::RandomState>,
+}
+
+impl Session {
+    /// A publish whose frame ends at `at` in the read buffer. Returns where its content ends, if that is there in full;
+    /// otherwise the channel waits for it.
+    #[inline]
+    pub(crate) fn publish(
+        &mut self,
+        buffer: &[u8],
+        at: usize,
+        channel: u16,
+        publish: &method::Publish<'_>,
+    ) -> Result<usize, Failure> {
+        let fits = self.run.channel == channel
+            && self.run.mandatory == publish.mandatory
+            && !publish.immediate
+            && self.run.route.as_ref().is_some_and(|route| {
+                *route.routing_key == *publish.routing_key
+                    && *route.exchange == *publish.exchange.as_bytes()
+                    && (!self.run.messages.is_empty() || self.broker.is_current(route))
+            });
+        if !fits {
+            self.begin_run(buffer, channel, publish)?;
+        }
+        if let Some(route) = &self.run.route
+            && !route.by_headers
+            && let Some((header, body_at, end)) = complete_content(buffer, at, channel, self.frame_max)
+            && self.takes_plain(header.properties_raw)
+        {
+            let properties_at = header.properties_raw.as_ptr() as usize - buffer.as_ptr() as usize;
+            let (properties_at, properties_len) = (properties_at as u32, header.properties_raw.len() as u32);
+            let body = Body::Inline { at: body_at as u32, len: header.body_size as u32 };
+            self.run.messages.push(Extent { properties_at, properties_len, body });
+            return Ok(end);
+        }
+        self.flush_run(buffer);
+        let (exchange, routing_key) = (publish.exchange.into(), publish.routing_key.into());
+        let assembly = Assembly { exchange, routing_key, mandatory: publish.mandatory, header: None, body: Vec::new() };
+        self.channel(channel)?.assembly = Some(assembly);
+        Ok(at)
+    }
+
+    /// Whether properties are well formed and have nothing that must be looked at: those of the message before, or
+    /// checked now.
+    #[inline]
+    fn takes_plain(&mut self, properties: &[u8]) -> bool {
+        if *properties == *self.plain_properties {
+            return true;
+        }
+        let plain =
+            properties.len() <= PLAIN_PROPERTIES_MAX && content::check(properties).is_ok() && !is_special(properties);
+        if plain {
+            self.plain_properties.clear();
+            self.plain_properties.extend_from_slice(properties);
+        }
+        plain
+    }
+
+    /// Ends the run before, and looks the new one's route up.
+    fn begin_run(&mut self, buffer: &[u8], channel: u16, publish: &method::Publish<'_>) -> Result<(), Failure> {
+        self.flush_run(buffer);
+        if publish.immediate {
+            return Err(Failure::new(540, "immediate=true"));
+        }
+        let route = self.find_route(publish.exchange, publish.routing_key)?;
+        self.run.channel = channel;
+        self.run.mandatory = publish.mandatory;
+        self.run.route = Some(route);
+        Ok(())
+    }
+
+    fn find_route(&mut self, exchange: &str, routing_key: &[u8]) -> Result<Arc<Route>, Failure> {
+        let key = (exchange.as_bytes().into(), routing_key.into());
+        if let Some(route) = self.routes.known.get(&key)
+            && self.broker.is_current(route)
+        {
+            return Ok(route.clone());
+        }
+        let route = Arc::new(self.broker.route(&self.vhost, exchange, routing_key, None)?);
+        if self.routes.known.len() >= ROUTES_MAX {
+            self.routes.known.clear();
+        }
+        self.routes.known.insert(key, route.clone());
+        Ok(route)
+    }
+
+    /// Hands the run over, before anything else happens on the connection and at the end of each read.
+    pub(crate) fn flush_run(&mut self, buffer: &[u8]) {
+        if self.run.messages.is_empty() {
+            return;
+        }
+        let Some(route) = self.run.route.clone() else { return };
+        let mut messages = std::mem::take(&mut self.run.messages);
+        self.hand_over(self.run.channel, &route, self.run.mandatory, buffer, &messages);
+        messages.clear();
+        self.run.messages = messages;
+    }
+
+    fn hand_over(&mut self, channel: u16, route: &Route, mandatory: bool, buffer: &[u8], messages: &[Extent]) {
+        if route.is_unroutable() {
+            if mandatory {
+                self.send_back(channel, route, buffer, messages);
+            }
+        } else if let Some(queue) = self.broker.publish(route, buffer, messages) {
+            self.outrunning = Some(queue);
+        }
+        self.published = true;
+        if let Ok(channel) = self.channel(channel)
+            && let Some(confirms) = &mut channel.confirm
+        {
+            let number = channel.number;
+            confirms.accepted(messages.len() as u64);
+            if !self.to_confirm.contains(&number) {
+                self.to_confirm.push(number);
+            }
+        }
+    }
+
+    fn send_back(&self, channel: u16, route: &Route, buffer: &[u8], messages: &[Extent]) {
+        self.output.write(|state| {
+            for message in messages {
+                let names = (&*route.exchange, &*route.routing_key);
+                encode::basic_return(&mut state.buffer, channel, (312, "NO_ROUTE"), names);
+                let at = message.properties_at as usize;
+                let properties = &buffer[at..at + message.properties_len as usize];
+                let body = match &message.body {
+                    Body::Inline { at, len } => &buffer[*at as usize..(*at + *len) as usize],
+                    Body::Shared(bytes) => bytes,
+                };
+                encode::content(&mut state.buffer, channel, state.frame_max, properties, body);
+            }
+        });
+    }
+
+    /// The header frame of a message that comes frame by frame.
+    pub(crate) fn content_header(&mut self, channel: u16, payload: &[u8]) -> Result<(), Failure> {
+        let message_max = self.broker.options().message_bytes_max;
+        let assembly = match &mut self.channel(channel)?.assembly {
+            Some(assembly) if assembly.header.is_none() => assembly,
+            _ => return Err(Failure::new(505, "expected a method, got a content header frame")),
+        };
+        let header = ContentHeader::parse(payload).map_err(|error| Failure::new(502, error.to_string()))?;
+        if header.class != 60 {
+            return Err(Failure::new(
+                505,
+                format!("expected content header for class 60, got one for class {}", header.class),
+            ));
+        }
+        content::check(header.properties_raw).map_err(|error| Failure::new(502, error.to_string()))?;
+        let size = header.body_size;
+        if size > message_max {
+            let text = format!("message size {size} is larger than configured max size {message_max}");
+            return Err(Failure::new(406, text).caused_by(60, 40));
+        }
+        assembly.header = Some((header.properties_raw.into(), size));
+        if size == 0 { self.finish_assembly(channel) } else { Ok(()) }
+    }
+
+    /// A body frame of a message that comes frame by frame.
+    pub(crate) fn content_body(&mut self, channel: u16, payload: &[u8]) -> Result<(), Failure> {
+        let Some(assembly @ Assembly { header: Some(_), .. }) = &mut self.channel(channel)?.assembly else {
+            return Err(Failure::new(505, "expected a method or a content header, got a content body frame"));
+        };
+        let size = assembly.header.as_ref().map_or(0, |(_, size)| *size);
+        let now = (assembly.body.len() + payload.len()) as u64;
+        if now > size {
+            return Err(Failure::new(
+                501,
+                format!("body of {now} bytes is larger than the {size} bytes that were announced"),
+            ));
+        }
+        assembly.body.extend_from_slice(payload);
+        if now == size { self.finish_assembly(channel) } else { Ok(()) }
+    }
+
+    /// A message is complete: a run of its own.
+    fn finish_assembly(&mut self, number: u16) -> Result<(), Failure> {
+        let Some(Assembly { exchange, routing_key, mandatory, header: Some((properties, _)), body }) =
+            self.channel(number)?.assembly.take()
+        else {
+            return Ok(());
+        };
+        let headers = self.look_at(&properties)?;
+        let mut route = self.find_route(&exchange, &routing_key)?;
+        if headers.is_some() {
+            route = Arc::new(self.broker.route(&self.vhost, &exchange, &routing_key, headers.as_ref())?);
+        }
+        let (properties_len, body_len) = (properties.len() as u32, body.len() as u32);
+        let mut bytes = properties.into_vec();
+        let body = if body.len() >= SHARED_MIN {
+            Body::Shared(Bytes::from(body))
+        } else {
+            bytes.extend_from_slice(&body);
+            Body::Inline { at: properties_len, len: body_len }
+        };
+        self.hand_over(number, &route, mandatory, &bytes, &[Extent { properties_at: 0, properties_len, body }]);
+        Ok(())
+    }
+
+    /// Checks properties that mean something to the broker. Returns the headers, if there are any.
+    fn look_at(&self, properties: &[u8]) -> Result<Option<FieldTable>, Failure> {
+        if flags(properties) & (HEADERS | EXPIRATION | USER_ID) == 0 {
+            return Ok(None);
+        }
+        let parsed = content::Properties::parse(properties).map_err(|error| Failure::new(502, error.to_string()))?;
+        if let Some(user) = &parsed.user_id
+            && **user != *self.connection.user
+        {
+            let text =
+                format!("user_id property set to '{user}' but authenticated user was '{}'", self.connection.user);
+            return Err(Failure::new(406, text).caused_by(60, 40));
+        }
+        if let Some(expiration) = &parsed.expiration {
+            let text = format!("property expiration '{expiration}': a message's time to live is not supported");
+            return Err(Failure::new(406, text).caused_by(60, 40));
+        }
+        Ok(parsed.headers)
+    }
+}
+
+/// Header and body of a message, if both lie in full in `buffer` from `at` on, in one frame each. With the offset of
+/// the body and of what follows. What is not so, or not right, is left to the slow way.
+#[inline]
+fn complete_content(
+    buffer: &[u8],
+    at: usize,
+    channel: u16,
+    frame_max: u32,
+) -> Option<(ContentHeader<'_>, usize, usize)> {
+    let header_frame = frame::parse(&buffer[at..], frame_max).ok()??;
+    if header_frame.kind != Kind::Header || header_frame.channel != channel {
+        return None;
+    }
+    let header = ContentHeader::parse(header_frame.payload).ok()?;
+    let body_frame_at = at + header_frame.len;
+    if header.class != 60 || header.body_size == 0 {
+        return (header.class == 60).then_some((header, body_frame_at, body_frame_at));
+    }
+    let body_frame = frame::parse(&buffer[body_frame_at..], frame_max).ok()??;
+    let complete = body_frame.kind == Kind::Body
+        && body_frame.channel == channel
+        && body_frame.payload.len() as u64 == header.body_size
+        && body_frame.payload.len() < SHARED_MIN;
+    complete.then_some((header, body_frame_at + FRAME_HEAD, body_frame_at + body_frame.len))
+}
+
+/// Whether the broker itself acts on a property of a message: its expiration, its user, its further recipients.
+fn is_special(properties: &[u8]) -> bool {
+    let flags = flags(properties);
+    let has_recipients = || {
+        properties.windows(3).any(|bytes| bytes == b"\x02CC") || properties.windows(4).any(|bytes| bytes == b"\x03BCC")
+    };
+    flags & (EXPIRATION | USER_ID) != 0 || flags & HEADERS != 0 && has_recipients()
+}
+
+fn flags(properties: &[u8]) -> u16 {
+    let [high, low, ..] = properties else { return 0 };
+    u16::from_be_bytes([*high, *low])
+}
+
+const HEADERS: u16 = 1 << 13;
+const EXPIRATION: u16 = 1 << 8;
+const USER_ID: u16 = 1 << 4;
+/// Bytes of a frame before its payload.
+const FRAME_HEAD: usize = 7;
+/// A body from this size on is shared by the queues that it goes to, not copied.
+const SHARED_MIN: usize = 64 << 10;
+/// Properties up to this size are compared with those of the message before.
+const PLAIN_PROPERTIES_MAX: usize = 256;
+/// Routes remembered a connection.
+const ROUTES_MAX: usize = 1024;

@@ -1,0 +1,84 @@
+//! `basic.ack`, `nack`, `reject`, `recover`: from delivery tags to what becomes of the messages.
+//!
+//! Acknowledgements that follow each other are gathered over a whole read and settled together.
+use crate::connection::failure::Failure;
+use crate::connection::session::Session;
+use leveret_node::{Outcome, UnknownTag};
+
+/// Acknowledgements of one channel not passed on yet: single tags in a row, or all up to one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PendingAcks {
+    channel: u16,
+    first: u64,
+    last: u64,
+    multiple: bool,
+}
+
+impl Session {
+    /// `basic.ack`: remembered, and settled with those that follow.
+    #[inline]
+    pub(crate) fn ack(&mut self, channel: u16, tag: u64, multiple: bool) -> Result<(), Failure> {
+        if let Some(pending) = &mut self.pending_acks
+            && pending.channel == channel
+            && tag == pending.last + 1
+            && tag > 1
+            && !pending.multiple
+            && !multiple
+        {
+            pending.last = tag;
+            return Ok(());
+        }
+        self.flush_acks()?;
+        self.pending_acks = Some(PendingAcks { channel, first: tag, last: tag, multiple });
+        Ok(())
+    }
+
+    /// Settles the acknowledgements that were remembered.
+    pub(crate) fn flush_acks(&mut self) -> Result<(), Failure> {
+        let Some(PendingAcks { channel, first, last, multiple }) = self.pending_acks.take() else { return Ok(()) };
+        if multiple {
+            return self.settle(channel, last, true, Outcome::Acknowledged);
+        }
+        let settlement = &mut self.settlement;
+        let result = {
+            let mut output = self.output.lock();
+            let Some(ledger) = output.ledger(channel) else { return Ok(()) };
+            (first..=last).try_for_each(|tag| {
+                ledger
+                    .take(tag, false, |from, id| settlement.add(from, id, Outcome::Acknowledged))
+                    .map_err(|UnknownTag| unknown_tag(tag).caused_by(60, 80))
+            })
+        };
+        self.finish_settlement(channel, Outcome::Acknowledged);
+        result.map_err(|failure| failure.on_channel(channel))
+    }
+
+    /// One delivery, or all up to `tag`, come to an end.
+    pub(crate) fn settle(&mut self, channel: u16, tag: u64, multiple: bool, outcome: Outcome) -> Result<(), Failure> {
+        let settlement = &mut self.settlement;
+        let result = {
+            let mut output = self.output.lock();
+            let Some(ledger) = output.ledger(channel) else { return Ok(()) };
+            ledger.take(tag, multiple, |from, id| settlement.add(from, id, outcome))
+        };
+        self.finish_settlement(channel, outcome);
+        result.map_err(|UnknownTag| unknown_tag(tag).caused_by(60, 80).on_channel(channel))
+    }
+
+    fn finish_settlement(&mut self, channel: u16, outcome: Outcome) {
+        self.broker.settle(&mut self.settlement, outcome);
+        // A limit of the whole channel may have held back consumers of other queues.
+        let waiting: Vec<_> = {
+            let mut output = self.output.lock();
+            let Some(ledger) = output.ledger(channel) else { return };
+            if ledger.has_limit() { ledger.queues().cloned().collect() } else { Vec::new() }
+        };
+        for queue in waiting {
+            self.broker.dispatch(&queue);
+        }
+    }
+}
+
+fn unknown_tag(tag: u64) -> Failure {
+    Failure::new(406, format!("unknown delivery tag {tag}"))
+}

@@ -1,0 +1,136 @@
+//! Frames: `[kind u8][channel u16][size u32][payload][0xCE]` (0-9-1 spec 4.2.3), and the protocol header before them.
+
+/// One frame, borrowed from the read buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame<'a> {
+    /// What it carries.
+    pub kind: Kind,
+    /// Its channel; 0 is the connection.
+    pub channel: u16,
+    /// What lies between its header and its end.
+    pub payload: &'a [u8],
+    /// Bytes of the whole frame.
+    pub len: usize,
+}
+
+/// What a frame carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// 1
+    Method,
+    /// 2
+    Header,
+    /// 3
+    Body,
+    /// 8
+    Heartbeat,
+}
+
+/// What is wrong with a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Larger than was agreed upon.
+    #[error(
+        "type {kind}, channel {channel}: frame of {size} bytes is larger than the negotiated frame_max {frame_max}"
+    )]
+    TooLarge {
+        /// The frame's type octet.
+        kind: u8,
+        /// Its channel.
+        channel: u16,
+        /// Bytes of the whole frame.
+        size: u64,
+        /// What was agreed upon.
+        frame_max: u32,
+    },
+    /// No frame type of AMQP 0-9-1.
+    #[error("unknown frame type {0}")]
+    UnknownKind(u8),
+    /// The last octet is not 0xCE.
+    #[error("frame end octet is {0:#04x}, not 0xce")]
+    BadEnd(u8),
+    /// A heartbeat on a channel, or with a payload.
+    #[error("heartbeat on channel {0}, or with a payload")]
+    BadHeartbeat(u16),
+}
+
+impl Error {
+    /// The spec's reply code.
+    #[must_use]
+    pub fn reply_code(&self) -> u16 {
+        501
+    }
+}
+
+/// The frame at the start of `buffer`, or none if it has not come in full. A frame that is too large or of no known
+/// type is refused before the rest of it has come. `frame_max` 0: no limit.
+///
+/// # Errors
+/// [`Error`]: all of them end the connection with 501.
+#[inline]
+pub fn parse(buffer: &[u8], frame_max: u32) -> Result<Option<Frame<'_>>, Error> {
+    let Some((&[kind, c0, c1, s0, s1, s2, s3], rest)) = buffer.split_first_chunk::<7>() else {
+        return match buffer.first() {
+            Some(&kind) if to_kind(kind).is_none() => Err(Error::UnknownKind(kind)),
+            _ => Ok(None),
+        };
+    };
+    let channel = u16::from_be_bytes([c0, c1]);
+    let size = u32::from_be_bytes([s0, s1, s2, s3]);
+    let Some(to_kind) = to_kind(kind) else { return Err(Error::UnknownKind(kind)) };
+    let whole = u64::from(size) + FRAME_OVERHEAD as u64;
+    if frame_max != 0 && whole > u64::from(frame_max) {
+        return Err(Error::TooLarge { kind, channel, size: whole, frame_max });
+    }
+    let size = size as usize;
+    let Some(&end) = rest.get(size) else { return Ok(None) };
+    if end != END {
+        return Err(Error::BadEnd(end));
+    }
+    if to_kind == Kind::Heartbeat && (channel != 0 || size != 0) {
+        return Err(Error::BadHeartbeat(channel));
+    }
+    Ok(Some(Frame { kind: to_kind, channel, payload: &rest[..size], len: size + FRAME_OVERHEAD }))
+}
+
+#[inline]
+fn to_kind(octet: u8) -> Option<Kind> {
+    Some(match octet {
+        1 => Kind::Method,
+        2 => Kind::Header,
+        3 => Kind::Body,
+        8 => Kind::Heartbeat,
+        _ => return None,
+    })
+}
+
+/// What a client speaks, by its first bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// `AMQP` 0 0 9 1.
+    Amqp091,
+    /// Something else: it is answered with [`PROTOCOL_HEADER`].
+    Other,
+    /// Not enough came to tell.
+    Incomplete,
+}
+
+/// What the first bytes of a connection say.
+#[must_use]
+pub fn protocol(buffer: &[u8]) -> Protocol {
+    let len = buffer.len().min(PROTOCOL_HEADER.len());
+    if buffer[..len] != PROTOCOL_HEADER[..len] {
+        Protocol::Other
+    } else if len < PROTOCOL_HEADER.len() {
+        Protocol::Incomplete
+    } else {
+        Protocol::Amqp091
+    }
+}
+
+/// The header of AMQP 0-9-1.
+pub const PROTOCOL_HEADER: [u8; 8] = *b"AMQP\x00\x00\x09\x01";
+/// The last octet of a frame.
+pub const END: u8 = 0xCE;
+/// Bytes of a frame that are not its payload.
+pub const FRAME_OVERHEAD: usize = 8;

@@ -1,0 +1,128 @@
+//! What is on its way to a client: one buffer a connection, written by whoever has something to say.
+//!
+//! Queues deliver into it under their own lock (lock order: queue, output), the reader answers into it, the writer
+//! swaps it against an empty one and writes that in one call. It is bounded: full means that a queue waits, and the
+//! writer has the queue dispatched again once it has drained.
+use leveret_node::{ConsumerId, Ledger, Queue};
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::Arc;
+use tokio::sync::Notify;
+
+/// A connection's output, shared by its reader, its writer and the queues it consumes from.
+pub(crate) struct Output {
+    state: Mutex<State>,
+    wake: Notify,
+}
+
+/// What the lock protects.
+pub(crate) struct State {
+    /// Encoded frames.
+    pub(crate) buffer: Vec<u8>,
+    /// Deliveries by channel number.
+    ledgers: Vec<Option<Box<Ledger>>>,
+    /// Consumers whose queue waits until the buffer has drained.
+    stalled: Vec<(Arc<Queue>, ConsumerId)>,
+    /// Nothing is delivered any more; what the buffer holds is written, then the socket is closed.
+    closing: bool,
+    /// Largest frame that the client takes, in bytes.
+    pub(crate) frame_max: u32,
+}
+
+impl Output {
+    pub(crate) fn new() -> Self {
+        let (buffer, ledgers, stalled) = (Vec::new(), Vec::new(), Vec::new());
+        let state = State { buffer, ledgers, stalled, closing: false, frame_max: FRAME_MAX_UNTUNED };
+        Self { state: Mutex::new(state), wake: Notify::new() }
+    }
+
+    /// Writes with `encode`, and wakes the writer if it may be asleep.
+    pub(crate) fn write<T>(&self, encode: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.state.lock();
+        let was_empty = state.buffer.is_empty();
+        let answer = encode(&mut state);
+        let wake = was_empty && !state.buffer.is_empty();
+        drop(state);
+        if wake {
+            self.wake.notify_one();
+        }
+        answer
+    }
+
+    /// The state, for what writes nothing.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    /// Nothing more is delivered; the writer ends once all is written.
+    pub(crate) fn close(&self) {
+        self.state.lock().closing = true;
+        self.wake.notify_one();
+    }
+
+    /// Takes what is to be written: swaps it into `empty`. False when there will never be more.
+    pub(crate) fn swap(&self, empty: &mut Vec<u8>) -> bool {
+        let mut state = self.state.lock();
+        std::mem::swap(&mut state.buffer, empty);
+        !(empty.is_empty() && state.closing)
+    }
+
+    /// Waits until there is something to write.
+    pub(crate) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Consumers to dispatch for, now that the buffer has drained.
+    pub(crate) fn take_stalled(&self) -> Vec<(Arc<Queue>, ConsumerId)> {
+        std::mem::take(&mut self.state.lock().stalled)
+    }
+
+    /// An idle connection gives its buffer back.
+    pub(crate) fn shrink(&self) {
+        let mut state = self.state.lock();
+        if state.buffer.is_empty() && state.buffer.capacity() > BUFFER_KEPT {
+            state.buffer = Vec::new();
+        }
+    }
+}
+
+impl State {
+    /// Opens the ledger of a channel.
+    pub(crate) fn open_ledger(&mut self, channel: u16) {
+        let at = usize::from(channel);
+        if self.ledgers.len() <= at {
+            self.ledgers.resize_with(at + 1, || None);
+        }
+        self.ledgers[at] = Some(Box::default());
+    }
+
+    /// Takes the ledger of a channel that closes.
+    pub(crate) fn close_ledger(&mut self, channel: u16) -> Option<Box<Ledger>> {
+        self.ledgers.get_mut(usize::from(channel))?.take()
+    }
+
+    /// The ledger of a channel that is open.
+    pub(crate) fn ledger(&mut self, channel: u16) -> Option<&mut Ledger> {
+        self.ledgers.get_mut(usize::from(channel))?.as_deref_mut()
+    }
+
+    /// Buffer and ledger, to deliver into; none when the channel or the connection closes.
+    pub(crate) fn for_delivery(&mut self, channel: u16) -> Option<(&mut Vec<u8>, &mut Ledger)> {
+        if self.closing {
+            return None;
+        }
+        let ledger = self.ledgers.get_mut(usize::from(channel))?.as_deref_mut()?;
+        Some((&mut self.buffer, ledger))
+    }
+
+    /// The queue of a consumer waits for the buffer to drain.
+    pub(crate) fn stall(&mut self, queue: Arc<Queue>, consumer: ConsumerId) {
+        self.stalled.push((queue, consumer));
+    }
+}
+
+/// The buffer takes deliveries up to this size.
+pub(crate) const OUTPUT_MAX: usize = 1 << 20;
+/// An idle connection keeps a buffer of at most this size.
+pub(crate) const BUFFER_KEPT: usize = 4 << 10;
+/// Frames before the client and we have agreed on more, in bytes.
+pub(crate) const FRAME_MAX_UNTUNED: u32 = 8192;

@@ -1,0 +1,255 @@
+//! An open connection: its channels, and each read's frames in order.
+use super::failure::Failure;
+use super::output::Output;
+use crate::channel::Channel;
+use crate::channel::publish::{Routes, Run};
+use crate::channel::settle::PendingAcks;
+use crate::codec::frame::{self, Frame, Kind};
+use crate::codec::{encode, method};
+use leveret_node::{Broker, ChannelView, Connection, Outcome, Queue, Settlement};
+use std::sync::Arc;
+
+/// What a client told of itself that changes how it is spoken to.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Client {
+    /// Wants to hear when a queue that it consumes from is gone.
+    pub(crate) consumer_cancel_notify: bool,
+    /// Wants to hear when it is held back.
+    pub(crate) connection_blocked: bool,
+}
+
+/// The reader's state of a connection that is open.
+pub(crate) struct Session {
+    pub(crate) broker: Broker,
+    pub(crate) connection: Arc<Connection>,
+    pub(crate) vhost: Arc<str>,
+    pub(crate) output: Arc<Output>,
+    pub(crate) client: Client,
+    pub(crate) frame_max: u32,
+    channels: Vec<Option<Box<Channel>>>,
+    /// Publishes noted in the read buffer.
+    pub(crate) run: Run,
+    pub(crate) routes: Routes,
+    /// Properties of the message before, known to be plain.
+    pub(crate) plain_properties: Vec<u8>,
+    /// Channels with publishes to confirm.
+    pub(crate) to_confirm: Vec<u16>,
+    pub(crate) pending_acks: Option<PendingAcks>,
+    pub(crate) settlement: Settlement,
+    /// A queue published to whose consumers cannot follow.
+    pub(crate) outrunning: Option<Arc<Queue>>,
+    /// Something was published in this read.
+    pub(crate) published: bool,
+    /// The client asked to close the connection, and was answered.
+    pub(crate) finished: bool,
+}
+
+impl Session {
+    pub(crate) fn new(broker: Broker, connection: Arc<Connection>, output: Arc<Output>, client: Client) -> Self {
+        Self {
+            vhost: connection.vhost.clone(),
+            frame_max: connection.frame_max,
+            broker,
+            connection,
+            output,
+            client,
+            channels: Vec::new(),
+            run: Run::default(),
+            routes: Routes::default(),
+            plain_properties: Vec::new(),
+            to_confirm: Vec::new(),
+            pending_acks: None,
+            settlement: Settlement::default(),
+            outrunning: None,
+            published: false,
+            finished: false,
+        }
+    }
+
+    /// Handles all complete frames in `buffer`. Returns how many bytes they were.
+    pub(crate) async fn handle(&mut self, buffer: &[u8]) -> Result<usize, Failure> {
+        let mut at = 0;
+        while !self.finished {
+            let frame = match frame::parse(&buffer[at..], self.frame_max) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => break,
+                Err(error) => {
+                    let _ = self.flush(buffer);
+                    return Err(Failure::new(error.reply_code(), error.to_string()));
+                }
+            };
+            let next = at + frame.len;
+            at = match self.frame(buffer, next, &frame).await {
+                Ok(next) => next,
+                Err(failure) => {
+                    let _ = self.flush(buffer);
+                    self.fail(failure.channel.unwrap_or(frame.channel), failure).await?;
+                    next
+                }
+            };
+        }
+        if let Err(failure) = self.flush(buffer) {
+            let channel = failure.channel.unwrap_or(0);
+            self.fail(channel, failure).await?;
+        }
+        Ok(at)
+    }
+
+    /// One frame, which ends at `next`. Returns where to go on: further than that if its content was taken too.
+    #[inline]
+    async fn frame(&mut self, buffer: &[u8], next: usize, frame: &Frame<'_>) -> Result<usize, Failure> {
+        let channel = frame.channel;
+        match frame.kind {
+            Kind::Method => {
+                if let Some(publish) = method::fast_publish(frame.payload)
+                    && self.takes_content(channel)
+                {
+                    return self.publish(buffer, next, channel, &publish);
+                }
+                if let Some(ack) = method::fast_ack(frame.payload)
+                    && self.takes_content(channel)
+                {
+                    return self.ack(channel, ack.delivery_tag, ack.multiple).map(|()| next);
+                }
+                self.method(buffer, channel, frame.payload).await?;
+            }
+            Kind::Header if !self.is_closing(channel) => self.content_header(channel, frame.payload)?,
+            Kind::Body if !self.is_closing(channel) => self.content_body(channel, frame.payload)?,
+            Kind::Header | Kind::Body | Kind::Heartbeat => {}
+        }
+        Ok(next)
+    }
+
+    /// Everything that was gathered is handed over; confirms are told last.
+    fn flush(&mut self, buffer: &[u8]) -> Result<(), Failure> {
+        self.flush_run(buffer);
+        let settled = self.flush_acks();
+        if !self.to_confirm.is_empty() {
+            let numbers = std::mem::take(&mut self.to_confirm);
+            let (channels, output) = (&mut self.channels, &self.output);
+            output.write(|state| {
+                for &number in &numbers {
+                    if let Some(Some(channel)) = channels.get_mut(usize::from(number))
+                        && let Some(confirms) = &mut channel.confirm
+                        && !channel.closing
+                    {
+                        confirms.tell(&mut state.buffer, number);
+                    }
+                }
+            });
+        }
+        settled
+    }
+
+    /// A channel that is open and not closing, and expects a method.
+    #[inline]
+    fn takes_content(&self, channel: u16) -> bool {
+        matches!(self.channels.get(usize::from(channel)), Some(Some(open)) if !open.closing && open.assembly.is_none())
+    }
+
+    pub(crate) fn is_open(&self, channel: u16) -> bool {
+        matches!(self.channels.get(usize::from(channel)), Some(Some(_)))
+    }
+
+    pub(crate) fn is_closing(&self, channel: u16) -> bool {
+        matches!(self.channels.get(usize::from(channel)), Some(Some(open)) if open.closing)
+    }
+
+    /// The channel `number`.
+    ///
+    /// # Errors
+    /// 504 when it is not open.
+    #[inline]
+    pub(crate) fn channel(&mut self, number: u16) -> Result<&mut Channel, Failure> {
+        match self.channels.get_mut(usize::from(number)) {
+            Some(Some(channel)) => Ok(channel),
+            _ => Err(Failure::new(504, format!("expected 'channel.open' on channel {number}, which is not open"))),
+        }
+    }
+
+    pub(crate) fn open_channel(&mut self, number: u16) -> Result<(), Failure> {
+        let channel_max = self.connection.channel_max;
+        if channel_max != 0 && number > channel_max {
+            return Err(Failure::new(
+                530,
+                format!("channel {number} is above the negotiated channel_max {channel_max}"),
+            ));
+        }
+        let at = usize::from(number);
+        if self.channels.len() <= at {
+            self.channels.resize_with(at + 1, || None);
+        }
+        if self.channels[at].is_some() {
+            return Err(Failure::new(504, format!("second 'channel.open' seen on channel {number}")));
+        }
+        let view = Arc::new(ChannelView::default());
+        self.connection.channels.lock().insert(number, view.clone());
+        self.channels[at] = Some(Box::new(Channel::new(number, view)));
+        self.output.write(|state| {
+            state.open_ledger(number);
+            encode::channel_open_ok(&mut state.buffer, number);
+        });
+        Ok(())
+    }
+
+    /// Ends a channel: its consumers leave, what they had is ready again for others.
+    pub(crate) async fn release_channel(&mut self, number: u16) {
+        let Ok(channel) = self.channel(number) else { return };
+        channel.assembly = None;
+        let consumers: Vec<_> = channel.consumers.drain().map(|(_, consumer)| consumer).collect();
+        let ledger = self.output.lock().close_ledger(number);
+        for consumer in &consumers {
+            self.broker.unsubscribe(&consumer.queue, consumer.id);
+        }
+        if let Some(mut ledger) = ledger {
+            let settlement = &mut self.settlement;
+            let _ = ledger.take(0, true, |from, id| settlement.add(from, id, Outcome::Returned));
+        }
+        self.broker.settle(&mut self.settlement, Outcome::Returned);
+        for consumer in &consumers {
+            self.broker.left(&consumer.queue).await;
+        }
+        self.connection.channels.lock().remove(&number);
+    }
+
+    /// The channel is no more.
+    pub(crate) fn forget_channel(&mut self, number: u16) {
+        if let Some(channel) = self.channels.get_mut(usize::from(number)) {
+            *channel = None;
+        }
+    }
+
+    /// Ends what a failure ends: the channel here, the connection by passing it on.
+    async fn fail(&mut self, number: u16, failure: Failure) -> Result<(), Failure> {
+        if failure.ends_connection() || self.channel(number).is_err() {
+            return Err(failure);
+        }
+        tracing::debug!(connection = self.connection.name, channel = number, "{}", failure.text);
+        self.release_channel(number).await;
+        self.output.write(|state| {
+            encode::channel_close(&mut state.buffer, number, failure.code, &failure.text, failure.cause);
+        });
+        self.channel(number)?.closing = true;
+        Ok(())
+    }
+
+    /// The client is gone: everything that it had open ends.
+    pub(crate) async fn release_all(&mut self) {
+        let open: Vec<u16> = self.channels.iter().flatten().map(|channel| channel.number).collect();
+        for number in open {
+            self.release_channel(number).await;
+            self.forget_channel(number);
+        }
+    }
+
+    /// Consumers whose queue is gone leave their channels.
+    pub(crate) fn forget_cancelled(&mut self, number: u16) {
+        let Ok(channel) = self.channel(number) else { return };
+        let accounts = channel.forget_cancelled();
+        if let Some(ledger) = self.output.lock().ledger(number) {
+            for account in accounts {
+                ledger.end(account);
+            }
+        }
+    }
+}

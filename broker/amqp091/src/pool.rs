@@ -1,0 +1,29 @@
+//! Read buffers, lent to connections while they hold something.
+use parking_lot::Mutex;
+
+/// A few buffers that go from hand to hand.
+#[derive(Default)]
+pub(crate) struct Pool(Mutex<Vec<Vec<u8>>>);
+
+impl Pool {
+    /// An empty buffer.
+    pub(crate) fn take(&self) -> Vec<u8> {
+        self.0.lock().pop().unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES))
+    }
+
+    /// Takes a buffer back; those that are too many or have grown are freed.
+    pub(crate) fn give_back(&self, mut buffer: Vec<u8>) {
+        if buffer.capacity() == 0 || buffer.capacity() > BUFFER_BYTES * 2 {
+            return;
+        }
+        buffer.clear();
+        let mut pool = self.0.lock();
+        if pool.len() < BUFFERS_MAX {
+            pool.push(buffer);
+        }
+    }
+}
+
+/// What one read can take.
+const BUFFER_BYTES: usize = 512 << 10;
+const BUFFERS_MAX: usize = 8;

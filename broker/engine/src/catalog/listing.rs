@@ -1,0 +1,37 @@
+//! What is declared, in order of names, for those who look.
+use super::{Binding, Catalog, Exchange, Queue};
+use leveret_model::refusal::Refusal;
+use std::sync::Arc;
+
+impl Catalog {
+    /// Names of the virtual hosts.
+    pub fn vhosts(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.vhosts.keys()
+    }
+
+    /// The exchanges of a virtual host by name.
+    ///
+    /// # Errors
+    /// 404 for a virtual host that is not there.
+    pub fn exchanges(&self, vhost: &str) -> Result<impl Iterator<Item = (&Arc<str>, &Exchange)>, Refusal> {
+        Ok(self.vhost(vhost)?.exchanges.iter())
+    }
+
+    /// The queues of a virtual host by name.
+    ///
+    /// # Errors
+    /// 404 for a virtual host that is not there.
+    pub fn queues(&self, vhost: &str) -> Result<impl Iterator<Item = (&Arc<str>, &Queue)>, Refusal> {
+        Ok(self.vhost(vhost)?.queues.iter())
+    }
+
+    /// The bindings of a virtual host with their source. Those of the default exchange, one a queue, are not stored and
+    /// not among them.
+    ///
+    /// # Errors
+    /// 404 for a virtual host that is not there.
+    pub fn bindings(&self, vhost: &str) -> Result<impl Iterator<Item = (&Arc<str>, &Binding)>, Refusal> {
+        let exchanges = self.vhost(vhost)?.exchanges.iter();
+        Ok(exchanges.flat_map(|(name, exchange)| exchange.bindings.iter().map(move |binding| (name, binding))))
+    }
+}

@@ -1,0 +1,150 @@
+//! Clients that are connected: what the management API shows of them, and how they are told to go.
+use crate::Broker;
+use leveret_model::table::FieldTable;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use tokio_util::sync::CancellationToken;
+
+/// Names a connection on this node; never used again.
+pub use leveret_engine::catalog::ConnectionId;
+
+/// A connection that is open.
+pub struct Connection {
+    /// Its identity.
+    pub id: ConnectionId,
+    /// `CLIENT:PORT -> SERVER:PORT`.
+    pub name: String,
+    /// Both ends.
+    pub peer: std::net::SocketAddr,
+    /// The address it came in at.
+    pub local: std::net::SocketAddr,
+    /// As whom it logged in.
+    pub user: Arc<str>,
+    /// The virtual host that it opened.
+    pub vhost: Arc<str>,
+    /// Protocol name for people, such as `AMQP 0-9-1`.
+    pub protocol: &'static str,
+    /// What the client says of itself.
+    pub client_properties: FieldTable,
+    /// Largest frame agreed upon, in bytes.
+    pub frame_max: u32,
+    /// Channels agreed upon.
+    pub channel_max: u16,
+    /// Heartbeat agreed upon in seconds; 0: none.
+    pub heartbeat: u16,
+    /// When it was opened: milliseconds since 1970.
+    pub connected_at_ms: u64,
+    /// Bytes received.
+    pub received_bytes: AtomicU64,
+    /// Bytes sent.
+    pub sent_bytes: AtomicU64,
+    /// Held back by the memory alarm at this moment.
+    pub blocked: AtomicBool,
+    /// Its channels by number.
+    pub channels: Mutex<BTreeMap<u16, Arc<ChannelView>>>,
+    /// Cancelled to make it go; `close_reason` says why.
+    pub close: CancellationToken,
+    /// What the client is told when it is made to go.
+    pub close_reason: Mutex<String>,
+}
+
+/// What is shown of a channel.
+#[derive(Default)]
+pub struct ChannelView {
+    /// Prefetch for consumers to come.
+    pub prefetch: AtomicU32,
+    /// Prefetch of the whole channel.
+    pub global_prefetch: AtomicU32,
+    /// Publishes are confirmed.
+    pub confirm: AtomicBool,
+    /// Consumers.
+    pub consumers: AtomicU32,
+    /// Deliveries not settled, as of the last batch.
+    pub unacked: AtomicU64,
+}
+
+/// What a new connection says of itself.
+pub struct Hello {
+    /// Both ends.
+    pub peer: std::net::SocketAddr,
+    /// The address it came in at.
+    pub local: std::net::SocketAddr,
+    /// As whom it logged in.
+    pub user: Arc<str>,
+    /// The virtual host that it opened.
+    pub vhost: Arc<str>,
+    /// Protocol name for people.
+    pub protocol: &'static str,
+    /// What the client says of itself.
+    pub client_properties: FieldTable,
+    /// Agreed: bytes a frame, channels, heartbeat in seconds.
+    pub tuned: (u32, u16, u16),
+}
+
+#[derive(Default)]
+pub(crate) struct Connections {
+    open: Mutex<BTreeMap<ConnectionId, Arc<Connection>>>,
+    next: AtomicU64,
+    opened: AtomicU64,
+    closed: AtomicU64,
+}
+
+impl Broker {
+    /// A client has logged in.
+    pub fn connected(&self, hello: Hello) -> Arc<Connection> {
+        let connections = &self.node().connections;
+        let id = ConnectionId(connections.next.fetch_add(1, Relaxed) + 1);
+        let Hello { peer, local, user, vhost, protocol, client_properties, tuned } = hello;
+        let connection = Arc::new(Connection {
+            id,
+            name: format!("{peer} -> {local}"),
+            peer,
+            local,
+            user,
+            vhost,
+            protocol,
+            client_properties,
+            frame_max: tuned.0,
+            channel_max: tuned.1,
+            heartbeat: tuned.2,
+            connected_at_ms: self.clock().unix_ms(),
+            received_bytes: AtomicU64::new(0),
+            sent_bytes: AtomicU64::new(0),
+            blocked: AtomicBool::new(false),
+            channels: Mutex::default(),
+            close: CancellationToken::new(),
+            close_reason: Mutex::default(),
+        });
+        connections.open.lock().insert(id, connection.clone());
+        connections.opened.fetch_add(1, Relaxed);
+        connection
+    }
+
+    /// A client is gone, its channels and consumers with it: its exclusive queues go too.
+    pub async fn disconnected(&self, connection: &Connection) {
+        let connections = &self.node().connections;
+        if connections.open.lock().remove(&connection.id).is_some() {
+            connections.closed.fetch_add(1, Relaxed);
+        }
+        self.delete_exclusive_queues(connection.id).await;
+    }
+
+    /// The clients that are connected, oldest first.
+    pub fn connections(&self) -> Vec<Arc<Connection>> {
+        self.node().connections.open.lock().values().cloned().collect()
+    }
+
+    /// Makes a client go, telling it `reason`.
+    pub fn close_connection(&self, connection: &Connection, reason: &str) {
+        *connection.close_reason.lock() = reason.to_owned();
+        connection.close.cancel();
+    }
+
+    /// Connections opened and closed since the start.
+    pub fn connection_churn(&self) -> (u64, u64) {
+        let connections = &self.node().connections;
+        (connections.opened.load(Relaxed), connections.closed.load(Relaxed))
+    }
+}

@@ -1,0 +1,108 @@
+//! The memory budget: past it publishers are held back, long before the kernel would end the process.
+//!
+//! Queues report what their contents and index hold, exactly and at once; what the process holds in fact (buffers,
+//! fragmentation) is sampled. The larger of the two counts. Consumers and everything else go on.
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use tokio::sync::Notify;
+
+/// What is used, what may be used, and whether publishers wait.
+pub struct Memory {
+    max: u64,
+    contents: AtomicU64,
+    resident: AtomicU64,
+    alarmed: AtomicBool,
+    changed: Notify,
+}
+
+impl Memory {
+    /// A budget of `max` bytes.
+    pub(crate) fn new(max: u64) -> Self {
+        Self {
+            max,
+            contents: AtomicU64::new(0),
+            resident: AtomicU64::new(0),
+            alarmed: AtomicBool::new(false),
+            changed: Notify::new(),
+        }
+    }
+
+    /// A queue's memory went from `before` to `after` bytes.
+    #[inline]
+    pub(crate) fn account(&self, before: u64, after: u64) {
+        if after > before {
+            let now = self.contents.fetch_add(after - before, Relaxed) + (after - before);
+            if now > self.max {
+                self.alarmed.store(true, Relaxed);
+            }
+        } else if before > after {
+            self.contents.fetch_sub(before - after, Relaxed);
+        }
+    }
+
+    /// Looks at what the process holds, and sets or clears the alarm. It clears at 95 % of the budget, not to flap.
+    pub(crate) fn sample(&self) {
+        self.resident.store(resident_bytes(), Relaxed);
+        let used = self.used();
+        if used > self.max {
+            self.alarmed.store(true, Relaxed);
+        } else if used < self.max / 20 * 19 && self.alarmed.swap(false, Relaxed) {
+            tracing::info!(used, max = self.max, "memory alarm over: publishers go on");
+            self.changed.notify_waiters();
+        }
+    }
+
+    /// Bytes in use.
+    pub fn used(&self) -> u64 {
+        self.contents.load(Relaxed).max(self.resident.load(Relaxed))
+    }
+
+    /// Bytes of the process that the kernel counts, when last looked at.
+    pub fn resident(&self) -> u64 {
+        self.resident.load(Relaxed)
+    }
+
+    /// The budget in bytes.
+    pub fn max(&self) -> u64 {
+        self.max
+    }
+
+    /// Whether publishers have to wait.
+    #[inline]
+    pub fn is_alarmed(&self) -> bool {
+        self.alarmed.load(Relaxed)
+    }
+
+    /// Waits until publishers may go on.
+    pub async fn until_cleared(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if !self.is_alarmed() {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
+/// The default budget: 60 % of what the control group allows or, without a limit, of the machine's memory.
+pub fn default_max() -> u64 {
+    available_bytes() / 10 * 6
+}
+
+/// Memory that this process may use at all, in bytes: the smallest limit of its control group, or the machine's memory.
+pub fn available_bytes() -> u64 {
+    let machine = {
+        let info = rustix::system::sysinfo();
+        info.totalram as u64 * u64::from(info.mem_unit)
+    };
+    ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
+        .iter()
+        .filter_map(|path| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok())
+        .fold(machine, u64::min)
+}
+
+fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: u64 = statm.split(' ').nth(1).and_then(|field| field.parse().ok()).unwrap_or(0);
+    pages * rustix::param::page_size() as u64
+}

@@ -1,0 +1,90 @@
+//! Settling deliveries: from a channel's ledger to the queues, a visit a queue and not a message.
+use crate::Broker;
+use crate::ledger::Subscriber;
+use crate::queue::Queue;
+use leveret_engine::queue::{ConsumerId, MessageId};
+use std::sync::Arc;
+
+/// What becomes of deliveries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Consumed.
+    Acknowledged,
+    /// Not wanted: dropped.
+    Rejected,
+    /// Ready again.
+    Returned,
+}
+
+/// Deliveries taken from a ledger, gathered by queue.
+#[derive(Default)]
+pub struct Settlement {
+    parts: Vec<Part>,
+}
+
+struct Part {
+    queue: Arc<Queue>,
+    consumer: Option<ConsumerId>,
+    /// Consecutive messages.
+    first: u64,
+    count: u64,
+    /// Where each lies, in order.
+    offsets: Vec<u32>,
+    keep_offsets: bool,
+}
+
+impl Settlement {
+    /// Adds a delivery with `outcome`, which must be the same for all of one settlement.
+    pub fn add(&mut self, from: &Subscriber, id: MessageId, outcome: Outcome) {
+        if let Some(last) = self.parts.last_mut()
+            && last.first + last.count == id.sequence
+            && last.consumer == from.consumer
+            && Arc::ptr_eq(&last.queue, &from.queue)
+        {
+            last.count += 1;
+            if last.keep_offsets {
+                last.offsets.push(id.offset);
+            }
+            return;
+        }
+        let keep_offsets = outcome == Outcome::Returned;
+        let offsets = if keep_offsets { vec![id.offset] } else { Vec::new() };
+        let (queue, consumer) = (from.queue.clone(), from.consumer);
+        self.parts.push(Part { queue, consumer, first: id.sequence, count: 1, offsets, keep_offsets });
+    }
+
+    /// Whether nothing was added.
+    pub fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+}
+
+impl Broker {
+    /// Settles what was gathered, and hands out what that made possible. The settlement is empty afterwards.
+    pub fn settle(&self, settlement: &mut Settlement, outcome: Outcome) {
+        let now = self.clock().now();
+        let mut parts = settlement.parts.drain(..).peekable();
+        while let Some(part) = parts.next() {
+            let queue = part.queue.clone();
+            let mut entered = queue.enter();
+            settle_part(&mut entered, &part, outcome);
+            while let Some(next) = parts.next_if(|next| Arc::ptr_eq(&next.queue, &queue)) {
+                settle_part(&mut entered, &next, outcome);
+            }
+            entered.dispatch(now);
+            drop(entered);
+        }
+    }
+}
+
+fn settle_part(queue: &mut leveret_engine::queue::Queue, part: &Part, outcome: Outcome) {
+    match outcome {
+        Outcome::Acknowledged => queue.acknowledge(part.consumer, part.first, part.count),
+        Outcome::Rejected => queue.reject(part.consumer, part.first, part.count),
+        Outcome::Returned => {
+            for (sequence, &offset) in (part.first..).zip(&part.offsets) {
+                queue.give_back(part.consumer, MessageId { sequence, offset });
+            }
+        }
+    }
+}
