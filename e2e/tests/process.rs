@@ -1,0 +1,293 @@
+//! The edges of the program: what it says when it cannot start, how it ends, and what bytes from strangers do to it.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use futures::{Stream, StreamExt};
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
+    QueueDeclareOptions,
+};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Event};
+use leveret_e2e::broker::{BrokerProcess, command, run};
+use leveret_e2e::clients::Client;
+use leveret_e2e::process::{Folder, Process, address};
+use leveret_e2e::wait::{PATIENCE, until, until_ok};
+
+const HEADER: &[u8; 8] = b"AMQP\x00\x00\x09\x01";
+
+/// Runs a broker that cannot start, and gives what it said.
+fn refusal(folder: &Folder, host: &str, arguments: &[&str]) -> Result<String> {
+    let (status, said) = run(command(folder, host)?.args(arguments), PATIENCE)?;
+    ensure!(!status.success(), "it started:\n{said}");
+    ensure!(!said.contains("panicked"), "it panicked:\n{said}");
+    Ok(said)
+}
+
+fn says(said: &str, words: &[&str]) -> Result<()> {
+    for word in words {
+        ensure!(said.contains(word), "it does not say {word:?}:\n{said}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_taken_port_is_named() -> Result<()> {
+    for (port, what) in [("5672", "amqp"), ("15672", "http"), ("15692", "metrics")] {
+        let (folder, host) = (Folder::new()?, address());
+        let _taken = TcpListener::bind(format!("{host}:{port}"))?;
+        says(&refusal(&folder, &host, &[])?.to_lowercase(), &[&format!("{host}:{port}"), what])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_second_broker_on_the_same_data_is_refused() -> Result<()> {
+    let broker = BrokerProcess::start()?;
+    let said = refusal(&broker.folder, &address(), &[])?;
+    says(&said, &["in use", &broker.process.id().to_string()])
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_line_and_the_nearest_known() -> Result<()> {
+    let folder = Folder::new()?;
+    let file = folder.write("leveret.toml", "# a comment\nmemory_max = \"60%\"\nmemory_mox = \"70%\"\n")?;
+    let file = file.to_str().context("the path is no text")?;
+    says(&refusal(&folder, &address(), &["--config", file])?, &[file, "3", "memory_mox", "memory_max"])?;
+    let missing = folder.path().join("missing.toml");
+    let missing = missing.to_str().context("the path is no text")?;
+    says(&refusal(&folder, &address(), &["--config", missing])?, &[missing])
+}
+
+#[test]
+fn a_value_of_the_wrong_type_is_named_with_its_line() -> Result<()> {
+    let folder = Folder::new()?;
+    let file = folder.write("leveret.toml", "\nmemory_max = [\"a list\"]\n")?;
+    says(&refusal(&folder, &address(), &["--config", file.to_str().context("no text")?])?, &["2", "memory_max"])
+}
+
+#[test]
+fn sigterm_ends_it_within_its_grace() -> Result<()> {
+    let mut broker = BrokerProcess::start()?;
+    let mut silent = TcpStream::connect(broker.amqp())?; // says nothing, and does not hold it up
+    silent.write_all(&HEADER[..5])?;
+    let mut client = Client::Lapin.start(&broker.amqp_url(), &["--count", "1000000", "roundtrip"])?;
+    until("a busy client", || (broker.metric("leveret_connections").ok()? >= 1.0).then_some(()))?;
+    let status = broker.process.terminate(Duration::from_secs(15))?;
+    ensure!(status.success(), "ended with {status}:\n{}", broker.process.output());
+    client.wait(PATIENCE)?;
+    ensure!(client.output().contains("CONNECTION_FORCED"), "the client was not told why:\n{}", client.output());
+    ensure!(TcpStream::connect(broker.amqp()).is_err(), "it still accepts");
+    Ok(())
+}
+
+/// All that the broker sends until it closes.
+fn answer(broker: &BrokerProcess, bytes: &[u8]) -> Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(broker.amqp())?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    if let Err(error) = stream.write_all(bytes) {
+        ensure!(closed_by_peer(error.kind()), "writing: {error}");
+    }
+    let mut got = Vec::new();
+    match stream.read_to_end(&mut got) {
+        Err(error) if !closed_by_peer(error.kind()) => {
+            bail!("it did not close within {PATIENCE:?}: {error}, after {} bytes", got.len())
+        }
+        _ => Ok(got),
+    }
+}
+
+fn closed_by_peer(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)
+}
+
+#[test]
+fn what_is_not_amqp_gets_the_protocol_header_and_a_close() -> Result<()> {
+    let broker = BrokerProcess::start()?;
+    let http = b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n".as_slice();
+    let tls = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".as_slice();
+    for bytes in [
+        http,
+        tls,
+        b"AMQP\x00\x01\x00\x00",
+        b"AMQP\x03\x01\x00\x00",
+        b"AMQP\x01\x01\x09\x01",
+        b"\x00\x00\x00\x00\x00\x00\x00\x00",
+        b"\xff\xff\xff\xff\xff\xff\xff\xff",
+    ] {
+        let got = answer(&broker, bytes)?;
+        ensure!(got == HEADER, "{bytes:?} was answered with {got:?}");
+    }
+    Client::Lapin.run(&broker.amqp_url(), &["roundtrip"])?;
+    Ok(())
+}
+
+#[test]
+fn connections_that_say_nothing_keep_nobody_out() -> Result<()> {
+    let broker = BrokerProcess::start_with("handshake_timeout = \"2s\"\n")?;
+    let mut silent = Vec::new();
+    for number in 0..300 {
+        let mut stream = TcpStream::connect(broker.amqp())?;
+        stream.write_all(&HEADER[..number % 9])?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        silent.push(stream);
+    }
+    Client::Lapin.run(&broker.amqp_url(), &["roundtrip"])?;
+    for mut stream in silent {
+        let mut got = Vec::new();
+        match stream.read_to_end(&mut got) {
+            Err(error) if !closed_by_peer(error.kind()) => bail!("it is still open after {PATIENCE:?}: {error}"),
+            _ => {}
+        }
+    }
+    until_ok(PATIENCE, "their end in the metrics", || {
+        let open = broker.metric("leveret_connections")?;
+        ensure!(open < 0.5, "{open} connections are left");
+        Ok(())
+    })
+}
+
+/// A frame whose head says a size that nobody sends, before and after the server's first words.
+#[test]
+fn frames_of_absurd_size_cost_no_memory() -> Result<()> {
+    let broker = BrokerProcess::start()?;
+    Client::Lapin.run(&broker.amqp_url(), &["roundtrip"])?;
+    let before = broker.process.resident_bytes()?;
+    for size in [u32::MAX, 0x7fff_ffff, 0x1000_0000, 131_073] {
+        for kind in [1, 2, 3, 8] {
+            for _ in 0..10 {
+                let mut bytes = HEADER.to_vec();
+                bytes.push(kind);
+                bytes.extend([0, 0]);
+                bytes.extend(size.to_be_bytes());
+                bytes.extend([0; 4096]);
+                answer(&broker, &bytes)?;
+            }
+        }
+    }
+    let grown = broker.process.resident_bytes()?.saturating_sub(before);
+    ensure!(grown < 8 << 20, "160 such connections left {grown} bytes");
+    Client::Lapin.run(&broker.amqp_url(), &["roundtrip"])?;
+    Ok(())
+}
+
+/// Random bytes after a right header, from a fixed seed: a close, no end of the program.
+#[test]
+fn garbage_after_the_header_ends_only_its_connection() -> Result<()> {
+    let mut broker = BrokerProcess::start()?;
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    for round in 0..200 {
+        let mut bytes = HEADER.to_vec();
+        for _ in 0..round * 3 {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            bytes.push((state >> 24) as u8);
+        }
+        let mut stream = TcpStream::connect(broker.amqp())?;
+        let _ = stream.write_all(&bytes);
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let mut got = Vec::new();
+        stream.set_read_timeout(Some(PATIENCE))?;
+        match stream.read_to_end(&mut got) {
+            Err(error) if !closed_by_peer(error.kind()) => bail!("round {round}: it did not close: {error}"),
+            _ => {}
+        }
+    }
+    ensure!(broker.process.ended()?.is_none(), "it ended:\n{}", broker.process.output());
+    ensure!(!broker.process.output().contains("panicked"), "{}", broker.process.output());
+    Client::Lapin.run(&broker.amqp_url(), &["roundtrip"])?;
+    Ok(())
+}
+
+const BUDGET_BYTES: u64 = 96 << 20;
+const BODY_BYTES: usize = 64 << 10;
+
+async fn channel(url: &str) -> Result<(Connection, Channel)> {
+    let connection = Connection::connect(url, ConnectionProperties::default()).await?;
+    let channel = connection.create_channel().await?;
+    Ok((connection, channel))
+}
+
+/// Publishes until the broker says that it holds this connection back; the number of messages that were sent.
+async fn publish_until_blocked(channel: &Channel, events: &mut (impl Stream<Item = Event> + Unpin)) -> Result<usize> {
+    let body = vec![7; BODY_BYTES];
+    for sent in 0..20_000 {
+        let publish = channel.basic_publish(
+            "".into(),
+            "budget".into(),
+            BasicPublishOptions::default(),
+            &body,
+            BasicProperties::default(),
+        );
+        tokio::select! {
+            biased;
+            event = events.next() => if let Event::ConnectionBlocked(reason) = event.context("the events ended")? {
+                ensure!(reason.to_lowercase().contains("memory"), "the reason is {reason:?}");
+                return Ok(sent);
+            },
+            confirm = publish => drop(confirm?),
+        }
+        tokio::task::yield_now().await;
+    }
+    bail!("{} bytes were taken and nobody was held back", 20_000 * BODY_BYTES)
+}
+
+async fn until_unblocked(events: &mut (impl Stream<Item = Event> + Unpin)) -> Result<()> {
+    loop {
+        match tokio::time::timeout(PATIENCE, events.next()).await.context("waited for connection.unblocked")? {
+            Some(Event::ConnectionUnblocked) => return Ok(()),
+            Some(_) => {}
+            None => bail!("the events ended"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn past_the_memory_budget_publishers_wait_and_consumers_drain() -> Result<()> {
+    let broker = BrokerProcess::start_with(&format!("memory_max = {BUDGET_BYTES}\n"))?;
+    let (publishing, to_queue) = channel(&broker.amqp_url()).await?;
+    to_queue.queue_declare("budget".into(), QueueDeclareOptions::durable(), FieldTable::default()).await?;
+    to_queue.confirm_select(ConfirmSelectOptions::default()).await?;
+    let mut events = Box::pin(publishing.events_listener());
+    let sent = publish_until_blocked(&to_queue, &mut events).await?;
+    ensure!(broker.metric("leveret_memory_alarm")? > 0.5, "no alarm in the metrics");
+    let resident = broker.process.resident_bytes()?;
+    ensure!(resident < BUDGET_BYTES + (64 << 20), "{resident} bytes are resident with a budget of {BUDGET_BYTES}");
+
+    let (_consuming, from_queue) = channel(&broker.amqp_url()).await?;
+    from_queue.basic_qos(10, BasicQosOptions::default()).await?;
+    let mut consumer = from_queue
+        .basic_consume("budget".into(), "".into(), BasicConsumeOptions::default(), FieldTable::default())
+        .await?;
+    for taken in 0..sent {
+        let message = tokio::time::timeout(PATIENCE, consumer.next())
+            .await
+            .with_context(|| format!("waited for message {taken} of {sent}"))?;
+        let message = message.context("the consumer ended")??;
+        ensure!(message.data.len() == BODY_BYTES && !message.redelivered);
+        message.ack(BasicAckOptions::default()).await?;
+    }
+    until_unblocked(&mut events).await?;
+    until_ok(PATIENCE, "the end of the alarm", || {
+        ensure!(broker.metric("leveret_memory_alarm")? < 0.5, "the alarm is still on");
+        Ok(())
+    })?;
+    let options = BasicPublishOptions { mandatory: true, ..Default::default() };
+    let confirm =
+        to_queue.basic_publish("".into(), "budget".into(), options, b"again", BasicProperties::default()).await?;
+    ensure!(tokio::time::timeout(PATIENCE, confirm).await??.is_ack(), "a publish after the alarm was not confirmed");
+    Ok(())
+}
+
+#[test]
+fn help_names_every_flag() -> Result<()> {
+    let mut process = Process::start(
+        std::process::Command::new(leveret_e2e::programs::built("leveret", &[])?).args(["serve", "--help"]),
+    )?;
+    ensure!(process.wait(PATIENCE)?.success());
+    says(&process.output(), &["--config", "--data-dir", "--amqp", "--http", "--metrics", "--log", "LEVERET_AMQP"])
+}
