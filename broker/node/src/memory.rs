@@ -86,7 +86,7 @@ impl Memory {
 
 /// The default budget: 60 % of what the control group allows or, without a limit, of the machine's memory.
 pub fn default_max() -> u64 {
-    available_bytes() / 10 * 6
+    available_bytes() / 100 * 60
 }
 
 /// Memory that this process may use at all, in bytes: the smallest limit of its control group, or the machine's memory.

@@ -7,7 +7,7 @@ use leveret_node::DeleteOnly;
 use leveret_node::catalog::{self, Destination};
 
 impl Session {
-    pub(crate) async fn exchange_declare(&mut self, number: u16, declare: ExchangeDeclare<'_>) -> Result<(), Failure> {
+    pub(crate) async fn exchange_declare(&self, number: u16, declare: ExchangeDeclare<'_>) -> Result<(), Failure> {
         if declare.passive {
             self.broker.check_exchange(&self.vhost, declare.exchange)?;
         } else {
@@ -21,7 +21,7 @@ impl Session {
     }
 
     pub(crate) async fn exchange_delete(
-        &mut self,
+        &self,
         number: u16,
         exchange: &str,
         if_unused: bool,
@@ -33,7 +33,7 @@ impl Session {
     }
 
     pub(crate) async fn exchange_bind(
-        &mut self,
+        &self,
         number: u16,
         binding: &ExchangeBinding<'_>,
         bind: bool,

@@ -12,6 +12,7 @@ impl Session {
         let (class, id) = method::ids(payload);
         self.flush_run(buffer);
         self.flush_acks()?;
+        self.forget_cancelled(number);
         let method = method::parse(payload).map_err(|error| {
             let (class, id) = error.ids();
             Failure::new(error.reply_code(), error.to_string()).caused_by(class, id)

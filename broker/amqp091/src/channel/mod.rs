@@ -73,6 +73,9 @@ impl Channel {
     /// Forgets consumers whose queue is gone. Returns their accounts in the ledger.
     pub(crate) fn forget_cancelled(&mut self) -> Vec<u32> {
         let gone = self.cancelled.take();
+        if gone.is_empty() {
+            return Vec::new();
+        }
         let accounts = gone.iter().filter_map(|tag| Some(self.consumers.remove(tag)?.subscriber)).collect();
         self.view.consumers.store(self.consumers.len() as u32, Relaxed);
         accounts

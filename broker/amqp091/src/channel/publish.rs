@@ -33,10 +33,13 @@ pub(crate) struct Assembly {
     body: Vec<u8>,
 }
 
+/// Exchange and routing key.
+type RouteKey = (Box<[u8]>, Box<[u8]>);
+
 /// Routes found before, by exchange and routing key.
 #[derive(Default)]
 pub(crate) struct Routes {
-    known: HashMap<(Box<[u8]>, Box<[u8]>), Arc<Route>, foldhash::fast::RandomState>,
+    known: HashMap<RouteKey, Arc<Route>, foldhash::fast::RandomState>,
 }
 
 impl Session {

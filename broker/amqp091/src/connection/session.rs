@@ -246,6 +246,9 @@ impl Session {
     pub(crate) fn forget_cancelled(&mut self, number: u16) {
         let Ok(channel) = self.channel(number) else { return };
         let accounts = channel.forget_cancelled();
+        if accounts.is_empty() {
+            return;
+        }
         if let Some(ledger) = self.output.lock().ledger(number) {
             for account in accounts {
                 ledger.end(account);

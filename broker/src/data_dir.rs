@@ -1,0 +1,58 @@
+//! The data folder: made if it is not there, and locked, so that two brokers never share one.
+use anyhow::{Context, bail};
+use rustix::fs::FlockOperation;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+
+/// Holds the folder until it is dropped, or the process ends however it does.
+pub(crate) struct DataDir {
+    _lock: File,
+}
+
+impl DataDir {
+    /// Takes the folder `path`.
+    pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
+        let folder = path.display();
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .with_context(|| format!("cannot make the data folder {folder}"))?;
+        let mut lock = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path.join("lock"))
+            .with_context(|| format!("cannot write to the data folder {folder}"))?;
+        if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            let mut owner = String::new();
+            let _ = lock.read_to_string(&mut owner);
+            bail!("the data folder {folder} is in use by another leveret (process {})", owner.trim());
+        }
+        lock.set_len(0)?;
+        writeln!(lock, "{}", std::process::id())?;
+        Ok(Self { _lock: lock })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_has_one_broker_at_a_time() {
+        let folder = std::env::temp_dir().join(format!("leveret-data-dir-{}", std::process::id()));
+        let held = DataDir::open(&folder).unwrap();
+        let refused = DataDir::open(&folder).err().unwrap().to_string();
+        assert!(
+            refused.ends_with(&format!("is in use by another leveret (process {})", std::process::id())),
+            "{refused}"
+        );
+        drop(held);
+        DataDir::open(&folder).unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}
