@@ -20,7 +20,7 @@ fn main() -> ExitCode {
             }
             ExitCode::SUCCESS
         }
-        args::Command::Serve(serve) => match config::load(serve).map_err(anyhow::Error::from).and_then(start::run) {
+        args::Command::Serve(serve) => match config::load(*serve).map_err(anyhow::Error::from).and_then(start::run) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("leveret: {error:#}");

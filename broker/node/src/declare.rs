@@ -5,7 +5,7 @@ use crate::Broker;
 use crate::queue::{Queue, QueueId};
 use leveret_engine::catalog::{Catalog, ConnectionId, Destination, ExchangeDeclare, QueueDeclare};
 use leveret_engine::queue::Depth;
-use leveret_model::refusal::Refusal;
+use leveret_model::refusal::{Refusal, RefusalKind};
 use leveret_model::table::FieldTable;
 use std::sync::Arc;
 
@@ -41,8 +41,12 @@ impl Broker {
     /// Checks that an exchange is there.
     ///
     /// # Errors
-    /// 404.
+    /// 404; 403 for the default exchange, of which nothing is told.
     pub fn check_exchange(&self, vhost: &str, name: &str) -> Result<(), Refusal> {
+        if name.is_empty() {
+            let text = "operation not permitted on the default exchange".to_owned();
+            return Err(Refusal::new(RefusalKind::AccessRefused, text));
+        }
         self.catalog().exchange(vhost, name).map(drop)
     }
 

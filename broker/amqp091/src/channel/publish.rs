@@ -3,13 +3,12 @@
 //! Publishes with one exchange and routing key that follow each other in one read form a run: routed once, copied once
 //! into each queue under one lock. A message whose frames lie complete in the read buffer is only noted there; any
 //! other is put together in its channel first.
-use crate::codec::content::{self, ContentHeader};
+use crate::codec::content::{self, ContentHeader, Properties};
 use crate::codec::frame::{self, Kind};
 use crate::codec::{encode, method};
 use crate::connection::failure::Failure;
 use crate::connection::session::Session;
 use bytes::Bytes;
-use leveret_model::table::FieldTable;
 use leveret_node::{Body, Extent, Route};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -192,7 +191,7 @@ impl Session {
         let size = header.body_size;
         if size > message_max {
             let text = format!("message size {size} is larger than configured max size {message_max}");
-            return Err(Failure::new(406, text).caused_by(60, 40));
+            return Err(Failure::new(406, text));
         }
         assembly.header = Some((header.properties_raw.into(), size));
         if size == 0 { self.finish_assembly(channel) } else { Ok(()) }
@@ -222,13 +221,20 @@ impl Session {
         else {
             return Ok(());
         };
-        let headers = self.look_at(&properties)?;
-        let mut route = self.find_route(&exchange, &routing_key)?;
-        if headers.is_some() {
-            route = Arc::new(self.broker.route(&self.vhost, &exchange, &routing_key, headers.as_ref())?);
-        }
-        let (properties_len, body_len) = (properties.len() as u32, body.len() as u32);
         let mut bytes = properties.into_vec();
+        let mut route = self.find_route(&exchange, &routing_key)?;
+        if let Some(mut parsed) = self.look_at(&bytes)? {
+            route = Arc::new(self.broker.route(&self.vhost, &exchange, &routing_key, parsed.headers.as_ref())?);
+            if let Some(headers) = &mut parsed.headers
+                && headers.get("BCC").is_some()
+            {
+                // Blind copies: no recipient sees the others (RabbitMQ's sender-selected distribution).
+                headers.0.retain(|(name, _)| name != "BCC");
+                bytes.clear();
+                parsed.encode(&mut bytes);
+            }
+        }
+        let (properties_len, body_len) = (bytes.len() as u32, body.len() as u32);
         let body = if body.len() >= SHARED_MIN {
             Body::Shared(Bytes::from(body))
         } else {
@@ -239,24 +245,24 @@ impl Session {
         Ok(())
     }
 
-    /// Checks properties that mean something to the broker. Returns the headers, if there are any.
-    fn look_at(&self, properties: &[u8]) -> Result<Option<FieldTable>, Failure> {
+    /// Checks properties that mean something to the broker. Returns them if there are any.
+    fn look_at(&self, properties: &[u8]) -> Result<Option<Properties>, Failure> {
         if flags(properties) & (HEADERS | EXPIRATION | USER_ID) == 0 {
             return Ok(None);
         }
-        let parsed = content::Properties::parse(properties).map_err(|error| Failure::new(502, error.to_string()))?;
+        let parsed = Properties::parse(properties).map_err(|error| Failure::new(502, error.to_string()))?;
         if let Some(user) = &parsed.user_id
             && **user != *self.connection.user
         {
             let text =
                 format!("user_id property set to '{user}' but authenticated user was '{}'", self.connection.user);
-            return Err(Failure::new(406, text).caused_by(60, 40));
+            return Err(Failure::new(406, text));
         }
         if let Some(expiration) = &parsed.expiration {
             let text = format!("property expiration '{expiration}': a message's time to live is not supported");
-            return Err(Failure::new(406, text).caused_by(60, 40));
+            return Err(Failure::new(406, text));
         }
-        Ok(parsed.headers)
+        Ok(Some(parsed))
     }
 }
 

@@ -104,7 +104,7 @@ impl Session {
                 if let Some(publish) = method::fast_publish(frame.payload)
                     && self.takes_content(channel)
                 {
-                    return self.publish(buffer, next, channel, &publish);
+                    return self.publish(buffer, next, channel, &publish).map_err(|failure| failure.caused_by(60, 40));
                 }
                 if let Some(ack) = method::fast_ack(frame.payload)
                     && self.takes_content(channel)
@@ -113,8 +113,12 @@ impl Session {
                 }
                 self.method(buffer, channel, frame.payload).await?;
             }
-            Kind::Header if !self.is_closing(channel) => self.content_header(channel, frame.payload)?,
-            Kind::Body if !self.is_closing(channel) => self.content_body(channel, frame.payload)?,
+            Kind::Header if !self.is_closing(channel) => {
+                self.content_header(channel, frame.payload).map_err(|failure| failure.caused_by(60, 40))?;
+            }
+            Kind::Body if !self.is_closing(channel) => {
+                self.content_body(channel, frame.payload).map_err(|failure| failure.caused_by(60, 40))?;
+            }
             Kind::Header | Kind::Body | Kind::Heartbeat => {}
         }
         Ok(next)

@@ -3,7 +3,7 @@ use super::exchanges::on_default_exchange;
 use super::{Catalog, ConnectionId, ExchangeId, QueueId, Vhost};
 use crate::exchange::{check_headers_binding, check_topic_pattern};
 use leveret_model::exchange::ExchangeType;
-use leveret_model::refusal::Refusal;
+use leveret_model::refusal::{Refusal, RefusalKind};
 use leveret_model::table::FieldTable;
 use std::collections::BTreeMap;
 
@@ -100,10 +100,10 @@ impl Catalog {
         Ok(true)
     }
 
-    /// Removes a binding; one that is not there is as good as removed. Whether it was there.
+    /// Removes a binding; one that is not there, or whose ends are not there, is as good as removed. Whether it was there.
     ///
     /// # Errors
-    /// 403 on the default exchange, 404 for a source or destination that is missing, 405 for another connection's queue.
+    /// 403 on the default exchange, 405 for another connection's queue.
     pub fn unbind(
         &mut self,
         vhost: &str,
@@ -112,7 +112,10 @@ impl Catalog {
         (routing_key, arguments): (&[u8], &FieldTable),
         connection: Option<ConnectionId>,
     ) -> Result<bool, Refusal> {
-        let target = self.target(vhost, source, destination, connection)?;
+        let target = match self.target(vhost, source, destination, connection) {
+            Err(refusal) if refusal.kind == RefusalKind::NotFound => return Ok(false),
+            target => target?,
+        };
         let key = (destination.clone(), properties_key(routing_key, arguments));
         let in_vhost = self.vhost_mut(vhost)?;
         let Some(from) = in_vhost.exchanges.get_mut(source) else { return Ok(false) };

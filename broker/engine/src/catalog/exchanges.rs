@@ -75,7 +75,10 @@ impl Catalog {
         if name.is_empty() {
             return Err(on_default_exchange());
         }
-        name::check("exchange", name)?;
+        if name.starts_with("amq.") {
+            let text = format!("deletion of system exchange '{name}' in vhost '{vhost}' not allowed");
+            return Err(Refusal::new(RefusalKind::AccessRefused, text));
+        }
         let in_vhost = self.vhost_mut(vhost)?;
         let Some(exchange) = in_vhost.exchanges.get(name) else { return Ok(false) };
         if if_unused && !exchange.bindings.is_empty() {
