@@ -33,7 +33,7 @@ impl Client {
                 command
             }
             Self::Amqplib => {
-                let mut command = Command::new("node");
+                let mut command = Command::new(programs::runtime("node")?);
                 command.arg(scripts.join("node/client.js"));
                 command.env("NODE_PATH", programs::tool("node/node_modules", INSTALLER)?);
                 command

@@ -19,6 +19,12 @@ pub fn tool(path: &str, installer: &str) -> Result<PathBuf> {
     Ok(place)
 }
 
+/// A runtime that the installer brought because the machine had none, or the machine's.
+pub fn runtime(name: &str) -> Result<PathBuf> {
+    let brought = root().join(".tools/bin").join(name);
+    Ok(if brought.try_exists()? { brought } else { PathBuf::from(name) })
+}
+
 /// A program of Debian's, unpacked into the project's folder or installed.
 pub fn debian(name: &str) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
