@@ -1,2 +1,42 @@
-//! The operator program.
-fn main() {}
+//! `leveret-operator`: `run` in a cluster, `apply` without one, `crds` to install.
+#[cfg(feature = "kubernetes")]
+mod admin;
+mod apply;
+mod args;
+#[cfg(feature = "kubernetes")]
+mod cluster;
+mod crds;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
+#[cfg(feature = "kubernetes")]
+mod lease;
+#[cfg(feature = "kubernetes")]
+mod metrics;
+#[cfg(feature = "kubernetes")]
+mod start;
+mod topology;
+
+use args::Command;
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match run(args::Args::parse().command) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("leveret-operator: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<bool> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    match command {
+        #[cfg(feature = "kubernetes")]
+        Command::Run(run) => runtime.block_on(start::run(run)).map(|()| true),
+        Command::Crds { dir } => crds::run(dir.as_deref()).map(|()| true),
+        Command::Apply { folder, broker } => runtime.block_on(apply::apply(&folder, &broker)),
+    }
+}

@@ -1,0 +1,215 @@
+//! `Broker`.
+use crate::Condition;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A broker.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "leveret.dev",
+    version = "v1alpha1",
+    kind = "Broker",
+    namespaced,
+    category = "leveret",
+    status = "BrokerStatus",
+    derive = "PartialEq",
+    doc = "An AMQP message broker: pods with persistent volumes, a Service for clients, a Secret to log in with.",
+    printcolumn(name = "Replicas", type_ = "integer", json_path = ".spec.replicas"),
+    printcolumn(name = "Up", type_ = "integer", json_path = ".status.readyReplicas"),
+    printcolumn(name = "Queues", type_ = "integer", json_path = ".status.queues"),
+    printcolumn(name = "Messages", type_ = "integer", json_path = ".status.messages"),
+    printcolumn(name = "Connections", type_ = "integer", json_path = ".status.connections"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[kube(validation = Rule::new("size(self.metadata.name) <= 40").message("a Broker's name has at most 40 characters: the names of its pods and services are made of it"))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BrokerSpec {
+    /// Pods. One, until queues are replicated.
+    #[serde(default = "one")]
+    #[x_kube(validation = Rule::new("self == 1").message("replicas: only 1 is supported until queues are replicated"))]
+    pub replicas: i32,
+    /// The broker's container image, unless it is the one that the operator came with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
+    pub image: Option<String>,
+    /// The volume of each pod.
+    #[serde(default)]
+    pub storage: Storage,
+    /// What each pod may use.
+    #[serde(default)]
+    pub resources: Resources,
+    /// The Service that clients connect to.
+    #[serde(default)]
+    pub service: Service,
+    /// Keys of the broker's own configuration file, such as `shutdown_grace_seconds: 20`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "any_object")]
+    pub config: Option<serde_json::Map<String, serde_json::Value>>,
+    /// Who may declare something in this broker.
+    #[serde(default)]
+    pub topology: Topology,
+    /// How its pods are scheduled and labelled.
+    #[serde(default)]
+    pub pod_template: PodTemplate,
+    /// The operator changes nothing of this broker while this is set.
+    #[serde(default)]
+    pub paused: bool,
+}
+
+/// A volume a pod.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Storage {
+    /// Its size, such as 10Gi.
+    #[serde(default = "default_size")]
+    pub size: Quantity,
+    /// Its storage class, unless it is the cluster's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class_name: Option<String>,
+    /// What happens to the volumes when the Broker is deleted.
+    #[serde(default)]
+    pub retention: Retention,
+}
+
+/// What happens to volumes when their Broker is deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Retention {
+    /// Kept: a Broker of the same name finds its data again.
+    #[default]
+    Retain,
+    /// Deleted.
+    Delete,
+}
+
+/// What a pod may use: requests and limits by resource.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Resources {
+    /// What it is sure to get.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub requests: BTreeMap<String, Quantity>,
+    /// What it may use at most; the memory budget of the broker is a share of it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub limits: BTreeMap<String, Quantity>,
+}
+
+/// The Service for clients.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Service {
+    /// How it is reached.
+    #[serde(default, rename = "type")]
+    pub kind: ServiceType,
+    /// Annotations, such as a load balancer's.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// How a Service is reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ServiceType {
+    /// From inside the cluster.
+    #[default]
+    ClusterIP,
+    /// At a port of every node.
+    NodePort,
+    /// At a load balancer's address.
+    LoadBalancer,
+}
+
+/// Who may declare something in a broker.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Topology {
+    /// Namespaces besides the Broker's own whose objects may refer to it; `*` allows all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed_namespaces: Vec<String>,
+}
+
+/// What is added to the pods.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PodTemplate {
+    /// Labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    /// Merged into the pod's spec: nodeSelector, tolerations, affinity, topologySpreadConstraints, priorityClassName and
+    /// whatever else schedules a pod. Containers, volumes and security are the operator's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "any_object")]
+    pub spec: Option<serde_json::Map<String, serde_json::Value>>,
+}
+
+/// What became of a broker.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BrokerStatus {
+    /// The generation of the spec that this speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Ready: all pods answer. Progressing: something is being changed. Degraded: something is wrong.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+    /// Pods that answer.
+    #[serde(default)]
+    pub ready_replicas: i32,
+    /// Queues on the broker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queues: Option<i64>,
+    /// Messages in all queues.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub messages: Option<i64>,
+    /// Clients connected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections: Option<i64>,
+    /// Where clients find user, password and address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_user: Option<DefaultUser>,
+    /// The same Secret, as the Service Binding specification looks for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binding: Option<NamedSecret>,
+}
+
+/// The user that is there from the start.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DefaultUser {
+    /// Name of the Secret with username, password, host, port and connection_string.
+    pub secret_name: String,
+    /// Name of the Service that clients connect to.
+    pub service_name: String,
+}
+
+/// A Secret by name.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct NamedSecret {
+    /// Its name.
+    pub name: String,
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self { size: default_size(), class_name: None, retention: Retention::Retain }
+    }
+}
+
+fn one() -> i32 {
+    1
+}
+
+fn default_size() -> Quantity {
+    Quantity("1Gi".to_owned())
+}
+
+fn any_object(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+}

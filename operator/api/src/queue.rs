@@ -1,0 +1,59 @@
+//! `Queue`.
+use crate::topology::{arguments_schema, default_vhost, yes};
+use crate::{Arguments, BrokerRef, DeletionPolicy, TopologyStatus};
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+/// A queue of a broker.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "leveret.dev",
+    version = "v1alpha1",
+    kind = "Queue",
+    namespaced,
+    category = "leveret",
+    status = "TopologyStatus",
+    derive = "PartialEq",
+    doc = "A queue inside a Broker: declared there, put back when it is lost, deleted with the resource once it is empty.",
+    printcolumn(name = "Broker", type_ = "string", json_path = ".spec.brokerRef.name"),
+    printcolumn(name = "Vhost", type_ = "string", json_path = ".spec.vhost"),
+    printcolumn(name = "Messages", type_ = "integer", json_path = ".status.messagesReady"),
+    printcolumn(name = "Unacked", type_ = "integer", json_path = ".status.messagesUnacked"),
+    printcolumn(name = "Consumers", type_ = "integer", json_path = ".status.consumers"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[x_kube(validation = Rule::new("has(self.name) == has(oldSelf.name) && (!has(self.name) || self.name == oldSelf.name)").message("name cannot be changed: delete the Queue and create another"))]
+#[x_kube(validation = Rule::new("has(self.arguments) == has(oldSelf.arguments) && (!has(self.arguments) || self.arguments == oldSelf.arguments)").message("arguments cannot be changed: delete the Queue and create it anew"))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct QueueSpec {
+    /// The broker that it is in.
+    #[x_kube(validation = Rule::new("self == oldSelf").message("brokerRef cannot be changed: delete the Queue and create another"))]
+    pub broker_ref: BrokerRef,
+    /// Virtual host of the broker.
+    #[serde(default = "default_vhost")]
+    #[schemars(length(min = 1))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("vhost cannot be changed: delete the Queue and create another"))]
+    pub vhost: String,
+    /// Its name on the broker, unless it is the resource's own. `amq.` is reserved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255))]
+    #[x_kube(validation = Rule::new("!self.startsWith('amq.')").message("names that begin with amq. are reserved for the broker"))]
+    pub name: Option<String>,
+    /// It outlives a restart of the broker.
+    #[serde(default = "yes")]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("durable cannot be changed: delete the Queue and create it anew"))]
+    pub durable: bool,
+    /// It goes with its last consumer.
+    #[serde(default)]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("autoDelete cannot be changed: delete the Queue and create it anew"))]
+    pub auto_delete: bool,
+    /// Further arguments.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "arguments_schema")]
+    pub arguments: Option<Arguments>,
+    /// What happens on the broker when this resource is deleted.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
+}

@@ -1,0 +1,112 @@
+//! What the API tells and takes: the fields that are used, the rest is let pass.
+use serde::{Deserialize, Serialize};
+
+/// Arguments by name.
+pub type Arguments = serde_json::Map<String, serde_json::Value>;
+
+/// A queue.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[allow(missing_docs, reason = "the API's names")]
+pub struct Queue {
+    pub name: String,
+    pub vhost: String,
+    #[serde(default)]
+    pub durable: bool,
+    #[serde(default)]
+    pub auto_delete: bool,
+    #[serde(default)]
+    pub arguments: Arguments,
+    #[serde(default)]
+    pub messages_ready: i64,
+    #[serde(default)]
+    pub messages_unacknowledged: i64,
+    #[serde(default)]
+    pub consumers: i64,
+}
+
+/// An exchange.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[allow(missing_docs, reason = "the API's names")]
+pub struct Exchange {
+    pub name: String,
+    pub vhost: String,
+    #[serde(rename = "type", default)]
+    pub kind: String,
+    #[serde(default)]
+    pub durable: bool,
+    #[serde(default)]
+    pub auto_delete: bool,
+    #[serde(default)]
+    pub internal: bool,
+    #[serde(default)]
+    pub arguments: Arguments,
+}
+
+/// A binding.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[allow(missing_docs, reason = "the API's names")]
+pub struct Binding {
+    pub source: String,
+    pub vhost: String,
+    pub destination: String,
+    pub destination_type: String,
+    #[serde(default)]
+    pub routing_key: String,
+    #[serde(default)]
+    pub arguments: Arguments,
+    #[serde(default)]
+    pub properties_key: String,
+}
+
+/// Messages in all queues.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs, reason = "the API's names")]
+pub struct QueueTotals {
+    pub messages: i64,
+}
+
+/// Objects of a broker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs, reason = "the API's names")]
+pub struct ObjectTotals {
+    pub connections: i64,
+    pub queues: i64,
+}
+
+/// The broker as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs, reason = "the API's names")]
+pub struct Overview {
+    pub rabbitmq_version: String,
+    pub queue_totals: QueueTotals,
+    pub object_totals: ObjectTotals,
+}
+
+/// Body of a declaration of a queue.
+#[derive(Serialize)]
+pub(crate) struct QueueBody<'a> {
+    pub(crate) durable: bool,
+    pub(crate) auto_delete: bool,
+    pub(crate) arguments: &'a Arguments,
+}
+
+/// Body of a declaration of an exchange.
+#[derive(Serialize)]
+pub(crate) struct ExchangeBody<'a> {
+    #[serde(rename = "type")]
+    pub(crate) kind: &'a str,
+    pub(crate) durable: bool,
+    pub(crate) auto_delete: bool,
+    pub(crate) internal: bool,
+    pub(crate) arguments: &'a Arguments,
+}
+
+/// Body of a binding.
+#[derive(Serialize)]
+pub(crate) struct BindingBody<'a> {
+    pub(crate) routing_key: &'a str,
+    pub(crate) arguments: &'a Arguments,
+}

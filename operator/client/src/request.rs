@@ -1,0 +1,274 @@
+//! Requests, one method a route.
+use crate::Error;
+use crate::model::{Binding, BindingBody, Exchange, ExchangeBody, Overview, Queue, QueueBody};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE};
+use hyper::{Method, Request, StatusCode, Uri};
+use hyper_util::client::legacy::Client as Http;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::time::Duration;
+
+/// A broker's management API, and whom to log in as. Cheap to clone.
+#[derive(Clone)]
+pub struct Client {
+    http: Http<HttpConnector, Full<Bytes>>,
+    base: String,
+    user: String,
+    authorization: String,
+}
+
+/// What a declaration came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Made {
+    /// It was not there before.
+    Created,
+    /// It was there, and equal.
+    Unchanged,
+}
+
+impl Client {
+    /// The broker at `http://HOST:PORT`.
+    ///
+    /// # Errors
+    /// [`Error::Address`].
+    pub fn new(base: &str, user: &str, password: &str) -> Result<Self, Error> {
+        let address = || Error::Address(base.to_owned());
+        let uri: Uri = base.parse().map_err(|_| address())?;
+        if uri.scheme_str() != Some("http") || uri.host().is_none() {
+            return Err(address());
+        }
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(CONNECT_MAX));
+        let http = Http::builder(TokioExecutor::new()).pool_max_idle_per_host(IDLE_MAX).build(connector);
+        let authorization = format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}")));
+        Ok(Self { http, base: base.trim_end_matches('/').to_owned(), user: user.to_owned(), authorization })
+    }
+
+    /// The broker at `http://[USER:PASSWORD@]HOST:PORT`; guest and guest unless given.
+    ///
+    /// # Errors
+    /// [`Error::Address`].
+    pub fn from_url(url: &str) -> Result<Self, Error> {
+        let Some((scheme, rest)) = url.split_once("://") else { return Err(Error::Address(url.to_owned())) };
+        let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+        match rest.rsplit_once('@') {
+            Some((login, host)) => {
+                let (user, password) = login.split_once(':').unwrap_or((login, ""));
+                Self::new(&format!("{scheme}://{host}"), &decode(user), &decode(password))
+            }
+            None => Self::new(url, "guest", "guest"),
+        }
+    }
+
+    /// The broker as a whole.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn overview(&self) -> Result<Overview, Error> {
+        self.read("/api/overview").await
+    }
+
+    /// All queues.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn queues(&self) -> Result<Vec<Queue>, Error> {
+        let columns = "name,vhost,durable,auto_delete,arguments,messages_ready,messages_unacknowledged,consumers";
+        self.read(&format!("/api/queues?columns={columns}")).await
+    }
+
+    /// One queue.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn queue(&self, vhost: &str, name: &str) -> Result<Queue, Error> {
+        self.read(&path(&["queues", vhost, name])).await
+    }
+
+    /// All exchanges.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn exchanges(&self) -> Result<Vec<Exchange>, Error> {
+        self.read("/api/exchanges?columns=name,vhost,type,durable,auto_delete,internal,arguments").await
+    }
+
+    /// All bindings, those of the default exchange among them.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn bindings(&self) -> Result<Vec<Binding>, Error> {
+        self.read("/api/bindings").await
+    }
+
+    /// Declares a queue.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] in the broker's own words.
+    pub async fn declare_queue(&self, queue: &Queue) -> Result<Made, Error> {
+        let Queue { name, vhost, durable, auto_delete, arguments, .. } = queue;
+        let body = QueueBody { durable: *durable, auto_delete: *auto_delete, arguments };
+        made(self.write(Method::PUT, &path(&["queues", vhost, name]), &body).await?)
+    }
+
+    /// Deletes a queue; with `if_empty` only when it holds no message.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when it is not there, [`Error::Refused`] when it is not empty.
+    pub async fn delete_queue(&self, vhost: &str, name: &str, if_empty: bool) -> Result<(), Error> {
+        let condition = if if_empty { "?if-empty=true" } else { "" };
+        self.delete(&format!("{}{condition}", path(&["queues", vhost, name]))).await
+    }
+
+    /// Declares an exchange.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] in the broker's own words.
+    pub async fn declare_exchange(&self, exchange: &Exchange) -> Result<Made, Error> {
+        let Exchange { name, vhost, kind, durable, auto_delete, internal, arguments } = exchange;
+        let (durable, auto_delete, internal) = (*durable, *auto_delete, *internal);
+        let body = ExchangeBody { kind, durable, auto_delete, internal, arguments };
+        made(self.write(Method::PUT, &path(&["exchanges", vhost, name]), &body).await?)
+    }
+
+    /// Deletes an exchange.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when it is not there.
+    pub async fn delete_exchange(&self, vhost: &str, name: &str) -> Result<(), Error> {
+        self.delete(&path(&["exchanges", vhost, name])).await
+    }
+
+    /// Makes a binding; one that is there already stays.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when an end is missing.
+    pub async fn bind(&self, binding: &Binding) -> Result<(), Error> {
+        let body = BindingBody { routing_key: &binding.routing_key, arguments: &binding.arguments };
+        self.write(Method::POST, &between(binding, &[]), &body).await.map(drop)
+    }
+
+    /// Removes a binding by its `properties_key`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when it is not there.
+    pub async fn unbind(&self, binding: &Binding) -> Result<(), Error> {
+        self.delete(&between(binding, &[&binding.properties_key])).await
+    }
+
+    async fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        let (_, body) = self.send(Method::GET, path, Bytes::new()).await?;
+        serde_json::from_slice(&body)
+            .map_err(|error| self.unreachable(&format!("unexpected answer to {path}: {error}")))
+    }
+
+    async fn write(&self, method: Method, path: &str, body: &impl Serialize) -> Result<StatusCode, Error> {
+        let body = serde_json::to_vec(body).map_err(|error| self.unreachable(&error.to_string()))?;
+        Ok(self.send(method, path, body.into()).await?.0)
+    }
+
+    async fn delete(&self, path: &str) -> Result<(), Error> {
+        self.send(Method::DELETE, path, Bytes::new()).await.map(drop)
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<(StatusCode, Bytes), Error> {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.base))
+            .header(AUTHORIZATION, &self.authorization)
+            .header(CONTENT_TYPE, "application/json")
+            .body(Full::new(body))
+            .map_err(|error| self.unreachable(&error.to_string()))?;
+        let answer = async {
+            let response = self.http.request(request).await.map_err(|error| source(&error))?;
+            let status = response.status();
+            let body =
+                Limited::new(response.into_body(), BODY_MAX).collect().await.map_err(|error| error.to_string())?;
+            Ok::<_, String>((status, body.to_bytes()))
+        };
+        match tokio::time::timeout(REQUEST_MAX, answer).await {
+            Ok(Ok((status, body))) if status.is_success() => Ok((status, body)),
+            Ok(Ok((status, body))) => Err(self.refusal(status, &body)),
+            Ok(Err(problem)) => Err(self.unreachable(&problem)),
+            Err(_) => Err(self.unreachable(&format!("no answer within {REQUEST_MAX:?}"))),
+        }
+    }
+
+    fn refusal(&self, status: StatusCode, body: &[u8]) -> Error {
+        let said: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+        let reason = match said["reason"].as_str() {
+            Some(reason) => reason.to_owned(),
+            None => format!("{status} {}", String::from_utf8_lossy(body).trim()).trim().to_owned(),
+        };
+        match status {
+            StatusCode::UNAUTHORIZED => Error::Unauthorized(self.user.clone()),
+            StatusCode::NOT_FOUND => Error::NotFound(reason),
+            _ => Error::Refused { status: status.as_u16(), reason },
+        }
+    }
+
+    fn unreachable(&self, problem: &str) -> Error {
+        Error::Unreachable { url: self.base.clone(), problem: problem.to_owned() }
+    }
+}
+
+fn made(status: StatusCode) -> Result<Made, Error> {
+    Ok(if status == StatusCode::CREATED { Made::Created } else { Made::Unchanged })
+}
+
+/// The innermost reason: the outer ones say that something went wrong.
+fn source(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(inner) = innermost.source() {
+        innermost = inner;
+    }
+    innermost.to_string()
+}
+
+fn path(parts: &[&str]) -> String {
+    let encoded = parts.iter().map(|part| format!("/{}", utf8_percent_encode(part, NON_ALPHANUMERIC)));
+    encoded.fold("/api".to_owned(), |path, part| path + &part)
+}
+
+fn between(binding: &Binding, further: &[&str]) -> String {
+    let kind = if binding.destination_type == "exchange" { "e" } else { "q" };
+    let parts = ["bindings", &binding.vhost, "e", &binding.source, kind, &binding.destination];
+    path(&[&parts, further].concat())
+}
+
+const CONNECT_MAX: Duration = Duration::from_secs(2);
+const REQUEST_MAX: Duration = Duration::from_secs(10);
+/// Connections kept for later.
+const IDLE_MAX: usize = 16;
+/// Largest answer, in bytes: a list of tens of thousands of queues.
+const BODY_MAX: usize = 64 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_encoded_in_paths() {
+        assert_eq!(path(&["queues", "/", "a b/c%"]), "/api/queues/%2F/a%20b%2Fc%25");
+        let binding = Binding { source: "s".into(), vhost: "/".into(), destination: "d".into(), ..Binding::default() };
+        assert_eq!(between(&binding, &["~"]), "/api/bindings/%2F/e/s/q/d/%7E");
+    }
+
+    #[test]
+    fn addresses() {
+        for bad in ["nothing", "ftp://h:1", "http://"] {
+            assert_eq!(Client::from_url(bad).err(), Some(Error::Address(bad.to_owned())), "{bad}");
+        }
+        let client = Client::from_url("http://us%40er:p%3Aw@host:1/").unwrap();
+        assert_eq!((&*client.base, &*client.user), ("http://host:1", "us@er"));
+        assert_eq!(client.authorization, format!("Basic {}", BASE64_STANDARD.encode("us@er:p:w")));
+    }
+}

@@ -1,0 +1,47 @@
+//! Server-side apply, of objects and of their status.
+use super::MANAGER;
+use k8s_openapi::NamespaceResourceScope;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client, Resource};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::fmt::Debug;
+
+/// Applies a whole object; fields of other owners stay.
+pub(crate) async fn object<K>(client: &Client, namespace: &str, wanted: &K) -> kube::Result<K>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), namespace);
+    let name = wanted.meta().name.clone().unwrap_or_default();
+    let mut value = serde_json::to_value(wanted).map_err(kube::Error::SerdeError)?;
+    value["apiVersion"] = json!(K::api_version(&()));
+    value["kind"] = json!(K::kind(&()));
+    api.patch(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&value)).await
+}
+
+/// Applies the status of an object.
+pub(crate) async fn status<K>(client: &Client, (namespace, name): (&str, &str), status: &impl Serialize) -> kube::Result<()>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + DeserializeOwned + Clone + Debug,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), namespace);
+    let value: Value = json!({"apiVersion": K::api_version(&()), "kind": K::kind(&()), "status": status});
+    api.patch_status(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&value)).await.map(drop)
+}
+
+/// Sets the finalizers of an object, unless it has changed since `resource_version`.
+pub(crate) async fn finalizers<K>(
+    client: &Client,
+    (namespace, name): (&str, &str),
+    resource_version: Option<&str>,
+    finalizers: &[String],
+) -> kube::Result<()>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + DeserializeOwned + Clone + Debug,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), namespace);
+    let value = json!({"metadata": {"finalizers": finalizers, "resourceVersion": resource_version}});
+    api.patch(name, &PatchParams::default(), &Patch::Merge(&value)).await.map(drop)
+}

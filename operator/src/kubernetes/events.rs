@@ -1,0 +1,17 @@
+//! Events: what happened to an object, for those who look at it.
+use super::Context;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::runtime::events::{Event, EventType};
+
+impl Context {
+    /// Records an event; that it cannot be recorded is worth a line in the log, no more.
+    pub(crate) async fn event(&self, about: &ObjectReference, is_warning: bool, reason: &str, note: String) {
+        let type_ = if is_warning { EventType::Warning } else { EventType::Normal };
+        let (reason, action) = (reason.to_owned(), "Reconcile".to_owned());
+        let note = Some(note.chars().take(1000).collect());
+        let event = Event { type_, reason, note, action, secondary: None };
+        if let Err(error) = self.recorder.publish(&event, about).await {
+            tracing::warn!("cannot record an event: {error}");
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! What any operator needs of Kubernetes; nothing here knows the product.
+pub(crate) mod apply;
+pub(crate) mod conditions;
+pub(crate) mod events;
+pub(crate) mod scope;
+
+use kube::Client;
+use kube::runtime::events::{Recorder, Reporter};
+
+/// How the cluster is spoken to.
+#[derive(Clone)]
+pub(crate) struct Context {
+    pub(crate) client: Client,
+    pub(crate) recorder: Recorder,
+    pub(crate) scope: scope::Scope,
+    pub(crate) metrics: crate::metrics::Metrics,
+}
+
+impl Context {
+    pub(crate) fn new(client: Client, namespaces: Vec<String>, instance: &str, metrics: crate::metrics::Metrics) -> Self {
+        let reporter = Reporter { controller: MANAGER.to_owned(), instance: Some(instance.to_owned()) };
+        let recorder = Recorder::new(client.clone(), reporter);
+        Self { client, recorder, scope: scope::Scope(namespaces), metrics }
+    }
+}
+
+/// Who owns the fields that are written.
+pub(crate) const MANAGER: &str = "leveret-operator";
