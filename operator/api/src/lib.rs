@@ -2,6 +2,7 @@
 //! says; what can be checked before an object is stored is checked by the API server (CEL).
 #![deny(missing_docs)]
 #![allow(unreachable_pub, reason = "the derive for schemas makes copies of its own inside functions")]
+#![allow(clippy::duplicated_attributes, reason = "printcolumn is said once a column")]
 mod binding;
 mod broker;
 mod exchange;

@@ -106,7 +106,6 @@ where
     let number = content.objects.len();
     let object = Object {
         key: Key { kind: K::KIND, namespace: resource.meta().namespace.clone().unwrap_or_default(), name },
-        broker: resource.broker().clone(),
         wanted,
         deletion_policy: resource.deletion_policy(),
         deleting: false,
@@ -149,12 +148,13 @@ fn problem(error: &str, document: &str, line: usize) -> String {
     let message = error.lines().next().unwrap_or_default();
     let says_place = |start: &str| start.starts_with("error") || start.starts_with("line ");
     let message = message.split_once(": ").filter(|(start, _)| says_place(start)).map_or(message, |(_, rest)| rest);
-    let field = document.lines().nth(line.saturating_sub(1)).and_then(|line| line.split(':').next()).unwrap_or_default();
+    let field =
+        document.lines().nth(line.saturating_sub(1)).and_then(|line| line.split(':').next()).unwrap_or_default();
     let field = field.trim().trim_start_matches("- ");
     if let Some((unknown, expected)) = unknown_field(message) {
-        let nearest = expected.into_iter().max_by(|a, b| {
-            strsim::jaro_winkler(a, unknown).total_cmp(&strsim::jaro_winkler(b, unknown))
-        });
+        let nearest = expected
+            .into_iter()
+            .max_by(|a, b| strsim::jaro_winkler(a, unknown).total_cmp(&strsim::jaro_winkler(b, unknown)));
         if let Some(nearest) = nearest.filter(|nearest| strsim::jaro_winkler(nearest, unknown) > 0.75) {
             return format!("unknown field '{unknown}': did you mean '{nearest}'?");
         }
@@ -176,11 +176,13 @@ mod tests {
 
     fn errors_of(text: &str) -> String {
         let mut content = Content { objects: Vec::new(), skipped: Vec::new() };
-        let added = documents(text).into_iter().map(|(line, document)| add(&mut content, Path::new("f.yaml"), line, document));
+        let added =
+            documents(text).into_iter().map(|(line, document)| add(&mut content, Path::new("f.yaml"), line, document));
         added.filter_map(|added| Some(added.err()?.to_string())).collect::<Vec<_>>().join("\n")
     }
 
-    const HEAD: &str = "apiVersion: leveret.dev/v1alpha1\nkind: Queue\nmetadata: {name: q}\nspec:\n  brokerRef: {name: b}\n";
+    const HEAD: &str =
+        "apiVersion: leveret.dev/v1alpha1\nkind: Queue\nmetadata: {name: q}\nspec:\n  brokerRef: {name: b}\n";
 
     #[test]
     fn mistakes_are_named_with_file_line_and_field() {
@@ -189,7 +191,10 @@ mod tests {
         assert_eq!(errors_of(&text), "f.yaml:8: unknown field 'durble': did you mean 'durable'?");
         let error = errors_of(&format!("{HEAD}  durable: maybe\n"));
         assert!(error.starts_with("f.yaml:6: durable: ") && error.contains("bool"), "{error}");
-        assert_eq!(errors_of("apiVersion: v1\nkind: Pod\n"), "f.yaml:1: apiVersion: 'leveret.dev/v1alpha1' is expected, not 'v1'");
+        assert_eq!(
+            errors_of("apiVersion: v1\nkind: Pod\n"),
+            "f.yaml:1: apiVersion: 'leveret.dev/v1alpha1' is expected, not 'v1'"
+        );
         let error = errors_of("apiVersion: leveret.dev/v1alpha1\nkind: Quee\n");
         assert_eq!(error, "f.yaml:1: kind: Broker, Exchange, Queue or Binding is expected, not 'Quee'");
         let error = errors_of(&format!("{HEAD}  name: amq.x\n"));

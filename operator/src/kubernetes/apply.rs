@@ -22,7 +22,11 @@ where
 }
 
 /// Applies the status of an object.
-pub(crate) async fn status<K>(client: &Client, (namespace, name): (&str, &str), status: &impl Serialize) -> kube::Result<()>
+pub(crate) async fn status<K>(
+    client: &Client,
+    (namespace, name): (&str, &str),
+    status: &impl Serialize,
+) -> kube::Result<()>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + DeserializeOwned + Clone + Debug,
 {

@@ -17,7 +17,12 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    pub(crate) fn new(client: Client, namespaces: Vec<String>, instance: &str, metrics: crate::metrics::Metrics) -> Self {
+    pub(crate) fn new(
+        client: Client,
+        namespaces: Vec<String>,
+        instance: &str,
+        metrics: crate::metrics::Metrics,
+    ) -> Self {
         let reporter = Reporter { controller: MANAGER.to_owned(), instance: Some(instance.to_owned()) };
         let recorder = Recorder::new(client.clone(), reporter);
         Self { client, recorder, scope: scope::Scope(namespaces), metrics }

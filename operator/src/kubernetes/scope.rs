@@ -8,7 +8,10 @@ pub(crate) struct Scope(pub(crate) Vec<String>);
 
 impl Scope {
     /// A handle on a kind for each of them, or one for all.
-    pub(crate) fn apis<K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>>(&self, client: &Client) -> Vec<Api<K>> {
+    pub(crate) fn apis<K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>>(
+        &self,
+        client: &Client,
+    ) -> Vec<Api<K>> {
         if self.0.is_empty() {
             return vec![Api::all(client.clone())];
         }

@@ -23,7 +23,6 @@ impl std::fmt::Display for Key {
 #[derive(Clone, Debug)]
 pub(crate) struct Object {
     pub(crate) key: Key,
-    pub(crate) broker: BrokerRef,
     pub(crate) wanted: Wanted,
     pub(crate) deletion_policy: DeletionPolicy,
     /// It is being deleted.

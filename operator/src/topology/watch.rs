@@ -31,7 +31,14 @@ pub(super) struct Seen {
 
 /// A kind as it is watched.
 pub(super) trait Watched:
-    Kind + Resource<Scope = NamespaceResourceScope, DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static
+    Kind
+    + Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+    + DeserializeOwned
+    + Clone
+    + Debug
+    + Send
+    + Sync
+    + 'static
 {
     fn status(&self) -> Option<&TopologyStatus>;
 }
@@ -93,7 +100,13 @@ pub(crate) async fn run(context: Context, stop: CancellationToken) {
 
 async fn watch<K>(context: &Context, changed: &Arc<Notify>, stop: &CancellationToken) -> Vec<Store<K>>
 where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static,
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + DeserializeOwned
+        + Clone
+        + Debug
+        + Send
+        + Sync
+        + 'static,
 {
     let apis: Vec<Api<K>> = context.scope.apis(&context.client);
     let mut stores = Vec::new();
@@ -162,7 +175,6 @@ fn seen<K: Watched>(resource: &K) -> Seen {
     let object = Object {
         wanted: resource.wanted(&name),
         key: Key { kind: K::KIND, namespace, name },
-        broker: resource.broker().clone(),
         deletion_policy: resource.deletion_policy(),
         deleting: meta.deletion_timestamp.is_some(),
         age: (created, meta.uid.clone().unwrap_or_default()),

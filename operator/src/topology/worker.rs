@@ -144,7 +144,10 @@ impl Worker {
             }
         }
         let this = &*self;
-        futures::stream::iter(writes.into_iter().map(|write| this.write(write))).buffer_unordered(WRITES_MAX).collect::<Vec<()>>().await;
+        futures::stream::iter(writes.into_iter().map(|write| this.write(write)))
+            .buffer_unordered(WRITES_MAX)
+            .collect::<Vec<()>>()
+            .await;
         failed
     }
 
@@ -171,8 +174,12 @@ impl Worker {
             Outcome::Ready { done: Done::Restored, .. } => {
                 event(true, "Restored", format!("{what} was missing on the broker, and has been declared again")).await;
             }
-            Outcome::Ready { .. } if !seen.object.was_ready => event(false, "Declared", format!("{what} is on the broker")).await,
-            Outcome::Refused { reason, message } if condition_changed(&seen, reason) => event(true, reason, message).await,
+            Outcome::Ready { .. } if !seen.object.was_ready => {
+                event(false, "Declared", format!("{what} is on the broker")).await
+            }
+            Outcome::Refused { reason, message } if condition_changed(&seen, reason) => {
+                event(true, reason, message).await
+            }
             _ => {}
         }
     }

@@ -1,0 +1,55 @@
+//! The StatefulSet: pods with names and volumes of their own.
+use super::{label_selector, meta, pod, service};
+use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, PersistentVolumeClaim, PersistentVolumeClaimSpec, VolumeResourceRequirements,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt;
+use leveret_api::{Broker, Retention};
+
+pub(super) fn build(broker: &Broker, default_image: &str, config: &ConfigMap) -> Result<StatefulSet, String> {
+    let image = broker.spec.image.as_deref().unwrap_or(default_image);
+    let when_deleted = match broker.spec.storage.retention {
+        Retention::Retain => "Retain",
+        Retention::Delete => "Delete",
+    };
+    let spec = StatefulSetSpec {
+        replicas: Some(broker.spec.replicas),
+        service_name: Some(service::nodes_name(broker)),
+        pod_management_policy: Some("Parallel".to_owned()),
+        selector: label_selector(broker),
+        template: pod::template(broker, image, &hash(config))?,
+        volume_claim_templates: Some(vec![claim(broker)]),
+        persistent_volume_claim_retention_policy: Some(StatefulSetPersistentVolumeClaimRetentionPolicy {
+            when_deleted: Some(when_deleted.to_owned()),
+            when_scaled: Some("Retain".to_owned()),
+        }),
+        ..StatefulSetSpec::default()
+    };
+    Ok(StatefulSet { metadata: meta(broker, broker.name_any()), spec: Some(spec), ..StatefulSet::default() })
+}
+
+fn claim(broker: &Broker) -> PersistentVolumeClaim {
+    let storage = &broker.spec.storage;
+    let requests = [("storage".to_owned(), storage.size.clone())];
+    PersistentVolumeClaim {
+        metadata: ObjectMeta { name: Some(pod::DATA.to_owned()), ..ObjectMeta::default() },
+        spec: Some(PersistentVolumeClaimSpec {
+            access_modes: Some(vec!["ReadWriteOnce".to_owned()]),
+            storage_class_name: storage.class_name.clone(),
+            resources: Some(VolumeResourceRequirements { requests: Some(requests.into()), ..Default::default() }),
+            ..PersistentVolumeClaimSpec::default()
+        }),
+        ..PersistentVolumeClaim::default()
+    }
+}
+
+/// Stands for the configuration (FNV-1a).
+fn hash(config: &ConfigMap) -> String {
+    let text = config.data.iter().flat_map(|data| data.values()).flat_map(|text| text.bytes());
+    format!(
+        "{:016x}",
+        text.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+    )
+}

@@ -1,0 +1,50 @@
+//! A Broker becomes pods, volumes, services and a Secret.
+//!
+//! `reconcile` is the way: gather, validate, build (one file a child object, pure), apply, `status`. `connect` is how the
+//! rest of the operator reaches a broker.
+mod build;
+pub(crate) mod connect;
+mod reconcile;
+mod status;
+
+use crate::kubernetes::Context;
+use futures::StreamExt;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use kube::Api;
+use kube::runtime::controller::Action;
+use kube::runtime::{Controller, watcher};
+use leveret_api::Broker;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// What a reconciliation needs.
+pub(crate) struct Work {
+    pub(crate) context: Context,
+    /// Image of brokers that name none.
+    pub(crate) default_image: String,
+}
+
+/// Looks after all Brokers until `stop` is cancelled.
+pub(crate) async fn run(context: Context, default_image: String, stop: CancellationToken) {
+    let brokers: Vec<Api<Broker>> = context.scope.apis(&context.client);
+    let sets: Vec<Api<StatefulSet>> = context.scope.apis(&context.client);
+    let work = Arc::new(Work { context, default_image });
+    let controllers = brokers.into_iter().zip(sets).map(|(brokers, sets)| {
+        Controller::new(brokers, watcher::Config::default())
+            .owns(sets, watcher::Config::default().labels(build::SELECTOR))
+            .graceful_shutdown_on(stop.clone().cancelled_owned())
+            .run(reconcile::reconcile, retry, work.clone())
+            .for_each(|done| async move {
+                if let Err(error) = done {
+                    tracing::debug!("{error}");
+                }
+            })
+    });
+    futures::future::join_all(controllers).await;
+}
+
+fn retry(broker: Arc<Broker>, error: &kube::Error, _: Arc<Work>) -> Action {
+    tracing::warn!(broker = broker.metadata.name, "cannot be reconciled: {error}");
+    Action::requeue(Duration::from_secs(2))
+}

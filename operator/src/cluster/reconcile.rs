@@ -1,0 +1,124 @@
+//! One Broker: gather, validate, build, apply, status.
+use super::build::{self, Children};
+use super::status::{self, Observed};
+use super::{Work, connect};
+use crate::kubernetes::apply;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::Secret;
+use kube::runtime::controller::Action;
+use kube::{Api, Resource, ResourceExt};
+use leveret_api::{Broker, BrokerStatus};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Has the cluster as the Broker says, and reports.
+pub(super) async fn reconcile(broker: Arc<Broker>, work: Arc<Work>) -> kube::Result<Action> {
+    let started = Instant::now();
+    let result = step(&broker, &work).await;
+    work.context.metrics.reconciled("broker", started.elapsed(), result.is_err());
+    result
+}
+
+async fn step(broker: &Broker, work: &Work) -> kube::Result<Action> {
+    // Its children go by their owner references; the volumes as their retention says.
+    if broker.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    let mut observed = gather(broker, work).await?;
+    if !broker.spec.paused {
+        observed.problem = match build::children(broker, &work.default_image, observed.secret.as_ref()) {
+            Ok(children) => apply_all(work, broker, children, &mut observed).await?,
+            Err(problem) => Some(("InvalidSpec", problem)),
+        };
+    }
+    if status::is_up(broker, &observed) {
+        observed.overview = match connect::client(&work.context.client, broker).await {
+            Ok(client) => client.overview().await.ok(),
+            Err(_) => None,
+        };
+    }
+    report(broker, work, &observed).await?;
+    Ok(Action::requeue(if status::is_up(broker, &observed) { LOOK_EVERY } else { LOOK_SOON }))
+}
+
+async fn gather(broker: &Broker, work: &Work) -> kube::Result<Observed> {
+    let namespace = broker.namespace().unwrap_or_default();
+    let secrets: Api<Secret> = Api::namespaced(work.context.client.clone(), &namespace);
+    let sets: Api<StatefulSet> = Api::namespaced(work.context.client.clone(), &namespace);
+    let secret_name = build::secret::name(broker);
+    let set_name = broker.name_any();
+    let (secret, set) = tokio::try_join!(secrets.get_opt(&secret_name), sets.get_opt(&set_name))?;
+    Ok(Observed { secret, set, ..Observed::default() })
+}
+
+/// Applies all children; what the API server refuses is a problem to report, not a reason to stop.
+async fn apply_all(
+    work: &Work,
+    broker: &Broker,
+    children: Children,
+    observed: &mut Observed,
+) -> kube::Result<Option<(&'static str, String)>> {
+    let namespace = broker.namespace().unwrap_or_default();
+    let client = &work.context.client;
+    let is_new = observed.set.is_none();
+    let Children { secret, config, account, nodes, service, budget, set } = children;
+    if let Some(secret) = secret {
+        apply::object(client, &namespace, &secret).await?;
+    }
+    tokio::try_join!(
+        apply::object(client, &namespace, &config),
+        apply::object(client, &namespace, &account),
+        apply::object(client, &namespace, &nodes),
+        apply::object(client, &namespace, &service),
+        apply::object(client, &namespace, &budget),
+    )?;
+    match apply::object(client, &namespace, &set).await {
+        Ok(applied) => observed.set = Some(applied),
+        Err(kube::Error::Api(refusal)) if refusal.code == 422 => {
+            let message = format!(
+                "the StatefulSet cannot be changed so: {}. Undo the change of spec.storage, or delete the Broker (its \
+                 volumes are kept unless storage.retention is Delete) and create it anew",
+                refusal.message
+            );
+            return Ok(Some(("ChangeRefused", message)));
+        }
+        Err(error) => return Err(error),
+    }
+    if is_new {
+        let note = format!("StatefulSet {}, its Services and its Secret were made", broker.name_any());
+        work.context.event(&broker.object_ref(&()), false, "Created", note).await;
+    }
+    Ok(None)
+}
+
+async fn report(broker: &Broker, work: &Work, observed: &Observed) -> kube::Result<()> {
+    let before = broker.status.clone().unwrap_or_default();
+    let after = status::next(broker, &before, observed);
+    if before == after {
+        return Ok(());
+    }
+    let (namespace, name) = (broker.namespace().unwrap_or_default(), broker.name_any());
+    match apply::status::<Broker>(&work.context.client, (&namespace, &name), &after).await {
+        Err(kube::Error::Api(refusal)) if refusal.code == 404 => return Ok(()),
+        written => written?,
+    }
+    events(broker, work, &before, &after).await;
+    Ok(())
+}
+
+async fn events(broker: &Broker, work: &Work, before: &BrokerStatus, after: &BrokerStatus) {
+    for condition in &after.conditions {
+        let changed =
+            before.conditions.iter().all(|old| old.type_ != condition.type_ || old.reason != condition.reason);
+        let is_bad = condition.type_ == "Degraded" && condition.status == "True";
+        let is_good = condition.type_ == "Ready" && condition.status == "True";
+        if changed && (is_bad || is_good) {
+            let about = broker.object_ref(&());
+            work.context.event(&about, is_bad, &condition.reason, condition.message.clone()).await;
+        }
+    }
+}
+
+/// How often the numbers in the status are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+const LOOK_SOON: Duration = Duration::from_secs(5);
