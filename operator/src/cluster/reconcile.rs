@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 /// Has the cluster as the Broker says, and reports.
 pub(super) async fn reconcile(broker: Arc<Broker>, work: Arc<Work>) -> kube::Result<Action> {
     let started = Instant::now();
-    let result = step(&broker, &work).await;
+    let result = Box::pin(step(&broker, &work)).await;
     work.context.metrics.reconciled("broker", started.elapsed(), result.is_err());
     result
 }
@@ -27,7 +27,7 @@ async fn step(broker: &Broker, work: &Work) -> kube::Result<Action> {
     let mut observed = gather(broker, work).await?;
     if !broker.spec.paused {
         observed.problem = match build::children(broker, &work.default_image, observed.secret.as_ref()) {
-            Ok(children) => apply_all(work, broker, children, &mut observed).await?,
+            Ok(children) => Box::pin(apply_all(work, broker, children, &mut observed)).await?,
             Err(problem) => Some(("InvalidSpec", problem)),
         };
     }

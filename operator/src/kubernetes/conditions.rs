@@ -35,7 +35,7 @@ mod tests {
         let old = Condition { last_transition_time: Time(k8s_openapi::jiff::Timestamp::UNIX_EPOCH), ..first };
         let same = condition(std::slice::from_ref(&old), "Ready", ("False", "Refused", "b"), Some(2));
         assert_eq!((same.last_transition_time, &*same.reason), (old.last_transition_time.clone(), "Refused"));
-        let changed = condition(&[old.clone()], "Ready", ("True", "Declared", ""), Some(2));
+        let changed = condition(std::slice::from_ref(&old), "Ready", ("True", "Declared", ""), Some(2));
         assert_ne!(changed.last_transition_time, old.last_transition_time);
         assert!(is_true(&[changed], "Ready") && !is_true(&[old], "Ready"));
     }

@@ -29,6 +29,7 @@ pub(crate) struct Object {
     pub(crate) deleting: bool,
     /// When it was created, in seconds, and a tie-break: the older of two claims wins.
     pub(crate) age: (i64, String),
+    #[cfg_attr(not(feature = "kubernetes"), allow(dead_code, reason = "reported to Kubernetes"))]
     pub(crate) generation: i64,
     /// It was reported as on the broker, in this generation.
     pub(crate) was_ready: bool,
@@ -37,6 +38,7 @@ pub(crate) struct Object {
 /// A kind that becomes an [`Object`].
 pub(crate) trait Kind {
     const KIND: &'static str;
+    #[cfg_attr(not(feature = "kubernetes"), allow(dead_code, reason = "`apply` is told which broker"))]
     fn broker(&self) -> &BrokerRef;
     fn wanted(&self, name: &str) -> Wanted;
     fn deletion_policy(&self) -> DeletionPolicy;
