@@ -1,6 +1,6 @@
 //! Leader election over a `Lease` (coordination.k8s.io/v1): of several operators one works.
 //!
-//! The holder renews it; who does not hold it looks every second whether it has run out or was given up. Time is that of
+//! The holder renews it; who does not hold it looks four times a second whether it has run out or was given up. Time is that of
 //! whoever looks: a lease has run out when it has not changed for its whole duration under one's own eyes, so clocks of
 //! different machines are never compared. On exit it is given up, and the next one takes over at once.
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -130,6 +130,6 @@ impl Election {
 const NAME: &str = "leveret-operator";
 const DURATION: Duration = Duration::from_secs(15);
 const RENEW: Duration = Duration::from_secs(3);
-const RETRY: Duration = Duration::from_secs(1);
+const RETRY: Duration = Duration::from_millis(250);
 /// A holder that could not renew for so long stops working, before another may begin.
 const GIVE_UP: Duration = Duration::from_secs(10);

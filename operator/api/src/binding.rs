@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
     kind = "Binding",
     namespaced,
     category = "leveret",
+    shortname = "lvrb",
     status = "TopologyStatus",
     derive = "PartialEq",
     doc = "A binding inside a Broker, from an exchange to a queue or another exchange. It waits for both of them.",

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
     kind = "Broker",
     namespaced,
     category = "leveret",
+    shortname = "lvr",
     status = "BrokerStatus",
     derive = "PartialEq",
     doc = "An AMQP message broker: pods with persistent volumes, a Service for clients, a Secret to log in with.",

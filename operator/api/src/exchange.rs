@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
     kind = "Exchange",
     namespaced,
     category = "leveret",
+    shortname = "lvrx",
     status = "TopologyStatus",
     derive = "PartialEq",
     doc = "An exchange inside a Broker: declared there, put back when it is lost, deleted with the resource.",

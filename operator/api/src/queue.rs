@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
     kind = "Queue",
     namespaced,
     category = "leveret",
+    shortname = "lvrq",
     status = "TopologyStatus",
     derive = "PartialEq",
     doc = "A queue inside a Broker: declared there, put back when it is lost, deleted with the resource once it is empty.",
