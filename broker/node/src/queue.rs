@@ -120,7 +120,7 @@ impl Drop for Entered<'_> {
         if before != after {
             self.queue.memory.account(before, after);
         }
-        let outrunning = self.state.is_outrunning() && self.state.depth().ready > OUTRUNNING_READY;
+        let outrunning = after > OUTRUNNING_BYTES && self.state.is_outrunning();
         if outrunning != self.queue.outrunning.load(Relaxed) {
             self.queue.outrunning.store(outrunning, Relaxed);
             if !outrunning {
@@ -130,5 +130,6 @@ impl Drop for Entered<'_> {
     }
 }
 
-/// Messages that wait for consumers with full outputs before publishers are slowed down.
-const OUTRUNNING_READY: u64 = 50_000;
+/// Memory that waits for consumers with full outputs before publishers are slowed down: what is copied next had better
+/// still be in the processor's cache.
+const OUTRUNNING_BYTES: u64 = 2 << 20;
