@@ -19,6 +19,8 @@ pub(crate) struct Run {
     channel: u16,
     route: Option<Arc<Route>>,
     mandatory: bool,
+    /// Payload of the method frame that all of them came with.
+    payload: Vec<u8>,
     messages: Vec<Extent>,
 }
 
@@ -42,50 +44,72 @@ pub(crate) struct Routes {
 }
 
 impl Session {
-    /// A publish whose frame ends at `at` in the read buffer. Returns where its content ends, if that is there in full;
-    /// otherwise the channel waits for it.
+    /// Whether a method frame is the same publish as those of the run.
     #[inline]
+    pub(crate) fn is_in_run(&self, channel: u16, payload: &[u8]) -> bool {
+        self.run.channel == channel && !self.run.messages.is_empty() && same(payload, &self.run.payload)
+    }
+
+    /// A publish like the one before; its frame ends at `at` in the read buffer. Returns where its content ends.
+    #[inline]
+    pub(crate) fn publish_again(&mut self, buffer: &[u8], at: usize, channel: u16) -> Result<usize, Failure> {
+        if let Some((header, body_at, end)) = complete_content(buffer, at, channel, self.frame_max)
+            && self.takes_plain(header.properties_raw)
+        {
+            self.note(buffer, &header, body_at);
+            return Ok(end);
+        }
+        let payload = std::mem::take(&mut self.run.payload);
+        let assembled = match method::fast_publish(&payload) {
+            Some(publish) => self.assemble(buffer, channel, &publish),
+            None => Ok(()),
+        };
+        self.run.payload = payload;
+        assembled.map(|()| at)
+    }
+
+    /// A publish whose frame, of this payload, ends at `at` in the read buffer. Returns where its content ends, if that
+    /// is there in full; otherwise the channel waits for it.
     pub(crate) fn publish(
         &mut self,
         buffer: &[u8],
         at: usize,
         channel: u16,
-        publish: &method::Publish<'_>,
+        (publish, payload): (&method::Publish<'_>, &[u8]),
     ) -> Result<usize, Failure> {
-        let fits = self.run.channel == channel
-            && self.run.mandatory == publish.mandatory
-            && !publish.immediate
-            && self.run.route.as_ref().is_some_and(|route| {
-                *route.routing_key == *publish.routing_key
-                    && *route.exchange == *publish.exchange.as_bytes()
-                    && (!self.run.messages.is_empty() || self.broker.is_current(route))
-            });
-        if !fits {
-            self.begin_run(buffer, channel, publish)?;
+        self.begin_run(buffer, channel, publish)?;
+        self.run.payload.clear();
+        self.run.payload.extend_from_slice(payload);
+        if self.run.route.as_ref().is_some_and(|route| !route.by_headers) {
+            return self.publish_again(buffer, at, channel);
         }
-        if let Some(route) = &self.run.route
-            && !route.by_headers
-            && let Some((header, body_at, end)) = complete_content(buffer, at, channel, self.frame_max)
-            && self.takes_plain(header.properties_raw)
-        {
-            let properties_at = header.properties_raw.as_ptr() as usize - buffer.as_ptr() as usize;
-            let (properties_at, properties_len) = (properties_at as u32, header.properties_raw.len() as u32);
-            let body = Body::Inline { at: body_at as u32, len: header.body_size as u32 };
-            self.run.messages.push(Extent { properties_at, properties_len, body });
-            return Ok(end);
-        }
+        self.assemble(buffer, channel, publish).map(|()| at)
+    }
+
+    /// Notes a message that lies complete in the buffer.
+    #[inline]
+    fn note(&mut self, buffer: &[u8], header: &ContentHeader<'_>, body_at: usize) {
+        let properties_at = (header.properties_raw.as_ptr() as usize - buffer.as_ptr() as usize) as u32;
+        let properties_len = header.properties_raw.len() as u32;
+        let body = Body::Inline { at: body_at as u32, len: header.body_size as u32 };
+        self.run.messages.push(Extent { properties_at, properties_len, body });
+    }
+
+    /// The channel waits for the content of this publish.
+    fn assemble(&mut self, buffer: &[u8], channel: u16, publish: &method::Publish<'_>) -> Result<(), Failure> {
         self.flush_run(buffer);
         let (exchange, routing_key) = (publish.exchange.into(), publish.routing_key.into());
-        let assembly = Assembly { exchange, routing_key, mandatory: publish.mandatory, header: None, body: Vec::new() };
-        self.channel(channel)?.assembly = Some(assembly);
-        Ok(at)
+        let mandatory = publish.mandatory;
+        self.channel(channel)?.assembly =
+            Some(Assembly { exchange, routing_key, mandatory, header: None, body: Vec::new() });
+        Ok(())
     }
 
     /// Whether properties are well formed and have nothing that must be looked at: those of the message before, or
     /// checked now.
     #[inline]
     fn takes_plain(&mut self, properties: &[u8]) -> bool {
-        if *properties == *self.plain_properties {
+        if same(properties, &self.plain_properties) {
             return true;
         }
         let plain =
@@ -290,6 +314,18 @@ fn complete_content(
         && body_frame.payload.len() as u64 == header.body_size
         && body_frame.payload.len() < SHARED_MIN;
     complete.then_some((header, body_frame_at + FRAME_HEAD, body_frame_at + body_frame.len))
+}
+
+/// Whether two short pieces of bytes are equal: eight at a time, in place. Most are a few words long and equal, for which
+/// a call would cost more than the comparison.
+#[inline]
+fn same(a: &[u8], b: &[u8]) -> bool {
+    if a.len() != b.len() {
+        return false;
+    }
+    let ((a_words, a_rest), (b_words, b_rest)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
+    a_words.iter().zip(b_words).all(|(a, b)| u64::from_ne_bytes(*a) == u64::from_ne_bytes(*b))
+        && a_rest.iter().zip(b_rest).all(|(a, b)| a == b)
 }
 
 /// Whether the broker itself acts on a property of a message: its expiration, its user, its further recipients.

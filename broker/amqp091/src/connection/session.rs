@@ -101,10 +101,14 @@ impl Session {
         let channel = frame.channel;
         match frame.kind {
             Kind::Method => {
+                if self.is_in_run(channel, frame.payload) {
+                    return self.publish_again(buffer, next, channel).map_err(|failure| failure.caused_by(60, 40));
+                }
                 if let Some(publish) = method::fast_publish(frame.payload)
                     && self.takes_content(channel)
                 {
-                    return self.publish(buffer, next, channel, &publish).map_err(|failure| failure.caused_by(60, 40));
+                    let published = self.publish(buffer, next, channel, (&publish, frame.payload));
+                    return published.map_err(|failure| failure.caused_by(60, 40));
                 }
                 if let Some(ack) = method::fast_ack(frame.payload)
                     && self.takes_content(channel)
