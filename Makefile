@@ -1,8 +1,16 @@
 # Each target is one line to the thing that does it.
-.PHONY: run test lint fix
+.PHONY: run test test-cluster up down lint fix
+run:
+	./e2e/run
 test:
 	./e2e/test
+test-cluster:
+	./e2e/test-cluster
+up:
+	./e2e/cluster/up $(NODES)
+down:
+	./e2e/cluster/down
 lint:
-	cargo fmt --all --check && cargo clippy --profile quick --workspace --all-targets -- -D warnings
+	cargo fmt --all --check && cargo clippy --profile quick --workspace --all-targets --features leveret-e2e/cluster -- -D warnings
 fix:
 	cargo clippy --profile quick --workspace --all-targets --fix --allow-dirty --allow-staged && cargo fmt --all
