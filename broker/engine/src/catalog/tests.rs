@@ -109,7 +109,7 @@ fn alternates_recipients_and_internal_exchanges() {
     let mut catalog = Catalog::default();
     let arguments = FieldTable::from_iter([("alternate-exchange", FieldValue::from("amq.fanout"))]);
     let declared = ExchangeDeclare { arguments, ..exchange(ExchangeType::Direct) };
-    catalog.declare_exchange("/", "e", declared.clone()).unwrap();
+    catalog.declare_exchange("/", "e", declared).unwrap();
     assert_eq!(code(catalog.declare_exchange("/", "e", exchange(ExchangeType::Direct))), 406);
     let [a, b, c] = ["a", "b", "c"].map(|name| catalog.declare_queue("/", name, queue(1, false)).unwrap().id);
     bind(&mut catalog, "e", to_queue("a"), "a").unwrap();
