@@ -1,0 +1,179 @@
+//! The tree is in order: sizes, heads, arrows between crates, banned crates, copies that are equal, links that lead
+//! somewhere.
+use leveret_e2e::programs::root;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Files that git knows or would take, with one of these endings.
+fn files(endings: &[&str]) -> Vec<PathBuf> {
+    let listed = Command::new("git")
+        .args(["ls-files", "--cached", "--others", "--exclude-standard"])
+        .current_dir(root())
+        .output()
+        .expect("git lists the files");
+    let text = String::from_utf8(listed.stdout).expect("file names are UTF-8");
+    let has_ending = |name: &&str| endings.iter().any(|ending| name.ends_with(ending));
+    let mut files: Vec<_> = text.lines().filter(has_ending).map(PathBuf::from).collect();
+    files.retain(|file| root().join(file).is_file());
+    assert!(!files.is_empty(), "no file ends in {endings:?}: is this a checkout?");
+    files
+}
+
+fn read(file: &Path) -> String {
+    std::fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+fn fail_on(problems: Vec<String>) {
+    assert!(problems.is_empty(), "\n{}\n", problems.join("\n"));
+}
+
+/// A file may have 500 lines without its tests.
+const LINES_MAX: usize = 500;
+
+#[test]
+fn files_are_short_and_say_what_they_are() {
+    let mut problems = Vec::new();
+    for file in files(&[".rs"]) {
+        let text = read(&file);
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        let (lines, is_test) = (code.lines().count(), file.to_string_lossy().contains("tests"));
+        if lines > LINES_MAX && !is_test {
+            problems.push(format!("{}: {lines} lines, more than {LINES_MAX}", file.display()));
+        }
+        if !text.starts_with("//! ") && !text.starts_with("#![no_main]") {
+            problems.push(format!("{}: does not begin with //! and a sentence on what it is", file.display()));
+        }
+    }
+    fail_on(problems);
+}
+
+#[test]
+fn nothing_is_left_to_be_done_later() {
+    let marks = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X:")];
+    let mut problems = Vec::new();
+    for file in files(&[".rs", ".sh", ".py", ".go", ".js", ".yaml", ".tpl", ".md", ".toml"]) {
+        for (number, line) in read(&file).lines().enumerate() {
+            if marks.iter().any(|mark| line.contains(mark)) {
+                problems.push(format!("{}:{}: {}", file.display(), number + 1, line.trim()));
+            }
+        }
+    }
+    fail_on(problems);
+}
+
+fn cargo(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO")).args(arguments).current_dir(root()).output().expect("cargo runs");
+    assert!(output.status.success(), "cargo {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("cargo prints UTF-8")
+}
+
+/// Which of our crates each of our crates may depend on.
+const ARROWS: [(&str, &[&str]); 10] = [
+    ("leveret-model", &[]),
+    ("leveret-engine", &["leveret-model"]),
+    ("leveret-node", &["leveret-engine", "leveret-model"]),
+    ("leveret-amqp091", &["leveret-node", "leveret-model"]),
+    ("leveret-management", &["leveret-node", "leveret-model"]),
+    ("leveret", &["leveret-model", "leveret-node", "leveret-amqp091", "leveret-management"]),
+    ("leveret-api", &[]),
+    ("leveret-client", &[]),
+    ("leveret-operator", &["leveret-api", "leveret-client"]),
+    ("leveret-e2e", &["leveret-api", "leveret-client"]),
+];
+
+#[test]
+fn crates_depend_on_those_below_them_only() {
+    let metadata: Value =
+        serde_json::from_str(&cargo(&["metadata", "--format-version", "1", "--no-deps"])).expect("JSON");
+    let arrows = BTreeMap::from(ARROWS);
+    let mut problems = Vec::new();
+    for package in metadata["packages"].as_array().expect("packages") {
+        let name = package["name"].as_str().unwrap_or_default();
+        let Some(allowed) = arrows.get(name) else {
+            problems.push(format!("{name}: a crate that has no arrows here"));
+            continue;
+        };
+        let dependencies = package["dependencies"].as_array().expect("dependencies");
+        let ours = dependencies.iter().filter_map(|one| one["name"].as_str()).filter(|one| one.starts_with("leveret"));
+        for other in ours.filter(|other| !allowed.contains(other)) {
+            problems.push(format!("{name} depends on {other}"));
+        }
+    }
+    fail_on(problems);
+}
+
+#[test]
+fn the_engine_is_pure() {
+    let mut problems = Vec::new();
+    for file in
+        files(&[".rs"]).iter().filter(|file| file.starts_with("broker/engine") || file.starts_with("broker/model"))
+    {
+        for (number, line) in read(file).lines().enumerate() {
+            let impure = ["async ", "tokio", "std::time", "std::fs", "std::net", "std::thread", "rand::", "Instant"];
+            if let Some(found) = impure.iter().find(|found| line.contains(**found)) {
+                problems.push(format!("{}:{}: {found}", file.display(), number + 1));
+            }
+        }
+    }
+    fail_on(problems);
+}
+
+#[test]
+fn banned_crates_are_not_in_the_programs() {
+    let mut problems = Vec::new();
+    for package in ["leveret", "leveret-operator"] {
+        let edges = ["--edges", "normal,build", "--prefix", "none", "--format", "{p}"];
+        let tree = cargo(&[&["tree", "--package", package], &edges[..]].concat());
+        let names: BTreeSet<&str> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
+        let banned = ["openssl", "native-tls", "ring", "rsa"].into_iter().filter(|one| names.contains(one));
+        problems.extend(banned.map(|one| format!("{package} is built with {one}")));
+    }
+    let manifest = read(Path::new("Cargo.toml"));
+    for one in ["serde_yaml", "bincode", "dashmap", "once_cell", "lazy_static", "chrono"] {
+        if manifest.lines().any(|line| line.starts_with(&format!("{one} ="))) {
+            problems.push(format!("the workspace depends on {one}"));
+        }
+    }
+    fail_on(problems);
+}
+
+#[test]
+fn copies_are_equal() {
+    let mut problems = Vec::new();
+    for (original, copy) in
+        [("crds", "charts/leveret/files/crds"), ("config/dashboards", "charts/leveret/files/dashboards")]
+    {
+        let names = |folder: &str| -> BTreeSet<_> {
+            let entries = std::fs::read_dir(root().join(folder)).expect(folder);
+            entries.filter_map(|entry| Some(entry.ok()?.file_name())).collect()
+        };
+        if names(original) != names(copy) {
+            problems.push(format!("{copy} has not the files of {original}: cp {original}/* {copy}/"));
+            continue;
+        }
+        for name in names(original) {
+            if read(&Path::new(original).join(&name)) != read(&Path::new(copy).join(&name)) {
+                problems.push(format!("{copy}/{0} is stale: cp {original}/{0} {copy}/", name.display()));
+            }
+        }
+    }
+    fail_on(problems);
+}
+
+#[test]
+fn links_in_documents_lead_somewhere() {
+    let mut problems = Vec::new();
+    for file in files(&[".md"]) {
+        let text = read(&file);
+        let targets = text.split("](").skip(1).filter_map(|rest| rest.split([')', '#', ' ']).next());
+        for target in targets.filter(|target| !target.is_empty() && !target.contains("://")) {
+            let place = root().join(&file).parent().map(|folder| folder.join(target)).unwrap_or_default();
+            if !place.try_exists().unwrap_or(false) {
+                problems.push(format!("{}: {target} is not there", file.display()));
+            }
+        }
+    }
+    fail_on(problems);
+}
