@@ -1,0 +1,71 @@
+//! A pod with the unmodified clients, which reach the broker through its Service, from inside the cluster's network.
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, PostParams};
+use leveret_e2e::process::Process;
+use leveret_e2e::wait::until_for;
+use serde_json::json;
+
+use crate::shop::Shop;
+use crate::world::{PATIENCE, start_kubectl, wait, wait_gone};
+
+pub(crate) const ALL: [&str; 4] = ["pika", "amqplib", "amqp091-go", "lapin"];
+
+pub(crate) struct Clients<'a> {
+    shop: &'a Shop,
+    name: String,
+}
+
+impl<'a> Clients<'a> {
+    pub(crate) async fn start(shop: &'a Shop, name: &str) -> Result<Self> {
+        let pod = json!({
+            "metadata": {"name": name},
+            "spec": {
+                "terminationGracePeriodSeconds": 0,
+                "securityContext": {"runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
+                "containers": [{
+                    "name": "clients", "image": "leveret.local/clients:1", "command": ["/bin/sleep", "infinity"],
+                    "securityContext": {"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}},
+                }],
+            },
+        });
+        let api = shop.world.api::<Pod>();
+        api.create(&PostParams::default(), &serde_json::from_value(pod)?).await?;
+        let running = |pod: &Pod| pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running"));
+        wait(&api, name, "running", running).await?;
+        Ok(Self { shop, name: name.to_owned() })
+    }
+
+    fn begin(&self, client: &str, arguments: &[&str]) -> Result<Process> {
+        let (program, url) = (format!("/bin/{client}"), self.shop.amqp_url());
+        let exec = ["--namespace", &self.shop.world.namespace, "exec", &self.name, "--", &program, "--url", &url];
+        start_kubectl(&[&exec, arguments].concat())
+    }
+
+    /// Runs a client to its end; an error, with what it printed, unless all its checks passed.
+    pub(crate) fn run(&self, client: &str, arguments: &[&str]) -> Result<String> {
+        let mut process = self.begin(client, arguments)?;
+        let status = process.wait(PATIENCE)?;
+        let output = process.output();
+        ensure!(
+            status.success() && output.contains(" passed, 0 failed"),
+            "{client} {arguments:?} ended with {status}:\n{output}"
+        );
+        Ok(output)
+    }
+
+    /// Starts a client that holds messages until its pod is deleted.
+    pub(crate) fn hold(&self, client: &str, queue: &str, count: usize) -> Result<Process> {
+        let process = self.begin(client, &["--queue", queue, "--count", &count.to_string(), "hold"])?;
+        until_for(PATIENCE, "the client to hold", || process.output().contains("holding").then_some(()))
+            .with_context(|| process.output())?;
+        Ok(process)
+    }
+
+    pub(crate) async fn delete(self) -> Result<()> {
+        let api = self.shop.world.api::<Pod>();
+        api.delete(&self.name, &DeleteParams::default().grace_period(0)).await?;
+        wait_gone(&api, &self.name).await
+    }
+}

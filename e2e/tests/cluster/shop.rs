@@ -1,0 +1,169 @@
+//! A broker with an exchange, two queues and their bindings, and what clients need to reach it.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, ResourceExt};
+use leveret_api::{Binding, Broker, Exchange, Queue};
+use leveret_e2e::http;
+use leveret_e2e::wait::until_ok;
+use serde::de::DeserializeOwned;
+
+use crate::world::{Forward, PATIENCE, World, ready, wait};
+
+/// The worst order: what refers first, what is referred to last.
+const OBJECTS: &str = r##"
+apiVersion: leveret.dev/v1alpha1
+kind: Binding
+metadata: {name: orders-to-billing}
+spec: {brokerRef: {name: shop}, source: orders, destination: billing, routingKey: "order.created.*"}
+---
+apiVersion: leveret.dev/v1alpha1
+kind: Binding
+metadata: {name: orders-to-audit}
+spec: {brokerRef: {name: shop}, source: orders, destination: audit, routingKey: "#"}
+---
+apiVersion: leveret.dev/v1alpha1
+kind: Queue
+metadata: {name: billing}
+spec: {brokerRef: {name: shop}}
+---
+apiVersion: leveret.dev/v1alpha1
+kind: Queue
+metadata: {name: audit}
+spec: {brokerRef: {name: shop}, deletionPolicy: Delete}
+---
+apiVersion: leveret.dev/v1alpha1
+kind: Exchange
+metadata: {name: orders}
+spec: {brokerRef: {name: shop}, type: topic}
+---
+apiVersion: leveret.dev/v1alpha1
+kind: Broker
+metadata: {name: shop}
+spec: {storage: {size: 320Mi}, resources: {limits: {memory: 512Mi}}}
+"##;
+
+pub(crate) struct Shop {
+    pub(crate) world: World,
+    username: String,
+    password: String,
+}
+
+impl Shop {
+    /// Applies it all in one file, and waits until all say that they are ready.
+    pub(crate) async fn open() -> Result<Self> {
+        let world = World::new().await?;
+        world.apply(OBJECTS)?;
+        is_ready(&world.api::<Broker>(), "shop").await?;
+        for queue in ["billing", "audit"] {
+            is_ready(&world.api::<Queue>(), queue).await?;
+        }
+        is_ready(&world.api::<Exchange>(), "orders").await?;
+        for binding in ["orders-to-billing", "orders-to-audit"] {
+            is_ready(&world.api::<Binding>(), binding).await?;
+        }
+        let (username, password) = credentials(&world).await?;
+        Ok(Self { world, username, password })
+    }
+
+    /// Where pods of the cluster reach it.
+    pub(crate) fn amqp_url(&self) -> String {
+        format!("amqp://{}:{}@shop.{}.svc:5672/%2F", self.username, self.password, self.world.namespace)
+    }
+
+    pub(crate) fn forward(&self) -> Result<ShopForward> {
+        let forward = Forward::to(&self.world.namespace, "service/shop", &[15672, 15692])?;
+        let http = format!("http://{}:{}@{}", self.username, self.password, forward.port(15672)?);
+        Ok(ShopForward { metrics: format!("http://{}/metrics", forward.port(15692)?), http, _forward: forward })
+    }
+}
+
+/// Keys of the Secret of the broker's first user.
+async fn credentials(world: &World) -> Result<(String, String)> {
+    let secret = world.api::<Secret>().get("shop-default-user").await?;
+    let data = secret.data.context("the Secret is empty")?;
+    let text = |key: &str| {
+        Ok::<_, anyhow::Error>(String::from_utf8(data.get(key).with_context(|| format!("no {key}"))?.0.clone())?)
+    };
+    for (key, value) in [
+        ("provider", "leveret"),
+        ("type", "rabbitmq"),
+        ("port", "5672"),
+        ("host", &format!("shop.{}.svc", world.namespace)),
+    ] {
+        ensure!(text(key)? == value, "{key} is {}", text(key)?);
+    }
+    ensure!(text("connection_string")?.starts_with(&format!("amqp://{}:", text("username")?)));
+    Ok((text("username")?, text("password")?))
+}
+
+/// The broker's HTTP ports on this machine.
+pub(crate) struct ShopForward {
+    http: String,
+    metrics: String,
+    _forward: Forward,
+}
+
+impl ShopForward {
+    pub(crate) fn request(&self, method: &str, path: &str) -> Result<http::Response> {
+        http::request(method, &format!("{}{path}", self.http), None)
+    }
+
+    /// Waits until a figure of a queue in `/metrics` has this value.
+    pub(crate) fn shows(&self, metric: &str, queue: &str, value: f64) -> Result<()> {
+        let series = format!("leveret_queue_{metric}{{queue=\"{queue}\",vhost=\"/\"}} ");
+        until_ok(PATIENCE, format!("{series}to be {value}"), || {
+            let text = http::get(&self.metrics)?.body;
+            let found =
+                text.lines().find_map(|line| line.strip_prefix(&series)).with_context(|| format!("no {series}"))?;
+            ensure!((found.parse::<f64>()? - value).abs() < 0.5, "{series}is {found}");
+            Ok(())
+        })
+    }
+
+    /// Waits until a queue is there (200) or is not (404), asking often.
+    pub(crate) fn queue_status(&self, queue: &str, status: u16) -> Result<()> {
+        until_ok(Duration::from_secs(60), format!("{queue} to answer {status}"), || {
+            let answer = self.request("GET", &format!("/api/queues/%2F/{queue}"))?;
+            ensure!(answer.status == status, "{} {}", answer.status, answer.body);
+            Ok(())
+        })
+    }
+}
+
+/// The conditions of a resource, whatever its kind.
+pub(crate) trait Conditions: ResourceExt {
+    fn ready(&self) -> (String, String, String);
+}
+
+macro_rules! conditions {
+    ($($kind:ty),*) => {$(
+        impl Conditions for $kind {
+            fn ready(&self) -> (String, String, String) {
+                self.status.as_ref().map(|status| ready(self, &status.conditions)).unwrap_or_default()
+            }
+        }
+    )*};
+}
+conditions!(Broker, Exchange, Queue, Binding);
+
+pub(crate) async fn is_ready<K>(api: &Api<K>, name: &str) -> Result<K>
+where
+    K: Conditions + Clone + Debug + Send + DeserializeOwned + serde::Serialize + 'static,
+    K::DynamicType: Default,
+{
+    wait(api, name, "ready", |object: &K| object.ready().0 == "True").await
+}
+
+/// Waits until it is not ready for this reason; the message.
+pub(crate) async fn is_not_ready<K>(api: &Api<K>, name: &str, reason: &str) -> Result<String>
+where
+    K: Conditions + Clone + Debug + Send + DeserializeOwned + serde::Serialize + 'static,
+    K::DynamicType: Default,
+{
+    let holds = |object: &K| object.ready().0 == "False" && object.ready().1 == reason;
+    Ok(wait(api, name, &format!("not ready, {reason}"), holds).await?.ready().2)
+}

@@ -1,0 +1,113 @@
+//! Wrong specs: refused by the API server, or told in a condition what to do.
+
+use anyhow::{Result, ensure};
+use kube::api::{Patch, PatchParams};
+use leveret_api::{Binding, Broker, Queue};
+use serde_json::json;
+
+use crate::shop::{Shop, is_not_ready, is_ready};
+use crate::world::World;
+
+fn object(kind: &str, spec: &str) -> String {
+    format!("apiVersion: leveret.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: wrong}}\nspec: {{{spec}}}\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_server_refuses_what_can_be_known_to_be_wrong() -> Result<()> {
+    let world = World::new().await?;
+    for (kind, spec, words) in [
+        ("Broker", "replicas: 3", "replicas"),
+        ("Broker", "storage: {size: lots}", "size"),
+        ("Broker", "replica: 1", "replica"),
+        ("Queue", "brokerRef: {name: shop}, name: amq.mine", "amq."),
+        ("Queue", "name: no-broker", "brokerRef"),
+        ("Queue", "brokerRef: {name: shop}, durable: 7", "durable"),
+        ("Queue", "brokerRef: {name: shop}, deletionPolicy: Maybe", "deletionPolicy"),
+        ("Exchange", "brokerRef: {name: shop}, type: x-odd", "type"),
+        ("Binding", "brokerRef: {name: shop}, destination: q", "source"),
+        ("Binding", "brokerRef: {name: shop}, source: x, destination: q, destinationType: topic", "destinationType"),
+    ] {
+        let Err(error) = world.apply(&object(kind, spec)) else { anyhow::bail!("{kind} {{{spec}}} was accepted") };
+        ensure!(
+            format!("{error:#}").contains(words),
+            "{kind} {{{spec}}}: the refusal does not name {words}: {error:#}"
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_changed_is_refused_with_what_to_do() -> Result<()> {
+    let shop = Shop::open().await?;
+    for (kind, name, patch) in [
+        ("queue.leveret.dev", "billing", "{\"spec\":{\"durable\":false}}"),
+        ("queue.leveret.dev", "billing", "{\"spec\":{\"vhost\":\"other\"}}"),
+        ("queue.leveret.dev", "billing", "{\"spec\":{\"name\":\"other\"}}"),
+        ("queue.leveret.dev", "billing", "{\"spec\":{\"arguments\":{\"x\":1}}}"),
+        ("queue.leveret.dev", "billing", "{\"spec\":{\"brokerRef\":{\"name\":\"other\"}}}"),
+        ("exchange.leveret.dev", "orders", "{\"spec\":{\"type\":\"fanout\"}}"),
+        ("binding.leveret.dev", "orders-to-billing", "{\"spec\":{\"routingKey\":\"other\"}}"),
+    ] {
+        let Err(error) = shop.world.kubectl(&["patch", kind, name, "--type=merge", "--patch", patch]) else {
+            anyhow::bail!("{kind} {name} {patch} was accepted")
+        };
+        let text = format!("{error:#}");
+        ensure!(text.contains("cannot be changed") && text.contains("delete"), "{kind} {name} {patch}: {text}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_the_broker_can_know_is_told_in_its_words() -> Result<()> {
+    let shop = Shop::open().await?;
+    let queues = shop.world.api::<Queue>();
+    shop.world.apply(&object("Queue", "brokerRef: {name: shop}, arguments: {x-message-ttl: 60000}"))?;
+    let message = is_not_ready(&queues, "wrong", "Refused").await?;
+    ensure!(message.contains("x-message-ttl"), "{message}");
+
+    shop.world.apply(&object("Binding", "brokerRef: {name: shop}, source: orders, destination: later"))?;
+    let message = is_not_ready(&shop.world.api::<Binding>(), "wrong", "Missing").await?;
+    ensure!(message.contains("later"), "{message}");
+    shop.world.apply(
+        "apiVersion: leveret.dev/v1alpha1\nkind: Queue\nmetadata: {name: later}\nspec: {brokerRef: {name: shop}}\n",
+    )?;
+    is_ready(&shop.world.api::<Binding>(), "wrong").await?;
+
+    shop.world.apply("apiVersion: leveret.dev/v1alpha1\nkind: Queue\nmetadata: {name: billing-again}\nspec: {brokerRef: {name: shop}, name: billing}\n")?;
+    let message = is_not_ready(&queues, "billing-again", "Conflict").await?;
+    ensure!(message.contains("billing"), "{message}");
+    is_ready(&queues, "billing").await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_of_another_namespace_has_to_allow_it() -> Result<()> {
+    let (shop, other) = (Shop::open().await?, World::new().await?);
+    let broker = format!("brokerRef: {{name: shop, namespace: {}}}", shop.world.namespace);
+    other.apply(&object("Queue", &broker))?;
+    let queues = other.api::<Queue>();
+    let message = is_not_ready(&queues, "wrong", "NotAllowed").await?;
+    ensure!(message.contains("allowedNamespaces"), "the condition does not say what to do: {message}");
+    let allow = json!({"spec": {"topology": {"allowedNamespaces": [other.namespace]}}});
+    shop.world.api::<Broker>().patch("shop", &PatchParams::default(), &Patch::Merge(allow)).await?;
+    is_ready(&queues, "wrong").await?;
+    shop.forward()?.queue_status("wrong", 200)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_cannot_be_made_says_why() -> Result<()> {
+    let world = World::new().await?;
+    let brokers = world.api::<Broker>();
+    world.apply(&object("Broker", "config: {amqp: \"[::]:1\"}"))?;
+    let degraded = |broker: &Broker| {
+        let conditions = broker.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+        conditions.iter().any(|condition| {
+            condition.type_ == "Degraded" && condition.status == "True" && condition.message.contains("amqp")
+        })
+    };
+    crate::world::wait(&brokers, "wrong", "degraded because of amqp", degraded).await?;
+    let fix = json!({"spec": {"config": null, "storage": {"size": "320Mi"}}});
+    brokers.patch("wrong", &PatchParams::default(), &Patch::Merge(fix)).await?;
+    is_ready(&brokers, "wrong").await?;
+    Ok(())
+}
