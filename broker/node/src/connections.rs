@@ -61,7 +61,7 @@ pub struct ChannelView {
     pub confirm: AtomicBool,
     /// Consumers.
     pub consumers: AtomicU32,
-    /// Deliveries not settled, as of the last batch.
+    /// Deliveries not settled.
     pub unacked: AtomicU64,
 }
 

@@ -2,10 +2,12 @@
 //!
 //! A tag is the position in the ledger, so that taking one is an index and taking many a walk; 16 bytes a delivery.
 //! The ledger lives in the channel's output, under its lock: a delivery is entered where it is written.
+use crate::connections::ChannelView;
 use crate::queue::Queue;
 use leveret_engine::queue::{ConsumerId, MessageId};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Deliveries by tag, and whom they came through.
 pub struct Ledger {
@@ -15,6 +17,8 @@ pub struct Ledger {
     outstanding: u64,
     limit: u64,
     subscribers: slab::Slab<Subscriber>,
+    /// Shows how many are outstanding.
+    view: Arc<ChannelView>,
 }
 
 /// Where deliveries come from: a consumer of a queue, or gets from it.
@@ -38,13 +42,14 @@ struct Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownTag;
 
-impl Default for Ledger {
-    fn default() -> Self {
-        Self { entries: VecDeque::new(), first: 1, outstanding: 0, limit: u64::MAX, subscribers: slab::Slab::new() }
-    }
-}
-
 impl Ledger {
+    /// An empty ledger; `view` shows how many deliveries are outstanding.
+    #[must_use]
+    pub fn new(view: Arc<ChannelView>) -> Self {
+        let (entries, subscribers) = (VecDeque::new(), slab::Slab::new());
+        Self { entries, first: 1, outstanding: 0, limit: u64::MAX, subscribers, view }
+    }
+
     /// Opens an account; deliveries are entered with its number.
     pub fn open(&mut self, queue: Arc<Queue>) -> u32 {
         self.subscribers.insert(Subscriber { queue, consumer: None, outstanding: 0, ended: false }) as u32
@@ -95,6 +100,7 @@ impl Ledger {
     pub fn deliver(&mut self, subscriber: u32, id: MessageId) -> u64 {
         self.entries.push_back(Entry { sequence: id.sequence, offset: id.offset, subscriber });
         self.outstanding += 1;
+        self.view.unacked.store(self.outstanding, Relaxed);
         self.subscribers[subscriber as usize].outstanding += 1;
         self.first + self.entries.len() as u64 - 1
     }
@@ -147,6 +153,7 @@ impl Ledger {
                 self.subscribers.remove(index);
             }
         }
+        self.view.unacked.store(self.outstanding, Relaxed);
         while self.entries.front().is_some_and(|entry| entry.subscriber == SETTLED) {
             self.entries.pop_front();
             self.first += 1;

@@ -3,7 +3,7 @@
 //! Queues deliver into it under their own lock (lock order: queue, output), the reader answers into it, the writer
 //! swaps it against an empty one and writes that in one call. It is bounded: full means that a queue waits, and the
 //! writer has the queue dispatched again once it has drained.
-use leveret_node::{ConsumerId, Ledger, Queue};
+use leveret_node::{ChannelView, ConsumerId, Ledger, Queue};
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
 use tokio::sync::Notify;
@@ -87,12 +87,12 @@ impl Output {
 
 impl State {
     /// Opens the ledger of a channel.
-    pub(crate) fn open_ledger(&mut self, channel: u16) {
+    pub(crate) fn open_ledger(&mut self, channel: u16, view: Arc<ChannelView>) {
         let at = usize::from(channel);
         if self.ledgers.len() <= at {
             self.ledgers.resize_with(at + 1, || None);
         }
-        self.ledgers[at] = Some(Box::default());
+        self.ledgers[at] = Some(Box::new(Ledger::new(view)));
     }
 
     /// Takes the ledger of a channel that closes.

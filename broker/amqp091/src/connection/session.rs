@@ -192,9 +192,9 @@ impl Session {
         }
         let view = Arc::new(ChannelView::default());
         self.connection.channels.lock().insert(number, view.clone());
-        self.channels[at] = Some(Box::new(Channel::new(number, view)));
+        self.channels[at] = Some(Box::new(Channel::new(number, view.clone())));
         self.output.write(|state| {
-            state.open_ledger(number);
+            state.open_ledger(number, view);
             encode::channel_open_ok(&mut state.buffer, number);
         });
         Ok(())
