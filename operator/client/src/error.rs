@@ -14,15 +14,28 @@ pub enum Error {
     /// There is no such thing.
     #[error("{0}")]
     NotFound(String),
-    /// User or password are not right.
-    #[error("the broker refused the login of user '{0}'")]
-    Unauthorized(String),
+    /// The user may not do this, or its password is not right; in the broker's own words.
+    #[error("the broker refuses user '{user}': {reason}")]
+    Unauthorized {
+        /// Who asked.
+        user: String,
+        /// The broker's reason.
+        reason: String,
+    },
     /// No answer.
     #[error("the broker at {url} does not answer: {problem}")]
     Unreachable {
         /// Where it was asked.
         url: String,
         /// What happened.
+        problem: String,
+    },
+    /// An answer, but none of this API.
+    #[error("what answers at {url} is no broker: {problem}")]
+    Unexpected {
+        /// What was asked.
+        url: String,
+        /// What is wrong with the answer.
         problem: String,
     },
     /// The address is none.

@@ -4,6 +4,13 @@ use serde::{Deserialize, Serialize};
 /// Arguments by name.
 pub type Arguments = serde_json::Map<String, serde_json::Value>;
 
+/// A virtual host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[allow(missing_docs, reason = "the API's names")]
+pub struct Vhost {
+    pub name: String,
+}
+
 /// A queue.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[allow(missing_docs, reason = "the API's names")]

@@ -1,6 +1,6 @@
 //! Requests, one method a route.
 use crate::Error;
-use crate::model::{Binding, BindingBody, Exchange, ExchangeBody, Overview, Queue, QueueBody};
+use crate::model::{Binding, BindingBody, Exchange, ExchangeBody, Overview, Queue, QueueBody, Vhost};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
@@ -33,13 +33,33 @@ pub enum Made {
     Unchanged,
 }
 
+/// What a queue has to be like to be deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeleteOnly {
+    /// It holds no message that is ready.
+    pub if_empty: bool,
+    /// It has no consumer.
+    pub if_unused: bool,
+}
+
+impl DeleteOnly {
+    fn query(self) -> &'static str {
+        match (self.if_empty, self.if_unused) {
+            (false, false) => "",
+            (true, false) => "?if-empty=true",
+            (false, true) => "?if-unused=true",
+            (true, true) => "?if-empty=true&if-unused=true",
+        }
+    }
+}
+
 impl Client {
     /// The broker at `http://HOST:PORT`.
     ///
     /// # Errors
     /// [`Error::Address`].
     pub fn new(base: &str, user: &str, password: &str) -> Result<Self, Error> {
-        let address = || Error::Address(base.to_owned());
+        let address = || Error::Address(without_login(base));
         let uri: Uri = base.parse().map_err(|_| address())?;
         if uri.scheme_str() != Some("http") || uri.host().is_none() {
             return Err(address());
@@ -57,7 +77,7 @@ impl Client {
     /// # Errors
     /// [`Error::Address`].
     pub fn from_url(url: &str) -> Result<Self, Error> {
-        let Some((scheme, rest)) = url.split_once("://") else { return Err(Error::Address(url.to_owned())) };
+        let Some((scheme, rest)) = url.split_once("://") else { return Err(Error::Address(without_login(url))) };
         let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
         match rest.rsplit_once('@') {
             Some((login, host)) => {
@@ -74,6 +94,14 @@ impl Client {
     /// [`Error`].
     pub async fn overview(&self) -> Result<Overview, Error> {
         self.read("/api/overview").await
+    }
+
+    /// Names of the virtual hosts that the user may use.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn vhosts(&self) -> Result<Vec<Vhost>, Error> {
+        self.read("/api/vhosts?columns=name").await
     }
 
     /// All queues.
@@ -119,13 +147,12 @@ impl Client {
         made(self.write(Method::PUT, &path(&["queues", vhost, name]), &body).await?)
     }
 
-    /// Deletes a queue; with `if_empty` only when it holds no message.
+    /// Deletes a queue, if it is as `only` says.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when it is not there, [`Error::Refused`] when it is not empty.
-    pub async fn delete_queue(&self, vhost: &str, name: &str, if_empty: bool) -> Result<(), Error> {
-        let condition = if if_empty { "?if-empty=true" } else { "" };
-        self.delete(&format!("{}{condition}", path(&["queues", vhost, name]))).await
+    /// [`Error::NotFound`] when it is not there, [`Error::Refused`] when it is not so.
+    pub async fn delete_queue(&self, vhost: &str, name: &str, only: DeleteOnly) -> Result<(), Error> {
+        self.delete(&format!("{}{}", path(&["queues", vhost, name]), only.query())).await
     }
 
     /// Declares an exchange.
@@ -139,12 +166,13 @@ impl Client {
         made(self.write(Method::PUT, &path(&["exchanges", vhost, name]), &body).await?)
     }
 
-    /// Deletes an exchange.
+    /// Deletes an exchange; with `if_unused` only when nothing is bound to it.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when it is not there.
-    pub async fn delete_exchange(&self, vhost: &str, name: &str) -> Result<(), Error> {
-        self.delete(&path(&["exchanges", vhost, name])).await
+    /// [`Error::NotFound`] when it is not there, [`Error::Refused`] when it is in use.
+    pub async fn delete_exchange(&self, vhost: &str, name: &str, if_unused: bool) -> Result<(), Error> {
+        let only = DeleteOnly { if_unused, if_empty: false };
+        self.delete(&format!("{}{}", path(&["exchanges", vhost, name]), only.query())).await
     }
 
     /// Makes a binding; one that is there already stays.
@@ -167,7 +195,7 @@ impl Client {
     async fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
         let (_, body) = self.send(Method::GET, path, Bytes::new()).await?;
         serde_json::from_slice(&body)
-            .map_err(|error| self.unreachable(&format!("unexpected answer to {path}: {error}")))
+            .map_err(|error| Error::Unexpected { url: format!("{}{path}", self.base), problem: error.to_string() })
     }
 
     async fn write(&self, method: Method, path: &str, body: &impl Serialize) -> Result<StatusCode, Error> {
@@ -209,7 +237,7 @@ impl Client {
             None => format!("{status} {}", String::from_utf8_lossy(body).trim()).trim().to_owned(),
         };
         match status {
-            StatusCode::UNAUTHORIZED => Error::Unauthorized(self.user.clone()),
+            StatusCode::UNAUTHORIZED => Error::Unauthorized { user: self.user.clone(), reason },
             StatusCode::NOT_FOUND => Error::NotFound(reason),
             _ => Error::Refused { status: status.as_u16(), reason },
         }
@@ -218,6 +246,11 @@ impl Client {
     fn unreachable(&self, problem: &str) -> Error {
         Error::Unreachable { url: self.base.clone(), problem: problem.to_owned() }
     }
+}
+
+/// An address as it may be shown.
+fn without_login(url: &str) -> String {
+    url.rsplit_once('@').map_or(url, |(_, host)| host).to_owned()
 }
 
 fn made(status: StatusCode) -> Result<Made, Error> {

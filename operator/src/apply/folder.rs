@@ -111,7 +111,8 @@ where
         deleting: false,
         age: (number as i64, String::new()),
         generation: 1,
-        was_ready: false,
+        was_declared: false,
+        refused: None,
     };
     content.objects.push((place, object));
     Ok(())

@@ -100,7 +100,7 @@ async fn report(broker: &Broker, work: &Work, observed: &Observed) -> kube::Resu
     let (namespace, name) = (broker.namespace().unwrap_or_default(), broker.name_any());
     match apply::status::<Broker>(&work.context.client, (&namespace, &name), &after).await {
         Err(kube::Error::Api(refusal)) if refusal.code == 404 => return Ok(()),
-        written => written?,
+        written => drop(written?),
     }
     events(broker, work, &before, &after).await;
     Ok(())

@@ -21,31 +21,33 @@ where
     api.patch(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&value)).await
 }
 
-/// Applies the status of an object.
+/// Applies the status of an object; its version then.
 pub(crate) async fn status<K>(
     client: &Client,
     (namespace, name): (&str, &str),
     status: &impl Serialize,
-) -> kube::Result<()>
+) -> kube::Result<Option<String>>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + DeserializeOwned + Clone + Debug,
 {
     let api: Api<K> = Api::namespaced(client.clone(), namespace);
     let value: Value = json!({"apiVersion": K::api_version(&()), "kind": K::kind(&()), "status": status});
-    api.patch_status(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&value)).await.map(drop)
+    let applied = api.patch_status(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&value)).await?;
+    Ok(applied.meta().resource_version.clone())
 }
 
-/// Sets the finalizers of an object, unless it has changed since `resource_version`.
+/// Sets the finalizers of an object, unless it has changed since `resource_version`; its version then.
 pub(crate) async fn finalizers<K>(
     client: &Client,
     (namespace, name): (&str, &str),
     resource_version: Option<&str>,
     finalizers: &[String],
-) -> kube::Result<()>
+) -> kube::Result<Option<String>>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + DeserializeOwned + Clone + Debug,
 {
     let api: Api<K> = Api::namespaced(client.clone(), namespace);
     let value = json!({"metadata": {"finalizers": finalizers, "resourceVersion": resource_version}});
-    api.patch(name, &PatchParams::default(), &Patch::Merge(&value)).await.map(drop)
+    let patched = api.patch(name, &PatchParams::default(), &Patch::Merge(&value)).await?;
+    Ok(patched.meta().resource_version.clone())
 }

@@ -1,12 +1,15 @@
 //! Exchanges, queues and bindings become objects inside a broker. The core knows no Kubernetes: it serves the operator
 //! and `apply DIR` alike.
 //!
-//! In the order of a pass over one broker: `object` (what is wanted), `conflict` (who may have it), `reconcile` (what is
-//! there, what is to be done, doing it), `kinds` (the only code that knows a kind), `deletion`, `outcome` (what to
-//! report). `watch` and `worker` bring it to Kubernetes.
+//! In the order of a pass over one broker (`reconcile`): `object` (what is wanted), `conflict` (who may have it), `drift`
+//! and `deletion` (what is to be done: pure), `kinds` (the only code that knows a kind), `outcome` (what to report).
+//! `watch`, `worker` and `memory` bring it to Kubernetes.
 mod conflict;
 mod deletion;
+mod drift;
 pub(crate) mod kinds;
+#[cfg(feature = "kubernetes")]
+mod memory;
 pub(crate) mod object;
 pub(crate) mod outcome;
 pub(crate) mod reconcile;

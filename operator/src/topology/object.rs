@@ -1,5 +1,6 @@
 //! What is wanted on a broker: a resource, reduced to what the broker has to know of it.
 use super::kinds::Wanted;
+use super::outcome::Outcome;
 use leveret_api::{Binding, BrokerRef, DeletionPolicy, Exchange, Queue};
 
 /// Names a resource: kind, namespace, name.
@@ -31,8 +32,10 @@ pub(crate) struct Object {
     pub(crate) age: (i64, String),
     #[cfg_attr(not(feature = "kubernetes"), allow(dead_code, reason = "reported to Kubernetes"))]
     pub(crate) generation: i64,
-    /// It was reported as on the broker, in this generation.
-    pub(crate) was_ready: bool,
+    /// It was on the broker as wanted, in this generation: what is missing or different now was lost.
+    pub(crate) was_declared: bool,
+    /// What the broker said to it a moment ago: it is not asked again yet.
+    pub(crate) refused: Option<Outcome>,
 }
 
 /// A kind that becomes an [`Object`].

@@ -1,4 +1,5 @@
 //! What became of an object in a pass.
+use super::kinds::Numbers;
 
 /// What is reported of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -7,8 +8,8 @@ pub(crate) enum Outcome {
     Ready {
         /// What was done for that.
         done: Done,
-        /// Queues: ready, unacknowledged, consumers.
-        numbers: Option<(i64, i64, i64)>,
+        /// Queues: what they hold.
+        numbers: Option<Numbers>,
     },
     /// Not yet; it will be tried again.
     Waiting {
@@ -32,7 +33,7 @@ pub(crate) enum Outcome {
 }
 
 /// What was done to have an object on the broker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Done {
     /// It was there.
     Nothing,
@@ -40,9 +41,15 @@ pub(crate) enum Done {
     Created,
     /// It had been there and was gone.
     Restored,
+    /// Somebody had made another of it: what was different.
+    Replaced(String),
 }
 
 impl Outcome {
+    pub(crate) fn waiting(reason: &'static str, message: impl Into<String>) -> Self {
+        Self::Waiting { reason, message: message.into() }
+    }
+
     /// The condition `Ready`: status, reason, message.
     #[cfg_attr(not(feature = "kubernetes"), allow(dead_code, reason = "conditions are for Kubernetes"))]
     pub(crate) fn condition(&self) -> (&'static str, &'static str, &str) {
@@ -53,3 +60,8 @@ impl Outcome {
         }
     }
 }
+
+/// The broker has another thing by that name, and it was ours: put back as soon as nothing is lost by it.
+pub(crate) const CHANGED: &str = "Changed";
+/// The broker refused it: it is not asked again for a while.
+pub(crate) const REFUSED: &str = "Refused";

@@ -1,10 +1,10 @@
 //! One pass over one broker: gather what is there, compare, do what is missing, report.
-use super::conflict;
-use super::deletion;
-use super::kinds::{Actual, Found};
-use super::object::{Key, Object};
-use super::outcome::{Done, Outcome};
-use leveret_client::{Client, Error};
+use super::drift::{self, Step};
+use super::kinds::Actual;
+use super::object::Object;
+use super::outcome::{Done, Outcome, REFUSED};
+use super::{conflict, deletion};
+use leveret_client::{Client, DeleteOnly, Error};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -14,82 +14,97 @@ use tokio::task::JoinSet;
 /// # Errors
 /// The broker cannot be asked at all.
 pub(crate) async fn pass(client: &Client, objects: Vec<Object>) -> Result<Vec<Outcome>, Error> {
-    let actual = Arc::new(Actual::list(client).await?);
+    let mut actual = Actual::list(client).await?;
     let owners = conflict::owners(&objects);
     let mut outcomes: Vec<Option<Outcome>> = vec![None; objects.len()];
-    let mut todo: [Vec<(usize, Object, Option<Key>)>; 2] = Default::default();
+    let mut phases: [Vec<Task>; 2] = Default::default();
     for (at, (object, owner)) in objects.into_iter().zip(owners).enumerate() {
-        match settled(&object, owner.as_ref(), &actual) {
-            Some(outcome) => outcomes[at] = Some(outcome),
-            None => todo[usize::from(object.wanted.comes_second() != object.deleting)].push((at, object, owner)),
+        let decide = if object.deleting { deletion::decide } else { drift::decide };
+        match decide(&object, owner.as_ref(), &actual) {
+            Step::Report(outcome) => outcomes[at] = Some(outcome),
+            // Declared in the order of need, deleted in the opposite one.
+            step => {
+                phases[usize::from(object.wanted.comes_second() != object.deleting)].push(Task { at, object, step })
+            }
         }
     }
-    // Declared in the order of need, deleted in the opposite one.
-    for phase in todo {
-        run(client, &actual, phase, &mut outcomes).await;
+    for phase in phases {
+        actual = run(client, actual, phase, &mut outcomes).await;
     }
-    let missed = || Outcome::Waiting { reason: "Interrupted", message: "not looked at yet".to_owned() };
+    let missed = || Outcome::waiting("Interrupted", "not looked at yet");
     Ok(outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(missed)).collect())
 }
 
-/// What needs no word with the broker.
-fn settled(object: &Object, owner: Option<&Key>, actual: &Actual) -> Option<Outcome> {
-    if object.deleting {
-        return None;
-    }
-    if let Some(owner) = owner {
-        let message = format!("{} belongs to {owner}, which is older", object.wanted.describe());
-        return Some(Outcome::Refused { reason: "Conflict", message });
-    }
-    match object.wanted.find(actual) {
-        Found::Missing => None,
-        Found::Equal(numbers) => Some(Outcome::Ready { done: Done::Nothing, numbers }),
-        Found::Different(named) => {
-            let what = object.wanted.describe();
-            let message = format!("{what} differs on the broker: {named}. Delete it there, or change this resource");
-            Some(Outcome::Refused { reason: "Different", message })
-        }
-    }
+/// What is to be done for the object at a place in the list.
+struct Task {
+    at: usize,
+    object: Object,
+    step: Step,
 }
 
-async fn run(
-    client: &Client,
-    actual: &Arc<Actual>,
-    phase: Vec<(usize, Object, Option<Key>)>,
-    outcomes: &mut [Option<Outcome>],
-) {
+/// Does all of a phase, a bounded number at a time; what is on the broker then.
+async fn run(client: &Client, actual: Actual, phase: Vec<Task>, outcomes: &mut [Option<Outcome>]) -> Actual {
+    let actual = Arc::new(actual);
     let slots = Arc::new(Semaphore::new(REQUESTS_MAX));
     let mut tasks = JoinSet::new();
-    for (at, object, owner) in phase {
+    for task in phase {
         let (client, actual, slots) = (client.clone(), actual.clone(), slots.clone());
         tasks.spawn(async move {
             let _slot = slots.acquire_owned().await;
-            let outcome = if object.deleting {
-                deletion::delete(&client, &actual, &object, owner.as_ref()).await
-            } else {
-                declare(&client, &object).await
-            };
-            (at, outcome)
+            let outcome = act(&client, &actual, &task.object, task.step).await;
+            (task.at, task.object, outcome)
         });
     }
-    while let Some(done) = tasks.join_next().await {
-        if let Ok((at, outcome)) = done {
-            outcomes[at] = Some(outcome);
+    let mut declared = Vec::new();
+    while let Some(ended) = tasks.join_next().await {
+        let Ok((at, object, outcome)) = ended else { continue };
+        if matches!(outcome, Outcome::Ready { .. }) {
+            declared.push(object.wanted);
+        }
+        outcomes[at] = Some(outcome);
+    }
+    // The tasks have ended, and with them what they held of it.
+    let mut actual = Arc::into_inner(actual).unwrap_or_default();
+    declared.iter().for_each(|wanted| actual.declared(wanted));
+    actual
+}
+
+async fn act(client: &Client, actual: &Actual, object: &Object, step: Step) -> Outcome {
+    match step {
+        Step::Report(outcome) => outcome,
+        Step::Declare => {
+            let done = if object.was_declared { Done::Restored } else { Done::Created };
+            declare(client, actual, object, done).await
+        }
+        Step::Replace(named) => {
+            let only = DeleteOnly { if_empty: true, if_unused: true };
+            match object.wanted.delete(client, actual, only).await {
+                Ok(()) | Err(Error::NotFound(_)) => declare(client, actual, object, Done::Replaced(named)).await,
+                Err(error) => {
+                    let what = object.wanted.describe();
+                    let message = format!("{what} was changed on the broker: {named}. It cannot be put back: {error}");
+                    Outcome::waiting(super::outcome::CHANGED, message)
+                }
+            }
+        }
+        Step::Delete { if_empty } => {
+            let only = DeleteOnly { if_empty, if_unused: false };
+            deletion::deleted(object, if_empty, object.wanted.delete(client, actual, only).await)
         }
     }
 }
 
-async fn declare(client: &Client, object: &Object) -> Outcome {
+async fn declare(client: &Client, actual: &Actual, object: &Object, done: Done) -> Outcome {
+    if let Some(missing) = object.wanted.waits_for(actual) {
+        return Outcome::waiting("Missing", format!("waits for {missing}: not on the broker yet"));
+    }
     match object.wanted.declare(client).await {
-        Ok(_) => {
-            let done = if object.was_ready { Done::Restored } else { Done::Created };
-            let numbers = matches!(object.wanted, super::kinds::Wanted::Queue(_)).then_some((0, 0, 0));
-            Outcome::Ready { done, numbers }
-        }
-        // An end of a binding, or a virtual host: it may come yet.
-        Err(Error::NotFound(message)) => Outcome::Waiting { reason: "Missing", message },
-        Err(Error::Refused { reason: message, .. }) => Outcome::Refused { reason: "Refused", message },
-        Err(error) => Outcome::Waiting { reason: "BrokerUnavailable", message: error.to_string() },
+        Ok(_) => Outcome::Ready { done, numbers: object.wanted.nothing_yet() },
+        // It went in this moment.
+        Err(Error::NotFound(message)) => Outcome::waiting("Missing", message),
+        Err(Error::Refused { reason: message, .. }) => Outcome::Refused { reason: REFUSED, message },
+        Err(error @ Error::Unauthorized { .. }) => Outcome::Refused { reason: REFUSED, message: error.to_string() },
+        Err(error) => Outcome::waiting("BrokerUnavailable", error.to_string()),
     }
 }
 

@@ -1,19 +1,84 @@
-//! Who has what, and what is different: without a broker.
-use super::conflict;
-use super::kinds::Wanted;
+//! Who has what, what is different, what is asked of a broker for it: without Kubernetes.
+use super::drift::Step;
+use super::kinds::{Actual, Numbers, Wanted};
 use super::object::{Key, Object};
-use leveret_api::DeletionPolicy;
-use leveret_client::Queue;
+use super::outcome::{Done, Outcome};
+use super::reconcile::pass;
+use super::{conflict, deletion, drift};
+use leveret_api::DeletionPolicy::{self, Delete, DeleteIfEmpty, Retain};
+use leveret_client::fake::Fake;
+use leveret_client::{Binding, Client, Error, Exchange, Queue};
+use serde_json::json;
 
-fn object(name: &str, queue: &str, age: i64, deleting: bool) -> Object {
+pub(super) fn object(name: &str, queue: &str, age: i64, deleting: bool) -> Object {
     Object {
         key: Key { kind: "Queue", namespace: "n".to_owned(), name: name.to_owned() },
-        wanted: Wanted::Queue(Queue { name: queue.to_owned(), vhost: "/".to_owned(), ..Queue::default() }),
-        deletion_policy: DeletionPolicy::DeleteIfEmpty,
+        wanted: wanted_queue(queue),
+        deletion_policy: DeleteIfEmpty,
         deleting,
         age: (age, name.to_owned()),
         generation: 1,
-        was_ready: false,
+        was_declared: false,
+        refused: None,
+    }
+}
+
+fn wanted_queue(name: &str) -> Wanted {
+    Wanted::Queue(Queue { durable: true, ..queue(name) })
+}
+
+fn queue(name: &str) -> Queue {
+    Queue { name: name.to_owned(), vhost: "/".to_owned(), ..Queue::default() }
+}
+
+fn exchange(name: &str, kind: &str) -> Exchange {
+    Exchange {
+        name: name.to_owned(),
+        vhost: "/".to_owned(),
+        kind: kind.to_owned(),
+        durable: true,
+        ..Exchange::default()
+    }
+}
+
+fn binding(source: &str, destination: &str) -> Binding {
+    Binding {
+        source: source.to_owned(),
+        vhost: "/".to_owned(),
+        destination: destination.to_owned(),
+        destination_type: "queue".to_owned(),
+        routing_key: "k".to_owned(),
+        ..Binding::default()
+    }
+}
+
+fn of(wanted: Wanted) -> Object {
+    Object { wanted, ..object("o", "q", 1, false) }
+}
+
+fn going(wanted: Wanted, deletion_policy: DeletionPolicy) -> Object {
+    Object { deleting: true, deletion_policy, ..of(wanted) }
+}
+
+fn actual(things: &[Wanted]) -> Actual {
+    let mut actual = Actual::default();
+    things.iter().for_each(|thing| actual.declared(thing));
+    actual
+}
+
+fn ready(done: Done, numbers: Option<Numbers>) -> Outcome {
+    Outcome::Ready { done, numbers }
+}
+
+fn said(outcome: &Outcome) -> String {
+    let (status, reason, message) = outcome.condition();
+    format!("{status} {reason}: {message}")
+}
+
+fn reported(step: Step) -> String {
+    match step {
+        Step::Report(outcome) => said(&outcome),
+        step => format!("{step:?}"),
     }
 }
 
@@ -25,4 +90,242 @@ fn the_older_claim_wins_unless_it_is_on_its_way_out() {
     assert_eq!(owners.iter().map(name).collect::<Vec<_>>(), [Some("old".to_owned()), None, None]);
     let owners = conflict::owners(&[object("new", "q", 2, false), object("old", "q", 1, true)]);
     assert_eq!(owners.iter().map(name).collect::<Vec<_>>(), [None, Some("new".to_owned())]);
+}
+
+#[test]
+fn what_stays_is_compared_with_the_broker() {
+    let with = |name: &str, value: i64| {
+        let arguments = json!({name: value}).as_object().unwrap().clone();
+        Wanted::Queue(Queue { durable: true, arguments, ..queue("q") })
+    };
+    let transient = Wanted::Queue(queue("q"));
+    let busy = Wanted::Queue(Queue { messages_ready: 3, consumers: 1, ..queue("q") });
+    let lost = Object { was_declared: true, ..of(wanted_queue("q")) };
+    let advice = "Delete it there, or delete this resource and create it as it is there";
+    let table = [
+        (of(wanted_queue("q")), vec![], "Declare".to_owned()),
+        (of(wanted_queue("q")), vec![wanted_queue("q")], "True Declared: on the broker as specified".to_owned()),
+        (
+            of(wanted_queue("q")),
+            vec![transient.clone()],
+            format!("False Different: queue 'q' in vhost '/' differs on the broker: durable is false there, not true. {advice}"),
+        ),
+        // It was ours: put back, but not at the price of messages.
+        (lost.clone(), vec![transient], r#"Replace("durable is false there, not true")"#.to_owned()),
+        (
+            lost.clone(),
+            vec![busy],
+            "False Changed: queue 'q' in vhost '/' was changed on the broker: durable is false there, not true. It stays \
+             so while it has 3 messages ready, 0 unacknowledged and 1 consumers"
+                .to_owned(),
+        ),
+        (lost, vec![with("x-max-length", 5)], r#"Replace("argument x-max-length is 5 there, not unset")"#.to_owned()),
+        (of(with("x-max-length", 5)), vec![with("x-max-length", 5)], "True Declared: on the broker as specified".to_owned()),
+        (
+            of(with("x-max-length", 5)),
+            vec![with("x-max-length", 6)],
+            format!("False Different: queue 'q' in vhost '/' differs on the broker: argument x-max-length is 6 there, not 5. {advice}"),
+        ),
+        // A RabbitMQ says the type of every queue.
+        (of(wanted_queue("q")), vec![with("x-queue-type", 1)], "True Declared: on the broker as specified".to_owned()),
+        (
+            Object { was_declared: true, ..of(Wanted::Exchange(exchange("x", "topic"))) },
+            vec![Wanted::Exchange(exchange("x", "direct")), Wanted::Binding(binding("x", "q"))],
+            "False Changed: exchange 'x' in vhost '/' was changed on the broker: type is direct there, not topic. It stays \
+             so while queue 'q' is bound to it"
+                .to_owned(),
+        ),
+    ];
+    for (object, things, expected) in table {
+        assert_eq!(reported(drift::decide(&object, None, &actual(&things))), expected);
+    }
+    let owner = object("other", "q", 0, false).key;
+    assert_eq!(
+        reported(drift::decide(&of(wanted_queue("q")), Some(&owner), &actual(&[]))),
+        "False Conflict: queue 'q' in vhost '/' belongs to Queue n/other, which was there first"
+    );
+}
+
+#[test]
+fn what_goes_loses_no_message_by_accident() {
+    let holding = |messages_ready, messages_unacknowledged| {
+        Wanted::Queue(Queue { durable: true, messages_ready, messages_unacknowledged, ..queue("q") })
+    };
+    let held = "Consume or purge them, or set deletionPolicy to Delete or Retain";
+    let what = "queue 'q' in vhost '/'";
+    let table = [
+        (DeleteIfEmpty, vec![holding(0, 0)], "Delete { if_empty: true }".to_owned()),
+        (
+            DeleteIfEmpty,
+            vec![holding(2, 1)],
+            format!("False NotEmpty: 2 messages ready and 1 unacknowledged hold {what}. {held}"),
+        ),
+        // What is with a consumer may come back.
+        (
+            DeleteIfEmpty,
+            vec![holding(0, 1)],
+            format!("False NotEmpty: 0 messages ready and 1 unacknowledged hold {what}. {held}"),
+        ),
+        (Delete, vec![holding(2, 1)], "Delete { if_empty: false }".to_owned()),
+        (Retain, vec![holding(2, 1)], format!("False Deleted: {what} stays on the broker, as deletionPolicy says")),
+        (DeleteIfEmpty, vec![], format!("False Deleted: {what} was not on the broker")),
+        // Another's, even if it is told to delete.
+        (
+            Delete,
+            vec![Wanted::Queue(queue("q"))],
+            format!("False Deleted: {what} stays on the broker, it is another: durable is false there, not true"),
+        ),
+    ];
+    for (policy, things, expected) in table {
+        assert_eq!(reported(deletion::decide(&going(wanted_queue("q"), policy), None, &actual(&things))), expected);
+    }
+    let own = Wanted::Exchange(exchange("amq.topic", "topic"));
+    let step = deletion::decide(&going(own.clone(), Delete), None, &actual(&[own]));
+    assert_eq!(reported(step), "False Deleted: exchange 'amq.topic' in vhost '/' stays: it is the broker's own");
+}
+
+#[test]
+fn a_resource_goes_without_its_broker() {
+    let let_go = |object: &Object, gone| deletion::without_broker(object, gone).map(|outcome| said(&outcome));
+    let gone = Some("False Deleted: its Broker is gone".to_owned());
+    let stays = Some("False Deleted: queue 'q' in vhost '/' stays on the broker, as deletionPolicy says".to_owned());
+    let table = [
+        (going(wanted_queue("q"), DeleteIfEmpty), true, gone),
+        (going(wanted_queue("q"), DeleteIfEmpty), false, None),
+        (going(wanted_queue("q"), Retain), false, stays),
+        (of(wanted_queue("q")), true, None),
+    ];
+    for (object, is_gone, expected) in table {
+        assert_eq!(let_go(&object, is_gone), expected);
+    }
+}
+
+#[test]
+fn what_the_broker_does_not_delete_waits_in_its_words() {
+    let refused = || Err(Error::Refused { status: 400, reason: "queue 'q' not empty".to_owned() });
+    assert_eq!(
+        said(&deletion::deleted(&going(wanted_queue("q"), DeleteIfEmpty), true, refused())),
+        "False NotEmpty: queue 'q' in vhost '/' holds messages. Consume or purge them, or set deletionPolicy to \
+         Delete or Retain. The broker says: queue 'q' not empty"
+    );
+    let error = Err(Error::Unauthorized { user: "ann".to_owned(), reason: "Access refused.".to_owned() });
+    let outcome = deletion::deleted(&going(Wanted::Exchange(exchange("x", "topic")), Delete), false, error);
+    assert_eq!(
+        said(&outcome),
+        "False DeletionRefused: exchange 'x' in vhost '/' cannot be deleted. Set deletionPolicy to Retain to let the \
+         resource go without it. The broker says: the broker refuses user 'ann': Access refused."
+    );
+    let object = going(wanted_queue("q"), Delete);
+    let gone = deletion::deleted(&object, false, Err(Error::NotFound("no queue".to_owned())));
+    assert_eq!(said(&gone), "False Deleted: queue 'q' in vhost '/' was deleted from the broker");
+}
+
+#[tokio::test]
+async fn order_never_matters_and_nothing_is_written_twice() {
+    let fake = Fake::start().await.unwrap();
+    let client = Client::from_url(&fake.url).unwrap();
+    let all = || {
+        vec![
+            of(Wanted::Binding(binding("x", "q"))),
+            of(wanted_queue("q")),
+            of(Wanted::Binding(binding("x", "later"))),
+            of(Wanted::Exchange(exchange("x", "topic"))),
+        ]
+    };
+    let outcomes = pass(&client, all()).await.unwrap();
+    assert_eq!(
+        fake.writes(),
+        [
+            r#"POST /api/bindings/%2F/e/x/q/q {"routing_key":"k","arguments":{}}"#,
+            r#"PUT /api/exchanges/%2F/x {"type":"topic","durable":true,"auto_delete":false,"internal":false,"arguments":{}}"#,
+            r#"PUT /api/queues/%2F/q {"durable":true,"auto_delete":false,"arguments":{}}"#,
+        ]
+    );
+    let waiting = Outcome::waiting("Missing", "waits for queue 'later' in vhost '/': not on the broker yet");
+    let created = |numbers| ready(Done::Created, numbers);
+    assert_eq!(outcomes, [created(None), created(Some(Numbers::default())), waiting.clone(), created(None)]);
+    let outcomes = pass(&client, all()).await.unwrap();
+    assert_eq!(fake.writes(), [""; 0]);
+    let unchanged = |numbers| ready(Done::Nothing, numbers);
+    assert_eq!(outcomes, [unchanged(None), unchanged(Some(Numbers::default())), waiting, unchanged(None)]);
+}
+
+#[tokio::test]
+async fn what_was_lost_or_changed_is_put_back() {
+    let fake = Fake::start().await.unwrap();
+    let client = Client::from_url(&fake.url).unwrap();
+    let ours = |wanted| Object { was_declared: true, ..of(wanted) };
+    fake.put("/queues/%2F/changed", json!({"durable": false}));
+    let outcomes = pass(&client, vec![ours(wanted_queue("lost")), ours(wanted_queue("changed"))]).await.unwrap();
+    let named = "durable is false there, not true".to_owned();
+    let empty = Some(Numbers::default());
+    assert_eq!(outcomes, [ready(Done::Restored, empty), ready(Done::Replaced(named.clone()), empty)]);
+    assert_eq!(
+        fake.writes(),
+        [
+            "DELETE /api/queues/%2F/changed?if-empty=true&if-unused=true",
+            r#"PUT /api/queues/%2F/changed {"durable":true,"auto_delete":false,"arguments":{}}"#,
+            r#"PUT /api/queues/%2F/lost {"durable":true,"auto_delete":false,"arguments":{}}"#,
+        ]
+    );
+    // A message came in this moment.
+    fake.put("/queues/%2F/changed", json!({"durable": false}));
+    fake.refuse("DELETE /api/queues/%2F/changed?if-empty=true&if-unused=true", 400, "queue 'changed' not empty");
+    let outcomes = pass(&client, vec![ours(wanted_queue("changed"))]).await.unwrap();
+    let message = format!(
+        "queue 'changed' in vhost '/' was changed on the broker: {named}. It cannot be put back: queue 'changed' not empty"
+    );
+    assert_eq!(outcomes, [Outcome::waiting("Changed", message)]);
+    assert_eq!(fake.writes(), ["DELETE /api/queues/%2F/changed?if-empty=true&if-unused=true"]);
+}
+
+#[tokio::test]
+async fn the_brokers_words_are_kept_and_it_is_not_asked_at_once_again() {
+    let fake = Fake::start().await.unwrap();
+    let client = Client::from_url(&fake.url).unwrap();
+    fake.refuse("PUT /api/queues/%2F/q", 400, "invalid arg 'x-foo' for queue 'q' in vhost '/': not supported");
+    let outcomes = pass(&client, vec![of(wanted_queue("q"))]).await.unwrap();
+    let message = "invalid arg 'x-foo' for queue 'q' in vhost '/': not supported".to_owned();
+    assert_eq!(outcomes, [Outcome::Refused { reason: "Refused", message }]);
+    assert_eq!(fake.writes().len(), 1);
+    let rests = Object { refused: Some(outcomes[0].clone()), ..of(wanted_queue("q")) };
+    assert_eq!(pass(&client, vec![rests]).await.unwrap(), outcomes);
+    assert_eq!(fake.writes(), [""; 0]);
+    let elsewhere = of(Wanted::Queue(Queue { vhost: "v".to_owned(), ..queue("q") }));
+    let outcomes = pass(&client, vec![elsewhere]).await.unwrap();
+    assert_eq!(outcomes, [Outcome::waiting("Missing", "waits for vhost 'v': not on the broker yet")]);
+    assert_eq!(fake.writes(), [""; 0]);
+}
+
+#[tokio::test]
+async fn bindings_go_before_what_they_lead_to() {
+    let fake = Fake::start().await.unwrap();
+    let client = Client::from_url(&fake.url).unwrap();
+    fake.put("/queues/%2F/q", json!({"durable": true}));
+    fake.put("/queues/%2F/full", json!({"durable": true, "messages_ready": 2}));
+    fake.put("/exchanges/%2F/x", json!({"type": "topic", "durable": true}));
+    fake.put("/bindings/%2F/e/x/q/q/k", json!({"routing_key": "k"}));
+    let all = vec![
+        going(wanted_queue("q"), DeleteIfEmpty),
+        going(Wanted::Exchange(exchange("x", "topic")), DeleteIfEmpty),
+        going(wanted_queue("full"), DeleteIfEmpty),
+        going(Wanted::Binding(binding("x", "q")), DeleteIfEmpty),
+    ];
+    let outcomes = pass(&client, all).await.unwrap();
+    assert_eq!(
+        fake.writes(),
+        ["DELETE /api/bindings/%2F/e/x/q/q/k", "DELETE /api/exchanges/%2F/x", "DELETE /api/queues/%2F/q?if-empty=true"]
+    );
+    let kinds: Vec<_> = outcomes.iter().map(|outcome| outcome.condition().1).collect();
+    assert_eq!(kinds, ["Deleted", "Deleted", "NotEmpty", "Deleted"]);
+}
+
+#[tokio::test]
+async fn a_broker_that_does_not_answer_is_an_error_of_the_pass() {
+    let fake = Fake::start().await.unwrap();
+    let client = Client::from_url(&fake.url).unwrap();
+    fake.refuse("GET /api/vhosts?columns=name", 401, "Login failed");
+    let error = pass(&client, vec![of(wanted_queue("q"))]).await.unwrap_err();
+    assert_eq!(error.to_string(), "the broker refuses user 'guest': Login failed");
+    assert_eq!(fake.writes(), [""; 0]);
 }

@@ -1,5 +1,6 @@
 //! Watches the kinds of the topology, and keeps a worker for each broker that something refers to.
 use super::object::{Key, Kind, Object};
+use super::outcome::CHANGED;
 use super::worker;
 use crate::kubernetes::{Context, conditions};
 use futures::StreamExt;
@@ -170,7 +171,9 @@ fn seen<K: Watched>(resource: &K) -> Seen {
     let (namespace, name) = (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
     let status = resource.status().cloned().unwrap_or_default();
     let generation = meta.generation.unwrap_or_default();
-    let was_ready = conditions::is_true(&status.conditions, "Ready") && status.observed_generation == Some(generation);
+    let says = |reason| status.conditions.iter().any(|condition| condition.reason == reason);
+    let was_declared = (conditions::is_true(&status.conditions, "Ready") || says(CHANGED))
+        && status.observed_generation == Some(generation);
     let created = meta.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
     let object = Object {
         wanted: resource.wanted(&name),
@@ -179,7 +182,8 @@ fn seen<K: Watched>(resource: &K) -> Seen {
         deleting: meta.deletion_timestamp.is_some(),
         age: (created, meta.uid.clone().unwrap_or_default()),
         generation,
-        was_ready,
+        was_declared,
+        refused: None,
     };
     Seen {
         object,
@@ -191,6 +195,10 @@ fn seen<K: Watched>(resource: &K) -> Seen {
 }
 
 impl Seen {
+    pub(super) fn uid(&self) -> &str {
+        &self.object.age.1
+    }
+
     /// Whether the resource is held until we let it go.
     pub(super) fn is_held(&self) -> bool {
         self.finalizers.iter().any(|finalizer| finalizer == FINALIZER)

@@ -1,13 +1,13 @@
 //! One broker's worker: a pass whenever something changed, and every two seconds to see what changed on the broker.
+use super::memory::Memory;
 use super::outcome::{Done, Outcome};
-use super::reconcile;
 use super::watch::{BrokerKey, Seen, Stores};
+use super::{deletion, reconcile};
 use crate::cluster::connect;
 use crate::kubernetes::{Context, apply, conditions};
 use futures::StreamExt;
 use leveret_api::{Binding, Broker, Exchange, FINALIZER, Queue, TopologyStatus};
-use leveret_client::{Client, Error};
-use std::collections::HashMap;
+use leveret_client::Client;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -20,13 +20,28 @@ pub(super) struct Worker {
     wake: Arc<Notify>,
     /// How to reach the broker, and which one it is: a Broker made anew has another password.
     client: Option<(String, Client)>,
-    /// When numbers were last written into a status, by uid.
-    written: HashMap<String, Instant>,
+    memory: Memory,
+}
+
+/// A write that a pass leads to.
+struct Write {
+    seen: Seen,
+    outcome: Outcome,
+    change: Change,
+}
+
+enum Change {
+    /// There is news for its status.
+    Status(TopologyStatus),
+    /// Our finalizer is taken from it.
+    LetGo,
+    /// Its status is as it was; there may be an event to tell.
+    Nothing,
 }
 
 impl Worker {
     pub(super) fn new(context: Context, stores: Arc<Stores>, broker: BrokerKey, wake: Arc<Notify>) -> Self {
-        Self { context, stores, broker, wake, client: None, written: HashMap::new() }
+        Self { context, stores, broker, wake, client: None, memory: Memory::default() }
     }
 
     pub(super) async fn run(mut self, stop: CancellationToken) {
@@ -48,44 +63,53 @@ impl Worker {
 
     /// Whether something failed.
     async fn pass(&mut self, seen: Vec<Seen>) -> bool {
+        let seen = self.memory.recall(seen, Instant::now());
         let broker = self.stores.broker(&self.broker);
         let broker = broker.filter(|broker| broker.metadata.deletion_timestamp.is_none());
         let (seen, refused) = allowed(seen, &self.broker, broker.as_deref());
         let mut reports = refused;
-        match self.connect(broker.as_deref()).await {
-            Err(waiting) => reports.extend(seen.into_iter().map(|seen| {
-                let let_go = seen.object.deleting && broker.is_none();
-                let gone = || Outcome::LetGo { message: "its Broker is gone".to_owned() };
-                let outcome = if let_go { gone() } else { waiting.clone() };
-                (seen, outcome)
-            })),
-            Ok(client) => {
-                let held = self.hold(seen).await;
-                let objects = held.iter().map(|seen| seen.object.clone()).collect();
-                match reconcile::pass(&client, objects).await {
-                    Ok(outcomes) => reports.extend(held.into_iter().zip(outcomes)),
-                    Err(error) => {
-                        if matches!(error, Error::Unauthorized(_)) {
-                            self.client = None;
-                        }
-                        let waiting = Outcome::Waiting { reason: "BrokerUnavailable", message: error.to_string() };
-                        reports.extend(held.into_iter().map(|seen| (seen, waiting.clone())));
-                    }
-                }
+        let mut to_ask = Vec::new();
+        for seen in seen {
+            match deletion::without_broker(&seen.object, broker.is_none()) {
+                Some(outcome) => reports.push((seen, outcome)),
+                None => to_ask.push(seen),
             }
         }
+        reports.extend(self.ask(broker.as_deref(), to_ask).await);
         self.report(reports).await
+    }
+
+    /// What the broker makes of them.
+    async fn ask(&mut self, broker: Option<&Broker>, seen: Vec<Seen>) -> Vec<(Seen, Outcome)> {
+        let all = |seen: Vec<Seen>, outcome: Outcome| seen.into_iter().map(|seen| (seen, outcome.clone())).collect();
+        if seen.is_empty() {
+            return Vec::new();
+        }
+        let client = match self.connect(broker).await {
+            Ok(client) => client,
+            Err(waiting) => return all(seen, waiting),
+        };
+        let held = self.hold(seen).await;
+        let objects = held.iter().map(|seen| seen.object.clone()).collect();
+        match reconcile::pass(&client, objects).await {
+            Ok(outcomes) => held.into_iter().zip(outcomes).collect(),
+            Err(error) => {
+                // Its connections may lead nowhere, its password may be another by now.
+                self.client = None;
+                all(held, Outcome::waiting(BROKER_UNAVAILABLE, error.to_string()))
+            }
+        }
     }
 
     async fn connect(&mut self, broker: Option<&Broker>) -> Result<Client, Outcome> {
         let (namespace, name) = &self.broker;
-        let waiting = |reason, message| Outcome::Waiting { reason, message };
         let Some(broker) = broker else {
-            return Err(waiting("BrokerNotFound", format!("there is no Broker {name} in namespace {namespace}")));
+            let message = format!("there is no Broker {name} in namespace {namespace}");
+            return Err(Outcome::waiting("BrokerNotFound", message));
         };
         let ready = broker.status.as_ref().is_some_and(|status| conditions::is_true(&status.conditions, "Ready"));
         if !ready {
-            return Err(waiting("BrokerNotReady", format!("Broker {namespace}/{name} is not ready")));
+            return Err(Outcome::waiting("BrokerNotReady", format!("Broker {namespace}/{name} is not ready")));
         }
         let uid = broker.metadata.uid.clone().unwrap_or_default();
         if let Some((known, client)) = &self.client
@@ -94,34 +118,38 @@ impl Worker {
             return Ok(client.clone());
         }
         let client = connect::client(&self.context.client, broker).await;
-        let client = client.map_err(|error| waiting("BrokerUnavailable", format!("{error:#}")))?;
+        let client = client.map_err(|error| Outcome::waiting(BROKER_UNAVAILABLE, format!("{error:#}")))?;
         self.client = Some((uid, client.clone()));
         Ok(client)
     }
 
     /// Puts our finalizer on what has none, before anything is declared for it; what cannot be held is left out.
-    async fn hold(&self, seen: Vec<Seen>) -> Vec<Seen> {
+    async fn hold(&mut self, seen: Vec<Seen>) -> Vec<Seen> {
+        let this = &*self;
         let held = seen.into_iter().map(|mut seen| async move {
             if seen.is_held() {
-                return Some(seen);
+                return Some((seen, None));
             }
             if seen.object.deleting {
                 return None;
             }
-            let mut finalizers = seen.finalizers.clone();
-            finalizers.push(FINALIZER.to_owned());
-            match self.set_finalizers(&seen, &finalizers).await {
-                Ok(()) => {
-                    seen.finalizers = finalizers;
-                    Some(seen)
-                }
+            seen.finalizers.push(FINALIZER.to_owned());
+            match this.set_finalizers(&seen, &seen.finalizers).await {
+                Ok(version) => Some((seen, Some(version))),
                 Err(error) => {
-                    tracing::debug!("{} cannot be held: {error}", seen.object.key);
+                    this.log(&seen, &error);
                     None
                 }
             }
         });
-        futures::stream::iter(held).buffered(WRITES_MAX).filter_map(|held| async { held }).collect().await
+        let held: Vec<_> =
+            futures::stream::iter(held).buffered(WRITES_MAX).filter_map(|held| async { held }).collect().await;
+        for (seen, version) in &held {
+            if let Some(version) = version {
+                self.memory.held(seen, version.as_deref());
+            }
+        }
+        held.into_iter().map(|(seen, _)| seen).collect()
     }
 
     async fn report(&mut self, reports: Vec<(Seen, Outcome)>) -> bool {
@@ -129,62 +157,84 @@ impl Worker {
         let mut writes = Vec::new();
         let mut failed = false;
         for (seen, outcome) in reports {
-            failed |= !matches!(outcome, Outcome::Ready { .. } | Outcome::LetGo { .. });
-            let recent = self.written.get(&seen.object.age.1).is_some_and(|then| now - *then < NUMBERS_EVERY);
-            let status = next_status(&seen, &outcome);
-            let let_go = matches!(outcome, Outcome::LetGo { .. }) && seen.object.deleting;
-            let changed = differs(&seen.status, &status, recent);
-            if let_go || changed || matches!(outcome, Outcome::Ready { done: Done::Restored, .. }) {
-                if let_go {
-                    self.written.remove(&seen.object.age.1);
-                } else {
-                    self.written.insert(seen.object.age.1.clone(), now);
+            failed |= matches!(outcome, Outcome::Refused { .. } | Outcome::Waiting { reason: BROKER_UNAVAILABLE, .. });
+            if matches!(outcome, Outcome::LetGo { .. }) && seen.object.deleting {
+                if seen.is_held() {
+                    writes.push(Write { seen, outcome, change: Change::LetGo });
                 }
-                writes.push((seen, outcome, status, let_go));
+                continue;
             }
+            self.memory.became(&seen, &outcome, now);
+            let change = self.memory.news(&seen, &outcome, now).map_or(Change::Nothing, Change::Status);
+            writes.push(Write { seen, outcome, change });
         }
         let this = &*self;
-        futures::stream::iter(writes.into_iter().map(|write| this.write(write)))
+        let done: Vec<_> = futures::stream::iter(writes.into_iter().map(|write| this.write(write)))
             .buffer_unordered(WRITES_MAX)
-            .collect::<Vec<()>>()
+            .collect()
             .await;
+        for (seen, status, version) in done.into_iter().flatten() {
+            self.memory.wrote(&seen, status, version.as_deref(), now);
+        }
         failed
     }
 
-    async fn write(&self, (seen, outcome, status, let_go): (Seen, Outcome, TopologyStatus, bool)) {
-        let key = &seen.object.key;
-        let result = if let_go {
-            let left: Vec<_> = seen.finalizers.iter().filter(|name| *name != FINALIZER).cloned().collect();
-            self.set_finalizers(&seen, &left).await
-        } else {
-            self.set_status(&seen, &status).await
+    /// What was written, and the version that it made.
+    async fn write(&self, Write { seen, outcome, change }: Write) -> Option<(Seen, TopologyStatus, Option<String>)> {
+        let result = match &change {
+            Change::Nothing => Ok(None),
+            Change::Status(status) => self.set_status(&seen, status).await,
+            Change::LetGo => {
+                let left: Vec<_> = seen.finalizers.iter().filter(|name| *name != FINALIZER).cloned().collect();
+                self.set_finalizers(&seen, &left).await
+            }
         };
         match result {
-            Ok(()) => {}
-            // It went meanwhile, or changed: there will be an event for that.
-            Err(kube::Error::Api(refusal)) if matches!(refusal.code, 404 | 409) => return,
+            Ok(version) => {
+                self.event(&seen, &outcome).await;
+                let Change::Status(status) = change else { return None };
+                Some((seen, status, version))
+            }
             Err(error) => {
-                tracing::warn!("{key} cannot be written: {error}");
-                return;
+                self.log(&seen, &error);
+                None
             }
-        }
-        let what = seen.object.wanted.describe();
-        let event = |warning, reason, note| self.context.event(&seen.reference, warning, reason, note);
-        match outcome {
-            Outcome::Ready { done: Done::Restored, .. } => {
-                event(true, "Restored", format!("{what} was missing on the broker, and has been declared again")).await;
-            }
-            Outcome::Ready { .. } if !seen.object.was_ready => {
-                event(false, "Declared", format!("{what} is on the broker")).await
-            }
-            Outcome::Refused { reason, message } if condition_changed(&seen, reason) => {
-                event(true, reason, message).await
-            }
-            _ => {}
         }
     }
 
-    async fn set_finalizers(&self, seen: &Seen, finalizers: &[String]) -> kube::Result<()> {
+    /// Tells of what is worth an event.
+    async fn event(&self, seen: &Seen, outcome: &Outcome) {
+        let what = seen.object.wanted.describe();
+        let was = |reason: &str| seen.status.conditions.iter().any(|condition| condition.reason == reason);
+        let (warning, reason, note) = match outcome {
+            Outcome::Ready { done: Done::Restored, .. } => {
+                (true, "Restored", format!("{what} was missing on the broker, and has been declared again"))
+            }
+            Outcome::Ready { done: Done::Replaced(named), .. } => {
+                (true, "Restored", format!("{what} was changed on the broker: {named}. It has been put back"))
+            }
+            Outcome::Ready { .. } if !seen.object.was_declared => {
+                (false, "Declared", format!("{what} is on the broker"))
+            }
+            Outcome::Refused { reason, message } if !was(reason) => (true, *reason, message.clone()),
+            Outcome::Waiting {
+                reason: reason @ (super::outcome::CHANGED | "NotEmpty" | "DeletionRefused"),
+                message,
+            } if !was(reason) => (true, *reason, message.clone()),
+            _ => return,
+        };
+        self.context.event(&seen.reference, warning, reason, note).await;
+    }
+
+    fn log(&self, seen: &Seen, error: &kube::Error) {
+        match error {
+            // It went meanwhile, or changed: there will be an event for that.
+            kube::Error::Api(refusal) if matches!(refusal.code, 404 | 409) => {}
+            error => tracing::warn!("{} cannot be written: {error}", seen.object.key),
+        }
+    }
+
+    async fn set_finalizers(&self, seen: &Seen, finalizers: &[String]) -> kube::Result<Option<String>> {
         let (client, key) = (&self.context.client, &seen.object.key);
         let (place, version) = ((&*key.namespace, &*key.name), seen.resource_version.as_deref());
         match key.kind {
@@ -194,7 +244,7 @@ impl Worker {
         }
     }
 
-    async fn set_status(&self, seen: &Seen, status: &TopologyStatus) -> kube::Result<()> {
+    async fn set_status(&self, seen: &Seen, status: &TopologyStatus) -> kube::Result<Option<String>> {
         let (client, key) = (&self.context.client, &seen.object.key);
         let place = (&*key.namespace, &*key.name);
         match key.kind {
@@ -233,37 +283,9 @@ fn allowed(seen: Vec<Seen>, broker: &BrokerKey, spec: Option<&Broker>) -> (Vec<S
     (may, refused)
 }
 
-fn next_status(seen: &Seen, outcome: &Outcome) -> TopologyStatus {
-    let generation = Some(seen.object.generation);
-    let condition = conditions::condition(&seen.status.conditions, "Ready", outcome.condition(), generation);
-    let numbers = match outcome {
-        Outcome::Ready { numbers, .. } => *numbers,
-        _ => None,
-    };
-    TopologyStatus {
-        observed_generation: generation,
-        conditions: vec![condition],
-        messages_ready: numbers.map(|(ready, ..)| ready),
-        messages_unacked: numbers.map(|(_, unacked, _)| unacked),
-        consumers: numbers.map(|(.., consumers)| consumers),
-    }
-}
-
-/// Whether a status is worth writing: numbers alone are not, if they were written a moment ago.
-fn differs(before: &TopologyStatus, after: &TopologyStatus, recent: bool) -> bool {
-    let numbers = |status: &TopologyStatus| (status.messages_ready, status.messages_unacked, status.consumers);
-    before.observed_generation != after.observed_generation
-        || before.conditions != after.conditions
-        || numbers(before) != numbers(after) && !recent
-}
-
-fn condition_changed(seen: &Seen, reason: &str) -> bool {
-    seen.status.conditions.iter().all(|condition| condition.reason != reason)
-}
-
+/// The broker cannot be asked, though it should answer.
+const BROKER_UNAVAILABLE: &str = "BrokerUnavailable";
 /// How often a broker is looked at, for what was changed there.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// How often changed numbers are written into a status.
-const NUMBERS_EVERY: Duration = Duration::from_secs(5);
 /// Writes to the API server at a time.
 const WRITES_MAX: usize = 32;

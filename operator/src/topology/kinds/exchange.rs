@@ -1,12 +1,16 @@
 //! Exchanges.
 use super::{Found, Identity, arguments_differ, differences, found};
-use leveret_client::Exchange;
+use leveret_client::{Binding, Exchange};
 
 pub(super) fn identity(exchange: &Exchange) -> Identity {
     Identity(vec!["exchange".to_owned(), exchange.vhost.clone(), exchange.name.clone()])
 }
 
-pub(super) fn compare(wanted: &Exchange, is: Option<&Exchange>) -> Found {
+pub(super) fn compare<'a>(
+    wanted: &Exchange,
+    is: Option<&Exchange>,
+    mut bindings: impl Iterator<Item = &'a Binding>,
+) -> Found {
     let Some(is) = is else { return Found::Missing };
     let fields = differences(&[
         ("type", wanted.kind.clone(), is.kind.clone()),
@@ -14,5 +18,11 @@ pub(super) fn compare(wanted: &Exchange, is: Option<&Exchange>) -> Found {
         ("autoDelete", wanted.auto_delete.to_string(), is.auto_delete.to_string()),
         ("internal", wanted.internal.to_string(), is.internal.to_string()),
     ]);
-    found([fields, arguments_differ(&wanted.arguments, &is.arguments)], None)
+    let arguments = arguments_differ(&wanted.arguments, &is.arguments);
+    // Only what differs is searched for: it takes the whole list.
+    let in_use = (fields.is_some() || arguments.is_some())
+        .then(|| bindings.find(|binding| binding.vhost == is.vhost && binding.source == is.name))
+        .flatten()
+        .map(|binding| format!("{} '{}' is bound to it", binding.destination_type, binding.destination));
+    found([fields, arguments], None, in_use)
 }

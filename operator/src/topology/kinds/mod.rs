@@ -3,8 +3,8 @@ mod binding;
 mod exchange;
 mod queue;
 
-use leveret_client::{Arguments, Binding, Client, Error, Exchange, Made, Queue};
-use std::collections::HashMap;
+use leveret_client::{Arguments, Binding, Client, DeleteOnly, Error, Exchange, Made, Queue};
+use std::collections::{HashMap, HashSet};
 
 /// What is wanted.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,31 +21,54 @@ pub(crate) struct Identity(Vec<String>);
 /// What is on a broker, by identity.
 #[derive(Default)]
 pub(crate) struct Actual {
-    exchanges: HashMap<Identity, Exchange>,
-    queues: HashMap<Identity, Queue>,
-    bindings: HashMap<Identity, Binding>,
+    pub(super) vhosts: HashSet<String>,
+    pub(super) exchanges: HashMap<Identity, Exchange>,
+    pub(super) queues: HashMap<Identity, Queue>,
+    pub(super) bindings: HashMap<Identity, Binding>,
 }
+
+/// What a queue holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Numbers {
+    pub(crate) ready: i64,
+    pub(crate) unacked: i64,
+    pub(crate) consumers: i64,
+}
+
+/// What differs, or is in the way, in words.
+pub(super) type Difference = String;
 
 /// How what is there compares with what is wanted.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Found {
     /// It is not there.
     Missing,
-    /// As wanted; queues with ready, unacknowledged, consumers.
-    Equal(Option<(i64, i64, i64)>),
-    /// There, but different in what cannot be changed.
-    Different(String),
+    /// As wanted; queues with what they hold.
+    Equal(Option<Numbers>),
+    /// There, but different in what cannot be changed; and who would lose something if it were replaced.
+    Different { named: Difference, in_use: Option<Difference> },
 }
 
 impl Actual {
-    /// Asks the broker for all that it has: three requests at once.
+    /// Asks the broker for all that it has: four requests at once.
     pub(crate) async fn list(client: &Client) -> Result<Self, Error> {
-        let (exchanges, queues, bindings) = tokio::try_join!(client.exchanges(), client.queues(), client.bindings())?;
+        let (vhosts, exchanges, queues, bindings) =
+            tokio::try_join!(client.vhosts(), client.exchanges(), client.queues(), client.bindings())?;
         Ok(Self {
+            vhosts: vhosts.into_iter().map(|vhost| vhost.name).collect(),
             exchanges: exchanges.into_iter().map(|exchange| (exchange::identity(&exchange), exchange)).collect(),
             queues: queues.into_iter().map(|queue| (queue::identity(&queue), queue)).collect(),
             bindings: bindings.into_iter().map(|binding| (binding::identity(&binding), binding)).collect(),
         })
+    }
+
+    /// Takes note that something has been declared.
+    pub(crate) fn declared(&mut self, wanted: &Wanted) {
+        match wanted {
+            Wanted::Exchange(exchange) => drop(self.exchanges.insert(wanted.identity(), exchange.clone())),
+            Wanted::Queue(queue) => drop(self.queues.insert(wanted.identity(), queue.clone())),
+            Wanted::Binding(binding) => drop(self.bindings.insert(wanted.identity(), binding.clone())),
+        }
     }
 }
 
@@ -63,10 +86,29 @@ impl Wanted {
         matches!(self, Self::Binding(_))
     }
 
+    /// What has to be on the broker before, and is not.
+    pub(crate) fn waits_for(&self, actual: &Actual) -> Option<String> {
+        let vhost = self.vhost();
+        if !actual.vhosts.contains(vhost) {
+            return Some(format!("vhost '{vhost}'"));
+        }
+        let Self::Binding(binding) = self else { return None };
+        let is_there =
+            |identity: &Identity| actual.exchanges.contains_key(identity) || actual.queues.contains_key(identity);
+        let missing: Vec<_> = binding::ends(binding)
+            .into_iter()
+            .filter(|(.., identity)| !is_there(identity))
+            .map(|(kind, name, _)| format!("{kind} '{name}' in vhost '{vhost}'"))
+            .collect();
+        (!missing.is_empty()).then(|| missing.join(" and "))
+    }
+
     pub(crate) fn find(&self, actual: &Actual) -> Found {
         let identity = self.identity();
         match self {
-            Self::Exchange(wanted) => exchange::compare(wanted, actual.exchanges.get(&identity)),
+            Self::Exchange(wanted) => {
+                exchange::compare(wanted, actual.exchanges.get(&identity), actual.bindings.values())
+            }
             Self::Queue(wanted) => queue::compare(wanted, actual.queues.get(&identity)),
             Self::Binding(_) if actual.bindings.contains_key(&identity) => Found::Equal(None),
             Self::Binding(_) => Found::Missing,
@@ -81,16 +123,26 @@ impl Wanted {
         }
     }
 
-    /// Takes it from the broker; a queue with messages only if `with_messages`.
-    pub(crate) async fn delete(&self, client: &Client, actual: &Actual, with_messages: bool) -> Result<(), Error> {
+    /// Takes it from the broker, if it is as `only` says.
+    pub(crate) async fn delete(&self, client: &Client, actual: &Actual, only: DeleteOnly) -> Result<(), Error> {
         match self {
-            Self::Exchange(exchange) => client.delete_exchange(&exchange.vhost, &exchange.name).await,
-            Self::Queue(queue) => client.delete_queue(&queue.vhost, &queue.name, !with_messages).await,
+            Self::Exchange(exchange) => client.delete_exchange(&exchange.vhost, &exchange.name, only.if_unused).await,
+            Self::Queue(queue) => client.delete_queue(&queue.vhost, &queue.name, only).await,
             Self::Binding(_) => match actual.bindings.get(&self.identity()) {
                 Some(binding) => client.unbind(binding).await,
                 None => Ok(()),
             },
         }
+    }
+
+    /// What a queue holds that was declared just now.
+    pub(crate) fn nothing_yet(&self) -> Option<Numbers> {
+        matches!(self, Self::Queue(_)).then(Numbers::default)
+    }
+
+    /// Whether it is the broker's own, which nobody declares or deletes.
+    pub(crate) fn is_predeclared(&self) -> bool {
+        matches!(self, Self::Exchange(exchange) if exchange.name.starts_with("amq."))
     }
 
     /// For texts: `queue 'x' in vhost '/'`.
@@ -104,27 +156,36 @@ impl Wanted {
             ),
         }
     }
+
+    fn vhost(&self) -> &str {
+        match self {
+            Self::Exchange(Exchange { vhost, .. })
+            | Self::Queue(Queue { vhost, .. })
+            | Self::Binding(Binding { vhost, .. }) => vhost,
+        }
+    }
 }
 
 /// Names the fields that differ.
-fn differences(fields: &[(&str, String, String)]) -> Option<String> {
+fn differences(fields: &[(&str, String, String)]) -> Option<Difference> {
     let different = fields.iter().filter(|(_, wanted, is)| wanted != is);
     let named: Vec<_> = different.map(|(name, wanted, is)| format!("{name} is {is} there, not {wanted}")).collect();
     (!named.is_empty()).then(|| named.join(", "))
 }
 
-/// Whether each wanted argument is there; the broker may have added some.
-fn arguments_differ(wanted: &Arguments, is: &Arguments) -> Option<String> {
-    let different = wanted.iter().filter(|(name, value)| is.get(*name) != Some(value));
-    let text = |(name, value): (&String, &serde_json::Value)| {
+/// Names the arguments that differ. A RabbitMQ says the type of every queue, asked for or not.
+fn arguments_differ(wanted: &Arguments, is: &Arguments) -> Option<Difference> {
+    let changed = wanted.iter().filter(|(name, value)| is.get(*name) != Some(value)).map(|(name, value)| {
         let is = is.get(name).map_or_else(|| "not set".to_owned(), ToString::to_string);
         format!("argument {name} is {is} there, not {value}")
-    };
-    let named: Vec<_> = different.map(text).collect();
+    });
+    let further = is.iter().filter(|(name, _)| !wanted.contains_key(*name) && *name != "x-queue-type");
+    let named: Vec<_> =
+        changed.chain(further.map(|(name, value)| format!("argument {name} is {value} there, not unset"))).collect();
     (!named.is_empty()).then(|| named.join(", "))
 }
 
-fn found(named: [Option<String>; 2], numbers: Option<(i64, i64, i64)>) -> Found {
+fn found(named: [Option<Difference>; 2], numbers: Option<Numbers>, in_use: Option<Difference>) -> Found {
     let named: Vec<_> = named.into_iter().flatten().collect();
-    if named.is_empty() { Found::Equal(numbers) } else { Found::Different(named.join(", ")) }
+    if named.is_empty() { Found::Equal(numbers) } else { Found::Different { named: named.join(", "), in_use } }
 }

@@ -1,5 +1,5 @@
 //! Queues.
-use super::{Found, Identity, arguments_differ, differences, found};
+use super::{Difference, Found, Identity, Numbers, arguments_differ, differences, found};
 use leveret_client::Queue;
 
 pub(super) fn identity(queue: &Queue) -> Identity {
@@ -12,6 +12,12 @@ pub(super) fn compare(wanted: &Queue, is: Option<&Queue>) -> Found {
         ("durable", wanted.durable.to_string(), is.durable.to_string()),
         ("autoDelete", wanted.auto_delete.to_string(), is.auto_delete.to_string()),
     ]);
-    let numbers = (is.messages_ready, is.messages_unacknowledged, is.consumers);
-    found([fields, arguments_differ(&wanted.arguments, &is.arguments)], Some(numbers))
+    let numbers = Numbers { ready: is.messages_ready, unacked: is.messages_unacknowledged, consumers: is.consumers };
+    let in_use = in_use(numbers);
+    found([fields, arguments_differ(&wanted.arguments, &is.arguments)], Some(numbers), in_use)
+}
+
+fn in_use(Numbers { ready, unacked, consumers }: Numbers) -> Option<Difference> {
+    (ready + unacked + consumers > 0)
+        .then(|| format!("it has {ready} messages ready, {unacked} unacknowledged and {consumers} consumers"))
 }

@@ -1,0 +1,180 @@
+//! A management API inside a test: answers from memory as a broker does, and writes down every call.
+//!
+//! It speaks just enough HTTP for one client: a request line, headers with a `content-length`, a body. Each call is kept
+//! as `METHOD PATH`, with the body behind it where there is one, so that a test can compare exactly what was asked.
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+
+/// A fake broker on a port of its own; gone with the test's runtime.
+#[derive(Clone)]
+pub struct Fake {
+    state: Arc<Mutex<State>>,
+    /// `http://127.0.0.1:PORT`.
+    pub url: String,
+}
+
+#[derive(Default)]
+struct State {
+    /// Objects by the path they are made at.
+    objects: BTreeMap<String, Value>,
+    /// What is answered instead, by `METHOD PATH`: status and reason.
+    refusals: BTreeMap<String, (u16, String)>,
+    calls: Vec<String>,
+}
+
+impl Fake {
+    /// Starts one with the virtual host `/` and nothing in it.
+    ///
+    /// # Errors
+    /// No port is free.
+    pub async fn start() -> io::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let url = format!("http://{}", listener.local_addr()?);
+        let fake = Self { state: Arc::default(), url };
+        let serving = fake.clone();
+        tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                tokio::spawn(serving.clone().serve(socket));
+            }
+        });
+        Ok(fake)
+    }
+
+    /// Puts an object there without a call, by its path below `/api`: `/queues/%2F/q`.
+    pub fn put(&self, path: &str, object: Value) {
+        self.with(|state| state.objects.insert(format!("/api{path}"), named(path, object)));
+    }
+
+    /// Takes an object away without a call.
+    pub fn remove(&self, path: &str) {
+        self.with(|state| state.objects.remove(&format!("/api{path}")));
+    }
+
+    /// Has a call, `METHOD PATH`, refused.
+    pub fn refuse(&self, call: &str, status: u16, reason: &str) {
+        self.with(|state| state.refusals.insert(call.to_owned(), (status, reason.to_owned())));
+    }
+
+    /// The calls since the last time this was asked, sorted: they come in parallel. Lists are left out.
+    #[must_use]
+    pub fn writes(&self) -> Vec<String> {
+        let mut calls = self.with(|state| std::mem::take(&mut state.calls));
+        calls.retain(|call| !call.starts_with("GET "));
+        calls.sort();
+        calls
+    }
+
+    fn with<T>(&self, with: impl FnOnce(&mut State) -> T) -> T {
+        with(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    async fn serve(self, socket: TcpStream) {
+        let mut socket = BufReader::new(socket);
+        while let Ok(Some((method, target, body))) = read(&mut socket).await {
+            let (status, answer) = self.answer(&method, &target, &body);
+            let answer = if answer.is_null() { String::new() } else { answer.to_string() };
+            let head = format!("HTTP/1.1 {status} -\r\ncontent-length: {}\r\n\r\n", answer.len());
+            let head = if status == 204 { "HTTP/1.1 204 -\r\n\r\n".to_owned() } else { head };
+            if socket.get_mut().write_all(format!("{head}{answer}").as_bytes()).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn answer(&self, method: &str, target: &str, body: &str) -> (u16, Value) {
+        let call = format!("{method} {target}");
+        self.with(|state| {
+            state.calls.push(if body.is_empty() { call.clone() } else { format!("{call} {body}") });
+            if let Some((status, reason)) = state.refusals.get(&call) {
+                return (*status, json!({"error": "refused", "reason": reason}));
+            }
+            let path = target.split('?').next().unwrap_or_default();
+            state.answer(method, path, serde_json::from_str(body).unwrap_or_default())
+        })
+    }
+}
+
+impl State {
+    fn answer(&mut self, method: &str, path: &str, body: Value) -> (u16, Value) {
+        let short = path.trim_start_matches("/api");
+        match method {
+            "GET" if short == "/vhosts" => (200, json!([{"name": "/"}])),
+            "GET" => match self.objects.get(path) {
+                Some(object) => (200, object.clone()),
+                None if short.matches('/').count() == 1 => {
+                    let below = format!("{path}/");
+                    let all = self.objects.iter().filter(|(at, _)| at.starts_with(&below));
+                    (200, all.map(|(_, object)| object.clone()).collect())
+                }
+                None => (404, json!({"error": "Object Not Found", "reason": "Not Found"})),
+            },
+            "PUT" => match self.objects.insert(path.to_owned(), named(short, body)) {
+                Some(_) => (204, Value::Null),
+                None => (201, Value::Null),
+            },
+            "POST" => {
+                let properties = body["routing_key"].as_str().unwrap_or_default().to_owned();
+                let binding = named(short, body);
+                self.objects.insert(format!("{path}/{properties}"), binding);
+                (201, Value::Null)
+            }
+            _ => match self.objects.remove(path) {
+                Some(_) => (204, Value::Null),
+                None => (404, json!({"error": "Object Not Found", "reason": "Not Found"})),
+            },
+        }
+    }
+}
+
+/// An object with what its path says of it.
+fn named(path: &str, mut object: Value) -> Value {
+    let parts: Vec<_> =
+        path.split('/').map(|part| percent_encoding::percent_decode_str(part).decode_utf8_lossy()).collect();
+    let mut say = |field: &str, value: &str| object[field] = json!(value);
+    match parts.as_slice() {
+        [_, _, vhost, name] => {
+            say("vhost", vhost);
+            say("name", name);
+        }
+        [_, _, vhost, _, source, kind, destination, properties @ ..] => {
+            say("vhost", vhost);
+            say("source", source);
+            say("destination", destination);
+            say("destination_type", if kind == "e" { "exchange" } else { "queue" });
+            let key = object["routing_key"].as_str().unwrap_or_default().to_owned();
+            object["properties_key"] = json!(properties.first().map_or(key, ToString::to_string));
+        }
+        _ => {}
+    }
+    object
+}
+
+/// Method, target and body of the next request, if there is one.
+async fn read(socket: &mut BufReader<TcpStream>) -> io::Result<Option<(String, String, String)>> {
+    let mut line = String::new();
+    if socket.read_line(&mut line).await? == 0 {
+        return Ok(None);
+    }
+    let mut words = line.split(' ').map(str::to_owned);
+    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let mut length = 0;
+    loop {
+        let mut header = String::new();
+        socket.read_line(&mut header).await?;
+        if header.trim().is_empty() {
+            break;
+        }
+        if let Some((name, value)) = header.split_once(':')
+            && name.eq_ignore_ascii_case("content-length")
+        {
+            length = value.trim().parse().unwrap_or(0);
+        }
+    }
+    let mut body = vec![0; length];
+    socket.read_exact(&mut body).await?;
+    Ok(Some((method, target, String::from_utf8_lossy(&body).into_owned())))
+}
