@@ -7,5 +7,7 @@ pub mod frame;
 pub mod method;
 mod read;
 pub mod table;
+#[cfg(test)]
+mod tests;
 
 pub use read::SyntaxError;

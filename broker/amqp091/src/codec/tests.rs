@@ -1,0 +1,314 @@
+//! The codec against the specification's bytes, against itself, and against bytes that nobody meant.
+use super::content::{self, ContentHeader, Properties};
+use super::frame::{self, Error, Kind};
+use super::method::{self, Ack, Method, Publish};
+use super::{encode, table};
+use leveret_model::table::{FieldTable, FieldValue};
+use proptest::prelude::*;
+
+fn value() -> impl Strategy<Value = FieldValue> {
+    let leaf = prop_oneof![
+        any::<bool>().prop_map(FieldValue::Boolean),
+        any::<i8>().prop_map(FieldValue::Int8),
+        any::<u8>().prop_map(FieldValue::UInt8),
+        any::<i16>().prop_map(FieldValue::Int16),
+        any::<u16>().prop_map(FieldValue::UInt16),
+        any::<i32>().prop_map(FieldValue::Int32),
+        any::<u32>().prop_map(FieldValue::UInt32),
+        any::<i64>().prop_map(FieldValue::Int64),
+        (-1e30f32..1e30).prop_map(FieldValue::Float),
+        (-1e300f64..1e300).prop_map(FieldValue::Double),
+        (any::<u8>(), any::<u32>()).prop_map(|(places, value)| FieldValue::Decimal(places, value)),
+        prop::collection::vec(any::<u8>(), 0..40).prop_map(FieldValue::LongString),
+        prop::collection::vec(any::<u8>(), 0..40).prop_map(FieldValue::ByteArray),
+        any::<u64>().prop_map(FieldValue::Timestamp),
+        Just(FieldValue::Void),
+    ];
+    leaf.prop_recursive(4, 24, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(FieldValue::Array),
+            prop::collection::vec(("[a-z-]{0,12}", inner), 0..4)
+                .prop_map(|entries| FieldValue::Table(FieldTable(entries))),
+        ]
+    })
+}
+
+fn any_table() -> impl Strategy<Value = FieldTable> {
+    prop::collection::vec(("[a-zA-Z0-9_.-]{0,20}", value()), 0..6).prop_map(FieldTable)
+}
+
+fn any_properties() -> impl Strategy<Value = Properties> {
+    let text = || prop::option::of("\\PC{0,20}");
+    let first = (text(), text(), prop::option::of(any_table()), any::<Option<u8>>(), any::<Option<u8>>());
+    let second = (text(), text(), text(), text(), any::<Option<u64>>(), text(), text(), text(), text());
+    (first, second).prop_map(|((content_type, content_encoding, headers, delivery_mode, priority), rest)| {
+        let (correlation_id, reply_to, expiration, message_id, timestamp, kind, user_id, app_id, cluster_id) = rest;
+        Properties {
+            content_type,
+            content_encoding,
+            headers,
+            delivery_mode,
+            priority,
+            correlation_id,
+            reply_to,
+            expiration,
+            message_id,
+            timestamp,
+            kind,
+            user_id,
+            app_id,
+            cluster_id,
+        }
+    })
+}
+
+proptest! {
+    #[test]
+    fn tables_come_back_as_they_were(before in any_table()) {
+        let mut bytes = Vec::new();
+        table::encode(&mut bytes, &before);
+        prop_assert_eq!(table::parse(&bytes), Ok(before));
+        for end in 0..bytes.len() {
+            prop_assert!(table::parse(&bytes[..end]).is_err());
+        }
+    }
+
+    #[test]
+    fn properties_come_back_as_they_were(before in any_properties()) {
+        let mut bytes = Vec::new();
+        before.encode(&mut bytes);
+        prop_assert_eq!(content::check(&bytes), Ok(()));
+        prop_assert_eq!(Properties::parse(&bytes), Ok(before));
+        for end in 0..bytes.len() {
+            prop_assert!(content::check(&bytes[..end]).is_err());
+        }
+    }
+
+    #[test]
+    fn content_is_cut_to_the_receivers_frames(body in prop::collection::vec(any::<u8>(), 0..5000), frame_max in 64u32..2000) {
+        let mut bytes = Vec::new();
+        encode::content(&mut bytes, 7, frame_max, &[0, 0], &body);
+        let header = frame::parse(&bytes, 0).unwrap().unwrap();
+        prop_assert_eq!((header.kind, header.channel), (Kind::Header, 7));
+        let parsed = ContentHeader::parse(header.payload).unwrap();
+        prop_assert_eq!((parsed.class, parsed.body_size, parsed.properties_raw), (60, body.len() as u64, &[0u8, 0][..]));
+        let (mut at, mut together) = (header.len, Vec::new());
+        while at < bytes.len() {
+            let part = frame::parse(&bytes[at..], frame_max).unwrap().unwrap();
+            prop_assert!(part.kind == Kind::Body && !part.payload.is_empty());
+            together.extend_from_slice(part.payload);
+            at += part.len;
+        }
+        prop_assert_eq!(together, body);
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        swallow(&bytes);
+    }
+}
+
+/// Every parser on the same bytes.
+fn swallow(bytes: &[u8]) {
+    let _ = frame::parse(bytes, 131_072);
+    let _ = frame::protocol(bytes);
+    let _ = method::parse(bytes);
+    let _ = method::fast_publish(bytes);
+    let _ = method::fast_ack(bytes);
+    let _ = ContentHeader::parse(bytes);
+    let _ = Properties::parse(bytes);
+    let _ = table::parse(bytes);
+}
+
+/// Payloads of methods as the specification lays them out, and what they mean.
+#[expect(clippy::too_many_lines, reason = "a table")]
+fn golden() -> Vec<(Vec<u8>, Method<'static>)> {
+    let none = FieldTable::default;
+    vec![
+        (
+            b"\0\x0a\0\x0b\0\0\0\0\x05PLAIN\0\0\0\x04\0a\0b\x05en_US".to_vec(),
+            Method::ConnectionStartOk {
+                client_properties: none(),
+                mechanism: "PLAIN",
+                response: b"\0a\0b",
+                locale: "en_US",
+            },
+        ),
+        (
+            b"\0\x0a\0\x1f\x07\xff\0\x02\0\0\0\x3c".to_vec(),
+            Method::ConnectionTuneOk { channel_max: 2047, frame_max: 131_072, heartbeat: 60 },
+        ),
+        (b"\0\x0a\0\x28\x01/\0\0".to_vec(), Method::ConnectionOpen { vhost: "/" }),
+        (b"\0\x0a\0\x32\0\xc8\x02OK\0\0\0\0".to_vec(), Method::ConnectionClose { code: 200, text: "OK" }),
+        (b"\0\x14\0\x0a\0".to_vec(), Method::ChannelOpen),
+        (
+            b"\0\x28\0\x0a\0\0\x01e\x05topic\x02\0\0\0\0".to_vec(),
+            Method::ExchangeDeclare(method::ExchangeDeclare {
+                exchange: "e",
+                kind: "topic",
+                passive: false,
+                durable: true,
+                auto_delete: false,
+                internal: false,
+                no_wait: false,
+                arguments: none(),
+            }),
+        ),
+        (
+            b"\0\x32\0\x0a\0\0\x01q\x0a\0\0\0\x04\x01xt\x01".to_vec(),
+            Method::QueueDeclare(method::QueueDeclare {
+                queue: "q",
+                passive: false,
+                durable: true,
+                exclusive: false,
+                auto_delete: true,
+                no_wait: false,
+                arguments: FieldTable(Vec::new()),
+            }),
+        ),
+        (
+            b"\0\x32\0\x14\0\0\x01q\x01e\x01k\0\0\0\0\0".to_vec(),
+            Method::QueueBind(method::QueueBinding {
+                queue: "q",
+                exchange: "e",
+                routing_key: b"k",
+                no_wait: false,
+                arguments: none(),
+            }),
+        ),
+        (
+            b"\0\x32\0\x32\0\0\x01q\x01e\x01k\0\0\0\0".to_vec(),
+            Method::QueueUnbind(method::QueueBinding {
+                queue: "q",
+                exchange: "e",
+                routing_key: b"k",
+                no_wait: false,
+                arguments: none(),
+            }),
+        ),
+        (
+            b"\0\x3c\0\x0a\0\0\0\0\0\x0a\x01".to_vec(),
+            Method::BasicQos { prefetch_size: 0, prefetch_count: 10, global: true },
+        ),
+        (
+            b"\0\x3c\0\x28\0\0\x01e\x01k\x03".to_vec(),
+            Method::BasicPublish(Publish { exchange: "e", routing_key: b"k", mandatory: true, immediate: true }),
+        ),
+        (b"\0\x3c\0\x50\0\0\0\0\0\0\0\x07\x01".to_vec(), Method::BasicAck(Ack { delivery_tag: 7, multiple: true })),
+        (
+            b"\0\x3c\0\x78\0\0\0\0\0\0\0\x07\x02".to_vec(),
+            Method::BasicNack { delivery_tag: 7, multiple: false, requeue: true },
+        ),
+        (b"\0\x55\0\x0a\x01".to_vec(), Method::ConfirmSelect { no_wait: true }),
+    ]
+}
+
+#[test]
+fn methods_mean_what_the_specification_says() {
+    for (payload, expected) in golden() {
+        let mut parsed = method::parse(&payload).unwrap();
+        if let Method::QueueDeclare(declare) = &mut parsed
+            && !declare.arguments.is_empty()
+        {
+            assert_eq!(declare.arguments.get("x"), Some(&FieldValue::Boolean(true)));
+            declare.arguments = FieldTable::default();
+        }
+        assert_eq!(parsed, expected);
+        // Flags end most methods, and what follows them is reserved: whatever is cut off before is an error.
+        for end in 4..payload.len().saturating_sub(2) {
+            if let Err(error) = method::parse(&payload[..end]) {
+                assert_eq!(error.reply_code(), 502);
+            }
+        }
+    }
+    let unknown = method::parse(b"\0\x3c\0\xff").unwrap_err();
+    assert_eq!((unknown.reply_code(), unknown.ids()), (540, (60, 255)));
+    assert_eq!(method::parse(b"\0").unwrap_err().reply_code(), 502);
+}
+
+#[test]
+fn the_fast_way_and_the_slow_way_agree() {
+    for (payload, expected) in golden() {
+        match expected {
+            Method::BasicPublish(publish) => assert_eq!(method::fast_publish(&payload), Some(publish)),
+            Method::BasicAck(ack) => assert_eq!(method::fast_ack(&payload), Some(ack)),
+            _ => assert!(method::fast_publish(&payload).is_none() && method::fast_ack(&payload).is_none()),
+        }
+    }
+}
+
+#[test]
+fn answers_have_the_specifications_bytes() {
+    let mut out = Vec::new();
+    encode::basic_ack(&mut out, 1, 258, true);
+    assert_eq!(out, b"\x01\0\x01\0\0\0\x0d\0\x3c\0\x50\0\0\0\0\0\0\x01\x02\x01\xce");
+    out.clear();
+    let names =
+        encode::Deliver { consumer_tag: b"t", delivery_tag: 3, redelivered: true, exchange: b"e", routing_key: b"k" };
+    encode::basic_deliver(&mut out, 2, &names);
+    assert_eq!(out, b"\x01\0\x02\0\0\0\x13\0\x3c\0\x3c\x01t\0\0\0\0\0\0\0\x03\x01\x01e\x01k\xce");
+    out.clear();
+    encode::channel_close(&mut out, 1, 404, &"x".repeat(300), (50, 10));
+    let frame = frame::parse(&out, 0).unwrap().unwrap();
+    assert_eq!((frame.payload.len(), frame.payload[6]), (4 + 2 + 256 + 4, 255));
+    out.clear();
+    encode::content(&mut out, 1, 0, &[0x10, 0, 2], b"hi");
+    assert_eq!(out, b"\x02\0\x01\0\0\0\x0f\0\x3c\0\0\0\0\0\0\0\0\0\x02\x10\0\x02\xce\x03\0\x01\0\0\0\x02hi\xce");
+}
+
+#[test]
+fn frames_are_refused_before_they_are_waited_for() {
+    assert_eq!(frame::parse(b"\x01\0\x01\xff\xff\xff\xff", 8192).unwrap_err().reply_code(), 501);
+    assert!(matches!(frame::parse(b"\x01\0\x01\0\0\x1f\xf9", 8192), Err(Error::TooLarge { size: 8193, .. })));
+    assert_eq!(frame::parse(b"\x01\0\x01\0\0\x1f\xf8", 8192), Ok(None));
+    assert_eq!(frame::parse(b"\x05", 8192), Err(Error::UnknownKind(5)));
+    assert_eq!(frame::parse(b"\x08\0\x01\0\0\0\0\xce", 8192), Err(Error::BadHeartbeat(1)));
+    assert_eq!(frame::parse(b"\x01\0\0\0\0\0\x01a\xcf", 8192), Err(Error::BadEnd(0xcf)));
+    for kind in [1, 2, 3, 8] {
+        for size in 0..=11u8 {
+            let mut bytes = vec![kind, 0, 0, 0, 0, 0, size];
+            bytes.extend(vec![0; usize::from(size)]);
+            for end in 0..bytes.len() {
+                assert_eq!(frame::parse(&bytes[..end], 8192), Ok(None), "kind {kind}, size {size}, {end} bytes");
+            }
+            bytes.push(frame::END);
+            if let Ok(Some(frame)) = frame::parse(&bytes, 8192) {
+                swallow(frame.payload);
+            }
+        }
+    }
+    let deep = (0..40).fold(FieldTable::default(), |inner, _| FieldTable::from_iter([("a", FieldValue::Table(inner))]));
+    let mut bytes = Vec::new();
+    table::encode(&mut bytes, &deep);
+    assert!(table::parse(&bytes).is_err());
+}
+
+/// Valid payloads with bytes changed, cut and doubled at random: 200,000 of them, the same at every run.
+#[test]
+fn changed_bytes_are_an_error_at_most() {
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = move |below: usize| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        (seed % below.max(1) as u64) as usize
+    };
+    let mut corpus: Vec<Vec<u8>> = golden().into_iter().map(|(payload, _)| payload).collect();
+    let mut framed = Vec::new();
+    encode::content(&mut framed, 1, 0, &[0xff, 0xfc, 1, b'a', 1, b'b', 0, 0, 0, 0], b"body");
+    corpus.push(framed);
+    for _ in 0..200_000 {
+        let mut bytes = corpus[random(corpus.len())].clone();
+        for _ in 0..=random(4) {
+            let at = random(bytes.len());
+            match random(4) {
+                0 => bytes.truncate(at),
+                1 => bytes.extend_from_within(at..),
+                _ if bytes.is_empty() => {}
+                2 => bytes[at] = [0, 1, 0x7f, 0x80, 0xff][random(5)],
+                _ => bytes[at] = random(256) as u8,
+            }
+        }
+        swallow(&bytes);
+    }
+}

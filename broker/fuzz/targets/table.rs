@@ -1,0 +1,11 @@
+#![no_main]
+//! Field tables; what parses is encoded and parsed again.
+use leveret_amqp091::codec::table;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    if let Ok(table) = table::parse(bytes) {
+        let mut again = Vec::new();
+        table::encode(&mut again, &table);
+        assert!(table::parse(&again).is_ok());
+    }
+});
