@@ -162,3 +162,7 @@ impl Ledger {
 }
 
 const SETTLED: u32 = u32::MAX;
+
+#[cfg(test)]
+#[path = "ledger_tests.rs"]
+mod tests;
