@@ -114,11 +114,11 @@ impl ShopForward {
 
     /// Waits until a figure of a queue in `/metrics` has this value.
     pub(crate) fn shows(&self, metric: &str, queue: &str, value: f64) -> Result<()> {
-        let series = format!("leveret_queue_{metric}{{queue=\"{queue}\",vhost=\"/\"}} ");
+        let series = format!("leveret_queue_{metric}{{vhost=\"/\",queue=\"{queue}\"}} ");
         until_ok(PATIENCE, format!("{series}to be {value}"), || {
             let text = http::get(&self.metrics)?.body;
-            let found =
-                text.lines().find_map(|line| line.strip_prefix(&series)).with_context(|| format!("no {series}"))?;
+            let found = text.lines().find_map(|line| line.strip_prefix(&series));
+            let found = found.with_context(|| format!("no {series}in {} bytes of metrics", text.len()))?;
             ensure!((found.parse::<f64>()? - value).abs() < 0.5, "{series}is {found}");
             Ok(())
         })

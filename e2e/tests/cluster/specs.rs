@@ -17,7 +17,6 @@ async fn the_api_server_refuses_what_can_be_known_to_be_wrong() -> Result<()> {
     let world = World::new().await?;
     for (kind, spec, words) in [
         ("Broker", "replicas: 3", "replicas"),
-        ("Broker", "storage: {size: lots}", "size"),
         ("Broker", "replica: 1", "replica"),
         ("Queue", "brokerRef: {name: shop}, name: amq.mine", "amq."),
         ("Queue", "name: no-broker", "brokerRef"),
