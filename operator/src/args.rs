@@ -27,7 +27,13 @@ pub(crate) enum Command {
         #[arg(value_name = "DIR")]
         folder: PathBuf,
         /// The broker's management API.
-        #[arg(long, env = "LEVERET_BROKER", value_name = "http://[USER:PASSWORD@]HOST:PORT", hide_env_values = true)]
+        #[arg(
+            long,
+            env = "LEVERET_BROKER",
+            value_name = "http://[USER:PASSWORD@]HOST:PORT",
+            default_value = "http://guest:guest@127.0.0.1:15672",
+            hide_env_values = true
+        )]
         broker: String,
     },
 }

@@ -12,6 +12,7 @@ pub(super) fn print(content: &Content, outcomes: &[Outcome]) {
     for ((place, object), outcome) in content.objects.iter().zip(outcomes) {
         let (failed, word, text) = match outcome {
             Outcome::Ready { done: Done::Nothing, .. } => (false, "unchanged", object.wanted.describe()),
+            Outcome::Ready { done: Done::Replaced(_), .. } => (false, "updated", object.wanted.describe()),
             Outcome::Ready { .. } => (false, "created", object.wanted.describe()),
             Outcome::LetGo { message } => (false, "deleted", message.clone()),
             Outcome::Waiting { message, .. } => (true, "waiting", format!("{message} ({place})")),

@@ -1,0 +1,238 @@
+//! One document of YAML becomes an object. What the API server would refuse is refused here.
+use super::mistake;
+use crate::topology::kinds::Wanted;
+use crate::topology::object::{Key, Kind, Object};
+use leveret_api::{Binding, Broker, Exchange, Queue};
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use std::collections::BTreeMap;
+
+/// A part of a file.
+pub(super) struct Document<'a> {
+    /// Name of the file, for texts.
+    pub(super) file: &'a str,
+    /// Lines of the file before it.
+    pub(super) line: usize,
+    pub(super) text: &'a str,
+}
+
+/// What a document says.
+pub(super) enum Said {
+    /// Something inside a broker.
+    Object(Box<Object>),
+    /// Kind and name of what needs Kubernetes.
+    Skipped(String),
+}
+
+/// The part that says what a document is.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Head {
+    #[serde(default)]
+    api_version: String,
+    #[serde(default)]
+    kind: String,
+}
+
+/// A whole document, with no field that is not known.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[allow(dead_code, reason = "that they can be read is all that is asked of them")]
+struct Strict {
+    api_version: String,
+    kind: String,
+    metadata: Meta,
+    spec: IgnoredAny,
+    #[serde(default)]
+    status: IgnoredAny,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(dead_code, reason = "that they can be read is all that is asked of them")]
+struct Meta {
+    name: String,
+    #[serde(default)]
+    namespace: Option<String>,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
+}
+
+impl Document<'_> {
+    /// The object that it describes, the `number`th of its folder.
+    ///
+    /// # Errors
+    /// File, line, field, what was expected there.
+    pub(super) fn read(&self, number: usize) -> Result<Said, String> {
+        let head: Head = self.parse()?;
+        if head.api_version != API_VERSION {
+            return Err(self.wrong("apiVersion", format!("'{API_VERSION}' is expected, not '{}'", head.api_version)));
+        }
+        match &*head.kind {
+            "Exchange" => self.object::<Exchange>(number),
+            "Queue" => self.object::<Queue>(number),
+            "Binding" => self.object::<Binding>(number),
+            "Broker" => {
+                let (_, broker) = self.resource::<Broker>()?;
+                Ok(Said::Skipped(format!("Broker {broker}")))
+            }
+            other => Err(self.wrong("kind", format!("Broker, Exchange, Queue or Binding is expected, not '{other}'"))),
+        }
+    }
+
+    fn object<K: Kind + DeserializeOwned + kube::Resource>(&self, number: usize) -> Result<Said, String> {
+        let (resource, name) = self.resource::<K>()?;
+        let wanted = resource.wanted(&name);
+        check(&wanted).map_err(|(field, problem)| self.wrong(field, problem))?;
+        Ok(Said::Object(Box::new(Object {
+            key: Key { kind: K::KIND, namespace: resource.meta().namespace.clone().unwrap_or_default(), name },
+            wanted,
+            deletion_policy: resource.deletion_policy(),
+            deleting: false,
+            // Of two that want the same, the first has it.
+            age: (i64::try_from(number).unwrap_or(i64::MAX), String::new()),
+            generation: 1,
+            was_declared: false,
+            refused: None,
+        })))
+    }
+
+    /// The resource and its name.
+    fn resource<K: DeserializeOwned>(&self) -> Result<(K, String), String> {
+        let Strict { metadata, .. } = self.parse()?;
+        if !is_resource_name(&metadata.name) {
+            let expected = "lower-case letters, digits, - and . are expected";
+            return Err(self.wrong("name", format!("{expected}, not '{}'", metadata.name)));
+        }
+        Ok((self.parse()?, metadata.name))
+    }
+
+    fn parse<T: DeserializeOwned>(&self) -> Result<T, String> {
+        serde_saphyr::from_str(self.text).map_err(|error| {
+            let line = error.location().map_or(1, |location| location.line() as usize);
+            let text = self.text.lines().nth(line.saturating_sub(1)).unwrap_or_default();
+            format!("{}:{}: {}", self.file, self.line + line, mistake::text(&error, text))
+        })
+    }
+
+    /// A mistake in the field of that name, at the line that it stands in.
+    fn wrong(&self, field: &str, problem: String) -> String {
+        let is_it = |line: &str| line.trim_start().split(':').next() == Some(field);
+        // The last one: metadata stands before spec.
+        let stands = self.text.lines().enumerate().filter(|(_, line)| is_it(line)).last();
+        let line = stands.map_or_else(|| self.first_line(), |(at, _)| at);
+        format!("{}:{}: {field}: {problem}", self.file, self.line + line + 1)
+    }
+
+    fn first_line(&self) -> usize {
+        let has_content = |line: &str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
+        self.text.lines().position(has_content).unwrap_or(0)
+    }
+
+    /// `FILE:LINE` of its first line.
+    pub(super) fn place(&self) -> String {
+        format!("{}:{}", self.file, self.line + self.first_line() + 1)
+    }
+}
+
+/// What the API server would check: the field and what was expected.
+fn check(wanted: &Wanted) -> Result<(), (&'static str, String)> {
+    let (names, own): (&[(&'static str, &str)], _) = match wanted {
+        Wanted::Exchange(exchange) => (&[("name", &exchange.name), ("vhost", &exchange.vhost)], Some(&exchange.name)),
+        Wanted::Queue(queue) => (&[("name", &queue.name), ("vhost", &queue.vhost)], Some(&queue.name)),
+        Wanted::Binding(binding) => {
+            (&[("source", &binding.source), ("destination", &binding.destination), ("vhost", &binding.vhost)], None)
+        }
+    };
+    if let Some((field, name)) = names.iter().find(|(_, name)| name.is_empty() || name.len() > NAME_BYTES_MAX) {
+        return Err((field, format!("1 to {NAME_BYTES_MAX} bytes are expected, not {}", name.len())));
+    }
+    match own {
+        Some(name) if name.starts_with("amq.") => {
+            Err(("name", format!("names that begin with amq. are reserved for the broker: '{name}'")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// As Kubernetes has it: a DNS subdomain.
+fn is_resource_name(name: &str) -> bool {
+    let is_edge = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let is_label = |label: &str| {
+        let bytes = label.as_bytes();
+        bytes.first().is_some_and(|byte| is_edge(*byte))
+            && bytes.last().is_some_and(|byte| is_edge(*byte))
+            && bytes.iter().all(|byte| is_edge(*byte) || *byte == b'-')
+    };
+    name.len() <= RESOURCE_NAME_BYTES_MAX && name.split('.').all(is_label)
+}
+
+const API_VERSION: &str = "leveret.dev/v1alpha1";
+/// AMQP's short strings.
+const NAME_BYTES_MAX: usize = 255;
+const RESOURCE_NAME_BYTES_MAX: usize = 253;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mistake_in(text: &str) -> String {
+        match (Document { file: "f.yaml", line: 0, text }).read(0) {
+            Ok(_) => String::new(),
+            Err(mistake) => mistake,
+        }
+    }
+
+    #[test]
+    fn mistakes_are_named_with_line_field_and_what_was_expected() {
+        let head = |kind: &str| format!("apiVersion: leveret.dev/v1alpha1\nkind: {kind}\nmetadata:\n  name: q\n");
+        let queue = |spec: &str| format!("{}spec:\n  brokerRef: {{name: b}}\n  {spec}\n", head("Queue"));
+        let table = [
+            (queue("durable: true"), ""),
+            (queue("durble: true"), "7: unknown field 'durble': did you mean 'durable'?"),
+            (
+                queue("ttl: 5"),
+                "7: unknown field 'ttl': there are brokerRef, vhost, name, durable, autoDelete, arguments, deletionPolicy",
+            ),
+            (queue("durable: maybe"), "7: durable: true or false is expected"),
+            (queue("deletionPolicy: delete"), "7: deletionPolicy: 'delete' is not known: did you mean 'Delete'?"),
+            (
+                queue("deletionPolicy: Zap"),
+                "7: deletionPolicy: DeleteIfEmpty or Delete or Retain is expected, not 'Zap'",
+            ),
+            (queue("arguments: [1]"), "7: arguments: fields are expected"),
+            (queue("brokerRef: {name: c}"), "7: the field 'brokerRef' is there twice"),
+            (queue("name: amq.x"), "7: name: names that begin with amq. are reserved for the broker: 'amq.x'"),
+            (queue("vhost: ''"), "7: vhost: 1 to 255 bytes are expected, not 0"),
+            (
+                head("Queue").replace("name: q", "name: Not Good") + "spec: {brokerRef: {name: b}}\n",
+                "4: name: lower-case letters, digits, - and . are expected, not 'Not Good'",
+            ),
+            (
+                head("Queue") + "  nmespace: x\nspec: {brokerRef: {name: b}}\n",
+                "5: unknown field 'nmespace': did you mean 'namespace'?",
+            ),
+            (head("Queue") + "specs: {}\n", "5: unknown field 'specs': did you mean 'spec'?"),
+            (head("Queue") + "spec: {}\n", "5: the field 'brokerRef' is missing"),
+            (
+                head("Exchange") + "spec:\n  brokerRef: {name: b}\n  type: topics\n",
+                "7: type: 'topics' is not known: did you mean 'topic'?",
+            ),
+            (head("Binding") + "spec:\n  brokerRef: {name: b}\n  source: s\n", "7: the field 'destination' is missing"),
+            (head("Quee"), "2: kind: Broker, Exchange, Queue or Binding is expected, not 'Quee'"),
+            (
+                "# a pod\napiVersion: v1\nkind: Pod\n".to_owned(),
+                "2: apiVersion: 'leveret.dev/v1alpha1' is expected, not 'v1'",
+            ),
+        ];
+        for (text, expected) in table {
+            let expected = if expected.is_empty() { String::new() } else { format!("f.yaml:{expected}") };
+            assert_eq!(mistake_in(&text), expected, "{text}");
+        }
+        assert!(mistake_in("a: [").starts_with("f.yaml:1: "));
+        let tab = mistake_in("kind: Queue\nspec:\n\tbrokerRef: {}\n");
+        assert_eq!(tab, "f.yaml:3: brokerRef: tabs disallowed within this context (block indentation)");
+    }
+}
