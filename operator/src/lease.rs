@@ -133,3 +133,7 @@ const RENEW: Duration = Duration::from_secs(3);
 const RETRY: Duration = Duration::from_millis(250);
 /// A holder that could not renew for so long stops working, before another may begin.
 const GIVE_UP: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+#[path = "lease_tests.rs"]
+mod tests;
