@@ -22,6 +22,7 @@ impl Server {
 
     fn answer(&mut self, method: &Method, sent: Value) -> (StatusCode, Value) {
         let refused = |code: StatusCode| {
+            let reason = if code == StatusCode::NOT_FOUND { "NotFound" } else { "Conflict" };
             let status = json!({"kind": "Status", "status": "Failure", "code": code.as_u16(), "reason": reason, "message": reason});
             (code, status)
         };
