@@ -10,9 +10,9 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Resource};
 use leveret_api::{Binding, Broker, Exchange, FINALIZER, Queue, TopologyStatus};
 use serde::de::DeserializeOwned;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Debug;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -72,16 +72,16 @@ pub(super) struct Stores {
 
 /// Runs until `stop` is cancelled.
 pub(crate) async fn run(context: Context, stop: CancellationToken) {
-    let changed = Arc::new(Notify::new());
+    let changed = Arc::new(Changed::default());
     let stores = Arc::new(Stores {
-        exchanges: watch(&context, &changed, &stop).await,
-        queues: watch(&context, &changed, &stop).await,
-        bindings: watch(&context, &changed, &stop).await,
-        brokers: watch(&context, &changed, &stop).await,
+        exchanges: watch(&context, &changed, &stop, topology_change::<Exchange>).await,
+        queues: watch(&context, &changed, &stop, topology_change::<Queue>).await,
+        bindings: watch(&context, &changed, &stop, topology_change::<Binding>).await,
+        brokers: watch(&context, &changed, &stop, broker_change).await,
     });
     let mut workers: BTreeMap<BrokerKey, Arc<Notify>> = BTreeMap::new();
     while !stop.is_cancelled() {
-        for key in stores.broker_keys() {
+        for key in changed.take() {
             let wake = workers.entry(key.clone()).or_insert_with(|| {
                 let wake = Arc::new(Notify::new());
                 let worker = worker::Worker::new(context.clone(), stores.clone(), key, wake.clone());
@@ -91,7 +91,7 @@ pub(crate) async fn run(context: Context, stop: CancellationToken) {
             wake.notify_one();
         }
         tokio::select! {
-            () = changed.notified() => {}
+            () = changed.notify.notified() => {}
             () = stop.cancelled() => {}
         }
         // What comes in one apply is looked at in one pass.
@@ -99,7 +99,49 @@ pub(crate) async fn run(context: Context, stop: CancellationToken) {
     }
 }
 
-async fn watch<K>(context: &Context, changed: &Arc<Notify>, stop: &CancellationToken) -> Vec<Store<K>>
+/// The brokers that have to be looked at.
+#[derive(Default)]
+struct Changed {
+    brokers: Mutex<BTreeSet<BrokerKey>>,
+    notify: Notify,
+}
+
+impl Changed {
+    fn add(&self, broker: BrokerKey) {
+        self.brokers.lock().unwrap_or_else(PoisonError::into_inner).insert(broker);
+        self.notify.notify_one();
+    }
+
+    fn take(&self) -> BTreeSet<BrokerKey> {
+        std::mem::take(&mut self.brokers.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Which broker a change concerns, and what of a resource has to change for that: none for anything.
+type ChangeOf<K> = fn(&K) -> (BrokerKey, Option<Stamp>);
+
+/// Generation, whether it is being deleted, finalizers: what a status does not touch.
+type Stamp = (Option<i64>, bool, Vec<String>);
+
+/// The status is our own: that it was written is no reason to look again.
+fn topology_change<K: Watched>(resource: &K) -> (BrokerKey, Option<Stamp>) {
+    let meta = resource.meta();
+    let stamp = (meta.generation, meta.deletion_timestamp.is_some(), meta.finalizers.clone().unwrap_or_default());
+    (broker_key(resource), Some(stamp))
+}
+
+/// All of a Broker counts: it becomes ready in its status.
+fn broker_change(broker: &Broker) -> (BrokerKey, Option<Stamp>) {
+    let key = (broker.metadata.namespace.clone().unwrap_or_default(), broker.metadata.name.clone().unwrap_or_default());
+    (key, None)
+}
+
+async fn watch<K>(
+    context: &Context,
+    changed: &Arc<Changed>,
+    stop: &CancellationToken,
+    change_of: ChangeOf<K>,
+) -> Vec<Store<K>>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
         + DeserializeOwned
@@ -117,13 +159,14 @@ where
         let (changed, stop) = (changed.clone(), stop.clone());
         tokio::spawn(async move {
             let mut stream = std::pin::pin!(stream);
+            let mut stamps = Stamps::default();
             loop {
                 let event = tokio::select! {
                     event = stream.next() => event,
                     () = stop.cancelled() => return,
                 };
                 match event {
-                    Some(Ok(_)) => changed.notify_one(),
+                    Some(Ok(event)) => stamps.changes(event, change_of).into_iter().for_each(|key| changed.add(key)),
                     Some(Err(error)) => tracing::warn!("watching {}: {error}", K::kind(&())),
                     None => return,
                 }
@@ -135,14 +178,51 @@ where
     stores
 }
 
-impl Stores {
-    fn broker_keys(&self) -> BTreeSet<BrokerKey> {
-        fn of<K: Watched>(stores: &[Store<K>]) -> impl Iterator<Item = BrokerKey> {
-            stores.iter().flat_map(Store::state).map(|resource| broker_key(&*resource))
-        }
-        of(&self.exchanges).chain(of(&self.queues)).chain(of(&self.bindings)).collect()
-    }
+/// What resources were like when a change of them was last told, by uid.
+#[derive(Default)]
+struct Stamps {
+    known: HashMap<String, (BrokerKey, Option<Stamp>)>,
+    /// While all are listed anew: those that have come so far.
+    listing: Option<HashMap<String, (BrokerKey, Option<Stamp>)>>,
+}
 
+impl Stamps {
+    /// The brokers that an event concerns.
+    fn changes<K: Resource<DynamicType = ()>>(
+        &mut self,
+        event: watcher::Event<K>,
+        change_of: ChangeOf<K>,
+    ) -> BTreeSet<BrokerKey> {
+        let uid = |resource: &K| resource.meta().uid.clone().unwrap_or_default();
+        match event {
+            watcher::Event::Apply(resource) => {
+                let (key, stamp) = change_of(&resource);
+                let before = self.known.insert(uid(&resource), (key.clone(), stamp.clone()));
+                let is_news = stamp.is_none() || before.is_none_or(|(_, before)| before != stamp);
+                is_news.then_some(key).into_iter().collect()
+            }
+            watcher::Event::Delete(resource) => {
+                self.known.remove(&uid(&resource));
+                [change_of(&resource).0].into()
+            }
+            watcher::Event::Init => {
+                self.listing = Some(HashMap::new());
+                BTreeSet::new()
+            }
+            watcher::Event::InitApply(resource) => {
+                self.listing.get_or_insert_default().insert(uid(&resource), change_of(&resource));
+                BTreeSet::new()
+            }
+            // The store has the new list from here on; what is not in it went unseen.
+            watcher::Event::InitDone => {
+                let before = std::mem::replace(&mut self.known, self.listing.take().unwrap_or_default());
+                before.into_values().chain(self.known.values().cloned()).map(|(key, _)| key).collect()
+            }
+        }
+    }
+}
+
+impl Stores {
     /// The Broker of that name.
     pub(super) fn broker(&self, key: &BrokerKey) -> Option<Arc<Broker>> {
         let (namespace, name) = key;
@@ -207,3 +287,43 @@ impl Seen {
 
 /// How long events are gathered before they are looked at.
 const GATHER: Duration = Duration::from_millis(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use watcher::Event;
+
+    fn queue(uid: &str, broker: &str, generation: i64) -> Queue {
+        let value = serde_json::json!({
+            "apiVersion": "leveret.dev/v1alpha1", "kind": "Queue",
+            "metadata": {"name": uid, "namespace": "n", "uid": uid, "generation": generation},
+            "spec": {"brokerRef": {"name": broker}},
+        });
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn a_broker_is_looked_at_when_something_of_it_changed_but_not_its_status() {
+        let mut stamps = Stamps::default();
+        let mut changes = |event| {
+            let keys = stamps.changes(event, topology_change::<Queue>);
+            keys.into_iter().map(|(namespace, name)| format!("{namespace}/{name}")).collect::<Vec<_>>()
+        };
+        let none: [&str; 0] = [];
+        assert_eq!(changes(Event::Init), none);
+        assert_eq!(changes(Event::InitApply(queue("a", "one", 1))), none);
+        assert_eq!(changes(Event::InitApply(queue("b", "two", 1))), none);
+        assert_eq!(changes(Event::InitDone), ["n/one", "n/two"]);
+        assert_eq!(changes(Event::Apply(queue("a", "one", 1))), none, "its status was written");
+        assert_eq!(changes(Event::Apply(queue("a", "one", 2))), ["n/one"]);
+        let mut held = queue("b", "two", 1);
+        held.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
+        assert_eq!(changes(Event::Apply(held)), ["n/two"]);
+        assert_eq!(changes(Event::Apply(queue("c", "three", 1))), ["n/three"]);
+        assert_eq!(changes(Event::Delete(queue("c", "three", 1))), ["n/three"]);
+        // The watch broke: c is new again, b went meanwhile.
+        assert_eq!(changes(Event::Init), none);
+        assert_eq!(changes(Event::InitApply(queue("c", "three", 1))), none);
+        assert_eq!(changes(Event::InitDone), ["n/one", "n/three", "n/two"]);
+    }
+}
