@@ -6,6 +6,7 @@ use leveret_api::{Binding, Broker, Exchange, Queue};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A part of a file.
 pub(super) struct Document<'a> {
@@ -19,7 +20,7 @@ pub(super) struct Document<'a> {
 /// What a document says.
 pub(super) enum Said {
     /// Something inside a broker.
-    Object(Box<Object>),
+    Object(Arc<Object>),
     /// Kind and name of what needs Kubernetes.
     Skipped(String),
 }
@@ -86,7 +87,7 @@ impl Document<'_> {
         let (resource, name) = self.resource::<K>()?;
         let wanted = resource.wanted(&name);
         check(&wanted).map_err(|(field, problem)| self.wrong(field, problem))?;
-        Ok(Said::Object(Box::new(Object {
+        Ok(Said::Object(Arc::new(Object {
             key: Key { kind: K::KIND, namespace: resource.meta().namespace.clone().unwrap_or_default(), name },
             wanted,
             deletion_policy: resource.deletion_policy(),

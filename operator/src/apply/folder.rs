@@ -3,11 +3,12 @@ use super::document::{Document, Said};
 use crate::topology::object::Object;
 use anyhow::{Context, bail};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// What lies in a folder.
 pub(super) struct Content {
     /// Resources with their place, in the order of files and lines.
-    pub(super) objects: Vec<(String, Object)>,
+    pub(super) objects: Vec<(String, Arc<Object>)>,
     /// Kinds that need Kubernetes: place, and kind with name.
     pub(super) skipped: Vec<(String, String)>,
 }
@@ -25,7 +26,7 @@ pub(super) fn read(folder: &Path) -> anyhow::Result<Content> {
         for (line, text) in documents(&text) {
             let document = Document { file: &name, line, text };
             match document.read(content.objects.len()) {
-                Ok(Said::Object(object)) => content.objects.push((document.place(), *object)),
+                Ok(Said::Object(object)) => content.objects.push((document.place(), object)),
                 Ok(Said::Skipped(what)) => content.skipped.push((document.place(), what)),
                 Err(mistake) => wrong.push(mistake),
             }

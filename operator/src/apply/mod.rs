@@ -5,7 +5,6 @@ mod folder;
 mod mistake;
 mod table;
 
-use crate::topology::object::Object;
 use crate::topology::outcome::Outcome;
 use crate::topology::reconcile;
 use leveret_client::Client;
@@ -18,7 +17,7 @@ use std::path::Path;
 pub(crate) async fn apply(folder: &Path, url: &str) -> anyhow::Result<bool> {
     let content = folder::read(folder)?;
     let client = Client::from_url(url)?;
-    let objects: Vec<Object> = content.objects.iter().map(|(_, object)| object.clone()).collect();
+    let objects = content.objects.iter().map(|(_, object)| object.clone()).collect();
     let outcomes = reconcile::pass(&client, objects).await?;
     let ready = outcomes.iter().all(|outcome| matches!(outcome, Outcome::Ready { .. }));
     table::print(&content, &outcomes);

@@ -10,7 +10,15 @@ impl Context {
         let (reason, action) = (reason.to_owned(), "Reconcile".to_owned());
         let note = Some(note.chars().take(1000).collect());
         let event = Event { type_, reason, note, action, secondary: None };
-        if let Err(error) = self.recorder.publish(&event, about).await {
+        // Only warnings come again and again, and are counted; the recorder keeps a copy of each for that.
+        let once;
+        let recorder = if is_warning {
+            &self.recorder
+        } else {
+            once = self.one_time_recorder();
+            &once
+        };
+        if let Err(error) = recorder.publish(&event, about).await {
             tracing::warn!("cannot record an event: {error}");
         }
     }

@@ -12,6 +12,7 @@ use kube::runtime::events::{Recorder, Reporter};
 pub(crate) struct Context {
     pub(crate) client: Client,
     pub(crate) recorder: Recorder,
+    reporter: Reporter,
     pub(crate) scope: scope::Scope,
     pub(crate) metrics: crate::metrics::Metrics,
 }
@@ -24,8 +25,13 @@ impl Context {
         metrics: crate::metrics::Metrics,
     ) -> Self {
         let reporter = Reporter { controller: MANAGER.to_owned(), instance: Some(instance.to_owned()) };
-        let recorder = Recorder::new(client.clone(), reporter);
-        Self { client, recorder, scope: scope::Scope(namespaces), metrics }
+        let recorder = Recorder::new(client.clone(), reporter.clone());
+        Self { client, recorder, reporter, scope: scope::Scope(namespaces), metrics }
+    }
+
+    /// A recorder for an event that will not come again.
+    fn one_time_recorder(&self) -> Recorder {
+        Recorder::new(self.client.clone(), self.reporter.clone())
     }
 }
 

@@ -8,6 +8,7 @@ use super::watch::Seen;
 use crate::kubernetes::conditions;
 use leveret_api::{FINALIZER, TopologyStatus};
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// By uid.
@@ -20,8 +21,10 @@ struct Remembered {
     version: u64,
     /// Our finalizer is on it.
     held: bool,
-    /// The status that was last written, and when.
-    written: Option<(TopologyStatus, Instant)>,
+    /// The status that was last written, until the store has it.
+    written: Option<TopologyStatus>,
+    /// When that was.
+    written_at: Option<Instant>,
     /// The generation that was on the broker.
     declared: Option<i64>,
     /// The generation that the broker refused, when, and what it said.
@@ -34,9 +37,11 @@ impl Memory {
         let uids: HashSet<&str> = all.iter().map(Seen::uid).collect();
         self.0.retain(|uid, _| uids.contains(&**uid));
         for seen in &mut all {
-            let Some(known) = self.0.get(seen.uid()) else { continue };
-            if version(seen.resource_version.as_deref()) < known.version {
-                if let Some((status, _)) = &known.written {
+            let Some(known) = self.0.get_mut(seen.uid()) else { continue };
+            if version(seen.resource_version.as_deref()) >= known.version {
+                known.written = None;
+            } else {
+                if let Some(status) = &known.written {
                     seen.status = status.clone();
                 }
                 if known.held && !seen.is_held() {
@@ -44,12 +49,14 @@ impl Memory {
                 }
             }
             let generation = seen.object.generation;
-            seen.object.was_declared |= known.declared == Some(generation);
+            // Nobody else has it yet: nothing is copied.
+            let object = Arc::make_mut(&mut seen.object);
+            object.was_declared |= known.declared == Some(generation);
             if let Some((refused, then, outcome)) = &known.refused
                 && *refused == generation
                 && now - *then < RETRY_AFTER
             {
-                seen.object.refused = Some(outcome.clone());
+                object.refused = Some(outcome.clone());
             }
         }
         all
@@ -66,7 +73,8 @@ impl Memory {
     pub(super) fn wrote(&mut self, seen: &Seen, status: TopologyStatus, written: Option<&str>, now: Instant) {
         let known = self.0.entry(seen.uid().to_owned()).or_default();
         known.version = known.version.max(version(written));
-        known.written = Some((status, now));
+        known.written = Some(status);
+        known.written_at = Some(now);
     }
 
     /// What became of it in a pass.
@@ -102,8 +110,8 @@ impl Memory {
             consumers: number(|numbers| numbers.consumers),
         };
         let said = |status: &TopologyStatus| (status.observed_generation, status.conditions.clone());
-        let written = self.0.get(seen.uid()).and_then(|known| known.written.as_ref());
-        let is_recent = written.is_some_and(|(_, then)| now - *then < NUMBERS_EVERY);
+        let written_at = self.0.get(seen.uid()).and_then(|known| known.written_at);
+        let is_recent = written_at.is_some_and(|then| now - then < NUMBERS_EVERY);
         (said(&seen.status) != said(&next) || next != seen.status && !is_recent).then_some(next)
     }
 }
@@ -126,7 +134,7 @@ mod tests {
 
     fn seen(version: &str) -> Seen {
         Seen {
-            object: object("q", "q", 1, false),
+            object: Arc::new(object("q", "q", 1, false)),
             reference: Default::default(),
             resource_version: Some(version.to_owned()),
             finalizers: Vec::new(),
@@ -171,11 +179,12 @@ mod tests {
         let (mut memory, now) = (Memory::default(), Instant::now());
         let refused = Outcome::Refused { reason: REFUSED, message: "no".to_owned() };
         memory.became(&seen("1"), &refused, now);
-        let recall = |memory: &mut Memory, seen, after| memory.recall(vec![seen], now + after).remove(0).object.refused;
+        let recall =
+            |memory: &mut Memory, seen, after| memory.recall(vec![seen], now + after).remove(0).object.refused.clone();
         assert_eq!(recall(&mut memory, seen("1"), Duration::from_secs(2)), Some(refused));
         assert_eq!(recall(&mut memory, seen("1"), RETRY_AFTER), None);
         let mut changed = seen("2");
-        changed.object.generation = 2;
+        Arc::make_mut(&mut changed.object).generation = 2;
         assert_eq!(recall(&mut memory, changed, Duration::from_secs(2)), None);
     }
 }

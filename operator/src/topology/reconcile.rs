@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 ///
 /// # Errors
 /// The broker cannot be asked at all.
-pub(crate) async fn pass(client: &Client, objects: Vec<Object>) -> Result<Vec<Outcome>, Error> {
+pub(crate) async fn pass(client: &Client, objects: Vec<Arc<Object>>) -> Result<Vec<Outcome>, Error> {
     let mut actual = Actual::list(client).await?;
     let owners = conflict::owners(&objects);
     let mut outcomes: Vec<Option<Outcome>> = vec![None; objects.len()];
@@ -38,7 +38,7 @@ pub(crate) async fn pass(client: &Client, objects: Vec<Object>) -> Result<Vec<Ou
 /// What is to be done for the object at a place in the list.
 struct Task {
     at: usize,
-    object: Object,
+    object: Arc<Object>,
     step: Step,
 }
 
@@ -59,13 +59,13 @@ async fn run(client: &Client, actual: Actual, phase: Vec<Task>, outcomes: &mut [
     while let Some(ended) = tasks.join_next().await {
         let Ok((at, object, outcome)) = ended else { continue };
         if matches!(outcome, Outcome::Ready { .. }) {
-            declared.push(object.wanted);
+            declared.push(object);
         }
         outcomes[at] = Some(outcome);
     }
     // The tasks have ended, and with them what they held of it.
     let mut actual = Arc::into_inner(actual).unwrap_or_default();
-    declared.iter().for_each(|wanted| actual.declared(wanted));
+    declared.iter().for_each(|object| actual.declared(&object.wanted));
     actual
 }
 

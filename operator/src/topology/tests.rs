@@ -3,12 +3,12 @@ use super::drift::Step;
 use super::kinds::{Actual, Numbers, Wanted};
 use super::object::{Key, Object};
 use super::outcome::{Done, Outcome};
-use super::reconcile::pass;
-use super::{conflict, deletion, drift};
+use super::{conflict, deletion, drift, reconcile};
 use leveret_api::DeletionPolicy::{self, Delete, DeleteIfEmpty, Retain};
 use leveret_client::fake::Fake;
 use leveret_client::{Binding, Client, Error, Exchange, Queue};
 use serde_json::json;
+use std::sync::Arc;
 
 pub(super) fn object(name: &str, queue: &str, age: i64, deleting: bool) -> Object {
     Object {
@@ -21,6 +21,14 @@ pub(super) fn object(name: &str, queue: &str, age: i64, deleting: bool) -> Objec
         was_declared: false,
         refused: None,
     }
+}
+
+fn owners_of(objects: &[Object]) -> Vec<Option<Key>> {
+    conflict::owners(&objects.iter().cloned().map(Arc::new).collect::<Vec<_>>())
+}
+
+async fn pass(client: &Client, objects: Vec<Object>) -> Result<Vec<Outcome>, Error> {
+    reconcile::pass(client, objects.into_iter().map(Arc::new).collect()).await
 }
 
 fn wanted_queue(name: &str) -> Wanted {
@@ -85,10 +93,9 @@ fn reported(step: Step) -> String {
 #[test]
 fn the_older_claim_wins_unless_it_is_on_its_way_out() {
     let name = |owner: &Option<Key>| owner.as_ref().map(|key| key.name.clone());
-    let owners =
-        conflict::owners(&[object("new", "q", 2, false), object("old", "q", 1, false), object("x", "p", 3, false)]);
+    let owners = owners_of(&[object("new", "q", 2, false), object("old", "q", 1, false), object("x", "p", 3, false)]);
     assert_eq!(owners.iter().map(name).collect::<Vec<_>>(), [Some("old".to_owned()), None, None]);
-    let owners = conflict::owners(&[object("new", "q", 2, false), object("old", "q", 1, true)]);
+    let owners = owners_of(&[object("new", "q", 2, false), object("old", "q", 1, true)]);
     assert_eq!(owners.iter().map(name).collect::<Vec<_>>(), [None, Some("new".to_owned())]);
 }
 

@@ -23,7 +23,7 @@ pub(super) type BrokerKey = (String, String);
 /// A resource as the cluster has it.
 #[derive(Clone)]
 pub(super) struct Seen {
-    pub(super) object: Object,
+    pub(super) object: Arc<Object>,
     pub(super) reference: k8s_openapi::api::core::v1::ObjectReference,
     pub(super) resource_version: Option<String>,
     pub(super) finalizers: Vec<String>,
@@ -155,7 +155,13 @@ where
     let mut stores = Vec::new();
     for api in apis {
         let (store, writer) = reflector::store();
-        let stream = reflector::reflector(writer, watcher(api, watcher::Config::default()).default_backoff());
+        // Who owns which field is half of an object, what was last applied a quarter; nothing here asks for it.
+        let events = watcher(api, watcher::Config::default()).default_backoff();
+        let events = events.modify(|resource| {
+            resource.meta_mut().managed_fields = None;
+            resource.meta_mut().annotations = None;
+        });
+        let stream = reflector::reflector(writer, events);
         let (changed, stop) = (changed.clone(), stop.clone());
         tokio::spawn(async move {
             let mut stream = std::pin::pin!(stream);
@@ -266,7 +272,7 @@ fn seen<K: Watched>(resource: &K) -> Seen {
         refused: None,
     };
     Seen {
-        object,
+        object: Arc::new(object),
         reference: resource.object_ref(&()),
         resource_version: meta.resource_version.clone(),
         finalizers: meta.finalizers.clone().unwrap_or_default(),

@@ -1,6 +1,6 @@
 //! One broker's worker: a pass whenever something changed, and every two seconds to see what changed on the broker.
 use super::memory::Memory;
-use super::outcome::{Done, Outcome};
+use super::outcome::{CHANGED, Done, Outcome};
 use super::watch::{BrokerKey, Seen, Stores};
 use super::{deletion, reconcile};
 use crate::cluster::connect;
@@ -165,8 +165,13 @@ impl Worker {
                 continue;
             }
             self.memory.became(&seen, &outcome, now);
-            let change = self.memory.news(&seen, &outcome, now).map_or(Change::Nothing, Change::Status);
-            writes.push(Write { seen, outcome, change });
+            match self.memory.news(&seen, &outcome, now) {
+                Some(status) => writes.push(Write { seen, outcome, change: Change::Status(status) }),
+                None if note(&seen, &outcome).is_some() => {
+                    writes.push(Write { seen, outcome, change: Change::Nothing });
+                }
+                None => {}
+            }
         }
         let this = &*self;
         let done: Vec<_> = futures::stream::iter(writes.into_iter().map(|write| this.write(write)))
@@ -202,28 +207,10 @@ impl Worker {
         }
     }
 
-    /// Tells of what is worth an event.
     async fn event(&self, seen: &Seen, outcome: &Outcome) {
-        let what = seen.object.wanted.describe();
-        let was = |reason: &str| seen.status.conditions.iter().any(|condition| condition.reason == reason);
-        let (warning, reason, note) = match outcome {
-            Outcome::Ready { done: Done::Restored, .. } => {
-                (true, "Restored", format!("{what} was missing on the broker, and has been declared again"))
-            }
-            Outcome::Ready { done: Done::Replaced(named), .. } => {
-                (true, "Restored", format!("{what} was changed on the broker: {named}. It has been put back"))
-            }
-            Outcome::Ready { .. } if !seen.object.was_declared => {
-                (false, "Declared", format!("{what} is on the broker"))
-            }
-            Outcome::Refused { reason, message } if !was(reason) => (true, *reason, message.clone()),
-            Outcome::Waiting {
-                reason: reason @ (super::outcome::CHANGED | "NotEmpty" | "DeletionRefused"),
-                message,
-            } if !was(reason) => (true, *reason, message.clone()),
-            _ => return,
-        };
-        self.context.event(&seen.reference, warning, reason, note).await;
+        if let Some((warning, reason, note)) = note(seen, outcome) {
+            self.context.event(&seen.reference, warning, reason, note).await;
+        }
     }
 
     fn log(&self, seen: &Seen, error: &kube::Error) {
@@ -281,6 +268,30 @@ fn allowed(seen: Vec<Seen>, broker: &BrokerKey, spec: Option<&Broker>) -> (Vec<S
         refused.push((seen, outcome));
     }
     (may, refused)
+}
+
+/// What is worth an event: whether it is a warning, a word for programs, a sentence for people.
+fn note(seen: &Seen, outcome: &Outcome) -> Option<(bool, &'static str, String)> {
+    let what = || seen.object.wanted.describe();
+    let is_new = |reason: &str| seen.status.conditions.iter().all(|condition| condition.reason != reason);
+    match outcome {
+        Outcome::Ready { done: Done::Restored, .. } => {
+            Some((true, "Restored", format!("{} was missing on the broker, and has been declared again", what())))
+        }
+        Outcome::Ready { done: Done::Replaced(named), .. } => {
+            Some((true, "Replaced", format!("{} was changed on the broker: {named}. It has been put back", what())))
+        }
+        Outcome::Ready { .. } if !seen.object.was_declared => {
+            Some((false, "Declared", format!("{} is on the broker", what())))
+        }
+        Outcome::Refused { reason, message }
+        | Outcome::Waiting { reason: reason @ (CHANGED | "NotEmpty" | "DeletionRefused"), message }
+            if is_new(reason) =>
+        {
+            Some((true, reason, message.clone()))
+        }
+        _ => None,
+    }
 }
 
 /// The broker cannot be asked, though it should answer.

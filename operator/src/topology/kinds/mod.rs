@@ -58,7 +58,12 @@ impl Actual {
             vhosts: vhosts.into_iter().map(|vhost| vhost.name).collect(),
             exchanges: exchanges.into_iter().map(|exchange| (exchange::identity(&exchange), exchange)).collect(),
             queues: queues.into_iter().map(|queue| (queue::identity(&queue), queue)).collect(),
-            bindings: bindings.into_iter().map(|binding| (binding::identity(&binding), binding)).collect(),
+            // Every queue is bound to the default exchange: nobody can want that.
+            bindings: bindings
+                .into_iter()
+                .filter(|binding| !binding.source.is_empty())
+                .map(|binding| (binding::identity(&binding), binding))
+                .collect(),
         })
     }
 
