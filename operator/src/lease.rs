@@ -45,19 +45,17 @@ impl Election {
         }
     }
 
-    /// Keeps the lease until it is lost, or `stop` comes: then it is given up. Whether it was lost.
+    /// Keeps the lease until it is lost, or `stop` comes. Whether it was lost.
     pub(crate) async fn keep(&mut self, stop: &CancellationToken) -> bool {
         let mut renewed = Instant::now();
         loop {
             tokio::select! {
                 () = tokio::time::sleep(RENEW) => {}
-                () = stop.cancelled() => {
-                    self.release().await;
-                    return false;
-                }
+                () = stop.cancelled() => return false,
             }
+            let asked = Instant::now();
             match tokio::time::timeout(RENEW, self.attempt()).await {
-                Ok(Ok(Attempt::Held)) => renewed = Instant::now(),
+                Ok(Ok(Attempt::Held)) => renewed = asked,
                 Ok(Ok(Attempt::Others)) => return true,
                 Ok(Err(error)) => tracing::warn!("cannot renew the lease: {error}"),
                 Err(_) => tracing::warn!("cannot renew the lease: the API server does not answer"),
@@ -115,7 +113,8 @@ impl Election {
         }
     }
 
-    async fn release(&self) {
+    /// Gives the lease up, once all work has ended: the next one takes over at once.
+    pub(crate) async fn release(&self) {
         let Ok(Some(mut lease)) = self.api.get_opt(NAME).await else { return };
         let Some(spec) = &mut lease.spec else { return };
         if spec.holder_identity.as_deref() == Some(&self.identity) {
@@ -132,7 +131,7 @@ const DURATION: Duration = Duration::from_secs(15);
 const RENEW: Duration = Duration::from_secs(3);
 const RETRY: Duration = Duration::from_millis(250);
 /// A holder that could not renew for so long stops working, before another may begin.
-const GIVE_UP: Duration = Duration::from_secs(10);
+const GIVE_UP: Duration = Duration::from_secs(8);
 
 #[cfg(test)]
 #[path = "lease_tests.rs"]

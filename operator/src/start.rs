@@ -33,15 +33,28 @@ pub(crate) async fn run(args: Run) -> anyhow::Result<()> {
     metrics.set_leader(true);
     let context = Context::new(client, args.namespaces.clone(), &args.identity, metrics.clone());
     let working = stop.child_token();
-    let brokers = tokio::spawn(cluster::run(context.clone(), args.broker_image, working.clone()));
-    let topology = tokio::spawn(topology::watch::run(context, working.clone()));
-    let lost = election.keep(&stop).await;
+    let mut brokers = tokio::spawn(cluster::run(context.clone(), args.broker_image, working.clone()));
+    let mut topology = tokio::spawn(topology::watch::run(context, working.clone()));
+    // Work that ends by itself has failed: who does not work must not lead.
+    let lost = tokio::select! {
+        lost = election.keep(&stop) => lost,
+        _ = &mut brokers => true,
+        _ = &mut topology => true,
+    };
     working.cancel();
     metrics.set_leader(false);
-    let ended = async { (brokers.await, topology.await) };
-    let _ = tokio::time::timeout(std::time::Duration::from_secs(5), ended).await;
+    let ended = async {
+        for task in [brokers, topology] {
+            if !task.is_finished() {
+                let _ = task.await;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(DRAIN_MAX, ended).await;
     // Who has lost the lease starts anew, with nothing remembered.
-    if lost { anyhow::bail!("the lease was lost") } else { Ok(()) }
+    anyhow::ensure!(!lost, "the lease was lost, or the work has ended");
+    let _ = tokio::time::timeout(DRAIN_MAX, election.release()).await;
+    Ok(())
 }
 
 fn log(format: &str) {
@@ -49,3 +62,6 @@ fn log(format: &str) {
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if format == "json" { lines.json().init() } else { lines.with_target(false).init() }
 }
+
+/// How long passes that are under way may take to end.
+const DRAIN_MAX: std::time::Duration = std::time::Duration::from_secs(5);

@@ -14,8 +14,9 @@ use kube::Api;
 use kube::runtime::controller::Action;
 use kube::runtime::{Controller, watcher};
 use leveret_api::Broker;
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// What a reconciliation needs.
@@ -23,13 +24,28 @@ pub(crate) struct Work {
     pub(crate) context: Context,
     /// Image of brokers that name none.
     pub(crate) default_image: String,
+    /// When a Broker's numbers were last written, by uid.
+    numbers_written: Mutex<HashMap<String, Instant>>,
+}
+
+impl Work {
+    /// Whether a Broker's numbers may be written again; if so, it counts as done.
+    pub(crate) fn numbers_are_due(&self, broker: &Broker) -> bool {
+        let uid = broker.metadata.uid.clone().unwrap_or_default();
+        let mut written = self.numbers_written.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = written.get(&uid).is_none_or(|then| then.elapsed() >= NUMBERS_EVERY);
+        if due {
+            written.insert(uid, Instant::now());
+        }
+        due
+    }
 }
 
 /// Looks after all Brokers until `stop` is cancelled.
 pub(crate) async fn run(context: Context, default_image: String, stop: CancellationToken) {
     let brokers: Vec<Api<Broker>> = context.scope.apis(&context.client);
     let sets: Vec<Api<StatefulSet>> = context.scope.apis(&context.client);
-    let work = Arc::new(Work { context, default_image });
+    let work = Arc::new(Work { context, default_image, numbers_written: Mutex::default() });
     let controllers = brokers.into_iter().zip(sets).map(|(brokers, sets)| {
         Controller::new(brokers, watcher::Config::default())
             .owns(sets, watcher::Config::default().labels(build::SELECTOR))
@@ -48,3 +64,6 @@ fn retry(broker: Arc<Broker>, error: &kube::Error, _: Arc<Work>) -> Action {
     tracing::warn!(broker = broker.metadata.name, "cannot be reconciled: {error}");
     Action::requeue(Duration::from_secs(2))
 }
+
+/// How often changed numbers are written into a Broker's status.
+const NUMBERS_EVERY: Duration = Duration::from_secs(5);

@@ -26,7 +26,7 @@ async fn step(broker: &Broker, work: &Work) -> kube::Result<Action> {
     }
     let mut observed = gather(broker, work).await?;
     if !broker.spec.paused {
-        observed.problem = match build::children(broker, &work.default_image, observed.secret.as_ref()) {
+        observed.problem = match build::children(broker, &image(work, &observed), observed.secret.as_ref()) {
             Ok(children) => Box::pin(apply_all(work, broker, children, &mut observed)).await?,
             Err(problem) => Some(("InvalidSpec", problem)),
         };
@@ -39,6 +39,14 @@ async fn step(broker: &Broker, work: &Work) -> kube::Result<Action> {
     }
     report(broker, work, &observed).await?;
     Ok(Action::requeue(if status::is_up(broker, &observed) { LOOK_EVERY } else { LOOK_SOON }))
+}
+
+/// The image of a Broker that names none: the one that it runs, so that a newer operator restarts no broker by itself;
+/// the operator's for one that is new.
+fn image(work: &Work, observed: &Observed) -> String {
+    let spec = observed.set.as_ref().and_then(|set| set.spec.as_ref());
+    let container = spec.and_then(|spec| spec.template.spec.as_ref()).and_then(|pod| pod.containers.first());
+    container.and_then(|container| container.image.clone()).unwrap_or_else(|| work.default_image.clone())
 }
 
 async fn gather(broker: &Broker, work: &Work) -> kube::Result<Observed> {
@@ -94,7 +102,7 @@ async fn apply_all(
 async fn report(broker: &Broker, work: &Work, observed: &Observed) -> kube::Result<()> {
     let before = broker.status.clone().unwrap_or_default();
     let after = status::next(broker, &before, observed);
-    if before == after {
+    if before == after || only_numbers_differ(&before, &after) && !work.numbers_are_due(broker) {
         return Ok(());
     }
     let (namespace, name) = (broker.namespace().unwrap_or_default(), broker.name_any());
@@ -104,6 +112,12 @@ async fn report(broker: &Broker, work: &Work, observed: &Observed) -> kube::Resu
     }
     events(broker, work, &before, &after).await;
     Ok(())
+}
+
+/// Numbers change with every message: each write of them would be a reason to look again.
+fn only_numbers_differ(before: &BrokerStatus, after: &BrokerStatus) -> bool {
+    let BrokerStatus { queues, messages, connections, .. } = before.clone();
+    BrokerStatus { queues, messages, connections, ..after.clone() } == *before
 }
 
 async fn events(broker: &Broker, work: &Work, before: &BrokerStatus, after: &BrokerStatus) {
