@@ -57,9 +57,14 @@ pub(crate) async fn run(args: Run) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Colours are for people: a log that is collected has none.
+fn is_terminal() -> bool {
+    std::io::IsTerminal::is_terminal(&std::io::stderr())
+}
+
 fn log(format: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(is_terminal());
     if format == "json" { lines.json().init() } else { lines.with_target(false).init() }
 }
 
