@@ -2,6 +2,7 @@
 use crate::config::{Config, Log};
 use crate::data_dir::DataDir;
 use crate::listener::listen;
+use anyhow::Context;
 use leveret_node::{Broker, Options};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -28,6 +29,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         default_user: config.default_user,
         default_pass: config.default_pass,
     });
+    broker
+        .open_storage(&config.data_dir)
+        .await
+        .with_context(|| format!("cannot open the data folder {}", config.data_dir.display()))?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         amqp = %amqp.local_addr()?,
@@ -56,6 +61,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     stop_others.cancel();
     others.close();
     let _ = tokio::time::timeout(config.shutdown_grace, others.wait()).await;
+    broker.close_storage().await;
     broker.stop();
     drop(data_dir);
     tracing::info!("stopped");
@@ -68,7 +74,7 @@ fn is_terminal() -> bool {
 }
 
 fn log(format: Log) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,openraft=warn"));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(is_terminal());
     match format {
         Log::Text => lines.with_target(false).init(),

@@ -242,7 +242,7 @@ async fn until_unblocked(events: &mut (impl Stream<Item = Event> + Unpin)) -> Re
 async fn past_the_memory_budget_publishers_wait_and_consumers_drain() -> Result<()> {
     let broker = BrokerProcess::start_with(&format!("memory_max = {BUDGET_BYTES}\n"))?;
     let (publishing, to_queue) = channel(&broker.amqp_url()).await?;
-    to_queue.queue_declare("budget".into(), QueueDeclareOptions::durable(), FieldTable::default()).await?;
+    to_queue.queue_declare("budget".into(), QueueDeclareOptions::default(), FieldTable::default()).await?;
     to_queue.confirm_select(ConfirmSelectOptions::default()).await?;
     let mut events = Box::pin(publishing.events_listener());
     let sent = publish_until_blocked(&to_queue, &mut events).await?;

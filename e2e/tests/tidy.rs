@@ -70,10 +70,12 @@ fn cargo(arguments: &[&str]) -> String {
 }
 
 /// Which of our crates each of our crates may depend on.
-const ARROWS: [(&str, &[&str]); 10] = [
+const ARROWS: [(&str, &[&str]); 12] = [
     ("leveret-model", &[]),
+    ("leveret-journal", &[]),
     ("leveret-engine", &["leveret-model"]),
-    ("leveret-node", &["leveret-engine", "leveret-model"]),
+    ("leveret-replication", &["leveret-journal"]),
+    ("leveret-node", &["leveret-replication", "leveret-engine", "leveret-journal", "leveret-model"]),
     ("leveret-amqp091", &["leveret-node", "leveret-model"]),
     ("leveret-management", &["leveret-node", "leveret-model"]),
     ("leveret", &["leveret-model", "leveret-node", "leveret-amqp091", "leveret-management"]),

@@ -200,8 +200,8 @@ async fn numbers_follow_the_messages() {
     let (_, queue) = broker.declare_queue("/", "q\"1", declare).await.unwrap();
     let route = broker.route("/", "", b"q\"1", None).unwrap();
     let message = Extent { properties_at: 0, properties_len: 2, body: Body::Inline { at: 2, len: 8 } };
-    broker.publish(&route, b"\0\x0012345678", &vec![message; 5]);
-    assert!(broker.get(&queue, &Taker, false) && broker.get(&queue, &Taker, true));
+    broker.publish(&route, b"\0\x0012345678", &vec![message; 5], None);
+    assert!(broker.get(&queue, &Taker, false).await && broker.get(&queue, &Taker, true).await);
     let shown = served.get("/api/queues/%2F/q%221").await;
     assert_eq!((&shown["messages_ready"], &shown["messages_unacknowledged"]), (&json!(3), &json!(1)));
     assert_eq!(shown["message_stats"], json!({"publish": 5, "deliver_get": 2, "ack": 1, "redeliver": 0}));

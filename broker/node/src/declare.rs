@@ -1,7 +1,8 @@
 //! The door for what is declared: exchanges, queues, bindings. The catalog decides, the queues follow.
 //!
-//! Asynchronous from the first day: with a replicated catalog an answer waits for a majority.
+//! What is durable is logged before it is answered, one declaration after the other; a queue takes messages from then on.
 use crate::Broker;
+use crate::definitions::{Fact, Route};
 use crate::queue::{Queue, QueueId};
 use leveret_engine::catalog::{Catalog, ConnectionId, Destination, ExchangeDeclare, QueueDeclare};
 use leveret_engine::queue::Depth;
@@ -55,7 +56,14 @@ impl Broker {
     /// # Errors
     /// The catalog's refusals.
     pub async fn declare_exchange(&self, vhost: &str, name: &str, declare: ExchangeDeclare) -> Result<bool, Refusal> {
-        self.change(|catalog| catalog.declare_exchange(vhost, name, declare))
+        let fact = Fact::Exchange { vhost: vhost.to_owned(), name: name.to_owned(), declare: declare.clone() };
+        let durable = declare.durable;
+        let _turn = if durable { self.turn().await } else { None };
+        let created = self.change(|catalog| catalog.declare_exchange(vhost, name, declare))?;
+        if created && durable {
+            self.log_facts(&[fact]).await?;
+        }
+        Ok(created)
     }
 
     /// Deletes an exchange and its bindings. Whether it was there.
@@ -63,7 +71,13 @@ impl Broker {
     /// # Errors
     /// The catalog's refusals.
     pub async fn delete_exchange(&self, vhost: &str, name: &str, if_unused: bool) -> Result<bool, Refusal> {
-        self.change(|catalog| catalog.delete_exchange(vhost, name, if_unused))
+        let durable = self.catalog().exchange(vhost, name).is_ok_and(|exchange| exchange.declared.durable);
+        let _turn = if durable { self.turn().await } else { None };
+        let deleted = self.change(|catalog| catalog.delete_exchange(vhost, name, if_unused))?;
+        if deleted && durable {
+            self.log_facts(&[Fact::ExchangeGone { vhost: vhost.to_owned(), name: name.to_owned() }]).await?;
+        }
+        Ok(deleted)
     }
 
     /// Declares a queue, or checks that it is there as declared. Whether it is new, and the queue.
@@ -76,17 +90,37 @@ impl Broker {
         name: &str,
         declare: QueueDeclare,
     ) -> Result<(bool, Arc<Queue>), Refusal> {
-        let auto_delete = declare.auto_delete;
-        self.change(|catalog| {
+        let logged = declare.durable && declare.exclusive.is_none() && self.0.storage.get().is_some();
+        // Whoever finds the name of a durable queue waits until the log has it.
+        let _turn = if logged { self.turn().await } else { None };
+        let arguments = declare.arguments.clone();
+        let (declared, queue) = self.change(|catalog| {
             let declared = catalog.declare_queue(vhost, name, declare)?;
-            // Entered while the catalog is held: whoever finds the name finds the queue.
-            let mut queues = self.node().queues.write();
-            let queue = queues.entry(declared.id).or_insert_with(|| {
-                let names = (vhost.into(), name.into());
-                Arc::new(Queue::new(declared.id, names, auto_delete, self.node().memory.clone()))
-            });
-            Ok((declared.created, queue.clone()))
-        })
+            let found = catalog.queue(vhost, name, None).or_else(|_| {
+                let owner = catalog.owner(vhost, name);
+                catalog.queue(vhost, name, owner)
+            })?;
+            if let Some(queue) = self.queues().get(&declared.id) {
+                return Ok((declared, queue.clone()));
+            }
+            let names = (vhost.into(), name.into());
+            let queue = Arc::new(Queue::new(found, names, self.node().memory.clone(), self.node().log.get().cloned()));
+            if !logged {
+                // Entered while the catalog is held: whoever finds the name finds the queue.
+                self.node().queues.write().insert(declared.id, queue.clone());
+            }
+            Ok((declared, queue))
+        })?;
+        if declared.created && logged {
+            let (vhost, name, auto_delete) = (vhost.to_owned(), name.to_owned(), queue.auto_delete);
+            self.log_facts(&[Fact::Queue { vhost, name, id: declared.id.0, auto_delete, arguments }]).await?;
+            self.node().queues.write().insert(declared.id, queue.clone());
+            self.catalog_changed(); // a route found meanwhile does not lead to it
+        }
+        if !declared.created {
+            queue.caught_up().await;
+        }
+        Ok((declared.created, queue))
     }
 
     /// Finds a queue that `connection` (none: the API) may use.
@@ -109,7 +143,9 @@ impl Broker {
     /// # Errors
     /// 404, or 405 if it belongs to another connection.
     pub async fn purge_queue(&self, vhost: &str, name: &str, connection: Option<ConnectionId>) -> Result<u64, Refusal> {
-        Ok(self.find_queue(vhost, name, connection)?.enter().purge())
+        let queue = self.find_queue(vhost, name, connection)?;
+        queue.caught_up().await;
+        Ok(queue.enter().purge())
     }
 
     /// Deletes a queue with all that is in it: how many messages were ready.
@@ -124,19 +160,22 @@ impl Broker {
         connection: Option<ConnectionId>,
     ) -> Result<u64, Refusal> {
         let queue = self.find_queue(vhost, name, connection)?;
-        self.change(|catalog| {
+        queue.caught_up().await;
+        let _turn = if queue.log.is_some() { self.turn().await } else { None };
+        let (ready, consumers) = self.change(|catalog| {
             // Under the queue's lock: nothing is published to it between the question and its end.
             let consumers = queue.close(|depth| refuse((vhost, name), only, depth))?;
             catalog.delete_queue(vhost, name, connection)?;
             Ok(consumers)
-        })
-        .map(|(ready, consumers)| {
-            self.node().queues.write().remove(&queue.id);
-            for consumer in consumers {
-                consumer.subscription.sink.cancelled();
-            }
-            ready
-        })
+        })?;
+        self.node().queues.write().remove(&queue.id);
+        for consumer in consumers {
+            consumer.subscription.sink.cancelled();
+        }
+        if queue.log.is_some() {
+            self.log_facts(&[Fact::QueueGone { vhost: vhost.to_owned(), name: name.to_owned() }]).await?;
+        }
+        Ok(ready)
     }
 
     /// A queue that was to go with its last consumer goes, unless there is another one by now.
@@ -169,7 +208,14 @@ impl Broker {
         route: (&[u8], &FieldTable),
         connection: Option<ConnectionId>,
     ) -> Result<bool, Refusal> {
-        self.change(|catalog| catalog.bind(vhost, source, destination, route, connection))
+        let logged = self.catalog().is_logged(vhost, source, &destination);
+        let _turn = if logged { self.turn().await } else { None };
+        let fact = binding(vhost, source, &destination, route);
+        let created = self.change(|catalog| catalog.bind(vhost, source, destination, route, connection))?;
+        if created && logged {
+            self.log_facts(&[Fact::Bound(fact)]).await?;
+        }
+        Ok(created)
     }
 
     /// Removes a binding. Whether it was there.
@@ -184,7 +230,23 @@ impl Broker {
         route: (&[u8], &FieldTable),
         connection: Option<ConnectionId>,
     ) -> Result<bool, Refusal> {
-        self.change(|catalog| catalog.unbind(vhost, source, destination, route, connection))
+        let logged = self.catalog().is_logged(vhost, source, destination);
+        let _turn = if logged { self.turn().await } else { None };
+        let removed = self.change(|catalog| catalog.unbind(vhost, source, destination, route, connection))?;
+        if removed && logged {
+            self.log_facts(&[Fact::Unbound(binding(vhost, source, destination, route))]).await?;
+        }
+        Ok(removed)
+    }
+}
+
+fn binding(vhost: &str, source: &str, destination: &Destination, route: (&[u8], &FieldTable)) -> Route {
+    Route {
+        vhost: vhost.to_owned(),
+        source: source.to_owned(),
+        destination: destination.clone(),
+        routing_key: route.0.to_vec(),
+        arguments: route.1.clone(),
     }
 }
 

@@ -4,16 +4,25 @@
 //! message's journey: `declare`, `publish`, `subscribe`, `ledger` and `settle`. Behind them `queue` (the rules of a
 //! queue behind their lock), `connections`, `auth`, `memory`, `clock`.
 //!
-//! Lock order: catalog, queues, queue, output. No lock is held across an await.
+//! Of durable queues: `shard` and `entry` (what is logged), `log` (what they share), `storage` (opened, applied, kept in
+//! bounds), `archive`, `definitions` (what is declared, as facts).
+//!
+//! Lock order: catalog, queues, queue, shard, output. No lock is held across an await.
+mod archive;
 mod auth;
 mod clock;
 mod connections;
 mod declare;
+mod definitions;
+mod entry;
 mod ledger;
+mod log;
 mod memory;
 mod publish;
 mod queue;
 mod settle;
+mod shard;
+mod storage;
 mod subscribe;
 
 pub use auth::Identity;
@@ -30,13 +39,15 @@ pub use memory::{Memory, available_bytes, default_max};
 pub use publish::Route;
 pub use queue::{Queue, QueueId};
 pub use settle::{Outcome, Settlement};
+pub use shard::{Confirm, Waiter};
+pub use storage::OpenError;
 
 use leveret_engine::catalog::Catalog;
 use leveret_model::refusal::Refusal;
 use parking_lot::{RwLock, RwLockReadGuard};
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -82,12 +93,15 @@ pub(crate) struct Node {
     queues: RwLock<Queues>,
     connections: connections::Connections,
     stopping: CancellationToken,
+    /// What durable queues share, once storage is being opened.
+    log: OnceLock<Arc<log::Log>>,
+    storage: OnceLock<storage::Storage>,
 }
 
 type Queues = HashMap<QueueId, Arc<Queue>, foldhash::fast::RandomState>;
 
 impl Broker {
-    /// A node with nothing but the predeclared exchanges; its upkeep task runs until `stop`.
+    /// A node with nothing but the predeclared exchanges, in memory until [`open_storage`](Self::open_storage); its upkeep task runs until `stop`.
     #[must_use]
     pub fn start(options: Options) -> Self {
         let node = Node {
@@ -99,6 +113,8 @@ impl Broker {
             queues: RwLock::default(),
             connections: connections::Connections::default(),
             stopping: CancellationToken::new(),
+            log: OnceLock::new(),
+            storage: OnceLock::new(),
             options,
         };
         let broker = Self(Arc::new(node));

@@ -10,7 +10,11 @@ pub struct Memory {
     max: u64,
     contents: AtomicU64,
     resident: AtomicU64,
+    /// Of the contents, those that could be read again.
+    warm: AtomicU64,
     alarmed: AtomicBool,
+    /// There is no room for further messages on the disk.
+    disk_alarm: AtomicBool,
     changed: Notify,
 }
 
@@ -21,7 +25,9 @@ impl Memory {
             max,
             contents: AtomicU64::new(0),
             resident: AtomicU64::new(0),
+            warm: AtomicU64::new(0),
             alarmed: AtomicBool::new(false),
+            disk_alarm: AtomicBool::new(false),
             changed: Notify::new(),
         }
     }
@@ -36,6 +42,34 @@ impl Memory {
             }
         } else if before > after {
             self.contents.fetch_sub(before - after, Relaxed);
+        }
+    }
+
+    /// A durable queue's contents in memory went from `before` to `after` bytes.
+    #[inline]
+    pub(crate) fn account_warm(&self, before: u64, after: u64) {
+        if after > before {
+            self.warm.fetch_add(after - before, Relaxed);
+        } else {
+            self.warm.fetch_sub(before - after, Relaxed);
+        }
+    }
+
+    /// Whether durable queues may keep more of their contents in memory.
+    pub(crate) fn takes_warm(&self) -> bool {
+        self.warm.load(Relaxed) < WARM_MAX.min(self.max / 4)
+    }
+
+    /// The disk has no room for further messages, or has again.
+    pub(crate) fn set_disk_alarm(&self, full: bool) {
+        if self.disk_alarm.swap(full, Relaxed) == full {
+            return;
+        }
+        if full {
+            tracing::warn!("disk alarm: publishers are held back until there is room");
+        } else {
+            tracing::info!("disk alarm over: publishers go on");
+            self.changed.notify_waiters();
         }
     }
 
@@ -69,7 +103,12 @@ impl Memory {
     /// Whether publishers have to wait.
     #[inline]
     pub fn is_alarmed(&self) -> bool {
-        self.alarmed.load(Relaxed)
+        self.alarmed.load(Relaxed) || self.disk_alarm.load(Relaxed)
+    }
+
+    /// Whether that is for want of room on the disk.
+    pub fn is_disk_full(&self) -> bool {
+        self.disk_alarm.load(Relaxed)
     }
 
     /// Waits until publishers may go on.
@@ -83,6 +122,9 @@ impl Memory {
         }
     }
 }
+
+/// Contents of durable queues that stay in memory for a delivery soon.
+const WARM_MAX: u64 = 64 << 20;
 
 /// The default budget: 60 % of what the control group allows or, without a limit, of the machine's memory.
 pub fn default_max() -> u64 {

@@ -1,6 +1,7 @@
 //! The door for messages: routed once a run, copied into each queue under its lock, handed on at once.
 use crate::Broker;
-use crate::queue::Queue;
+use crate::queue::{Queue, QueueId};
+use crate::shard::{Shard, Waiter};
 use leveret_engine::queue::{Extent, Publish};
 use leveret_model::refusal::Refusal;
 use leveret_model::table::FieldTable;
@@ -17,13 +18,28 @@ pub struct Route {
     pub routing_key: Box<[u8]>,
     /// The answer depends on a message's headers: it is good for that message alone.
     pub by_headers: bool,
+    /// In memory only.
     queues: SmallVec<[Arc<Queue>; 2]>,
+    /// Logged, by shard.
+    shards: SmallVec<[ToShard; 1]>,
+}
+
+struct ToShard {
+    shard: Arc<Shard>,
+    ids: SmallVec<[QueueId; 2]>,
+    /// One of them, to wait for.
+    queue: Arc<Queue>,
 }
 
 impl Route {
     /// Whether no queue gets the messages.
     pub fn is_unroutable(&self) -> bool {
-        self.queues.is_empty()
+        self.queues.is_empty() && self.shards.is_empty()
+    }
+
+    /// How often a publish is confirmed: once a shard that has to log it.
+    pub fn confirms(&self) -> u32 {
+        self.shards.len() as u32
     }
 }
 
@@ -42,12 +58,25 @@ impl Broker {
         let generation = self.generation();
         let mut ids = SmallVec::new();
         let by_headers = self.catalog().route(vhost, exchange, routing_key, headers, &mut ids)?.by_headers;
-        let queues = {
-            let queues = self.queues();
-            ids.iter().filter_map(|id| queues.get(id).cloned()).collect()
-        };
+        let (mut queues, mut shards) = (SmallVec::new(), SmallVec::<[ToShard; 1]>::new());
+        let known = self.queues();
+        for queue in ids.iter().filter_map(|id| known.get(id)) {
+            let Some(log) = &queue.log else {
+                queues.push(queue.clone());
+                continue;
+            };
+            let shard = log.shard(queue.id);
+            match shards.iter_mut().find(|to| Arc::ptr_eq(&to.shard, shard)) {
+                Some(to) => to.ids.push(queue.id),
+                None => shards.push(ToShard {
+                    shard: shard.clone(),
+                    ids: std::iter::once(queue.id).collect(),
+                    queue: queue.clone(),
+                }),
+            }
+        }
         let (exchange, routing_key) = (exchange.as_bytes().into(), routing_key.into());
-        Ok(Route { generation, exchange, routing_key, by_headers, queues })
+        Ok(Route { generation, exchange, routing_key, by_headers, queues, shards })
     }
 
     /// Whether nothing was declared, bound or deleted since the route was made.
@@ -56,11 +85,24 @@ impl Broker {
         route.generation == self.generation()
     }
 
-    /// Puts messages into the queues of a route. Returns the slowest of them if its consumers cannot follow.
-    pub fn publish(&self, route: &Route, bytes: &[u8], messages: &[Extent]) -> Option<Arc<Queue>> {
+    /// Puts messages into the queues of a route; `waiter` hears of it [`confirms`](Route::confirms) times, once they are
+    /// durable. Returns the slowest queue if its consumers or the log cannot follow.
+    pub fn publish(
+        &self,
+        route: &Route,
+        bytes: &[u8],
+        messages: &[Extent],
+        waiter: Option<&Waiter>,
+    ) -> Option<Arc<Queue>> {
         let publish = Publish { exchange: &route.exchange, routing_key: &route.routing_key, bytes, messages };
         let now = self.clock().now();
         let mut outrunning = None;
+        for to in &route.shards {
+            to.shard.publish(&to.ids, &publish, waiter.cloned());
+            if to.queue.is_outrunning() {
+                outrunning = Some(to.queue.clone());
+            }
+        }
         for queue in &route.queues {
             let mut entered = queue.enter();
             if queue.is_deleted() {
@@ -81,6 +123,9 @@ impl Queue {
     /// Waits until the consumers of a queue that is outrunning them have caught up, at most 5 ms: publishers are
     /// slowed down to the speed of the consumers, and stopped by the memory budget alone.
     pub async fn let_consumers_catch_up(&self) {
+        if let Some(log) = &self.log {
+            log.shard(self.id).until_room().await;
+        }
         let waiting = self.room().notified();
         if self.is_outrunning() {
             let _ = tokio::time::timeout(CATCH_UP_MAX, waiting).await;

@@ -1,5 +1,7 @@
 //! A queue behind its lock, and the bookkeeping that goes with every visit.
+use crate::log::Log;
 use crate::memory::Memory;
+use leveret_engine::catalog;
 use leveret_engine::queue as engine;
 use leveret_model::refusal::Refusal;
 use parking_lot::{Mutex, MutexGuard};
@@ -26,16 +28,48 @@ pub struct Queue {
     room: Notify,
     deleted: AtomicBool,
     memory: Arc<Memory>,
+    /// Of a queue whose changes are logged.
+    pub(crate) log: Option<Arc<Log>>,
+    /// It is on the list of those that wait for a read.
+    pub(crate) fetch_queued: AtomicBool,
+    /// Notified when contents were read.
+    pub(crate) fetched: Notify,
 }
 
 impl Queue {
-    pub(crate) fn new(id: QueueId, names: (Arc<str>, Arc<str>), auto_delete: bool, memory: Arc<Memory>) -> Self {
-        let (vhost, name) = names;
-        let (memory_bytes, outrunning) = (AtomicU64::new(0), AtomicBool::new(false));
-        let deleted = AtomicBool::new(false);
-        let state = Mutex::default();
-        let room = Notify::new();
-        Self { id, vhost, name, auto_delete, state, memory_bytes, outrunning, room, deleted, memory }
+    /// `log` is that of the node: it is for a queue that outlives a restart.
+    pub(crate) fn new(
+        declared: &catalog::Queue,
+        (vhost, name): (Arc<str>, Arc<str>),
+        memory: Arc<Memory>,
+        log: Option<Arc<Log>>,
+    ) -> Self {
+        let log = log.filter(|_| declared.is_logged());
+        let state = match &log {
+            Some(log) => {
+                let mut state = engine::Queue::durable(declared.delivery_limit());
+                if log.serving.load(Relaxed) {
+                    state.lead();
+                }
+                state
+            }
+            None => engine::Queue::default(),
+        };
+        Self {
+            id: declared.id,
+            vhost,
+            name,
+            auto_delete: declared.auto_delete,
+            state: Mutex::new(state),
+            memory_bytes: AtomicU64::new(0),
+            outrunning: AtomicBool::new(false),
+            room: Notify::new(),
+            deleted: AtomicBool::new(false),
+            memory,
+            log,
+            fetch_queued: AtomicBool::new(false),
+            fetched: Notify::new(),
+        }
     }
 
     /// The queue, for changes: leaving it accounts for its memory.
@@ -51,7 +85,7 @@ impl Queue {
     /// Whether its consumers' outputs are full: publishers had better wait a moment.
     #[inline]
     pub(crate) fn is_outrunning(&self) -> bool {
-        self.outrunning.load(Relaxed)
+        self.outrunning.load(Relaxed) || self.log.as_ref().is_some_and(|log| log.shard(self.id).is_full())
     }
 
     /// Notified when the consumers have caught up.
@@ -82,6 +116,17 @@ impl Queue {
         self.deleted.store(true, Relaxed);
         let consumers = entered.unsubscribe_all();
         let ready = entered.purge();
+        if entered.is_durable() {
+            entered.take_facts(); // the queue's end is a fact of its own
+            let held: Vec<u64> = entered.files().collect();
+            *entered.state = engine::Queue::durable(None);
+            if let Some(log) = &self.log {
+                let mut files = log.files.lock();
+                held.iter().for_each(|file| {
+                    files.entry(*file).and_modify(|runs| *runs -= 1);
+                });
+            }
+        }
         entered.trim();
         Ok((ready, consumers))
     }
@@ -90,6 +135,9 @@ impl Queue {
 impl Drop for Queue {
     fn drop(&mut self) {
         self.memory.account(self.memory_bytes.load(Relaxed), 0);
+        if self.log.is_some() {
+            self.memory.account_warm(self.memory_bytes.load(Relaxed), 0);
+        }
     }
 }
 
@@ -115,10 +163,16 @@ impl std::ops::DerefMut for Entered<'_> {
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
+        if let Some(log) = &self.queue.log {
+            log.left(self.queue, &mut self.state);
+        }
         let after = self.state.memory_bytes();
         let before = self.queue.memory_bytes.swap(after, Relaxed);
         if before != after {
             self.queue.memory.account(before, after);
+            if self.queue.log.is_some() {
+                self.queue.memory.account_warm(before, after);
+            }
         }
         let outrunning = after > OUTRUNNING_BYTES && self.state.is_outrunning();
         if outrunning != self.queue.outrunning.load(Relaxed) {

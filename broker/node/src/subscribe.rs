@@ -1,7 +1,7 @@
 //! Consumers come and go, and clients that ask for one message at a time.
 use crate::Broker;
 use crate::queue::Queue;
-use leveret_engine::queue::{ConsumerId, ExclusiveUse, Sink, Subscription};
+use leveret_engine::queue::{ConsumerId, ExclusiveUse, Got, Sink, Subscription};
 use leveret_model::refusal::{Refusal, RefusalKind};
 
 impl Broker {
@@ -47,12 +47,28 @@ impl Broker {
     }
 
     /// Hands the first ready message to `sink`. False if there is none.
-    pub fn get(&self, queue: &Queue, sink: &dyn Sink, no_ack: bool) -> bool {
-        queue.enter().get(sink, no_ack, self.clock().now())
+    pub async fn get(&self, queue: &Queue, sink: &dyn Sink, no_ack: bool) -> bool {
+        queue.caught_up().await;
+        loop {
+            let fetched = queue.fetched.notified();
+            let got = queue.enter().get(sink, no_ack, self.clock().now());
+            match got {
+                Got::Message => return true,
+                Got::Empty => return false,
+                Got::Cold => fetched.await,
+            }
+        }
     }
 }
 
 impl Queue {
+    /// Waits until all that was published to it so far is in it: a client that asks next finds its own messages.
+    pub async fn caught_up(&self) {
+        if let Some(log) = &self.log {
+            log.shard(self.id).until_visible().await;
+        }
+    }
+
     pub(crate) fn not_found(&self) -> Refusal {
         let text = format!("no queue '{}' in vhost '{}'", self.name, self.vhost);
         Refusal { kind: RefusalKind::NotFound, text }

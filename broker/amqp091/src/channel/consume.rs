@@ -80,14 +80,14 @@ impl Session {
         Ok(())
     }
 
-    pub(crate) fn get(&mut self, number: u16, queue: &str, no_ack: bool) -> Result<(), Failure> {
+    pub(crate) async fn get(&mut self, number: u16, queue: &str, no_ack: bool) -> Result<(), Failure> {
         let name = self.queue_name(number, queue)?;
         let queue = self.broker.find_queue(&self.vhost, &name, Some(self.connection.id))?;
         let Some(subscriber) = self.output.lock().ledger(number).map(|ledger| ledger.open(queue.clone())) else {
             return Ok(());
         };
         let sink = GetSink { output: &self.output, channel: number, subscriber, no_ack };
-        let got = self.broker.get(&queue, &sink, no_ack);
+        let got = self.broker.get(&queue, &sink, no_ack).await;
         self.output.write(|state| {
             if let Some(ledger) = state.ledger(number) {
                 ledger.end(subscriber);

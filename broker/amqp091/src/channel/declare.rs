@@ -58,7 +58,9 @@ impl Session {
             _ => self.queue_name(number, declare.queue)?,
         };
         let queue = if declare.passive {
-            self.broker.find_queue(&self.vhost, &name, Some(connection))?
+            let queue = self.broker.find_queue(&self.vhost, &name, Some(connection))?;
+            queue.caught_up().await;
+            queue
         } else {
             let QueueDeclare { durable, exclusive, auto_delete, arguments, .. } = declare;
             let exclusive = exclusive.then_some(connection);

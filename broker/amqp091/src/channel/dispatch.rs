@@ -82,6 +82,7 @@ impl Session {
                 self.queue_delete(number, queue, DeleteOnly { if_unused, if_empty }, no_wait).await?;
             }
             Method::BasicCancel { consumer_tag, no_wait } => self.cancel(number, consumer_tag, no_wait).await?,
+            Method::BasicGet { queue, no_ack } => self.get(number, queue, no_ack).await?,
             basic => self.basic(number, basic)?,
         }
         Ok(())
@@ -94,7 +95,6 @@ impl Session {
                 self.qos(number, (prefetch_size, prefetch_count), global)
             }
             Method::BasicConsume(consume) => self.consume(number, &consume),
-            Method::BasicGet { queue, no_ack } => self.get(number, queue, no_ack),
             Method::BasicNack { delivery_tag, multiple, requeue } => {
                 self.settle(number, delivery_tag, multiple, settled(requeue))
             }
@@ -128,8 +128,9 @@ impl Session {
 
     fn confirm_select(&mut self, number: u16, no_wait: bool) -> Result<(), Failure> {
         let channel = self.channel(number)?;
-        channel.confirm.get_or_insert_default();
+        channel.confirm = true;
         channel.view.confirm.store(true, Relaxed);
+        self.output.lock().open_confirms(number);
         if !no_wait {
             self.output.write(|state| encode::bare(&mut state.buffer, number, (85, 11)));
         }

@@ -21,8 +21,10 @@ pub(crate) struct Channel {
     pub(crate) closing: bool,
     /// What the management API shows.
     pub(crate) view: Arc<ChannelView>,
-    /// Publishes counted and confirmed, once the client asked for it.
-    pub(crate) confirm: Option<confirm::Confirms>,
+    /// Publishes are counted and confirmed: the client asked for it.
+    pub(crate) confirm: bool,
+    /// Publishes accepted at once, not yet in the book of confirms.
+    pub(crate) accepted: u64,
     /// Deliveries that each consumer to come may have unacknowledged; 0: no limit.
     pub(crate) prefetch: u32,
     /// The queue declared last, which an empty name means.
@@ -61,7 +63,8 @@ impl Channel {
             number,
             closing: false,
             view,
-            confirm: None,
+            confirm: false,
+            accepted: 0,
             prefetch: 0,
             last_queue: None,
             consumers: HashMap::new(),

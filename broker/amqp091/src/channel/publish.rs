@@ -9,7 +9,7 @@ use crate::codec::{encode, method};
 use crate::connection::failure::Failure;
 use crate::connection::session::Session;
 use bytes::Bytes;
-use leveret_node::{Body, Extent, Route};
+use leveret_node::{Body, Extent, Route, Waiter};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -162,23 +162,32 @@ impl Session {
     }
 
     fn hand_over(&mut self, channel: u16, route: &Route, mandatory: bool, buffer: &[u8], messages: &[Extent]) {
+        let waits_for = route.confirms();
+        let mut waiter = None;
+        let output = self.output.clone();
+        if let Ok(channel) = self.channel(channel)
+            && channel.confirm
+        {
+            let (number, count) = (channel.number, messages.len() as u64);
+            if waits_for == 0 {
+                channel.accepted += count;
+                if !self.to_confirm.contains(&number) {
+                    self.to_confirm.push(number);
+                }
+            } else {
+                let accepted = std::mem::take(&mut channel.accepted);
+                let token = output.lock().published(number, accepted, count, waits_for);
+                waiter = token.map(|token| Waiter { to: output, channel: number, token });
+            }
+        }
         if route.is_unroutable() {
             if mandatory {
                 self.send_back(channel, route, buffer, messages);
             }
-        } else if let Some(queue) = self.broker.publish(route, buffer, messages) {
+        } else if let Some(queue) = self.broker.publish(route, buffer, messages, waiter.as_ref()) {
             self.outrunning = Some(queue);
         }
         self.published = true;
-        if let Ok(channel) = self.channel(channel)
-            && let Some(confirms) = &mut channel.confirm
-        {
-            let number = channel.number;
-            confirms.accepted(messages.len() as u64);
-            if !self.to_confirm.contains(&number) {
-                self.to_confirm.push(number);
-            }
-        }
     }
 
     fn send_back(&self, channel: u16, route: &Route, buffer: &[u8], messages: &[Extent]) {

@@ -3,7 +3,8 @@
 //! Queues deliver into it under their own lock (lock order: queue, output), the reader answers into it, the writer
 //! swaps it against an empty one and writes that in one call. It is bounded: full means that a queue waits, and the
 //! writer has the queue dispatched again once it has drained.
-use leveret_node::{ChannelView, ConsumerId, Ledger, Queue};
+use crate::channel::confirm::Confirms;
+use leveret_node::{ChannelView, Confirm, ConsumerId, Ledger, Queue};
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
 use tokio::sync::Notify;
@@ -20,6 +21,10 @@ pub(crate) struct State {
     pub(crate) buffer: Vec<u8>,
     /// Deliveries by channel number.
     ledgers: Vec<Option<Box<Ledger>>>,
+    /// Confirms by channel number.
+    confirms: Vec<Option<Confirms>>,
+    /// Tokens below were given to channels that are closed.
+    next_token: u64,
     /// Consumers whose queue waits until the buffer has drained.
     stalled: Vec<(Arc<Queue>, ConsumerId)>,
     /// Nothing is delivered any more; what the buffer holds is written, then the socket is closed.
@@ -30,8 +35,15 @@ pub(crate) struct State {
 
 impl Output {
     pub(crate) fn new() -> Self {
-        let (buffer, ledgers, stalled) = (Vec::new(), Vec::new(), Vec::new());
-        let state = State { buffer, ledgers, stalled, closing: false, frame_max: FRAME_MAX_UNTUNED };
+        let state = State {
+            buffer: Vec::new(),
+            ledgers: Vec::new(),
+            confirms: Vec::new(),
+            next_token: 0,
+            stalled: Vec::new(),
+            closing: false,
+            frame_max: FRAME_MAX_UNTUNED,
+        };
         Self { state: Mutex::new(state), wake: Notify::new() }
     }
 
@@ -85,7 +97,45 @@ impl Output {
     }
 }
 
+impl Confirm for Output {
+    fn confirmed(&self, channel: u16, token: u64) {
+        self.write(|state| {
+            if let Some(Some(confirms)) = state.confirms.get_mut(usize::from(channel)) {
+                confirms.confirmed(token);
+                confirms.tell(&mut state.buffer, channel);
+            }
+        });
+    }
+}
+
 impl State {
+    /// Opens the book of confirms of a channel, unless it has one.
+    pub(crate) fn open_confirms(&mut self, channel: u16) {
+        let at = usize::from(channel);
+        if self.confirms.len() <= at {
+            self.confirms.resize_with(at + 1, || None);
+        }
+        self.confirms[at].get_or_insert_with(|| Confirms::new(self.next_token));
+    }
+
+    /// Notes publishes of a channel that wants confirms: their token. Those before that were accepted at once are noted
+    /// with them.
+    pub(crate) fn published(&mut self, channel: u16, accepted: u64, messages: u64, waits_for: u32) -> Option<u64> {
+        let confirms = self.confirms.get_mut(usize::from(channel))?.as_mut()?;
+        if accepted > 0 {
+            confirms.published(accepted, 0);
+        }
+        Some(confirms.published(messages, waits_for))
+    }
+
+    /// Notes publishes that were accepted at once, and tells the client what is safe.
+    pub(crate) fn accepted(&mut self, channel: u16, accepted: u64) {
+        if let Some(Some(confirms)) = self.confirms.get_mut(usize::from(channel)) {
+            confirms.published(accepted, 0);
+            confirms.tell(&mut self.buffer, channel);
+        }
+    }
+
     /// Opens the ledger of a channel.
     pub(crate) fn open_ledger(&mut self, channel: u16, view: Arc<ChannelView>) {
         let at = usize::from(channel);
@@ -97,6 +147,9 @@ impl State {
 
     /// Takes the ledger of a channel that closes.
     pub(crate) fn close_ledger(&mut self, channel: u16) -> Option<Box<Ledger>> {
+        if let Some(confirms) = self.confirms.get_mut(usize::from(channel)).and_then(Option::take) {
+            self.next_token = self.next_token.max(confirms.next_token());
+        }
         self.ledgers.get_mut(usize::from(channel))?.take()
     }
 

@@ -156,12 +156,13 @@ impl Reader {
         }
     }
 
-    /// The memory is used up: the publisher is not read from until there is room, and is told if it wants to know.
+    /// Memory or disk are used up: the publisher is not read from until there is room, and is told if it wants to know.
     async fn hold_back(&self, session: &Session, stop: &CancellationToken) {
         let (output, connection) = (&session.output, &session.connection);
         connection.blocked.store(true, Relaxed);
         if session.client.connection_blocked {
-            output.write(|state| encode::connection_blocked(&mut state.buffer, "low on memory"));
+            let reason = if session.broker.memory().is_disk_full() { "low on disk" } else { "low on memory" };
+            output.write(|state| encode::connection_blocked(&mut state.buffer, reason));
         }
         tokio::select! {
             () = session.broker.memory().until_cleared() => {}

@@ -138,10 +138,9 @@ impl Session {
             output.write(|state| {
                 for &number in &numbers {
                     if let Some(Some(channel)) = channels.get_mut(usize::from(number))
-                        && let Some(confirms) = &mut channel.confirm
                         && !channel.closing
                     {
-                        confirms.tell(&mut state.buffer, number);
+                        state.accepted(number, std::mem::take(&mut channel.accepted));
                     }
                 }
             });

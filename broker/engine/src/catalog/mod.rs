@@ -82,6 +82,30 @@ impl Catalog {
         self.vhosts.contains_key(name)
     }
 
+    /// The identity that the next queue or exchange will have.
+    #[must_use]
+    pub fn next_identity(&self) -> u64 {
+        self.next_id
+    }
+
+    /// Identities below `next` are not given any more.
+    pub fn raise_next_identity(&mut self, next: u64) {
+        self.next_id = self.next_id.max(next);
+    }
+
+    /// Whether a binding outlives a restart: both of its ends do.
+    #[must_use]
+    pub fn is_logged(&self, vhost: &str, source: &str, destination: &Destination) -> bool {
+        let exchange = |name: &str| self.exchange(vhost, name).is_ok_and(|exchange| exchange.declared.durable);
+        exchange(source)
+            && match destination {
+                Destination::Exchange(name) => exchange(name),
+                Destination::Queue(name) => {
+                    self.vhost(vhost).is_ok_and(|vhost| vhost.queues.get(&**name).is_some_and(Queue::is_logged))
+                }
+            }
+    }
+
     fn next_id(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id - 1

@@ -4,7 +4,7 @@ use super::exchanges::unsupported;
 use super::{Catalog, ConnectionId, QueueId, inequivalent};
 use leveret_model::name;
 use leveret_model::refusal::{Refusal, RefusalKind};
-use leveret_model::table::FieldTable;
+use leveret_model::table::{FieldTable, FieldValue};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -58,7 +58,22 @@ impl Catalog {
     /// 403 for a reserved name, 405 if it belongs to another connection, 406 if it is there and different or for an
     /// argument that is not supported.
     pub fn declare_queue(&mut self, vhost: &str, name: &str, declare: QueueDeclare) -> Result<Declared, Refusal> {
-        check_arguments((vhost, name), &declare.arguments)?;
+        let id = QueueId(self.next_id);
+        self.declare_queue_as(vhost, name, declare, id)
+    }
+
+    /// Declares a queue, which has identity `id` if it is new: for what a log says.
+    ///
+    /// # Errors
+    /// As [`declare_queue`](Self::declare_queue).
+    pub fn declare_queue_as(
+        &mut self,
+        vhost: &str,
+        name: &str,
+        declare: QueueDeclare,
+        id: QueueId,
+    ) -> Result<Declared, Refusal> {
+        check_arguments((vhost, name), &declare)?;
         if let Some(current) = self.vhost(vhost)?.queues.get(name) {
             current.check_access((vhost, name), declare.connection)?;
             equivalent((vhost, name), current, &declare)?;
@@ -67,7 +82,7 @@ impl Catalog {
         if !declare.server_named {
             name::check("queue", name)?;
         }
-        let id = QueueId(self.next_id());
+        self.raise_next_identity(id.0 + 1);
         let QueueDeclare { durable, exclusive, auto_delete, arguments, .. } = declare;
         let queue = Queue { id, durable, exclusive, auto_delete, arguments, sources: BTreeSet::new() };
         self.vhost_mut(vhost)?.queues.insert(name.into(), queue);
@@ -123,6 +138,30 @@ impl Catalog {
 }
 
 impl Queue {
+    /// Whether it is kept in the log: durable, and not gone with a connection.
+    #[must_use]
+    pub fn is_logged(&self) -> bool {
+        self.durable && self.exclusive.is_none()
+    }
+
+    /// `classic` or `quorum`.
+    #[must_use]
+    pub fn queue_type(&self) -> &'static str {
+        queue_type(&self.arguments)
+    }
+
+    /// How often a message may be given back before it is dropped; none: for ever.
+    #[must_use]
+    pub fn delivery_limit(&self) -> Option<u32> {
+        if self.queue_type() == "classic" {
+            return None;
+        }
+        match self.arguments.get("x-delivery-limit").and_then(FieldValue::as_integer) {
+            None => Some(DELIVERY_LIMIT),
+            Some(limit) => u32::try_from(limit).ok(),
+        }
+    }
+
     fn check_access(&self, (vhost, name): (&str, &str), connection: Option<ConnectionId>) -> Result<(), Refusal> {
         match self.exclusive {
             Some(owner) if connection != Some(owner) => Err(locked(vhost, name)),
@@ -144,6 +183,16 @@ fn equivalent(at: (&str, &str), current: &Queue, new: &QueueDeclare) -> Result<(
     if current.exclusive != new.exclusive {
         return Err(locked(at.0, at.1));
     }
+    let (wanted, is) = (queue_type(&new.arguments), current.queue_type());
+    if wanted != is {
+        return Err(inequivalent(what, "x-queue-type", wanted, is));
+    }
+    let limit = |arguments: &FieldTable| arguments.get("x-delivery-limit").and_then(FieldValue::as_integer);
+    let (wanted, is) = (limit(&new.arguments), limit(&current.arguments));
+    if wanted != is {
+        let show = |limit: Option<i64>| limit.map_or("none".to_owned(), |limit| limit.to_string());
+        return Err(inequivalent(what, "x-delivery-limit", show(wanted), show(is)));
+    }
     if current.durable != new.durable {
         return Err(inequivalent(what, "durable", new.durable, current.durable));
     }
@@ -153,24 +202,58 @@ fn equivalent(at: (&str, &str), current: &Queue, new: &QueueDeclare) -> Result<(
     Ok(())
 }
 
-/// `x-queue-type: classic` is what a queue is anyway; any other argument that begins with `x-` would change what the
-/// queue does, and is refused until it does so.
-fn check_arguments(at: (&str, &str), arguments: &FieldTable) -> Result<(), Refusal> {
-    for (argument, value) in arguments.iter() {
-        let honoured = match argument {
-            "x-queue-type" => value.as_str() == Some("classic"),
-            _ => !argument.starts_with("x-"),
-        };
-        if !honoured && argument == "x-queue-type" {
-            let text = format!(
-                "invalid arg 'x-queue-type' for queue '{}' in vhost '{}': {value} is not supported, 'classic' is",
-                at.1, at.0
-            );
-            return Err(Refusal::precondition(text));
-        }
-        if !honoured {
-            return Err(unsupported("queue", at, argument));
+/// An argument that begins with `x-` would change what the queue does, and is refused unless it does so.
+fn check_arguments(at: (&str, &str), declare: &QueueDeclare) -> Result<(), Refusal> {
+    let quorum = queue_type(&declare.arguments) == "quorum";
+    for (argument, value) in declare.arguments.iter() {
+        match argument {
+            "x-queue-type" if matches!(value.as_str(), Some("classic" | "quorum")) => {}
+            "x-queue-type" => {
+                let text = format!(
+                    "invalid arg 'x-queue-type' for queue '{}' in vhost '{}': {value} is not supported, 'classic' and \
+                     'quorum' are",
+                    at.1, at.0
+                );
+                return Err(Refusal::precondition(text));
+            }
+            "x-delivery-limit" if quorum && value.as_integer().is_some_and(is_delivery_limit) => {}
+            "x-delivery-limit" if quorum => {
+                let text = format!(
+                    "invalid arg 'x-delivery-limit' for queue '{}' in vhost '{}': {value} is not a number from -1 on",
+                    at.1, at.0
+                );
+                return Err(Refusal::precondition(text));
+            }
+            _ if argument.starts_with("x-") => return Err(unsupported("queue", at, argument)),
+            _ => {}
         }
     }
-    Ok(())
+    let wrong = match declare {
+        _ if !quorum => None,
+        QueueDeclare { durable: false, .. } => Some("non-durable"),
+        QueueDeclare { exclusive: Some(_), .. } => Some("exclusive"),
+        QueueDeclare { auto_delete: true, .. } => Some("auto-delete"),
+        _ => None,
+    };
+    match wrong {
+        Some(property) => Err(Refusal::precondition(format!(
+            "invalid property '{property}' for queue '{}' in vhost '{}': a quorum queue is durable, shared and stays",
+            at.1, at.0
+        ))),
+        None => Ok(()),
+    }
 }
+
+fn is_delivery_limit(limit: i64) -> bool {
+    limit == -1 || u32::try_from(limit).is_ok()
+}
+
+fn queue_type(arguments: &FieldTable) -> &'static str {
+    match arguments.get("x-queue-type").and_then(FieldValue::as_str) {
+        Some("quorum") => "quorum",
+        _ => "classic",
+    }
+}
+
+/// As quorum queues have it in RabbitMQ 4.
+const DELIVERY_LIMIT: u32 = 20;

@@ -1,7 +1,8 @@
 //! Ready messages to consumers: in turn, as much as each has credit and room for.
 use super::run::{MessageId, Run};
 use super::state::State;
-use super::{ConsumerId, Counters, Delivery, Dwell, Fill, Queue, Sink, Source};
+use super::{ConsumerId, Counters, Delivery, Dwell, Facts, Fill, Lead, Queue, Sink, Source};
+use std::mem::take;
 
 /// How far deliveries have come: the next message that was never delivered.
 #[derive(Clone, Copy, Default)]
@@ -36,13 +37,16 @@ impl Queue {
                 continue;
             }
             let no_ack = consumer.subscription.no_ack;
-            let mut taking = Taking::new(&mut self.state, &mut self.lead.cursor, now, limit);
-            let fill = consumer.subscription.sink.fill(&mut taking);
-            let taken = taking.finish(no_ack, &mut self.counters, &mut self.dwell);
+            let sink = consumer.subscription.sink.clone();
+            let (fill, taken) = self.serve(&*sink, limit, no_ack, now);
+            let consumer = self.lead.consumers.at(index);
             if !no_ack {
                 consumer.unacked += taken as u32;
             }
             consumer.full = fill == Fill::Full;
+            if self.lead.blocked_on.is_some() {
+                return; // goes on once the run has been read
+            }
             passed_over = if fill == Fill::Exhausted && taken > 0 { 0 } else { passed_over + 1 };
         }
     }
@@ -61,12 +65,39 @@ impl Queue {
         self.consumers().iter().any(|consumer| consumer.full)
     }
 
-    /// Hands one message to `sink`, for a client that asks instead of subscribing. False if none is ready.
-    pub fn get(&mut self, sink: &dyn Sink, no_ack: bool, now: u64) -> bool {
-        let mut taking = Taking::new(&mut self.state, &mut self.lead.cursor, now, 1);
-        sink.fill(&mut taking);
-        taking.finish(no_ack, &mut self.counters, &mut self.dwell) > 0
+    /// Hands one message to `sink`, for a client that asks instead of subscribing.
+    pub fn get(&mut self, sink: &dyn Sink, no_ack: bool, now: u64) -> Got {
+        match self.serve(sink, 1, no_ack, now).1 {
+            0 if self.lead.blocked_on.is_some() => Got::Cold,
+            0 => Got::Empty,
+            _ => Got::Message,
+        }
     }
+
+    /// Hands at most `limit` messages to `sink`: how many it took.
+    fn serve(&mut self, sink: &dyn Sink, limit: u64, no_ack: bool, now: u64) -> (Fill, u64) {
+        if !self.lead.leading {
+            return (Fill::Blocked, 0);
+        }
+        let durable = self.is_durable();
+        let Lead { cursor, recovered_below, facts, blocked_on, .. } = &mut self.lead;
+        let mut taking = Taking::new(&mut self.state, cursor, now, limit, *recovered_below);
+        let fill = sink.fill(&mut taking);
+        *blocked_on = taking.cold;
+        let facts = durable.then_some(facts);
+        (fill, taking.finish(no_ack, facts, &mut self.counters, &mut self.dwell))
+    }
+}
+
+/// What a `get` came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Got {
+    /// The sink has a message.
+    Message,
+    /// None is ready.
+    Empty,
+    /// The next one has to be read first.
+    Cold,
 }
 
 /// How many messages a consumer gets at a time: all where it is alone; one where there are few, so that consumers get
@@ -87,11 +118,16 @@ struct Taking<'q> {
     stretch: (u64, u64, u64),
     /// Stretches before that.
     before: Vec<(u64, u64, u64)>,
+    /// Messages below may have been delivered before.
+    recovered_below: u64,
+    /// The segment of the next message is not in memory.
+    cold: Option<u64>,
 }
 
 impl<'q> Taking<'q> {
-    fn new(state: &'q mut State, cursor: &'q mut Cursor, now: u64, left: u64) -> Self {
-        Self { state, cursor, now, left, taken: 0, redelivered: 0, stretch: (0, 0, 0), before: Vec::new() }
+    fn new(state: &'q mut State, cursor: &'q mut Cursor, now: u64, left: u64, recovered_below: u64) -> Self {
+        let (stretch, before) = ((0, 0, 0), Vec::new());
+        Self { state, cursor, now, left, taken: 0, redelivered: 0, stretch, before, recovered_below, cold: None }
     }
 
     fn count(&mut self, sequence: u64, run: &Run) -> bool {
@@ -112,33 +148,67 @@ impl<'q> Taking<'q> {
     /// The next message that was never delivered, and its run.
     #[inline]
     fn fresh(&mut self) -> Option<(MessageId, Run)> {
-        if self.cursor.run < self.state.runs_first() {
-            *self.cursor = Cursor::at(self.state.runs_first()); // its run was delivered, settled and dropped
+        loop {
+            if self.cursor.run < self.state.runs_first() {
+                *self.cursor = Cursor::at(self.state.runs_first()); // its run was delivered, settled and dropped
+            }
+            let mut run = *self.state.run(self.cursor.run)?;
+            if self.cursor.index == run.count {
+                self.state.segments_mut().cool(run.segment);
+                *self.cursor = Cursor::at(self.cursor.run + 1);
+                run = *self.state.run(self.cursor.run)?;
+            }
+            if run.live == 0 {
+                *self.cursor = Cursor::at(self.cursor.run + 1); // settled before this leader began
+                continue;
+            }
+            if self.state.segments().cold(run.segment).is_some() {
+                self.cold = Some(run.segment);
+                return None;
+            }
+            if self.cursor.index == 0 {
+                self.cursor.offset = self.state.segments().route(run.segment, run.offset).2;
+            }
+            let id = MessageId { sequence: run.first + u64::from(self.cursor.index), offset: self.cursor.offset };
+            self.cursor.index += 1;
+            if id.sequence < self.recovered_below && self.state.is_settled(id.sequence) {
+                self.cursor.offset = self.state.segments().message(run.segment, id.offset).next;
+                continue;
+            }
+            self.state.take_fresh();
+            return Some((id, run));
         }
-        let mut run = *self.state.run(self.cursor.run)?;
-        if self.cursor.index == run.count {
-            *self.cursor = Cursor::at(self.cursor.run + 1);
-            run = *self.state.run(self.cursor.run)?;
+    }
+
+    /// The first message that was given back, and its run.
+    fn returned(&mut self) -> Option<(MessageId, Run)> {
+        let (id, run) = self.state.first_returned()?;
+        if self.state.segments().cold(run.segment).is_some() {
+            self.cold = Some(run.segment);
+            return None;
         }
-        if self.cursor.index == 0 {
-            self.cursor.offset = self.state.segments().route(run.segment, run.offset).2;
-        }
-        let id = MessageId { sequence: run.first + u64::from(self.cursor.index), offset: self.cursor.offset };
-        self.cursor.index += 1;
-        self.state.take_fresh();
+        self.state.take_returned();
         Some((id, run))
     }
 
     /// Settles what needs no acknowledgement, and counts. Returns how many messages were taken.
-    fn finish(mut self, no_ack: bool, counters: &mut Counters, dwell: &mut Dwell) -> u64 {
+    fn finish(
+        mut self,
+        no_ack: bool,
+        mut facts: Option<&mut Facts>,
+        counters: &mut Counters,
+        dwell: &mut Dwell,
+    ) -> u64 {
         if self.taken == 0 {
             return 0;
         }
         self.before.push(self.stretch);
-        for &(first, messages, arrived) in &self.before {
+        for (first, messages, arrived) in take(&mut self.before) {
             dwell.observe(self.now.saturating_sub(arrived), messages);
-            if no_ack {
-                self.state.settle(first, messages);
+            match &mut facts {
+                _ if !no_ack => {}
+                Some(facts) => facts.settled.push((first, messages)),
+                None => self.state.settle(first, messages),
             }
         }
         counters.delivered += self.taken;
@@ -156,13 +226,14 @@ impl Source for Taking<'_> {
         if self.left == 0 {
             return None;
         }
-        let redelivered = self.state.has_returned();
-        let (id, run) = if redelivered { self.state.take_returned()? } else { self.fresh()? };
+        let given_back = self.state.has_returned();
+        let (id, run) = if given_back { self.returned()? } else { self.fresh()? };
+        let redelivered = given_back || id.sequence < self.recovered_below;
         self.redelivered += u64::from(redelivered);
         let route_changed = self.count(id.sequence, &run);
         let (exchange, routing_key, _) = self.state.segments().route(run.segment, run.offset);
         let stored = self.state.segments().message(run.segment, id.offset);
-        if !redelivered {
+        if !given_back {
             self.cursor.offset = stored.next;
         }
         Some(Delivery {

@@ -9,20 +9,28 @@
 mod consumers;
 mod content;
 mod dispatch;
+mod durable;
+#[cfg(test)]
+mod durable_tests;
 mod dwell;
+mod ranges;
 mod run;
 mod segment;
 mod settle;
 mod sink;
+mod snapshot;
 mod state;
 #[cfg(test)]
 mod tests;
 
 pub use consumers::{Consumer, ConsumerId, ExclusiveUse, Subscription};
 pub use content::{Body, Extent, Publish};
+pub use dispatch::Got;
+pub use durable::{Facts, Fetch, Logged, Place};
 pub use dwell::{DWELL_BOUNDS_SECONDS, Dwell};
 pub use run::MessageId;
 pub use sink::{Delivery, Fill, Sink, Source};
+pub use snapshot::Damaged;
 
 use consumers::Consumers;
 use dispatch::Cursor;
@@ -38,10 +46,42 @@ pub struct Queue {
 }
 
 /// What only the node that serves the queue knows.
-#[derive(Default)]
 struct Lead {
     consumers: Consumers,
     cursor: Cursor,
+    /// Of a durable queue: whether it is served here.
+    leading: bool,
+    /// Messages below were there when this began, and may have been delivered before.
+    recovered_below: u64,
+    /// A message given back more often is dropped.
+    delivery_limit: Option<u32>,
+    /// What is to be logged.
+    facts: Facts,
+    /// The next delivery waits for this segment to be read.
+    blocked_on: Option<u64>,
+    /// The cursor's run when it was last looked for cold ones ahead.
+    looked_at: u64,
+    /// Runs are being read.
+    fetching: bool,
+    /// Segments behind the cursor that were read for messages given back.
+    revived: Vec<u64>,
+}
+
+impl Default for Lead {
+    fn default() -> Self {
+        Self {
+            consumers: Consumers::default(),
+            cursor: Cursor::default(),
+            leading: true,
+            recovered_below: 0,
+            delivery_limit: None,
+            facts: Facts::default(),
+            blocked_on: None,
+            looked_at: u64::MAX,
+            fetching: false,
+            revived: Vec::new(),
+        }
+    }
 }
 
 /// Messages counted since the queue was made.
@@ -79,6 +119,12 @@ impl Queue {
 
     /// Removes every message that is ready; returns how many. What is unacknowledged stays.
     pub fn purge(&mut self) -> u64 {
+        if self.is_durable() {
+            let (ranges, ready) = self.state.take_ready(&self.lead.cursor);
+            self.lead.facts.settled.extend(ranges);
+            self.lead.cursor = Cursor::at(self.state.runs_end());
+            return ready;
+        }
         let purged = self.state.purge(&self.lead.cursor);
         self.lead.cursor = Cursor::at(self.state.runs_end());
         purged

@@ -3,8 +3,10 @@
 //! A segment counts its live messages, so one unacknowledged message holds its own segment and none that came after.
 //!
 //! Stored form of a run: `[exchange length u8][key length u8][exchange][key]`, then each message as
-//! `[properties length u32][body length u32][properties][body]`, integers in native order: it never leaves memory.
+//! `[properties length u32][body length u32][properties][body]`, integers little-endian: the log holds the same.
 //! A large body is not in the segment: it is shared with the buffer that it arrived in, a segment of its own.
+//! Of a durable queue each run is a segment of its own, whose bytes lie in the log and, while warm, in `body`.
+use super::durable::Place;
 use bytes::Bytes;
 use std::collections::VecDeque;
 
@@ -14,12 +16,19 @@ pub(super) struct Segments {
     /// Number of the first segment of `list`.
     first: u64,
     bytes: u64,
+    /// Logged segments that are not in memory.
+    cold: usize,
+    /// Files of logged segments that came to their end.
+    freed: Vec<u64>,
 }
 
 #[derive(Default)]
 struct Segment {
     bytes: Vec<u8>,
+    /// A large body; of a logged segment the whole run, while warm.
     body: Option<Bytes>,
+    /// Where a logged run lies.
+    place: Option<Place>,
     /// Messages in it that are not settled.
     live: u32,
 }
@@ -55,8 +64,92 @@ impl Segments {
             self.free(self.list.len() - 1); // it was kept for a run that would have fitted
         }
         self.bytes += (bytes.capacity() + body.as_ref().map_or(0, Bytes::len)) as u64;
-        self.list.push_back(Segment { bytes, body, live: 0 });
+        self.list.push_back(Segment { bytes, body, place: None, live: 0 });
         self.last_number()
+    }
+
+    /// A segment of its own for a run in the log, warm with `bytes`: its number.
+    pub(super) fn push_logged(&mut self, bytes: Option<Bytes>, place: Place, live: u32) -> u64 {
+        self.bytes += bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        self.cold += usize::from(bytes.is_none());
+        self.list.push_back(Segment { bytes: Vec::new(), body: bytes, place: Some(place), live });
+        self.last_number()
+    }
+
+    /// The segment pushed last holds nothing: it only has its number.
+    pub(super) fn drop_restored(&mut self) {
+        if let Some(last) = self.list.back_mut() {
+            self.cold -= usize::from(last.place.take().is_some());
+        }
+    }
+
+    fn get(&self, number: u64) -> Option<&Segment> {
+        self.list.get(number.checked_sub(self.first)? as usize)
+    }
+
+    fn get_mut(&mut self, number: u64) -> Option<&mut Segment> {
+        self.list.get_mut(number.checked_sub(self.first)? as usize)
+    }
+
+    /// Where segment `number` lies, if it is not in memory.
+    #[inline]
+    pub(super) fn cold(&self, number: u64) -> Option<Place> {
+        if self.cold == 0 {
+            return None;
+        }
+        let segment = self.get(number)?;
+        if segment.body.is_some() { None } else { segment.place }
+    }
+
+    /// The bytes of a run that was read.
+    pub(super) fn warm(&mut self, number: u64, bytes: Bytes) {
+        let len = bytes.len() as u64;
+        if let Some(segment) = self.get_mut(number)
+            && segment.place.is_some()
+            && segment.body.is_none()
+        {
+            segment.body = Some(bytes);
+            self.bytes += len;
+            self.cold -= 1;
+        }
+    }
+
+    /// Lets go of the bytes of a run that lies in the log.
+    pub(super) fn cool(&mut self, number: u64) {
+        if let Some(segment) = self.get_mut(number)
+            && segment.place.is_some()
+            && let Some(bytes) = segment.body.take()
+        {
+            self.bytes -= bytes.len() as u64;
+            self.cold += 1;
+        }
+    }
+
+    /// The run lies elsewhere now. False if it came to its end.
+    pub(super) fn relocate(&mut self, number: u64, place: Place) -> bool {
+        match self.get_mut(number) {
+            Some(segment) if segment.place.is_some() && segment.live > 0 => {
+                let before = segment.place.replace(place);
+                self.freed.extend(before.map(|before| before.file));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Logged segments with where they lie.
+    pub(super) fn places(&self) -> impl Iterator<Item = (u64, Place)> {
+        (self.first..).zip(&self.list).filter_map(|(number, segment)| Some((number, segment.place?)))
+    }
+
+    /// Where segment `number` lies in the log.
+    pub(super) fn place(&self, number: u64) -> Option<Place> {
+        self.get(number)?.place
+    }
+
+    /// Files of logged segments that came to their end since the last call.
+    pub(super) fn take_freed(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.freed)
     }
 
     /// Number of the last segment.
@@ -90,7 +183,7 @@ impl Segments {
         if segment.live > 0 {
             return;
         }
-        if is_last && segment.body.is_none() {
+        if is_last && segment.body.is_none() && segment.place.is_none() {
             segment.bytes.clear(); // the next run is written over it, while it is still in the processor's cache
         } else {
             self.free(at);
@@ -99,6 +192,10 @@ impl Segments {
 
     fn free(&mut self, at: usize) {
         let segment = std::mem::take(&mut self.list[at]);
+        if let Some(place) = segment.place {
+            self.freed.push(place.file);
+            self.cold -= usize::from(segment.body.is_none());
+        }
         self.bytes -= (segment.bytes.capacity() + segment.body.as_ref().map_or(0, Bytes::len)) as u64;
         while self.list.front().is_some_and(|first| first.live == 0 && first.bytes.capacity() == 0) {
             self.list.pop_front();
@@ -108,7 +205,7 @@ impl Segments {
 
     /// Exchange, routing key and the offset of the first message of the run at `offset`.
     pub(super) fn route(&self, number: u64, offset: u32) -> (&[u8], &[u8], u32) {
-        let bytes = &self.list[(number - self.first) as usize].bytes;
+        let bytes = self.list[(number - self.first) as usize].raw();
         let at = offset as usize;
         let (exchange, key) = (bytes[at] as usize, bytes[at + 1] as usize);
         let names = &bytes[at + 2..at + 2 + exchange + key];
@@ -119,10 +216,10 @@ impl Segments {
     #[inline]
     pub(super) fn message(&self, number: u64, offset: u32) -> Stored<'_> {
         let segment = &self.list[(number - self.first) as usize];
-        let rest = &segment.bytes[offset as usize..];
+        let rest = &segment.raw()[offset as usize..];
         let (properties, body) = (length(rest, 0), length(rest, 4));
         let rest = &rest[HEAD..];
-        match &segment.body {
+        match segment.body.as_ref().filter(|_| segment.place.is_none()) {
             None => Stored {
                 properties: &rest[..properties],
                 body: &rest[properties..properties + body],
@@ -139,10 +236,20 @@ impl Segments {
 
     /// Lets go of the memory of a last segment that holds nothing.
     pub(super) fn trim(&mut self) {
-        if self.list.len() == 1 && self.list[0].live == 0 {
+        if self.list.len() == 1 && self.list[0].live == 0 && self.list[0].place.is_none() {
             self.bytes = 0;
             self.list.clear();
             self.first += 1;
+        }
+    }
+}
+
+impl Segment {
+    #[inline]
+    fn raw(&self) -> &[u8] {
+        match (&self.place, &self.body) {
+            (Some(_), Some(run)) => run,
+            _ => &self.bytes,
         }
     }
 }
@@ -151,7 +258,7 @@ impl Segments {
 fn length(bytes: &[u8], at: usize) -> usize {
     let mut four = [0; 4];
     four.copy_from_slice(&bytes[at..at + 4]);
-    u32::from_ne_bytes(four) as usize
+    u32::from_le_bytes(four) as usize
 }
 
 /// Bytes before a message's properties.

@@ -7,19 +7,32 @@ impl Queue {
     pub fn acknowledge(&mut self, consumer: Option<ConsumerId>, sequence: u64, count: u64) {
         self.credit(consumer, count);
         self.counters.acked += count;
-        self.state.settle(sequence, count);
+        self.settle(sequence, count);
     }
 
     /// Deliveries that are not wanted, without a place to go: they are dropped.
     pub fn reject(&mut self, consumer: Option<ConsumerId>, sequence: u64, count: u64) {
         self.credit(consumer, count);
-        self.state.settle(sequence, count);
+        self.settle(sequence, count);
     }
 
     /// A delivery is ready again at its old place, and will be marked as redelivered.
     pub fn give_back(&mut self, consumer: Option<ConsumerId>, id: MessageId) {
         self.credit(consumer, 1);
-        self.state.give_back(id);
+        if self.is_durable() {
+            self.log_return(id.sequence, id.offset);
+        } else {
+            self.state.give_back(id);
+        }
+    }
+
+    /// At once, or once it is logged.
+    fn settle(&mut self, sequence: u64, count: u64) {
+        if self.is_durable() {
+            self.lead.facts.settled.push((sequence, count));
+        } else {
+            self.state.settle(sequence, count);
+        }
     }
 
     fn credit(&mut self, consumer: Option<ConsumerId>, count: u64) {

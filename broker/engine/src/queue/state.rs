@@ -4,6 +4,7 @@
 //! Whoever settles or gives back a message has taken it from the queue before and does it once.
 use super::content::{Body, Extent, Publish};
 use super::dispatch::Cursor;
+use super::durable::{Durable, Fetch, Logged, Place};
 use super::run::{MessageId, Run};
 use super::segment::{HEAD, SEGMENT_MAX, Segments};
 use std::collections::{BTreeMap, VecDeque};
@@ -22,6 +23,10 @@ pub(super) struct State {
     /// Messages that were never delivered.
     fresh: u64,
     body_bytes: u64,
+    /// Some run that was never delivered may have to be read first.
+    pub(super) cold_ahead_maybe: bool,
+    /// Of a durable queue.
+    pub(super) durable: Option<Box<Durable>>,
 }
 
 impl State {
@@ -55,8 +60,8 @@ impl State {
         for message in messages {
             let body_len = message.body.len();
             let mut head = [0; HEAD];
-            head[..4].copy_from_slice(&message.properties_len.to_ne_bytes());
-            head[4..].copy_from_slice(&(body_len as u32).to_ne_bytes());
+            head[..4].copy_from_slice(&message.properties_len.to_le_bytes());
+            head[4..].copy_from_slice(&(body_len as u32).to_le_bytes());
             tail.extend_from_slice(&head);
             tail.extend_from_slice(publish.properties(message));
             if let Body::Inline { at, len } = message.body {
@@ -72,6 +77,146 @@ impl State {
         self.next_sequence += u64::from(count);
         self.live += u64::from(count);
         self.fresh += u64::from(count);
+    }
+
+    /// A run that the log has.
+    pub(super) fn enqueue_logged(&mut self, logged: &Logged<'_>, now: u64) {
+        let &Logged { run, place, count, body_bytes, warm } = logged;
+        if count == 0 {
+            return;
+        }
+        self.cold_ahead_maybe = !warm || self.fresh > 0 && self.cold_ahead_maybe;
+        let segment = self.segments.push_logged(warm.then(|| run.clone()), place, count);
+        let first = self.next_sequence;
+        self.append_logged(Run { first, count, live: count, segment, offset: 0, arrived: now, body_bytes });
+        self.fresh += u64::from(count);
+        if let Some(durable) = &mut self.durable {
+            durable.digest = durable.digest.wrapping_add(Durable::range_digest(first, u64::from(count)));
+        }
+    }
+
+    fn append_logged(&mut self, run: Run) {
+        self.next_sequence = run.end();
+        self.live += u64::from(run.live);
+        self.body_bytes += if run.live > 0 { run.body_bytes } else { 0 };
+        self.runs.push_back(run);
+    }
+
+    /// A fact of the log: what of the range is not settled yet, is now.
+    pub(super) fn settle_logged(&mut self, first: u64, count: u64) {
+        let oldest = self.runs.front().map_or(self.next_sequence, |run| run.first);
+        let range = first.max(oldest)..first.saturating_add(count).min(self.next_sequence);
+        let Some(mut durable) = self.durable.take() else { return };
+        if range.start < range.end {
+            for gap in durable.settled.gaps(range.clone()) {
+                let count = gap.end - gap.start;
+                durable.digest = durable.digest.wrapping_sub(Durable::range_digest(gap.start, count));
+                self.settle(gap.start, count);
+            }
+            durable.settled.insert(range.clone());
+            durable.settled.remove_below(self.runs.front().map_or(self.next_sequence, |run| run.first));
+            if !durable.counts.is_empty() {
+                let gone: Vec<u64> = durable.counts.range(range).map(|(&sequence, _)| sequence).collect();
+                for sequence in gone {
+                    durable.counts.remove(&sequence);
+                }
+            }
+        }
+        self.durable = Some(durable);
+    }
+
+    /// A fact of the log: a message was given back. Ready again where the queue is served (`leading`).
+    pub(super) fn return_logged(&mut self, sequence: u64, offset: u32, leading: bool) {
+        if !self.is_live(sequence) {
+            return;
+        }
+        if let Some(durable) = &mut self.durable {
+            *durable.counts.entry(sequence).or_default() += 1;
+        }
+        if leading {
+            self.give_back(MessageId { sequence, offset });
+        }
+    }
+
+    /// Whether a message is in the queue and not settled.
+    fn is_live(&self, sequence: u64) -> bool {
+        let oldest = self.runs.front().map_or(self.next_sequence, |run| run.first);
+        sequence >= oldest && sequence < self.next_sequence && !self.is_settled(sequence)
+    }
+
+    pub(super) fn is_settled(&self, sequence: u64) -> bool {
+        self.durable.as_ref().is_some_and(|durable| durable.settled.contains(sequence))
+    }
+
+    /// All that is live counts as never delivered. Returns the sequence that the next message will have.
+    pub(super) fn begin_lead(&mut self) -> u64 {
+        self.fresh = self.live;
+        self.cold_ahead_maybe = true;
+        self.returned.clear();
+        self.next_sequence
+    }
+
+    pub(super) fn fresh(&self) -> u64 {
+        self.fresh
+    }
+
+    pub(super) fn next_sequence(&self) -> u64 {
+        self.next_sequence
+    }
+
+    pub(super) fn set_next_sequence(&mut self, next: u64) {
+        self.next_sequence = next;
+    }
+
+    pub(super) fn runs(&self) -> &VecDeque<Run> {
+        &self.runs
+    }
+
+    /// A run as a snapshot has it. One without live messages stands for its sequences only.
+    pub(super) fn restore_run(&mut self, mut run: Run, place: Place) {
+        run.segment = self.segments.push_logged(None, place, run.live);
+        if run.live == 0 {
+            self.segments.drop_restored();
+        }
+        self.append_logged(run);
+    }
+
+    pub(super) fn segments_mut(&mut self) -> &mut Segments {
+        &mut self.segments
+    }
+
+    /// Cold runs from `segment` on, up to `bytes`.
+    pub(super) fn cold_from_segment(&self, segment: u64, bytes: u64) -> Fetch {
+        let mut found = Fetch::new();
+        let mut total = 0;
+        for number in segment..=self.segments.last_number() {
+            let Some(place) = self.segments.cold(number) else { break };
+            found.push((number, place));
+            total += u64::from(place.run_len);
+            if total >= bytes {
+                break;
+            }
+        }
+        found
+    }
+
+    /// Cold runs, up to `bytes`, if one begins less than `ahead` bytes behind run `number`.
+    pub(super) fn cold_ahead(&mut self, number: u64, ahead: u64, bytes: u64) -> Fetch {
+        let mut warm = 0;
+        for number in number.max(self.runs_first).. {
+            let Some(run) = self.run(number) else {
+                self.cold_ahead_maybe = false;
+                return Fetch::new();
+            };
+            if run.live > 0 && self.segments.cold(run.segment).is_some() {
+                return self.cold_from_segment(run.segment, bytes);
+            }
+            warm += self.segments.place(run.segment).map_or(0, |place| u64::from(place.run_len));
+            if warm >= ahead {
+                return Fetch::new();
+            }
+        }
+        Fetch::new()
     }
 
     /// The run after the last one.
@@ -101,10 +246,15 @@ impl State {
         self.fresh -= 1;
     }
 
-    /// The first message given back: it is now out again. With the run that it belongs to.
-    pub(super) fn take_returned(&mut self) -> Option<(MessageId, Run)> {
-        let (sequence, offset) = self.returned.pop_first()?;
+    /// The first message given back, and the run that it belongs to.
+    pub(super) fn first_returned(&self) -> Option<(MessageId, Run)> {
+        let (&sequence, &offset) = self.returned.first_key_value()?;
         Some((MessageId { sequence, offset }, self.runs[self.position(sequence)?]))
+    }
+
+    /// The first message given back is out again.
+    pub(super) fn take_returned(&mut self) {
+        self.returned.pop_first();
     }
 
     pub(super) fn has_returned(&self) -> bool {
@@ -158,6 +308,19 @@ impl State {
         self.settle(from, self.fresh);
         self.fresh = 0;
         ready
+    }
+
+    /// Takes all that is ready, as if it had been delivered: its ranges, and how many messages they are.
+    pub(super) fn take_ready(&mut self, cursor: &Cursor) -> (Vec<(u64, u64)>, u64) {
+        let ready = self.ready();
+        let mut ranges: Vec<_> = std::mem::take(&mut self.returned).into_keys().map(|sequence| (sequence, 1)).collect();
+        if let Some(run) = self.run(cursor.run.max(self.runs_first)) {
+            let index = if cursor.run >= self.runs_first { cursor.index } else { 0 };
+            let from = run.first + u64::from(index);
+            ranges.push((from, self.next_sequence - from));
+        }
+        self.fresh = 0;
+        (ranges, ready)
     }
 
     pub(super) fn ready(&self) -> u64 {

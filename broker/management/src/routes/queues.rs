@@ -111,7 +111,7 @@ fn view(broker: &Broker, (vhost, name): (&str, &str), declared: &Declared, owner
     let (depth, counters, memory) = queue.look(|queue| (queue.depth(), queue.counters(), queue.memory_bytes()));
     let owner = declared.exclusive.and_then(|owner| owners.get(&owner));
     Some(json!({
-        "name": name, "vhost": vhost, "type": "classic", "durable": declared.durable,
+        "name": name, "vhost": vhost, "type": declared.queue_type(), "durable": declared.durable,
         "auto_delete": declared.auto_delete, "exclusive": declared.exclusive.is_some(),
         "arguments": json::from_table(&declared.arguments), "node": broker.name(), "state": "running",
         "owner_pid_details": owner.map(|name| json!({"name": name})),

@@ -1,0 +1,216 @@
+//! What a durable queue has beside a transient one: its changes are facts, logged before they count.
+//!
+//! What consumers do (take, acknowledge, give back) becomes [`Facts`], which the caller logs; `State` changes when a fact
+//! comes back from the log through `apply_...`, here and on every replica alike. Contents lie in the log: a run knows its
+//! [`Place`], and its bytes are in memory only while they are warm. A queue read back from the log has no leader until
+//! [`Queue::lead`] says so: what was out then is ready again, and delivered as redelivered.
+use super::Queue;
+use super::dispatch::Cursor;
+use super::ranges::Ranges;
+use bytes::Bytes;
+use std::collections::BTreeMap;
+
+/// Where a run lies: a slice of a record in a file of the log, or of the archive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The file.
+    pub file: u64,
+    /// Of the record in the file.
+    pub offset: u32,
+    /// Length of the record in bytes.
+    pub len: u32,
+    /// Of the run in the record.
+    pub at: u32,
+    /// Length of the run in bytes.
+    pub run_len: u32,
+}
+
+/// A run that the log has.
+pub struct Logged<'a> {
+    /// In stored form: lengths, exchange, routing key, messages.
+    pub run: &'a Bytes,
+    /// Where it lies.
+    pub place: Place,
+    /// Messages in it.
+    pub count: u32,
+    /// Bytes of their bodies.
+    pub body_bytes: u64,
+    /// Its bytes stay in memory for a delivery soon.
+    pub warm: bool,
+}
+
+/// What happened to deliveries, for the log.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Gone for good: first sequence, messages.
+    pub settled: Vec<(u64, u64)>,
+    /// Ready again: sequence, offset in its run.
+    pub returned: Vec<(u64, u32)>,
+}
+
+/// Runs to be read: segment of the queue, and where it lies.
+pub type Fetch = Vec<(u64, Place)>;
+
+#[derive(Default)]
+pub(super) struct Durable {
+    pub(super) settled: Ranges,
+    /// How often each message was given back.
+    pub(super) counts: BTreeMap<u64, u32>,
+    /// Changes with every message that comes or goes: equal on replicas that hold the same.
+    pub(super) digest: u64,
+}
+
+impl Durable {
+    /// A sum over the messages of a range: what a digest changes by when they come or go.
+    pub(super) fn range_digest(first: u64, count: u64) -> u64 {
+        let last = first.wrapping_add(count);
+        let triangle = |n: u64| (u128::from(n) * (u128::from(n) + 1) / 2) as u64;
+        triangle(last).wrapping_sub(triangle(first)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+}
+
+impl Queue {
+    /// A durable queue without a leader: facts are applied to it, nothing is delivered. Messages given back more often
+    /// than `delivery_limit` are dropped.
+    #[must_use]
+    pub fn durable(delivery_limit: Option<u32>) -> Self {
+        let mut queue = Self::default();
+        queue.state.durable = Some(Box::default());
+        queue.lead.delivery_limit = delivery_limit;
+        queue.lead.leading = false;
+        queue
+    }
+
+    /// From here on the queue is served here. All that is not settled is ready.
+    pub fn lead(&mut self) {
+        self.lead.leading = true;
+        self.lead.recovered_below = self.state.begin_lead();
+        self.lead.cursor = Cursor::at(self.state.runs_first());
+    }
+
+    /// Messages were logged.
+    pub fn apply_logged(&mut self, logged: &Logged<'_>, now: u64) {
+        self.counters.published += u64::from(logged.count);
+        self.state.enqueue_logged(logged, now);
+    }
+
+    /// Messages are gone for good.
+    pub fn apply_settled(&mut self, first: u64, count: u64) {
+        self.state.settle_logged(first, count);
+    }
+
+    /// A message is ready again.
+    pub fn apply_returned(&mut self, sequence: u64, offset: u32) {
+        self.state.return_logged(sequence, offset, self.lead.leading);
+    }
+
+    /// What has to be logged since the last call.
+    pub fn take_facts(&mut self) -> Option<Facts> {
+        let facts = &mut self.lead.facts;
+        (!facts.settled.is_empty() || !facts.returned.is_empty()).then(|| std::mem::take(facts))
+    }
+
+    /// Whether [`wants`](Self::wants) is worth a call.
+    #[must_use]
+    pub fn may_want(&self) -> bool {
+        let ahead = || {
+            self.state.cold_ahead_maybe && self.lead.consumers.len() > 0 && self.lead.looked_at != self.lead.cursor.run
+        };
+        !self.lead.fetching && (self.lead.blocked_on.is_some() || ahead())
+    }
+
+    /// Runs to be read before deliveries can go on, or soon; their bytes come back through [`fetched`](Self::fetched).
+    /// None: dispatch.
+    pub fn wants(&mut self) -> Option<Fetch> {
+        if self.lead.fetching {
+            return None;
+        }
+        let runs = match self.lead.blocked_on.take() {
+            Some(segment) => self.state.cold_from_segment(segment, FETCH_BYTES),
+            None => {
+                self.lead.looked_at = self.lead.cursor.run;
+                self.state.cold_ahead(self.lead.cursor.run, AHEAD_BYTES, FETCH_BYTES)
+            }
+        };
+        self.lead.fetching = !runs.is_empty();
+        self.lead.fetching.then_some(runs)
+    }
+
+    /// Runs were read. Dispatch afterwards.
+    pub fn fetched(&mut self, runs: Vec<(u64, Bytes)>) {
+        self.lead.fetching = false;
+        self.lead.blocked_on = None;
+        self.lead.looked_at = u64::MAX;
+        let cursor = self.state.run(self.lead.cursor.run).map_or(u64::MAX, |run| run.segment);
+        for segment in std::mem::take(&mut self.lead.revived) {
+            if segment < cursor {
+                self.state.segments_mut().cool(segment);
+            }
+        }
+        for (segment, bytes) in runs {
+            if segment < cursor {
+                self.lead.revived.push(segment);
+            }
+            self.state.segments_mut().warm(segment, bytes);
+        }
+    }
+
+    /// Whether what comes next would be delivered before long if it stayed in memory.
+    #[must_use]
+    pub fn takes_warm(&self) -> bool {
+        let allowance = if self.lead.consumers.len() > 0 { WARM_BYTES } else { WARM_IDLE_BYTES };
+        self.state.segments().bytes() < allowance && (self.state.fresh() == 0 || !self.state.cold_ahead_maybe)
+    }
+
+    /// Files in which a run of this queue came to its end since the last call, one entry a run.
+    pub fn take_freed(&mut self) -> Vec<u64> {
+        self.state.segments_mut().take_freed()
+    }
+
+    /// Runs with live messages in files that `wanted` names.
+    #[must_use]
+    pub fn runs_in(&self, wanted: &dyn Fn(u64) -> bool) -> Fetch {
+        self.state.segments().places().filter(|(_, place)| wanted(place.file)).collect()
+    }
+
+    /// Files that hold a run of this queue, one entry a run.
+    pub fn files(&self) -> impl Iterator<Item = u64> {
+        self.state.segments().places().map(|(_, place)| place.file)
+    }
+
+    /// A run lies elsewhere now. False if it came to its end meanwhile.
+    pub fn relocate(&mut self, segment: u64, place: Place) -> bool {
+        self.state.segments_mut().relocate(segment, place)
+    }
+
+    /// Sum over the messages that the queue holds: equal on all that hold the same.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        self.state.durable.as_ref().map_or(0, |durable| durable.digest)
+    }
+
+    /// Whether its changes are logged.
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        self.state.durable.is_some()
+    }
+
+    /// A delivery is given back: a fact for the log, or, past the delivery limit, the message's end.
+    pub(super) fn log_return(&mut self, sequence: u64, offset: u32) {
+        let count = self.state.durable.as_ref().and_then(|durable| durable.counts.get(&sequence)).map_or(0, |&n| n);
+        if self.lead.delivery_limit.is_some_and(|limit| count >= limit) {
+            self.lead.facts.settled.push((sequence, 1));
+        } else {
+            self.lead.facts.returned.push((sequence, offset));
+        }
+    }
+}
+
+/// Read at a time.
+const FETCH_BYTES: u64 = 4 << 20;
+/// Read when less than this lies warm before the cursor.
+const AHEAD_BYTES: u64 = 4 << 20;
+/// Kept in memory for a queue that is consumed from.
+const WARM_BYTES: u64 = 16 << 20;
+/// Kept in memory for one that is not.
+const WARM_IDLE_BYTES: u64 = 256 << 10;

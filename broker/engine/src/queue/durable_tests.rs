@@ -1,0 +1,223 @@
+//! Durable queues: what consumers do becomes facts, what the facts make of the queue survives its leader; then random
+//! commands with a new leader now and then, against a plain list.
+use super::*;
+use bytes::Bytes;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+type Message = (u64, u32, bool, Vec<u8>);
+
+#[derive(Default)]
+struct Recorder(Mutex<Vec<Message>>);
+
+impl Sink for Recorder {
+    fn fill(&self, source: &mut dyn Source) -> Fill {
+        while let Some(Delivery { id, redelivered, body, .. }) = source.next() {
+            self.0.lock().unwrap().push((id.sequence, id.offset, redelivered, body.to_vec()));
+        }
+        Fill::Exhausted
+    }
+}
+
+/// The log: runs by number of their file.
+#[derive(Default)]
+struct Log(Vec<Bytes>);
+
+impl Log {
+    fn publish(&mut self, queue: &mut Queue, bodies: &[Vec<u8>], warm: bool) {
+        let mut run = vec![1, 1, b'e', b'k'];
+        for body in bodies {
+            run.extend_from_slice(&0u32.to_le_bytes());
+            run.extend_from_slice(&(body.len() as u32).to_le_bytes());
+            run.extend_from_slice(body);
+        }
+        let run = Bytes::from(run);
+        let place = Place { file: self.0.len() as u64, run_len: run.len() as u32, ..Place::default() };
+        let body_bytes = bodies.iter().map(|body| body.len() as u64).sum();
+        queue.apply_logged(&Logged { run: &run, place, count: bodies.len() as u32, body_bytes, warm }, 0);
+        self.0.push(run);
+    }
+
+    fn read(&self, queue: &mut Queue) {
+        if let Some(fetch) = queue.wants() {
+            let runs = fetch.iter().map(|(segment, place)| (*segment, self.0[place.file as usize].clone())).collect();
+            queue.fetched(runs);
+        }
+    }
+
+    fn get(&self, queue: &mut Queue, no_ack: bool) -> Option<Message> {
+        let sink = Recorder::default();
+        let mut got = queue.get(&sink, no_ack, 0);
+        if got == Got::Cold {
+            self.read(queue);
+            got = queue.get(&sink, no_ack, 0);
+        }
+        assert_ne!(got, Got::Cold);
+        sink.0.into_inner().unwrap().pop()
+    }
+}
+
+fn apply_facts(queue: &mut Queue) {
+    let Some(facts) = queue.take_facts() else { return };
+    for (first, count) in facts.settled {
+        queue.apply_settled(first, count);
+    }
+    for (sequence, offset) in facts.returned {
+        queue.apply_returned(sequence, offset);
+    }
+}
+
+/// As after a restart: the index alone is kept.
+fn restarted(queue: &Queue, limit: Option<u32>) -> Queue {
+    let mut snapshot = Vec::new();
+    queue.snapshot(&mut snapshot);
+    let mut next = Queue::durable(limit);
+    let mut rest = &snapshot[..];
+    next.restore(&mut rest, 0).unwrap();
+    assert!(rest.is_empty());
+    next.lead();
+    next
+}
+
+fn led(limit: Option<u32>) -> Queue {
+    let mut queue = Queue::durable(limit);
+    queue.lead();
+    queue
+}
+
+#[test]
+fn an_acknowledgement_counts_once_it_is_logged() {
+    let (mut queue, mut log) = (led(None), Log::default());
+    log.publish(&mut queue, &[b"1".to_vec(), b"2".to_vec()], true);
+    let (sequence, ..) = log.get(&mut queue, false).unwrap();
+    queue.acknowledge(None, sequence, 1);
+    assert_eq!(queue.depth().unacked, 1);
+    assert_eq!(queue.take_facts(), Some(Facts { settled: vec![(0, 1)], returned: vec![] }));
+    assert_eq!(queue.take_facts(), None);
+    queue.apply_settled(0, 1);
+    assert_eq!((queue.depth().ready, queue.depth().unacked), (1, 0));
+}
+
+#[test]
+fn what_was_out_is_ready_again_and_marked_for_the_next_leader() {
+    let (mut queue, mut log) = (led(None), Log::default());
+    log.publish(&mut queue, &[b"1".to_vec(), b"2".to_vec(), b"3".to_vec()], false);
+    log.get(&mut queue, false).unwrap();
+    log.get(&mut queue, true).unwrap();
+    apply_facts(&mut queue);
+    let mut queue = restarted(&queue, None);
+    assert_eq!(queue.depth().ready, 2);
+    log.publish(&mut queue, &[b"4".to_vec()], true);
+    let seen: Vec<_> = std::iter::from_fn(|| log.get(&mut queue, false)).map(|got| (got.0, got.2)).collect();
+    assert_eq!(seen, [(0, true), (2, true), (3, false)]);
+}
+
+#[test]
+fn a_message_given_back_too_often_is_dropped() {
+    let (mut queue, mut log) = (led(Some(2)), Log::default());
+    log.publish(&mut queue, &[b"1".to_vec()], true);
+    for round in 0..3 {
+        let (sequence, offset, redelivered, _) = log.get(&mut queue, false).unwrap();
+        assert_eq!(redelivered, round > 0);
+        queue.give_back(None, MessageId { sequence, offset });
+        apply_facts(&mut queue);
+        queue = restarted(&queue, Some(2));
+    }
+    assert_eq!(log.get(&mut queue, false), None);
+    assert_eq!(queue.depth().ready + queue.depth().unacked, 0);
+}
+
+#[test]
+fn a_snapshot_that_does_not_add_up_is_refused() {
+    let (mut queue, mut log) = (led(None), Log::default());
+    log.publish(&mut queue, &[b"1".to_vec()], true);
+    let mut snapshot = Vec::new();
+    queue.snapshot(&mut snapshot);
+    snapshot[9] ^= 1;
+    assert!(Queue::durable(None).restore(&mut &snapshot[..], 0).unwrap_err().0.starts_with("digest"));
+    snapshot[0] = 9;
+    assert!(Queue::durable(None).restore(&mut &snapshot[..], 0).unwrap_err().0.starts_with("version 9"));
+    assert!(Queue::durable(None).restore(&mut &snapshot[..0], 0).is_err());
+}
+
+#[derive(Clone, Debug)]
+enum Command {
+    Publish(Vec<usize>, bool),
+    Get { no_ack: bool },
+    Settle { at: usize, back: bool },
+    Purge,
+    Restart,
+}
+
+fn commands() -> impl Strategy<Value = Vec<Command>> {
+    let one = prop_oneof![
+        4 => (prop::collection::vec(0..40usize, 1..6), any::<bool>()).prop_map(|(sizes, warm)| Command::Publish(sizes, warm)),
+        6 => any::<bool>().prop_map(|no_ack| Command::Get { no_ack }),
+        5 => (any::<usize>(), any::<bool>()).prop_map(|(at, back)| Command::Settle { at, back }),
+        1 => Just(Command::Purge),
+        1 => Just(Command::Restart),
+    ];
+    prop::collection::vec(one, 1..80)
+}
+
+proptest! {
+    #[test]
+    fn a_durable_queue_does_what_a_plain_list_does(commands in commands()) {
+        let (mut queue, mut log) = (led(None), Log::default());
+        let mut ready: BTreeMap<u64, (bool, Vec<u8>)> = BTreeMap::new();
+        let mut out: BTreeMap<u64, (u32, Vec<u8>)> = BTreeMap::new();
+        // What was given back comes before what is fresh, each in order; a restart makes one of them.
+        let mut returned: BTreeMap<u64, (bool, Vec<u8>)> = BTreeMap::new();
+        let mut next = 0;
+        for command in commands {
+            match command {
+                Command::Publish(sizes, warm) => {
+                    let bodies: Vec<Vec<u8>> = sizes.iter().enumerate().map(|(at, &size)| vec![(next as usize + at) as u8; size]).collect();
+                    log.publish(&mut queue, &bodies, warm);
+                    for body in bodies { ready.insert(next, (false, body)); next += 1; }
+                }
+                Command::Get { no_ack } => {
+                    let expected = returned.pop_first().or_else(|| ready.pop_first());
+                    let got = log.get(&mut queue, no_ack);
+                    prop_assert_eq!(got.is_some(), expected.is_some());
+                    if let (Some((sequence, offset, again, body)), Some((expected, (was_out, content)))) = (got, expected) {
+                        prop_assert_eq!((sequence, again, &body), (expected, was_out, &content));
+                        if !no_ack { out.insert(sequence, (offset, body)); }
+                    }
+                }
+                Command::Settle { at, back } => {
+                    if out.is_empty() { continue }
+                    let sequence = *out.keys().nth(at % out.len()).unwrap();
+                    let (offset, body) = out.remove(&sequence).unwrap();
+                    if back {
+                        queue.give_back(None, MessageId { sequence, offset });
+                        returned.insert(sequence, (true, body));
+                    } else {
+                        queue.acknowledge(None, sequence, 1);
+                    }
+                }
+                Command::Purge => {
+                    prop_assert_eq!(queue.purge(), (ready.len() + returned.len()) as u64);
+                    (ready, returned) = Default::default();
+                }
+                Command::Restart => {
+                    apply_facts(&mut queue);
+                    let digest = queue.digest();
+                    queue = restarted(&queue, None);
+                    prop_assert_eq!(queue.digest(), digest);
+                    ready.extend(std::mem::take(&mut returned));
+                    ready.extend(std::mem::take(&mut out).into_iter().map(|(sequence, (_, body))| (sequence, (true, body))));
+                    ready.values_mut().for_each(|message| message.0 = true);
+                }
+            }
+            apply_facts(&mut queue);
+            let depth = queue.depth();
+            prop_assert_eq!((depth.ready, depth.unacked), ((ready.len() + returned.len()) as u64, out.len() as u64));
+        }
+        while log.get(&mut queue, true).is_some() {}
+        for (sequence, _) in out { queue.acknowledge(None, sequence, 1); }
+        apply_facts(&mut queue);
+        prop_assert_eq!((queue.digest(), queue.files().count()), (0, 0));
+    }
+}

@@ -1,0 +1,113 @@
+//! A durable queue's index as bytes: what a restart begins with, before the log's newer entries are applied.
+//!
+//! Format, integers little-endian: `version u8 = 1`, `next sequence u64`, `digest u64`, runs `u64 n` of `first u64, count u32,
+//! live u32, body bytes u64, file u64, offset u32, length u32, at u32, run length u32`, settled ranges `u64 n` of `start u64,
+//! end u64`, counts of returns `u64 n` of `sequence u64, count u32`. Contents are not in it: they lie where the runs say.
+use super::durable::{Durable, Place};
+use super::run::Run;
+use super::{Queue, State};
+
+/// The bytes are not those of a snapshot, or do not add up: what is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damaged(pub String);
+
+impl Queue {
+    /// Appends the index of the queue.
+    pub fn snapshot(&self, out: &mut Vec<u8>) {
+        self.state.snapshot(out);
+    }
+
+    /// Reads the index of a queue that has none yet. Its rest is left in `bytes`.
+    ///
+    /// # Errors
+    /// [`Damaged`] if it is not a snapshot of this version, or its digest is not that of what it holds.
+    pub fn restore(&mut self, bytes: &mut &[u8], now: u64) -> Result<(), Damaged> {
+        self.state.restore(bytes, now)
+    }
+}
+
+impl State {
+    fn snapshot(&self, out: &mut Vec<u8>) {
+        let Some(durable) = &self.durable else { return };
+        out.push(VERSION);
+        put(out, &[self.next_sequence(), durable.digest]);
+        put(out, &[self.runs().len() as u64]);
+        for run in self.runs() {
+            let place = self.segments().place(run.segment).unwrap_or_default();
+            put(out, &[run.first]);
+            put_small(out, &[run.count, run.live]);
+            put(out, &[run.body_bytes, place.file]);
+            put_small(out, &[place.offset, place.len, place.at, place.run_len]);
+        }
+        put(out, &[durable.settled.iter().len() as u64]);
+        for range in durable.settled.iter() {
+            put(out, &[range.start, range.end]);
+        }
+        put(out, &[durable.counts.len() as u64]);
+        for (&sequence, &count) in &durable.counts {
+            put(out, &[sequence]);
+            put_small(out, &[count]);
+        }
+    }
+
+    fn restore(&mut self, bytes: &mut &[u8], now: u64) -> Result<(), Damaged> {
+        let version = *bytes.split_off_first().ok_or_else(short)?;
+        if version != VERSION {
+            return Err(Damaged(format!("version {version} of a queue's index is not known, {VERSION} is")));
+        }
+        let (next_sequence, digest, runs) = (long(bytes)?, long(bytes)?, long(bytes)?);
+        let mut durable = Durable { digest, ..Durable::default() };
+        let mut sum = 0u64;
+        for _ in 0..runs {
+            let (first, count, live) = (long(bytes)?, word(bytes)?, word(bytes)?);
+            let (body_bytes, file) = (long(bytes)?, long(bytes)?);
+            let (offset, len, at, run_len) = (word(bytes)?, word(bytes)?, word(bytes)?, word(bytes)?);
+            self.restore_run(
+                Run { first, count, live, segment: 0, offset: 0, arrived: now, body_bytes },
+                Place { file, offset, len, at, run_len },
+            );
+            sum = sum.wrapping_add(Durable::range_digest(first, u64::from(count)));
+        }
+        self.set_next_sequence(next_sequence);
+        for _ in 0..long(bytes)? {
+            let (start, end) = (long(bytes)?, long(bytes)?);
+            durable.settled.insert(start..end);
+            sum = sum.wrapping_sub(Durable::range_digest(start, end.saturating_sub(start)));
+        }
+        for _ in 0..long(bytes)? {
+            let (sequence, count) = (long(bytes)?, word(bytes)?);
+            durable.counts.insert(sequence, count);
+        }
+        if sum != digest {
+            return Err(Damaged(format!("digest of a queue's index is {sum:016x}, not {digest:016x} as noted")));
+        }
+        self.durable = Some(Box::new(durable));
+        Ok(())
+    }
+}
+
+fn short() -> Damaged {
+    Damaged("a queue's index ends too early".to_owned())
+}
+
+fn put(out: &mut Vec<u8>, values: &[u64]) {
+    values.iter().for_each(|value| out.extend_from_slice(&value.to_le_bytes()));
+}
+
+fn put_small(out: &mut Vec<u8>, values: &[u32]) {
+    values.iter().for_each(|value| out.extend_from_slice(&value.to_le_bytes()));
+}
+
+fn long(bytes: &mut &[u8]) -> Result<u64, Damaged> {
+    let (value, rest) = bytes.split_first_chunk::<8>().ok_or_else(short)?;
+    *bytes = rest;
+    Ok(u64::from_le_bytes(*value))
+}
+
+fn word(bytes: &mut &[u8]) -> Result<u32, Damaged> {
+    let (value, rest) = bytes.split_first_chunk::<4>().ok_or_else(short)?;
+    *bytes = rest;
+    Ok(u32::from_le_bytes(*value))
+}
+
+const VERSION: u8 = 1;

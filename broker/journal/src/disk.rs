@@ -1,0 +1,190 @@
+//! All file access of the broker's storage: the one file that opens files.
+//!
+//! Names are relative paths such as `wal/03`. A write counts once `sync_data` has returned, a new name once
+//! `sync_folder` has.
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// A folder of files.
+pub trait Disk: Send + Sync {
+    /// Makes a file of `len` bytes, whose space is reserved; `zeroed`: written once, which makes later syncs cheap.
+    fn create(&self, name: &str, len: u64, zeroed: bool) -> io::Result<Arc<dyn DiskFile>>;
+    /// Opens a file that is there.
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
+    /// Names of the files in `folder`, in order; none if there is no such folder.
+    fn list(&self, folder: &str) -> io::Result<Vec<String>>;
+    /// Gives a file another name, in place of what has that name.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Removes a file.
+    fn remove(&self, name: &str) -> io::Result<()>;
+    /// Makes the names in `folder` durable.
+    fn sync_folder(&self, folder: &str) -> io::Result<()>;
+    /// Bytes that are free.
+    fn free_bytes(&self) -> io::Result<u64>;
+    /// Bytes of the whole volume.
+    fn total_bytes(&self) -> io::Result<u64>;
+}
+
+/// An open file.
+pub trait DiskFile: Send + Sync {
+    /// Writes `parts` one after the other from `offset` on.
+    fn write_at(&self, parts: &mut [IoSlice<'_>], offset: u64) -> io::Result<()>;
+    /// Fills `buffer` from `offset` on.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+    /// Makes what was written durable.
+    fn sync_data(&self) -> io::Result<()>;
+    /// Length in bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// Whether it has no bytes.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+}
+
+/// A folder of the file system.
+pub struct RealDisk {
+    root: PathBuf,
+}
+
+impl RealDisk {
+    /// The folder `root`, which is there.
+    #[must_use]
+    pub fn new(root: PathBuf) -> Self {
+        Self { root }
+    }
+}
+
+impl Disk for RealDisk {
+    fn create(&self, name: &str, len: u64, zeroed: bool) -> io::Result<Arc<dyn DiskFile>> {
+        let path = self.root.join(name);
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
+        if len > 0 {
+            let reserved = rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, len);
+            if let Err(error) = reserved {
+                let _ = std::fs::remove_file(&path);
+                return Err(error.into());
+            }
+        }
+        if zeroed {
+            let zeros = vec![0; ZEROS];
+            for offset in (0..len).step_by(ZEROS) {
+                file.write_all_at(&zeros[..ZEROS.min((len - offset) as usize)], offset)?;
+            }
+            file.sync_data()?;
+        }
+        Ok(Arc::new(file))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(File::options().read(true).write(true).open(self.root.join(name))?))
+    }
+
+    fn list(&self, folder: &str) -> io::Result<Vec<String>> {
+        let entries = match std::fs::read_dir(self.root.join(folder)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            names.push(entry?.file_name().to_string_lossy().into_owned());
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        std::fs::rename(self.root.join(from), self.root.join(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        std::fs::remove_file(self.root.join(name))
+    }
+
+    fn sync_folder(&self, folder: &str) -> io::Result<()> {
+        File::open(self.root.join(folder))?.sync_all()
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        let volume = rustix::fs::statvfs(&self.root)?;
+        Ok(volume.f_bavail * volume.f_frsize)
+    }
+
+    fn total_bytes(&self) -> io::Result<u64> {
+        let volume = rustix::fs::statvfs(&self.root)?;
+        Ok(volume.f_blocks * volume.f_frsize)
+    }
+}
+
+impl DiskFile for File {
+    fn write_at(&self, mut parts: &mut [IoSlice<'_>], mut offset: u64) -> io::Result<()> {
+        while !parts.is_empty() {
+            let some = parts.len().min(PARTS_MAX);
+            let written = rustix::io::pwritev(self, &parts[..some], offset)?;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            offset += written as u64;
+            IoSlice::advance_slices(&mut parts, written);
+        }
+        Ok(())
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.read_exact_at(buffer, offset)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        File::sync_data(self)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+}
+
+/// Writes a small file so that after a crash either the old or the new one is there: beside it, synced, renamed. The
+/// bytes are followed by their checksum.
+///
+/// # Errors
+/// Those of the disk; the file is the old one then.
+pub fn write_whole(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let (folder, _) = name.rsplit_once('/').unwrap_or(("", name));
+    let beside = format!("{name}.new");
+    let file = disk.create(&beside, 0, false)?;
+    let checksum = crc32fast::hash(bytes).to_le_bytes();
+    file.write_at(&mut [IoSlice::new(bytes), IoSlice::new(&checksum)], 0)?;
+    file.sync_data()?;
+    disk.rename(&beside, name)?;
+    disk.sync_folder(folder)
+}
+
+/// Reads what [`write_whole`] wrote; none if there is no such file.
+///
+/// # Errors
+/// Those of the disk; `InvalidData` naming the file if the checksum does not fit.
+pub fn read_whole(disk: &dyn Disk, name: &str) -> io::Result<Option<Vec<u8>>> {
+    let file = match disk.open(name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
+    let mut bytes = vec![0; file.len()? as usize];
+    file.read_at(&mut bytes, 0)?;
+    let damaged =
+        || io::Error::new(io::ErrorKind::InvalidData, format!("{name} is damaged: its checksum does not fit"));
+    let (content, checksum) = bytes.split_last_chunk::<4>().ok_or_else(damaged)?;
+    if crc32fast::hash(content) != u32::from_le_bytes(*checksum) {
+        return Err(damaged());
+    }
+    bytes.truncate(bytes.len() - 4);
+    Ok(Some(bytes))
+}
+
+const ZEROS: usize = 1 << 20;
+/// The most parts that the kernel takes in one call.
+const PARTS_MAX: usize = 1024;

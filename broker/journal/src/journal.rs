@@ -1,0 +1,291 @@
+//! The handle: append and read, release what is not needed any more.
+//!
+//! A record has its place the moment it is appended; the writer's thread writes it, with all that queued meanwhile, and
+//! calls back when it is synced. A failed write or sync is never repeated (the kernel may have dropped the pages): the
+//! journal is dead then, and `on_failure` ends the process.
+use crate::disk::{Disk, DiskFile};
+use crate::format::{Head, Place, RECORD_HEAD, RecordHeader, SEGMENT_HEAD, stride};
+use crate::recover::{self, OpenError, Recovered};
+use crate::ring::Ring;
+use crate::writer;
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Relaxed};
+
+/// How the journal is set up.
+#[derive(Clone)]
+pub struct Options {
+    /// Identity of the node, random: a folder of another node is refused.
+    pub node: u64,
+    /// Size of a segment in bytes; the largest record is a bit smaller.
+    pub segment_bytes: u32,
+    /// The most segments there may be.
+    pub segments_max: u32,
+    /// Of these, kept for control records.
+    pub segments_reserved: u32,
+    /// Called once when the disk fails: it ends the process.
+    pub on_failure: Arc<dyn Fn(String) + Send + Sync>,
+}
+
+/// There is no room for the record; control records go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the log has no room for a record of {bytes} bytes")]
+pub struct Full {
+    /// Of the record's body.
+    pub bytes: usize,
+}
+
+/// A record could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// It was released.
+    #[error("segment {0} is not in the log any more")]
+    Released(u64),
+    /// Its bytes are not what was written.
+    #[error("{file} is damaged at offset {offset}: the checksum does not fit")]
+    Damaged {
+        /// Name of the file.
+        file: String,
+        /// Of the record.
+        offset: u32,
+    },
+    /// The disk failed.
+    #[error("{file}: {error}")]
+    Disk {
+        /// Name of the file.
+        file: String,
+        /// What it said.
+        error: io::Error,
+    },
+}
+
+/// What the journal holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// The most segments there may be.
+    pub segments_max: u32,
+    /// Segments that hold records.
+    pub used: u32,
+    /// Segments that could still be begun.
+    pub available: u32,
+    /// The oldest segment that is held.
+    pub first: u64,
+    /// The segment that records go into.
+    pub current: u64,
+    /// Bytes written since the start.
+    pub bytes_written: u64,
+    /// Syncs since the start.
+    pub syncs: u64,
+}
+
+/// The log; cheap to clone.
+#[derive(Clone)]
+pub struct Journal(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) options: Options,
+    pub(crate) state: Mutex<State>,
+    /// Something was queued, or it is time to stop.
+    pub(crate) queued: Condvar,
+    /// Something became durable.
+    pub(crate) durable: Condvar,
+    pub(crate) durable_sequence: AtomicU64,
+    pub(crate) bytes_written: AtomicU64,
+    pub(crate) syncs: AtomicU64,
+    pub(crate) failed: AtomicBool,
+}
+
+pub(crate) struct State {
+    pub(crate) ring: Ring,
+    pub(crate) next_sequence: u64,
+    pub(crate) queue: Vec<Queued>,
+    pub(crate) stopping: bool,
+    /// A spare file is being prepared.
+    pub(crate) preparing: bool,
+}
+
+/// A record on its way to the disk.
+pub(crate) struct Queued {
+    pub(crate) file: Arc<dyn DiskFile>,
+    /// Header of the segment that it begins.
+    pub(crate) segment_header: Option<[u8; SEGMENT_HEAD]>,
+    /// Of the record's header.
+    pub(crate) offset: u32,
+    pub(crate) header: [u8; RECORD_HEAD],
+    pub(crate) body: Bytes,
+    pub(crate) sequence: u64,
+    pub(crate) durable: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl Journal {
+    /// Opens the log, or makes it; `record` gets every record that is whole, in order.
+    ///
+    /// # Errors
+    /// [`OpenError`]: damage, another node's or a newer version's log, the disk.
+    pub fn open(disk: Arc<dyn Disk>, options: Options, record: &mut dyn FnMut(Recovered)) -> Result<Self, OpenError> {
+        let found = recover::recover(&*disk, &options, record)?;
+        let state = State {
+            ring: found.ring,
+            next_sequence: found.next_sequence,
+            queue: Vec::new(),
+            stopping: false,
+            preparing: false,
+        };
+        let inner = Arc::new(Inner {
+            disk,
+            options,
+            state: Mutex::new(state),
+            queued: Condvar::new(),
+            durable: Condvar::new(),
+            durable_sequence: AtomicU64::new(found.next_sequence - 1),
+            bytes_written: AtomicU64::new(0),
+            syncs: AtomicU64::new(0),
+            failed: AtomicBool::new(false),
+        });
+        writer::start(&inner).map_err(|error| OpenError::Disk { file: "the writer's thread".to_owned(), error })?;
+        Ok(Self(inner))
+    }
+
+    /// Appends a record: its place. `control` records may use the reserve. `durable` is called on the writer's thread
+    /// once the record and all before it are synced. Never blocks on the disk's syncs.
+    ///
+    /// # Errors
+    /// [`Full`] if there is no segment for it.
+    pub fn append(
+        &self,
+        head: Head,
+        body: Bytes,
+        control: bool,
+        durable: Option<Box<dyn FnOnce() + Send>>,
+    ) -> Result<Place, Full> {
+        let full = Full { bytes: body.len() };
+        if body.len() > self.record_bytes_max() {
+            return Err(full);
+        }
+        let body_crc = crc32fast::hash(&body);
+        let body_len = body.len() as u32;
+        let mut state = self.0.state.lock();
+        if !control && !self.has_room_in(&state.ring) {
+            return Err(full);
+        }
+        let sequence = state.next_sequence;
+        let mut segment_header = None;
+        if !state.ring.fits(stride(body_len)) {
+            let begun = state.ring.advance(&*self.0.disk, self.0.options.node, sequence);
+            segment_header = Some(begun.ok_or(full)?.1);
+        }
+        state.next_sequence += 1;
+        let (segment, offset) = (state.ring.current, state.ring.offset);
+        state.ring.offset += stride(body_len);
+        let durable_now = self.0.durable_sequence.load(Relaxed);
+        let header = RecordHeader {
+            node: self.0.options.node,
+            segment,
+            sequence,
+            durable: durable_now,
+            head,
+            body_len,
+            body_crc,
+        };
+        let file = state.ring.in_use[&segment].file.clone();
+        let header = header.encode();
+        state.queue.push(Queued { file, segment_header, offset, header, body, sequence, durable });
+        drop(state);
+        self.0.queued.notify_all();
+        Ok(Place { segment, offset: offset + RECORD_HEAD as u32, len: body_len })
+    }
+
+    /// The largest body of a record in bytes.
+    #[must_use]
+    pub fn record_bytes_max(&self) -> usize {
+        self.0.options.segment_bytes as usize - SEGMENT_HEAD - RECORD_HEAD - 8
+    }
+
+    /// Whether records that are no control records are taken.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.has_room_in(&self.0.state.lock().ring)
+    }
+
+    fn has_room_in(&self, ring: &Ring) -> bool {
+        ring.available() > self.0.options.segments_reserved
+    }
+
+    /// Reads the body of a record, and checks it.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn read(&self, place: Place) -> Result<Bytes, ReadError> {
+        let (file, name, unwritten) = {
+            let state = self.0.state.lock();
+            let slot = state.ring.in_use.get(&place.segment).ok_or(ReadError::Released(place.segment))?;
+            let behind = self.0.durable_sequence.load(Acquire) + 1 < state.next_sequence;
+            (slot.file.clone(), slot.name.clone(), behind && place.segment + 1 >= state.ring.current)
+        };
+        if unwritten {
+            self.flush();
+        }
+        let mut bytes = vec![0; RECORD_HEAD + place.len as usize];
+        let offset = place.offset - RECORD_HEAD as u32;
+        file.read_at(&mut bytes, u64::from(offset)).map_err(|error| ReadError::Disk { file: name.clone(), error })?;
+        let whole = RecordHeader::decode(&bytes).filter(|header| {
+            header.segment == place.segment
+                && header.body_len == place.len
+                && header.body_crc == crc32fast::hash(&bytes[RECORD_HEAD..])
+        });
+        if whole.is_none() {
+            return Err(ReadError::Damaged { file: name, offset });
+        }
+        Ok(Bytes::from(bytes).slice(RECORD_HEAD..))
+    }
+
+    /// Waits until everything appended so far is durable, or the disk has failed.
+    pub fn flush(&self) {
+        let mut state = self.0.state.lock();
+        let last = state.next_sequence - 1;
+        while self.0.durable_sequence.load(Acquire) < last && !self.0.failed.load(Acquire) {
+            self.0.durable.wait(&mut state);
+        }
+    }
+
+    /// Segments below `below` that nobody keeps are not needed any more.
+    pub fn release(&self, below: u64, keep: &dyn Fn(u64) -> bool) {
+        self.0.state.lock().ring.release(below, keep);
+    }
+
+    /// Looks again whether the disk has space for further segments.
+    pub fn look_for_space(&self) {
+        self.0.state.lock().ring.disk_full = false;
+    }
+
+    /// What it holds.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        let state = self.0.state.lock();
+        Usage {
+            segments_max: state.ring.segments_max,
+            used: state.ring.in_use.len() as u32,
+            available: state.ring.available(),
+            first: state.ring.in_use.first_key_value().map_or(state.ring.current, |(&first, _)| first),
+            current: state.ring.current,
+            bytes_written: self.0.bytes_written.load(Relaxed),
+            syncs: self.0.syncs.load(Relaxed),
+        }
+    }
+
+    /// The disk that it lies on.
+    #[must_use]
+    pub fn disk(&self) -> &Arc<dyn Disk> {
+        &self.0.disk
+    }
+
+    /// Ends the writer's thread once all is written.
+    pub fn stop(&self) {
+        self.flush();
+        self.0.state.lock().stopping = true;
+        self.0.queued.notify_all();
+    }
+}

@@ -1,0 +1,241 @@
+//! The journal against a plain list, on a disk that loses what was not synced: a crash at every write.
+use crate::faulty::FaultyDisk;
+use crate::*;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+fn options(failures: &Arc<AtomicUsize>) -> Options {
+    let failures = failures.clone();
+    let on_failure = Arc::new(move |_| {
+        failures.fetch_add(1, SeqCst);
+    });
+    Options { node: 7, segment_bytes: 8192, segments_max: 8, segments_reserved: 2, on_failure }
+}
+
+fn head(index: u64) -> Head {
+    Head { group: (index % 3) as u16, kind: 1, index, term: 1, note: index as u32 }
+}
+
+/// Sizes from nothing to a fifth of a segment.
+fn body(index: u64) -> Bytes {
+    Bytes::from(vec![index as u8; (index as usize * 397) % 1700])
+}
+
+fn open(disk: &FaultyDisk) -> Result<(Journal, Vec<Recovered>), OpenError> {
+    let mut found = Vec::new();
+    let journal =
+        Journal::open(Arc::new(disk.clone()), options(&Arc::default()), &mut |recovered| found.push(recovered))?;
+    Ok((journal, found))
+}
+
+/// Appends `range`; what was called durable.
+fn append(journal: &Journal, range: std::ops::Range<u64>, flush_every: u64) -> Arc<Mutex<Vec<u64>>> {
+    let durable: Arc<Mutex<Vec<u64>>> = Arc::default();
+    for index in range {
+        let told = durable.clone();
+        let _ = journal.append(head(index), body(index), true, Some(Box::new(move || told.lock().push(index))));
+        if index % flush_every == 0 {
+            journal.flush();
+        }
+    }
+    journal.flush();
+    durable
+}
+
+/// What is found is a beginning of what was appended, in order, and whole.
+fn check(journal: &Journal, found: &[Recovered], durable: &[u64]) {
+    let indexes: Vec<u64> = found.iter().map(|recovered| recovered.head.index).collect();
+    let expected: Vec<u64> = (1..=indexes.len() as u64).collect();
+    assert_eq!(indexes, expected, "durable: {durable:?}");
+    assert!(indexes.len() >= durable.len(), "{} of {durable:?} are there", indexes.len());
+    for recovered in found {
+        assert_eq!(journal.read(recovered.place).unwrap(), body(recovered.head.index));
+    }
+}
+
+/// Crashes at write after write of a run, each time with a restart that crashes too. Returns how many runs lost something
+/// that was called durable.
+fn crash_everywhere() -> usize {
+    let mut losses = 0;
+    for at in 0..400 {
+        let disk = FaultyDisk::new(at);
+        disk.power_off_at_write(at);
+        let Ok((journal, _)) = open(&disk) else { panic!("an empty disk is opened without a write") };
+        let durable = append(&journal, 1..25, 3);
+        journal.stop();
+        let over = !disk.is_off();
+        disk.crash();
+        disk.power_off_at_write(at % 3);
+        if let Ok((journal, found)) = open(&disk) {
+            append(&journal, found.len() as u64 + 1..found.len() as u64 + 3, 9);
+        }
+        disk.crash();
+        let durable = durable.lock().clone();
+        let (journal, found) = open(&disk).unwrap();
+        if found.len() < durable.len() {
+            losses += 1;
+        } else {
+            check(&journal, &found, &durable);
+            append(&journal, found.len() as u64 + 1..found.len() as u64 + 5, 2);
+            journal.stop();
+            let (again, found_again) = open(&disk).unwrap();
+            check(&again, &found_again, &durable);
+            assert_eq!(found_again.len(), found.len() + 4);
+        }
+        if over {
+            return losses;
+        }
+    }
+    panic!("the run never got to its end");
+}
+
+#[test]
+fn what_was_called_durable_is_there_after_a_crash_at_any_write() {
+    let _one_at_a_time = MUTANT.lock();
+    assert_eq!(crash_everywhere(), 0);
+}
+
+#[test]
+fn the_test_above_sees_a_confirm_before_the_sync() {
+    let _one_at_a_time = MUTANT.lock();
+    mutants::CONFIRM_BEFORE_SYNC.store(true, SeqCst);
+    let losses = crash_everywhere();
+    mutants::CONFIRM_BEFORE_SYNC.store(false, SeqCst);
+    assert!(losses > 0);
+}
+
+#[test]
+fn segments_are_used_again_and_old_records_do_not_come_back() {
+    let _one_at_a_time = MUTANT.lock();
+    let disk = FaultyDisk::new(1);
+    let (journal, _) = open(&disk).unwrap();
+    let mut last = Place::default();
+    for index in 1..500 {
+        last = journal.append(head(index), body(index), false, None).unwrap();
+        journal.release(last.segment, &|_| false);
+    }
+    assert!(journal.usage().used <= 2 && last.segment > 30, "{:?}", journal.usage());
+    journal.stop();
+    let (journal, found) = open(&disk).unwrap();
+    let first = found[0].head.index;
+    assert!(first > 400);
+    for (index, recovered) in (first..500).zip(&found) {
+        assert_eq!(recovered.head.index, index);
+        assert_eq!(journal.read(recovered.place).unwrap(), body(index));
+    }
+}
+
+#[test]
+fn a_full_log_takes_control_records_only() {
+    let _one_at_a_time = MUTANT.lock();
+    let (journal, _) = open(&FaultyDisk::new(1)).unwrap();
+    let mut taken = 0;
+    while journal.append(head(taken + 1), Bytes::from(vec![0; 4000]), false, None).is_ok() {
+        taken += 1;
+    }
+    assert!(!journal.has_room() && taken == 6, "{taken}");
+    journal.append(head(taken + 1), Bytes::from(vec![0; 4000]), true, None).unwrap();
+    journal.release(journal.usage().current, &|_| false);
+    journal.append(head(taken + 2), Bytes::from(vec![0; 4000]), false, None).unwrap();
+    let too_large = journal.append(head(1), Bytes::from(vec![0; 9000]), true, None).unwrap_err();
+    assert_eq!(too_large.to_string(), "the log has no room for a record of 9000 bytes");
+}
+
+#[test]
+fn rot_is_not_a_torn_tail() {
+    let _one_at_a_time = MUTANT.lock();
+    let disk = FaultyDisk::new(1);
+    let (journal, _) = open(&disk).unwrap();
+    let mut places = Vec::new();
+    for index in 1..6 {
+        places.push(journal.append(head(index), body(index), true, None).unwrap());
+        journal.flush();
+    }
+    journal.stop();
+    let second = places[1];
+    disk.flip("wal/000", u64::from(second.offset) + 3);
+    let (journal, found) = open(&disk).unwrap();
+    assert_eq!(found.len(), 5, "a body is looked at when it is read");
+    let damaged = journal.read(found[1].place).unwrap_err().to_string();
+    assert!(damaged.starts_with("wal/000 is damaged at offset"), "{damaged}");
+    journal.stop();
+    disk.flip("wal/000", u64::from(second.offset) - 30);
+    let refused = open(&disk).err().unwrap();
+    let OpenError::Corrupt { file, offset, group, sequence } = refused else { panic!("{refused}") };
+    assert_eq!((file.as_str(), offset, group, sequence), ("wal/000", second.offset - 72, 1, 2));
+}
+
+#[test]
+fn the_last_record_torn_is_cut() {
+    let _one_at_a_time = MUTANT.lock();
+    let disk = FaultyDisk::new(1);
+    let (journal, _) = open(&disk).unwrap();
+    append(&journal, 1..6, 1);
+    let place = journal.append(head(6), body(6), true, None).unwrap();
+    journal.stop();
+    disk.flip("wal/000", u64::from(place.offset) + 5);
+    let (journal, found) = open(&disk).unwrap();
+    assert_eq!(found.len(), 5);
+    append(&journal, 6..9, 1);
+    journal.stop();
+    let (journal, found) = open(&disk).unwrap();
+    check(&journal, &found, &[]);
+    assert_eq!(found.len(), 8);
+}
+
+#[test]
+fn a_failed_sync_ends_it() {
+    let _one_at_a_time = MUTANT.lock();
+    let (disk, failures) = (FaultyDisk::new(1), Arc::<AtomicUsize>::default());
+    let journal = Journal::open(Arc::new(disk.clone()), options(&failures), &mut |_| ()).unwrap();
+    assert_eq!(append(&journal, 1..3, 1).lock().len(), 2);
+    disk.fail_at_sync(0);
+    assert!(append(&journal, 3..9, 1).lock().is_empty());
+    assert_eq!(failures.load(SeqCst), 1);
+}
+
+#[test]
+fn other_versions_and_nodes_are_refused() {
+    let _one_at_a_time = MUTANT.lock();
+    let disk = FaultyDisk::new(1);
+    let (journal, _) = open(&disk).unwrap();
+    append(&journal, 1..3, 1);
+    journal.stop();
+    let other = Options { node: 8, ..options(&Arc::default()) };
+    let refused = Journal::open(Arc::new(disk.clone()), other, &mut |_| ()).err().unwrap().to_string();
+    assert_eq!(refused, "wal/000 belongs to node 0000000000000007, this is node 0000000000000008");
+    let header = format::SegmentHeader { version: 9, node: 7, segment: 1, first_sequence: 1 }.encode();
+    disk.open("wal/000").unwrap().write_at(&mut [std::io::IoSlice::new(&header)], 0).unwrap();
+    let refused = open(&disk).err().unwrap().to_string();
+    assert_eq!(refused, "wal/000 has format version 9, this program knows up to 1");
+}
+
+#[test]
+fn a_real_disk_keeps_it_too() {
+    let _one_at_a_time = MUTANT.lock();
+    let root = std::env::temp_dir().join(format!("leveret-journal-{}", std::process::id()));
+    std::fs::create_dir_all(&root).unwrap();
+    for round in 0..3u64 {
+        let mut found = Vec::new();
+        let journal =
+            Journal::open(Arc::new(RealDisk::new(root.clone())), options(&Arc::default()), &mut |recovered| {
+                found.push(recovered);
+            })
+            .unwrap();
+        check(&journal, &found, &[]);
+        assert_eq!(found.len() as u64, round * 10);
+        append(&journal, round * 10 + 1..round * 10 + 11, 4);
+        journal.stop();
+    }
+    write_whole(&RealDisk::new(root.clone()), "wal/small", b"content").unwrap();
+    assert_eq!(read_whole(&RealDisk::new(root.clone()), "wal/small").unwrap().unwrap(), b"content");
+    assert_eq!(read_whole(&RealDisk::new(root.clone()), "none").unwrap(), None);
+    std::fs::write(root.join("wal/small"), b"content").unwrap();
+    assert!(read_whole(&RealDisk::new(root.clone()), "wal/small").is_err());
+    std::fs::remove_dir_all(&root).unwrap();
+}
+
+/// The mutant's switch is for the whole process.
+static MUTANT: Mutex<()> = Mutex::new(());

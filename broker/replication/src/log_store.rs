@@ -1,0 +1,221 @@
+//! openraft's log storage over the journal. Entries are records; vote and purged index are in a small file a group, written
+//! after all records before them are durable, so that votes and entries are never reordered.
+use crate::GroupId;
+use crate::log_table::{self, BLANK, Found, LogTable, MEMBERSHIP, NORMAL, Slot, TRUNCATE};
+use crate::types::{self, Command, Entry, LogId, TypeConfig, Vote};
+use bytes::Bytes;
+use leveret_journal::{Head, Journal, read_whole, write_whole};
+use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
+use openraft::{EntryPayload, OptionalSend, RaftLogReader};
+use parking_lot::Mutex;
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
+
+/// The log of one group.
+#[derive(Clone)]
+pub(crate) struct LogStore {
+    pub(crate) group: GroupId,
+    pub(crate) journal: Journal,
+    pub(crate) table: Arc<Mutex<LogTable>>,
+    vote: Arc<Mutex<Option<Vote>>>,
+}
+
+/// What the small file of a group holds.
+pub(crate) struct Noted {
+    vote: Option<Vote>,
+    pub(crate) table: LogTable,
+}
+
+impl Noted {
+    /// Reads the file of a group.
+    pub(crate) fn read(disk: &dyn leveret_journal::Disk, group: GroupId) -> io::Result<Self> {
+        let Some(bytes) = read_whole(disk, &file_name(group))? else {
+            return Ok(Self { vote: None, table: LogTable::default() });
+        };
+        Self::decode(&mut &bytes[..]).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("{} is of a version not known", file_name(group)))
+        })
+    }
+
+    fn decode(bytes: &mut &[u8]) -> Option<Self> {
+        if types::take(bytes)? != VERSION {
+            return None;
+        }
+        let has = types::take(bytes)?;
+        let (term, node, committed) = (types::take_long(bytes)?, types::take_long(bytes)?, types::take(bytes)? == 1);
+        let (purged_term, purged_index) = (types::take_long(bytes)?, types::take_long(bytes)?);
+        let chain = types::take_long(bytes)? as u32;
+        let vote = (has & 1 != 0).then(|| types::vote(term, node, committed));
+        let purged = (has & 2 != 0).then(|| types::log_id(purged_term, purged_index));
+        Some(Self { vote, table: LogTable::new(purged, chain) })
+    }
+}
+
+impl LogStore {
+    pub(crate) fn new(group: GroupId, journal: Journal, noted: Noted) -> Self {
+        let table = Arc::new(Mutex::new(noted.table));
+        Self { group, journal, table, vote: Arc::new(Mutex::new(noted.vote)) }
+    }
+
+    /// Writes vote and purged index.
+    fn note(&self) -> io::Result<()> {
+        self.journal.flush();
+        let vote = *self.vote.lock();
+        let (purged, chain) = {
+            let table = self.table.lock();
+            (table.purged, table.purged_chain)
+        };
+        let mut bytes = vec![VERSION, u8::from(vote.is_some()) | u8::from(purged.is_some()) << 1];
+        let (term, node, committed) =
+            vote.map_or((0, 0, false), |vote| (vote.leader_id.term, vote.leader_id.voted_for, vote.committed));
+        bytes.extend_from_slice(&term.to_le_bytes());
+        bytes.extend_from_slice(&node.to_le_bytes());
+        bytes.push(u8::from(committed));
+        let (term, index) = purged.map_or((0, 0), |id| (id.leader_id.term, id.index));
+        for long in [term, index, u64::from(chain)] {
+            bytes.extend_from_slice(&long.to_le_bytes());
+        }
+        write_whole(&**self.journal.disk(), &file_name(self.group), &bytes)
+    }
+
+    fn read(&self, found: Found) -> io::Result<Entry> {
+        let Found { index, slot, chain_before, bytes } = found;
+        let bytes = match bytes {
+            Some(bytes) => bytes,
+            None => {
+                let bytes = self.journal.read(slot.place).map_err(io::Error::other)?;
+                if log_table::chain(chain_before, &bytes) != slot.chain {
+                    let text = format!("entry {index} of group {} does not follow the one before", self.group);
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+                }
+                bytes
+            }
+        };
+        let payload = match slot.kind {
+            BLANK => EntryPayload::Blank,
+            MEMBERSHIP => EntryPayload::Membership(types::decode_membership(&mut &bytes[..]).ok_or_else(|| {
+                io::Error::new(io::ErrorKind::InvalidData, format!("entry {index} of group {}: members", self.group))
+            })?),
+            _ => EntryPayload::Normal(Command { bytes, place: slot.place }),
+        };
+        Ok(types::entry(types::log_id(slot.term, index), payload))
+    }
+
+    fn read_range(&self, start: u64, end: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        let start = start.max(self.table.lock().first());
+        for index in start..end {
+            let Some(found) = self.table.lock().find(index) else { break };
+            bytes += found.slot.place.len as usize;
+            entries.push(self.read(found)?);
+            if bytes >= bytes_max {
+                break;
+            }
+        }
+        Ok(entries)
+    }
+}
+
+impl RaftLogReader<TypeConfig> for LogStore {
+    async fn try_get_log_entries<R: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: R,
+    ) -> Result<Vec<Entry>, io::Error> {
+        let start = match range.start_bound() {
+            Bound::Included(&start) => start,
+            Bound::Excluded(&start) => start + 1,
+            Bound::Unbounded => 0,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(&end) => end + 1,
+            Bound::Excluded(&end) => end,
+            Bound::Unbounded => u64::MAX,
+        };
+        self.read_range(start, end, usize::MAX)
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
+        self.read_range(start, end, READ_BYTES_MAX)
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        Ok(*self.vote.lock())
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
+        let table = self.table.lock();
+        Ok(LogState { last_purged_log_id: table.purged, last_log_id: table.last() })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        *self.vote.lock() = Some(*vote);
+        self.note()
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let mut table = self.table.lock();
+        let mut entries = entries.into_iter().peekable();
+        let mut callback = Some(callback);
+        while let Some(entry) = entries.next() {
+            let (kind, bytes) = match entry.payload {
+                EntryPayload::Blank => (BLANK, Bytes::new()),
+                EntryPayload::Normal(command) => (NORMAL, command.bytes),
+                EntryPayload::Membership(members) => (MEMBERSHIP, types::encode_membership(&members).into()),
+            };
+            let (index, term) = (entry.log_id.index, entry.log_id.leader_id.term);
+            let chain = table.next_chain(&bytes);
+            let head = Head { group: self.group, kind, index, term, note: chain };
+            let last = entries.peek().is_none();
+            let durable = callback
+                .take_if(|_| last)
+                .map(|callback| Box::new(move || callback.io_completed(Ok(()))) as Box<dyn FnOnce() + Send>);
+            // What comes here was let in before: it may use the reserve.
+            let place = self.journal.append(head, bytes.clone(), true, durable).map_err(io::Error::other)?;
+            table.push(index, Slot { place, term, chain, kind }, bytes);
+        }
+        drop(table);
+        if let Some(callback) = callback {
+            callback.io_completed(Ok(()));
+        }
+        Ok(())
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
+        let from = last.map_or(0, |id| id.index + 1);
+        self.table.lock().truncate(from);
+        #[cfg(any(test, feature = "mutants"))]
+        if crate::mutants::TRUNCATE_SKIPPED.load(std::sync::atomic::Ordering::Relaxed) {
+            return Ok(());
+        }
+        let head = Head { group: self.group, kind: TRUNCATE, index: from, term: 0, note: 0 };
+        self.journal.append(head, Bytes::new(), true, None).map_err(io::Error::other)?;
+        Ok(())
+    }
+
+    async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
+        self.table.lock().purge(upto);
+        self.note()
+    }
+}
+
+fn file_name(group: GroupId) -> String {
+    format!("groups/{group}.state")
+}
+
+const VERSION: u8 = 1;
+/// Bytes of entries read at a time.
+const READ_BYTES_MAX: usize = 1 << 20;

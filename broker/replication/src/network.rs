@@ -1,0 +1,53 @@
+//! The way to the peers: there are none while every group has one voter.
+use crate::types::{TypeConfig, Vote};
+use openraft::EmptyNode;
+use openraft::alias::SnapshotOf;
+use openraft::error::{RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
+use std::future::Future;
+
+/// Reaches nobody.
+pub(crate) struct NoPeers;
+
+impl RaftNetworkFactory<TypeConfig> for NoPeers {
+    type Network = Self;
+
+    async fn new_client(&mut self, _target: u64, _node: &EmptyNode) -> Self {
+        Self
+    }
+}
+
+fn unreachable() -> Unreachable<TypeConfig> {
+    Unreachable::from_string("a group with one voter has no peers")
+}
+
+impl RaftNetworkV2<TypeConfig> for NoPeers {
+    type SnapshotData = Vec<u8>;
+
+    async fn append_entries(
+        &mut self,
+        _request: AppendEntriesRequest<TypeConfig>,
+        _option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
+        Err(RPCError::Unreachable(unreachable()))
+    }
+
+    async fn vote(
+        &mut self,
+        _request: VoteRequest<TypeConfig>,
+        _option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        Err(RPCError::Unreachable(unreachable()))
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        _vote: Vote,
+        _snapshot: SnapshotOf<TypeConfig, Vec<u8>>,
+        _cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        Err(StreamingError::Unreachable(unreachable()))
+    }
+}

@@ -1,0 +1,98 @@
+//! openraft's state machine over [`Applied`]: entries in order, snapshots to a file.
+use crate::log_table::LogTable;
+use crate::snapshot;
+use crate::types::{LogId, StoredMembership, TypeConfig};
+use crate::{Applied, GroupId};
+use futures::{Stream, TryStreamExt};
+use leveret_journal::Disk;
+use openraft::alias::{SnapshotMetaOf, SnapshotOf};
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::{EntryPayload, OptionalSend};
+use parking_lot::Mutex;
+use std::io;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+#[derive(Clone)]
+pub(crate) struct Machine {
+    pub(crate) group: GroupId,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) applied: Arc<dyn Applied>,
+    pub(crate) table: Arc<Mutex<LogTable>>,
+    pub(crate) last: Option<LogId>,
+    pub(crate) membership: StoredMembership,
+    /// Index of the newest snapshot that is on disk.
+    pub(crate) stored: Arc<watch::Sender<Option<LogId>>>,
+}
+
+/// The state as it was when a snapshot was asked for.
+pub(crate) struct Builder {
+    machine: Machine,
+    state: Vec<u8>,
+}
+
+impl Machine {
+    fn meta(&self) -> SnapshotMetaOf<TypeConfig> {
+        SnapshotMetaOf::<TypeConfig> { last_log_id: self.last, last_membership: self.membership.clone() }
+    }
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for Builder {
+    type SnapshotData = Vec<u8>;
+
+    async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, Vec<u8>>, io::Error> {
+        let Machine { disk, group, last, membership, stored, .. } = &self.machine;
+        snapshot::write(&**disk, *group, *last, membership, &self.state)?;
+        stored.send_replace(*last);
+        Ok(SnapshotOf::<TypeConfig, Vec<u8>> { meta: self.machine.meta(), snapshot: Vec::new() })
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for Machine {
+    type SnapshotData = Vec<u8>;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        Ok((self.last, self.membership.clone()))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
+    where
+        S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        while let Some((entry, responder)) = entries.try_next().await? {
+            match entry.payload {
+                EntryPayload::Blank => {}
+                EntryPayload::Normal(command) => self.applied.apply(self.group, &command.bytes, command.place),
+                EntryPayload::Membership(members) => {
+                    self.membership = StoredMembership::new(Some(entry.log_id), members);
+                }
+            }
+            self.last = Some(entry.log_id);
+            self.table.lock().applied(entry.log_id.index);
+            if let Some(responder) = responder {
+                responder.send(());
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        Builder { machine: self.clone(), state: self.applied.snapshot(self.group) }
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMetaOf<TypeConfig>, state: Vec<u8>) -> Result<(), io::Error> {
+        self.applied.restore(self.group, &state).map_err(io::Error::other)?;
+        self.last = meta.last_log_id;
+        self.membership = meta.last_membership.clone();
+        snapshot::write(&*self.disk, self.group, self.last, &self.membership, &state)
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<SnapshotOf<TypeConfig, Vec<u8>>>, io::Error> {
+        let stored = snapshot::read(&*self.disk, self.group)?;
+        Ok(stored.map(|stored| SnapshotOf::<TypeConfig, Vec<u8>> {
+            meta: SnapshotMetaOf::<TypeConfig> { last_log_id: stored.last, last_membership: stored.membership },
+            snapshot: stored.state,
+        }))
+    }
+}

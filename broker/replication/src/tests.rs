@@ -1,0 +1,169 @@
+//! openraft's own tests of log stores; then groups that are stopped, crashed and opened again.
+use crate::log_store::{LogStore, Noted};
+use crate::state_machine::Machine;
+use crate::types::{StoredMembership, TypeConfig};
+use crate::*;
+use leveret_journal::faulty::FaultyDisk;
+use leveret_journal::{self as journal, Disk, Journal};
+use openraft::StorageError;
+use openraft::testing::log::{StoreBuilder, Suite};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use tokio::sync::watch;
+
+/// Appends what it is told to a list a group.
+#[derive(Default)]
+struct Lists(Mutex<BTreeMap<GroupId, Vec<Vec<u8>>>>);
+
+impl Applied for Lists {
+    fn apply(&self, group: GroupId, entry: &Bytes, place: Place) {
+        assert_eq!(place.len as usize, entry.len());
+        self.0.lock().entry(group).or_default().push(entry.to_vec());
+    }
+
+    fn snapshot(&self, group: GroupId) -> Vec<u8> {
+        let lists = self.0.lock();
+        lists.get(&group).into_iter().flatten().flat_map(|entry| [&[entry.len() as u8], &entry[..]].concat()).collect()
+    }
+
+    fn restore(&self, group: GroupId, mut snapshot: &[u8]) -> Result<(), String> {
+        let mut entries = Vec::new();
+        while let Some((&len, rest)) = snapshot.split_first() {
+            let (entry, rest) = rest.split_at(usize::from(len));
+            entries.push(entry.to_vec());
+            snapshot = rest;
+        }
+        self.0.lock().insert(group, entries);
+        Ok(())
+    }
+}
+
+fn journal_options() -> journal::Options {
+    journal::Options {
+        node: 1,
+        segment_bytes: 64 << 10,
+        segments_max: 16,
+        segments_reserved: 2,
+        on_failure: Arc::new(|_| ()),
+    }
+}
+
+struct Builder;
+
+impl StoreBuilder<TypeConfig, LogStore, Machine> for Builder {
+    async fn build(&self) -> Result<((), LogStore, Machine), StorageError<TypeConfig>> {
+        let disk: Arc<dyn Disk> = Arc::new(FaultyDisk::new(1));
+        let journal = Journal::open(disk.clone(), journal_options(), &mut |_| ()).unwrap();
+        let log = LogStore::new(0, journal, Noted::read(&*disk, 0).unwrap());
+        let machine = Machine {
+            group: 0,
+            disk,
+            applied: Arc::new(Lists::default()),
+            table: log.table.clone(),
+            last: None,
+            membership: StoredMembership::default(),
+            stored: Arc::new(watch::Sender::new(None)),
+        };
+        Ok(((), log, machine))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn openrafts_tests_of_log_stores_pass() {
+    Suite::test_all(Builder).await.unwrap();
+}
+
+async fn open(disk: &FaultyDisk) -> (Groups, Arc<Lists>) {
+    let lists = Arc::new(Lists::default());
+    let options = Options { node: 1, groups: 3 };
+    let groups = Groups::open(Arc::new(disk.clone()), journal_options(), options, lists.clone()).await;
+    (groups.unwrap(), lists)
+}
+
+fn entries(of: &Lists, group: GroupId) -> Vec<Vec<u8>> {
+    of.0.lock().get(&group).cloned().unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_written_is_there_after_a_crash() {
+    for seed in 0..20 {
+        let disk = FaultyDisk::new(seed);
+        let mut expected: BTreeMap<GroupId, Vec<Vec<u8>>> = BTreeMap::new();
+        for round in 0..4u8 {
+            let (groups, lists) = open(&disk).await;
+            for group in 0..3 {
+                assert_eq!(entries(&lists, group), expected.get(&group).cloned().unwrap_or_default());
+            }
+            for at in 0..10u8 {
+                let group = u16::from(at % 3);
+                let entry = vec![round, at, 7];
+                groups.write(group, entry.clone().into()).await.unwrap();
+                expected.entry(group).or_default().push(entry);
+                if seed % 2 == 0 && at == 5 {
+                    groups.snapshot(group).await.unwrap();
+                }
+            }
+            if seed % 3 == 0 {
+                groups.stop().await;
+            }
+            disk.crash();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_lets_the_log_go() {
+    let disk = FaultyDisk::new(3);
+    let (groups, lists) = open(&disk).await;
+    for at in 0..200u8 {
+        groups.submit(1, vec![at; 200].into()).await.unwrap();
+    }
+    groups.write(1, vec![1].into()).await.unwrap();
+    assert_eq!(entries(&lists, 1).len(), 201);
+    let before = groups.log_len(1);
+    groups.snapshot(1).await.unwrap();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while groups.log_len(1) > 1 {
+        assert!(std::time::Instant::now() < deadline, "{} of {before} entries are left", groups.log_len(1));
+        tokio::task::yield_now().await;
+    }
+    groups.stop().await;
+    let (_, again) = open(&disk).await;
+    assert_eq!(entries(&again, 1), entries(&lists, 1));
+}
+
+/// Appends, takes back, appends other entries; what a reopened log holds.
+async fn take_back() -> usize {
+    use openraft::RaftLogReader;
+    use openraft::storage::{RaftLogStorage, RaftLogStorageExt};
+    let disk = FaultyDisk::new(1);
+    let (_, mut log, _) = Builder::on(&disk);
+    let blank = |index| types::entry(types::log_id(1, index), openraft::EntryPayload::Blank);
+    log.blocking_append((0..9).map(blank)).await.unwrap();
+    log.truncate_after(Some(types::log_id(1, 4))).await.unwrap();
+    log.journal.stop();
+    let (_, mut log, _) = Builder::on(&disk);
+    log.try_get_log_entries(0..100).await.unwrap().len()
+}
+
+impl Builder {
+    fn on(disk: &FaultyDisk) -> ((), LogStore, ()) {
+        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+        let mut noted = Noted::read(&*shared, 0).unwrap();
+        let journal = Journal::open(shared, journal_options(), &mut |found| {
+            noted.table.recovered(found.head, found.place).unwrap();
+        });
+        ((), LogStore::new(0, journal.unwrap(), noted), ())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_was_taken_back_does_not_come_back() {
+    assert_eq!(take_back().await, 5);
+    mutants::TRUNCATE_SKIPPED.store(true, SeqCst);
+    let kept = take_back().await;
+    mutants::TRUNCATE_SKIPPED.store(false, SeqCst);
+    assert_eq!(kept, 9, "the check above sees a truncation that is not noted");
+}

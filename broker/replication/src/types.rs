@@ -1,0 +1,83 @@
+//! openraft's types, tied together.
+use bytes::Bytes;
+use leveret_journal::Place;
+use openraft::entry::RaftEntry;
+use openraft::impls::leader_id_std::LeaderId;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+/// What a log entry says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Command {
+    pub(crate) bytes: Bytes,
+    /// Where the bytes lie, once they are in the journal.
+    pub(crate) place: Place,
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.bytes.len())
+    }
+}
+
+openraft::declare_raft_types!(pub(crate) TypeConfig:
+    D = Command,
+    R = (),
+    NodeId = u64,
+    Node = openraft::EmptyNode,
+    LeaderId = LeaderId<Self::Term, Self::NodeId>,
+);
+
+pub(crate) type Entry = openraft::alias::EntryOf<TypeConfig>;
+pub(crate) type LogId = openraft::alias::LogIdOf<TypeConfig>;
+pub(crate) type Vote = openraft::alias::VoteOf<TypeConfig>;
+pub(crate) type Membership = openraft::Membership<u64, openraft::EmptyNode>;
+pub(crate) type StoredMembership = openraft::alias::StoredMembershipOf<TypeConfig>;
+
+pub(crate) fn log_id(term: u64, index: u64) -> LogId {
+    LogId { leader_id: openraft::alias::CommittedLeaderIdOf::<TypeConfig>::new(term), index }
+}
+
+pub(crate) fn vote(term: u64, node: u64, committed: bool) -> Vote {
+    Vote { leader_id: LeaderId { term, voted_for: node }, committed }
+}
+
+pub(crate) fn entry(id: LogId, payload: openraft::EntryPayload<Command, u64, openraft::EmptyNode>) -> Entry {
+    let mut entry: Entry = openraft::Entry { log_id: id, payload };
+    entry.set_log_id(id);
+    entry
+}
+
+/// `u8 n` of configurations, each `u8 n` of voters `u64`; then `u8 n` of members `u64`.
+pub(crate) fn encode_membership(membership: &Membership) -> Vec<u8> {
+    let mut bytes = vec![membership.get_joint_config().len() as u8];
+    for config in membership.get_joint_config() {
+        bytes.push(config.len() as u8);
+        config.iter().for_each(|id| bytes.extend_from_slice(&id.to_le_bytes()));
+    }
+    bytes.push(membership.nodes().count() as u8);
+    membership.nodes().for_each(|(id, _)| bytes.extend_from_slice(&id.to_le_bytes()));
+    bytes
+}
+
+/// None if it is not what [`encode_membership`] gives. The rest is left in `bytes`.
+pub(crate) fn decode_membership(bytes: &mut &[u8]) -> Option<Membership> {
+    let mut configs = Vec::new();
+    for _ in 0..take(bytes)? {
+        let ids: Option<BTreeSet<u64>> = (0..take(bytes)?).map(|_| take_long(bytes)).collect();
+        configs.push(ids?);
+    }
+    let nodes: Option<BTreeMap<u64, openraft::EmptyNode>> =
+        (0..take(bytes)?).map(|_| Some((take_long(bytes)?, openraft::EmptyNode {}))).collect();
+    Membership::new(configs, nodes?).ok()
+}
+
+pub(crate) fn take(bytes: &mut &[u8]) -> Option<u8> {
+    bytes.split_off_first().copied()
+}
+
+pub(crate) fn take_long(bytes: &mut &[u8]) -> Option<u64> {
+    let (value, rest) = bytes.split_first_chunk::<8>()?;
+    *bytes = rest;
+    Some(u64::from_le_bytes(*value))
+}
