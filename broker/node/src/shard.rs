@@ -127,7 +127,8 @@ impl Shard {
                 }
             };
             if groups.submit(self.group, bytes).await.is_err() {
-                return; // the log has stopped: the process is about to end
+                tracing::error!(group = self.group, "the log stopped: stopping at once, nothing more is confirmed");
+                std::process::exit(74);
             }
         }
     }

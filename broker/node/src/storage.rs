@@ -59,7 +59,7 @@ impl Broker {
             node,
             segment_bytes,
             segments_max,
-            segments_reserved: RESERVED,
+            segments_reserved: (segments_max / 8).clamp(2, 8),
             on_failure: Arc::new(|reason| {
                 tracing::error!(reason, "the disk failed: stopping at once, nothing more is confirmed");
                 std::process::exit(74);
@@ -82,6 +82,7 @@ impl Broker {
         let _ = self.0.storage.set(storage);
         tokio::spawn(self.clone().fetch());
         tokio::spawn(self.clone().maintain());
+        tokio::spawn(self.clone().watch_room());
         Ok(())
     }
 
@@ -189,13 +190,25 @@ impl Broker {
             if let Err(error) = self.keep_in_bounds(storage).await {
                 tracing::warn!(%error, "the log could not be tidied");
             }
-            let journal = storage.groups.journal();
-            let free = journal.disk().free_bytes().unwrap_or(u64::MAX);
-            let full = !journal.has_room() || free < DISK_FREE_MIN;
-            self.0.memory.set_disk_alarm(full);
-            if full {
+        }
+    }
+
+    /// Holds publishers back in time: what they have on the way fits into the reserve.
+    async fn watch_room(self) {
+        let Some(storage) = self.0.storage.get() else { return };
+        let journal = storage.groups.journal();
+        let mut ticks = tokio::time::interval(WATCH_EVERY);
+        let mut free = u64::MAX;
+        for tick in 0u64.. {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = self.0.stopping.cancelled() => return,
+            }
+            if tick.is_multiple_of(WATCH_DISK_TICKS) {
+                free = journal.disk().free_bytes().unwrap_or(u64::MAX);
                 journal.look_for_space();
             }
+            self.0.memory.set_disk_alarm(!journal.has_room() || free < DISK_FREE_MIN);
         }
     }
 
@@ -210,7 +223,11 @@ impl Broker {
             }
         }
         if usage.used > usage.segments_max / 2 {
-            self.relocate(storage, usage.current - u64::from(usage.segments_max / 4)).await?;
+            let newest = usage.current - u64::from(usage.segments_max / 4);
+            let oldest = log.files.lock().iter().filter(|(_, runs)| **runs > 0).map(|(&file, _)| file).min();
+            if let Some(oldest) = oldest.filter(|oldest| *oldest < newest) {
+                self.relocate(storage, newest.min(oldest + RELOCATED_AT_A_TIME)).await?;
+            }
         }
         let needed = (0..groups.len()).filter_map(|group| groups.first_segment(group)).min();
         let below = needed.unwrap_or(usage.current).min(usage.current);
@@ -419,11 +436,13 @@ const SEGMENT_BYTES: u64 = 64 << 20;
 /// The log grows up to this size, or a quarter of its volume.
 const LOG_BYTES_MAX: u64 = 4 << 30;
 const SEGMENTS_MIN: u64 = 8;
-/// Segments kept for acknowledgements when there is no room for messages.
-const RESERVED: u32 = 2;
 /// A log of more entries than this is cut by a snapshot.
 const LOG_ENTRIES_MAX: u64 = 200_000;
-const MAINTAIN_EVERY: Duration = Duration::from_millis(200);
+const MAINTAIN_EVERY: Duration = Duration::from_millis(100);
+const WATCH_EVERY: Duration = Duration::from_millis(5);
+const WATCH_DISK_TICKS: u64 = 20;
+/// Segments emptied into the archive at a time.
+const RELOCATED_AT_A_TIME: u64 = 4;
 /// Size of a file of the archive.
 const ARCHIVE_BYTES: u64 = 8 << 20;
 /// Publishers wait while the volume has less free than this.
