@@ -438,9 +438,9 @@ const LOG_BYTES_MAX: u64 = 4 << 30;
 const SEGMENTS_MIN: u64 = 8;
 /// A log of more entries than this is cut by a snapshot.
 const LOG_ENTRIES_MAX: u64 = 200_000;
-const MAINTAIN_EVERY: Duration = Duration::from_millis(100);
-const WATCH_EVERY: Duration = Duration::from_millis(5);
-const WATCH_DISK_TICKS: u64 = 20;
+const MAINTAIN_EVERY: Duration = Duration::from_millis(200);
+const WATCH_EVERY: Duration = Duration::from_millis(20);
+const WATCH_DISK_TICKS: u64 = 10;
 /// Segments emptied into the archive at a time.
 const RELOCATED_AT_A_TIME: u64 = 4;
 /// Size of a file of the archive.
