@@ -241,12 +241,13 @@ impl Group {
     }
 }
 
+/// Timers are for groups of one voter, which nobody else can lead: they only cost when idle.
 fn config(group: GroupId) -> Result<Arc<Config>, String> {
     let config = Config {
         cluster_name: format!("group {group}"),
-        heartbeat_interval: 100,
-        election_timeout_min: 300,
-        election_timeout_max: 600,
+        heartbeat_interval: 250,
+        election_timeout_min: 750,
+        election_timeout_max: 1500,
         enable_leader_restore: Some(false),
         enable_pre_vote: Some(true),
         snapshot_policy: SnapshotPolicy::Never,
