@@ -11,7 +11,6 @@ use openraft::{EntryPayload, OptionalSend};
 use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;
-use tokio::sync::watch;
 
 #[derive(Clone)]
 pub(crate) struct Machine {
@@ -21,8 +20,6 @@ pub(crate) struct Machine {
     pub(crate) table: Arc<Mutex<LogTable>>,
     pub(crate) last: Option<LogId>,
     pub(crate) membership: StoredMembership,
-    /// Index of the newest snapshot that is on disk.
-    pub(crate) stored: Arc<watch::Sender<Option<LogId>>>,
 }
 
 /// The state as it was when a snapshot was asked for.
@@ -41,9 +38,8 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
     type SnapshotData = Vec<u8>;
 
     async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, Vec<u8>>, io::Error> {
-        let Machine { disk, group, last, membership, stored, .. } = &self.machine;
+        let Machine { disk, group, last, membership, .. } = &self.machine;
         snapshot::write(&**disk, *group, *last, membership, &self.state)?;
-        stored.send_replace(*last);
         Ok(SnapshotOf::<TypeConfig, Vec<u8>> { meta: self.machine.meta(), snapshot: Vec::new() })
     }
 }

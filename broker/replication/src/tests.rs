@@ -11,7 +11,6 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
-use tokio::sync::watch;
 
 /// Appends what it is told to a list a group.
 #[derive(Default)]
@@ -64,7 +63,6 @@ impl StoreBuilder<TypeConfig, LogStore, Machine> for Builder {
             table: log.table.clone(),
             last: None,
             membership: StoredMembership::default(),
-            stored: Arc::new(watch::Sender::new(None)),
         };
         Ok(((), log, machine))
     }
