@@ -3,7 +3,7 @@ use crate::config::{Config, Log};
 use crate::data_dir::DataDir;
 use crate::listener::listen;
 use anyhow::Context;
-use leveret_node::{Broker, Options};
+use leveret_node::{Broker, Options, StorageOptions};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -30,7 +30,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         default_pass: config.default_pass,
     });
     broker
-        .open_storage(&config.data_dir)
+        .open_storage(StorageOptions::in_folder(&config.data_dir))
         .await
         .with_context(|| format!("cannot open the data folder {}", config.data_dir.display()))?;
     tracing::info!(

@@ -70,12 +70,13 @@ fn cargo(arguments: &[&str]) -> String {
 }
 
 /// Which of our crates each of our crates may depend on.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("leveret-model", &[]),
     ("leveret-journal", &[]),
     ("leveret-engine", &["leveret-model"]),
     ("leveret-replication", &["leveret-journal"]),
     ("leveret-node", &["leveret-replication", "leveret-engine", "leveret-journal", "leveret-model"]),
+    ("leveret-sim", &["leveret-node", "leveret-engine", "leveret-replication", "leveret-journal", "leveret-model"]),
     ("leveret-amqp091", &["leveret-node", "leveret-model"]),
     ("leveret-management", &["leveret-node", "leveret-model"]),
     ("leveret", &["leveret-model", "leveret-node", "leveret-amqp091", "leveret-management"]),

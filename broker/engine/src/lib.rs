@@ -5,4 +5,6 @@
 //! and whom it is handed to).
 pub mod catalog;
 mod exchange;
+#[cfg(any(test, feature = "mutants"))]
+pub mod mutants;
 pub mod queue;

@@ -18,7 +18,10 @@ impl Clone for FaultyDisk {
 }
 
 struct State {
-    files: BTreeMap<String, Arc<Mutex<Content>>>,
+    files: Files,
+    /// The names as they are after a crash, and what was done to them since their folder was last synced.
+    durable_files: Files,
+    names_unsynced: Vec<Renamed>,
     random: u64,
     writes: u64,
     syncs: u64,
@@ -28,6 +31,23 @@ struct State {
     crashes: u64,
     fail_at_sync: u64,
     full: bool,
+}
+
+type Files = BTreeMap<String, Arc<Mutex<Content>>>;
+
+/// A name that went, and one that came.
+struct Renamed {
+    from: Option<String>,
+    to: Option<(String, Arc<Mutex<Content>>)>,
+}
+
+impl Renamed {
+    fn apply(self, files: &mut Files) {
+        if let Some(from) = self.from {
+            files.remove(&from);
+        }
+        files.extend(self.to);
+    }
 }
 
 #[derive(Default)]
@@ -49,7 +69,9 @@ impl FaultyDisk {
     pub fn new(seed: u64) -> Self {
         Self(
             Arc::new(Mutex::new(State {
-                files: BTreeMap::new(),
+                files: Files::new(),
+                durable_files: Files::new(),
+                names_unsynced: Vec::new(),
                 random: seed,
                 writes: 0,
                 syncs: 0,
@@ -86,13 +108,54 @@ impl FaultyDisk {
         self.0.lock().full = full;
     }
 
-    /// What was not synced is lost, sector by sector or in part; then the power is on again.
+    /// A disk that holds the same, for another turn of events.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        let disk = Self::new(0);
+        {
+            let (state, mut fork) = (self.0.lock(), disk.0.lock());
+            fork.random = state.random;
+            for (name, content) in &state.files {
+                let bytes = content.lock().current.clone();
+                let content = Content { durable: bytes.clone(), current: bytes, unsynced: Vec::new() };
+                let content = Arc::new(Mutex::new(content));
+                fork.files.insert(name.clone(), content.clone());
+                fork.durable_files.insert(name.clone(), content);
+            }
+        }
+        disk
+    }
+
+    /// The process that has it ends: what it wrote stays, synced or not. Take a clone for the next one.
+    pub fn end_process(&self) {
+        self.0.lock().crashes += 1;
+    }
+
+    /// Checksum of names and bytes as a process sees them, for comparing two runs.
+    #[must_use]
+    pub fn checksum(&self) -> u32 {
+        let mut sum = crc32fast::Hasher::new();
+        for (name, content) in &self.0.lock().files {
+            sum.update(name.as_bytes());
+            sum.update(&content.lock().current);
+        }
+        sum.finalize()
+    }
+
+    /// What was not synced is lost, sector by sector or in part, and names not synced from some point on; then the power
+    /// is on again.
     pub fn crash(&self) {
         let mut state = self.0.lock();
         state.off = false;
         state.crashes += 1;
         state.off_at_write = u64::MAX;
         state.fail_at_sync = u64::MAX;
+        let unsynced = std::mem::take(&mut state.names_unsynced);
+        let kept = state.random() as usize % (unsynced.len() + 1);
+        for renamed in unsynced.into_iter().take(kept) {
+            renamed.apply(&mut state.durable_files);
+        }
+        state.files = state.durable_files.clone();
         let files: Vec<_> = state.files.values().cloned().collect();
         for file in files {
             let mut content = file.lock();
@@ -144,6 +207,12 @@ impl FaultyDisk {
 }
 
 impl State {
+    fn rename(&mut self, renamed: Renamed) {
+        let again = Renamed { from: renamed.from.clone(), to: renamed.to.clone() };
+        again.apply(&mut self.files);
+        self.names_unsynced.push(renamed);
+    }
+
     /// The splitmix64 sequence.
     fn random(&mut self) -> u64 {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -171,7 +240,7 @@ impl Disk for FaultyDisk {
         let zeros = vec![0; len as usize];
         let content = Content { durable: zeros.clone(), current: zeros, unsynced: Vec::new() };
         let content = Arc::new(Mutex::new(content));
-        state.files.insert(name.to_owned(), content.clone());
+        state.rename(Renamed { from: None, to: Some((name.to_owned(), content.clone())) });
         Ok(Arc::new(OpenFile { disk: Self(self.0.clone(), self.1), content }))
     }
 
@@ -191,18 +260,28 @@ impl Disk for FaultyDisk {
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         self.write()?;
         let mut state = self.0.lock();
-        let content = state.files.remove(from).ok_or(io::ErrorKind::NotFound)?;
-        state.files.insert(to.to_owned(), content);
+        let content = state.files.get(from).cloned().ok_or(io::ErrorKind::NotFound)?;
+        state.rename(Renamed { from: Some(from.to_owned()), to: Some((to.to_owned(), content)) });
         Ok(())
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
         self.write()?;
-        self.0.lock().files.remove(name).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
+        let mut state = self.0.lock();
+        if !state.files.contains_key(name) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        state.rename(Renamed { from: Some(name.to_owned()), to: None });
+        Ok(())
     }
 
     fn sync_folder(&self, _folder: &str) -> io::Result<()> {
-        self.check()
+        self.check()?;
+        let mut state = self.0.lock();
+        for renamed in std::mem::take(&mut state.names_unsynced) {
+            renamed.apply(&mut state.durable_files);
+        }
+        Ok(())
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
@@ -247,8 +326,9 @@ impl DiskFile for OpenFile {
             }
         }
         let mut content = self.content.lock();
-        content.unsynced.clear();
-        content.durable = content.current.clone();
+        for (offset, bytes) in std::mem::take(&mut content.unsynced) {
+            put(&mut content.durable, offset as usize, &bytes);
+        }
         Ok(())
     }
 

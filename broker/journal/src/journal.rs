@@ -7,7 +7,7 @@ use crate::disk::{Disk, DiskFile};
 use crate::format::{Head, Place, RECORD_HEAD, RecordHeader, SEGMENT_HEAD, stride};
 use crate::recover::{self, OpenError, Recovered};
 use crate::ring::Ring;
-use crate::writer;
+use crate::writer::{self, Driven};
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use std::io;
@@ -27,7 +27,13 @@ pub struct Options {
     pub segments_reserved: u32,
     /// Called once when the disk fails: it ends the process.
     pub on_failure: Arc<dyn Fn(String) + Send + Sync>,
+    /// Who writes; none: a thread of the journal's own.
+    pub driver: Option<Driver>,
 }
+
+/// Is given the journal when it is open, and has [`Journal::step`] called from then on: a simulation's own idea of when a
+/// disk gets round to things.
+pub type Driver = Arc<dyn Fn(Journal) + Send + Sync>;
 
 /// There is no room for the record; control records go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -96,6 +102,9 @@ pub(crate) struct Inner {
     pub(crate) bytes_written: AtomicU64,
     pub(crate) syncs: AtomicU64,
     pub(crate) failed: AtomicBool,
+    /// The last sequence that a record on disk says to be durable, or is about to.
+    pub(crate) marked: AtomicU64,
+    pub(crate) driven: Mutex<Driven>,
 }
 
 pub(crate) struct State {
@@ -144,8 +153,14 @@ impl Journal {
             bytes_written: AtomicU64::new(0),
             syncs: AtomicU64::new(0),
             failed: AtomicBool::new(false),
+            marked: AtomicU64::new(0),
+            driven: Mutex::default(),
         });
-        writer::start(&inner).map_err(|error| OpenError::Disk { file: "the writer's thread".to_owned(), error })?;
+        match &inner.options.driver {
+            Some(driver) => driver(Self(inner.clone())),
+            None => writer::start(&inner)
+                .map_err(|error| OpenError::Disk { file: "the writer's thread".to_owned(), error })?,
+        }
         Ok(Self(inner))
     }
 
@@ -244,10 +259,19 @@ impl Journal {
 
     /// Waits until everything appended so far is durable, or the disk has failed.
     pub fn flush(&self) {
+        while self.0.options.driver.is_some() && writer::step(&self.0) {}
         let mut state = self.0.state.lock();
         let last = state.next_sequence - 1;
         while self.0.durable_sequence.load(Acquire) < last && !self.0.failed.load(Acquire) {
             self.0.durable.wait(&mut state);
+        }
+    }
+
+    /// Of a journal that is driven: syncs what was written or, if nothing was, writes what is queued or, if nothing is,
+    /// does what there is to do in idle moments.
+    pub fn step(&self) {
+        if !writer::step(&self.0) {
+            writer::idle(&self.0);
         }
     }
 

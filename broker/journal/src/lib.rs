@@ -18,5 +18,5 @@ mod writer;
 
 pub use disk::{Disk, DiskFile, RealDisk, read_whole, write_whole};
 pub use format::{Head, Place};
-pub use journal::{Full, Journal, Options, ReadError, Usage};
+pub use journal::{Driver, Full, Journal, Options, ReadError, Usage};
 pub use recover::{OpenError, Recovered};

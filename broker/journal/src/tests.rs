@@ -11,7 +11,7 @@ fn options(failures: &Arc<AtomicUsize>) -> Options {
     let on_failure = Arc::new(move |_| {
         failures.fetch_add(1, SeqCst);
     });
-    Options { node: 7, segment_bytes: 8192, segments_max: 8, segments_reserved: 2, on_failure }
+    Options { node: 7, segment_bytes: 8192, segments_max: 8, segments_reserved: 2, on_failure, driver: None }
 }
 
 fn head(index: u64) -> Head {

@@ -19,9 +19,8 @@ pub(crate) fn start(inner: &Arc<Inner>) -> io::Result<()> {
 
 fn run(journal: &Weak<Inner>) {
     let mut group = Vec::new();
-    let mut marked = 0;
     while let Some(inner) = journal.upgrade() {
-        let idle = {
+        {
             let mut state = inner.state.lock();
             if state.queue.is_empty() && !state.stopping {
                 inner.queued.wait_for(&mut state, IDLE);
@@ -30,101 +29,140 @@ fn run(journal: &Weak<Inner>) {
                 return;
             }
             std::mem::swap(&mut group, &mut state.queue);
-            group.is_empty()
-        };
-        if inner.failed.load(Acquire) {
-            group.clear();
-            continue;
         }
-        if idle {
-            let durable = inner.durable_sequence.load(Relaxed);
-            if durable > marked {
-                marked = durable + 1;
-                let head = Head { group: 0, kind: 0, index: 0, term: 0, note: 0 };
-                let _ = Journal(inner.clone()).append(head, bytes::Bytes::new(), true, None);
-            } else {
-                spare_in_background(&inner);
-            }
-            continue;
+        if group.is_empty() {
+            idle(&inner);
+        } else {
+            write_all(&inner, std::mem::take(&mut group));
         }
-        let mut rest = std::mem::take(&mut group);
-        while !rest.is_empty() && !inner.failed.load(Acquire) {
-            let later = rest.split_off(part(&rest));
-            commit(&inner, std::mem::replace(&mut rest, later));
-        }
-        spare_in_background(&inner);
     }
 }
 
-/// How many of the first records are written together.
+/// Nothing is queued: marks what is durable, or prepares a file.
+pub(crate) fn idle(inner: &Arc<Inner>) {
+    let durable = inner.durable_sequence.load(Relaxed);
+    if inner.failed.load(Acquire) {
+        return;
+    }
+    if durable > inner.marked.load(Relaxed) {
+        inner.marked.store(durable + 1, Relaxed);
+        let head = Head { group: 0, kind: 0, index: 0, term: 0, note: 0 };
+        let _ = Journal(inner.clone()).append(head, bytes::Bytes::new(), true, None);
+    } else {
+        prepare(inner);
+    }
+}
+
+/// Writes and syncs records, part by part, unless the disk has failed.
+fn write_all(inner: &Arc<Inner>, mut records: Vec<Queued>) {
+    while !records.is_empty() && !inner.failed.load(Acquire) {
+        let later = records.split_off(part(&records));
+        let mut now = std::mem::replace(&mut records, later);
+        write(inner, &mut now);
+        sync(inner, now);
+    }
+    prepare(inner);
+}
+
+/// Of a journal that is driven: what is written and not synced, and what was taken from the queue with it.
+#[derive(Default)]
+pub(crate) struct Driven {
+    written: Vec<Queued>,
+    rest: Vec<Queued>,
+}
+
+/// Syncs what was written, or writes what is next. False if there is neither.
+pub(crate) fn step(inner: &Arc<Inner>) -> bool {
+    if inner.failed.load(Acquire) {
+        return false;
+    }
+    let written = std::mem::take(&mut inner.driven.lock().written);
+    if !written.is_empty() {
+        sync(inner, written);
+        prepare(inner);
+        return true;
+    }
+    let mut now = std::mem::take(&mut inner.driven.lock().rest);
+    if now.is_empty() {
+        now = std::mem::take(&mut inner.state.lock().queue);
+    }
+    if now.is_empty() {
+        return false;
+    }
+    let rest = now.split_off(part(&now));
+    write(inner, &mut now);
+    *inner.driven.lock() = Driven { written: now, rest };
+    true
+}
+
+/// How many of the first records are written together, into one file.
 fn part(records: &[Queued]) -> usize {
     let mut bytes = 0;
     let fitting = records.iter().take_while(|record| {
         bytes += record.body.len();
-        bytes <= GROUP_BYTES_MAX
+        bytes <= GROUP_BYTES_MAX && Arc::ptr_eq(&record.file, &records[0].file)
     });
     fitting.count().max(1)
 }
 
-fn commit(inner: &Inner, records: Vec<Queued>) {
-    #[cfg(any(test, feature = "mutants"))]
-    let mut records = records;
+/// Writes records, all into one file.
+fn write(inner: &Inner, records: &mut [Queued]) {
     #[cfg(any(test, feature = "mutants"))]
     if crate::mutants::CONFIRM_BEFORE_SYNC.load(Relaxed) {
         records.iter_mut().filter_map(|record| record.durable.take()).for_each(|durable| durable());
     }
-    if let Err(error) = write(inner, &records) {
-        inner.failed.store(true, Release);
-        (inner.options.on_failure)(format!("the log cannot be written: {error}"));
-        drop(inner.state.lock()); // whoever waits in `flush` has looked before, or sees the failure
-        inner.durable.notify_all();
+    let Some(first) = records.first() else { return };
+    let mut parts = Vec::with_capacity(records.len() * 3 + 1);
+    let mut offset = u64::from(first.offset);
+    if let Some(header) = &first.segment_header {
+        parts.push(IoSlice::new(header));
+        offset -= SEGMENT_HEAD as u64;
+    }
+    let mut bytes = 0;
+    for record in &*records {
+        parts.push(IoSlice::new(&record.header));
+        let padding = record.body.len().next_multiple_of(ALIGN as usize) - record.body.len();
+        parts.push(IoSlice::new(&record.body));
+        parts.push(IoSlice::new(&ZEROS[..padding]));
+        bytes += record.header.len() + record.body.len() + padding;
+    }
+    parts.retain(|part| !part.is_empty());
+    inner.bytes_written.fetch_add(bytes as u64, Relaxed);
+    if let Err(error) = first.file.write_at(&mut parts, offset) {
+        fail(inner, &error);
+    }
+}
+
+/// Syncs the file that records were written into, and tells that they are durable.
+fn sync(inner: &Inner, records: Vec<Queued>) {
+    let (Some(first), Some(last)) = (records.first(), records.last()) else { return };
+    if inner.failed.load(Acquire) {
         return;
     }
-    let Some(last) = records.last().map(|record| record.sequence) else { return };
+    if let Err(error) = first.file.sync_data() {
+        return fail(inner, &error);
+    }
+    inner.syncs.fetch_add(1, Relaxed);
+    let last = last.sequence;
     for record in records {
         if let Some(durable) = record.durable {
             durable();
         }
     }
-    {
-        let _held = inner.state.lock(); // whoever waits in `flush` has looked before, or sees this
-        inner.durable_sequence.store(last, Release);
-        inner.durable.notify_all();
-    }
+    let _held = inner.state.lock(); // whoever waits in `flush` has looked before, or sees this
+    inner.durable_sequence.store(last, Release);
+    inner.durable.notify_all();
 }
 
-/// Writes records, file by file, and syncs each file.
-fn write(inner: &Inner, records: &[Queued]) -> io::Result<()> {
-    let mut rest = records;
-    while let Some(first) = rest.first() {
-        let in_file = rest.iter().take_while(|record| Arc::ptr_eq(&record.file, &first.file)).count();
-        let (now, later) = rest.split_at(in_file);
-        let mut parts = Vec::with_capacity(now.len() * 3 + 1);
-        let mut offset = u64::from(first.offset);
-        if let Some(header) = &first.segment_header {
-            parts.push(IoSlice::new(header));
-            offset -= SEGMENT_HEAD as u64;
-        }
-        let mut bytes = 0;
-        for record in now {
-            parts.push(IoSlice::new(&record.header));
-            let padding = record.body.len().next_multiple_of(ALIGN as usize) - record.body.len();
-            parts.push(IoSlice::new(&record.body));
-            parts.push(IoSlice::new(&ZEROS[..padding]));
-            bytes += record.header.len() + record.body.len() + padding;
-        }
-        parts.retain(|part| !part.is_empty());
-        first.file.write_at(&mut parts, offset)?;
-        first.file.sync_data()?;
-        inner.bytes_written.fetch_add(bytes as u64, Relaxed);
-        inner.syncs.fetch_add(1, Relaxed);
-        rest = later;
-    }
-    Ok(())
+fn fail(inner: &Inner, error: &io::Error) {
+    inner.failed.store(true, Release);
+    (inner.options.on_failure)(format!("the log cannot be written: {error}"));
+    drop(inner.state.lock()); // whoever waits in `flush` has looked before, or sees the failure
+    inner.durable.notify_all();
 }
 
-/// Has a further file prepared on a thread of its own, if one is wanted.
-fn spare_in_background(inner: &Arc<Inner>) {
+/// Has a further file prepared, if one is wanted: on a thread of its own, unless the journal is driven.
+fn prepare(inner: &Arc<Inner>) {
     {
         let mut state = inner.state.lock();
         if state.preparing || state.ring.wants_spare().is_none() {
@@ -132,11 +170,17 @@ fn spare_in_background(inner: &Arc<Inner>) {
         }
         state.preparing = true;
     }
+    let driven = inner.options.driver.is_some();
     let inner = inner.clone();
-    let _ = std::thread::Builder::new().name("journal-spare".to_owned()).spawn(move || {
+    let work = move || {
         prepare_spare(&inner);
         inner.state.lock().preparing = false;
-    });
+    };
+    if driven {
+        work();
+    } else {
+        let _ = std::thread::Builder::new().name("journal-spare".to_owned()).spawn(work);
+    }
 }
 
 fn prepare_spare(inner: &Inner) {

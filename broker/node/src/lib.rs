@@ -4,8 +4,8 @@
 //! message's journey: `declare`, `publish`, `subscribe`, `ledger` and `settle`. Behind them `queue` (the rules of a
 //! queue behind their lock), `connections`, `auth`, `memory`, `clock`.
 //!
-//! Of durable queues: `shard` and `entry` (what is logged), `log` (what they share), `storage` (opened, applied, kept in
-//! bounds), `archive`, `definitions` (what is declared, as facts).
+//! Of durable queues: `shard` and `entry` (what is logged), `log` (what they share), `storage` (opened and closed), `follower`
+//! (applied), `fetch` (read), `maintain` and `archive` (kept in bounds), `definitions` (what is declared, as facts).
 //!
 //! Lock order: catalog, queues, queue, shard, output. No lock is held across an await.
 mod archive;
@@ -15,9 +15,14 @@ mod connections;
 mod declare;
 mod definitions;
 mod entry;
+mod fetch;
+mod follower;
 mod ledger;
 mod log;
+mod maintain;
 mod memory;
+#[cfg(any(test, feature = "mutants"))]
+pub mod mutants;
 mod publish;
 mod queue;
 mod settle;
@@ -40,7 +45,7 @@ pub use publish::Route;
 pub use queue::{Queue, QueueId};
 pub use settle::{Outcome, Settlement};
 pub use shard::{Confirm, Waiter};
-pub use storage::OpenError;
+pub use storage::{OpenError, StorageOptions};
 
 use leveret_engine::catalog::Catalog;
 use leveret_model::refusal::Refusal;

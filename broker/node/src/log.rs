@@ -6,10 +6,10 @@ use bytes::Bytes;
 use leveret_engine::queue as engine;
 use leveret_journal::{Disk, Journal, Place};
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use tokio::sync::Notify;
 
 /// The log as queues see it.
@@ -18,21 +18,24 @@ pub(crate) struct Log {
     pub(crate) incarnation: u64,
     pub(crate) shards: Vec<Arc<Shard>>,
     /// Runs with live messages by the file that holds them.
-    pub(crate) files: Mutex<HashMap<u64, u64>>,
+    pub(crate) files: Mutex<BTreeMap<u64, u64>>,
     /// Queues are served: the log before this start was applied.
     pub(crate) serving: AtomicBool,
+    /// Reads of contents that failed.
+    pub(crate) unreadable: AtomicU64,
     fetches: Mutex<Vec<QueueId>>,
     fetch_wanted: Notify,
 }
 
 impl Log {
-    pub(crate) fn new(shards: u16) -> Self {
+    pub(crate) fn new(shards: u16, incarnation: u64) -> Self {
         let shards = (1..=shards).map(|group| Arc::new(Shard::new(group))).collect();
         Self {
-            incarnation: rand::random(),
+            incarnation,
             shards,
             files: Mutex::default(),
             serving: AtomicBool::new(false),
+            unreadable: AtomicU64::new(0),
             fetches: Mutex::default(),
             fetch_wanted: Notify::new(),
         }

@@ -66,9 +66,9 @@ impl Memory {
             return;
         }
         if full {
-            tracing::warn!("disk alarm: publishers are held back until there is room");
+            tracing::debug!("publishers are held back until the log has room");
         } else {
-            tracing::info!("disk alarm over: publishers go on");
+            tracing::debug!("the log has room: publishers go on");
             self.changed.notify_waiters();
         }
     }

@@ -117,18 +117,25 @@ impl Shard {
     }
 
     /// Hands entries in until the node stops.
-    pub(crate) async fn propose(self: Arc<Self>, groups: Groups, incarnation: u64, stopping: CancellationToken) {
+    pub(crate) async fn propose(
+        self: Arc<Self>,
+        groups: Groups,
+        incarnation: u64,
+        stopping: CancellationToken,
+        on_failure: Arc<dyn Fn(String) + Send + Sync>,
+    ) {
         loop {
             let woken = self.wake.notified();
             let Some(bytes) = self.next(incarnation) else {
                 tokio::select! {
+                    biased;
                     () = woken => continue,
                     () = stopping.cancelled() => return,
                 }
             };
             if groups.submit(self.group, bytes).await.is_err() {
-                tracing::error!(group = self.group, "the log stopped: stopping at once, nothing more is confirmed");
-                std::process::exit(74);
+                on_failure(format!("the log of group {} stopped", self.group));
+                return;
             }
         }
     }

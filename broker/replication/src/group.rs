@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// How the groups of a node are set up.
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +75,7 @@ struct Inner {
 struct Group {
     raft: Raft<TypeConfig, Machine>,
     log: LogStore,
+    failures: Arc<watch::Sender<u64>>,
 }
 
 impl Groups {
@@ -142,13 +144,18 @@ impl Groups {
     /// # Errors
     /// The disk's, or that the group stopped.
     pub async fn snapshot(&self, group: GroupId) -> io::Result<()> {
-        let raft = &self.group(group).raft;
+        let Group { raft, failures, .. } = self.group(group);
+        let mut failures = failures.subscribe();
         let applied = raft.metrics().borrow_watched().last_applied;
         raft.trigger().snapshot().await.map_err(io::Error::other)?;
         // openraft purges nothing that a snapshot does not cover which it knows of itself, and says nothing.
         let wait = raft.wait(Some(SNAPSHOT_MAX));
         let metrics = wait.metrics(|metrics| metrics.snapshot >= applied, "the snapshot is written");
-        let metrics = metrics.await.map_err(io::Error::other)?;
+        let metrics = tokio::select! {
+            biased;
+            metrics = metrics => metrics.map_err(io::Error::other)?,
+            _ = failures.changed() => return Err(io::ErrorKind::StorageFull.into()),
+        };
         let Some(upto) = metrics.snapshot else { return Ok(()) };
         raft.trigger().purge_log(upto.index).await.map_err(io::Error::other)
     }
@@ -207,12 +214,13 @@ impl Group {
             (last, membership) = (found.last, found.membership);
         }
         let table = log.table.clone();
-        let machine = Machine { group, disk, applied, table, last, membership };
+        let failures = Arc::new(watch::Sender::new(0));
+        let machine = Machine { group, disk, applied, table, last, membership, failures: failures.clone() };
         let failed = |reason: String| OpenError::Raft { group, reason };
         let config = config(group).map_err(failed)?;
         let raft = Raft::new(node, config, NoPeers, log.clone(), machine);
         let raft = raft.await.map_err(|error| failed(error.to_string()))?;
-        Ok(Self { raft, log })
+        Ok(Self { raft, log, failures })
     }
 
     /// Leads the group, as its one voter, and waits until its whole log is applied.

@@ -14,6 +14,8 @@ mod log_table;
 #[cfg(any(test, feature = "mutants"))]
 pub mod mutants;
 mod network;
+#[cfg(feature = "simulated")]
+mod simulated;
 mod snapshot;
 mod state_machine;
 #[cfg(test)]

@@ -59,14 +59,9 @@ impl LogStore {
         Self { group, journal, table, vote: Arc::new(Mutex::new(noted.vote)) }
     }
 
-    /// Writes vote and purged index.
-    fn note(&self) -> io::Result<()> {
+    /// Writes vote and purged index with the chain there.
+    fn note(&self, vote: Option<Vote>, purged: Option<LogId>, chain: u32) -> io::Result<()> {
         self.journal.flush();
-        let vote = *self.vote.lock();
-        let (purged, chain) = {
-            let table = self.table.lock();
-            (table.purged, table.purged_chain)
-        };
         let mut bytes = vec![VERSION, u8::from(vote.is_some()) | u8::from(purged.is_some()) << 1];
         let (term, node, committed) =
             vote.map_or((0, 0, false), |vote| (vote.leader_id.term, vote.leader_id.voted_for, vote.committed));
@@ -158,8 +153,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        let (purged, chain) = {
+            let table = self.table.lock();
+            (table.purged, table.purged_chain)
+        };
+        self.note(Some(*vote), purged, chain)?;
         *self.vote.lock() = Some(*vote);
-        self.note()
+        Ok(())
     }
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
@@ -207,8 +207,17 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
-        self.table.lock().purge(upto);
-        self.note()
+        let chain = self.table.lock().chain_at(upto.index);
+        let vote = *self.vote.lock();
+        // Noted first: the segments of what is purged are used again.
+        match self.note(vote, Some(upto), chain) {
+            Ok(()) => self.table.lock().purge(upto),
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                tracing::warn!(group = self.group, "the disk is full: the log is kept as it is");
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 }
 

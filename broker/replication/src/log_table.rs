@@ -122,6 +122,12 @@ impl LogTable {
         }
     }
 
+    /// The chain at entry `index`.
+    pub(crate) fn chain_at(&self, index: u64) -> u32 {
+        let at = index.checked_sub(self.first).map(|at| at as usize);
+        at.and_then(|at| self.slots.get(at)).map_or(self.purged_chain, |slot| slot.chain)
+    }
+
     /// Drops the entries up to `upto`.
     pub(crate) fn purge(&mut self, upto: LogId) {
         while self.first <= upto.index {

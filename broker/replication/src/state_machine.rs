@@ -11,6 +11,7 @@ use openraft::{EntryPayload, OptionalSend};
 use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;
+use tokio::sync::watch;
 
 #[derive(Clone)]
 pub(crate) struct Machine {
@@ -20,6 +21,8 @@ pub(crate) struct Machine {
     pub(crate) table: Arc<Mutex<LogTable>>,
     pub(crate) last: Option<LogId>,
     pub(crate) membership: StoredMembership,
+    /// Counts snapshots that there was no space for.
+    pub(crate) failures: Arc<watch::Sender<u64>>,
 }
 
 /// The state as it was when a snapshot was asked for.
@@ -39,7 +42,17 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
 
     async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, Vec<u8>>, io::Error> {
         let Machine { disk, group, last, membership, .. } = &self.machine;
-        snapshot::write(&**disk, *group, *last, membership, &self.state)?;
+        match snapshot::write(&**disk, *group, *last, membership, &self.state) {
+            // No reason for openraft to end the group: the snapshot before stays, and the log with it.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                self.machine.failures.send_modify(|failures| *failures += 1);
+                let before = snapshot::read(&**disk, *group)?;
+                let (last_log_id, last_membership) = before.map(|before| (before.last, before.membership)).unwrap_or_default();
+                let meta = SnapshotMetaOf::<TypeConfig> { last_log_id, last_membership };
+                return Ok(SnapshotOf::<TypeConfig, Vec<u8>> { meta, snapshot: Vec::new() });
+            }
+            written => written?,
+        }
         Ok(SnapshotOf::<TypeConfig, Vec<u8>> { meta: self.machine.meta(), snapshot: Vec::new() })
     }
 }

@@ -46,6 +46,7 @@ fn journal_options() -> journal::Options {
         segments_max: 16,
         segments_reserved: 2,
         on_failure: Arc::new(|_| ()),
+        driver: None,
     }
 }
 
@@ -63,6 +64,7 @@ impl StoreBuilder<TypeConfig, LogStore, Machine> for Builder {
             table: log.table.clone(),
             last: None,
             membership: StoredMembership::default(),
+            failures: Arc::default(),
         };
         Ok(((), log, machine))
     }

@@ -20,12 +20,18 @@ impl fmt::Display for Command {
     }
 }
 
+#[cfg(not(feature = "simulated"))]
+type Runtime = openraft::impls::TokioRuntime;
+#[cfg(feature = "simulated")]
+type Runtime = crate::simulated::Runtime;
+
 openraft::declare_raft_types!(pub(crate) TypeConfig:
     D = Command,
     R = (),
     NodeId = u64,
     Node = openraft::EmptyNode,
     LeaderId = LeaderId<Self::Term, Self::NodeId>,
+    AsyncRuntime = Runtime,
 );
 
 pub(crate) type Entry = openraft::alias::EntryOf<TypeConfig>;

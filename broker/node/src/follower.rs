@@ -1,0 +1,150 @@
+//! What the log says, applied: to the catalog by group 0, to the queues by the shards.
+use crate::Node;
+use crate::definitions;
+use crate::entry::{self, Operation, long, word};
+use crate::log::Log;
+use crate::queue::{Queue, QueueId};
+use bytes::Bytes;
+use leveret_engine::queue::{Logged, Place};
+use leveret_journal as journal;
+use leveret_replication::{Applied, GroupId};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, OnceLock, Weak};
+
+/// Has a node follow its log.
+pub(crate) struct Follower {
+    node: Weak<Node>,
+    log: Arc<Log>,
+    /// The queues that group 0 declared are there.
+    declared: OnceLock<()>,
+}
+
+impl Applied for Follower {
+    fn apply(&self, group: GroupId, entry: &Bytes, place: journal::Place) {
+        let Some(node) = self.node.upgrade() else { return };
+        if group == 0 {
+            let known = definitions::decode(entry);
+            assert!(known.is_some(), "an entry of group 0 is of a version that is not known");
+            if let Some((incarnation, facts)) = known
+                && incarnation != self.log.incarnation
+            {
+                let mut catalog = node.catalog.write();
+                facts.into_iter().for_each(|fact| definitions::apply(&mut catalog, fact));
+            }
+            return;
+        }
+        self.declare();
+        let now = node.clock.now();
+        let known = entry::operations(entry, |operation| self.operation(&node, operation, entry, place, now));
+        assert!(known.is_some(), "an entry of group {group} is of a version that is not known");
+        if let Some((incarnation, number)) = entry::header(entry)
+            && incarnation == self.log.incarnation
+        {
+            self.log.shards[usize::from(group) - 1].applied(number);
+        }
+    }
+
+    fn snapshot(&self, group: GroupId) -> Vec<u8> {
+        let Some(node) = self.node.upgrade() else { return Vec::new() };
+        if group == 0 {
+            return definitions::encode(0, &definitions::of(&node.catalog.read()));
+        }
+        let mut queues: Vec<_> = node.queues.read().values().cloned().collect();
+        queues.retain(|queue| queue.log.is_some() && self.log.shard(queue.id).group == group && !queue.is_deleted());
+        queues.sort_by_key(|queue| queue.id);
+        let mut out = Vec::new();
+        for queue in queues {
+            out.extend_from_slice(&queue.id.0.to_le_bytes());
+            let length_at = out.len();
+            out.extend_from_slice(&[0; 4]);
+            queue.look(|state| state.snapshot(&mut out));
+            let length = (out.len() - length_at - 4) as u32;
+            out[length_at..length_at + 4].copy_from_slice(&length.to_le_bytes());
+        }
+        out
+    }
+
+    fn restore(&self, group: GroupId, mut snapshot: &[u8]) -> Result<(), String> {
+        let Some(node) = self.node.upgrade() else { return Ok(()) };
+        if group == 0 {
+            let (_, facts) = definitions::decode(snapshot).ok_or("definitions of a version that is not known")?;
+            let mut catalog = node.catalog.write();
+            facts.into_iter().for_each(|fact| definitions::apply(&mut catalog, fact));
+            return Ok(());
+        }
+        self.declare();
+        let short = || "the snapshot ends too early".to_owned();
+        while !snapshot.is_empty() {
+            let id = QueueId(long(&mut snapshot).ok_or_else(short)?);
+            let length = word(&mut snapshot).ok_or_else(short)?;
+            let mut index = snapshot.split_off(..length as usize).ok_or_else(short)?;
+            let queue = node.queues.read().get(&id).cloned();
+            if let Some(queue) = queue {
+                let restored = queue.enter().restore(&mut index, node.clock.now());
+                restored.map_err(|damaged| format!("queue '{}': {}", queue.name, damaged.0))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Follower {
+    pub(crate) fn new(node: &Arc<Node>, log: Arc<Log>) -> Self {
+        Self { node: Arc::downgrade(node), log, declared: OnceLock::new() }
+    }
+
+    /// Makes the queues that group 0 declared, once.
+    pub(crate) fn declare(&self) {
+        self.declared.get_or_init(|| {
+            let Some(node) = self.node.upgrade() else { return };
+            let catalog = node.catalog.read();
+            let mut queues = node.queues.write();
+            for vhost in catalog.vhosts() {
+                for (name, queue) in catalog.queues(vhost).into_iter().flatten() {
+                    let names = (vhost.clone(), name.clone());
+                    let made = Queue::new(queue, names, node.memory.clone(), Some(self.log.clone()));
+                    queues.insert(queue.id, Arc::new(made));
+                }
+            }
+        });
+    }
+
+    fn operation(&self, node: &Node, operation: Operation, entry: &Bytes, place: journal::Place, now: u64) {
+        let find = |id: QueueId| node.queues.read().get(&id).cloned();
+        match operation {
+            Operation::Enqueue { queues, count, body_bytes, at, run } => {
+                // A run that is a small part of its entry would hold all of it in memory.
+                let run = if run.len() * 4 < entry.len() { Bytes::copy_from_slice(&run) } else { run };
+                let journal::Place { segment, offset, len } = place;
+                let place = Place { file: segment, offset, len, at, run_len: run.len() as u32 };
+                for queue in queues.into_iter().filter_map(find) {
+                    let mut entered = queue.enter();
+                    if queue.is_deleted() {
+                        continue;
+                    }
+                    let serving = self.log.serving.load(Relaxed);
+                    if serving {
+                        self.log.hold(place.file);
+                    }
+                    let warm = serving && node.memory.takes_warm() && entered.takes_warm();
+                    entered.apply_logged(&Logged { run: &run, place, count, body_bytes, warm }, now);
+                    if serving {
+                        entered.dispatch(now);
+                    }
+                }
+            }
+            Operation::Settle { queue, first, count } => {
+                if let Some(queue) = find(queue) {
+                    queue.enter().apply_settled(first, count);
+                }
+            }
+            Operation::Return { queue, sequence, offset } => {
+                if let Some(queue) = find(queue) {
+                    let mut entered = queue.enter();
+                    entered.apply_returned(sequence, offset);
+                    entered.dispatch(now);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Keeps storage in bounds while the node runs: snapshots, contents that outlive their segment of the log, publishers held
+//! back in time.
+use crate::Broker;
+use crate::archive::{self, ARCHIVE};
+use crate::log::Reader;
+use crate::storage::Storage;
+use bytes::Bytes;
+use leveret_engine::queue::Place;
+use leveret_journal as journal;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+impl Broker {
+    pub(crate) async fn maintain(self) {
+        let Some(storage) = self.0.storage.get() else { return };
+        let mut ticks = tokio::time::interval(MAINTAIN_EVERY);
+        loop {
+            tokio::select! {
+                biased;
+                _ = ticks.tick() => {}
+                () = self.0.stopping.cancelled() => return,
+            }
+            if let Err(error) = self.keep_in_bounds(storage).await {
+                tracing::warn!(%error, "the log could not be tidied");
+            }
+        }
+    }
+
+    /// Holds publishers back in time: what they have on the way fits into the reserve.
+    pub(crate) async fn watch_room(self) {
+        let Some(storage) = self.0.storage.get() else { return };
+        let journal = storage.groups.journal();
+        let mut ticks = tokio::time::interval(WATCH_EVERY);
+        let (mut free, mut was_low) = (u64::MAX, false);
+        for tick in 0u64.. {
+            tokio::select! {
+                biased;
+                _ = ticks.tick() => {}
+                () = self.0.stopping.cancelled() => return,
+            }
+            if tick.is_multiple_of(WATCH_DISK_TICKS) {
+                free = journal.disk().free_bytes().unwrap_or(u64::MAX);
+                journal.look_for_space();
+            }
+            let low = free < DISK_FREE_MIN;
+            if low != std::mem::replace(&mut was_low, low) {
+                match low {
+                    true => tracing::warn!(free, "the disk is low: publishers are held back until there is room"),
+                    false => tracing::info!(free, "the disk has room again: publishers go on"),
+                }
+            }
+            self.0.memory.set_disk_alarm(low || !journal.has_room());
+        }
+    }
+
+    async fn keep_in_bounds(&self, storage: &Storage) -> std::io::Result<()> {
+        let Storage { groups, log, .. } = storage;
+        let usage = groups.journal().usage();
+        let behind_max = u64::from((usage.segments_max / 4).clamp(1, 4));
+        for group in 0..groups.len() {
+            let behind = groups.first_segment(group).map_or(0, |first| usage.current - first);
+            if behind >= behind_max || groups.log_len(group) > LOG_ENTRIES_MAX {
+                groups.snapshot(group).await?;
+            }
+        }
+        if usage.used > usage.segments_max / 2 {
+            let newest = usage.current - u64::from(usage.segments_max / 4);
+            let oldest = log.files.lock().iter().filter(|(_, runs)| **runs > 0).map(|(&file, _)| file).min();
+            if let Some(oldest) = oldest.filter(|oldest| *oldest < newest) {
+                self.relocate(storage, newest.min(oldest + RELOCATED_AT_A_TIME)).await?;
+            }
+        }
+        let needed = (0..groups.len()).filter_map(|group| groups.first_segment(group)).min();
+        let below = needed.unwrap_or(usage.current).min(usage.current);
+        let files = log.files.lock().clone();
+        groups.journal().release(below, &|segment| files.get(&segment).is_some_and(|&runs| runs > 0));
+        for (&file, _) in files.iter().filter(|(file, runs)| **runs == 0 && **file & ARCHIVE != 0) {
+            let _ = archive::remove(&**groups.journal().disk(), file & !ARCHIVE);
+        }
+        log.files.lock().retain(|_, runs| *runs > 0);
+        Ok(())
+    }
+
+    /// Copies what lives in segments below `below` into the archive. The segments are free once the snapshots say where
+    /// it lies now.
+    async fn relocate(&self, storage: &Storage, below: u64) -> std::io::Result<()> {
+        let Storage { groups, log, archive_next, .. } = storage;
+        let old = |file: u64| file & ARCHIVE == 0 && file < below;
+        if !log.files.lock().iter().any(|(&file, &runs)| runs > 0 && old(file)) {
+            return Ok(());
+        }
+        let mut queues: Vec<_> = self.queues().values().filter(|queue| queue.log.is_some()).cloned().collect();
+        queues.sort_by_key(|queue| queue.id);
+        let mut moved = vec![false; usize::from(groups.len())];
+        for queue in queues {
+            let runs = queue.look(|state| state.runs_in(&old));
+            let mut rest = &runs[..];
+            while !rest.is_empty() {
+                let mut bytes = 0;
+                let some = rest.iter().take_while(|(_, place)| {
+                    bytes += u64::from(place.run_len);
+                    bytes <= ARCHIVE_BYTES
+                });
+                let (now, later) = rest.split_at(some.count().max(1));
+                rest = later;
+                let number = archive_next.fetch_add(1, Relaxed);
+                let (journal, copied) = (groups.journal().clone(), now.to_vec());
+                let places = storage.off_thread(move || copy(&journal, number, &copied)).await?;
+                #[cfg(any(test, feature = "mutants"))]
+                let now = forget_first(log, now);
+                let mut held = false;
+                let mut entered = queue.enter();
+                for ((segment, _), place) in now.iter().zip(places) {
+                    if entered.relocate(*segment, place) {
+                        log.hold(place.file);
+                        held = true;
+                    }
+                }
+                drop(entered);
+                if !held {
+                    let _ = archive::remove(&**groups.journal().disk(), number); // all of it was consumed meanwhile
+                }
+                moved[usize::from(log.shard(queue.id).group)] = true;
+            }
+        }
+        for (group, _) in (0..).zip(&moved).filter(|(_, moved)| **moved) {
+            groups.snapshot(group).await?;
+        }
+        Ok(())
+    }
+}
+
+fn copy(journal: &journal::Journal, number: u64, runs: &[(u64, Place)]) -> std::io::Result<Vec<Place>> {
+    let mut reader = Reader::new(journal);
+    let bytes: std::io::Result<Vec<Bytes>> = runs.iter().map(|(_, place)| reader.read(place)).collect();
+    archive::write(&**journal.disk(), number, &bytes?)
+}
+
+#[cfg(any(test, feature = "mutants"))]
+fn forget_first<'r>(log: &crate::log::Log, runs: &'r [(u64, Place)]) -> &'r [(u64, Place)] {
+    let Some(((_, first), rest)) = runs.split_first().filter(|_| crate::mutants::RELOCATION_FORGETS.load(Relaxed)) else {
+        return runs;
+    };
+    log.files.lock().entry(first.file).and_modify(|runs| *runs -= 1);
+    rest
+}
+
+/// A log of more entries than this is cut by a snapshot.
+const LOG_ENTRIES_MAX: u64 = 200_000;
+const MAINTAIN_EVERY: Duration = Duration::from_millis(200);
+const WATCH_EVERY: Duration = Duration::from_millis(20);
+const WATCH_DISK_TICKS: u64 = 10;
+/// Segments emptied into the archive at a time.
+const RELOCATED_AT_A_TIME: u64 = 4;
+/// Size of a file of the archive.
+const ARCHIVE_BYTES: u64 = 8 << 20;
+/// Publishers wait while the volume has less free than this.
+const DISK_FREE_MIN: u64 = 32 << 20;

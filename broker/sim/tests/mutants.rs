@@ -1,0 +1,36 @@
+//! Rules broken on purpose, one at a time: the simulation has to notice each. In one test, since a switch is for the whole
+//! process.
+use leveret_sim::{Fault, Scenario, run};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+/// What a broken rule was noticed by, and the seed; plays seeds until one notices.
+fn noticed(switches: &[&AtomicBool], scenario: &Scenario) -> String {
+    assert!((1..4).all(|seed| run(seed, scenario).is_ok()), "nothing is wrong with the rules kept");
+    switches.iter().for_each(|switch| switch.store(true, SeqCst));
+    let broken = (1..200).find_map(|seed| run(seed, scenario).err());
+    switches.iter().for_each(|switch| switch.store(false, SeqCst));
+    let broken = broken.unwrap_or_else(|| panic!("nothing notices with faults {:?}", scenario.faults));
+    broken.lines().next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn broken_rules_are_noticed() {
+    let scenario = |fault, consume| Scenario { faults: vec![fault], consume, ..Scenario::default() };
+
+    let text = noticed(&[&leveret_journal::mutants::CONFIRM_BEFORE_SYNC], &scenario(Fault::PowerLoss, true));
+    println!("confirmed before the sync: {text}");
+    assert!(text.contains("confirmed"), "{text}");
+
+    let text = noticed(&[&leveret_node::mutants::RELOCATION_FORGETS], &scenario(Fault::Stop, false));
+    println!("a relocation that forgets a message: {text}");
+    assert!(text.contains("stand still") || text.contains("lost"), "{text}");
+
+    // An index that lacks a run is noticed by its digest, before anything is served; without the digest a message is lost.
+    let forgets = &leveret_engine::mutants::SNAPSHOT_FORGETS;
+    let text = noticed(&[forgets], &scenario(Fault::Stop, false));
+    println!("an index that lacks a run: {text}");
+    assert!(text.contains("digest"), "{text}");
+    let text = noticed(&[forgets, &leveret_engine::mutants::DIGEST_IGNORED], &scenario(Fault::Kill, false));
+    println!("the same, and the digest ignored: {text}");
+    assert!(!text.contains("digest of a queue") && text.contains("messages"), "{text}");
+}
