@@ -164,7 +164,7 @@ impl Journal {
         Ok(Self(inner))
     }
 
-    /// Appends a record: its place. `control` records may use the reserve. `durable` is called on the writer's thread
+    /// Appends a record: its place. `control` records may use the reserve and, if they must, go beyond the budget. `durable` is called on the writer's thread
     /// once the record and all before it are synced. Never blocks on the disk's syncs.
     ///
     /// # Errors
@@ -189,7 +189,7 @@ impl Journal {
         let sequence = state.next_sequence;
         let mut segment_header = None;
         if !state.ring.fits(stride(body_len)) {
-            let begun = state.ring.advance(&*self.0.disk, self.0.options.node, sequence);
+            let begun = state.ring.advance(&*self.0.disk, self.0.options.node, sequence, control);
             segment_header = Some(begun.ok_or(full)?.1);
         }
         state.next_sequence += 1;
@@ -211,6 +211,12 @@ impl Journal {
         drop(state);
         self.0.queued.notify_all();
         Ok(Place { segment, offset: offset + RECORD_HEAD as u32, len: body_len })
+    }
+
+    /// Size of a segment in bytes.
+    #[must_use]
+    pub fn segment_bytes(&self) -> u64 {
+        u64::from(self.0.options.segment_bytes)
     }
 
     /// The largest body of a record in bytes.
@@ -277,7 +283,7 @@ impl Journal {
 
     /// Segments below `below` that nobody keeps are not needed any more.
     pub fn release(&self, below: u64, keep: &dyn Fn(u64) -> bool) {
-        self.0.state.lock().ring.release(below, keep);
+        self.0.state.lock().ring.release(&*self.0.disk, below, keep);
     }
 
     /// Looks again whether the disk has space for further segments.

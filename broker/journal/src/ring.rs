@@ -41,16 +41,18 @@ impl Ring {
         self.in_use.contains_key(&self.current) && self.segment_bytes - self.offset >= stride
     }
 
-    /// Begins the next segment: its file and header. None if there is no free one.
+    /// Begins the next segment: its file and header. None if there is no free one. `control` records get one beyond the
+    /// budget if they have to: after a restart all files hold something until it is known what is still needed.
     pub(crate) fn advance(
         &mut self,
         disk: &dyn Disk,
         node: u64,
         first_sequence: u64,
+        control: bool,
     ) -> Option<(Arc<dyn DiskFile>, [u8; SEGMENT_HEAD])> {
         let slot = match self.free.pop() {
             Some(slot) => slot,
-            None if self.available() > 0 => match self.create(disk, false) {
+            None if self.available() > 0 || control => match self.create(disk, false) {
                 Ok(slot) => slot,
                 Err(error) => {
                     tracing::warn!(%error, "no space for a further segment of the log");
@@ -81,14 +83,19 @@ impl Ring {
         wanted.then(|| (SPARE_FROM..).map(name_of).find(|name| !taken(name)).unwrap_or_default())
     }
 
-    /// Frees the segments below `below` that nobody keeps.
-    pub(crate) fn release(&mut self, below: u64, keep: &dyn Fn(u64) -> bool) {
+    /// Frees the segments below `below` that nobody keeps. Files beyond the budget go.
+    pub(crate) fn release(&mut self, disk: &dyn Disk, below: u64, keep: &dyn Fn(u64) -> bool) {
         let below = below.min(self.current);
         let gone: Vec<u64> = self.in_use.range(..below).map(|(&number, _)| number).filter(|&n| !keep(n)).collect();
         for number in gone {
             if let Some(slot) = self.in_use.remove(&number) {
                 self.free.push(slot);
             }
+        }
+        while self.files() > self.segments_max
+            && let Some(slot) = self.free.pop()
+        {
+            let _ = disk.remove(&slot.name);
         }
     }
 }

@@ -42,7 +42,7 @@ impl Broker {
                 free = journal.disk().free_bytes().unwrap_or(u64::MAX);
                 journal.look_for_space();
             }
-            let low = free < DISK_FREE_MIN;
+            let low = free < DISK_FREE_MIN + journal.segment_bytes();
             if low != std::mem::replace(&mut was_low, low) {
                 match low {
                     true => tracing::warn!(free, "the disk is low: publishers are held back until there is room"),
@@ -154,5 +154,5 @@ const WATCH_DISK_TICKS: u64 = 10;
 const RELOCATED_AT_A_TIME: u64 = 4;
 /// Size of a file of the archive.
 const ARCHIVE_BYTES: u64 = 8 << 20;
-/// Publishers wait while the volume has less free than this.
+/// Publishers wait while the volume has less free than this and a segment: snapshots and a restart need some.
 const DISK_FREE_MIN: u64 = 32 << 20;

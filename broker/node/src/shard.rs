@@ -133,8 +133,8 @@ impl Shard {
                     () = stopping.cancelled() => return,
                 }
             };
-            if groups.submit(self.group, bytes).await.is_err() {
-                on_failure(format!("the log of group {} stopped", self.group));
+            if let Err(stopped) = groups.submit(self.group, bytes).await {
+                on_failure(stopped.to_string());
                 return;
             }
         }

@@ -22,8 +22,9 @@ pub struct StorageOptions {
     pub disk: Arc<dyn Disk>,
     /// The log grows up to this size in bytes, or a quarter of the disk.
     pub log_bytes_max: u64,
-    /// A segment of the log has at least this size in bytes, which counts at the first start.
-    pub segment_bytes_min: u64,
+    /// Size of a segment of the log in bytes, at the first start: less on a small disk, more if the largest message asks
+    /// for it.
+    pub segment_bytes: u64,
     /// A random number, another one at each start.
     pub incarnation: u64,
     /// Called when the disk or the log failed: it ends the process.
@@ -39,7 +40,7 @@ impl StorageOptions {
         Self {
             disk: Arc::new(RealDisk::new(folder.to_owned())),
             log_bytes_max: LOG_BYTES_MAX,
-            segment_bytes_min: SEGMENT_BYTES,
+            segment_bytes: SEGMENT_BYTES,
             incarnation: rand::random(),
             on_failure: Arc::new(|reason| {
                 tracing::error!(reason, "storage failed: stopping at once, nothing more is confirmed");
@@ -88,11 +89,12 @@ impl Broker {
     /// # Errors
     /// [`OpenError`]: damage, another node's or a newer version's files, the disk.
     pub async fn open_storage(&self, options: StorageOptions) -> Result<(), OpenError> {
-        let StorageOptions { disk, log_bytes_max, segment_bytes_min, incarnation, on_failure, driver } = options;
+        let StorageOptions { disk, log_bytes_max, segment_bytes, incarnation, on_failure, driver } = options;
         let least = self.options().message_bytes_max + ENTRY_SLACK;
-        let segment_bytes = least.next_power_of_two().max(segment_bytes_min) as u32;
-        let (node, segment_bytes) = identity(&*disk, incarnation, segment_bytes).map_err(OpenError::Identity)?;
         let total = disk.total_bytes().map_err(OpenError::Identity)?;
+        let segment_bytes = (total / SEGMENTS_OF_DISK).next_power_of_two().min(segment_bytes).max(least.next_power_of_two());
+        let segment_bytes = segment_bytes as u32;
+        let (node, segment_bytes) = identity(&*disk, incarnation, segment_bytes).map_err(OpenError::Identity)?;
         let segments_max = (log_bytes_max.min(total / 4) / u64::from(segment_bytes)).max(SEGMENTS_MIN) as u32;
         let threads = driver.is_none();
         let journal = journal::Options {
@@ -194,6 +196,8 @@ fn identity(disk: &dyn Disk, incarnation: u64, segment_bytes: u32) -> std::io::R
 /// Shards of a node.
 const SHARDS: u16 = 12;
 const SEGMENT_BYTES: u64 = 64 << 20;
+/// A disk holds at least this many segments.
+const SEGMENTS_OF_DISK: u64 = 64;
 /// What an entry holds beside its largest message, at most, in bytes.
 const ENTRY_SLACK: u64 = 1 << 20;
 /// The log grows up to this size, or a quarter of its volume.

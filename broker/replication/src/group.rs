@@ -60,8 +60,13 @@ pub enum OpenError {
 
 /// The group takes no entries here.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("group {0} takes no entries: it stopped")]
-pub struct NotLeader(pub GroupId);
+#[error("group {group} takes no entries: {reason}")]
+pub struct NotLeader {
+    /// The group.
+    pub group: GroupId,
+    /// What openraft said.
+    pub reason: String,
+}
 
 /// The groups; cheap to clone.
 #[derive(Clone)]
@@ -126,7 +131,7 @@ impl Groups {
     pub async fn submit(&self, group: GroupId, entry: Bytes) -> Result<(), NotLeader> {
         let command = Command { bytes: entry, place: Place::default() };
         let raft = &self.group(group).raft;
-        raft.client_write_ff(command, None).await.map_err(|_| NotLeader(group))
+        raft.client_write_ff(command, None).await.map_err(|error| NotLeader { group, reason: error.to_string() })
     }
 
     /// As [`submit`](Self::submit), and waits until the entry is applied here.
@@ -136,7 +141,7 @@ impl Groups {
     pub async fn write(&self, group: GroupId, entry: Bytes) -> Result<(), NotLeader> {
         let command = Command { bytes: entry, place: Place::default() };
         let raft = &self.group(group).raft;
-        raft.client_write(command).await.map(drop).map_err(|_| NotLeader(group))
+        raft.client_write(command).await.map(drop).map_err(|error| NotLeader { group, reason: error.to_string() })
     }
 
     /// Writes the state of a group to a file; the log before it goes.

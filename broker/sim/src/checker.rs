@@ -31,6 +31,7 @@ struct Queue {
 /// A publish whose confirmation is awaited.
 struct Pending {
     numbers: Vec<Number>,
+    bytes: usize,
     queues: Vec<usize>,
     /// Confirmations still to come.
     left: u32,
@@ -89,8 +90,10 @@ impl Checker {
             ended.push(queue.ended.len());
         }
         let numbers = sizes.iter().map(|(number, _)| *number).collect();
+        let bytes = sizes.iter().map(|(_, size)| *size).sum();
         self.next_token += 1;
-        self.pending.insert(self.next_token, Pending { numbers, queues: queues.to_vec(), left: confirms, ended });
+        let pending = Pending { numbers, bytes, queues: queues.to_vec(), left: confirms, ended };
+        self.pending.insert(self.next_token, pending);
         self.next_token
     }
 
@@ -108,6 +111,11 @@ impl Checker {
             queue.confirmed.extend(&numbers);
             queue.gone_upto(ended);
         }
+    }
+
+    /// Bytes of the publishes that were not confirmed yet.
+    pub(crate) fn unconfirmed_bytes(&self) -> usize {
+        self.pending.values().map(|pending| pending.bytes).sum()
     }
 
     /// Whether every publish was confirmed.

@@ -67,6 +67,7 @@ const FAN: [usize; 3] = [0, 1, 4];
 const DELETED: usize = 3;
 const QUORUM: usize = 4;
 const DELIVERY_LIMIT: u32 = 3;
+const UNCONFIRMED_MAX: usize = 1 << 20;
 
 pub(crate) fn delivery_limits() -> [Option<u32>; QUEUES] {
     std::array::from_fn(|at| (at == QUORUM).then_some(DELIVERY_LIMIT))
@@ -164,7 +165,7 @@ impl<'w> Life<'w> {
         let options = StorageOptions {
             disk: Arc::new(self.world.disk.clone()),
             log_bytes_max: 0,
-            segment_bytes_min: 0,
+            segment_bytes: 0,
             incarnation: self.world.random.next(),
             on_failure: Arc::new(move |reason| {
                 failure.reason.lock().get_or_insert(reason);
@@ -266,7 +267,9 @@ impl<'w> Life<'w> {
     }
 
     async fn publish(&mut self) {
-        if self.broker.memory().is_alarmed() {
+        // Stalls are long beside segments this small: what is on its way must fit into the reserve.
+        let crowded = self.clients.with(|state| state.checker.unconfirmed_bytes() > UNCONFIRMED_MAX);
+        if crowded || self.broker.memory().is_alarmed() {
             return sleep(Duration::from_millis(5)).await;
         }
         let random = &mut self.world.random;
