@@ -247,7 +247,7 @@ impl Journal {
             (slot.file.clone(), slot.name.clone(), behind && place.segment + 1 >= state.ring.current)
         };
         if unwritten {
-            self.flush();
+            self.flush().map_err(|error| ReadError::Disk { file: name.clone(), error })?;
         }
         let mut bytes = vec![0; RECORD_HEAD + place.len as usize];
         let offset = place.offset - RECORD_HEAD as u32;
@@ -263,14 +263,21 @@ impl Journal {
         Ok(Bytes::from(bytes).slice(RECORD_HEAD..))
     }
 
-    /// Waits until everything appended so far is durable, or the disk has failed.
-    pub fn flush(&self) {
+    /// Waits until everything appended so far is durable.
+    ///
+    /// # Errors
+    /// The disk has failed: it never will be.
+    pub fn flush(&self) -> io::Result<()> {
         while self.0.options.driver.is_some() && writer::step(&self.0) {}
         let mut state = self.0.state.lock();
         let last = state.next_sequence - 1;
         while self.0.durable_sequence.load(Acquire) < last && !self.0.failed.load(Acquire) {
             self.0.durable.wait(&mut state);
         }
+        if self.0.durable_sequence.load(Acquire) < last {
+            return Err(io::Error::other("the log has failed"));
+        }
+        Ok(())
     }
 
     /// Of a journal that is driven: syncs what was written or, if nothing was, writes what is queued or, if nothing is,
@@ -314,7 +321,7 @@ impl Journal {
 
     /// Ends the writer's thread once all is written.
     pub fn stop(&self) {
-        self.flush();
+        let _ = self.flush(); // or the disk has failed, which `on_failure` was told
         self.0.state.lock().stopping = true;
         self.0.queued.notify_all();
     }

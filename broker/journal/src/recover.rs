@@ -191,8 +191,9 @@ fn load(disk: &dyn Disk, options: &Options) -> Result<(Vec<Segment>, Vec<Slot>),
             disk.remove(&name).map_err(failed(&name))?; // its making was interrupted
             continue;
         }
-        let slot = Slot { name, file };
-        match SegmentHeader::decode(&bytes) {
+        let header = SegmentHeader::decode(&bytes);
+        let slot = Slot { name, file, written: header.is_some() };
+        match header {
             None => free.push(slot),
             Some(header) if header.version > VERSION => {
                 return Err(OpenError::Newer { file: slot.name, version: header.version });

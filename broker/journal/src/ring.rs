@@ -9,6 +9,8 @@ use std::sync::Arc;
 pub(crate) struct Slot {
     pub(crate) name: String,
     pub(crate) file: Arc<dyn DiskFile>,
+    /// Its bytes were written before, which makes syncs cheap.
+    pub(crate) written: bool,
 }
 
 pub(crate) struct Ring {
@@ -50,7 +52,8 @@ impl Ring {
         first_sequence: u64,
         control: bool,
     ) -> Option<(Arc<dyn DiskFile>, [u8; SEGMENT_HEAD])> {
-        let slot = match self.free.pop() {
+        let written = self.free.iter().rposition(|slot| slot.written);
+        let slot = match written.map(|at| self.free.remove(at)).or_else(|| self.free.pop()) {
             Some(slot) => slot,
             None if self.available() > 0 || control => match self.create(disk, false) {
                 Ok(slot) => slot,
@@ -76,11 +79,14 @@ impl Ring {
         create_slot(disk, name, self.segment_bytes, zeroed)
     }
 
-    /// Name for a further file that is to be prepared, if one is wanted: none is free, and the budget allows it.
-    pub(crate) fn wants_spare(&self) -> Option<String> {
+    /// Name for a further file that is to be prepared, if one is wanted: the reserve and one more lie ready, so that a
+    /// disk that fills up does not stop what goes on. Whether to have it written once: what is used next is.
+    pub(crate) fn wants_spare(&self) -> Option<(String, bool)> {
         let taken = |name: &str| self.in_use.values().chain(&self.free).any(|slot| slot.name == name);
-        let wanted = self.free.is_empty() && self.available() > self.segments_reserved;
-        wanted.then(|| (SPARE_FROM..).map(name_of).find(|name| !taken(name)).unwrap_or_default())
+        let room = !self.disk_full && self.files() < self.segments_max;
+        let wanted = room && self.free.len() <= self.segments_reserved as usize;
+        let name = wanted.then(|| (SPARE_FROM..).map(name_of).find(|name| !taken(name)).unwrap_or_default())?;
+        Some((name, !self.free.iter().any(|slot| slot.written)))
     }
 
     /// Frees the segments below `below` that nobody keeps. Files beyond the budget go.
@@ -89,7 +95,7 @@ impl Ring {
         let gone: Vec<u64> = self.in_use.range(..below).map(|(&number, _)| number).filter(|&n| !keep(n)).collect();
         for number in gone {
             if let Some(slot) = self.in_use.remove(&number) {
-                self.free.push(slot);
+                self.free.push(Slot { written: true, ..slot });
             }
         }
         while self.files() > self.segments_max
@@ -104,7 +110,7 @@ impl Ring {
 pub(crate) fn create_slot(disk: &dyn Disk, name: String, bytes: u32, zeroed: bool) -> io::Result<Slot> {
     let file = disk.create(&name, u64::from(bytes), zeroed)?;
     disk.sync_folder(FOLDER)?;
-    Ok(Slot { name, file })
+    Ok(Slot { name, file, written: zeroed })
 }
 
 fn name_of(number: u32) -> String {

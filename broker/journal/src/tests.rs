@@ -37,10 +37,10 @@ fn append(journal: &Journal, range: std::ops::Range<u64>, flush_every: u64) -> A
         let told = durable.clone();
         let _ = journal.append(head(index), body(index), true, Some(Box::new(move || told.lock().push(index))));
         if index % flush_every == 0 {
-            journal.flush();
+            let _ = journal.flush();
         }
     }
-    journal.flush();
+    let _ = journal.flush();
     durable
 }
 
@@ -151,7 +151,7 @@ fn rot_is_not_a_torn_tail() {
     let mut places = Vec::new();
     for index in 1..6 {
         places.push(journal.append(head(index), body(index), true, None).unwrap());
-        journal.flush();
+        let _ = journal.flush();
     }
     journal.stop();
     let second = places[1];

@@ -184,8 +184,8 @@ fn prepare(inner: &Arc<Inner>) {
 }
 
 fn prepare_spare(inner: &Inner) {
-    let Some(name) = inner.state.lock().ring.wants_spare() else { return };
-    match create_slot(&*inner.disk, name, inner.options.segment_bytes, true) {
+    let Some((name, zeroed)) = inner.state.lock().ring.wants_spare() else { return };
+    match create_slot(&*inner.disk, name, inner.options.segment_bytes, zeroed) {
         Ok(slot) => inner.state.lock().ring.free.push(slot),
         Err(error) => {
             tracing::debug!(%error, "no further segment of the log was prepared");

@@ -53,15 +53,16 @@ impl Broker {
                 queue.fetched.notify_waiters();
             }
             Err(error) => {
-                storage.log.unreadable.fetch_add(1, Relaxed);
+                storage.log.unreadable.lock().push(error.to_string());
                 let (vhost, name) = (&*queue.vhost, &*queue.name);
                 tracing::error!(vhost, queue = name, %error, "contents cannot be read: the queue stands still");
             }
         }
     }
 
-    /// Reads of contents that failed since the start: damage, or the disk's errors.
-    pub fn unreadable_reads(&self) -> u64 {
-        self.0.log.get().map_or(0, |log| log.unreadable.load(Relaxed))
+    /// Reads of contents that failed since the start, each with its reason: damage, or the disk's errors. One a queue, which
+    /// stands still then.
+    pub fn unreadable(&self) -> Vec<String> {
+        self.0.log.get().map_or_else(Vec::new, |log| log.unreadable.lock().clone())
     }
 }

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use tokio::sync::Notify;
 
 /// The log as queues see it.
@@ -22,7 +22,7 @@ pub(crate) struct Log {
     /// Queues are served: the log before this start was applied.
     pub(crate) serving: AtomicBool,
     /// Reads of contents that failed.
-    pub(crate) unreadable: AtomicU64,
+    pub(crate) unreadable: Mutex<Vec<String>>,
     fetches: Mutex<Vec<QueueId>>,
     fetch_wanted: Notify,
 }
@@ -35,7 +35,7 @@ impl Log {
             shards,
             files: Mutex::default(),
             serving: AtomicBool::new(false),
-            unreadable: AtomicU64::new(0),
+            unreadable: Mutex::default(),
             fetches: Mutex::default(),
             fetch_wanted: Notify::new(),
         }

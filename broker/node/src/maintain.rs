@@ -7,6 +7,8 @@ use crate::storage::Storage;
 use bytes::Bytes;
 use leveret_engine::queue::Place;
 use leveret_journal as journal;
+use leveret_replication::GroupId;
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -14,13 +16,14 @@ impl Broker {
     pub(crate) async fn maintain(self) {
         let Some(storage) = self.0.storage.get() else { return };
         let mut ticks = tokio::time::interval(MAINTAIN_EVERY);
+        let mut moved = BTreeSet::new();
         loop {
             tokio::select! {
                 biased;
                 _ = ticks.tick() => {}
                 () = self.0.stopping.cancelled() => return,
             }
-            if let Err(error) = self.keep_in_bounds(storage).await {
+            if let Err(error) = self.keep_in_bounds(storage, &mut moved).await {
                 tracing::warn!(%error, "the log could not be tidied");
             }
         }
@@ -53,7 +56,8 @@ impl Broker {
         }
     }
 
-    async fn keep_in_bounds(&self, storage: &Storage) -> std::io::Result<()> {
+    /// `moved` are groups whose snapshot on disk does not say yet where contents lie now.
+    async fn keep_in_bounds(&self, storage: &Storage, moved: &mut BTreeSet<GroupId>) -> std::io::Result<()> {
         let Storage { groups, log, .. } = storage;
         let usage = groups.journal().usage();
         let behind_max = u64::from((usage.segments_max / 4).clamp(1, 4));
@@ -63,12 +67,18 @@ impl Broker {
                 groups.snapshot(group).await?;
             }
         }
-        if usage.used > usage.segments_max / 2 {
+        let space = groups.journal().disk().free_bytes()?;
+        let spare = DISK_FREE_MIN + (1 + RELOCATED_AT_A_TIME) * groups.journal().segment_bytes();
+        if usage.used > usage.segments_max / 2 && space > spare {
             let newest = usage.current - u64::from(usage.segments_max / 4);
             let oldest = log.files.lock().iter().filter(|(_, runs)| **runs > 0).map(|(&file, _)| file).min();
             if let Some(oldest) = oldest.filter(|oldest| *oldest < newest) {
-                self.relocate(storage, newest.min(oldest + RELOCATED_AT_A_TIME)).await?;
+                self.relocate(storage, newest.min(oldest + RELOCATED_AT_A_TIME), moved).await?;
             }
+        }
+        while let Some(&group) = moved.first() {
+            groups.snapshot(group).await?;
+            moved.remove(&group);
         }
         let needed = (0..groups.len()).filter_map(|group| groups.first_segment(group)).min();
         let below = needed.unwrap_or(usage.current).min(usage.current);
@@ -83,7 +93,7 @@ impl Broker {
 
     /// Copies what lives in segments below `below` into the archive. The segments are free once the snapshots say where
     /// it lies now.
-    async fn relocate(&self, storage: &Storage, below: u64) -> std::io::Result<()> {
+    async fn relocate(&self, storage: &Storage, below: u64, moved: &mut BTreeSet<GroupId>) -> std::io::Result<()> {
         let Storage { groups, log, archive_next, .. } = storage;
         let old = |file: u64| file & ARCHIVE == 0 && file < below;
         if !log.files.lock().iter().any(|(&file, &runs)| runs > 0 && old(file)) {
@@ -91,7 +101,6 @@ impl Broker {
         }
         let mut queues: Vec<_> = self.queues().values().filter(|queue| queue.log.is_some()).cloned().collect();
         queues.sort_by_key(|queue| queue.id);
-        let mut moved = vec![false; usize::from(groups.len())];
         for queue in queues {
             let runs = queue.look(|state| state.runs_in(&old));
             let mut rest = &runs[..];
@@ -120,11 +129,8 @@ impl Broker {
                 if !held {
                     let _ = archive::remove(&**groups.journal().disk(), number); // all of it was consumed meanwhile
                 }
-                moved[usize::from(log.shard(queue.id).group)] = true;
+                moved.insert(log.shard(queue.id).group);
             }
-        }
-        for (group, _) in (0..).zip(&moved).filter(|(_, moved)| **moved) {
-            groups.snapshot(group).await?;
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 use crate::log_store::{LogStore, Noted};
 use crate::network::NoPeers;
 use crate::snapshot;
-use crate::state_machine::Machine;
+use crate::state_machine::{Builds, Machine};
 use crate::types::{Command, StoredMembership, TypeConfig};
 use crate::{Applied, GroupId};
 use bytes::Bytes;
@@ -13,7 +13,6 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
 
 /// How the groups of a node are set up.
 #[derive(Clone, Copy, Debug)]
@@ -80,7 +79,7 @@ struct Inner {
 struct Group {
     raft: Raft<TypeConfig, Machine>,
     log: LogStore,
-    failures: Arc<watch::Sender<u64>>,
+    builds: Arc<Builds>,
 }
 
 impl Groups {
@@ -144,24 +143,31 @@ impl Groups {
         raft.client_write(command).await.map(drop).map_err(|error| NotLeader { group, reason: error.to_string() })
     }
 
-    /// Writes the state of a group to a file; the log before it goes.
+    /// Writes the state of a group, as it is now or later, to a file; the log before it goes.
     ///
     /// # Errors
     /// The disk's, or that the group stopped.
     pub async fn snapshot(&self, group: GroupId) -> io::Result<()> {
-        let Group { raft, failures, .. } = self.group(group);
-        let mut failures = failures.subscribe();
+        let Group { raft, builds, .. } = self.group(group);
         let applied = raft.metrics().borrow_watched().last_applied;
-        raft.trigger().snapshot().await.map_err(io::Error::other)?;
+        let begun = builds.begun();
+        let mut ended = builds.ended.subscribe();
+        loop {
+            raft.trigger().snapshot().await.map_err(io::Error::other)?;
+            let build = tokio::time::timeout(SNAPSHOT_MAX, ended.changed()).await;
+            build.map_err(io::Error::other)?.map_err(io::Error::other)?;
+            let ended = *ended.borrow_and_update();
+            if ended.number > begun {
+                if !ended.written {
+                    return Err(io::ErrorKind::StorageFull.into());
+                }
+                break;
+            }
+        }
         // openraft purges nothing that a snapshot does not cover which it knows of itself, and says nothing.
         let wait = raft.wait(Some(SNAPSHOT_MAX));
         let metrics = wait.metrics(|metrics| metrics.snapshot >= applied, "the snapshot is written");
-        let metrics = tokio::select! {
-            biased;
-            metrics = metrics => metrics.map_err(io::Error::other)?,
-            _ = failures.changed() => return Err(io::ErrorKind::StorageFull.into()),
-        };
-        let Some(upto) = metrics.snapshot else { return Ok(()) };
+        let Some(upto) = metrics.await.map_err(io::Error::other)?.snapshot else { return Ok(()) };
         raft.trigger().purge_log(upto.index).await.map_err(io::Error::other)
     }
 
@@ -219,13 +225,13 @@ impl Group {
             (last, membership) = (found.last, found.membership);
         }
         let table = log.table.clone();
-        let failures = Arc::new(watch::Sender::new(0));
-        let machine = Machine { group, disk, applied, table, last, membership, failures: failures.clone() };
+        let builds = Arc::new(Builds::default());
+        let machine = Machine { group, disk, applied, table, last, membership, builds: builds.clone() };
         let failed = |reason: String| OpenError::Raft { group, reason };
         let config = config(group).map_err(failed)?;
         let raft = Raft::new(node, config, NoPeers, log.clone(), machine);
         let raft = raft.await.map_err(|error| failed(error.to_string()))?;
-        Ok(Self { raft, log, failures })
+        Ok(Self { raft, log, builds })
     }
 
     /// Leads the group, as its one voter, and waits until its whole log is applied.

@@ -61,7 +61,7 @@ impl LogStore {
 
     /// Writes vote and purged index with the chain there.
     fn note(&self, vote: Option<Vote>, purged: Option<LogId>, chain: u32) -> io::Result<()> {
-        self.journal.flush();
+        self.journal.flush()?;
         let mut bytes = vec![VERSION, u8::from(vote.is_some()) | u8::from(purged.is_some()) << 1];
         let (term, node, committed) =
             vote.map_or((0, 0, false), |vote| (vote.leader_id.term, vote.leader_id.voted_for, vote.committed));

@@ -11,6 +11,7 @@ use openraft::{EntryPayload, OptionalSend};
 use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use tokio::sync::watch;
 
 #[derive(Clone)]
@@ -21,13 +22,34 @@ pub(crate) struct Machine {
     pub(crate) table: Arc<Mutex<LogTable>>,
     pub(crate) last: Option<LogId>,
     pub(crate) membership: StoredMembership,
-    /// Counts snapshots that there was no space for.
-    pub(crate) failures: Arc<watch::Sender<u64>>,
+    pub(crate) builds: Arc<Builds>,
+}
+
+/// The snapshots of a group that were begun, by number, and how the last one ended.
+#[derive(Default)]
+pub(crate) struct Builds {
+    begun: AtomicU64,
+    pub(crate) ended: watch::Sender<Ended>,
+}
+
+/// The number of a snapshot, and whether there was space for it.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Ended {
+    pub(crate) number: u64,
+    pub(crate) written: bool,
+}
+
+impl Builds {
+    /// Number of the snapshot begun last.
+    pub(crate) fn begun(&self) -> u64 {
+        self.begun.load(Relaxed)
+    }
 }
 
 /// The state as it was when a snapshot was asked for.
 pub(crate) struct Builder {
     machine: Machine,
+    number: u64,
     state: Vec<u8>,
 }
 
@@ -45,7 +67,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         match snapshot::write(&**disk, *group, *last, membership, &self.state) {
             // No reason for openraft to end the group: the snapshot before stays, and the log with it.
             Err(error) if error.kind() == io::ErrorKind::StorageFull => {
-                self.machine.failures.send_modify(|failures| *failures += 1);
+                self.machine.builds.ended.send_replace(Ended { number: self.number, written: false });
                 let before = snapshot::read(&**disk, *group)?;
                 let (last_log_id, last_membership) = before.map(|before| (before.last, before.membership)).unwrap_or_default();
                 let meta = SnapshotMetaOf::<TypeConfig> { last_log_id, last_membership };
@@ -53,6 +75,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
             }
             written => written?,
         }
+        self.machine.builds.ended.send_replace(Ended { number: self.number, written: true });
         Ok(SnapshotOf::<TypeConfig, Vec<u8>> { meta: self.machine.meta(), snapshot: Vec::new() })
     }
 }
@@ -87,7 +110,8 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
-        Builder { machine: self.clone(), state: self.applied.snapshot(self.group) }
+        let number = self.builds.begun.fetch_add(1, Relaxed) + 1;
+        Builder { machine: self.clone(), number, state: self.applied.snapshot(self.group) }
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMetaOf<TypeConfig>, state: Vec<u8>) -> Result<(), io::Error> {

@@ -64,7 +64,7 @@ impl StoreBuilder<TypeConfig, LogStore, Machine> for Builder {
             table: log.table.clone(),
             last: None,
             membership: StoredMembership::default(),
-            failures: Arc::default(),
+            builds: Arc::default(),
         };
         Ok(((), log, machine))
     }

@@ -28,7 +28,7 @@ pub(crate) enum Purpose {
     /// Everything is consumed.
     Drain,
     /// Everything is delivered, nothing settled.
-    Look,
+    Look { flipped: String },
 }
 
 /// How a life ended.
@@ -124,8 +124,8 @@ impl<'w> Life<'w> {
             self.broken(broken);
             return End::Cut;
         }
-        if matches!(plan.purpose, Purpose::Look) {
-            return self.look().await;
+        if let Purpose::Look { flipped } = &plan.purpose {
+            return self.look(flipped).await;
         }
         if let Err(refused) = self.declare().await {
             self.broken(refused);
@@ -436,7 +436,7 @@ impl<'w> Life<'w> {
         });
         if !empty.await {
             let left: Vec<u64> = self.queues.iter().map(|queue| held(queue).1).collect();
-            self.broken(format!("queues stand still with {left:?} messages"));
+            self.broken(format!("queues stand still with {left:?} messages: {:?}", self.broker.unreadable()));
         }
         self.clients.with(|state| state.checker.drained());
         End::Drained
@@ -455,7 +455,8 @@ impl<'w> Life<'w> {
     }
 
     /// All that is owed is delivered, or reading it failed.
-    async fn look(&mut self) -> End {
+    /// Which says that it was in the file `flipped`.
+    async fn look(&mut self, flipped: &str) -> End {
         for at in 0..QUEUES {
             let Ok(queue) = self.broker.find_queue("/", &name(at), None) else { return End::Stopped };
             self.queues.push(queue);
@@ -463,10 +464,15 @@ impl<'w> Life<'w> {
         }
         let done = self.until(|life| {
             life.drained();
-            life.broker.unreadable_reads() > 0 || life.clients.with(|state| state.checker.has_seen_all())
+            !life.broker.unreadable().is_empty() || life.clients.with(|state| state.checker.has_seen_all())
         });
         if !done.await {
             self.broken("with a bit flipped messages are missing, and nothing says why".to_owned());
+        }
+        for reason in self.broker.unreadable() {
+            if !reason.contains(flipped) {
+                self.broken(format!("a bit was flipped in {flipped}, and a queue says: {reason}"));
+            }
         }
         End::Stopped
     }

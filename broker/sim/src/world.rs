@@ -126,7 +126,7 @@ impl World {
         self.disk = disk.fork();
         self.disk.flip(&name, offset);
         self.note(format!("bit flipped in {name} at {offset}"));
-        let end = self.live(Plan { fault: Fault::BitFlip, purpose: Purpose::Look })?;
+        let end = self.live(Plan { fault: Fault::BitFlip, purpose: Purpose::Look { flipped: name.clone() } })?;
         self.note(format!("ended with {end:?}"));
         match &end {
             End::Refused(reason) if ["wal/", "groups/", "archive/"].iter().any(|folder| reason.contains(folder)) => {
