@@ -2,6 +2,7 @@
 //!
 //! The sync is the only linger there is. When idle for a moment it writes one empty record, whose header says that all
 //! before it is durable: what tells a torn tail from rot needs that.
+use crate::disk::DiskFile;
 use crate::format::{ALIGN, Head, SEGMENT_HEAD};
 use crate::journal::{Inner, Journal, Queued};
 use crate::ring::create_slot;
@@ -112,12 +113,12 @@ fn write(inner: &Inner, records: &mut [Queued]) {
         records.iter_mut().filter_map(|record| record.durable.take()).for_each(|durable| durable());
     }
     let Some(first) = records.first() else { return };
-    let mut parts = Vec::with_capacity(records.len() * 3 + 1);
-    let mut offset = u64::from(first.offset);
-    if let Some(header) = &first.segment_header {
-        parts.push(IoSlice::new(header));
-        offset -= SEGMENT_HEAD as u64;
+    if let Some(header) = &first.segment_header
+        && let Err(error) = begin_segment(&*first.file, header)
+    {
+        return fail(inner, &error);
     }
+    let mut parts = Vec::with_capacity(records.len() * 3);
     let mut bytes = 0;
     for record in &*records {
         parts.push(IoSlice::new(&record.header));
@@ -128,9 +129,16 @@ fn write(inner: &Inner, records: &mut [Queued]) {
     }
     parts.retain(|part| !part.is_empty());
     inner.bytes_written.fetch_add(bytes as u64, Relaxed);
-    if let Err(error) = first.file.write_at(&mut parts, offset) {
+    if let Err(error) = first.file.write_at(&mut parts, u64::from(first.offset)) {
         fail(inner, &error);
     }
+}
+
+/// Writes the header of a segment, and syncs it before anything else is written: what the file held before under another
+/// number is never half overwritten under that number.
+fn begin_segment(file: &dyn DiskFile, header: &[u8; SEGMENT_HEAD]) -> io::Result<()> {
+    file.write_at(&mut [IoSlice::new(header)], 0)?;
+    file.sync_data()
 }
 
 /// Syncs the file that records were written into, and tells that they are durable.
