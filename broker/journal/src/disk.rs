@@ -36,6 +36,9 @@ pub trait DiskFile: Send + Sync {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
     /// Makes what was written durable.
     fn sync_data(&self) -> io::Result<()>;
+    /// As [`sync_data`](Self::sync_data); what is read from then on comes from the disk itself. After a failed sync the
+    /// system's cache may hold, as clean, what the disk never got.
+    fn sync_and_drop_cache(&self) -> io::Result<()>;
     /// Length in bytes.
     fn len(&self) -> io::Result<u64>;
     /// Whether it has no bytes.
@@ -141,6 +144,11 @@ impl DiskFile for File {
 
     fn sync_data(&self) -> io::Result<()> {
         File::sync_data(self)
+    }
+
+    fn sync_and_drop_cache(&self) -> io::Result<()> {
+        File::sync_data(self)?;
+        Ok(rustix::fs::fadvise(self, 0, None, rustix::fs::Advice::DontNeed)?)
     }
 
     fn len(&self) -> io::Result<u64> {

@@ -128,7 +128,9 @@ impl FaultyDisk {
 
     /// The process that has it ends: what it wrote stays, synced or not. Take a clone for the next one.
     pub fn end_process(&self) {
-        self.0.lock().crashes += 1;
+        let mut state = self.0.lock();
+        state.crashes += 1;
+        state.fail_at_sync = u64::MAX;
     }
 
     /// Checksum of names and bytes as a process sees them, for comparing two runs.
@@ -322,6 +324,7 @@ impl DiskFile for OpenFile {
             let now = state.syncs;
             state.syncs += 1;
             if now == state.fail_at_sync {
+                self.content.lock().unsynced.clear(); // as Linux does: read back as if all were well, and never written
                 return Err(io::Error::from_raw_os_error(5));
             }
         }
@@ -329,6 +332,13 @@ impl DiskFile for OpenFile {
         for (offset, bytes) in std::mem::take(&mut content.unsynced) {
             put(&mut content.durable, offset as usize, &bytes);
         }
+        Ok(())
+    }
+
+    fn sync_and_drop_cache(&self) -> io::Result<()> {
+        self.sync_data()?;
+        let mut content = self.content.lock();
+        content.current = content.durable.clone();
         Ok(())
     }
 

@@ -205,6 +205,11 @@ fn load(disk: &dyn Disk, options: &Options) -> Result<(Vec<Segment>, Vec<Slot>),
         }
     }
     segments.sort_by_key(|segment| segment.header.segment);
+    // What the process before had not synced is in the newest one, behind whose header nothing may be: what is found there
+    // counts as durable from here on.
+    for segment in segments.iter().rev().take(2) {
+        segment.slot.file.sync_and_drop_cache().map_err(failed(&segment.slot.name))?;
+    }
     Ok((segments, free))
 }
 

@@ -96,6 +96,7 @@ impl World {
         self.disk.set_full(false);
         match fault {
             Fault::Stop | Fault::BitFlip | Fault::Kill => self.disk.end_process(),
+            Fault::SyncFails if self.random.once_in(2) => self.disk.end_process(),
             Fault::PowerLoss | Fault::PowerLossAtWrite | Fault::SyncFails | Fault::DiskFull => self.disk.crash(),
         }
         self.disk = self.disk.clone();
