@@ -36,9 +36,9 @@ pub trait DiskFile: Send + Sync {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
     /// Makes what was written durable.
     fn sync_data(&self) -> io::Result<()>;
-    /// As [`sync_data`](Self::sync_data); what is read from then on comes from the disk itself. After a failed sync the
-    /// system's cache may hold, as clean, what the disk never got.
-    fn sync_and_drop_cache(&self) -> io::Result<()>;
+    /// As [`sync_data`](Self::sync_data); what is read from then on of the first `len` bytes comes from the disk itself. After
+    /// a failed sync the system's cache may hold, as clean, what the disk never got.
+    fn sync_and_drop_cache(&self, len: u64) -> io::Result<()>;
     /// Length in bytes.
     fn len(&self) -> io::Result<u64>;
     /// Whether it has no bytes.
@@ -146,9 +146,9 @@ impl DiskFile for File {
         File::sync_data(self)
     }
 
-    fn sync_and_drop_cache(&self) -> io::Result<()> {
+    fn sync_and_drop_cache(&self, len: u64) -> io::Result<()> {
         File::sync_data(self)?;
-        Ok(rustix::fs::fadvise(self, 0, None, rustix::fs::Advice::DontNeed)?)
+        Ok(rustix::fs::fadvise(self, 0, std::num::NonZeroU64::new(len.max(PAGE)), rustix::fs::Advice::DontNeed)?)
     }
 
     fn len(&self) -> io::Result<u64> {
@@ -193,6 +193,8 @@ pub fn read_whole(disk: &dyn Disk, name: &str) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
+/// The cache is dropped by whole pages, in bytes.
+const PAGE: u64 = 64 << 10;
 const ZEROS: usize = 1 << 20;
 /// The most parts that the kernel takes in one call.
 const PARTS_MAX: usize = 1024;

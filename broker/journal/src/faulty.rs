@@ -335,10 +335,12 @@ impl DiskFile for OpenFile {
         Ok(())
     }
 
-    fn sync_and_drop_cache(&self) -> io::Result<()> {
+    fn sync_and_drop_cache(&self, len: u64) -> io::Result<()> {
         self.sync_data()?;
         let mut content = self.content.lock();
-        content.current = content.durable.clone();
+        let Content { durable, current, .. } = &mut *content;
+        let upto = (len.min(durable.len() as u64) as usize).min(current.len());
+        current[..upto].copy_from_slice(&durable[..upto]);
         Ok(())
     }
 

@@ -181,6 +181,7 @@ fn load(disk: &dyn Disk, options: &Options) -> Result<(Vec<Segment>, Vec<Slot>),
         let len = file.len().map_err(failed(&name))?;
         let mut bytes = [0; SEGMENT_HEAD];
         if len >= SEGMENT_HEAD as u64 {
+            file.sync_and_drop_cache(SEGMENT_HEAD as u64).map_err(failed(&name))?;
             file.read_at(&mut bytes, 0).map_err(failed(&name))?;
         }
         if len != u64::from(options.segment_bytes) {
@@ -208,7 +209,7 @@ fn load(disk: &dyn Disk, options: &Options) -> Result<(Vec<Segment>, Vec<Slot>),
     // What the process before had not synced is in the newest one, behind whose header nothing may be: what is found there
     // counts as durable from here on.
     for segment in segments.iter().rev().take(2) {
-        segment.slot.file.sync_and_drop_cache().map_err(failed(&segment.slot.name))?;
+        segment.slot.file.sync_and_drop_cache(u64::from(options.segment_bytes)).map_err(failed(&segment.slot.name))?;
     }
     Ok((segments, free))
 }
