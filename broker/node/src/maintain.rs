@@ -9,6 +9,7 @@ use leveret_engine::queue::Place;
 use leveret_journal as journal;
 use leveret_replication::GroupId;
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -24,7 +25,10 @@ impl Broker {
                 () = self.0.stopping.cancelled() => return,
             }
             if let Err(error) = self.keep_in_bounds(storage, &mut moved).await {
-                tracing::warn!(%error, "the log could not be tidied");
+                if error.kind() != ErrorKind::StorageFull {
+                    return (storage.on_failure)(format!("the log cannot be tidied: {error}"));
+                }
+                tracing::debug!("the disk is full: the log stays as it is");
             }
         }
     }

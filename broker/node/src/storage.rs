@@ -60,6 +60,7 @@ pub(crate) struct Storage {
     turn: tokio::sync::Mutex<()>,
     /// There are threads for what waits for the disk.
     threads: bool,
+    pub(crate) on_failure: Arc<dyn Fn(String) + Send + Sync>,
 }
 
 impl Storage {
@@ -117,7 +118,7 @@ impl Broker {
             let (groups, stopping) = (groups.clone(), self.0.stopping.clone());
             tokio::spawn(shard.clone().propose(groups, log.incarnation, stopping, on_failure.clone()));
         }
-        let _ = self.0.storage.set(Storage { groups, log, archive_next, turn, threads });
+        let _ = self.0.storage.set(Storage { groups, log, archive_next, turn, threads, on_failure });
         tokio::spawn(self.clone().fetch());
         tokio::spawn(self.clone().maintain());
         tokio::spawn(self.clone().watch_room());

@@ -158,10 +158,10 @@ impl Groups {
             build.map_err(io::Error::other)?.map_err(io::Error::other)?;
             let ended = *ended.borrow_and_update();
             if ended.number > begun {
-                if !ended.written {
-                    return Err(io::ErrorKind::StorageFull.into());
+                match ended.error {
+                    Some(error) => return Err(error.into()),
+                    None => break,
                 }
-                break;
             }
         }
         // openraft purges nothing that a snapshot does not cover which it knows of itself, and says nothing.

@@ -32,11 +32,11 @@ pub(crate) struct Builds {
     pub(crate) ended: watch::Sender<Ended>,
 }
 
-/// The number of a snapshot, and whether there was space for it.
+/// The number of a snapshot, and why it was not written.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Ended {
     pub(crate) number: u64,
-    pub(crate) written: bool,
+    pub(crate) error: Option<io::ErrorKind>,
 }
 
 impl Builds {
@@ -64,18 +64,17 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
 
     async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, Vec<u8>>, io::Error> {
         let Machine { disk, group, last, membership, .. } = &self.machine;
-        match snapshot::write(&**disk, *group, *last, membership, &self.state) {
+        let written = snapshot::write(&**disk, *group, *last, membership, &self.state);
+        let error = written.as_ref().err().map(io::Error::kind);
+        self.machine.builds.ended.send_replace(Ended { number: self.number, error });
+        if error == Some(io::ErrorKind::StorageFull) {
             // No reason for openraft to end the group: the snapshot before stays, and the log with it.
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
-                self.machine.builds.ended.send_replace(Ended { number: self.number, written: false });
-                let before = snapshot::read(&**disk, *group)?;
-                let (last_log_id, last_membership) = before.map(|before| (before.last, before.membership)).unwrap_or_default();
-                let meta = SnapshotMetaOf::<TypeConfig> { last_log_id, last_membership };
-                return Ok(SnapshotOf::<TypeConfig, Vec<u8>> { meta, snapshot: Vec::new() });
-            }
-            written => written?,
+            let before = snapshot::read(&**disk, *group)?;
+            let (last_log_id, last_membership) = before.map(|before| (before.last, before.membership)).unwrap_or_default();
+            let meta = SnapshotMetaOf::<TypeConfig> { last_log_id, last_membership };
+            return Ok(SnapshotOf::<TypeConfig, Vec<u8>> { meta, snapshot: Vec::new() });
         }
-        self.machine.builds.ended.send_replace(Ended { number: self.number, written: true });
+        written?;
         Ok(SnapshotOf::<TypeConfig, Vec<u8>> { meta: self.machine.meta(), snapshot: Vec::new() })
     }
 }
