@@ -6,7 +6,7 @@ use bytes::Bytes;
 use leveret_engine::queue as engine;
 use leveret_journal::{Disk, Journal, Place};
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -23,6 +23,8 @@ pub(crate) struct Log {
     pub(crate) serving: AtomicBool,
     /// Reads of contents that failed.
     pub(crate) unreadable: Mutex<Vec<String>>,
+    /// Segments with contents that cannot be read: left where they are.
+    pub(crate) damaged: Mutex<BTreeSet<u64>>,
     fetches: Mutex<Vec<QueueId>>,
     fetch_wanted: Notify,
 }
@@ -36,6 +38,7 @@ impl Log {
             files: Mutex::default(),
             serving: AtomicBool::new(false),
             unreadable: Mutex::default(),
+            damaged: Mutex::default(),
             fetches: Mutex::default(),
             fetch_wanted: Notify::new(),
         }

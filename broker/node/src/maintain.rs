@@ -75,7 +75,10 @@ impl Broker {
         let spare = DISK_FREE_MIN + (1 + RELOCATED_AT_A_TIME) * groups.journal().segment_bytes();
         if usage.used > usage.segments_max / 2 && space > spare {
             let newest = usage.current - u64::from(usage.segments_max / 4);
-            let oldest = log.files.lock().iter().filter(|(_, runs)| **runs > 0).map(|(&file, _)| file).min();
+            let damaged = log.damaged.lock().clone();
+            let held = log.files.lock().clone();
+            let oldest =
+                held.iter().filter(|(file, runs)| **runs > 0 && !damaged.contains(file)).map(|(&file, _)| file).min();
             if let Some(oldest) = oldest.filter(|oldest| *oldest < newest) {
                 self.relocate(storage, newest.min(oldest + RELOCATED_AT_A_TIME), moved).await?;
             }
@@ -99,7 +102,8 @@ impl Broker {
     /// it lies now.
     async fn relocate(&self, storage: &Storage, below: u64, moved: &mut BTreeSet<GroupId>) -> std::io::Result<()> {
         let Storage { groups, log, archive_next, .. } = storage;
-        let old = |file: u64| file & ARCHIVE == 0 && file < below;
+        let damaged = log.damaged.lock().clone();
+        let old = |file: u64| file & ARCHIVE == 0 && file < below && !damaged.contains(&file);
         if !log.files.lock().iter().any(|(&file, &runs)| runs > 0 && old(file)) {
             return Ok(());
         }
@@ -123,7 +127,11 @@ impl Broker {
                 let now = forget_first(log, now);
                 let mut held = false;
                 let mut entered = queue.enter();
-                for ((segment, _), place) in now.iter().zip(places) {
+                for ((segment, from), place) in now.iter().zip(places) {
+                    let Some(place) = place else {
+                        log.damaged.lock().insert(from.file); // it stays as it is, for the rest of what it holds
+                        continue;
+                    };
                     if entered.relocate(*segment, place) {
                         log.hold(place.file);
                         held = true;
@@ -140,15 +148,23 @@ impl Broker {
     }
 }
 
-fn copy(journal: &journal::Journal, number: u64, runs: &[(u64, Place)]) -> std::io::Result<Vec<Place>> {
+/// Copies runs into file `number` of the archive: where each lies there, none for one that cannot be read.
+fn copy(journal: &journal::Journal, number: u64, runs: &[(u64, Place)]) -> std::io::Result<Vec<Option<Place>>> {
     let mut reader = Reader::new(journal);
-    let bytes: std::io::Result<Vec<Bytes>> = runs.iter().map(|(_, place)| reader.read(place)).collect();
-    archive::write(&**journal.disk(), number, &bytes?)
+    let mut read = |place: &Place| {
+        let run = reader.read(place);
+        run.inspect_err(|error| tracing::error!(%error, "contents cannot be read, and are not relocated")).ok()
+    };
+    let bytes: Vec<Option<Bytes>> = runs.iter().map(|(_, place)| read(place)).collect();
+    let whole: Vec<Bytes> = bytes.iter().flatten().cloned().collect();
+    let mut places = archive::write(&**journal.disk(), number, &whole)?.into_iter();
+    Ok(bytes.into_iter().map(|run| run.and_then(|_| places.next())).collect())
 }
 
 #[cfg(any(test, feature = "mutants"))]
 fn forget_first<'r>(log: &crate::log::Log, runs: &'r [(u64, Place)]) -> &'r [(u64, Place)] {
-    let Some(((_, first), rest)) = runs.split_first().filter(|_| crate::mutants::RELOCATION_FORGETS.load(Relaxed)) else {
+    let Some(((_, first), rest)) = runs.split_first().filter(|_| crate::mutants::RELOCATION_FORGETS.load(Relaxed))
+    else {
         return runs;
     };
     log.files.lock().entry(first.file).and_modify(|runs| *runs -= 1);

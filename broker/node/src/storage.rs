@@ -93,7 +93,8 @@ impl Broker {
         let StorageOptions { disk, log_bytes_max, segment_bytes, incarnation, on_failure, driver } = options;
         let least = self.options().message_bytes_max + ENTRY_SLACK;
         let total = disk.total_bytes().map_err(OpenError::Identity)?;
-        let segment_bytes = (total / SEGMENTS_OF_DISK).next_power_of_two().min(segment_bytes).max(least.next_power_of_two());
+        let segment_bytes =
+            (total / SEGMENTS_OF_DISK).next_power_of_two().min(segment_bytes).max(least.next_power_of_two());
         let segment_bytes = segment_bytes as u32;
         let (node, segment_bytes) = identity(&*disk, incarnation, segment_bytes).map_err(OpenError::Identity)?;
         let segments_max = (log_bytes_max.min(total / 4) / u64::from(segment_bytes)).max(SEGMENTS_MIN) as u32;

@@ -1,7 +1,7 @@
 //! openraft's runtime for simulations: tokio's, but whoever waits for a change is woken in the order of waiting (tokio's
 //! watch takes a random one of eight lists), and its random numbers, which spread timers, are always the same.
-use openraft::async_runtime::watch::{RecvError, SendError, Watch, WatchReceiver, WatchSender};
 use openraft::async_runtime::AsyncRuntime;
+use openraft::async_runtime::watch::{RecvError, SendError, Watch, WatchReceiver, WatchSender};
 use openraft::impls::TokioRuntime;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;

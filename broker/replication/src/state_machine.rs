@@ -70,7 +70,8 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         if error == Some(io::ErrorKind::StorageFull) {
             // No reason for openraft to end the group: the snapshot before stays, and the log with it.
             let before = snapshot::read(&**disk, *group)?;
-            let (last_log_id, last_membership) = before.map(|before| (before.last, before.membership)).unwrap_or_default();
+            let (last_log_id, last_membership) =
+                before.map(|before| (before.last, before.membership)).unwrap_or_default();
             let meta = SnapshotMetaOf::<TypeConfig> { last_log_id, last_membership };
             return Ok(SnapshotOf::<TypeConfig, Vec<u8>> { meta, snapshot: Vec::new() });
         }

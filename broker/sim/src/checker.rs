@@ -82,7 +82,13 @@ impl Checker {
     }
 
     /// Messages are about to be published: the token of their confirmation.
-    pub(crate) fn publish(&mut self, publisher: usize, queues: &[usize], confirms: u32, sizes: &[(Number, usize)]) -> u64 {
+    pub(crate) fn publish(
+        &mut self,
+        publisher: usize,
+        queues: &[usize],
+        confirms: u32,
+        sizes: &[(Number, usize)],
+    ) -> u64 {
         let mut ended = Vec::new();
         for &at in queues {
             let queue = &mut self.queues[at];
@@ -208,7 +214,8 @@ impl Checker {
 
     /// Whether this life has seen every message that is owed.
     pub(crate) fn has_seen_all(&self) -> bool {
-        let owed = |queue: &Queue| queue.confirmed.difference(&queue.ended_set).all(|number| queue.seen.contains(number));
+        let owed =
+            |queue: &Queue| queue.confirmed.difference(&queue.ended_set).all(|number| queue.seen.contains(number));
         self.queues.iter().all(owed)
     }
 

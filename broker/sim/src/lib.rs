@@ -5,13 +5,14 @@
 //! was promised (`checker`): every confirmed message is delivered, still queued, or explained; none appears from nowhere; order
 //! holds per publisher and queue; a restart finds what was there. The same seed gives the same trace, to the byte on disk.
 //!
-//! `scenario` (what may happen, and what came of it), `world` (lives and what ends them), `life` (one life: open, play, drain),
-//! `clients` (publishers and consumers), `checker`, `random`.
+//! `scenario` (what may happen, and what came of it), `world` (lives and what ends them), `life` (one life: open, play, drain) and
+//! `steps` (what clients do in it), `clients` (publishers and consumers), `checker`, `random`.
 mod checker;
 mod clients;
 mod life;
 mod random;
 mod scenario;
+mod steps;
 mod world;
 
 pub use scenario::{FAULTS, Fault, Report, Scenario};

@@ -1,15 +1,14 @@
 //! One life of the node: opened, compared with what was there before, and played with until something ends it.
-use crate::checker::{self, Checker};
+use crate::checker::Checker;
 use crate::clients::{Clients, Consumer};
 use crate::random::Random;
 use crate::scenario::Fault;
 use crate::world::World;
-use leveret_engine::queue::{Body, Extent, Subscription};
 use leveret_journal::Journal;
 use leveret_model::exchange::ExchangeType;
 use leveret_model::table::{FieldTable, FieldValue};
 use leveret_node::catalog::{Destination, ExchangeDeclare, QueueDeclare};
-use leveret_node::{Broker, DeleteOnly, Options, Outcome, Queue, Settlement, StorageOptions, Waiter};
+use leveret_node::{Broker, Options, Outcome, Queue, Settlement, StorageOptions};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,21 +52,20 @@ struct Failure {
 }
 
 pub(crate) struct Life<'w> {
-    world: &'w mut World,
-    clients: Arc<Clients>,
-    broker: Broker,
+    pub(crate) world: &'w mut World,
+    pub(crate) clients: Arc<Clients>,
+    pub(crate) broker: Broker,
     failure: Arc<Failure>,
-    queues: Vec<Arc<Queue>>,
-    consumers: Vec<(Arc<Queue>, Arc<Consumer>)>,
+    pub(crate) queues: Vec<Arc<Queue>>,
+    pub(crate) consumers: Vec<(Arc<Queue>, Arc<Consumer>)>,
 }
 
 /// Queues 0 to 3 are classic, 4 is a quorum queue; 3 is deleted now and then; `fan` leads to 0, 1 and 4.
-const QUEUES: usize = 5;
-const FAN: [usize; 3] = [0, 1, 4];
-const DELETED: usize = 3;
+pub(crate) const QUEUES: usize = 5;
+pub(crate) const FAN: [usize; 3] = [0, 1, 4];
+pub(crate) const DELETED: usize = 3;
 const QUORUM: usize = 4;
 const DELIVERY_LIMIT: u32 = 3;
-const UNCONFIRMED_MAX: usize = 1 << 20;
 
 pub(crate) fn delivery_limits() -> [Option<u32>; QUEUES] {
     std::array::from_fn(|at| (at == QUORUM).then_some(DELIVERY_LIMIT))
@@ -177,7 +175,7 @@ impl<'w> Life<'w> {
     }
 
     /// What is there after the start is what was there before.
-    fn compare(&mut self, before: Option<Vec<(u64, u64)>>) -> Result<(), String> {
+    fn compare(&self, before: Option<Vec<(u64, u64)>>) -> Result<(), String> {
         let mut found = Vec::new();
         for at in 0..QUEUES {
             let queue = self.broker.find_queue("/", &name(at), None).ok();
@@ -222,11 +220,9 @@ impl<'w> Life<'w> {
         Ok(())
     }
 
-    async fn declare_queue(&mut self, at: usize) -> Result<Arc<Queue>, String> {
-        let quorum = [
-            ("x-queue-type", FieldValue::from("quorum")),
-            ("x-delivery-limit", FieldValue::UInt32(DELIVERY_LIMIT)),
-        ];
+    pub(crate) async fn declare_queue(&mut self, at: usize) -> Result<Arc<Queue>, String> {
+        let quorum =
+            [("x-queue-type", FieldValue::from("quorum")), ("x-delivery-limit", FieldValue::UInt32(DELIVERY_LIMIT))];
         let arguments: FieldTable = if at == QUORUM { quorum.into_iter().collect() } else { FieldTable::default() };
         let declare = QueueDeclare {
             durable: true,
@@ -248,165 +244,6 @@ impl<'w> Life<'w> {
         }
         self.world.declared[at] = true;
         Ok(())
-    }
-
-    async fn step(&mut self, consume: bool) {
-        match self.world.random.below(if consume { 20 } else { 8 }) {
-            0..8 => self.publish().await,
-            8..14 => self.settle(40),
-            14..17 => self.subscribe(),
-            17 => self.unsubscribe(),
-            18 => self.get().await,
-            _ => self.empty().await,
-        }
-        self.drained();
-        if self.world.random.once_in(2) {
-            let wait = self.world.random.below(4);
-            sleep(Duration::from_millis(wait)).await;
-        }
-    }
-
-    async fn publish(&mut self) {
-        // Stalls are long beside segments this small: what is on its way must fit into the reserve.
-        let crowded = self.clients.with(|state| state.checker.unconfirmed_bytes() > UNCONFIRMED_MAX);
-        if crowded || self.broker.memory().is_alarmed() {
-            return sleep(Duration::from_millis(5)).await;
-        }
-        let random = &mut self.world.random;
-        let (publisher, fan) = (random.below(3) as usize, random.once_in(4));
-        let at = random.below(QUEUES as u64) as usize;
-        let (mut bytes, mut messages, mut sizes) = (vec![0, 0], Vec::new(), Vec::new());
-        for _ in 0..1 + random.below(24) {
-            let most = if random.once_in(8) { 40_000 } else { 3_000 };
-            let size = 8 + random.below(most) as usize;
-            self.world.number += 1;
-            let body = checker::body(self.world.number, size);
-            sizes.push((self.world.number, size));
-            let body = if size > 8_000 {
-                Body::Shared(body.into())
-            } else {
-                let at = bytes.len() as u32;
-                bytes.extend_from_slice(&body);
-                Body::Inline { at, len: size as u32 }
-            };
-            messages.push(Extent { properties_at: 0, properties_len: 2, body });
-        }
-        let (exchange, key, queues) =
-            if fan { ("fan", String::new(), FAN.to_vec()) } else { ("", name(at), vec![at]) };
-        let route = match self.broker.route("/", exchange, key.as_bytes(), None) {
-            Ok(route) => route,
-            Err(refusal) => return self.broken(refusal.text),
-        };
-        let token = self.clients.with(|state| {
-            let token = state.checker.publish(publisher, &queues, route.confirms(), &sizes);
-            state.trace.push(format!("publish {token}: {} messages to {queues:?}", sizes.len()));
-            token
-        });
-        let waiter = Waiter { to: self.clients.clone(), channel: 1, token };
-        if let Some(slow) = self.broker.publish(&route, &bytes, &messages, Some(&waiter)) {
-            slow.let_consumers_catch_up().await;
-        }
-    }
-
-    /// Settles some deliveries, at most `most`.
-    fn settle(&mut self, most: u64) {
-        let random = &mut self.world.random;
-        let outcome = *random.pick(&[Outcome::Acknowledged, Outcome::Acknowledged, Outcome::Rejected, Outcome::Returned]);
-        let mut settlement = Settlement::default();
-        self.clients.with(|state| {
-            for _ in 0..random.below(most).min(state.out.len() as u64) {
-                let from_front = if random.once_in(4) { random.below(state.out.len() as u64) as usize } else { 0 };
-                let (tag, queue, number) = state.out.remove(from_front);
-                let taken = state.ledger.take(tag, false, |from, id| settlement.add(from, id, outcome));
-                if taken.is_err() {
-                    state.checker.broken(format!("delivery {tag} is not known to the ledger"));
-                }
-                state.trace.push(format!("queue {queue} {outcome:?} {number}"));
-                state.checker.settled(queue, number, outcome == Outcome::Returned);
-            }
-        });
-        self.broker.settle(&mut settlement, outcome);
-    }
-
-    fn subscribe(&mut self) {
-        if self.consumers.len() < 6 {
-            let at = self.world.random.below(QUEUES as u64) as usize;
-            let prefetch = *self.world.random.pick(&[0, 1, 10, 100]);
-            self.subscribe_to(at, prefetch);
-        }
-    }
-
-    fn subscribe_to(&mut self, at: usize, prefetch: u32) {
-        let queue = self.queues[at].clone();
-        let consumer = Consumer::new(&self.clients, at, &queue);
-        let subscription = Subscription { sink: consumer.clone(), exclusive: false, no_ack: false, prefetch };
-        match self.broker.subscribe(&queue, subscription) {
-            Ok(id) => {
-                *consumer.id.lock() = Some(id);
-                self.clients.with(|state| state.ledger.set_consumer(consumer.account, id));
-                self.consumers.push((queue, consumer));
-            }
-            Err(refusal) => self.broken(refusal.text),
-        }
-    }
-
-    fn unsubscribe(&mut self) {
-        if self.consumers.is_empty() {
-            return;
-        }
-        let at = self.world.random.below(self.consumers.len() as u64) as usize;
-        let (queue, consumer) = self.consumers.remove(at);
-        if let Some(id) = *consumer.id.lock() {
-            self.broker.unsubscribe(&queue, id);
-        }
-    }
-
-    fn drained(&mut self) {
-        for (queue, consumer) in &self.consumers {
-            consumer.drained();
-            if let Some(id) = *consumer.id.lock() {
-                self.broker.drained(queue, id);
-            }
-        }
-    }
-
-    async fn get(&mut self) {
-        let at = self.world.random.below(QUEUES as u64) as usize;
-        let queue = self.queues[at].clone();
-        let consumer = Consumer::new(&self.clients, at, &queue);
-        self.broker.get(&queue, &*consumer, false).await;
-    }
-
-    /// Purges a queue, or deletes one and declares it again.
-    async fn empty(&mut self) {
-        if !self.world.random.once_in(3) {
-            return;
-        }
-        let at = self.world.random.below(QUEUES as u64) as usize;
-        if at != DELETED {
-            self.clients.with(|state| state.checker.emptied(at));
-            self.trace(format!("queue {at} purged"));
-            if let Err(refusal) = self.broker.purge_queue("/", &name(at), None).await {
-                self.broken(refusal.text);
-            }
-            self.clients.with(|state| state.checker.purged(at));
-            return;
-        }
-        self.trace(format!("queue {at} deleted"));
-        self.world.declared[at] = false;
-        self.clients.with(|state| state.checker.emptied(at));
-        self.consumers.retain(|(_, consumer)| consumer.queue != at);
-        if let Err(refusal) = self.broker.delete_queue("/", &name(at), DeleteOnly::default(), None).await {
-            return self.broken(refusal.text);
-        }
-        self.clients.with(|state| {
-            state.checker.deleted(at);
-            state.out.retain(|(_, queue, _)| *queue != at);
-        });
-        match self.declare_queue(at).await {
-            Ok(queue) => self.queues[at] = queue,
-            Err(refused) => self.broken(refused),
-        }
     }
 
     async fn finish(&mut self, fault: Fault) -> End {
@@ -442,7 +279,7 @@ impl<'w> Life<'w> {
         End::Drained
     }
 
-    fn acknowledge_all(&mut self) {
+    fn acknowledge_all(&self) {
         let mut settlement = Settlement::default();
         self.clients.with(|state| {
             for (tag, queue, number) in std::mem::take(&mut state.out) {
@@ -488,16 +325,16 @@ impl<'w> Life<'w> {
         false
     }
 
-    fn broken(&self, text: String) {
+    pub(crate) fn broken(&self, text: String) {
         self.clients.with(|state| state.checker.broken(text));
     }
 
-    fn trace(&self, line: String) {
+    pub(crate) fn trace(&self, line: String) {
         self.clients.with(|state| state.trace.push(line));
     }
 }
 
-fn name(at: usize) -> String {
+pub(crate) fn name(at: usize) -> String {
     format!("q{at}")
 }
 

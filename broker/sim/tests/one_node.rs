@@ -3,7 +3,7 @@ use leveret_sim::{Fault, Report, Scenario, run};
 use std::collections::BTreeMap;
 
 /// Seeds that are played; `LEVERET_SIM_SEEDS` says otherwise, `LEVERET_SIM_SEED` where to begin.
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 150;
 
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
