@@ -21,6 +21,7 @@ pub(crate) async fn scrape(State(broker): State<Broker>) -> Response {
 fn families(broker: &Broker) -> Vec<MetricFamily> {
     let queues = queues(broker);
     let mut families = node(broker);
+    families.extend(storage(broker));
     if queues.is_empty() {
         return families;
     }
@@ -100,9 +101,42 @@ fn node(broker: &Broker) -> Vec<MetricFamily> {
             memory.used() as f64,
         ),
         one("leveret_memory_max_bytes", "Memory budget, past which publishers are held back.", memory.max() as f64),
-        one("leveret_memory_alarm", "Whether publishers are held back.", f64::from(u8::from(memory.is_alarmed()))),
+        one(
+            "leveret_memory_alarm",
+            "Whether publishers are held back for want of memory.",
+            f64::from(u8::from(memory.is_over())),
+        ),
+        one(
+            "leveret_disk_alarm",
+            "Whether publishers are held back for want of room on the disk or in the log.",
+            f64::from(u8::from(memory.is_disk_full())),
+        ),
         one("process_resident_memory_bytes", "Memory that the kernel counts.", memory.resident() as f64),
         one("leveret_uptime_seconds", "Seconds since the start.", broker.clock().now() as f64 * 1e-9),
+    ]
+}
+
+fn storage(broker: &Broker) -> Vec<MetricFamily> {
+    let Some(usage) = broker.storage_usage() else { return Vec::new() };
+    let one = |name, help, value| family((name, help), MetricType::GAUGE, vec![gauge(&[], value)]);
+    let total = |name, help, value| family((name, help), MetricType::COUNTER, vec![counter(&[], value)]);
+    let (segments, segments_max) = usage.log_segments;
+    vec![
+        one("leveret_disk_free_bytes", "Bytes that the disk has free.", usage.disk_free as f64),
+        one(
+            "leveret_disk_free_min_bytes",
+            "Free bytes of the disk, below which publishers are held back.",
+            usage.disk_free_min as f64,
+        ),
+        one("leveret_log_segments", "Segments of the log in use.", f64::from(segments)),
+        one("leveret_log_segments_max", "The most segments that the log may have.", f64::from(segments_max)),
+        total("leveret_log_written_bytes_total", "Bytes written to the log.", usage.log_bytes_written as f64),
+        total("leveret_log_syncs_total", "Syncs of the log.", usage.log_syncs as f64),
+        one(
+            "leveret_unreadable_queues",
+            "Queues that stand still since their contents cannot be read: the log names the file.",
+            usage.unreadable as f64,
+        ),
     ]
 }
 

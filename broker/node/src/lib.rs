@@ -40,6 +40,7 @@ pub use leveret_engine::queue::{
     Body, ConsumerId, Counters, DWELL_BOUNDS_SECONDS, Delivery, Depth, Dwell, Extent, Fill, MessageId, Sink, Source,
     Subscription,
 };
+pub use maintain::StorageUsage;
 pub use memory::{Memory, available_bytes, default_max};
 pub use publish::Route;
 pub use queue::{Queue, QueueId};

@@ -13,7 +13,39 @@ use std::io::ErrorKind;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+/// How storage stands.
+#[derive(Clone, Debug, Default)]
+pub struct StorageUsage {
+    /// Bytes that the disk has free; publishers are held back below `disk_free_min`.
+    pub disk_free: u64,
+    /// See `disk_free`.
+    pub disk_free_min: u64,
+    /// Segments of the log in use, and the most there may be; publishers are held back when few are left.
+    pub log_segments: (u32, u32),
+    /// Bytes written to the log since the start.
+    pub log_bytes_written: u64,
+    /// Syncs of the log since the start.
+    pub log_syncs: u64,
+    /// Queues that stand still since their contents cannot be read.
+    pub unreadable: u64,
+}
+
 impl Broker {
+    /// How storage stands; none before it is open.
+    pub fn storage_usage(&self) -> Option<StorageUsage> {
+        let storage = self.0.storage.get()?;
+        let journal = storage.groups.journal();
+        let usage = journal.usage();
+        Some(StorageUsage {
+            disk_free: journal.disk().free_bytes().unwrap_or(0),
+            disk_free_min: DISK_FREE_MIN + journal.segment_bytes(),
+            log_segments: (usage.used, usage.segments_max),
+            log_bytes_written: usage.bytes_written,
+            log_syncs: usage.syncs,
+            unreadable: storage.log.unreadable.lock().len() as u64,
+        })
+    }
+
     pub(crate) async fn maintain(self) {
         let Some(storage) = self.0.storage.get() else { return };
         let mut ticks = tokio::time::interval(MAINTAIN_EVERY);
@@ -72,15 +104,16 @@ impl Broker {
             }
         }
         let space = groups.journal().disk().free_bytes()?;
-        let spare = DISK_FREE_MIN + (1 + RELOCATED_AT_A_TIME) * groups.journal().segment_bytes();
-        if usage.used > usage.segments_max / 2 && space > spare {
+        let segment_bytes = groups.journal().segment_bytes();
+        let segments = (space.saturating_sub(DISK_FREE_MIN + segment_bytes) / segment_bytes).min(RELOCATED_AT_A_TIME);
+        if usage.used > usage.segments_max / 2 && segments > 0 {
             let newest = usage.current - u64::from(usage.segments_max / 4);
             let damaged = log.damaged.lock().clone();
             let held = log.files.lock().clone();
             let oldest =
                 held.iter().filter(|(file, runs)| **runs > 0 && !damaged.contains(file)).map(|(&file, _)| file).min();
             if let Some(oldest) = oldest.filter(|oldest| *oldest < newest) {
-                self.relocate(storage, newest.min(oldest + RELOCATED_AT_A_TIME), moved).await?;
+                self.relocate(storage, newest.min(oldest + segments), moved).await?;
             }
         }
         while let Some(&group) = moved.first() {
@@ -176,7 +209,7 @@ const LOG_ENTRIES_MAX: u64 = 200_000;
 const MAINTAIN_EVERY: Duration = Duration::from_millis(200);
 const WATCH_EVERY: Duration = Duration::from_millis(20);
 const WATCH_DISK_TICKS: u64 = 10;
-/// Segments emptied into the archive at a time.
+/// Segments emptied into the archive at a time, at most.
 const RELOCATED_AT_A_TIME: u64 = 4;
 /// Size of a file of the archive.
 const ARCHIVE_BYTES: u64 = 8 << 20;

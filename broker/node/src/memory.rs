@@ -106,6 +106,11 @@ impl Memory {
         self.alarmed.load(Relaxed) || self.disk_alarm.load(Relaxed)
     }
 
+    /// Whether memory is the reason.
+    pub fn is_over(&self) -> bool {
+        self.alarmed.load(Relaxed)
+    }
+
     /// Whether that is for want of room on the disk.
     pub fn is_disk_full(&self) -> bool {
         self.disk_alarm.load(Relaxed)

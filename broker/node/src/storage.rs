@@ -79,6 +79,17 @@ pub enum OpenError {
     /// The log was not.
     #[error(transparent)]
     Log(#[from] replication::OpenError),
+    /// The log's segments were made for smaller messages.
+    #[error(
+        "messages of {wanted} bytes are to be taken, the log in this folder was made for at most {most}: lower \
+         message_bytes_max, or begin with an empty folder"
+    )]
+    MessageSize {
+        /// As configured.
+        wanted: u64,
+        /// What fits.
+        most: u64,
+    },
     /// The file with the node's identity cannot be read or written.
     #[error("node: {0}")]
     Identity(std::io::Error),
@@ -93,10 +104,13 @@ impl Broker {
         let StorageOptions { disk, log_bytes_max, segment_bytes, incarnation, on_failure, driver } = options;
         let least = self.options().message_bytes_max + ENTRY_SLACK;
         let total = disk.total_bytes().map_err(OpenError::Identity)?;
-        let segment_bytes =
-            (total / SEGMENTS_OF_DISK).next_power_of_two().min(segment_bytes).max(least.next_power_of_two());
+        let segment_bytes = (total / SEGMENTS_OF_DISK).min(segment_bytes).max(least).next_multiple_of(1 << 20);
         let segment_bytes = segment_bytes as u32;
         let (node, segment_bytes) = identity(&*disk, incarnation, segment_bytes).map_err(OpenError::Identity)?;
+        if u64::from(segment_bytes) < least {
+            let most = u64::from(segment_bytes) - ENTRY_SLACK;
+            return Err(OpenError::MessageSize { wanted: self.options().message_bytes_max, most });
+        }
         let segments_max = (log_bytes_max.min(total / 4) / u64::from(segment_bytes)).max(SEGMENTS_MIN) as u32;
         let threads = driver.is_none();
         let journal = journal::Options {

@@ -18,19 +18,19 @@ fn broken_rules_are_noticed() {
     let scenario = |fault, consume| Scenario { faults: vec![fault], consume, ..Scenario::default() };
 
     let text = noticed(&[&leveret_journal::mutants::CONFIRM_BEFORE_SYNC], &scenario(Fault::PowerLoss, true));
-    println!("confirmed before the sync: {text}");
+    eprintln!("confirmed before the sync: {text}");
     assert!(text.contains("confirmed"), "{text}");
 
     let text = noticed(&[&leveret_node::mutants::RELOCATION_FORGETS], &scenario(Fault::Stop, false));
-    println!("a relocation that forgets a message: {text}");
+    eprintln!("a relocation that forgets a message: {text}");
     assert!(text.contains("stand still") || text.contains("lost"), "{text}");
 
     // An index that lacks a run is noticed by its digest, before anything is served; without the digest a message is lost.
     let forgets = &leveret_engine::mutants::SNAPSHOT_FORGETS;
     let text = noticed(&[forgets], &scenario(Fault::Stop, false));
-    println!("an index that lacks a run: {text}");
+    eprintln!("an index that lacks a run: {text}");
     assert!(text.contains("digest"), "{text}");
     let text = noticed(&[forgets, &leveret_engine::mutants::DIGEST_IGNORED], &scenario(Fault::Kill, false));
-    println!("the same, and the digest ignored: {text}");
+    eprintln!("the same, and the digest ignored: {text}");
     assert!(!text.contains("digest of a queue") && text.contains("messages"), "{text}");
 }

@@ -43,7 +43,7 @@ fn promises_hold_whatever_happens() {
         total.relocated += report.relocated;
     }
     let Report { attempted, confirmed, delivered, refused, relocated, .. } = total;
-    println!(
+    eprintln!(
         "simulation: {seeds} seeds from {first}, {confirmed} of {attempted} messages confirmed, {delivered} deliveries, \
          0 lost; {relocated} files of the archive, {refused} starts refused for a flipped bit; {faults:?}"
     );

@@ -37,7 +37,7 @@ impl<'a> Clients<'a> {
         Ok(Self { shop, name: name.to_owned() })
     }
 
-    fn begin(&self, client: &str, arguments: &[&str]) -> Result<Process> {
+    pub(crate) fn begin(&self, client: &str, arguments: &[&str]) -> Result<Process> {
         let (program, url) = (format!("/bin/{client}"), self.shop.amqp_url());
         let exec = ["--namespace", &self.shop.world.namespace, "exec", &self.name, "--", &program, "--url", &url];
         start_kubectl(&[&exec, arguments].concat())

@@ -10,4 +10,5 @@ mod messages;
 mod repair;
 mod shop;
 mod specs;
+mod volumes;
 mod world;

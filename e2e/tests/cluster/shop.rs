@@ -112,6 +112,13 @@ impl ShopForward {
         http::request(method, &format!("{}{path}", self.http), None)
     }
 
+    /// A figure of the node in `/metrics`.
+    pub(crate) fn figure(&self, name: &str) -> Result<f64> {
+        let text = http::get(&self.metrics)?.body;
+        let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(found.with_context(|| format!("no {name} in {} bytes of metrics", text.len()))?.parse()?)
+    }
+
     /// Waits until a figure of a queue in `/metrics` has this value.
     pub(crate) fn shows(&self, metric: &str, queue: &str, value: f64) -> Result<()> {
         let series = format!("leveret_queue_{metric}{{vhost=\"/\",queue=\"{queue}\"}} ");

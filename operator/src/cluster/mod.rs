@@ -1,11 +1,13 @@
 //! A Broker becomes pods, volumes, services and a Secret.
 //!
-//! `reconcile` is the way: gather, validate, build (one file a child object, pure), apply, `status`. `connect` is how the
+//! `reconcile` is the way: gather, validate, build (one file a child object, pure), apply, `status`. `volumes`
+//! has volumes grow. `connect` is how the
 //! rest of the operator reaches a broker.
 mod build;
 pub(crate) mod connect;
 mod reconcile;
 mod status;
+mod volumes;
 
 use crate::kubernetes::Context;
 use futures::StreamExt;

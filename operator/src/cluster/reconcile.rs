@@ -1,7 +1,7 @@
 //! One Broker: gather, validate, build, apply, status.
 use super::build::{self, Children};
 use super::status::{self, Observed};
-use super::{Work, connect};
+use super::{Work, connect, volumes};
 use crate::kubernetes::apply;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Secret;
@@ -27,7 +27,14 @@ async fn step(broker: &Broker, work: &Work) -> kube::Result<Action> {
     let mut observed = gather(broker, work).await?;
     if !broker.spec.paused {
         observed.problem = match build::children(broker, &image(work, &observed), observed.secret.as_ref()) {
-            Ok(children) => Box::pin(apply_all(work, broker, children, &mut observed)).await?,
+            Ok(children) => {
+                let growth = volumes::grow(work, broker, observed.set.as_ref()).await?;
+                observed.growing = growth.waiting;
+                match growth.problem {
+                    problem @ Some(_) => problem,
+                    None => Box::pin(apply_all(work, broker, children, growth.set_goes, &mut observed)).await?,
+                }
+            }
             Err(problem) => Some(("InvalidSpec", problem)),
         };
     }
@@ -38,7 +45,8 @@ async fn step(broker: &Broker, work: &Work) -> kube::Result<Action> {
         };
     }
     report(broker, work, &observed).await?;
-    Ok(Action::requeue(if status::is_up(broker, &observed) { LOOK_EVERY } else { LOOK_SOON }))
+    let is_settled = status::is_up(broker, &observed) && observed.growing.is_none();
+    Ok(Action::requeue(if is_settled { LOOK_EVERY } else { LOOK_SOON }))
 }
 
 /// The image of a Broker that names none: the one that it runs, so that a newer operator restarts no broker by itself;
@@ -64,11 +72,12 @@ async fn apply_all(
     work: &Work,
     broker: &Broker,
     children: Children,
+    set_goes: bool,
     observed: &mut Observed,
 ) -> kube::Result<Option<(&'static str, String)>> {
     let namespace = broker.namespace().unwrap_or_default();
     let client = &work.context.client;
-    let is_new = observed.set.is_none();
+    let is_new = observed.secret.is_none();
     let Children { secret, config, account, nodes, service, budget, set } = children;
     if let Some(secret) = secret {
         apply::object(client, &namespace, &secret).await?;
@@ -80,6 +89,9 @@ async fn apply_all(
         apply::object(client, &namespace, &service),
         apply::object(client, &namespace, &budget),
     )?;
+    if set_goes {
+        return Ok(None); // its end is a reason to look again
+    }
     match apply::object(client, &namespace, &set).await {
         Ok(applied) => observed.set = Some(applied),
         Err(kube::Error::Api(refusal)) if refusal.code == 422 => {

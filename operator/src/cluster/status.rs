@@ -13,6 +13,8 @@ pub(super) struct Observed {
     pub(super) secret: Option<Secret>,
     pub(super) set: Option<StatefulSet>,
     pub(super) overview: Option<Overview>,
+    /// The volume that is waited for to grow, and how far it is.
+    pub(super) growing: Option<String>,
     /// Reason and message of what could not be done.
     pub(super) problem: Option<(&'static str, String)>,
 }
@@ -48,6 +50,8 @@ pub(super) fn next(broker: &Broker, before: &BrokerStatus, observed: &Observed) 
         ("False", "Paused", "spec.paused is set: nothing is changed".to_owned())
     } else if ready < wanted || updated < wanted {
         ("True", "RollingOut", format!("{waiting}, {updated} of {wanted} are of the newest make"))
+    } else if let Some(growing) = &observed.growing {
+        ("True", "VolumesGrow", growing.clone())
     } else {
         ("False", "Done", "everything is as specified".to_owned())
     };

@@ -12,10 +12,13 @@ pub(crate) async fn fine() -> Json<Value> {
 
 /// Whether no alarm is in effect.
 pub(crate) async fn alarms(State(broker): State<Broker>) -> (StatusCode, Json<Value>) {
-    if broker.memory().is_alarmed() {
+    let memory = broker.memory();
+    let alarms = [("memory", memory.is_over()), ("disk", memory.is_disk_full())].into_iter().filter(|(_, is)| *is);
+    let alarms: Vec<_> = alarms.map(|(resource, _)| json!({"node": broker.name(), "resource": resource})).collect();
+    if !alarms.is_empty() {
         let body = json!({
             "status": "failed", "reason": "There are alarms in effect in the cluster",
-            "alarms": [{"node": broker.name(), "resource": "memory"}],
+            "alarms": alarms,
         });
         return (StatusCode::SERVICE_UNAVAILABLE, Json(body));
     }

@@ -60,13 +60,13 @@ pub(crate) async fn cluster_name(State(broker): State<Broker>) -> Json<Value> {
 }
 
 pub(crate) async fn nodes(State(broker): State<Broker>) -> Json<Value> {
-    let memory = broker.memory();
+    let (memory, usage) = (broker.memory(), broker.storage_usage().unwrap_or_default());
     let blocked = broker.connections().iter().filter(|connection| connection.blocked.load(Relaxed)).count();
     Json(json!([{
         "name": broker.name(), "type": "disc", "running": true, "os_pid": std::process::id().to_string(),
         "uptime": broker.clock().now() / 1_000_000, "processors": std::thread::available_parallelism().map_or(1, usize::from),
-        "mem_used": memory.used(), "mem_limit": memory.max(), "mem_alarm": memory.is_alarmed(),
-        "disk_free_alarm": false, "disk_free_limit": 0, "fd_total": 0, "proc_total": 0, "run_queue": 0,
+        "mem_used": memory.used(), "mem_limit": memory.max(), "mem_alarm": memory.is_over(),
+        "disk_free_alarm": memory.is_disk_full(), "disk_free": usage.disk_free, "disk_free_limit": usage.disk_free_min, "fd_total": 0, "proc_total": 0, "run_queue": 0,
         "rates_mode": "none", "enabled_plugins": [], "being_drained": false, "blocked_connections": blocked,
         "applications": [{"name": "rabbit", "version": COMPATIBLE_VERSION}],
     }]))

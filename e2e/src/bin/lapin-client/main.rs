@@ -32,7 +32,7 @@ async fn main() -> ExitCode {
         Ok(command) => command,
         Err(error) => {
             eprintln!(
-                "{error:#}\nusage: lapin-client --url URL [--rabbitmq] [--queue Q] [--exchange E] [--key K] [--count N] publish|consume|roundtrip|hold|conformance"
+                "{error:#}\nusage: lapin-client --url URL [--rabbitmq] [--queue Q] [--exchange E] [--key K] [--count N] [--size BYTES] publish|consume|roundtrip|hold|conformance"
             );
             return ExitCode::from(2);
         }
@@ -68,6 +68,7 @@ fn command_line() -> Result<CommandLine> {
             "--queue" => command.options.queue = value()?,
             "--exchange" => command.options.exchange = value()?,
             "--key" => command.options.key = Some(value()?),
+            "--size" => command.options.size = value()?.parse().context("--size needs a number")?,
             "--count" => command.options.count = value()?.parse().context("--count needs a number")?,
             "publish" | "consume" | "roundtrip" | "hold" | "conformance" => command.scenario = word,
             other => bail!("unknown argument {other}"),

@@ -1,14 +1,14 @@
 //! What other programs use a client for: publish, consume, roundtrip, hold.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, bail};
 use futures::StreamExt;
 use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions};
 use lapin::{BasicProperties, Channel, Confirmation, Event};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::broker::{
-    Broker, consume as start_consumer, equal, exclusive, numbers, open, protocol_error, take, text, within,
-};
+use crate::broker::{Broker, consume as start_consumer, equal, exclusive, numbers, open, protocol_error, take, text};
 use crate::tally::say;
 
 pub(crate) struct Options {
@@ -16,18 +16,23 @@ pub(crate) struct Options {
     pub(crate) exchange: String,
     pub(crate) key: Option<String>,
     pub(crate) count: usize,
+    /// Least size of a body in bytes.
+    pub(crate) size: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { queue: String::new(), exchange: String::new(), key: None, count: 100 }
+        Self { queue: String::new(), exchange: String::new(), key: None, count: 100, size: 0 }
     }
 }
 
+const HELD_BACK_MAX: Duration = Duration::from_secs(240);
+
 /// Numbered messages, all on their way before the first confirm is awaited; one that reaches no queue is an error.
-async fn publish_numbers(channel: &Channel, exchange: &str, key: &str, count: usize) -> Result<()> {
+async fn publish_numbers(channel: &Channel, exchange: &str, key: &str, count: usize, size: usize) -> Result<()> {
     let mut confirms = Vec::new();
     for body in numbers(0, count) {
+        let body = body + &" ".repeat(size.saturating_sub(8));
         let options = BasicPublishOptions { mandatory: true, ..Default::default() };
         confirms.push(
             channel
@@ -42,14 +47,22 @@ async fn publish_numbers(channel: &Channel, exchange: &str, key: &str, count: us
         );
     }
     for confirm in confirms {
-        equal(within(confirm, "a confirm").await??, Confirmation::Ack(None))?;
+        // A broker whose disk is full holds publishers back until it has room.
+        equal(tokio::time::timeout(HELD_BACK_MAX, confirm).await??, Confirmation::Ack(None))?;
     }
     Ok(())
 }
 
 pub(crate) async fn publish(broker: &Broker, options: &Options) -> Result<()> {
     let session = broker.channel().await?;
-    publish_numbers(&session, &options.exchange, options.key.as_ref().unwrap_or(&options.queue), options.count).await?;
+    publish_numbers(
+        &session,
+        &options.exchange,
+        options.key.as_ref().unwrap_or(&options.queue),
+        options.count,
+        options.size,
+    )
+    .await?;
     say(&format!("published {}", options.count));
     session.close().await
 }
@@ -60,7 +73,7 @@ async fn consume_numbers(channel: &Channel, queue: &str, prefetch: u16, count: u
     let mut consumer = start_consumer(channel, queue, "", BasicConsumeOptions::default()).await?;
     for number in numbers(0, count) {
         let message = &take(&mut consumer, 1).await?[0];
-        equal(text(message), number)?;
+        equal(text(message).trim_end(), number.as_str())?;
         message.ack(BasicAckOptions::default()).await?;
     }
     channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await?;
@@ -80,7 +93,7 @@ pub(crate) async fn roundtrip(broker: &Broker, options: &Options) -> Result<()> 
     let consuming = open(&session.connection).await?;
     let queue = if options.queue.is_empty() { exclusive(&consuming).await? } else { options.queue.clone() };
     tokio::try_join!(
-        publish_numbers(&session, "", &queue, options.count),
+        publish_numbers(&session, "", &queue, options.count, options.size),
         consume_numbers(&consuming, &queue, 10, options.count)
     )?;
     say(&format!("roundtrip {}", options.count));

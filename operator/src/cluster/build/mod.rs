@@ -49,6 +49,11 @@ pub(super) fn children(broker: &Broker, default_image: &str, secret: Option<&Sec
     })
 }
 
+/// Name of the claim of a pod's volume, as StatefulSets make it.
+pub(super) fn claim_name(broker: &Broker, pod: i32) -> String {
+    format!("{}-{}-{pod}", pod::DATA, broker.name_any())
+}
+
 /// Name, namespace, labels, owner.
 fn meta(broker: &Broker, name: String) -> ObjectMeta {
     ObjectMeta {

@@ -1,0 +1,115 @@
+//! What was confirmed is there, whatever becomes of the pod, and when the volume is full.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
+use kube::api::{DeleteParams, ListParams};
+use kube::{Api, ResourceExt};
+use leveret_api::Broker;
+use leveret_e2e::wait::until_ok;
+
+use crate::clients::Clients;
+use crate::shop::{Shop, is_ready};
+use crate::world::{PATIENCE, kubectl, wait};
+
+const MESSAGES: &str = "5000";
+/// Nothing was written for so long: it is no moment in which the log was tidied.
+const STANDSTILL: Duration = Duration::from_secs(3);
+
+/// Waits for another pod of the broker than `before`, ready; it.
+async fn another_pod(shop: &Shop, before: &Pod) -> Result<Pod> {
+    let pods = shop.world.api::<Pod>();
+    let pod = wait(&pods, "shop-0", "another pod, ready", |pod: &Pod| {
+        let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+        let ready = conditions
+            .is_some_and(|list| list.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"));
+        ready && pod.uid() != before.uid()
+    });
+    pod.await
+}
+
+fn node_of(pod: &Pod) -> Result<String> {
+    pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).context("the pod has no node")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn confirmed_messages_outlive_a_pod_deleted_killed_and_moved() -> Result<()> {
+    let shop = Shop::open().await?;
+    Clients::start(&shop, "publisher").await?.run("lapin", &["--queue", "billing", "--count", MESSAGES, "publish"])?;
+    let pods = shop.world.api::<Pod>();
+    for grace in [30, 0] {
+        let before = pods.get("shop-0").await?;
+        pods.delete("shop-0", &DeleteParams::default().grace_period(grace)).await?;
+        another_pod(&shop, &before).await?;
+        shop.forward()?.shows("messages_ready", "billing", MESSAGES.parse()?)?;
+    }
+    let nodes = Api::<Node>::all(shop.world.client.clone()).list(&ListParams::default()).await?;
+    if nodes.items.len() > 1 {
+        let before = pods.get("shop-0").await?;
+        let node = node_of(&before)?;
+        kubectl(&["cordon", &node])?;
+        let moved = async {
+            pods.delete("shop-0", &DeleteParams::default()).await?;
+            another_pod(&shop, &before).await
+        };
+        let moved = moved.await;
+        kubectl(&["uncordon", &node])?;
+        ensure!(node_of(&moved?)? != node, "the pod is on {node} again");
+    }
+    Clients::start(&shop, "consumer").await?.run("lapin", &["--queue", "billing", "--count", MESSAGES, "consume"])?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_volume_holds_publishers_back_until_it_has_grown() -> Result<()> {
+    let shop = Shop::open().await?;
+    let clients = Clients::start(&shop, "clients").await?;
+    let large = ["--queue", "billing", "--count", "480", "--size", "1000000"]; // more than the volume holds
+    let mut publisher = clients.begin("lapin", &[&large[..], &["publish"]].concat())?;
+    let forward = shop.forward()?;
+    let (mut written, mut since) = (0.0, Instant::now());
+    until_ok(PATIENCE, "the publisher to be held back for want of room".to_owned(), || {
+        let answer = forward.request("GET", "/api/health/checks/alarms")?;
+        ensure!(answer.status == 503 && answer.body.contains("\"disk\""), "{} {}", answer.status, answer.body);
+        let now = forward.figure("leveret_log_written_bytes_total")?;
+        if now > written {
+            (written, since) = (now, Instant::now());
+        }
+        ensure!(since.elapsed() > STANDSTILL, "it goes on: {written} bytes");
+        Ok(())
+    })?;
+    let pod = shop.world.api::<Pod>().get("shop-0").await?;
+    ensure!(publisher.ended()?.is_none(), "the publisher was not held back:\n{}", publisher.output());
+
+    let grow = |size: &str| {
+        let patch = format!("{{\"spec\":{{\"storage\":{{\"size\":\"{size}\"}}}}}}");
+        shop.world.kubectl(&["patch", "broker", "shop", "--type=merge", "--patch", &patch])
+    };
+    grow("1Gi")?;
+    ensure!(publisher.wait(PATIENCE)?.success(), "{}", publisher.output());
+    clients.run("lapin", &["--queue", "billing", "--count", "480", "consume"])?;
+    let same = shop.world.api::<Pod>().get("shop-0").await?;
+    ensure!(same.uid() == pod.uid() && restarts(&same) == restarts(&pod), "the pod was restarted");
+    let claims = shop.world.api::<PersistentVolumeClaim>();
+    wait(&claims, "data-shop-0", "of 1Gi", |claim: &PersistentVolumeClaim| {
+        let capacity = claim.status.as_ref().and_then(|status| status.capacity.as_ref());
+        capacity.and_then(|capacity| capacity.get("storage")).is_some_and(|size| size.0 == "1Gi")
+    })
+    .await?;
+    is_ready(&shop.world.api::<Broker>(), "shop").await?;
+
+    // Smaller again is refused with what to do, and nothing else happens.
+    grow("512Mi")?;
+    let degraded = |broker: &Broker| {
+        let conditions = broker.status.iter().flat_map(|status| &status.conditions);
+        conditions.filter(|one| one.type_ == "Degraded").any(|one| one.message.contains("cannot shrink"))
+    };
+    wait(&shop.world.api::<Broker>(), "shop", "degraded", degraded).await?;
+    Ok(())
+}
+
+fn restarts(pod: &Pod) -> i32 {
+    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+    statuses.into_iter().flatten().map(|container| container.restart_count).sum()
+}
