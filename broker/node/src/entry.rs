@@ -152,6 +152,8 @@ fn short(bytes: &mut &[u8]) -> Option<u16> {
 
 const VERSION: u8 = 1;
 const HEADER: usize = 17;
+/// Length of an entry without operations in bytes.
+pub(crate) const EMPTY: usize = HEADER;
 const ENQUEUE: u8 = 1;
 const SETTLE: u8 = 2;
 const RETURN: u8 = 3;

@@ -11,7 +11,9 @@ use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Who waits for a publish to be durable.
@@ -59,6 +61,18 @@ struct State {
 struct Gathered {
     bytes: Vec<u8>,
     waiters: Vec<Waiter>,
+    /// Someone waits for it. What was settled waits a moment for company: nobody hears of it, and a crash before it is
+    /// logged is one before the consumer said so.
+    urgent: bool,
+    since: Instant,
+}
+
+/// What the proposer finds.
+enum Next {
+    Entry(Bytes),
+    /// One that may wait until then.
+    Later(Instant),
+    Nothing,
 }
 
 impl Shard {
@@ -81,10 +95,14 @@ impl Shard {
     fn push(&self, append: impl FnOnce(&mut Vec<u8>), waiter: Option<Waiter>, visible: bool) {
         let mut state = self.state.lock();
         if state.entries.back().is_none_or(|last| last.bytes.len() >= ENTRY_BYTES) {
-            state.entries.push_back(Gathered { bytes: entry::begin(), waiters: Vec::new() });
+            let (bytes, since) = (entry::begin(), Instant::now());
+            state.entries.push_back(Gathered { bytes, waiters: Vec::new(), urgent: false, since });
         }
+        let first = state.entries.len() == 1;
         let Some(last) = state.entries.back_mut() else { return };
         let before = last.bytes.len();
+        last.urgent |= visible || waiter.is_some();
+        let wakes = last.urgent || before == entry::EMPTY || !first;
         append(&mut last.bytes);
         let added = last.bytes.len() - before;
         last.waiters.extend(waiter);
@@ -96,7 +114,9 @@ impl Shard {
             self.full.store(true, Relaxed);
         }
         drop(state);
-        self.wake.notify_one();
+        if wakes {
+            self.wake.notify_one();
+        }
     }
 
     /// Whether publishers had better wait.
@@ -126,12 +146,19 @@ impl Shard {
     ) {
         loop {
             let woken = self.wake.notified();
-            let Some(bytes) = self.next(incarnation) else {
-                tokio::select! {
+            let bytes = match self.next(incarnation) {
+                Next::Entry(bytes) => bytes,
+                Next::Later(at) => tokio::select! {
+                    biased;
+                    () = woken => continue,
+                    () = tokio::time::sleep_until(at) => continue,
+                    () = stopping.cancelled() => return,
+                },
+                Next::Nothing => tokio::select! {
                     biased;
                     () = woken => continue,
                     () = stopping.cancelled() => return,
-                }
+                },
             };
             if let Err(stopped) = groups.submit(self.group, bytes).await {
                 on_failure(stopped.to_string());
@@ -140,12 +167,18 @@ impl Shard {
         }
     }
 
-    fn next(&self, incarnation: u64) -> Option<Bytes> {
+    fn next(&self, incarnation: u64) -> Next {
         if self.in_flight.load(Relaxed) >= IN_FLIGHT_MAX {
-            return None;
+            return Next::Nothing;
         }
         let mut state = self.state.lock();
-        let Gathered { mut bytes, waiters } = state.entries.pop_front()?;
+        if let Some(first) = state.entries.front() {
+            let due = first.since + LINGER;
+            if !first.urgent && state.entries.len() == 1 && Instant::now() < due {
+                return Next::Later(due);
+            }
+        }
+        let Some(Gathered { mut bytes, waiters, .. }) = state.entries.pop_front() else { return Next::Nothing };
         let number = state.next_number;
         state.next_number += 1;
         state.bytes = state.bytes.saturating_sub(bytes.len());
@@ -156,7 +189,7 @@ impl Shard {
         self.in_flight.fetch_add(1, Relaxed);
         drop(state);
         entry::seal(&mut bytes, incarnation, number);
-        Some(bytes.into())
+        Next::Entry(bytes.into())
     }
 
     /// An entry of this node was applied.
@@ -201,5 +234,7 @@ impl Shard {
 /// An entry takes no further operation from this size on.
 const ENTRY_BYTES: usize = 256 << 10;
 const IN_FLIGHT_MAX: u64 = 4;
+/// What was settled waits this long for an entry that someone waits for.
+const LINGER: Duration = Duration::from_millis(2);
 /// Publishers wait while this much is not handed in.
 const PENDING_BYTES_MAX: usize = 8 << 20;
