@@ -12,7 +12,9 @@ use tracing_subscriber::EnvFilter;
 /// Runs the broker until a signal ends it.
 pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     log(config.log);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // Never one alone: whoever appends to an idle log also syncs it.
+    let workers = std::thread::available_parallelism().map_or(2, usize::from).max(2);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
     runtime.block_on(serve(config))
 }
 

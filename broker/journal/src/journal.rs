@@ -105,6 +105,8 @@ pub(crate) struct Inner {
     /// The last sequence that a record on disk says to be durable, or is about to.
     pub(crate) marked: AtomicU64,
     pub(crate) driven: Mutex<Driven>,
+    /// Held by whoever writes.
+    pub(crate) writing: Mutex<()>,
 }
 
 pub(crate) struct State {
@@ -155,6 +157,7 @@ impl Journal {
             failed: AtomicBool::new(false),
             marked: AtomicU64::new(0),
             driven: Mutex::default(),
+            writing: Mutex::default(),
         });
         match &inner.options.driver {
             Some(driver) => driver(Self(inner.clone())),
@@ -175,6 +178,21 @@ impl Journal {
         body: Bytes,
         control: bool,
         durable: Option<Box<dyn FnOnce() + Send>>,
+    ) -> Result<Place, Full> {
+        self.queue(head, body, control, durable, true)
+    }
+
+    /// As [`append`](Self::append). Without `wake` the caller calls [`write_or_leave`](Self::write_or_leave) soon.
+    ///
+    /// # Errors
+    /// [`Full`] if there is no segment for it.
+    pub fn queue(
+        &self,
+        head: Head,
+        body: Bytes,
+        control: bool,
+        durable: Option<Box<dyn FnOnce() + Send>>,
+        wake: bool,
     ) -> Result<Place, Full> {
         let full = Full { bytes: body.len() };
         if body.len() > self.record_bytes_max() {
@@ -209,7 +227,9 @@ impl Journal {
         let header = header.encode();
         state.queue.push(Queued { file, segment_header, offset, header, body, sequence, durable });
         drop(state);
-        self.0.queued.notify_all();
+        if wake {
+            self.0.queued.notify_all();
+        }
         Ok(Place { segment, offset: offset + RECORD_HEAD as u32, len: body_len })
     }
 
@@ -288,6 +308,25 @@ impl Journal {
         }
     }
 
+    /// Writes and syncs what is queued, here and now, if that is little and nobody else is writing; otherwise leaves it to the
+    /// writer's thread. Two threads need not wake one another then, which takes as long as half a sync.
+    pub fn write_or_leave(&self) {
+        if self.0.options.driver.is_none()
+            && let Some(_writing) = self.0.writing.try_lock()
+        {
+            let queued = {
+                let mut state = self.0.state.lock();
+                let bytes: usize = state.queue.iter().map(|record| record.body.len()).sum();
+                if bytes <= LITTLE { std::mem::take(&mut state.queue) } else { Vec::new() }
+            };
+            writer::write_all(&self.0, queued);
+            if self.0.state.lock().queue.is_empty() {
+                return;
+            }
+        }
+        self.0.queued.notify_all();
+    }
+
     /// Segments below `below` that nobody keeps are not needed any more.
     pub fn release(&self, below: u64, keep: &dyn Fn(u64) -> bool) {
         self.0.state.lock().ring.release(&*self.0.disk, below, keep);
@@ -326,3 +365,6 @@ impl Journal {
         self.0.queued.notify_all();
     }
 }
+
+/// Written by whoever appends it, if nobody writes, in bytes.
+const LITTLE: usize = 16 << 10;

@@ -1,6 +1,6 @@
 //! The writer's thread: everything that queued meanwhile in one write and one sync, then the callbacks.
 //!
-//! The sync is the only linger there is. When idle for a moment it writes one empty record, whose header says that all
+//! An append that finds the log idle writes and syncs by itself. The sync is the only linger there is. When idle for a moment it writes one empty record, whose header says that all
 //! before it is durable: what tells a torn tail from rot needs that.
 use crate::disk::DiskFile;
 use crate::format::{ALIGN, Head, SEGMENT_HEAD};
@@ -29,8 +29,9 @@ fn run(journal: &Weak<Inner>) {
             if state.queue.is_empty() && state.stopping {
                 return;
             }
-            std::mem::swap(&mut group, &mut state.queue);
         }
+        let _writing = inner.writing.lock();
+        std::mem::swap(&mut group, &mut inner.state.lock().queue);
         if group.is_empty() {
             idle(&inner);
         } else {
@@ -55,7 +56,7 @@ pub(crate) fn idle(inner: &Arc<Inner>) {
 }
 
 /// Writes and syncs records, part by part, unless the disk has failed.
-fn write_all(inner: &Arc<Inner>, mut records: Vec<Queued>) {
+pub(crate) fn write_all(inner: &Arc<Inner>, mut records: Vec<Queued>) {
     while !records.is_empty() && !inner.failed.load(Acquire) {
         let later = records.split_off(part(&records));
         let mut now = std::mem::replace(&mut records, later);

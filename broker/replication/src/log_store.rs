@@ -184,10 +184,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 .take_if(|_| last)
                 .map(|callback| Box::new(move || callback.io_completed(Ok(()))) as Box<dyn FnOnce() + Send>);
             // What comes here was let in before: it may use the reserve.
-            let place = self.journal.append(head, bytes.clone(), true, durable).map_err(io::Error::other)?;
+            let place = self.journal.queue(head, bytes.clone(), true, durable, false).map_err(io::Error::other)?;
             table.push(index, Slot { place, term, chain, kind }, bytes);
         }
         drop(table);
+        self.journal.write_or_leave();
         if let Some(callback) = callback {
             callback.io_completed(Ok(()));
         }
