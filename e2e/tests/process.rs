@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -49,6 +50,55 @@ fn a_second_broker_on_the_same_data_is_refused() -> Result<()> {
     let broker = BrokerProcess::start()?;
     let said = refusal(&broker.folder, &address(), &[])?;
     says(&said, &["in use", &broker.process.id().to_string()])
+}
+
+/// The data folder of a broker that was stopped, and the segment of its log that was begun.
+fn stopped() -> Result<(Folder, PathBuf)> {
+    let folder = Folder::new()?;
+    let host = address();
+    let mut process = Process::start(&mut command(&folder, &host)?)?;
+    until_ok(PATIENCE, "the broker".to_owned(), || Ok(TcpStream::connect(format!("{host}:5672"))?))?;
+    process.terminate(PATIENCE)?;
+    let begun = |path: &PathBuf| std::fs::read(path).is_ok_and(|bytes| bytes[..8] != [0; 8]);
+    let files = std::fs::read_dir(folder.path().join("data/wal"))?.map(|entry| entry.map(|entry| entry.path()));
+    let files: Vec<PathBuf> = files.collect::<Result<_, _>>()?;
+    let segment = files.into_iter().find(begun).context("no segment was begun")?;
+    Ok((folder, segment))
+}
+
+#[test]
+fn data_of_another_node_or_of_a_newer_version_is_refused_with_the_file() -> Result<()> {
+    let (folder, segment) = stopped()?;
+    let (_other, foreign) = stopped()?;
+    let own = std::fs::read(&segment)?;
+    let name = segment.file_name().and_then(|name| name.to_str()).context("the name is no text")?;
+
+    std::fs::copy(&foreign, &segment)?;
+    says(&refusal(&folder, &address(), &[])?, &[name, "belongs to node"])?;
+
+    let mut newer = own.clone();
+    for copy in newer[..128].chunks_mut(64) {
+        copy[8..12].copy_from_slice(&99u32.to_le_bytes());
+        let checksum = crc32fast::hash(&copy[..60]);
+        copy[60..64].copy_from_slice(&checksum.to_le_bytes());
+    }
+    std::fs::write(&segment, &newer)?;
+    says(&refusal(&folder, &address(), &[])?, &[name, "99"])?;
+
+    // A bit of the first record, which later ones say was durable.
+    let mut rotten = own.clone();
+    rotten[128 + 20] ^= 1;
+    std::fs::write(&segment, &rotten)?;
+    says(&refusal(&folder, &address(), &[])?, &[name, "128", "damaged"])?;
+
+    std::fs::write(&segment, &own)?;
+    let mut process = Process::start(&mut command(&folder, &address())?)?;
+    until_ok(PATIENCE, "the broker".to_owned(), || {
+        ensure!(process.output().contains("leveret is ready"), "{}", process.output());
+        Ok(())
+    })?;
+    process.terminate(PATIENCE)?;
+    Ok(())
 }
 
 #[test]
