@@ -1,6 +1,7 @@
 //! lapin, unmodified, against a broker: publish, consume, roundtrip, hold, conformance.
 //!
 //! The programs in `e2e/clients` have the same command line and print the same lines; the README there says which.
+//! `--size`, for messages that fill a disk, is this one's alone.
 
 mod broker;
 mod connections;
