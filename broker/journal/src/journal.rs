@@ -167,8 +167,8 @@ impl Journal {
         Ok(Self(inner))
     }
 
-    /// Appends a record: its place. `control` records may use the reserve and, if they must, go beyond the budget. `durable` is called on the writer's thread
-    /// once the record and all before it are synced. Never blocks on the disk's syncs.
+    /// Appends a record: its place. `control` records may use the reserve and, if they must, go beyond the budget. `durable`
+    /// is called by whoever writes once the record and all before it are synced. Never blocks on the disk's syncs.
     ///
     /// # Errors
     /// [`Full`] if there is no segment for it.

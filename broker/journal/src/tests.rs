@@ -107,6 +107,39 @@ fn the_test_above_sees_a_confirm_before_the_sync() {
 }
 
 #[test]
+fn writers_of_their_own_records_do_not_overtake_one_another() {
+    let _one_at_a_time = MUTANT.lock();
+    for seed in 0..60 {
+        let disk = FaultyDisk::new(seed);
+        let (journal, _) = open(&disk).unwrap();
+        disk.power_off_at_write(seed);
+        let (next, durable) = (Mutex::new(0), Arc::new(Mutex::new(Vec::new())));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..15 {
+                        {
+                            let mut next = next.lock();
+                            *next += 1;
+                            let (index, told) = (*next, durable.clone());
+                            let told = Box::new(move || told.lock().push(index));
+                            let _ = journal.queue(head(index), body(index), true, Some(told), false);
+                        }
+                        journal.write_or_leave();
+                    }
+                });
+            }
+        });
+        let _ = journal.flush();
+        disk.crash();
+        let durable = durable.lock().clone();
+        assert!(durable.is_sorted(), "seed {seed}: {durable:?}");
+        let (journal, found) = open(&disk).unwrap();
+        check(&journal, &found, &durable);
+    }
+}
+
+#[test]
 fn segments_are_used_again_and_old_records_do_not_come_back() {
     let _one_at_a_time = MUTANT.lock();
     let disk = FaultyDisk::new(1);
