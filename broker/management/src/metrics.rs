@@ -86,8 +86,6 @@ fn node(broker: &Broker) -> Vec<MetricFamily> {
     let channels: usize = connections.iter().map(|connection| connection.channels.lock().len()).sum();
     let (opened, closed) = broker.connection_churn();
     let memory = broker.memory();
-    let one = |name, help, value| family((name, help), MetricType::GAUGE, vec![gauge(&[], value)]);
-    let total = |name, help, value| family((name, help), MetricType::COUNTER, vec![counter(&[], value)]);
     let build = gauge(&[label("version", env!("CARGO_PKG_VERSION"))], 1.0);
     vec![
         family(("leveret_build_info", "The version that runs."), MetricType::GAUGE, vec![build]),
@@ -118,8 +116,6 @@ fn node(broker: &Broker) -> Vec<MetricFamily> {
 
 fn storage(broker: &Broker) -> Vec<MetricFamily> {
     let Some(usage) = broker.storage_usage() else { return Vec::new() };
-    let one = |name, help, value| family((name, help), MetricType::GAUGE, vec![gauge(&[], value)]);
-    let total = |name, help, value| family((name, help), MetricType::COUNTER, vec![counter(&[], value)]);
     let (segments, segments_max) = usage.log_segments;
     vec![
         one("leveret_disk_free_bytes", "Bytes that the disk has free.", usage.disk_free as f64),
@@ -138,6 +134,16 @@ fn storage(broker: &Broker) -> Vec<MetricFamily> {
             usage.unreadable as f64,
         ),
     ]
+}
+
+/// A gauge without labels.
+fn one(name: &str, help: &str, value: f64) -> MetricFamily {
+    family((name, help), MetricType::GAUGE, vec![gauge(&[], value)])
+}
+
+/// A counter without labels.
+fn total(name: &str, help: &str, value: f64) -> MetricFamily {
+    family((name, help), MetricType::COUNTER, vec![counter(&[], value)])
 }
 
 fn family((name, help): (&str, &str), kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {

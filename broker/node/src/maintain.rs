@@ -38,7 +38,7 @@ impl Broker {
         let usage = journal.usage();
         Some(StorageUsage {
             disk_free: journal.disk().free_bytes().unwrap_or(0),
-            disk_free_min: DISK_FREE_MIN + journal.segment_bytes(),
+            disk_free_min: free_min(journal),
             log_segments: (usage.used, usage.segments_max),
             log_bytes_written: usage.bytes_written,
             log_syncs: usage.syncs,
@@ -81,7 +81,7 @@ impl Broker {
                 free = journal.disk().free_bytes().unwrap_or(u64::MAX);
                 journal.look_for_space();
             }
-            let low = free < DISK_FREE_MIN + journal.segment_bytes();
+            let low = free < free_min(journal);
             if low != std::mem::replace(&mut was_low, low) {
                 match low {
                     true => tracing::warn!(free, "the disk is low: publishers are held back until there is room"),
@@ -104,8 +104,8 @@ impl Broker {
             }
         }
         let space = groups.journal().disk().free_bytes()?;
-        let segment_bytes = groups.journal().segment_bytes();
-        let segments = (space.saturating_sub(DISK_FREE_MIN + segment_bytes) / segment_bytes).min(RELOCATED_AT_A_TIME);
+        let spare = space.saturating_sub(free_min(groups.journal()));
+        let segments = (spare / groups.journal().segment_bytes()).min(RELOCATED_AT_A_TIME);
         if usage.used > usage.segments_max / 2 && segments > 0 {
             let newest = usage.current - u64::from(usage.segments_max / 4);
             let damaged = log.damaged.lock().clone();
@@ -137,9 +137,6 @@ impl Broker {
         let Storage { groups, log, archive_next, .. } = storage;
         let damaged = log.damaged.lock().clone();
         let old = |file: u64| file & ARCHIVE == 0 && file < below && !damaged.contains(&file);
-        if !log.files.lock().iter().any(|(&file, &runs)| runs > 0 && old(file)) {
-            return Ok(());
-        }
         let mut queues: Vec<_> = self.queues().values().filter(|queue| queue.log.is_some()).cloned().collect();
         queues.sort_by_key(|queue| queue.id);
         for queue in queues {
@@ -181,6 +178,11 @@ impl Broker {
     }
 }
 
+/// Bytes that the disk has to have free for publishers to go on: snapshots and a restart need some.
+fn free_min(journal: &journal::Journal) -> u64 {
+    DISK_FREE_MIN + journal.segment_bytes()
+}
+
 /// Copies runs into file `number` of the archive: where each lies there, none for one that cannot be read.
 fn copy(journal: &journal::Journal, number: u64, runs: &[(u64, Place)]) -> std::io::Result<Vec<Option<Place>>> {
     let mut reader = Reader::new(journal);
@@ -213,5 +215,5 @@ const WATCH_DISK_TICKS: u64 = 10;
 const RELOCATED_AT_A_TIME: u64 = 4;
 /// Size of a file of the archive.
 const ARCHIVE_BYTES: u64 = 8 << 20;
-/// Publishers wait while the volume has less free than this and a segment: snapshots and a restart need some.
+/// Beside a segment.
 const DISK_FREE_MIN: u64 = 32 << 20;

@@ -291,8 +291,7 @@ impl<'w> Life<'w> {
         self.drained();
     }
 
-    /// All that is owed is delivered, or reading it failed.
-    /// Which says that it was in the file `flipped`.
+    /// All that is owed is delivered, or reading it failed and says that it was in the file `flipped`.
     async fn look(&mut self, flipped: &str) -> End {
         for at in 0..QUEUES {
             let Ok(queue) = self.broker.find_queue("/", &name(at), None) else { return End::Stopped };

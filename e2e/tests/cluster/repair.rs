@@ -117,15 +117,9 @@ async fn an_operator_killed_in_the_middle_loses_nothing() -> Result<()> {
 async fn a_broker_pod_killed_is_back_with_its_topology() -> Result<()> {
     let shop = Shop::open().await?;
     let pods = shop.world.api::<Pod>();
-    let before = pods.get("shop-0").await?.uid().context("no uid")?;
+    let before = pods.get("shop-0").await?;
     pods.delete("shop-0", &DeleteParams::default().grace_period(0)).await?;
-    crate::world::wait(&pods, "shop-0", "another pod, ready", |pod: &Pod| {
-        let ready = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-        let ready = ready
-            .is_some_and(|list| list.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"));
-        ready && pod.uid().is_some_and(|uid| uid != before)
-    })
-    .await?;
+    shop.another_pod(&before).await?;
     shop.forward()?.queue_status("billing", 200)?;
     is_ready(&shop.world.api::<Queue>(), "billing").await?;
     Clients::start(&shop, "clients").await?.run("amqplib", &["roundtrip"])?;

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::{Api, ResourceExt};
 use leveret_api::{Binding, Broker, Exchange, Queue};
 use leveret_e2e::http;
@@ -72,6 +72,19 @@ impl Shop {
     /// Where pods of the cluster reach it.
     pub(crate) fn amqp_url(&self) -> String {
         format!("amqp://{}:{}@shop.{}.svc:5672/%2F", self.username, self.password, self.world.namespace)
+    }
+
+    /// Waits for another pod of the broker than `before`, ready; it.
+    pub(crate) async fn another_pod(&self, before: &Pod) -> Result<Pod> {
+        let pods = self.world.api::<Pod>();
+        let pod = wait(&pods, "shop-0", "another pod, ready", |pod: &Pod| {
+            let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+            let ready = conditions.is_some_and(|list| {
+                list.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+            });
+            ready && pod.uid() != before.uid()
+        });
+        pod.await
     }
 
     pub(crate) fn forward(&self) -> Result<ShopForward> {

@@ -17,18 +17,6 @@ const MESSAGES: &str = "5000";
 /// Nothing was written for so long: it is no moment in which the log was tidied.
 const STANDSTILL: Duration = Duration::from_secs(3);
 
-/// Waits for another pod of the broker than `before`, ready; it.
-async fn another_pod(shop: &Shop, before: &Pod) -> Result<Pod> {
-    let pods = shop.world.api::<Pod>();
-    let pod = wait(&pods, "shop-0", "another pod, ready", |pod: &Pod| {
-        let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-        let ready = conditions
-            .is_some_and(|list| list.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"));
-        ready && pod.uid() != before.uid()
-    });
-    pod.await
-}
-
 fn node_of(pod: &Pod) -> Result<String> {
     pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).context("the pod has no node")
 }
@@ -41,7 +29,7 @@ async fn confirmed_messages_outlive_a_pod_deleted_killed_and_moved() -> Result<(
     for grace in [30, 0] {
         let before = pods.get("shop-0").await?;
         pods.delete("shop-0", &DeleteParams::default().grace_period(grace)).await?;
-        another_pod(&shop, &before).await?;
+        shop.another_pod(&before).await?;
         shop.forward()?.shows("messages_ready", "billing", MESSAGES.parse()?)?;
     }
     let nodes = Api::<Node>::all(shop.world.client.clone()).list(&ListParams::default()).await?;
@@ -51,7 +39,7 @@ async fn confirmed_messages_outlive_a_pod_deleted_killed_and_moved() -> Result<(
         kubectl(&["cordon", &node])?;
         let moved = async {
             pods.delete("shop-0", &DeleteParams::default()).await?;
-            another_pod(&shop, &before).await
+            shop.another_pod(&before).await
         };
         let moved = moved.await;
         kubectl(&["uncordon", &node])?;
