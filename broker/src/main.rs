@@ -3,6 +3,7 @@ mod args;
 mod config;
 mod data_dir;
 mod listener;
+mod log;
 mod start;
 
 use clap::Parser;

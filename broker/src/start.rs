@@ -1,5 +1,5 @@
 //! Puts the broker together, and takes it apart in order: stop accepting, send clients away, stop.
-use crate::config::{Config, Log};
+use crate::config::Config;
 use crate::data_dir::DataDir;
 use crate::listener::listen;
 use anyhow::Context;
@@ -7,11 +7,10 @@ use leveret_node::{Broker, Options, StorageOptions};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing_subscriber::EnvFilter;
 
 /// Runs the broker until a signal ends it.
 pub(crate) fn run(config: Config) -> anyhow::Result<()> {
-    log(config.log);
+    crate::log::begin(config.log);
     // Never one alone: whoever appends to an idle log also syncs it.
     let workers = std::thread::available_parallelism().map_or(2, usize::from).max(2);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
@@ -68,18 +67,4 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     drop(data_dir);
     tracing::info!("stopped");
     Ok(())
-}
-
-/// Colours are for people: a log that is collected has none.
-fn is_terminal() -> bool {
-    std::io::IsTerminal::is_terminal(&std::io::stderr())
-}
-
-fn log(format: Log) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,openraft=error"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(is_terminal());
-    match format {
-        Log::Text => lines.with_target(false).init(),
-        Log::Json => lines.json().init(),
-    }
 }
