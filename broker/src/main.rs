@@ -2,6 +2,7 @@
 mod args;
 mod config;
 mod data_dir;
+mod descriptors;
 mod listener;
 mod log;
 mod start;

@@ -29,6 +29,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         message_bytes_max: config.message_bytes_max,
         default_user: config.default_user,
         default_pass: config.default_pass,
+        limits: config.limits,
     });
     broker
         .open_storage(StorageOptions::in_folder(&config.data_dir))
@@ -41,6 +42,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         metrics = %metrics.local_addr()?,
         data_dir = %config.data_dir.display(),
         memory_max = config.memory_max,
+        connections_max = config.limits.connections_max,
         "leveret is ready"
     );
     let (clients, others) = (TaskTracker::new(), TaskTracker::new());

@@ -2,7 +2,7 @@
 //!
 //! The buffer comes from a pool while there is something in it: an idle connection holds none.
 use super::failure::Failure;
-use super::handshake::Handshake;
+use super::handshake::{HANDSHAKE_MAX, Handshake, in_time};
 use super::output::Output;
 use super::session::Session;
 use super::writer;
@@ -10,7 +10,7 @@ use crate::codec::encode;
 use crate::codec::frame::{self, PROTOCOL_HEADER, Protocol};
 use crate::codec::method::{self, Method};
 use crate::pool::Pool;
-use leveret_node::{Broker, Connection};
+use leveret_node::{Broker, Connection, Permit};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -22,28 +22,30 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// Serves one client until it is gone. `stop` is cancelled when the broker shuts down.
-pub(crate) async fn serve(socket: TcpStream, broker: Broker, pool: Arc<Pool>, stop: CancellationToken) {
+pub(crate) async fn serve(socket: TcpStream, broker: Broker, pool: Arc<Pool>, stop: CancellationToken, permit: Permit) {
+    let deadline = Instant::now() + HANDSHAKE_MAX;
     let (Ok(peer), Ok(local)) = (socket.peer_addr(), socket.local_addr()) else { return };
     let _ = socket.set_nodelay(true);
     let (read, mut write) = socket.into_split();
-    let mut reader = Reader { socket: read, pool, buffer: Vec::new(), heartbeat: None, received: 0 };
-    match timeout(HANDSHAKE_MAX, reader.protocol(&stop)).await {
-        Ok(Protocol::Amqp091) => {}
-        Ok(Protocol::Other) => {
+    let mut reader = Reader { socket: read, pool, buffer: Vec::new(), opened: false, heartbeat: None, received: 0 };
+    match in_time(deadline, &permit, reader.protocol(&stop)).await {
+        Some(Protocol::Amqp091) => {}
+        Some(Protocol::Other) => {
             tracing::debug!(%peer, "not AMQP 0-9-1");
-            let _ = write.write_all(&PROTOCOL_HEADER).await;
+            let _ = in_time(deadline, &permit, write.write_all(&PROTOCOL_HEADER)).await;
             let _ = write.shutdown().await;
             return;
         }
-        Ok(Protocol::Incomplete) | Err(_) => return,
+        Some(Protocol::Incomplete) | None => return,
     }
     let output = Arc::new(Output::new());
     let (beat, heartbeat) = watch::channel(None);
     let sent_bytes = Arc::new(AtomicU64::new(0));
     let writing = tokio::spawn(writer::write(write, output.clone(), broker.clone(), heartbeat, sent_bytes.clone()));
-    let handshake = Handshake::new(broker.clone(), output.clone(), (peer, local));
-    let opened = timeout(HANDSHAKE_MAX, reader.open(handshake, &output, &stop)).await;
-    if let Ok(Some((connection, client))) = opened {
+    let handshake = Handshake::new(broker.clone(), output.clone(), &permit, (peer, local));
+    let opened = in_time(deadline, &permit, reader.open(handshake, &output, &stop)).await;
+    if let Some(Some((connection, client))) = opened {
+        reader.opened = true;
         if connection.heartbeat > 0 {
             reader.heartbeat = Some(Duration::from_secs(connection.heartbeat.into()));
             beat.send_replace(Some(Duration::from_secs(connection.heartbeat.into()) / 2));
@@ -72,6 +74,8 @@ struct Reader {
     socket: OwnedReadHalf,
     pool: Arc<Pool>,
     buffer: Vec<u8>,
+    /// A client that has not opened its connection is given a small buffer.
+    opened: bool,
     /// Twice as long a silence ends the connection.
     heartbeat: Option<Duration>,
     received: u64,
@@ -97,21 +101,21 @@ impl Reader {
     /// The handshake, up to the open connection.
     async fn open(
         &mut self,
-        mut handshake: Handshake,
+        mut handshake: Handshake<'_>,
         output: &Arc<Output>,
         stop: &CancellationToken,
     ) -> Option<(Arc<Connection>, super::session::Client)> {
         loop {
-            match handshake.step(&self.buffer) {
-                Ok((used, Some(connection))) => {
+            match handshake.advance(&self.buffer).await {
+                Ok((used, opened)) => {
                     self.consumed(used);
-                    return Some((connection, handshake.client));
+                    if let Some(connection) = opened {
+                        return Some((connection, handshake.client));
+                    }
                 }
-                Ok((0, None)) => self.fill(stop).await.ok()?,
-                Ok((used, None)) => self.consumed(used),
                 Err(failure) => {
-                    tracing::warn!("connection refused: {}", failure.text);
-                    if failure.code != 403 || handshake.tells_refused_login() {
+                    handshake.log(&failure);
+                    if handshake.tells(&failure) {
                         self.close(&failure, output).await;
                     }
                     return None;
@@ -121,6 +125,7 @@ impl Reader {
                 output.write(|state| encode::bare(&mut state.buffer, 0, (10, 51)));
                 return None;
             }
+            self.fill(stop).await.ok()?;
         }
     }
 
@@ -191,7 +196,9 @@ impl Reader {
                 () = stop.cancelled() => return Err(Silence::Stopping),
                 () = silence => return Err(Silence::Gone),
             }
-            if self.buffer.capacity() == 0 {
+            if !self.opened {
+                self.buffer.reserve(HANDSHAKE_ROOM);
+            } else if self.buffer.capacity() == 0 {
                 self.buffer = self.pool.take();
             } else if self.buffer.capacity() - self.buffer.len() < ROOM_MIN {
                 self.buffer.reserve(ROOM_MIN);
@@ -263,10 +270,10 @@ fn forced(reason: &str) -> Failure {
     Failure::new(320, reason)
 }
 
-/// A client that has not opened its connection by then is sent away.
-const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// How long a client has to agree that the connection is closed.
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
+/// Room for the next read of a client that has not opened its connection, in bytes.
+const HANDSHAKE_ROOM: usize = 4 << 10;
 /// Room for the next read, in bytes.
 const ROOM_MIN: usize = 64 << 10;
 /// A client that keeps sending what is no frame is not listened to beyond this.
