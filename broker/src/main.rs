@@ -2,7 +2,9 @@
 mod args;
 mod config;
 mod data_dir;
+mod descriptors;
 mod listener;
+mod log;
 mod start;
 
 use clap::Parser;

@@ -1,5 +1,5 @@
 //! Puts the broker together, and takes it apart in order: stop accepting, send clients away, stop.
-use crate::config::{Config, Log};
+use crate::config::Config;
 use crate::data_dir::DataDir;
 use crate::listener::listen;
 use anyhow::Context;
@@ -8,11 +8,10 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing_subscriber::EnvFilter;
 
 /// Runs the broker until a signal ends it.
 pub(crate) fn run(config: Config) -> anyhow::Result<()> {
-    log(config.log);
+    crate::log::begin(config.log);
     // Never one alone: whoever appends to an idle log also syncs it.
     let workers = std::thread::available_parallelism().map_or(2, usize::from).max(2);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
@@ -31,6 +30,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         message_bytes_max: config.message_bytes_max,
         default_user: config.default_user,
         default_pass: config.default_pass,
+        limits: config.limits,
     });
     broker
         .open_storage(StorageOptions::in_folder(&config.data_dir))
@@ -43,6 +43,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         metrics = %metrics.local_addr()?,
         data_dir = %config.data_dir.display(),
         memory_max = config.memory_max,
+        connections_max = config.limits.connections_max,
         "leveret is ready"
     );
     let clients = TaskTracker::new();
@@ -100,19 +101,5 @@ impl Administration {
             let _ = end.send(());
         })?;
         Ok(Self { ended })
-    }
-}
-
-/// Colours are for people: a log that is collected has none.
-fn is_terminal() -> bool {
-    std::io::IsTerminal::is_terminal(&std::io::stderr())
-}
-
-fn log(format: Log) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,openraft=error"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(is_terminal());
-    match format {
-        Log::Text => lines.with_target(false).init(),
-        Log::Json => lines.json().init(),
     }
 }

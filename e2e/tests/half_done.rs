@@ -50,7 +50,11 @@ fn requests_that_are_reset_leave_no_halves() -> Result<()> {
     let path = |number: u64| format!("/api/queues/%2F/half-{number}");
     // Half of the queues are there before, and are deleted by requests that are reset.
     for number in (0..THREADS * REQUESTS).step_by(2) {
-        let made = http::request("PUT", &format!("{}{}", broker.http(), path(number)), Some(&serde_json::json!({"durable": true})))?;
+        let made = http::request(
+            "PUT",
+            &format!("{}{}", broker.http(), path(number)),
+            Some(&serde_json::json!({"durable": true})),
+        )?;
         ensure!(made.status == 201, "{made:?}");
     }
     std::thread::scope(|scope| {

@@ -7,13 +7,13 @@ pub mod codec;
 mod connection;
 mod pool;
 
-use leveret_node::Broker;
+use leveret_node::{Broker, Door};
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Accepts clients until `stop` is cancelled, then sends them away with 320 and ends when the last one is gone.
+/// Accepts clients, as many as there are places, until `stop` is cancelled; then sends them away with 320 and ends when the last one is gone.
 pub async fn serve(listener: TcpListener, broker: Broker, stop: CancellationToken) {
     let (clients, pool) = (TaskTracker::new(), Arc::default());
     loop {
@@ -22,12 +22,17 @@ pub async fn serve(listener: TcpListener, broker: Broker, stop: CancellationToke
             () = stop.cancelled() => break,
         };
         match accepted {
-            Ok((socket, _)) => {
-                clients.spawn(connection::serve(socket, broker.clone(), Arc::clone(&pool), stop.clone()));
-            }
+            Ok((socket, peer)) => match broker.admit(Door::Amqp) {
+                Some(permit) => {
+                    clients.spawn(connection::serve(socket, broker.clone(), Arc::clone(&pool), stop.clone(), permit));
+                }
+                None => tracing::debug!(%peer, "closed: there is no place for it"),
+            },
+            // The client was gone before it was accepted.
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                // No descriptors left, mostly: those that are connected go on, and some of them will leave.
-                tracing::warn!("cannot accept a connection: {error}");
+                // Descriptors or memory of the kernel are used up by others: those that are connected go on.
+                broker.log_trouble(&format!("cannot accept a connection: {error}"));
                 tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             }
         }

@@ -15,9 +15,9 @@ impl Pool {
         self.buffers.lock().pop().unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES))
     }
 
-    /// Takes a buffer back; those that are too many or have grown are freed.
+    /// Takes a buffer back; those that are too many, too small or have grown are freed.
     pub(crate) fn give_back(&self, mut buffer: Vec<u8>) {
-        if buffer.capacity() == 0 || buffer.capacity() > BUFFER_BYTES * 2 {
+        if buffer.capacity() < BUFFER_BYTES || buffer.capacity() > BUFFER_BYTES * 2 {
             return;
         }
         buffer.clear();

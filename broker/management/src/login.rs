@@ -17,15 +17,15 @@ pub(crate) async fn require(
     mut request: Request,
     next: Next,
 ) -> Result<Response, Error> {
-    let identity = identify(&broker, peer, request.headers())?;
+    let identity = identify(&broker, peer, request.headers()).await?;
     request.extensions_mut().insert(identity);
     Ok(next.run(request).await)
 }
 
-fn identify(broker: &Broker, peer: SocketAddr, headers: &HeaderMap) -> Result<Identity, Error> {
+async fn identify(broker: &Broker, peer: SocketAddr, headers: &HeaderMap) -> Result<Identity, Error> {
     let (user, password) = credentials(headers).ok_or_else(|| Error::not_authorized("Login failed"))?;
-    broker.log_in(&user, &password, peer.ip().to_canonical().is_loopback()).map_err(|refusal| {
-        tracing::warn!(%peer, "login to the management API refused: {}", refusal.text);
+    broker.log_in(&user, &password, peer.ip()).await.map_err(|refusal| {
+        broker.log_refused(peer, &format!("login to the management API refused: {}", refusal.text));
         Error::not_authorized("Login failed")
     })
 }

@@ -1,12 +1,36 @@
 //! Who may come in: one default user for now.
+//!
+//! A wrong login is answered late, a right one at once. From one address wrong ones are answered one after the other, so
+//! that guessing from many connections at a time is no faster; nobody else waits for them.
+use crate::Broker;
 use leveret_model::refusal::{Refusal, RefusalKind};
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::Duration;
 
 /// Names a user who proved to be that one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// The user's name.
     pub user: std::sync::Arc<str>,
+}
+
+impl Broker {
+    /// Whether `password` is that of `user`, who may come from `address`. A refusal takes a second or longer.
+    ///
+    /// # Errors
+    /// [`RefusalKind::AccessRefused`] with a text for the log, not for the client.
+    pub async fn log_in(&self, user: &str, password: &str, address: IpAddr) -> Result<Identity, Refusal> {
+        let address = address.to_canonical();
+        let verified = self.node().users.verify(user, password, address.is_loopback());
+        if verified.is_err() {
+            let wait = self.node().wrong_logins.wait_for(address, self.clock().now());
+            tokio::time::sleep(wait).await;
+        }
+        verified
+    }
 }
 
 /// The users, their passwords kept as keyed hashes.
@@ -23,14 +47,15 @@ impl Users {
     }
 
     /// Compares hashes under a key that no client knows: how long it takes tells nothing about the password.
-    pub(crate) fn verify(&self, user: &str, password: &str, from_loopback: bool) -> Result<Identity, Refusal> {
+    fn verify(&self, user: &str, password: &str, from_loopback: bool) -> Result<Identity, Refusal> {
         let refused = |text: String| Err(Refusal { kind: RefusalKind::AccessRefused, text });
         let right = hash(&self.key, password) == self.hash && *self.name == *user && !password.is_empty();
         if !right {
-            return refused(format!("user '{user}' or the password is not right"));
+            let name: String = user.chars().take(NAME_SHOWN_MAX).collect();
+            return refused(format!("user {name:?} or the password is not right"));
         }
         if user == "guest" && !from_loopback {
-            return refused("user 'guest' can only connect via localhost".to_owned());
+            return refused("user \"guest\" can only connect via localhost".to_owned());
         }
         Ok(Identity { user: self.name.clone() })
     }
@@ -43,9 +68,49 @@ fn hash(key: &[u8; 32], password: &str) -> [u8; 32] {
     hasher.finalize().into()
 }
 
+/// When the last wrong login from each address is answered, in nanoseconds on the node's clock.
+#[derive(Default)]
+pub(crate) struct WrongLogins(Mutex<HashMap<IpAddr, u64>>);
+
+impl WrongLogins {
+    /// How long a wrong login from `address` has to wait for its answer.
+    fn wait_for(&self, address: IpAddr, now_ns: u64) -> Duration {
+        let mut answers = self.0.lock();
+        if answers.len() >= ADDRESSES_MAX {
+            answers.retain(|_, at| *at > now_ns);
+        }
+        // Addresses beyond the limit share one entry.
+        let known = answers.len() < ADDRESSES_MAX || answers.contains_key(&network(address));
+        let key = if known { network(address) } else { std::net::Ipv4Addr::UNSPECIFIED.into() };
+        let last = answers.entry(key).or_default();
+        *last = (*last + SPACING_NS).clamp(now_ns + WAIT_MIN_NS, now_ns + WAIT_MAX_NS);
+        Duration::from_nanos(*last - now_ns)
+    }
+}
+
+/// The part of an address that its owner cannot choose: all of IPv4, the first 64 bits of IPv6.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(v6) => std::net::Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
+    }
+}
+
+/// A wrong login is answered after this time at the earliest, and at the latest.
+const WAIT_MIN_NS: u64 = 1_000_000_000;
+const WAIT_MAX_NS: u64 = 10_000_000_000;
+/// Between two answers to one address.
+const SPACING_NS: u64 = 100_000_000;
+/// Addresses remembered.
+const ADDRESSES_MAX: usize = 4096;
+/// Characters of a wrong name that the log shows.
+const NAME_SHOWN_MAX: usize = 64;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::pin::pin;
+    use std::task::{Context, Waker};
 
     #[test]
     fn only_the_right_password_of_the_right_user_comes_in() {
@@ -57,5 +122,47 @@ mod tests {
             assert!(users.verify(user, password, loopback).is_err(), "{user} {password} {loopback}");
         }
         assert!(Users::new("app", "").verify("app", "", true).is_err());
+    }
+
+    #[test]
+    fn a_wrong_name_forges_no_line_of_the_log() {
+        let name = format!("x'\r\n2026-01-01 INFO all is well\u{1b}[2J{}", "y".repeat(5000));
+        let text = Users::new("guest", "secret").verify(&name, "a", true).unwrap_err().text;
+        assert!(text.starts_with("user \"x'\\r\\n2026-01-01 INFO all is well\\u{1b}[2Jyyy"), "{text}");
+        assert!(text.len() < 200 && !text.contains(char::is_control), "{text}");
+    }
+
+    #[test]
+    fn wrong_logins_of_one_address_wait_for_one_another() {
+        let logins = WrongLogins::default();
+        let [bad, good] = ["10.0.0.1", "10.0.0.2"].map(|address| address.parse().unwrap());
+        let waits: Vec<_> = (0..200).map(|_| logins.wait_for(bad, 7).as_millis()).collect();
+        assert_eq!((waits[0], waits[1], waits[9], waits[199]), (1000, 1100, 1900, 10_000));
+        assert_eq!(logins.wait_for(good, 7).as_millis(), 1000, "another address does not wait for it");
+        assert_eq!(logins.wait_for(bad, 60_000_000_000).as_millis(), 1000, "nor does the same one for ever");
+    }
+
+    #[test]
+    fn however_many_addresses_there_are_few_are_remembered() {
+        let logins = WrongLogins::default();
+        for host in 0..20_000u32 {
+            logins.wait_for(std::net::Ipv4Addr::from_bits(host).into(), 7);
+        }
+        assert!(logins.0.lock().len() <= ADDRESSES_MAX + 1);
+        let (one, other): (IpAddr, IpAddr) = ("2001:db8::1".parse().unwrap(), "2001:db8::ffff:2".parse().unwrap());
+        assert_eq!(network(one), network(other));
+    }
+
+    #[tokio::test]
+    async fn a_right_login_is_answered_at_once_and_a_wrong_one_is_not() {
+        let broker = Broker::start(crate::Options::default());
+        let home = std::net::Ipv4Addr::LOCALHOST.into();
+        let mut context = Context::from_waker(Waker::noop());
+        for (password, is_answered) in [("guest", true), ("wrong", false), ("guest", true)] {
+            let mut answer = pin!(broker.log_in("guest", password, home));
+            assert_eq!(answer.as_mut().poll(&mut context).is_ready(), is_answered, "{password}");
+        }
+        assert!(broker.log_in("guest", "wrong", home).await.is_err());
+        broker.stop();
     }
 }

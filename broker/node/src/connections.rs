@@ -3,6 +3,7 @@ use crate::Broker;
 use leveret_model::table::FieldTable;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use tokio_util::sync::CancellationToken;
@@ -17,11 +18,13 @@ pub struct Connection {
     /// `CLIENT:PORT -> SERVER:PORT`.
     pub name: String,
     /// Both ends.
-    pub peer: std::net::SocketAddr,
+    pub peer: SocketAddr,
     /// The address it came in at.
-    pub local: std::net::SocketAddr,
+    pub local: SocketAddr,
     /// As whom it logged in.
     pub user: Arc<str>,
+    /// How: the name of the SASL mechanism.
+    pub mechanism: &'static str,
     /// The virtual host that it opened.
     pub vhost: Arc<str>,
     /// Protocol name for people, such as `AMQP 0-9-1`.
@@ -68,11 +71,13 @@ pub struct ChannelView {
 /// What a new connection says of itself.
 pub struct Hello {
     /// Both ends.
-    pub peer: std::net::SocketAddr,
+    pub peer: SocketAddr,
     /// The address it came in at.
-    pub local: std::net::SocketAddr,
+    pub local: SocketAddr,
     /// As whom it logged in.
     pub user: Arc<str>,
+    /// How: the name of the SASL mechanism.
+    pub mechanism: &'static str,
     /// The virtual host that it opened.
     pub vhost: Arc<str>,
     /// Protocol name for people.
@@ -96,13 +101,14 @@ impl Broker {
     pub fn connected(&self, hello: Hello) -> Arc<Connection> {
         let connections = &self.node().connections;
         let id = ConnectionId(connections.next.fetch_add(1, Relaxed) + 1);
-        let Hello { peer, local, user, vhost, protocol, client_properties, tuned } = hello;
+        let Hello { peer, local, user, mechanism, vhost, protocol, client_properties, tuned } = hello;
         let connection = Arc::new(Connection {
             id,
-            name: format!("{peer} -> {local}"),
+            name: format!("{} -> {}", plain(peer), plain(local)),
             peer,
             local,
             user,
+            mechanism,
             vhost,
             protocol,
             client_properties,
@@ -146,5 +152,26 @@ impl Broker {
     pub fn connection_churn(&self) -> (u64, u64) {
         let connections = &self.node().connections;
         (connections.opened.load(Relaxed), connections.closed.load(Relaxed))
+    }
+}
+
+/// An address as people write it: IPv4 plainly, also where the socket is one of IPv6 that takes both.
+fn plain(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_connection_shows_plain_addresses() {
+        for (address, expected) in [
+            ("[::ffff:10.0.0.1]:5000", "10.0.0.1:5000"),
+            ("10.0.0.1:5000", "10.0.0.1:5000"),
+            ("[2001:db8::1]:5000", "[2001:db8::1]:5000"),
+        ] {
+            assert_eq!(plain(address.parse().unwrap()).to_string(), expected);
+        }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! [`Broker`] is the cheap handle that every protocol and the HTTP API go through; one file a door, in the order of a
 //! message's journey: `declare`, `publish`, `subscribe`, `ledger` and `settle`. Behind them `queue` (the rules of a
-//! queue behind their lock), `connections`, `auth`, `memory`, `clock`.
+//! queue behind their lock), `connections`, `limits`, `auth`, `memory`, `clock`.
 //!
 //! Of durable queues: `shard` and `entry` (what is logged), `log` (what they share), `storage` (opened and closed), `follower`
 //! (applied), `fetch` (read), `maintain` and `archive` (kept in bounds), `definitions` (what is declared, as facts).
@@ -19,6 +19,7 @@ mod fetch;
 mod follower;
 mod held;
 mod ledger;
+mod limits;
 mod log;
 mod maintain;
 mod memory;
@@ -42,6 +43,7 @@ pub use leveret_engine::queue::{
     Body, ConsumerId, Counters, DWELL_BOUNDS_SECONDS, Delivery, Depth, Dwell, Extent, Fill, MessageId, Sink, Source,
     Subscription,
 };
+pub use limits::{Door, Limits, LimitsError, Permit, Wishes};
 pub use maintain::StorageUsage;
 pub use memory::{Memory, available_bytes, default_max};
 pub use publish::Route;
@@ -51,7 +53,6 @@ pub use shard::{Confirm, Waiter};
 pub use storage::{OpenError, StorageOptions};
 
 use leveret_engine::catalog::Catalog;
-use leveret_model::refusal::Refusal;
 use parking_lot::{RwLock, RwLockReadGuard};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
@@ -72,6 +73,8 @@ pub struct Options {
     pub default_user: String,
     /// Its password.
     pub default_pass: String,
+    /// How many clients there may be at a time.
+    pub limits: Limits,
 }
 
 impl Default for Options {
@@ -82,6 +85,7 @@ impl Default for Options {
             message_bytes_max: 16 << 20,
             default_user: "guest".to_owned(),
             default_pass: "guest".to_owned(),
+            limits: Limits::default(),
         }
     }
 }
@@ -95,6 +99,8 @@ pub(crate) struct Node {
     clock: Clock,
     memory: Arc<Memory>,
     users: auth::Users,
+    wrong_logins: auth::WrongLogins,
+    places: Arc<limits::Places>,
     catalog: RwLock<Catalog>,
     /// Counts changes of the catalog, so that routes kept elsewhere are known to be old.
     generation: AtomicU64,
@@ -116,6 +122,8 @@ impl Broker {
             clock: Clock::start(),
             memory: Arc::new(Memory::new(options.memory_max)),
             users: auth::Users::new(&options.default_user, &options.default_pass),
+            wrong_logins: auth::WrongLogins::default(),
+            places: limits::Places::new(options.limits),
             catalog: RwLock::default(),
             generation: AtomicU64::new(1),
             queues: RwLock::default(),
@@ -170,14 +178,6 @@ impl Broker {
     /// Its memory budget.
     pub fn memory(&self) -> &Memory {
         &self.0.memory
-    }
-
-    /// Whether `password` is that of `user`, who may come from where the connection does.
-    ///
-    /// # Errors
-    /// [`RefusalKind::AccessRefused`](leveret_model::refusal::RefusalKind) with a text for the log, not for the client.
-    pub fn log_in(&self, user: &str, password: &str, from_loopback: bool) -> Result<Identity, Refusal> {
-        self.0.users.verify(user, password, from_loopback)
     }
 
     pub(crate) fn node(&self) -> &Node {

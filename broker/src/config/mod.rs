@@ -3,7 +3,10 @@ pub(crate) mod reference;
 mod size;
 
 use crate::args::Serve;
+use crate::descriptors;
+use leveret_node::{Limits, Wishes};
 use serde::Deserialize;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,6 +24,7 @@ pub(crate) struct Config {
     pub(crate) default_user: String,
     pub(crate) default_pass: String,
     pub(crate) shutdown_grace: Duration,
+    pub(crate) limits: Limits,
 }
 
 /// How log lines look.
@@ -61,6 +65,23 @@ struct File {
     default_user: Option<String>,
     default_pass: Option<String>,
     shutdown_grace_seconds: Option<u64>,
+    connections_max: Option<Count>,
+    half_open_connections_max: Option<Count>,
+    http_connections_max: Option<Count>,
+}
+
+/// A number in the file, or "auto" to have it worked out.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(untagged, expecting = "expected a number from 1 on, or \"auto\"")]
+enum Count {
+    Number(NonZeroU64),
+    Auto(Auto),
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(rename_all = "lowercase")]
+enum Auto {
+    Auto,
 }
 
 /// The configuration that the command line, the environment and the file it names come to.
@@ -75,7 +96,7 @@ pub(crate) fn load(serve: Serve) -> Result<Config, Error> {
             parse(path, &text)?
         }
     };
-    merge(serve, file)
+    merge(serve, file, descriptors::raise_limit())
 }
 
 fn parse(path: &Path, text: &str) -> Result<File, Error> {
@@ -105,7 +126,8 @@ fn problem(message: &str, line: Option<&str>) -> String {
     }
 }
 
-fn merge(serve: Serve, file: File) -> Result<Config, Error> {
+/// What command line, environment and file say, for a process that may have so many file descriptors.
+fn merge(serve: Serve, file: File, descriptors: u64) -> Result<Config, Error> {
     let defaults = leveret_node::Options::default();
     let log = match serve.log.or(file.log).as_deref() {
         None | Some("text") => Log::Text,
@@ -122,6 +144,17 @@ fn merge(serve: Serve, file: File) -> Result<Config, Error> {
         let problem = format!("{memory_max} bytes are less than the {MEMORY_MIN} that the broker needs to work at all");
         return Err(Error::Value { key: "memory_max", problem });
     }
+    let number = |count: Option<Count>| match count {
+        Some(Count::Number(number)) => Some(number.get()),
+        Some(Count::Auto(_)) | None => None,
+    };
+    let wishes = Wishes {
+        connections_max: number(file.connections_max),
+        half_open_connections_max: number(file.half_open_connections_max),
+        http_connections_max: number(file.http_connections_max),
+    };
+    let limits = Limits::share_out(descriptors, memory_max, wishes)
+        .map_err(|error| Error::Value { key: "connections_max", problem: error.to_string() })?;
     Ok(Config {
         data_dir: serve.data_dir.or(file.data_dir).unwrap_or_else(|| "leveret-data".into()),
         amqp: serve.amqp.or(file.amqp).unwrap_or_else(|| "[::]:5672".to_owned()),
@@ -134,6 +167,7 @@ fn merge(serve: Serve, file: File) -> Result<Config, Error> {
         default_user: serve.default_user.or(file.default_user).unwrap_or(defaults.default_user),
         default_pass: serve.default_pass.or(file.default_pass).unwrap_or(defaults.default_pass),
         shutdown_grace: Duration::from_secs(file.shutdown_grace_seconds.unwrap_or(10)),
+        limits,
     })
 }
 
@@ -148,6 +182,8 @@ const MEMORY_MIN: u64 = 32 << 20;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const DESCRIPTORS: u64 = 65_536;
 
     fn error_of(text: &str) -> String {
         parse(Path::new("x.toml"), text).unwrap_err().to_string()
@@ -168,7 +204,7 @@ mod tests {
     fn the_command_line_wins_over_the_file_over_the_default() {
         let file = parse(Path::new("x"), "amqp = \"file:1\"\nhttp = \"file:2\"\nmemory_max = \"1GiB\"").unwrap();
         let serve = Serve { amqp: Some("line:1".to_owned()), ..Serve::default() };
-        let config = merge(serve, file).unwrap();
+        let config = merge(serve, file, DESCRIPTORS).unwrap();
         let Config { amqp, http, metrics, memory_max, .. } = config;
         assert_eq!((&*amqp, &*http, &*metrics, memory_max), ("line:1", "file:2", "[::]:15692", 1 << 30));
     }
@@ -177,7 +213,7 @@ mod tests {
     fn values_that_make_no_sense_are_refused() {
         for (log, memory, expected) in [
             (Some("xml"), None, "log: 'xml' is neither text nor json"),
-            (None, Some("12 parsecs"), "memory_max: '12 parsecs' is no size: bytes, 512MiB, 2GiB or 60% are"),
+            (None, Some("12 parsecs"), "memory_max: '12 parsecs' is no size: bytes, 512MiB, 512M, 2GB or 60% are"),
             (
                 None,
                 Some("1KiB"),
@@ -185,7 +221,22 @@ mod tests {
             ),
         ] {
             let serve = Serve { log: log.map(Into::into), memory_max: memory.map(Into::into), ..Serve::default() };
-            assert_eq!(merge(serve, File::default()).unwrap_err().to_string(), expected);
+            assert_eq!(merge(serve, File::default(), DESCRIPTORS).unwrap_err().to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn limits_come_from_the_file_or_from_the_descriptors() {
+        let text = "connections_max = 40\nhalf_open_connections_max = 3\nhttp_connections_max = \"auto\"";
+        let config = merge(Serve::default(), parse(Path::new("x"), text).unwrap(), 1024).unwrap();
+        let Limits { connections_max, half_open_connections_max, http_connections_max, .. } = config.limits;
+        assert_eq!((connections_max, half_open_connections_max, http_connections_max), (40, 3, 208));
+        let too_many = merge(Serve::default(), parse(Path::new("x"), "connections_max = 9000").unwrap(), 1024);
+        let problem = too_many.unwrap_err().to_string();
+        assert!(problem.starts_with("connections_max: ") && problem.contains("the 1024 file descriptors"), "{problem}");
+        for wrong in ["0", "-1", "\"many\""] {
+            let error = error_of(&format!("connections_max = {wrong}"));
+            assert_eq!(error, "x.toml:1: connections_max: expected a number from 1 on, or \"auto\"");
         }
     }
 
@@ -198,8 +249,8 @@ mod tests {
             .lines()
             .filter_map(|line| line.strip_prefix("# ").filter(|line| line.contains(" = ")))
             .fold(String::new(), |all, line| all + line + "\n");
-        let config = merge(Serve::default(), parse(Path::new("x"), &set).unwrap()).unwrap();
-        let default = merge(Serve::default(), File::default()).unwrap();
+        let config = merge(Serve::default(), parse(Path::new("x"), &set).unwrap(), DESCRIPTORS).unwrap();
+        let default = merge(Serve::default(), File::default(), DESCRIPTORS).unwrap();
         assert_eq!(Config { node_name: default.node_name.clone(), ..config }, default);
         let kept =
             std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../config/leveret.toml")).unwrap_or_default();

@@ -40,6 +40,21 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     key("default_pass", "\"guest\"", "Its password. Also LEVERET_DEFAULT_PASS."),
     key("shutdown_grace_seconds", "10", "How long clients have to leave after SIGTERM, in seconds."),
+    key(
+        "connections_max",
+        "\"auto\"",
+        "AMQP connections that may be open at a time; a client beyond that is told 530. \"auto\": as many as the file\ndescriptors of the process (ulimit -n) allow after a reserve for storage, and at most one for each 16 KiB of\nmemory_max.",
+    ),
+    key(
+        "half_open_connections_max",
+        "\"auto\"",
+        "AMQP connections that may be waiting for their login at a time. Beyond that the oldest is closed, or the new one\nif none is older than a second. \"auto\": a quarter of what there is for AMQP, at most 4096.",
+    ),
+    key(
+        "http_connections_max",
+        "\"auto\"",
+        "Connections to the management API that may be open at a time; those beyond are closed at once. \"auto\": a quarter\nof the descriptors that there are for clients, at most 1024.",
+    ),
 ];
 
 const fn key(name: &'static str, default: &'static str, about: &'static str) -> Key {

@@ -1,4 +1,4 @@
-//! Sizes as people write them: bytes, `512MiB`, `2GiB`, or a share of the memory that there is, `60%`.
+//! Sizes as people write them: bytes, `512MiB`, `512M`, `2GB`, or a share of the memory that there is, `60%`.
 use serde::Deserialize;
 
 /// A size in the file: a number of bytes or a text.
@@ -19,18 +19,62 @@ impl Size {
     }
 }
 
-/// The bytes that `text` says.
+/// The bytes that `text` says. Units are RabbitMQ's: K, M, G, T and KiB, MiB, GiB, TiB are powers of 1024; kB, MB, GB, TB of
+/// 1000; case does not matter.
 pub(crate) fn parse(text: &str) -> Result<u64, String> {
+    let refused = || format!("'{text}' is no size: bytes, 512MiB, 512M, 2GB or 60% are");
     let digits = text.trim_end_matches(|character: char| !character.is_ascii_digit());
     let unit = text[digits.len()..].trim();
-    let number: Option<u64> = digits.parse().ok();
-    let bytes = match (number, unit) {
-        (Some(number), "" | "B") => Some(number),
-        (Some(number), "KiB" | "Ki") => number.checked_shl(10),
-        (Some(number), "MiB" | "Mi") => number.checked_shl(20),
-        (Some(number), "GiB" | "Gi") => number.checked_shl(30),
-        (Some(number @ 1..=100), "%") => Some(leveret_node::available_bytes() / 100 * number),
-        _ => None,
+    let number: u64 = digits.trim().parse().map_err(|_| refused())?;
+    if unit == "%" {
+        let share = (1..=100).contains(&number).then(|| leveret_node::available_bytes() / 100 * number);
+        return share.ok_or_else(refused);
+    }
+    let bytes = match &*unit.to_ascii_lowercase() {
+        "" | "b" => 1,
+        "k" | "ki" | "kib" => 1 << 10,
+        "m" | "mi" | "mib" => 1 << 20,
+        "g" | "gi" | "gib" => 1 << 30,
+        "t" | "ti" | "tib" => 1 << 40,
+        "kb" => 1000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "tb" => 1_000_000_000_000,
+        _ => return Err(refused()),
     };
-    bytes.ok_or_else(|| format!("'{text}' is no size: bytes, 512MiB, 2GiB or 60% are"))
+    number.checked_mul(bytes).ok_or_else(|| format!("'{text}' is more than 64 bits hold"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_are_rabbitmqs() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("7B", 7),
+            ("512M", 512 << 20),
+            ("512 MiB", 512 << 20),
+            ("3g", 3 << 30),
+            ("2Ki", 2048),
+            ("2kB", 2000),
+            ("5MB", 5_000_000),
+            ("1GB", 1_000_000_000),
+            ("1TiB", 1 << 40),
+            ("18446744073709551615", u64::MAX),
+        ] {
+            assert_eq!(parse(text), Ok(bytes), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_size_is_refused() {
+        for text in ["", "M", "-1", "1.5G", "0%", "101%", "12 parsecs", "1 2", "18446744073709551616"] {
+            assert!(parse(text).unwrap_err().contains("is no size"), "{text}");
+        }
+        for text in ["99999999999GiB", "18446744073709551615K", "20000000TB"] {
+            assert!(parse(text).unwrap_err().contains("more than 64 bits"), "{text}");
+        }
+    }
 }

@@ -60,6 +60,7 @@ impl Session {
         match method {
             Method::ChannelClose { .. } => self.close_channel(number).await,
             Method::ChannelCloseOk | Method::ChannelFlowOk { .. } | Method::BasicCancelOk { .. } => {}
+            Method::AccessRequest => self.output.write(|state| encode::access_request_ok(&mut state.buffer, number)),
             Method::ChannelFlow { active: true } => {
                 self.output.write(|state| encode::channel_flow_ok(&mut state.buffer, number, true));
             }

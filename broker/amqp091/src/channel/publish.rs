@@ -277,15 +277,12 @@ impl Session {
         };
         let mut bytes = properties.into_vec();
         let mut route = self.find_route(&exchange, &routing_key)?;
-        if let Some(mut parsed) = self.look_at(&bytes)? {
+        if let Some(parsed) = self.look_at(&bytes)? {
             route = Arc::new(self.broker.route(&self.vhost, &exchange, &routing_key, parsed.headers.as_ref())?);
-            if let Some(headers) = &mut parsed.headers
-                && headers.get("BCC").is_some()
-            {
+            if parsed.headers.is_some_and(|headers| headers.get("BCC").is_some()) {
                 // Blind copies: no recipient sees the others (RabbitMQ's sender-selected distribution).
-                headers.0.retain(|(name, _)| name != "BCC");
-                bytes.clear();
-                parsed.encode(&mut bytes);
+                bytes =
+                    content::without_header(&bytes, b"BCC").map_err(|error| Failure::new(502, error.to_string()))?;
             }
         }
         let (properties_len, body_len) = (bytes.len() as u32, body.len() as u32);

@@ -37,7 +37,8 @@ impl Session {
     pub(crate) fn flush_acks(&mut self) -> Result<(), Failure> {
         let Some(PendingAcks { channel, first, last, multiple }) = self.pending_acks.take() else { return Ok(()) };
         if multiple {
-            return self.settle(channel, last, true, Outcome::Acknowledged);
+            let settled = self.settle(channel, last, true, Outcome::Acknowledged);
+            return settled.map_err(|failure| failure.caused_by(60, 80));
         }
         let settlement = &mut self.settlement;
         let result = {
@@ -53,7 +54,7 @@ impl Session {
         result.map_err(|failure| failure.on_channel(channel))
     }
 
-    /// One delivery, or all up to `tag`, come to an end.
+    /// One delivery, or all up to `tag`, come to an end. The caller names the method that asked for it.
     pub(crate) fn settle(&mut self, channel: u16, tag: u64, multiple: bool, outcome: Outcome) -> Result<(), Failure> {
         let settlement = &mut self.settlement;
         let result = {
@@ -62,7 +63,7 @@ impl Session {
             ledger.take(tag, multiple, |from, id| settlement.add(from, id, outcome))
         };
         self.finish_settlement(channel, outcome);
-        result.map_err(|UnknownTag| unknown_tag(tag).caused_by(60, 80).on_channel(channel))
+        result.map_err(|UnknownTag| unknown_tag(tag).on_channel(channel))
     }
 
     fn finish_settlement(&mut self, channel: u16, outcome: Outcome) {

@@ -1,7 +1,7 @@
 //! Content: the header frame with its properties (0-9-1 spec 4.2.6), and the properties themselves.
 use super::encode::short_string;
 use super::read::{Reader, SyntaxError};
-use super::table;
+use super::{table, text};
 use leveret_model::table::FieldTable;
 
 /// A content header, borrowed from its frame.
@@ -27,13 +27,14 @@ impl<'a> ContentHeader<'a> {
         reader.u16("weight of a content header")?;
         let body_size = reader.u64("body size of a content header")?;
         if reader.0.len() < 2 {
-            return Err(SyntaxError("property flags"));
+            return Err(SyntaxError::Malformed("property flags"));
         }
         Ok(Self { class, body_size, properties_raw: reader.0 })
     }
 }
 
-/// The properties of a message (0-9-1 spec 1.8), in the order of their flags.
+/// The properties of a message (0-9-1 spec 1.8), in the order of their flags. Texts and names of headers may stand for
+/// bytes that are not UTF-8: see [`text`].
 #[derive(Clone, Debug, Default, PartialEq)]
 #[allow(missing_docs, reason = "the spec's names, all alike")]
 pub struct Properties {
@@ -92,13 +93,9 @@ pub fn check(raw: &[u8]) -> Result<(), SyntaxError> {
         }
         match kind {
             Type::Text => {
-                reader.short_string(name)?;
+                reader.short_bytes(name)?;
             }
-            Type::Table => {
-                let whole = reader.0;
-                let len = reader.long_bytes(name)?.len() + 4;
-                table::parse(&whole[..len])?;
-            }
+            Type::Table => table::skip(&mut reader, name)?,
             Type::Octet => {
                 reader.u8(name)?;
             }
@@ -107,14 +104,38 @@ pub fn check(raw: &[u8]) -> Result<(), SyntaxError> {
             }
         }
     }
-    if reader.0.is_empty() { Ok(()) } else { Err(SyntaxError("bytes behind the properties")) }
+    if reader.0.is_empty() { Ok(()) } else { Err(SyntaxError::Malformed("bytes behind the properties")) }
 }
 
 fn flags(reader: &mut Reader<'_>) -> Result<u16, SyntaxError> {
     let flags = reader.u16("property flags")?;
     // The lowest bit announces more flags: no class has that many. The one above it is not used.
-    if flags & 0b11 == 0 { Ok(flags) } else { Err(SyntaxError("property flags")) }
+    if flags & 0b11 == 0 { Ok(flags) } else { Err(SyntaxError::Malformed("property flags")) }
 }
+
+/// Properties without the headers called `name`; all else is byte for byte what it was.
+///
+/// # Errors
+/// [`SyntaxError`] naming the property.
+pub fn without_header(raw: &[u8], name: &[u8]) -> Result<Vec<u8>, SyntaxError> {
+    let mut reader = Reader(raw);
+    let flags = flags(&mut reader)?;
+    if flags & HEADERS == 0 {
+        return Ok(raw.to_vec());
+    }
+    for (at, (name, _)) in LAYOUT[..2].iter().enumerate() {
+        if flags & 1 << (15 - at) != 0 {
+            reader.short_bytes(name)?;
+        }
+    }
+    let mut out = raw[..raw.len() - reader.0.len()].to_vec();
+    table::copy_without(&mut out, &mut reader, name)?;
+    out.extend_from_slice(reader.0);
+    Ok(out)
+}
+
+/// The flag of the headers.
+const HEADERS: u16 = 1 << 13;
 
 impl Properties {
     /// Parses flags and list.
@@ -134,7 +155,7 @@ impl Properties {
                 Type::Table => properties.headers = Some(table::read(&mut reader, name)?),
                 Type::Octet => *properties.octet(at) = Some(reader.u8(name)?),
                 Type::Time => properties.timestamp = Some(reader.u64(name)?),
-                Type::Text => *properties.text(at) = Some(reader.short_string(name)?.to_owned()),
+                Type::Text => *properties.text(at) = Some(text::from_bytes(reader.short_bytes(name)?)),
             }
         }
         Ok(properties)

@@ -1,15 +1,14 @@
 //! What a server sends: each function appends whole frames.
 use super::frame::{END, FRAME_OVERHEAD};
-use super::table;
+use super::{table, text};
 use leveret_model::table::FieldTable;
 
 /// Appends a short string; beyond 255 bytes it is cut at a character.
 pub(super) fn short_string(out: &mut Vec<u8>, text: &str) {
-    let mut end = text.len().min(255);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    short_bytes(out, &text.as_bytes()[..end]);
+    let at = out.len();
+    out.push(0);
+    text::to_bytes(out, text, 255);
+    out[at] = (out.len() - at - 1) as u8;
 }
 
 fn short_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
@@ -96,6 +95,11 @@ pub(crate) fn channel_open_ok(out: &mut Vec<u8>, channel: u16) {
 /// `channel.flow-ok`
 pub(crate) fn channel_flow_ok(out: &mut Vec<u8>, channel: u16, active: bool) {
     method(out, channel, (20, 21), |out| out.push(u8::from(active)));
+}
+
+/// `access.request-ok`, with a ticket that nobody asks for again
+pub(crate) fn access_request_ok(out: &mut Vec<u8>, channel: u16) {
+    method(out, channel, (30, 11), |out| out.extend(1u16.to_be_bytes()));
 }
 
 /// `queue.declare-ok`

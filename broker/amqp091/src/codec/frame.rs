@@ -49,24 +49,31 @@ pub enum Error {
     /// The last octet is not 0xCE.
     #[error("frame end octet is {0:#04x}, not 0xce")]
     BadEnd(u8),
-    /// A heartbeat on a channel, or with a payload.
-    #[error("heartbeat on channel {0}, or with a payload")]
-    BadHeartbeat(u16),
+    /// A heartbeat with a payload.
+    #[error("heartbeat with a payload")]
+    BadHeartbeat,
+    /// A heartbeat on a channel.
+    #[error("heartbeat on channel {0}")]
+    HeartbeatOnChannel(u16),
 }
 
 impl Error {
-    /// The spec's reply code.
+    /// The code that RabbitMQ answers with.
     #[must_use]
     pub fn reply_code(&self) -> u16 {
-        501
+        match self {
+            Self::HeartbeatOnChannel(_) => 505,
+            _ => 501,
+        }
     }
 }
 
 /// The frame at the start of `buffer`, or none if it has not come in full. A frame that is too large or of no known
-/// type is refused before the rest of it has come. `frame_max` 0: no limit.
+/// type is refused before the rest of it has come. `frame_max` 0: no limit. A payload may be as long as `frame_max`: that is
+/// eight bytes too many, which RabbitMQ lets pass because clients count their frames wrongly.
 ///
 /// # Errors
-/// [`Error`]: all of them end the connection with 501.
+/// [`Error`]: all of them end the connection.
 #[inline]
 pub fn parse(buffer: &[u8], frame_max: u32) -> Result<Option<Frame<'_>>, Error> {
     let Some((&[kind, c0, c1, s0, s1, s2, s3], rest)) = buffer.split_first_chunk::<7>() else {
@@ -78,8 +85,8 @@ pub fn parse(buffer: &[u8], frame_max: u32) -> Result<Option<Frame<'_>>, Error> 
     let channel = u16::from_be_bytes([c0, c1]);
     let size = u32::from_be_bytes([s0, s1, s2, s3]);
     let Some(to_kind) = to_kind(kind) else { return Err(Error::UnknownKind(kind)) };
-    let whole = u64::from(size) + FRAME_OVERHEAD as u64;
-    if frame_max != 0 && whole > u64::from(frame_max) {
+    if frame_max != 0 && size > frame_max {
+        let whole = u64::from(size) + FRAME_OVERHEAD as u64;
         return Err(Error::TooLarge { kind, channel, size: whole, frame_max });
     }
     let size = size as usize;
@@ -88,7 +95,7 @@ pub fn parse(buffer: &[u8], frame_max: u32) -> Result<Option<Frame<'_>>, Error> 
         return Err(Error::BadEnd(end));
     }
     if to_kind == Kind::Heartbeat && (channel != 0 || size != 0) {
-        return Err(Error::BadHeartbeat(channel));
+        return Err(if size == 0 { Error::HeartbeatOnChannel(channel) } else { Error::BadHeartbeat });
     }
     Ok(Some(Frame { kind: to_kind, channel, payload: &rest[..size], len: size + FRAME_OVERHEAD }))
 }

@@ -7,44 +7,111 @@ use leveret_model::table::FieldTable;
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs, reason = "the spec's names")]
 pub enum Method<'a> {
-    ConnectionStartOk { client_properties: FieldTable, mechanism: &'a str, response: &'a [u8], locale: &'a str },
-    ConnectionSecureOk { response: &'a [u8] },
-    ConnectionTuneOk { channel_max: u16, frame_max: u32, heartbeat: u16 },
-    ConnectionOpen { vhost: &'a str },
-    ConnectionClose { code: u16, text: &'a str },
+    ConnectionStartOk {
+        client_properties: FieldTable,
+        mechanism: &'a str,
+        response: &'a [u8],
+        locale: &'a str,
+    },
+    ConnectionSecureOk {
+        response: &'a [u8],
+    },
+    ConnectionTuneOk {
+        channel_max: u16,
+        frame_max: u32,
+        heartbeat: u16,
+    },
+    ConnectionOpen {
+        vhost: &'a str,
+    },
+    ConnectionClose {
+        code: u16,
+        text: &'a str,
+    },
     ConnectionCloseOk,
-    ConnectionBlocked { reason: &'a str },
+    ConnectionBlocked {
+        reason: &'a str,
+    },
     ConnectionUnblocked,
-    ConnectionUpdateSecret { secret: &'a [u8], reason: &'a str },
+    ConnectionUpdateSecret {
+        secret: &'a [u8],
+        reason: &'a str,
+    },
     ChannelOpen,
-    ChannelFlow { active: bool },
-    ChannelFlowOk { active: bool },
-    ChannelClose { code: u16, text: &'a str },
+    ChannelFlow {
+        active: bool,
+    },
+    ChannelFlowOk {
+        active: bool,
+    },
+    ChannelClose {
+        code: u16,
+        text: &'a str,
+    },
     ChannelCloseOk,
+    /// Clients of AMQP 0-8 ask for a ticket first.
+    AccessRequest,
     ExchangeDeclare(ExchangeDeclare<'a>),
-    ExchangeDelete { exchange: &'a str, if_unused: bool, no_wait: bool },
+    ExchangeDelete {
+        exchange: &'a str,
+        if_unused: bool,
+        no_wait: bool,
+    },
     ExchangeBind(ExchangeBinding<'a>),
     ExchangeUnbind(ExchangeBinding<'a>),
     QueueDeclare(QueueDeclare<'a>),
     QueueBind(QueueBinding<'a>),
     QueueUnbind(QueueBinding<'a>),
-    QueuePurge { queue: &'a str, no_wait: bool },
-    QueueDelete { queue: &'a str, if_unused: bool, if_empty: bool, no_wait: bool },
-    BasicQos { prefetch_size: u32, prefetch_count: u16, global: bool },
+    QueuePurge {
+        queue: &'a str,
+        no_wait: bool,
+    },
+    QueueDelete {
+        queue: &'a str,
+        if_unused: bool,
+        if_empty: bool,
+        no_wait: bool,
+    },
+    BasicQos {
+        prefetch_size: u32,
+        prefetch_count: u16,
+        global: bool,
+    },
     BasicConsume(BasicConsume<'a>),
-    BasicCancel { consumer_tag: &'a str, no_wait: bool },
-    BasicCancelOk { consumer_tag: &'a str },
+    BasicCancel {
+        consumer_tag: &'a str,
+        no_wait: bool,
+    },
+    BasicCancelOk {
+        consumer_tag: &'a str,
+    },
     BasicPublish(Publish<'a>),
-    BasicGet { queue: &'a str, no_ack: bool },
+    BasicGet {
+        queue: &'a str,
+        no_ack: bool,
+    },
     BasicAck(Ack),
-    BasicNack { delivery_tag: u64, multiple: bool, requeue: bool },
-    BasicReject { delivery_tag: u64, requeue: bool },
-    BasicRecover { requeue: bool },
-    BasicRecoverAsync { requeue: bool },
+    BasicNack {
+        delivery_tag: u64,
+        multiple: bool,
+        requeue: bool,
+    },
+    BasicReject {
+        delivery_tag: u64,
+        requeue: bool,
+    },
+    BasicRecover {
+        requeue: bool,
+    },
+    BasicRecoverAsync {
+        requeue: bool,
+    },
     TxSelect,
     TxCommit,
     TxRollback,
-    ConfirmSelect { no_wait: bool },
+    ConfirmSelect {
+        no_wait: bool,
+    },
 }
 
 /// `exchange.declare`
@@ -130,7 +197,7 @@ pub struct Ack {
 /// Why a payload is no method that a client may send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// A field is cut off or malformed: 502.
+    /// A field is malformed: 502, or 501 where UTF-8 is meant.
     #[error("{0} of method {1}.{2}")]
     Syntax(SyntaxError, u16, u16),
     /// No such class or method, or not one for clients to send: 540.
@@ -143,7 +210,7 @@ impl Error {
     #[must_use]
     pub fn reply_code(&self) -> u16 {
         match self {
-            Self::Syntax(..) => 502,
+            Self::Syntax(error, ..) => error.reply_code(),
             Self::Unknown(..) => 540,
         }
     }
@@ -173,12 +240,13 @@ pub fn ids(payload: &[u8]) -> (u16, u16) {
 pub fn parse(payload: &[u8]) -> Result<Method<'_>, Error> {
     let (class, method) = ids(payload);
     let Some(arguments) = payload.get(4..) else {
-        return Err(Error::Syntax(SyntaxError("class and method"), class, method));
+        return Err(Error::Syntax(SyntaxError::Malformed("class and method"), class, method));
     };
     let mut reader = Reader(arguments);
     let parsed = match class {
         10 => connection(method, &mut reader),
         20 => channel(method, &mut reader),
+        30 if method == 10 => Ok(Some(Method::AccessRequest)),
         40 => exchange(method, &mut reader),
         50 => queue(method, &mut reader),
         60 => basic(method, &mut reader),

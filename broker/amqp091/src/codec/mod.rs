@@ -9,5 +9,6 @@ mod read;
 pub mod table;
 #[cfg(test)]
 mod tests;
+pub mod text;
 
 pub use read::SyntaxError;

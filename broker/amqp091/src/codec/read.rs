@@ -1,16 +1,24 @@
 //! The primitive types: integers, short and long strings, read with a bound check each.
-use std::fmt;
 
-/// A field that is cut off or not what its type allows.
+/// What is wrong with a field, by the field's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub struct SyntaxError(
-    /// Name of the field.
-    pub &'static str,
-);
+pub enum SyntaxError {
+    /// It is cut off, or not what its type allows.
+    #[error("malformed or cut off: {0}")]
+    Malformed(&'static str),
+    /// A name that the broker itself reads is not UTF-8.
+    #[error("Malformed UTF-8 in shortstr: {0}")]
+    NotUtf8(&'static str),
+}
 
-impl fmt::Display for SyntaxError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "malformed or cut off: {}", self.0)
+impl SyntaxError {
+    /// The code that RabbitMQ answers with.
+    #[must_use]
+    pub fn reply_code(self) -> u16 {
+        match self {
+            Self::Malformed(_) => 502,
+            Self::NotUtf8(_) => 501,
+        }
     }
 }
 
@@ -22,7 +30,7 @@ macro_rules! integer {
     ($($name:ident $type:ty),*) => {$(
         #[inline]
         pub(super) fn $name(&mut self, field: &'static str) -> Result<$type, SyntaxError> {
-            let (head, rest) = self.0.split_first_chunk().ok_or(SyntaxError(field))?;
+            let (head, rest) = self.0.split_first_chunk().ok_or(SyntaxError::Malformed(field))?;
             self.0 = rest;
             Ok(<$type>::from_be_bytes(*head))
         }
@@ -34,7 +42,7 @@ impl<'a> Reader<'a> {
 
     #[inline]
     pub(super) fn bytes(&mut self, len: usize, field: &'static str) -> Result<&'a [u8], SyntaxError> {
-        let (head, rest) = self.0.split_at_checked(len).ok_or(SyntaxError(field))?;
+        let (head, rest) = self.0.split_at_checked(len).ok_or(SyntaxError::Malformed(field))?;
         self.0 = rest;
         Ok(head)
     }
@@ -49,7 +57,7 @@ impl<'a> Reader<'a> {
     /// Up to 255 bytes of UTF-8.
     #[inline]
     pub(super) fn short_string(&mut self, field: &'static str) -> Result<&'a str, SyntaxError> {
-        std::str::from_utf8(self.short_bytes(field)?).map_err(|_| SyntaxError(field))
+        std::str::from_utf8(self.short_bytes(field)?).map_err(|_| SyntaxError::NotUtf8(field))
     }
 
     pub(super) fn long_bytes(&mut self, field: &'static str) -> Result<&'a [u8], SyntaxError> {

@@ -1,5 +1,6 @@
 //! Field tables on the wire: `[bytes u32]` then `[name short string][type octet][value]`, over and over.
 use super::read::{Reader, SyntaxError};
+use super::text;
 use leveret_model::table::{FieldTable, FieldValue};
 
 /// Reads a table with its length before it.
@@ -14,53 +15,120 @@ pub(super) fn read(reader: &mut Reader<'_>, field: &'static str) -> Result<Field
 pub fn parse(bytes: &[u8]) -> Result<FieldTable, SyntaxError> {
     let mut reader = Reader(bytes);
     let table = read(&mut reader, "table")?;
-    if reader.0.is_empty() { Ok(table) } else { Err(SyntaxError("bytes behind a table")) }
+    if reader.0.is_empty() { Ok(table) } else { Err(SyntaxError::Malformed("bytes behind a table")) }
 }
 
 fn table(reader: &mut Reader<'_>, field: &'static str, depth: usize) -> Result<FieldTable, SyntaxError> {
     if depth > DEPTH_MAX {
-        return Err(SyntaxError("table nested too deeply"));
+        return Err(SyntaxError::Malformed("table nested too deeply"));
     }
-    let mut inside = Reader(reader.long_bytes(field)?);
+    entries(reader.long_bytes(field)?, depth)
+}
+
+/// Parses the entries of a table, without a length before them: the response of AMQPLAIN.
+///
+/// # Errors
+/// [`SyntaxError`] for what is cut off, of an unknown type, or nested too deeply.
+pub fn parse_entries(bytes: &[u8]) -> Result<FieldTable, SyntaxError> {
+    entries(bytes, 0)
+}
+
+fn entries(bytes: &[u8], depth: usize) -> Result<FieldTable, SyntaxError> {
+    let mut inside = Reader(bytes);
     let mut entries = Vec::new();
     while !inside.0.is_empty() {
-        let name = inside.short_string("name in a table")?.to_owned();
+        let name = text::from_bytes(inside.short_bytes(NAME)?);
         entries.push((name, value(&mut inside, depth)?));
     }
     Ok(FieldTable(entries))
 }
 
+/// Goes over a table with its length before it, as strict as [`parse`], and builds nothing.
+pub(super) fn skip(reader: &mut Reader<'_>, field: &'static str) -> Result<(), SyntaxError> {
+    skip_table(reader, field, 0)
+}
+
+fn skip_table(reader: &mut Reader<'_>, field: &'static str, depth: usize) -> Result<(), SyntaxError> {
+    if depth > DEPTH_MAX {
+        return Err(SyntaxError::Malformed("table nested too deeply"));
+    }
+    let mut inside = Reader(reader.long_bytes(field)?);
+    while !inside.0.is_empty() {
+        inside.short_bytes(NAME)?;
+        skip_value(&mut inside, depth)?;
+    }
+    Ok(())
+}
+
+fn skip_value(reader: &mut Reader<'_>, depth: usize) -> Result<(), SyntaxError> {
+    let fixed = match reader.u8(VALUE)? {
+        b't' | b'b' | b'B' => 1,
+        b's' | b'u' => 2,
+        b'I' | b'i' | b'f' => 4,
+        b'D' => 5,
+        b'l' | b'L' | b'd' | b'T' => 8,
+        b'V' => 0,
+        b'S' | b'x' => reader.u32(VALUE)? as usize,
+        b'F' => return skip_table(reader, VALUE, depth + 1),
+        b'A' if depth > DEPTH_MAX => return Err(SyntaxError::Malformed("array nested too deeply")),
+        b'A' => {
+            let mut inside = Reader(reader.long_bytes(VALUE)?);
+            while !inside.0.is_empty() {
+                skip_value(&mut inside, depth + 1)?;
+            }
+            0
+        }
+        _ => return Err(SyntaxError::Malformed("type of a value in a table")),
+    };
+    reader.bytes(fixed, VALUE).map(|_| ())
+}
+
+/// Appends the table that `reader` begins with, without the entries called `name`.
+pub(super) fn copy_without(out: &mut Vec<u8>, reader: &mut Reader<'_>, name: &[u8]) -> Result<(), SyntaxError> {
+    let mut inside = Reader(reader.long_bytes("headers")?);
+    let mut kept = Vec::with_capacity(inside.0.len());
+    while !inside.0.is_empty() {
+        let entry = inside.0;
+        let is_kept = inside.short_bytes(NAME)? != name;
+        skip_value(&mut inside, 0)?;
+        if is_kept {
+            kept.extend_from_slice(&entry[..entry.len() - inside.0.len()]);
+        }
+    }
+    super::encode::long_bytes(out, &kept);
+    Ok(())
+}
+
 fn value(reader: &mut Reader<'_>, depth: usize) -> Result<FieldValue, SyntaxError> {
-    const FIELD: &str = "value in a table";
-    Ok(match reader.u8(FIELD)? {
-        b't' => FieldValue::Boolean(reader.u8(FIELD)? != 0),
-        b'b' => FieldValue::Int8(reader.u8(FIELD)? as i8),
-        b'B' => FieldValue::UInt8(reader.u8(FIELD)?),
-        b's' => FieldValue::Int16(reader.u16(FIELD)? as i16),
-        b'u' => FieldValue::UInt16(reader.u16(FIELD)?),
-        b'I' => FieldValue::Int32(reader.u32(FIELD)? as i32),
-        b'i' => FieldValue::UInt32(reader.u32(FIELD)?),
-        b'l' | b'L' => FieldValue::Int64(reader.u64(FIELD)? as i64),
-        b'f' => FieldValue::Float(f32::from_bits(reader.u32(FIELD)?)),
-        b'd' => FieldValue::Double(f64::from_bits(reader.u64(FIELD)?)),
-        b'D' => FieldValue::Decimal(reader.u8(FIELD)?, reader.u32(FIELD)?),
-        b'S' => FieldValue::LongString(reader.long_bytes(FIELD)?.to_vec()),
-        b'T' => FieldValue::Timestamp(reader.u64(FIELD)?),
-        b'F' => FieldValue::Table(table(reader, FIELD, depth + 1)?),
-        b'x' => FieldValue::ByteArray(reader.long_bytes(FIELD)?.to_vec()),
+    Ok(match reader.u8(VALUE)? {
+        b't' => FieldValue::Boolean(reader.u8(VALUE)? != 0),
+        b'b' => FieldValue::Int8(reader.u8(VALUE)? as i8),
+        b'B' => FieldValue::UInt8(reader.u8(VALUE)?),
+        b's' => FieldValue::Int16(reader.u16(VALUE)? as i16),
+        b'u' => FieldValue::UInt16(reader.u16(VALUE)?),
+        b'I' => FieldValue::Int32(reader.u32(VALUE)? as i32),
+        b'i' => FieldValue::UInt32(reader.u32(VALUE)?),
+        b'l' | b'L' => FieldValue::Int64(reader.u64(VALUE)? as i64),
+        b'f' => FieldValue::Float(f32::from_bits(reader.u32(VALUE)?)),
+        b'd' => FieldValue::Double(f64::from_bits(reader.u64(VALUE)?)),
+        b'D' => FieldValue::Decimal(reader.u8(VALUE)?, reader.u32(VALUE)?),
+        b'S' => FieldValue::LongString(reader.long_bytes(VALUE)?.to_vec()),
+        b'T' => FieldValue::Timestamp(reader.u64(VALUE)?),
+        b'F' => FieldValue::Table(table(reader, VALUE, depth + 1)?),
+        b'x' => FieldValue::ByteArray(reader.long_bytes(VALUE)?.to_vec()),
         b'V' => FieldValue::Void,
         b'A' => {
             if depth > DEPTH_MAX {
-                return Err(SyntaxError("array nested too deeply"));
+                return Err(SyntaxError::Malformed("array nested too deeply"));
             }
-            let mut inside = Reader(reader.long_bytes(FIELD)?);
+            let mut inside = Reader(reader.long_bytes(VALUE)?);
             let mut values = Vec::new();
             while !inside.0.is_empty() {
                 values.push(value(&mut inside, depth + 1)?);
             }
             FieldValue::Array(values)
         }
-        _ => return Err(SyntaxError("type of a value in a table")),
+        _ => return Err(SyntaxError::Malformed("type of a value in a table")),
     })
 }
 
@@ -124,5 +192,7 @@ fn with_length(out: &mut Vec<u8>, content: impl FnOnce(&mut Vec<u8>)) {
     out[at..at + 4].copy_from_slice(&bytes.to_be_bytes());
 }
 
+const NAME: &str = "name in a table";
+const VALUE: &str = "value in a table";
 /// Tables and arrays within each other.
 const DEPTH_MAX: usize = 32;

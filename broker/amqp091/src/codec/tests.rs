@@ -2,7 +2,7 @@
 use super::content::{self, ContentHeader, Properties};
 use super::frame::{self, Error, Kind};
 use super::method::{self, Ack, Method, Publish};
-use super::{encode, table};
+use super::{encode, table, text};
 use leveret_model::table::{FieldTable, FieldValue};
 use proptest::prelude::*;
 
@@ -27,18 +27,24 @@ fn value() -> impl Strategy<Value = FieldValue> {
     leaf.prop_recursive(4, 24, 4, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(FieldValue::Array),
-            prop::collection::vec(("[a-z-]{0,12}", inner), 0..4)
-                .prop_map(|entries| FieldValue::Table(FieldTable(entries))),
+            prop::collection::vec((short(), inner), 0..4).prop_map(|entries| FieldValue::Table(FieldTable(entries))),
         ]
     })
 }
 
+/// A short string of any bytes, as text.
+fn short() -> impl Strategy<Value = String> {
+    let bytes =
+        prop_oneof!["[a-zA-Z0-9_.-]{0,20}".prop_map(String::into_bytes), prop::collection::vec(any::<u8>(), 0..30)];
+    bytes.prop_map(|bytes| text::from_bytes(&bytes))
+}
+
 fn any_table() -> impl Strategy<Value = FieldTable> {
-    prop::collection::vec(("[a-zA-Z0-9_.-]{0,20}", value()), 0..6).prop_map(FieldTable)
+    prop::collection::vec((short(), value()), 0..6).prop_map(FieldTable)
 }
 
 fn any_properties() -> impl Strategy<Value = Properties> {
-    let text = || prop::option::of("\\PC{0,20}");
+    let text = || prop::option::of(short());
     let first = (text(), text(), prop::option::of(any_table()), any::<Option<u8>>(), any::<Option<u8>>());
     let second = (text(), text(), text(), text(), any::<Option<u64>>(), text(), text(), text(), text());
     (first, second).prop_map(|((content_type, content_encoding, headers, delivery_mode, priority), rest)| {
@@ -85,6 +91,20 @@ proptest! {
     }
 
     #[test]
+    fn a_header_is_cut_out_and_all_else_stays(mut before in any_properties(), at in 0usize..7) {
+        if let Some(headers) = &mut before.headers {
+            headers.0.insert(at.min(headers.0.len()), ("BCC".to_owned(), "a".into()));
+        }
+        let [mut with, mut without] = [Vec::new(), Vec::new()];
+        before.encode(&mut with);
+        if let Some(headers) = &mut before.headers {
+            headers.0.retain(|(name, _)| name != "BCC");
+        }
+        before.encode(&mut without);
+        prop_assert_eq!(content::without_header(&with, b"BCC"), Ok(without));
+    }
+
+    #[test]
     fn content_is_cut_to_the_receivers_frames(body in prop::collection::vec(any::<u8>(), 0..5000), frame_max in 64u32..2000) {
         let mut bytes = Vec::new();
         encode::content(&mut bytes, 7, frame_max, &[0, 0], &body);
@@ -116,8 +136,13 @@ fn swallow(bytes: &[u8]) {
     let _ = method::fast_publish(bytes);
     let _ = method::fast_ack(bytes);
     let _ = ContentHeader::parse(bytes);
-    let _ = Properties::parse(bytes);
+    assert_eq!(Properties::parse(bytes).is_ok(), content::check(bytes).is_ok());
+    let _ = content::without_header(bytes, b"BCC");
     let _ = table::parse(bytes);
+    // The table as the headers of a message, and nothing else: going over it is as strict as building it.
+    let headers = [&[0x20, 0], bytes].concat();
+    assert_eq!(content::check(&headers).err().map(|_| ()), table::parse(bytes).err().map(|_| ()));
+    let _ = table::parse_entries(bytes);
 }
 
 /// Payloads of methods as the specification lays them out, and what they mean.
@@ -141,6 +166,7 @@ fn golden() -> Vec<(Vec<u8>, Method<'static>)> {
         (b"\0\x0a\0\x28\x01/\0\0".to_vec(), Method::ConnectionOpen { vhost: "/" }),
         (b"\0\x0a\0\x32\0\xc8\x02OK\0\0\0\0".to_vec(), Method::ConnectionClose { code: 200, text: "OK" }),
         (b"\0\x14\0\x0a\0".to_vec(), Method::ChannelOpen),
+        (b"\0\x1e\0\x0a\x05/data\x1f".to_vec(), Method::AccessRequest),
         (
             b"\0\x28\0\x0a\0\0\x01e\x05topic\x02\0\0\0\0".to_vec(),
             Method::ExchangeDeclare(method::ExchangeDeclare {
@@ -224,6 +250,8 @@ fn methods_mean_what_the_specification_says() {
     let unknown = method::parse(b"\0\x3c\0\xff").unwrap_err();
     assert_eq!((unknown.reply_code(), unknown.ids()), (540, (60, 255)));
     assert_eq!(method::parse(b"\0").unwrap_err().reply_code(), 502);
+    let latin1 = method::parse(b"\0\x32\0\x1e\0\0\x01\xe9\0").unwrap_err();
+    assert_eq!((latin1.reply_code(), latin1.ids()), (501, (50, 30)));
 }
 
 #[test]
@@ -259,10 +287,12 @@ fn answers_have_the_specifications_bytes() {
 #[test]
 fn frames_are_refused_before_they_are_waited_for() {
     assert_eq!(frame::parse(b"\x01\0\x01\xff\xff\xff\xff", 8192).unwrap_err().reply_code(), 501);
-    assert!(matches!(frame::parse(b"\x01\0\x01\0\0\x1f\xf9", 8192), Err(Error::TooLarge { size: 8193, .. })));
-    assert_eq!(frame::parse(b"\x01\0\x01\0\0\x1f\xf8", 8192), Ok(None));
+    assert!(matches!(frame::parse(b"\x01\0\x01\0\0\x20\x01", 8192), Err(Error::TooLarge { size: 8201, .. })));
+    assert_eq!(frame::parse(b"\x01\0\x01\0\0\x20\0", 8192), Ok(None));
     assert_eq!(frame::parse(b"\x05", 8192), Err(Error::UnknownKind(5)));
-    assert_eq!(frame::parse(b"\x08\0\x01\0\0\0\0\xce", 8192), Err(Error::BadHeartbeat(1)));
+    assert_eq!(frame::parse(b"\x08\0\x01\0\0\0\0\xce", 8192), Err(Error::HeartbeatOnChannel(1)));
+    assert_eq!(Error::HeartbeatOnChannel(1).reply_code(), 505);
+    assert_eq!(frame::parse(b"\x08\0\0\0\0\0\x01x\xce", 8192), Err(Error::BadHeartbeat));
     assert_eq!(frame::parse(b"\x01\0\0\0\0\0\x01a\xcf", 8192), Err(Error::BadEnd(0xcf)));
     for kind in [1, 2, 3, 8] {
         for size in 0..=11u8 {
@@ -277,10 +307,29 @@ fn frames_are_refused_before_they_are_waited_for() {
             }
         }
     }
-    let deep = (0..40).fold(FieldTable::default(), |inner, _| FieldTable::from_iter([("a", FieldValue::Table(inner))]));
-    let mut bytes = Vec::new();
-    table::encode(&mut bytes, &deep);
-    assert!(table::parse(&bytes).is_err());
+}
+
+#[test]
+fn nesting_has_a_bound() {
+    for octet in [b'F', b'A'] {
+        for (levels, is_taken) in [(20, true), (40, false), (18_000, false)] {
+            let name: &[u8] = if octet == b'F' { b"\x01a" } else { b"" };
+            let mut inner = Vec::new();
+            for _ in 0..levels {
+                let length = (inner.len() as u32).to_be_bytes();
+                // Built from the end: what is nested comes behind its head.
+                inner.splice(0..0, [name, &[octet], &length].concat());
+            }
+            let table = match octet {
+                b'F' => inner,
+                _ => [b"\x01a", &inner[..]].concat(),
+            };
+            let bytes = [&(table.len() as u32).to_be_bytes(), &table[..]].concat();
+            assert_eq!(table::parse(&bytes).is_ok(), is_taken, "{levels}");
+            assert_eq!(content::check(&[&[0x20, 0], &bytes[..]].concat()).is_ok(), is_taken, "{levels}");
+            assert_eq!(table::parse_entries(&table).is_ok(), is_taken, "{levels}");
+        }
+    }
 }
 
 /// Valid payloads with bytes changed, cut and doubled at random: 200,000 of them, the same at every run.

@@ -1,24 +1,31 @@
 //! Until a connection is open: protocol header, login, tuning, virtual host (0-9-1 spec 2.2.4).
 //!
-//! Nothing is kept for a client before it has logged in but one small buffer, and it has ten seconds.
+//! Nothing is kept for a client before it has logged in but one small buffer, and it has ten seconds. It may send three
+//! methods and a few heartbeats: all else ends the connection. The work is linear in what it sends.
 use super::failure::Failure;
 use super::output::{FRAME_MAX_UNTUNED, Output};
 use super::session::Client;
 use crate::codec::encode;
 use crate::codec::frame::{self, Kind};
 use crate::codec::method::{self, Method};
+use crate::codec::{table, text};
 use leveret_model::table::{FieldTable, FieldValue};
-use leveret_node::{Broker, Connection, Hello, Identity};
+use leveret_node::{Broker, Connection, Hello, Identity, Permit};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// A connection on its way to being open.
-pub(crate) struct Handshake {
+pub(crate) struct Handshake<'a> {
     broker: Broker,
     output: Arc<Output>,
+    permit: &'a Permit,
     ends: (SocketAddr, SocketAddr),
     step: Step,
     pub(crate) client: Client,
+    heartbeats: u32,
+    mechanism: Option<Mechanism>,
     wants_close: bool,
     client_properties: FieldTable,
     tuned: (u32, u16, u16),
@@ -30,46 +37,69 @@ enum Step {
     Open(Identity),
 }
 
-impl Handshake {
-    pub(crate) fn new(broker: Broker, output: Arc<Output>, ends: (SocketAddr, SocketAddr)) -> Self {
+/// How a client proves who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mechanism {
+    Plain,
+    Amqplain,
+}
+
+impl<'a> Handshake<'a> {
+    pub(crate) fn new(broker: Broker, output: Arc<Output>, permit: &'a Permit, ends: (SocketAddr, SocketAddr)) -> Self {
+        let mechanisms = Mechanism::ALL.map(Mechanism::name).join(" ");
         output.write(|state| {
-            encode::connection_start(&mut state.buffer, &server_properties(broker.name()), "PLAIN", "en_US");
+            encode::connection_start(&mut state.buffer, &server_properties(broker.name()), &mechanisms, "en_US");
         });
         Self {
             broker,
             output,
+            permit,
             ends,
             step: Step::Start,
             client: Client::default(),
+            heartbeats: 0,
+            mechanism: None,
             wants_close: false,
             client_properties: FieldTable::default(),
             tuned: (FRAME_MAX, CHANNEL_MAX, HEARTBEAT),
         }
     }
 
-    /// The next frame, if `buffer` holds it: how many bytes it was, and the connection once it is open.
-    pub(crate) fn step(&mut self, buffer: &[u8]) -> Result<(usize, Option<Arc<Connection>>), Failure> {
-        let frame_max = if matches!(self.step, Step::Open(_)) { self.tuned.0 } else { FRAME_MAX_UNTUNED };
-        let frame = frame::parse(buffer, frame_max).map_err(|error| Failure::new(501, error.to_string()))?;
-        let Some(frame) = frame else { return Ok((0, None)) };
-        if frame.kind == Kind::Heartbeat {
-            return Ok((frame.len, None));
+    /// Handles the frames that `buffer` holds in full: how many bytes they were, and the connection once it is open.
+    pub(crate) async fn advance(&mut self, buffer: &[u8]) -> Result<(usize, Option<Arc<Connection>>), Failure> {
+        let mut at = 0;
+        while !self.wants_close {
+            let frame = frame::parse(&buffer[at..], FRAME_MAX_UNTUNED)
+                .map_err(|error| Failure::new(error.reply_code(), error.to_string()))?;
+            let Some(frame) = frame else { break };
+            at += frame.len;
+            match frame.kind {
+                Kind::Method if frame.channel == 0 => {}
+                Kind::Heartbeat if self.heartbeats < HEARTBEATS_MAX => {
+                    self.heartbeats += 1;
+                    continue;
+                }
+                _ => {
+                    let text = "expected a method on channel 0 while the connection is being opened";
+                    return Err(Failure::new(505, text));
+                }
+            }
+            let (class, id) = method::ids(frame.payload);
+            let method = method::parse(frame.payload)
+                .map_err(|error| Failure::new(error.reply_code(), error.to_string()).caused_by(class, id))?;
+            let opened = self.on_method(method).await.map_err(|failure| failure.caused_by(class, id))?;
+            if opened.is_some() {
+                return Ok((at, opened));
+            }
         }
-        if frame.kind != Kind::Method || frame.channel != 0 {
-            return Err(Failure::new(503, "expected a method on channel 0 while the connection is being opened"));
-        }
-        let (class, id) = method::ids(frame.payload);
-        let method = method::parse(frame.payload)
-            .map_err(|error| Failure::new(error.reply_code(), error.to_string()).caused_by(class, id))?;
-        let opened = self.on_method(method).map_err(|failure| failure.caused_by(class, id))?;
-        Ok((frame.len, opened))
+        Ok((at, None))
     }
 
-    fn on_method(&mut self, method: Method<'_>) -> Result<Option<Arc<Connection>>, Failure> {
+    async fn on_method(&mut self, method: Method<'_>) -> Result<Option<Arc<Connection>>, Failure> {
         match (std::mem::replace(&mut self.step, Step::Start), method) {
             (Step::Start, Method::ConnectionStartOk { client_properties, mechanism, response, .. }) => {
                 self.greet(client_properties);
-                let identity = self.log_in(mechanism, response)?;
+                let identity = self.log_in(mechanism, response).await?;
                 self.output.write(|state| {
                     encode::connection_tune(&mut state.buffer, CHANNEL_MAX, FRAME_MAX, HEARTBEAT);
                 });
@@ -90,15 +120,26 @@ impl Handshake {
         }
     }
 
+    /// Says in the log why the client is sent away; a wrong login has been told there already.
+    pub(crate) fn log(&self, failure: &Failure) {
+        if failure.code != 403 {
+            self.broker.log_refused(self.ends.0, &failure.text);
+        }
+    }
+
     /// Whether the client gave up.
     pub(crate) fn is_over(&self) -> bool {
         self.wants_close
     }
 
-    /// What failed before the login is told to those clients only that know how to take it (RabbitMQ's extension
-    /// `authentication_failure_close`).
-    pub(crate) fn tells_refused_login(&self) -> bool {
-        capability(&self.client_properties, "authentication_failure_close")
+    /// Whether the client is told what failed. A wrong login only if it knows how to take that (RabbitMQ's extension
+    /// `authentication_failure_close`); a login that nobody could understand never (RabbitMQ: observed).
+    pub(crate) fn tells(&self, failure: &Failure) -> bool {
+        match (failure.code, failure.cause) {
+            (403, _) => capability(&self.client_properties, "authentication_failure_close"),
+            (_, START_OK) => false,
+            _ => true,
+        }
     }
 
     fn greet(&mut self, properties: FieldTable) {
@@ -109,18 +150,19 @@ impl Handshake {
         self.client_properties = properties;
     }
 
-    fn log_in(&self, mechanism: &str, response: &[u8]) -> Result<Identity, Failure> {
-        if mechanism != "PLAIN" {
-            return Err(Failure::new(504, format!("unknown authentication mechanism '{mechanism}': PLAIN is offered")));
-        }
-        // [authorization id] 0 user 0 password (RFC 4616)
-        let mut parts = response.splitn(3, |&byte| byte == 0).map(std::str::from_utf8);
-        let (Some(Ok(_)), Some(Ok(user)), Some(Ok(password))) = (parts.next(), parts.next(), parts.next()) else {
-            return Err(Failure::new(502, "malformed PLAIN response: expected NUL, user, NUL, password"));
+    async fn log_in(&mut self, mechanism: &str, response: &[u8]) -> Result<Identity, Failure> {
+        let Some(mechanism) = Mechanism::ALL.into_iter().find(|known| known.name() == mechanism) else {
+            return Err(Failure::new(503, format!("unknown authentication mechanism {mechanism:?}")));
         };
-        self.broker.log_in(user, password, self.ends.0.ip().to_canonical().is_loopback()).map_err(|refusal| {
-            tracing::warn!(peer = %self.ends.0, "login refused: {}", refusal.text);
-            let text = "Login was refused using authentication mechanism PLAIN. For details see the broker logfile.";
+        self.mechanism = Some(mechanism);
+        let name = mechanism.name();
+        let credentials = mechanism.credentials(response);
+        let (user, password) = credentials.ok_or_else(|| Failure::new(502, format!("malformed {name} response")))?;
+        let peer = self.ends.0;
+        self.broker.log_in(&user, &password, peer.ip()).await.map_err(|refusal| {
+            self.broker.log_refused(peer, &format!("login refused: {}", refusal.text));
+            let text =
+                format!("Login was refused using authentication mechanism {name}. For details see the broker logfile.");
             Failure::new(403, text)
         })
     }
@@ -150,10 +192,14 @@ impl Handshake {
         if !self.broker.has_vhost(vhost) {
             return Err(Failure::new(530, format!("vhost {vhost} not found")));
         }
+        self.permit.open().map_err(|max| {
+            Failure::new(530, format!("connection refused: node connection limit ({max}) is reached"))
+        })?;
         let connection = self.broker.connected(Hello {
             peer: self.ends.0,
             local: self.ends.1,
             user: identity.user.clone(),
+            mechanism: self.mechanism.map_or("", Mechanism::name),
             vhost: vhost.into(),
             protocol: "AMQP 0-9-1",
             client_properties: std::mem::take(&mut self.client_properties),
@@ -161,6 +207,47 @@ impl Handshake {
         });
         self.output.write(|state| encode::connection_open_ok(&mut state.buffer));
         Ok(connection)
+    }
+}
+
+impl Mechanism {
+    /// In the order in which they are offered.
+    const ALL: [Self; 2] = [Self::Plain, Self::Amqplain];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "PLAIN",
+            Self::Amqplain => "AMQPLAIN",
+        }
+    }
+
+    /// User and password; none if the response is malformed.
+    fn credentials(self, response: &[u8]) -> Option<(String, String)> {
+        match self {
+            Self::Plain => {
+                // [authorization id] 0 user 0 password (RFC 4616)
+                let mut parts = response.splitn(3, |&byte| byte == 0).skip(1).map(text::from_bytes);
+                Some((parts.next()?, parts.next()?))
+            }
+            Self::Amqplain => {
+                let table = table::parse_entries(response).ok()?;
+                let field = |name| match table.get(name) {
+                    Some(FieldValue::LongString(bytes)) => Some(text::from_bytes(bytes)),
+                    _ => None,
+                };
+                Some((field("LOGIN")?, field("PASSWORD")?))
+            }
+        }
+    }
+}
+
+/// What `work` comes to. None: the time for the handshake is up, or the client's place is wanted for another.
+pub(super) async fn in_time<T>(deadline: Instant, permit: &Permit, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        () = tokio::time::sleep_until(deadline) => None,
+        () = permit.withdrawn() => None,
     }
 }
 
@@ -204,3 +291,44 @@ const FRAME_MIN: u32 = 4096;
 const CHANNEL_MAX: u16 = 2047;
 /// Heartbeat suggested, in seconds: RabbitMQ's.
 const HEARTBEAT: u16 = 60;
+/// Heartbeats that a client may send before its connection is open.
+const HEARTBEATS_MAX: u32 = 8;
+/// Class and method of `connection.start-ok`.
+const START_OK: (u16, u16) = (10, 11);
+/// A client that has not opened its connection by then is sent away.
+pub(super) const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use leveret_node::{Door, Options};
+    use std::future::{pending, ready};
+
+    #[tokio::test]
+    async fn the_handshake_has_one_deadline() {
+        let broker = Broker::start(Options::default());
+        let permit = broker.admit(Door::Amqp).unwrap();
+        let now = Instant::now();
+        assert_eq!(in_time(now, &permit, pending::<()>()).await, None, "the time is up for whatever step is the next");
+        assert_eq!(in_time(now + HANDSHAKE_MAX, &permit, ready(7)).await, Some(7));
+        broker.stop();
+    }
+
+    #[test]
+    fn credentials_are_found_in_both_mechanisms() {
+        let pair = |user: &str, password: &str| Some((user.to_owned(), password.to_owned()));
+        for (mechanism, response, expected) in [
+            (Mechanism::Plain, &b"\0guest\0pa\0ss"[..], pair("guest", "pa\0ss")),
+            (Mechanism::Plain, b"role\0guest\0", pair("guest", "")),
+            (Mechanism::Plain, b"guest", None),
+            (Mechanism::Plain, b"\0guest", None),
+            (Mechanism::Amqplain, b"\x05LOGINS\0\0\0\x01a\x08PASSWORDS\0\0\0\x01b", pair("a", "b")),
+            (Mechanism::Amqplain, b"\x08PASSWORDS\0\0\0\x01b\x05LOGINS\0\0\0\x01a", pair("a", "b")),
+            (Mechanism::Amqplain, b"\x05LOGINS\0\0\0\x01a", None),
+            (Mechanism::Amqplain, b"\x05LOGINI\0\0\0\x01\x08PASSWORDS\0\0\0\x01b", None),
+            (Mechanism::Amqplain, b"\0guest\0guest", None),
+        ] {
+            assert_eq!(mechanism.credentials(response), expected, "{}", response.escape_ascii());
+        }
+    }
+}

@@ -3,6 +3,7 @@
 //! Queues deliver into it under their own lock (lock order: queue, output), the reader answers into it, the writer
 //! swaps it against an empty one and writes that in one call. It is bounded: full means that a queue waits, and the
 //! writer has the queue dispatched again once it has drained.
+use super::by_channel::ByChannel;
 use crate::channel::confirm::Confirms;
 use leveret_node::{ChannelView, Confirm, ConsumerId, Ledger, Queue};
 use parking_lot::{Mutex, MutexGuard};
@@ -24,9 +25,9 @@ pub(crate) struct State {
     /// Bytes of them that are deliveries to consumers; the rest answers what the client asked.
     delivered_bytes: usize,
     /// Deliveries by channel number.
-    ledgers: Vec<Option<Box<Ledger>>>,
+    ledgers: ByChannel<Box<Ledger>>,
     /// Confirms by channel number.
-    confirms: Vec<Option<Confirms>>,
+    confirms: ByChannel<Confirms>,
     /// Tokens below were given to channels that are closed.
     next_token: u64,
     /// Consumers whose queue waits until the buffer has drained.
@@ -42,8 +43,8 @@ impl Output {
         let state = State {
             buffer: Vec::new(),
             delivered_bytes: 0,
-            ledgers: Vec::new(),
-            confirms: Vec::new(),
+            ledgers: ByChannel::new(),
+            confirms: ByChannel::new(),
             next_token: 0,
             stalled: Vec::new(),
             closing: false,
@@ -155,11 +156,7 @@ impl Confirm for Output {
 impl State {
     /// Opens the book of confirms of a channel, unless it has one.
     pub(crate) fn open_confirms(&mut self, channel: u16) {
-        let at = usize::from(channel);
-        if self.confirms.len() <= at {
-            self.confirms.resize_with(at + 1, || None);
-        }
-        self.confirms[at].get_or_insert_with(|| Confirms::new(self.next_token));
+        self.confirms.place(usize::from(channel)).get_or_insert_with(|| Confirms::new(self.next_token));
     }
 
     /// Notes publishes of a channel that wants confirms: their token. Those before that were accepted at once are noted
@@ -182,11 +179,7 @@ impl State {
 
     /// Opens the ledger of a channel.
     pub(crate) fn open_ledger(&mut self, channel: u16, view: Arc<ChannelView>) {
-        let at = usize::from(channel);
-        if self.ledgers.len() <= at {
-            self.ledgers.resize_with(at + 1, || None);
-        }
-        self.ledgers[at] = Some(Box::new(Ledger::new(view)));
+        *self.ledgers.place(usize::from(channel)) = Some(Box::new(Ledger::new(view)));
     }
 
     /// Takes the ledger of a channel that closes.

@@ -3,7 +3,7 @@
 //! The buffer comes from a pool while there is something in it: an idle connection holds none. A reader does a turn of work
 //! and lets the others go first (see `turn`). While it does not read (see `hold`) it still looks for the connection's end.
 use super::failure::Failure;
-use super::handshake::Handshake;
+use super::handshake::{HANDSHAKE_MAX, Handshake, in_time};
 use super::hold::{self, Ends};
 use super::output::Output;
 use super::session::Session;
@@ -14,7 +14,7 @@ use crate::codec::method::{self, Method};
 use crate::pool::Pool;
 use bytes::BufMut;
 use futures::FutureExt;
-use leveret_node::{Broker, Connection};
+use leveret_node::{Broker, Connection, Permit};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -27,20 +27,22 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// Serves one client until it is gone. `stop` is cancelled when the broker shuts down.
-pub(crate) async fn serve(socket: TcpStream, broker: Broker, pool: Arc<Pool>, stop: CancellationToken) {
+pub(crate) async fn serve(socket: TcpStream, broker: Broker, pool: Arc<Pool>, stop: CancellationToken, permit: Permit) {
+    let deadline = Instant::now() + HANDSHAKE_MAX;
     let (Ok(peer), Ok(local)) = (socket.peer_addr(), socket.local_addr()) else { return };
     hold::set_up(&socket);
     let (read, mut write) = socket.into_split();
-    let mut reader = Reader { socket: read, pool, buffer: Vec::new(), heartbeat: None, received: 0, turn_bytes: 0 };
-    match timeout(HANDSHAKE_MAX, reader.protocol(&stop)).await {
-        Ok(Protocol::Amqp091) => {}
-        Ok(Protocol::Other) => {
+    let mut reader =
+        Reader { socket: read, pool, buffer: Vec::new(), opened: false, heartbeat: None, received: 0, turn_bytes: 0 };
+    match in_time(deadline, &permit, reader.protocol(&stop)).await {
+        Some(Protocol::Amqp091) => {}
+        Some(Protocol::Other) => {
             tracing::debug!(%peer, "not AMQP 0-9-1");
-            let _ = write.write_all(&PROTOCOL_HEADER).await;
+            let _ = in_time(deadline, &permit, write.write_all(&PROTOCOL_HEADER)).await;
             let _ = write.shutdown().await;
             return;
         }
-        Ok(Protocol::Incomplete) | Err(_) => return,
+        Some(Protocol::Incomplete) | None => return,
     }
     let output = Arc::new(Output::new());
     let (beat, heartbeat) = watch::channel(None);
@@ -48,9 +50,10 @@ pub(crate) async fn serve(socket: TcpStream, broker: Broker, pool: Arc<Pool>, st
     let (pool, sent) = (reader.pool.clone(), sent_bytes.clone());
     let writer = Writer { output: output.clone(), broker: broker.clone(), pool, heartbeat, sent_bytes: sent };
     let mut writing = tokio::spawn(writer.write(write));
-    let handshake = Handshake::new(broker.clone(), output.clone(), (peer, local));
-    let opened = timeout(HANDSHAKE_MAX, reader.open(handshake, &output, &stop)).await;
-    if let Ok(Some((connection, client))) = opened {
+    let handshake = Handshake::new(broker.clone(), output.clone(), &permit, (peer, local));
+    let opened = in_time(deadline, &permit, reader.open(handshake, &output, &stop)).await;
+    if let Some(Some((connection, client))) = opened {
+        reader.opened = true;
         if connection.heartbeat > 0 {
             reader.heartbeat = Some(Duration::from_secs(connection.heartbeat.into()));
             beat.send_replace(Some(Duration::from_secs(connection.heartbeat.into()) / 2));
@@ -88,6 +91,8 @@ struct Reader {
     socket: OwnedReadHalf,
     pool: Arc<Pool>,
     buffer: Vec<u8>,
+    /// A client that has not opened its connection is given a small buffer.
+    opened: bool,
     /// Twice as long a silence ends the connection.
     heartbeat: Option<Duration>,
     received: u64,
@@ -115,21 +120,21 @@ impl Reader {
     /// The handshake, up to the open connection.
     async fn open(
         &mut self,
-        mut handshake: Handshake,
+        mut handshake: Handshake<'_>,
         output: &Arc<Output>,
         stop: &CancellationToken,
     ) -> Option<(Arc<Connection>, super::session::Client)> {
         loop {
-            match handshake.step(&self.buffer) {
-                Ok((used, Some(connection))) => {
+            match handshake.advance(&self.buffer).await {
+                Ok((used, opened)) => {
                     self.consumed(used);
-                    return Some((connection, handshake.client));
+                    if let Some(connection) = opened {
+                        return Some((connection, handshake.client));
+                    }
                 }
-                Ok((0, None)) => self.fill(stop).await.ok()?,
-                Ok((used, None)) => self.consumed(used),
                 Err(failure) => {
-                    tracing::warn!("connection refused: {}", failure.text);
-                    if failure.code != 403 || handshake.tells_refused_login() {
+                    handshake.log(&failure);
+                    if handshake.tells(&failure) {
                         self.close(&failure, output).await;
                     }
                     return None;
@@ -139,6 +144,7 @@ impl Reader {
                 output.write(|state| encode::bare(&mut state.buffer, 0, (10, 51)));
                 return None;
             }
+            self.fill(stop).await.ok()?;
         }
     }
 
@@ -202,7 +208,9 @@ impl Reader {
                 ready = self.socket.readable() => ready.map_err(|_| Silence::Gone)?,
                 () = silence => return Err(Silence::Gone),
             }
-            if self.buffer.capacity() == 0 {
+            if !self.opened {
+                self.buffer.reserve(HANDSHAKE_ROOM);
+            } else if self.buffer.capacity() == 0 {
                 self.buffer = self.pool.take();
             } else if self.buffer.capacity() - self.buffer.len() < ROOM_MIN {
                 self.buffer.reserve(ROOM_MIN);
@@ -289,12 +297,12 @@ enum Silence {
     Stopping,
 }
 
-/// A client that has not opened its connection by then is sent away.
-const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// How long a client has to agree that the connection is closed.
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
 /// What a read costs beside its bytes, in bytes.
 const READ_COST: usize = 2 << 10;
+/// Room for the next read of a client that has not opened its connection, in bytes.
+const HANDSHAKE_ROOM: usize = 4 << 10;
 /// Room for the next read, in bytes.
 const ROOM_MIN: usize = 64 << 10;
 /// A client that keeps sending what is no frame is not listened to beyond this.

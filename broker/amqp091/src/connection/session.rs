@@ -1,4 +1,5 @@
 //! An open connection: its channels, and each read's frames in order.
+use super::by_channel::ByChannel;
 use super::failure::Failure;
 use super::hold::Pace;
 use super::output::Output;
@@ -28,7 +29,9 @@ pub(crate) struct Session {
     pub(crate) output: Arc<Output>,
     pub(crate) client: Client,
     pub(crate) frame_max: u32,
-    channels: Vec<Option<Box<Channel>>>,
+    channels: ByChannel<Box<Channel>>,
+    /// How many there are, those included that wait for the client to agree that they are closed.
+    channels_open: u16,
     /// Publishes noted in the read buffer.
     pub(crate) run: Run,
     pub(crate) routes: Routes,
@@ -60,7 +63,8 @@ impl Session {
             connection,
             output,
             client,
-            channels: Vec::new(),
+            channels: ByChannel::new(),
+            channels_open: 0,
             run: Run::default(),
             routes: Routes::default(),
             plain_properties: Vec::new(),
@@ -198,23 +202,19 @@ impl Session {
     }
 
     pub(crate) fn open_channel(&mut self, number: u16) -> Result<(), Failure> {
-        let channel_max = self.connection.channel_max;
-        if channel_max != 0 && number > channel_max {
-            return Err(Failure::new(
-                530,
-                format!("channel {number} is above the negotiated channel_max {channel_max}"),
-            ));
-        }
-        let at = usize::from(number);
-        if self.channels.len() <= at {
-            self.channels.resize_with(at + 1, || None);
-        }
-        if self.channels[at].is_some() {
+        if self.is_open(number) {
             return Err(Failure::new(504, format!("second 'channel.open' seen on channel {number}")));
         }
+        let (open, channel_max) = (self.channels_open, self.connection.channel_max);
+        if channel_max != 0 && open >= channel_max {
+            let text =
+                format!("number of channels opened ({open}) has reached the negotiated channel_max ({channel_max})");
+            return Err(Failure::new(530, text));
+        }
+        self.channels_open += 1;
         let view = Arc::new(ChannelView::default());
         self.connection.channels.lock().insert(number, view.clone());
-        self.channels[at] = Some(Box::new(Channel::new(number, view.clone())));
+        *self.channels.place(usize::from(number)) = Some(Box::new(Channel::new(number, view.clone())));
         self.output.write(|state| {
             state.open_ledger(number, view);
             encode::channel_open_ok(&mut state.buffer, number);
@@ -244,8 +244,8 @@ impl Session {
 
     /// The channel is no more.
     pub(crate) fn forget_channel(&mut self, number: u16) {
-        if let Some(channel) = self.channels.get_mut(usize::from(number)) {
-            *channel = None;
+        if self.channels.get_mut(usize::from(number)).and_then(Option::take).is_some() {
+            self.channels_open -= 1;
         }
     }
 
@@ -265,7 +265,7 @@ impl Session {
 
     /// The client is gone: everything that it had open ends.
     pub(crate) async fn release_all(&mut self) {
-        let open: Vec<u16> = self.channels.iter().flatten().map(|channel| channel.number).collect();
+        let open: Vec<u16> = self.channels.values().map(|channel| channel.number).collect();
         for number in open {
             self.release_channel(number).await;
             self.forget_channel(number);

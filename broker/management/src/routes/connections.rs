@@ -49,7 +49,7 @@ fn view(broker: &Broker, connection: &Connection) -> Value {
         "frame_max": connection.frame_max, "channel_max": connection.channel_max, "timeout": connection.heartbeat,
         "connected_at": connection.connected_at_ms, "client_properties": json::from_table(&connection.client_properties),
         "recv_oct": connection.received_bytes.load(Relaxed), "send_oct": connection.sent_bytes.load(Relaxed),
-        "auth_mechanism": "PLAIN", "ssl": false, "type": "network",
+        "auth_mechanism": connection.mechanism, "ssl": false, "type": "network",
     })
 }
 

@@ -1,0 +1,357 @@
+//! Clients that are strange, many or wrong, byte by byte over real sockets.
+#![allow(clippy::unwrap_used, reason = "a test")]
+use leveret_amqp091::codec::frame;
+use leveret_node::{Broker, Limits, Options};
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+struct Served {
+    broker: Broker,
+    at: SocketAddr,
+    stop: CancellationToken,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.broker.stop();
+    }
+}
+
+async fn serve_with(limits: Limits) -> Served {
+    let (broker, stop) = (Broker::start(Options { limits, ..Options::default() }), CancellationToken::new());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    tokio::spawn(leveret_amqp091::serve(listener, broker.clone(), stop.clone()));
+    Served { broker, at, stop }
+}
+
+async fn serve() -> Served {
+    serve_with(Limits::default()).await
+}
+
+struct Client {
+    socket: TcpStream,
+    received: Vec<u8>,
+}
+
+/// One frame that came: kind, channel, payload.
+type Received = (u8, u16, Vec<u8>);
+
+impl Client {
+    /// One that has sent its protocol header and was told `connection.start`.
+    async fn begin(served: &Served) -> Self {
+        let mut client = Self { socket: TcpStream::connect(served.at).await.unwrap(), received: Vec::new() };
+        client.send(b"AMQP\0\0\x09\x01").await;
+        client.expect((10, 10)).await;
+        client
+    }
+
+    /// One that has opened its connection, with this `channel_max`.
+    async fn open(served: &Served, channel_max: u16) -> Self {
+        let mut client = Self::begin(served).await;
+        client.method(0, (10, 11), &start_ok("PLAIN", b"\0guest\0guest")).await;
+        client.expect((10, 30)).await;
+        client.method(0, (10, 31), &[&channel_max.to_be_bytes()[..], &[0, 2, 0, 0, 0, 0]].concat()).await;
+        client.method(0, (10, 40), b"\x01/\0\0").await;
+        client.expect((10, 41)).await;
+        client
+    }
+
+    async fn send(&mut self, bytes: &[u8]) {
+        self.socket.write_all(bytes).await.unwrap();
+    }
+
+    async fn method(&mut self, channel: u16, (class, id): (u16, u16), arguments: &[u8]) {
+        let payload = [&class.to_be_bytes()[..], &id.to_be_bytes(), arguments].concat();
+        self.send(&framed(1, channel, &payload)).await;
+    }
+
+    /// The next frame; none at the end.
+    async fn next(&mut self) -> Option<Received> {
+        let read = async {
+            loop {
+                if let Some(frame) = frame::parse(&self.received, 0).unwrap() {
+                    let got = (self.received[0], frame.channel, frame.payload.to_vec());
+                    let used = frame.len;
+                    self.received.drain(..used);
+                    return Some(got);
+                }
+                if self.socket.read_buf(&mut self.received).await.unwrap_or(0) == 0 {
+                    return None;
+                }
+            }
+        };
+        timeout(PATIENCE, read).await.expect("an answer or the end")
+    }
+
+    /// The arguments of the next frame, which is this method.
+    async fn expect(&mut self, (class, id): (u16, u16)) -> Vec<u8> {
+        let (kind, _, payload) = self.next().await.unwrap_or_else(|| panic!("the end instead of {class}.{id}"));
+        let ids = [&class.to_be_bytes()[..], &id.to_be_bytes()].concat();
+        assert_eq!((kind, &payload[..4]), (1, &ids[..]), "{}", payload.escape_ascii());
+        payload[4..].to_vec()
+    }
+
+    /// Code, text and cause of the `connection.close` or `channel.close` that comes next.
+    async fn closed(&mut self, ids: (u16, u16)) -> (u16, String, (u16, u16)) {
+        let arguments = self.expect(ids).await;
+        let text = arguments[3..3 + usize::from(arguments[2])].to_vec();
+        let cause = &arguments[3 + text.len()..];
+        let number = |at: &[u8]| u16::from_be_bytes([at[0], at[1]]);
+        (number(&arguments), String::from_utf8(text).unwrap(), (number(cause), number(&cause[2..])))
+    }
+
+    async fn open_channel(&mut self, channel: u16) {
+        self.method(channel, (20, 10), &[0]).await;
+        self.expect((20, 11)).await;
+    }
+}
+
+fn framed(kind: u8, channel: u16, payload: &[u8]) -> Vec<u8> {
+    let length = (payload.len() as u32).to_be_bytes();
+    [&[kind][..], &channel.to_be_bytes(), &length, payload, &[frame::END]].concat()
+}
+
+/// `connection.start-ok` of a client that can be told of a wrong login.
+fn start_ok(mechanism: &str, response: &[u8]) -> Vec<u8> {
+    let capability = b"\x1cauthentication_failure_closet\x01";
+    let entry = [&b"\x0ccapabilitiesF"[..], &(capability.len() as u32).to_be_bytes(), capability].concat();
+    plain_start_ok(&entry, mechanism, response)
+}
+
+fn plain_start_ok(properties: &[u8], mechanism: &str, response: &[u8]) -> Vec<u8> {
+    let length = |bytes: &[u8]| (bytes.len() as u32).to_be_bytes();
+    let mechanism = [&[mechanism.len() as u8], mechanism.as_bytes()].concat();
+    [&length(properties)[..], properties, &mechanism, &length(response), response, b"\x05en_US"].concat()
+}
+
+const HEARTBEAT: [u8; 8] = [8, 0, 0, 0, 0, 0, 0, frame::END];
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two looks at what is waited for.
+const POLL: Duration = Duration::from_millis(10);
+
+#[tokio::test]
+async fn few_heartbeats_are_taken_before_the_login_and_then_no_more() {
+    let served = serve().await;
+    let mut patient = Client::begin(&served).await;
+    patient.send(&HEARTBEAT.repeat(8)).await;
+    patient.method(0, (10, 11), &start_ok("PLAIN", b"\0guest\0guest")).await;
+    patient.expect((10, 30)).await;
+    let mut flood = Client::begin(&served).await;
+    flood.send(&HEARTBEAT.repeat(9)).await;
+    assert_eq!(flood.closed((10, 50)).await.0, 505);
+}
+
+#[tokio::test]
+async fn frames_before_the_login_are_methods_on_channel_0() {
+    let served = serve().await;
+    for (bytes, code) in [
+        (framed(3, 0, b"body"), 505),
+        (framed(1, 1, b"\0\x14\0\x0a\0"), 505),
+        (framed(8, 1, b""), 505),
+        (framed(1, 0, b"\0\x0a\0\x28\x01/\0\0"), 503),
+        (b"\x01\0\0\0\x01\0\0".to_vec(), 501),
+    ] {
+        let mut client = Client::begin(&served).await;
+        client.send(&bytes).await;
+        assert_eq!(client.closed((10, 50)).await.0, code, "{}", bytes.escape_ascii());
+    }
+}
+
+#[tokio::test]
+async fn amqplain_is_offered_and_taken() {
+    let served = serve().await;
+    let mut client = Client { socket: TcpStream::connect(served.at).await.unwrap(), received: Vec::new() };
+    client.send(b"AMQP\0\0\x09\x01").await;
+    let start = client.expect((10, 10)).await;
+    assert!(start.ends_with(b"\0\0\0\x0ePLAIN AMQPLAIN\0\0\0\x05en_US"), "{}", start.escape_ascii());
+    let response = b"\x05LOGINS\0\0\0\x05guest\x08PASSWORDS\0\0\0\x05guest";
+    client.method(0, (10, 11), &start_ok("AMQPLAIN", response)).await;
+    client.expect((10, 30)).await;
+    client.method(0, (10, 31), b"\x07\xff\0\x02\0\0\0\0").await;
+    client.method(0, (10, 40), b"\x01/\0\0").await;
+    client.expect((10, 41)).await;
+    assert_eq!(served.broker.connections()[0].mechanism, "AMQPLAIN");
+}
+
+#[tokio::test]
+async fn a_login_that_nobody_understands_is_dropped_and_a_wrong_one_is_told_to_those_who_can_take_it() {
+    let served = serve().await;
+    for (mechanism, response) in [("SCRAM\r\nforged", &b"x"[..]), ("PLAIN", b"guest"), ("AMQPLAIN", b"\0guest\0guest")]
+    {
+        let mut client = Client::begin(&served).await;
+        client.method(0, (10, 11), &start_ok(mechanism, response)).await;
+        assert_eq!(client.next().await, None, "{mechanism}");
+    }
+    let (mut told, mut silent) = (Client::begin(&served).await, Client::begin(&served).await);
+    let response = b"\0gu\xe9st\0wrong";
+    told.method(0, (10, 11), &start_ok("PLAIN", response)).await;
+    silent.method(0, (10, 11), &plain_start_ok(b"", "PLAIN", response)).await;
+    let (code, text, cause) = told.closed((10, 50)).await;
+    assert_eq!((code, cause), (403, (10, 11)));
+    assert_eq!(
+        text,
+        "ACCESS_REFUSED - Login was refused using authentication mechanism PLAIN. For details see the broker logfile."
+    );
+    assert_eq!(silent.next().await, None);
+}
+
+#[tokio::test]
+async fn a_client_beyond_the_limit_is_told_and_a_place_is_free_again() {
+    let served = serve_with(Limits { connections_max: 1, ..Limits::default() }).await;
+    let first = Client::open(&served, 2047).await;
+    let mut second = Client::begin(&served).await;
+    second.method(0, (10, 11), &start_ok("PLAIN", b"\0guest\0guest")).await;
+    second.expect((10, 30)).await;
+    second.method(0, (10, 31), b"\x07\xff\0\x02\0\0\0\0").await;
+    second.method(0, (10, 40), b"\x01/\0\0").await;
+    let (code, text, _) = second.closed((10, 50)).await;
+    assert_eq!(code, 530);
+    assert_eq!(text, "NOT_ALLOWED - connection refused: node connection limit (1) is reached");
+    drop((first, second));
+    until(|| served.broker.places_taken() == (0, 0)).await;
+    Client::open(&served, 2047).await;
+}
+
+#[tokio::test]
+async fn silent_clients_have_places_of_their_own() {
+    let served = serve_with(Limits { half_open_connections_max: 3, ..Limits::default() }).await;
+    let open = Client::open(&served, 2047).await;
+    let mut silent = Vec::new();
+    for _ in 0..3 {
+        silent.push(TcpStream::connect(served.at).await.unwrap());
+    }
+    until(|| served.broker.places_taken() == (1, 3)).await;
+    // At once too many: the newcomer is closed. Later the oldest gives way.
+    let came_in = async {
+        loop {
+            let mut newcomer = Client { socket: TcpStream::connect(served.at).await.unwrap(), received: Vec::new() };
+            let _ = newcomer.socket.write_all(b"AMQP\0\0\x09\x01").await;
+            if newcomer.next().await.is_some() {
+                return newcomer;
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    let newcomer = timeout(PATIENCE, came_in).await.expect("a client comes in beside silent ones");
+    let mut end = [0; 1];
+    assert_eq!(timeout(PATIENCE, silent[0].read(&mut end)).await.unwrap().unwrap_or(0), 0, "the oldest is closed");
+    assert_eq!(served.broker.places_taken(), (1, 3));
+    drop((open, silent, newcomer));
+    until(|| served.broker.places_taken() == (0, 0)).await;
+}
+
+async fn until(mut holds: impl FnMut() -> bool) {
+    let holds = async {
+        while !holds() {
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    timeout(PATIENCE, holds).await.expect("it comes true");
+}
+
+#[tokio::test]
+async fn channel_max_is_how_many_channels_there_are_and_not_their_numbers() {
+    let served = serve().await;
+    let mut client = Client::open(&served, 2).await;
+    client.open_channel(65_535).await;
+    client.open_channel(7).await;
+    client.method(7, (20, 40), b"\0\xc8\0\0\0\0\0").await;
+    client.expect((20, 41)).await;
+    client.open_channel(9000).await;
+    client.method(8, (20, 10), &[0]).await;
+    let (code, text, _) = client.closed((10, 50)).await;
+    assert_eq!(code, 530);
+    assert_eq!(text, "NOT_ALLOWED - number of channels opened (2) has reached the negotiated channel_max (2)");
+}
+
+#[tokio::test]
+async fn a_channel_that_waits_to_be_closed_counts() {
+    let served = serve().await;
+    let mut client = Client::open(&served, 1).await;
+    client.open_channel(1).await;
+    client.method(1, (60, 80), &[0, 0, 0, 0, 0, 0, 0, 9, 0]).await;
+    client.closed((20, 40)).await;
+    client.method(1, (20, 41), &[]).await;
+    client.open_channel(1).await;
+    client.method(1, (60, 80), &[0, 0, 0, 0, 0, 0, 0, 9, 0]).await;
+    client.closed((20, 40)).await;
+    client.method(2, (20, 10), &[0]).await;
+    assert_eq!(client.closed((10, 50)).await.0, 530);
+}
+
+#[tokio::test]
+async fn an_unknown_delivery_tag_is_blamed_on_the_method_that_named_it() {
+    let served = serve().await;
+    let mut client = Client::open(&served, 2047).await;
+    for (id, multiple) in [(80, 0), (80, 1), (90, 0), (120, 0), (120, 1)] {
+        client.open_channel(1).await;
+        client.method(1, (60, id), &[0, 0, 0, 0, 0, 0, 0, 9, multiple]).await;
+        let (code, text, cause) = client.closed((20, 40)).await;
+        assert_eq!((code, &*text, cause), (406, "PRECONDITION_FAILED - unknown delivery tag 9", (60, id)));
+        client.method(1, (20, 41), &[]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_ticket_is_given_to_those_who_ask() {
+    let served = serve().await;
+    let mut client = Client::open(&served, 2047).await;
+    client.open_channel(1).await;
+    client.method(1, (30, 10), b"\x05/data\x1f").await;
+    assert_eq!(client.expect((30, 11)).await, [0, 1]);
+}
+
+#[tokio::test]
+async fn heartbeats_belong_to_channel_0_and_frames_may_be_a_little_too_long() {
+    let served = serve().await;
+    let mut client = Client::open(&served, 2047).await;
+    client.open_channel(1).await;
+    client.method(1, (50, 10), b"\0\0\x01q\0\0\0\0\0").await;
+    client.expect((50, 11)).await;
+    let body = vec![7; 131_072];
+    client.method(1, (60, 40), b"\0\0\0\x01q\0").await;
+    client.send(&framed(2, 1, &[&[0, 60, 0, 0][..], &(body.len() as u64).to_be_bytes(), &[0, 0]].concat())).await;
+    client.send(&framed(3, 1, &body)).await;
+    client.method(1, (60, 70), b"\0\0\x01q\x01").await;
+    client.expect((60, 71)).await;
+    client.send(&framed(8, 1, b"")).await;
+    while let Some((kind, _, payload)) = client.next().await {
+        if kind == 1 {
+            assert_eq!(payload[..6], [0, 10, 0, 50, 1, 249], "{}", payload.escape_ascii());
+            return;
+        }
+    }
+    panic!("no word of what was wrong");
+}
+
+#[tokio::test]
+async fn what_is_not_utf8_is_delivered_as_it_was_sent() {
+    let served = serve().await;
+    let mut client = Client::open(&served, 2047).await;
+    client.open_channel(1).await;
+    client.method(1, (50, 10), b"\0\0\x01q\0\0\0\0\0").await;
+    client.expect((50, 11)).await;
+    // headers, correlation-id, message-id; with the blind copies before and behind
+    let headers = |entries: &[u8]| [&(entries.len() as u32).to_be_bytes()[..], entries].concat();
+    let (latin1, blind, rest) =
+        (&b"\x05Gr\xf6\xdfeS\0\0\0\x01\xff"[..], &b"\x03BCCA\0\0\0\x06S\0\0\0\x01q"[..], b"\x01\x80t\x01");
+    let properties = |headers: Vec<u8>| [&[0x24, 0x80][..], &headers, b"\x04\xff\xfe\0\x01", b"\x02\xe9\xe8"].concat();
+    let sent = [
+        (properties(headers(latin1)), properties(headers(latin1))),
+        (properties(headers(&[latin1, blind, rest].concat())), properties(headers(&[latin1, rest].concat()))),
+    ];
+    for (sent, expected) in sent {
+        client.method(1, (60, 40), b"\0\0\0\x01q\0").await;
+        client.send(&framed(2, 1, &[&[0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0][..], &sent].concat())).await;
+        client.method(1, (60, 70), b"\0\0\x01q\x01").await;
+        client.expect((60, 71)).await;
+        let (_, _, payload) = client.next().await.unwrap();
+        assert_eq!(payload[12..], expected, "{}", payload.escape_ascii());
+    }
+}

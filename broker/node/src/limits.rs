@@ -1,0 +1,416 @@
+//! How many clients there may be at a time, and who gives way when all places are taken.
+//!
+//! Every client costs a descriptor, and storage must never lack one: a file that cannot be opened ends the process. So the
+//! descriptors are shared out at the start, with a reserve that no client gets, and every listener asks [`Broker::admit`]
+//! for a [`Permit`] before it serves a socket.
+//!
+//! An AMQP connection is half-open until it has logged in and opened its virtual host. Half-open ones have places of their
+//! own. When these are taken, the oldest gives way to a newcomer if it has had its time; otherwise the newcomer is closed:
+//! a client that speaks comes in beside any number of silent ones.
+use crate::Broker;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use tokio::sync::Notify;
+
+/// How many clients there may be at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// AMQP connections that are open.
+    pub connections_max: u64,
+    /// AMQP connections that have not been opened yet.
+    pub half_open_connections_max: u64,
+    /// Connections to the management API.
+    pub http_connections_max: u64,
+    /// Connections to the metrics.
+    pub metrics_connections_max: u64,
+}
+
+/// Limits as they are wished for; what is not set is worked out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wishes {
+    /// See [`Limits`].
+    pub connections_max: Option<u64>,
+    /// See [`Limits`].
+    pub half_open_connections_max: Option<u64>,
+    /// See [`Limits`].
+    pub http_connections_max: Option<u64>,
+}
+
+/// Why limits cannot be kept.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LimitsError {
+    /// Storage would have none left.
+    #[error(
+        "the process may have {0} file descriptors and needs at least {DESCRIPTORS_MIN}: raise the limit (ulimit -n)"
+    )]
+    FewDescriptors(u64),
+    /// The wishes need more than there are.
+    #[error(
+        "{wanted} connections of all kinds and a reserve of {reserve} for storage are more than the {descriptors} file \
+         descriptors that the process may have: raise the limit (ulimit -n) or lower connections_max"
+    )]
+    TooMany {
+        /// Connections wished for, those half-open and those of HTTP included.
+        wanted: u64,
+        /// Descriptors that no client gets.
+        reserve: u64,
+        /// Descriptors that the process may have.
+        descriptors: u64,
+    },
+}
+
+impl Limits {
+    /// Shares out `descriptors`, and sees to it that idle connections alone do not use up a memory budget of `memory_max`
+    /// bytes.
+    ///
+    /// # Errors
+    /// [`LimitsError`] when there are too few descriptors.
+    pub fn share_out(descriptors: u64, memory_max: u64, wishes: Wishes) -> Result<Self, LimitsError> {
+        if descriptors < DESCRIPTORS_MIN {
+            return Err(LimitsError::FewDescriptors(descriptors));
+        }
+        let reserve = (descriptors / 8).clamp(RESERVE_MIN, RESERVE_MAX);
+        let sockets = descriptors - reserve;
+        let http = wishes.http_connections_max.unwrap_or((sockets / 4).min(HTTP_MAX));
+        let metrics = (sockets / 16).min(METRICS_MAX);
+        let amqp = sockets.saturating_sub(http.saturating_add(metrics)).min(memory_max / CONNECTION_BYTES).max(2);
+        let half_open = wishes.half_open_connections_max.unwrap_or((amqp / 4).clamp(1, HALF_OPEN_MAX));
+        let limits = Self {
+            connections_max: wishes.connections_max.unwrap_or(amqp.saturating_sub(half_open).max(1)),
+            half_open_connections_max: half_open,
+            http_connections_max: http,
+            metrics_connections_max: metrics,
+        };
+        let wanted = limits.connections_max.saturating_add(half_open).saturating_add(http).saturating_add(metrics);
+        if wanted > sockets {
+            return Err(LimitsError::TooMany { wanted, reserve, descriptors });
+        }
+        Ok(limits)
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 16_384,
+            half_open_connections_max: HALF_OPEN_MAX,
+            http_connections_max: HTTP_MAX,
+            metrics_connections_max: METRICS_MAX,
+        }
+    }
+}
+
+/// Where a client comes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// AMQP: half-open until [`Permit::open`].
+    Amqp,
+    /// The management API.
+    Http,
+    /// The metrics.
+    Metrics,
+}
+
+/// A client's place; free again when it is dropped, which must not be before the socket is closed.
+pub struct Permit {
+    places: Arc<Places>,
+    kind: Mutex<Kind>,
+    withdrawn: Arc<Notify>,
+}
+
+/// Whose place it is.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    HalfOpen(u64),
+    Open,
+    Http,
+    Metrics,
+}
+
+impl Permit {
+    /// An AMQP connection is no longer half-open.
+    ///
+    /// # Errors
+    /// The limit, when that many are open.
+    pub fn open(&self) -> Result<(), u64> {
+        let mut kind = self.kind.lock();
+        if let Kind::HalfOpen(number) = *kind {
+            let mut taken = self.places.taken.lock();
+            if taken.open >= self.places.limits.connections_max {
+                return Err(self.places.limits.connections_max);
+            }
+            taken.open += 1;
+            taken.half_open.remove(&number);
+            *kind = Kind::Open;
+        }
+        Ok(())
+    }
+
+    /// Completes when the place of a half-open connection is wanted for another client.
+    pub async fn withdrawn(&self) {
+        self.withdrawn.notified().await;
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut taken = self.places.taken.lock();
+        match *self.kind.lock() {
+            Kind::HalfOpen(number) => {
+                taken.half_open.remove(&number);
+            }
+            Kind::Open => taken.open -= 1,
+            Kind::Http => taken.http -= 1,
+            Kind::Metrics => taken.metrics -= 1,
+        }
+    }
+}
+
+/// The places of all doors.
+pub(crate) struct Places {
+    limits: Limits,
+    taken: Mutex<Taken>,
+    refusals: Seldom,
+}
+
+#[derive(Default)]
+struct Taken {
+    /// Half-open connections, oldest first.
+    half_open: BTreeMap<u64, HalfOpen>,
+    next: u64,
+    open: u64,
+    http: u64,
+    metrics: u64,
+}
+
+struct HalfOpen {
+    since_ns: u64,
+    withdrawn: Arc<Notify>,
+}
+
+impl Places {
+    pub(crate) fn new(limits: Limits) -> Arc<Self> {
+        Arc::new(Self { limits, taken: Mutex::default(), refusals: Seldom::default() })
+    }
+
+    /// A place, or which limit stands against it. With whether another client had to give way.
+    fn take(self: &Arc<Self>, door: Door, now_ns: u64) -> (Option<Permit>, Option<(&'static str, u64)>) {
+        let mut taken = self.taken.lock();
+        let withdrawn = Arc::new(Notify::new());
+        let (kind, met) = match door {
+            Door::Amqp => self.take_half_open(&mut taken, &withdrawn, now_ns),
+            Door::Http => {
+                let max = self.limits.http_connections_max;
+                (counted(&mut taken.http, max, Kind::Http), Some(("http_connections_max", max)))
+            }
+            Door::Metrics => {
+                let max = self.limits.metrics_connections_max;
+                (counted(&mut taken.metrics, max, Kind::Metrics), Some(("connections to the metrics", max)))
+            }
+        };
+        drop(taken);
+        let met = met.filter(|_| kind.is_none() || door == Door::Amqp);
+        (kind.map(|kind| Permit { places: self.clone(), kind: Mutex::new(kind), withdrawn }), met)
+    }
+
+    fn take_half_open(
+        &self,
+        taken: &mut Taken,
+        withdrawn: &Arc<Notify>,
+        now_ns: u64,
+    ) -> (Option<Kind>, Option<(&'static str, u64)>) {
+        let max = self.limits.half_open_connections_max;
+        let mut met = None;
+        if taken.half_open.len() as u64 >= max {
+            met = Some(("half_open_connections_max", max));
+            match taken.half_open.first_entry() {
+                Some(oldest) if now_ns.saturating_sub(oldest.get().since_ns) >= GRACE_NS => {
+                    oldest.remove().withdrawn.notify_one();
+                }
+                _ => return (None, met),
+            }
+        }
+        let number = taken.next;
+        taken.next += 1;
+        taken.half_open.insert(number, HalfOpen { since_ns: now_ns, withdrawn: withdrawn.clone() });
+        (Some(Kind::HalfOpen(number)), met)
+    }
+}
+
+fn counted(count: &mut u64, max: u64, kind: Kind) -> Option<Kind> {
+    (*count < max).then(|| {
+        *count += 1;
+        kind
+    })
+}
+
+impl Broker {
+    /// A place for a client that came to `door`. None: all are taken, the log says so, and the socket is to be closed at
+    /// once.
+    pub fn admit(&self, door: Door) -> Option<Permit> {
+        let places = &self.node().places;
+        let (permit, met) = places.take(door, self.clock().now());
+        if let Some((limit, max)) = met
+            && let Some(silent) = places.refusals.speaks(self.clock().now())
+        {
+            let who = if permit.is_some() { "the oldest connection" } else { "the new connection" };
+            tracing::warn!(limit, max, silent, "all places for clients are taken: {who} is closed");
+        }
+        permit
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> Limits {
+        self.node().places.limits
+    }
+
+    /// AMQP connections that are open, and those that are half-open.
+    pub fn places_taken(&self) -> (u64, u64) {
+        let taken = self.node().places.taken.lock();
+        (taken.open, taken.half_open.len() as u64)
+    }
+
+    /// Says in the log why a client is sent away before it has logged in: ten such lines a second at most, and how many
+    /// were left out.
+    pub fn log_refused(&self, peer: SocketAddr, text: &str) {
+        if let Some(silent) = self.node().places.refusals.speaks(self.clock().now()) {
+            tracing::warn!(%peer, silent, "client refused: {text}");
+        }
+    }
+
+    /// Says in the log that a listener has trouble, as seldom as [`log_refused`](Self::log_refused).
+    pub fn log_trouble(&self, text: &str) {
+        if let Some(silent) = self.node().places.refusals.speaks(self.clock().now()) {
+            tracing::warn!(silent, "{text}");
+        }
+    }
+}
+
+/// Lines in the log that clients cause before anybody knows who they are: so many a second, the others are counted.
+#[derive(Default)]
+struct Seldom {
+    second: AtomicU64,
+    said: AtomicU64,
+    silent: AtomicU64,
+}
+
+impl Seldom {
+    /// Whether a line may be written now: how many were not since the last one.
+    fn speaks(&self, now_ns: u64) -> Option<u64> {
+        let second = now_ns / 1_000_000_000;
+        if self.second.swap(second, Relaxed) != second {
+            self.said.store(0, Relaxed);
+        }
+        if self.said.fetch_add(1, Relaxed) < LINES_MAX {
+            return Some(self.silent.swap(0, Relaxed));
+        }
+        self.silent.fetch_add(1, Relaxed);
+        None
+    }
+}
+
+/// Fewer descriptors are not enough for storage and a few clients.
+const DESCRIPTORS_MIN: u64 = 256;
+/// Descriptors that no client gets: an eighth, within these bounds. The log keeps up to 64 files open.
+const RESERVE_MIN: u64 = 192;
+const RESERVE_MAX: u64 = 8192;
+/// What an idle connection is reckoned to cost in memory, in bytes.
+const CONNECTION_BYTES: u64 = 16 << 10;
+/// Most half-open connections, unless configured.
+const HALF_OPEN_MAX: u64 = 4096;
+/// Most connections to the management API, unless configured.
+const HTTP_MAX: u64 = 1024;
+/// Most connections to the metrics.
+const METRICS_MAX: u64 = 64;
+/// How long a half-open connection is safe from newcomers.
+const GRACE_NS: u64 = 1_000_000_000;
+/// Lines a second.
+const LINES_MAX: u64 = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MEMORY: u64 = 8 << 30;
+
+    fn places(half_open: u64, open: u64) -> Arc<Places> {
+        let limits = Limits {
+            connections_max: open,
+            half_open_connections_max: half_open,
+            http_connections_max: 2,
+            ..Limits::default()
+        };
+        Places::new(limits)
+    }
+
+    #[test]
+    fn storage_always_has_a_reserve_of_descriptors() {
+        for descriptors in [256, 512, 1024, 4096, 65_536, 1 << 20, 1 << 30] {
+            let limits = Limits::share_out(descriptors, MEMORY, Wishes::default()).unwrap();
+            let sum = limits.connections_max
+                + limits.half_open_connections_max
+                + limits.http_connections_max
+                + limits.metrics_connections_max;
+            assert!(sum + RESERVE_MIN <= descriptors, "{descriptors}: {limits:?}");
+            assert!(limits.connections_max >= descriptors.min(65_536) / 32, "{descriptors}: {limits:?}");
+        }
+        let small = Limits::share_out(1 << 20, 256 << 20, Wishes::default()).unwrap();
+        assert_eq!(small.connections_max + small.half_open_connections_max, 16_384);
+    }
+
+    #[test]
+    fn limits_that_cannot_be_kept_are_refused() {
+        let few = Limits::share_out(128, MEMORY, Wishes::default());
+        assert_eq!(few, Err(LimitsError::FewDescriptors(128)));
+        let wishes = Wishes { connections_max: Some(1000), ..Wishes::default() };
+        assert!(matches!(Limits::share_out(1024, MEMORY, wishes), Err(LimitsError::TooMany { descriptors: 1024, .. })));
+        let wishes = Wishes { connections_max: Some(u64::MAX), ..Wishes::default() };
+        assert!(Limits::share_out(1 << 20, MEMORY, wishes).is_err());
+        let wishes =
+            Wishes { connections_max: Some(3), half_open_connections_max: Some(2), http_connections_max: Some(1) };
+        let limits = Limits::share_out(1024, MEMORY, wishes).unwrap();
+        assert_eq!((limits.connections_max, limits.half_open_connections_max, limits.http_connections_max), (3, 2, 1));
+    }
+
+    #[test]
+    fn doors_have_places_of_their_own() {
+        let places = places(2, 1);
+        let http: Vec<_> = (0..2).map(|_| places.take(Door::Http, 0).0.unwrap()).collect();
+        assert!(places.take(Door::Http, 0).0.is_none());
+        let (first, second) = (places.take(Door::Amqp, 0).0.unwrap(), places.take(Door::Amqp, 0).0.unwrap());
+        assert!(places.take(Door::Amqp, 0).0.is_none(), "no place, and nobody has had its time");
+        assert_eq!((first.open(), first.open(), second.open()), (Ok(()), Ok(()), Err(1)));
+        let third = places.take(Door::Amqp, 0).0.unwrap();
+        assert!(places.take(Door::Amqp, 0).0.is_none());
+        drop((first, http));
+        assert_eq!(second.open(), Ok(()));
+        assert!(places.take(Door::Http, 0).0.is_some());
+        drop((second, third));
+        let taken = places.taken.lock();
+        assert_eq!((taken.open, taken.half_open.len(), taken.http), (0, 0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_silent_client_gives_way_to_a_new_one() {
+        let places = places(2, 1);
+        let (old, young) = (places.take(Door::Amqp, 0).0.unwrap(), places.take(Door::Amqp, GRACE_NS).0.unwrap());
+        let (new, met) = places.take(Door::Amqp, GRACE_NS);
+        assert_eq!(met, Some(("half_open_connections_max", 2)));
+        old.withdrawn().await;
+        assert!(places.take(Door::Amqp, GRACE_NS).0.is_none(), "the others have not had their time");
+        drop(old);
+        assert_eq!(places.taken.lock().half_open.len(), 2, "its place had been given away");
+        drop((young, new));
+        assert_eq!(places.taken.lock().half_open.len(), 0);
+    }
+
+    #[test]
+    fn the_log_is_not_flooded() {
+        let seldom = Seldom::default();
+        let said = (0..1000).filter(|_| seldom.speaks(5).is_some()).count();
+        assert_eq!((said, seldom.speaks(2_000_000_000)), (10, Some(990)));
+    }
+}

@@ -1,0 +1,23 @@
+//! File descriptors: sockets and files of the process need one each.
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Raises the number of descriptors that the process may have as far as it is allowed to. Returns that number.
+pub(crate) fn raise_limit() -> u64 {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum && setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok() {
+        return maximum.unwrap_or(u64::MAX);
+    }
+    current.unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_that_is_allowed_is_used() {
+        let raised = raise_limit();
+        let now = getrlimit(Resource::Nofile);
+        assert_eq!((now.current.unwrap_or(u64::MAX), now.current), (raised, now.maximum));
+    }
+}
