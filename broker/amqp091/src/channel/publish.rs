@@ -3,7 +3,7 @@
 //! Publishes with one exchange and routing key that follow each other in one read form a run: routed once, copied once
 //! into each queue under one lock. A message whose frames lie complete in the read buffer is only noted there; any
 //! other is put together in its channel first.
-use crate::codec::content::{self, ContentHeader, Properties};
+use crate::codec::content::{self, Asked, ContentHeader, Properties};
 use crate::codec::frame::{self, Kind};
 use crate::codec::{encode, method};
 use crate::connection::failure::Failure;
@@ -119,8 +119,7 @@ impl Session {
         if same(properties, &self.plain_properties) {
             return true;
         }
-        let plain =
-            properties.len() <= PLAIN_PROPERTIES_MAX && content::check(properties).is_ok() && !is_special(properties);
+        let plain = properties.len() <= PLAIN_PROPERTIES_MAX && content::check(properties).is_ok_and(Asked::is_nothing);
         if plain {
             self.plain_properties.clear();
             self.plain_properties.extend_from_slice(properties);
@@ -373,15 +372,6 @@ fn same(a: &[u8], b: &[u8]) -> bool {
     let ((a_words, a_rest), (b_words, b_rest)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
     a_words.iter().zip(b_words).all(|(a, b)| u64::from_ne_bytes(*a) == u64::from_ne_bytes(*b))
         && a_rest.iter().zip(b_rest).all(|(a, b)| a == b)
-}
-
-/// Whether the broker itself acts on a property of a message: its expiration, its user, its further recipients.
-fn is_special(properties: &[u8]) -> bool {
-    let flags = flags(properties);
-    let has_recipients = || {
-        properties.windows(3).any(|bytes| bytes == b"\x02CC") || properties.windows(4).any(|bytes| bytes == b"\x03BCC")
-    };
-    flags & (EXPIRATION | USER_ID) != 0 || flags & HEADERS != 0 && has_recipients()
 }
 
 fn flags(properties: &[u8]) -> u16 {
