@@ -26,6 +26,8 @@ pub struct Queue {
     memory_bytes: AtomicU64,
     outrunning: AtomicBool,
     room: Notify,
+    /// Its declaration is durable, if it has to be: it may be used.
+    declared: AtomicBool,
     deleted: AtomicBool,
     memory: Arc<Memory>,
     /// Of a queue whose changes are logged.
@@ -55,6 +57,8 @@ impl Queue {
             }
             None => engine::Queue::default(),
         };
+        // What the log says while it is read is durable.
+        let is_logged_now = log.as_ref().is_some_and(|log| log.serving.load(Relaxed));
         Self {
             id: declared.id,
             vhost,
@@ -64,6 +68,7 @@ impl Queue {
             memory_bytes: AtomicU64::new(0),
             outrunning: AtomicBool::new(false),
             room: Notify::new(),
+            declared: AtomicBool::new(!is_logged_now),
             deleted: AtomicBool::new(false),
             memory,
             log,
@@ -91,6 +96,16 @@ impl Queue {
     /// Notified when the consumers have caught up.
     pub(crate) fn room(&self) -> &Notify {
         &self.room
+    }
+
+    /// Its declaration is durable. Whether that is new.
+    pub(crate) fn set_declared(&self) -> bool {
+        !self.declared.swap(true, Relaxed)
+    }
+
+    /// Whether it may be used: its declaration is durable, if it has to be.
+    pub(crate) fn is_declared(&self) -> bool {
+        self.declared.load(Relaxed)
     }
 
     /// Whether the queue was deleted; nothing enters it any more.

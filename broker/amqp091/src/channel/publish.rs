@@ -10,7 +10,6 @@ use crate::connection::failure::Failure;
 use crate::connection::session::Session;
 use bytes::Bytes;
 use leveret_node::{Body, Extent, Route, Waiter};
-use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Messages noted in the read buffer, all on one channel and for one route.
@@ -32,15 +31,6 @@ pub(crate) struct Assembly {
     /// Properties and length of the body, once the header has come.
     header: Option<(Box<[u8]>, u64)>,
     body: Vec<u8>,
-}
-
-/// Exchange and routing key.
-type RouteKey = (Box<[u8]>, Box<[u8]>);
-
-/// Routes found before, by exchange and routing key.
-#[derive(Default)]
-pub(crate) struct Routes {
-    known: HashMap<RouteKey, Arc<Route>, foldhash::fast::RandomState>,
 }
 
 impl Session {
@@ -135,17 +125,13 @@ impl Session {
     }
 
     fn find_route(&mut self, exchange: &str, routing_key: &[u8]) -> Result<Arc<Route>, Failure> {
-        let key = (exchange.as_bytes().into(), routing_key.into());
-        if let Some(route) = self.routes.known.get(&key)
+        if let Some(route) = self.routes.find(exchange, routing_key)
             && self.broker.is_current(route)
         {
             return Ok(route.clone());
         }
         let route = Arc::new(self.broker.route(&self.vhost, exchange, routing_key, None)?);
-        if self.routes.known.len() >= ROUTES_MAX {
-            self.routes.known.clear();
-        }
-        self.routes.known.insert(key, route.clone());
+        self.routes.insert(&self.broker, route.clone());
         Ok(route)
     }
 
@@ -256,7 +242,9 @@ impl Session {
         };
         let mut bytes = properties.into_vec();
         let mut route = self.find_route(&exchange, &routing_key)?;
-        if let Some(mut parsed) = self.look_at(&bytes)? {
+        if let Some(mut parsed) = self.look_at(&bytes)?
+            && (route.by_headers || names_recipients(&parsed))
+        {
             route = Arc::new(self.broker.route(&self.vhost, &exchange, &routing_key, parsed.headers.as_ref())?);
             if let Some(headers) = &mut parsed.headers
                 && headers.get("BCC").is_some()
@@ -297,6 +285,12 @@ impl Session {
         }
         Ok(Some(parsed))
     }
+}
+
+/// Whether the sender named further keys.
+fn names_recipients(properties: &Properties) -> bool {
+    let headers = properties.headers.as_ref();
+    headers.is_some_and(|headers| headers.get("CC").is_some() || headers.get("BCC").is_some())
 }
 
 /// Header and body of a message, if both lie in full in `buffer` from `at` on, in one frame each. With the offset of
@@ -360,5 +354,3 @@ const FRAME_HEAD: usize = 7;
 const SHARED_MIN: usize = 64 << 10;
 /// Properties up to this size are compared with those of the message before.
 const PLAIN_PROPERTIES_MAX: usize = 256;
-/// Routes remembered a connection.
-const ROUTES_MAX: usize = 1024;

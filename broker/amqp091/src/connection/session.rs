@@ -2,7 +2,8 @@
 use super::failure::Failure;
 use super::output::Output;
 use crate::channel::Channel;
-use crate::channel::publish::{Routes, Run};
+use crate::channel::publish::Run;
+use crate::channel::routes::Routes;
 use crate::channel::settle::PendingAcks;
 use crate::codec::frame::{self, Frame, Kind};
 use crate::codec::{encode, method};
