@@ -307,3 +307,7 @@ fn refuse((vhost, name): (&str, &str), only: DeleteOnly, depth: Depth) -> Result
 
 /// Queues that go with their connection are deleted so many at a time: others want the catalog too.
 const DELETED_AT_ONCE: usize = 64;
+
+#[cfg(test)]
+#[path = "declare_tests.rs"]
+mod tests;
