@@ -29,7 +29,7 @@ impl Applied for Follower {
                 && incarnation != self.log.incarnation
             {
                 let mut catalog = node.catalog.write();
-                facts.into_iter().for_each(|fact| definitions::apply(&mut catalog, fact));
+                facts.into_iter().for_each(|fact| catalog.replay(fact));
             }
             return;
         }
@@ -47,7 +47,7 @@ impl Applied for Follower {
     fn snapshot(&self, group: GroupId) -> Vec<u8> {
         let Some(node) = self.node.upgrade() else { return Vec::new() };
         if group == 0 {
-            return definitions::encode(0, &definitions::of(&node.catalog.read()));
+            return definitions::encode(0, &node.catalog.read().durable_facts());
         }
         let mut queues: Vec<_> = node.queues.read().values().cloned().collect();
         queues.retain(|queue| queue.log.is_some() && self.log.shard(queue.id).group == group && !queue.is_deleted());
@@ -69,7 +69,7 @@ impl Applied for Follower {
         if group == 0 {
             let (_, facts) = definitions::decode(snapshot).ok_or("definitions of a version that is not known")?;
             let mut catalog = node.catalog.write();
-            facts.into_iter().for_each(|fact| definitions::apply(&mut catalog, fact));
+            facts.into_iter().for_each(|fact| catalog.replay(fact));
             return Ok(());
         }
         self.declare();

@@ -30,6 +30,8 @@ pub struct Queue {
     /// Deliveries so far, when it was last left.
     delivered: AtomicU64,
     room: Notify,
+    /// Its declaration is durable, if it has to be: it may be used.
+    declared: AtomicBool,
     deleted: AtomicBool,
     memory: Arc<Memory>,
     /// Of a queue whose changes are logged.
@@ -59,6 +61,8 @@ impl Queue {
             }
             None => engine::Queue::default(),
         };
+        // What the log says while it is read is durable.
+        let is_logged_now = log.as_ref().is_some_and(|log| log.serving.load(Relaxed));
         Self {
             id: declared.id,
             vhost,
@@ -69,6 +73,7 @@ impl Queue {
             outrunning: AtomicBool::new(false),
             delivered: AtomicU64::new(0),
             room: Notify::new(),
+            declared: AtomicBool::new(!is_logged_now),
             deleted: AtomicBool::new(false),
             memory,
             log,
@@ -121,6 +126,16 @@ impl Queue {
             }
         }
         true
+    }
+
+    /// Its declaration is durable. Whether that is new.
+    pub(crate) fn set_declared(&self) -> bool {
+        !self.declared.swap(true, Relaxed)
+    }
+
+    /// Whether it may be used: its declaration is durable, if it has to be.
+    pub(crate) fn is_declared(&self) -> bool {
+        self.declared.load(Relaxed)
     }
 
     /// Whether the queue was deleted; nothing enters it any more.

@@ -4,12 +4,10 @@
 //! what deliveries need (`fetch`) and keep the log in bounds (`maintain`).
 use crate::Broker;
 use crate::archive::{self, ARCHIVE};
-use crate::definitions::{self, Fact};
 use crate::entry::{long, word};
 use crate::follower::Follower;
 use crate::log::Log;
 use leveret_journal::{self as journal, Disk, RealDisk, read_whole, write_whole};
-use leveret_model::refusal::{Refusal, RefusalKind};
 use leveret_replication::{self as replication, Groups};
 use std::path::Path;
 use std::sync::Arc;
@@ -165,11 +163,12 @@ impl Broker {
     pub async fn close_storage(&self) {
         let Some(storage) = self.0.storage.get() else { return };
         let idle = async {
-            while !storage.log.shards.iter().all(|shard| shard.is_idle()) {
+            while !self.0.facts.is_idle() || !storage.log.shards.iter().all(|shard| shard.is_idle()) {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
         let _ = tokio::time::timeout(CLOSE_MAX, idle).await;
+        self.0.facts.close();
         storage.groups.stop().await;
     }
 
@@ -179,17 +178,6 @@ impl Broker {
             Some(storage) => Some(storage.turn.lock().await),
             None => None,
         }
-    }
-
-    /// Logs what was declared. The caller has the turn.
-    pub(crate) async fn log_facts(&self, facts: &[Fact]) -> Result<(), Refusal> {
-        let Some(storage) = self.0.storage.get() else { return Ok(()) };
-        let entry = definitions::encode(storage.log.incarnation, facts);
-        storage
-            .groups
-            .write(0, entry.into())
-            .await
-            .map_err(|error| Refusal { kind: RefusalKind::PreconditionFailed, text: format!("not durable: {error}") })
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 
 impl Session {
     pub(crate) fn consume(&mut self, number: u16, consume: &BasicConsume<'_>) -> Result<(), Failure> {
-        if let Some((name, _)) = consume.arguments.0.iter().find(|(name, _)| name.starts_with("x-")) {
+        if let Some((name, _)) = consume.arguments.0.iter().find(|(name, _)| name.starts_with("x-") && name != IDLE) {
             let text = format!("invalid arg '{name}' for basic.consume: not supported");
             return Err(Failure::new(406, text));
         }
@@ -140,3 +140,6 @@ impl Session {
         self.settle(number, 0, true, Outcome::Returned)
     }
 }
+
+/// Taken and without effect, as in RabbitMQ 4.
+const IDLE: &str = "x-cancel-on-ha-failover";

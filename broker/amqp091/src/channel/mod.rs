@@ -1,11 +1,12 @@
 //! One channel: what a client has open on it. In the order of a message's journey: `dispatch` (which method),
-//! `publish`, `confirm`, `consume` and `deliver`, `settle`; `declare` for exchanges, queues and bindings.
+//! `publish` with `routes`, `confirm`, `consume` and `deliver`, `settle`; `declare` for exchanges, queues and bindings.
 pub(crate) mod confirm;
 pub(crate) mod consume;
 pub(crate) mod declare;
 pub(crate) mod deliver;
 pub(crate) mod dispatch;
 pub(crate) mod publish;
+pub(crate) mod routes;
 pub(crate) mod settle;
 
 use leveret_node::{ChannelView, ConsumerId, Queue};
