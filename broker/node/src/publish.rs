@@ -121,16 +121,21 @@ impl Broker {
 
 impl Queue {
     /// Waits until the consumers of a queue that is outrunning them have caught up, at most 5 ms: publishers are
-    /// slowed down to the speed of the consumers, and stopped by the memory budget alone.
+    /// slowed down to the speed of the consumers, and stopped by the memory budget alone. Consumers that take nothing at
+    /// all are not waited for again and again.
     pub async fn let_consumers_catch_up(&self) {
         if let Some(log) = &self.log {
             log.shard(self.id).until_room().await;
         }
         let waiting = self.room().notified();
-        if self.is_outrunning() {
-            let _ = tokio::time::timeout(CATCH_UP_MAX, waiting).await;
+        if self.is_outrunning() && tokio::time::timeout(CATCH_UP_MAX, waiting).await.is_err() {
+            self.waited_in_vain();
         }
     }
 }
 
 const CATCH_UP_MAX: Duration = Duration::from_millis(5);
+
+#[cfg(test)]
+#[path = "outrunning_tests.rs"]
+mod tests;

@@ -6,7 +6,7 @@ use leveret_engine::queue as engine;
 use leveret_model::refusal::Refusal;
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use tokio::sync::Notify;
 
 pub use leveret_engine::catalog::QueueId;
@@ -24,10 +24,14 @@ pub struct Queue {
     state: Mutex<engine::Queue>,
     /// What was accounted for this queue when it was last left.
     memory_bytes: AtomicU64,
+    /// Of it the contents of a durable queue.
+    warm_bytes: AtomicU64,
     outrunning: AtomicBool,
+    /// How often publishers have waited for its consumers since one of them took something.
+    waited_in_vain: AtomicU32,
     room: Notify,
     deleted: AtomicBool,
-    memory: Arc<Memory>,
+    pub(crate) memory: Arc<Memory>,
     /// Of a queue whose changes are logged.
     pub(crate) log: Option<Arc<Log>>,
     /// It is on the list of those that wait for a read.
@@ -62,7 +66,9 @@ impl Queue {
             auto_delete: declared.auto_delete,
             state: Mutex::new(state),
             memory_bytes: AtomicU64::new(0),
+            warm_bytes: AtomicU64::new(0),
             outrunning: AtomicBool::new(false),
+            waited_in_vain: AtomicU32::new(0),
             room: Notify::new(),
             deleted: AtomicBool::new(false),
             memory,
@@ -82,10 +88,22 @@ impl Queue {
         at(&self.state.lock())
     }
 
-    /// Whether its consumers' outputs are full: publishers had better wait a moment.
+    /// Whether the outputs of all its consumers are full, or its log is behind: publishers had better wait a moment. They do
+    /// not wait for consumers that have not taken anything for long.
     #[inline]
     pub(crate) fn is_outrunning(&self) -> bool {
-        self.outrunning.load(Relaxed) || self.log.as_ref().is_some_and(|log| log.shard(self.id).is_full())
+        self.outrunning.load(Relaxed) && self.waited_in_vain.load(Relaxed) < IN_VAIN_MAX
+            || self.log.as_ref().is_some_and(|log| log.shard(self.id).is_full())
+    }
+
+    /// A publisher waited for the consumers, and none took anything.
+    pub(crate) fn waited_in_vain(&self) {
+        self.waited_in_vain.fetch_add(1, Relaxed);
+    }
+
+    /// A consumer with a full output has drained it.
+    pub(crate) fn has_drained(&self) {
+        self.waited_in_vain.store(0, Relaxed);
     }
 
     /// Notified when the consumers have caught up.
@@ -136,7 +154,7 @@ impl Drop for Queue {
     fn drop(&mut self) {
         self.memory.account(self.memory_bytes.load(Relaxed), 0);
         if self.log.is_some() {
-            self.memory.account_warm(self.memory_bytes.load(Relaxed), 0);
+            self.memory.account_warm(self.warm_bytes.load(Relaxed), 0);
         }
     }
 }
@@ -170,14 +188,19 @@ impl Drop for Entered<'_> {
         let before = self.queue.memory_bytes.swap(after, Relaxed);
         if before != after {
             self.queue.memory.account(before, after);
-            if self.queue.log.is_some() {
-                self.queue.memory.account_warm(before, after);
+        }
+        if self.queue.log.is_some() {
+            let warm = self.state.warm_bytes();
+            let before = self.queue.warm_bytes.swap(warm, Relaxed);
+            if before != warm {
+                self.queue.memory.account_warm(before, warm);
             }
         }
         let outrunning = after > OUTRUNNING_BYTES && self.state.is_outrunning();
         if outrunning != self.queue.outrunning.load(Relaxed) {
             self.queue.outrunning.store(outrunning, Relaxed);
             if !outrunning {
+                self.queue.has_drained();
                 self.queue.room.notify_waiters();
             }
         }
@@ -187,3 +210,5 @@ impl Drop for Entered<'_> {
 /// Memory that waits for consumers with full outputs before publishers are slowed down: what is copied next had better
 /// still be in the processor's cache.
 const OUTRUNNING_BYTES: u64 = 2 << 20;
+/// Publishers do not wait for consumers after so many times that none of them took anything.
+const IN_VAIN_MAX: u32 = 20;

@@ -38,7 +38,13 @@ impl Broker {
 
     /// The output of a consumer has room again.
     pub fn drained(&self, queue: &Queue, id: ConsumerId) {
+        queue.has_drained();
         queue.enter().drained(id, self.clock().now());
+    }
+
+    /// The channel of a consumer, whose limit held it back, has room for it.
+    pub fn unblocked(&self, queue: &Queue, id: ConsumerId) {
+        queue.enter().unblocked(id, self.clock().now());
     }
 
     /// Hands on what is ready, after something else than the queue itself made room.
