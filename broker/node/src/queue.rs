@@ -26,6 +26,8 @@ pub struct Queue {
     state: Mutex<engine::Queue>,
     /// What was accounted for this queue when it was last left.
     memory_bytes: AtomicU64,
+    /// Of it the contents of a durable queue.
+    warm_bytes: AtomicU64,
     outrunning: AtomicBool,
     /// Deliveries so far, when it was last left.
     delivered: AtomicU64,
@@ -33,7 +35,7 @@ pub struct Queue {
     /// Its declaration is durable, if it has to be: it may be used.
     declared: AtomicBool,
     deleted: AtomicBool,
-    memory: Arc<Memory>,
+    pub(crate) memory: Arc<Memory>,
     /// Of a queue whose changes are logged.
     pub(crate) log: Option<Arc<Log>>,
     /// It is on the list of those that wait for a read.
@@ -70,6 +72,7 @@ impl Queue {
             auto_delete: declared.auto_delete,
             state: Mutex::new(state),
             memory_bytes: AtomicU64::new(0),
+            warm_bytes: AtomicU64::new(0),
             outrunning: AtomicBool::new(false),
             delivered: AtomicU64::new(0),
             room: Notify::new(),
@@ -181,7 +184,7 @@ impl Drop for Queue {
     fn drop(&mut self) {
         self.memory.account(self.memory_bytes.load(Relaxed), 0);
         if self.log.is_some() {
-            self.memory.account_warm(self.memory_bytes.load(Relaxed), 0);
+            self.memory.account_warm(self.warm_bytes.load(Relaxed), 0);
         }
     }
 }
@@ -215,8 +218,12 @@ impl Drop for Entered<'_> {
         let before = self.queue.memory_bytes.swap(after, Relaxed);
         if before != after {
             self.queue.memory.account(before, after);
-            if self.queue.log.is_some() {
-                self.queue.memory.account_warm(before, after);
+        }
+        if self.queue.log.is_some() {
+            let warm = self.state.warm_bytes();
+            let before = self.queue.warm_bytes.swap(warm, Relaxed);
+            if before != warm {
+                self.queue.memory.account_warm(before, warm);
             }
         }
         self.queue.delivered.store(self.state.counters().delivered, Relaxed);
@@ -246,3 +253,7 @@ const OUTRUNNING_BYTES: u64 = 2 << 20;
 const CATCH_UP_CHANCE: Duration = Duration::from_millis(5);
 /// How often a publisher that waits looks at what consumers have taken.
 const CATCH_UP_LOOK: Duration = Duration::from_millis(1);
+
+#[cfg(test)]
+#[path = "outrunning_tests.rs"]
+mod tests;

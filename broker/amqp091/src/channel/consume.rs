@@ -112,20 +112,13 @@ impl Session {
             channel.prefetch = u32::from(count);
             channel.view.prefetch.store(u32::from(count), Relaxed);
         }
-        let waiting: Vec<_> = output.write(|state| {
-            let queues = match state.ledger(number) {
-                Some(ledger) if global => {
-                    ledger.set_limit(u32::from(count));
-                    ledger.queues().cloned().collect()
-                }
-                _ => Vec::new(),
-            };
+        output.write(|state| {
+            if let Some(ledger) = state.ledger(number).filter(|_| global) {
+                ledger.set_limit(u32::from(count));
+            }
             encode::bare(&mut state.buffer, number, (60, 11));
-            queues
         });
-        for queue in waiting {
-            self.broker.dispatch(&queue);
-        }
+        self.give_turns(number);
         Ok(())
     }
 
