@@ -118,6 +118,7 @@ impl Broker {
             segment_bytes,
             segments_max,
             segments_reserved: (segments_max / 8).clamp(2, 8),
+            made: false,
             on_failure: on_failure.clone(),
             driver,
         };

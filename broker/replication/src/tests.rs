@@ -45,6 +45,7 @@ fn journal_options() -> journal::Options {
         segment_bytes: 64 << 10,
         segments_max: 16,
         segments_reserved: 2,
+        made: false,
         on_failure: Arc::new(|_| ()),
         driver: None,
     }
