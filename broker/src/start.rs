@@ -31,23 +31,35 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         default_user: config.default_user,
         default_pass: config.default_pass,
     });
-    broker
-        .open_storage(StorageOptions::in_folder(&config.data_dir))
-        .await
-        .with_context(|| format!("cannot open the data folder {}", config.data_dir.display()))?;
+    let (clients, others) = (TaskTracker::new(), TaskTracker::new());
+    let (stop_clients, stop_others) = (CancellationToken::new(), CancellationToken::new());
+    let storage = StorageOptions::in_folder(&config.data_dir);
+    broker.announce_storage(&storage);
+    let http_address = http.local_addr()?;
+    // Health is told from the start; everything else waits for the log to be read.
+    others.spawn(leveret_management::serve_http(http, broker.clone(), stop_others.clone()));
+    tracing::info!(data_dir = %config.data_dir.display(), http = %http_address, "opening the data folder");
+    let opened = tokio::select! {
+        biased;
+        opened = broker.open_storage(storage) => Some(opened),
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+    };
+    let Some(opened) = opened else {
+        tracing::info!("stopped before the data folder was open");
+        return Ok(());
+    };
+    opened.with_context(|| format!("cannot open the data folder {}", config.data_dir.display()))?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         amqp = %amqp.local_addr()?,
-        http = %http.local_addr()?,
+        http = %http_address,
         metrics = %metrics.local_addr()?,
         data_dir = %config.data_dir.display(),
         memory_max = config.memory_max,
         "leveret is ready"
     );
-    let (clients, others) = (TaskTracker::new(), TaskTracker::new());
-    let (stop_clients, stop_others) = (CancellationToken::new(), CancellationToken::new());
     clients.spawn(leveret_amqp091::serve(amqp, broker.clone(), stop_clients.clone()));
-    others.spawn(leveret_management::serve_http(http, broker.clone(), stop_others.clone()));
     others.spawn(leveret_management::serve_metrics(metrics, broker.clone(), stop_others.clone()));
 
     tokio::select! {
