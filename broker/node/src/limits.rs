@@ -143,7 +143,7 @@ impl Permit {
                 return Err(self.places.limits.connections_max);
             }
             taken.open += 1;
-            taken.half_open.remove(&number);
+            taken.leave(number);
             *kind = Kind::Open;
         }
         Ok(())
@@ -159,9 +159,7 @@ impl Drop for Permit {
     fn drop(&mut self) {
         let mut taken = self.places.taken.lock();
         match *self.kind.lock() {
-            Kind::HalfOpen(number) => {
-                taken.half_open.remove(&number);
-            }
+            Kind::HalfOpen(number) => taken.leave(number),
             Kind::Open => taken.open -= 1,
             Kind::Http => taken.http -= 1,
             Kind::Metrics => taken.metrics -= 1,
@@ -181,9 +179,20 @@ struct Taken {
     /// Half-open connections, oldest first.
     half_open: BTreeMap<u64, HalfOpen>,
     next: u64,
+    /// Half-open connections whose places were given to others, and whose sockets are not closed yet.
+    giving_way: u64,
     open: u64,
     http: u64,
     metrics: u64,
+}
+
+impl Taken {
+    /// A connection is no longer half-open.
+    fn leave(&mut self, number: u64) {
+        if self.half_open.remove(&number).is_none() {
+            self.giving_way -= 1;
+        }
+    }
 }
 
 struct HalfOpen {
@@ -227,8 +236,12 @@ impl Places {
         if taken.half_open.len() as u64 >= max {
             met = Some(("half_open_connections_max", max));
             match taken.half_open.first_entry() {
-                Some(oldest) if now_ns.saturating_sub(oldest.get().since_ns) >= GRACE_NS => {
+                Some(oldest)
+                    if now_ns.saturating_sub(oldest.get().since_ns) >= GRACE_NS
+                        && taken.giving_way < GIVING_WAY_MAX =>
+                {
                     oldest.remove().withdrawn.notify_one();
+                    taken.giving_way += 1;
                 }
                 _ => return (None, met),
             }
@@ -327,6 +340,8 @@ const HTTP_MAX: u64 = 1024;
 const METRICS_MAX: u64 = 64;
 /// How long a half-open connection is safe from newcomers.
 const GRACE_NS: u64 = 1_000_000_000;
+/// Half-open connections that give way at a time: their descriptors are not free before they are closed.
+const GIVING_WAY_MAX: u64 = 16;
 /// Lines a second.
 const LINES_MAX: u64 = 10;
 
@@ -404,7 +419,21 @@ mod tests {
         drop(old);
         assert_eq!(places.taken.lock().half_open.len(), 2, "its place had been given away");
         drop((young, new));
-        assert_eq!(places.taken.lock().half_open.len(), 0);
+        let taken = places.taken.lock();
+        assert_eq!((taken.half_open.len(), taken.giving_way), (0, 0));
+    }
+
+    #[test]
+    fn few_give_way_at_a_time() {
+        let places = places(100, 1);
+        let old: Vec<_> = (0..100).map(|_| places.take(Door::Amqp, 0).0.unwrap()).collect();
+        let new: Vec<_> = (0..100).filter_map(|_| places.take(Door::Amqp, GRACE_NS).0).collect();
+        assert_eq!(new.len() as u64, GIVING_WAY_MAX);
+        assert_eq!(old[0].open(), Ok(()), "it was faster");
+        drop(old);
+        assert_eq!(places.taken.lock().giving_way, 0);
+        let newer: Vec<_> = (0..200).filter_map(|_| places.take(Door::Amqp, GRACE_NS).0).collect();
+        assert_eq!((newer.len(), places.taken.lock().half_open.len()), (84, 100));
     }
 
     #[test]
