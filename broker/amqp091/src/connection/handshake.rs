@@ -246,7 +246,8 @@ impl Mechanism {
 /// shuts down.
 pub(super) async fn in_time<T>(
     deadline: Instant,
-    (permit, stop): (&Permit, &CancellationToken),
+    permit: &Permit,
+    stop: &CancellationToken,
     work: impl Future<Output = T>,
 ) -> Option<T> {
     tokio::select! {
@@ -316,11 +317,14 @@ mod tests {
         let broker = Broker::start(Options::default());
         let permit = broker.admit(Door::Amqp).unwrap();
         let (now, stop) = (Instant::now(), CancellationToken::new());
-        let stay = (&permit, &stop);
-        assert_eq!(in_time(now, stay, pending::<()>()).await, None, "the time is up for whatever step is the next");
-        assert_eq!(in_time(now + HANDSHAKE_MAX, stay, ready(7)).await, Some(7));
+        assert_eq!(
+            in_time(now, &permit, &stop, pending::<()>()).await,
+            None,
+            "the time is up for whatever step is the next"
+        );
+        assert_eq!(in_time(now + HANDSHAKE_MAX, &permit, &stop, ready(7)).await, Some(7));
         stop.cancel();
-        assert_eq!(in_time(now + HANDSHAKE_MAX, stay, pending::<()>()).await, None);
+        assert_eq!(in_time(now + HANDSHAKE_MAX, &permit, &stop, pending::<()>()).await, None);
         broker.stop();
     }
 

@@ -28,11 +28,11 @@ pub(crate) async fn serve(socket: TcpStream, broker: Broker, pool: Arc<Pool>, st
     let _ = socket.set_nodelay(true);
     let (read, mut write) = socket.into_split();
     let mut reader = Reader { socket: read, pool, buffer: Vec::new(), opened: false, heartbeat: None, received: 0 };
-    match in_time(deadline, (&permit, &stop), reader.protocol(&stop)).await {
+    match in_time(deadline, &permit, &stop, reader.protocol(&stop)).await {
         Some(Protocol::Amqp091) => {}
         Some(Protocol::Other) => {
             tracing::debug!(%peer, "not AMQP 0-9-1");
-            let _ = in_time(deadline, (&permit, &stop), write.write_all(&PROTOCOL_HEADER)).await;
+            let _ = in_time(deadline, &permit, &stop, write.write_all(&PROTOCOL_HEADER)).await;
             let _ = write.shutdown().await;
             return;
         }
@@ -43,7 +43,7 @@ pub(crate) async fn serve(socket: TcpStream, broker: Broker, pool: Arc<Pool>, st
     let sent_bytes = Arc::new(AtomicU64::new(0));
     let writing = tokio::spawn(writer::write(write, output.clone(), broker.clone(), heartbeat, sent_bytes.clone()));
     let handshake = Handshake::new(broker.clone(), output.clone(), &permit, (peer, local));
-    let opened = in_time(deadline, (&permit, &stop), reader.open(handshake, &output, &stop)).await;
+    let opened = in_time(deadline, &permit, &stop, reader.open(handshake, &output, &stop)).await;
     if let Some(Some((connection, client))) = opened {
         reader.opened = true;
         if connection.heartbeat > 0 {
