@@ -4,6 +4,7 @@ use crate::data_dir::DataDir;
 use crate::listener::listen;
 use anyhow::Context;
 use leveret_node::{Broker, Options, StorageOptions};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -45,11 +46,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         connections_max = config.limits.connections_max,
         "leveret is ready"
     );
-    let (clients, others) = (TaskTracker::new(), TaskTracker::new());
+    let clients = TaskTracker::new();
     let (stop_clients, stop_others) = (CancellationToken::new(), CancellationToken::new());
     clients.spawn(leveret_amqp091::serve(amqp, broker.clone(), stop_clients.clone()));
-    others.spawn(leveret_management::serve_http(http, broker.clone(), stop_others.clone()));
-    others.spawn(leveret_management::serve_metrics(metrics, broker.clone(), stop_others.clone()));
+    let others = Administration::start(http, metrics, &broker, &stop_others)?;
 
     tokio::select! {
         _ = terminate.recv() => {}
@@ -62,11 +62,44 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         tracing::warn!("some clients did not leave in time");
     }
     stop_others.cancel();
-    others.close();
-    let _ = tokio::time::timeout(config.shutdown_grace, others.wait()).await;
+    let _ = tokio::time::timeout(config.shutdown_grace, others.ended).await;
     broker.close_storage().await;
     broker.stop();
     drop(data_dir);
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The management API and the metrics, on a thread and a runtime of their own: the operating system gives it its part of
+/// the processor whatever messages keep the workers busy, so health checks are answered in time.
+struct Administration {
+    ended: tokio::sync::oneshot::Receiver<()>,
+}
+
+impl Administration {
+    fn start(
+        http: TcpListener,
+        metrics: TcpListener,
+        broker: &Broker,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let (http, metrics) = (http.into_std()?, metrics.into_std()?);
+        let (broker, stop) = (broker.clone(), stop.clone());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (end, ended) = tokio::sync::oneshot::channel();
+        let serve = async move {
+            let (http, metrics) = (TcpListener::from_std(http)?, TcpListener::from_std(metrics)?);
+            let http = leveret_management::serve_http(http, broker.clone(), stop.clone());
+            let metrics = leveret_management::serve_metrics(metrics, broker, stop);
+            tokio::join!(http, metrics);
+            anyhow::Ok(())
+        };
+        std::thread::Builder::new().name("management".to_owned()).spawn(move || {
+            if let Err(error) = runtime.block_on(serve) {
+                tracing::error!(%error, "the management API cannot be served");
+            }
+            let _ = end.send(());
+        })?;
+        Ok(Self { ended })
+    }
 }

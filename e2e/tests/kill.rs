@@ -38,6 +38,20 @@ struct Book {
 
 type Shared = Arc<Mutex<Book>>;
 
+/// What a client waits for at this moment, for the message when it never comes.
+#[derive(Clone, Default)]
+struct Doing(Arc<Mutex<&'static str>>);
+
+impl Doing {
+    fn set(&self, what: &'static str) {
+        *self.0.lock().expect("no one panicked") = what;
+    }
+
+    fn get(&self) -> &'static str {
+        *self.0.lock().expect("no one panicked")
+    }
+}
+
 fn random(seed: &mut u64) -> u64 {
     *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
     *seed >> 33
@@ -110,9 +124,12 @@ async fn check_declared(connection: &Connection) -> Result<()> {
 }
 
 /// Publishes with confirms until the connection breaks.
-async fn publish(host: String, publisher: u64, book: Shared) -> Result<()> {
+async fn publish(host: String, publisher: u64, book: Shared, doing: Doing) -> Result<()> {
+    doing.set("connecting");
     let connection = connect(&host).await?;
+    doing.set("opening a channel");
     let channel = connection.create_channel().await?;
+    doing.set("asking for confirms");
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
     let mut waiting = VecDeque::new();
     loop {
@@ -127,10 +144,12 @@ async fn publish(host: String, publisher: u64, book: Shared) -> Result<()> {
             let mut body = [publisher.to_le_bytes(), sequence.to_le_bytes()].concat();
             body.resize(16 + if sequence % 50 == 0 { 20_000 } else { sequence as usize % 1200 }, 7);
             let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
+            doing.set("publishing");
             let confirm = channel.basic_publish(exchange.into(), key.into(), options, &body, properties).await?;
             waiting.push_back((sequence, confirm));
         }
         let Some((sequence, confirm)) = waiting.pop_front() else { continue };
+        doing.set("waiting for a confirm");
         match confirm.await? {
             Confirmation::Ack(_) => book.lock().expect("no one panicked").confirmed.insert((publisher, sequence)),
             other => bail!("publish {sequence} came to {other:?}"),
@@ -156,16 +175,23 @@ fn note(book: &Shared, id: Id, redelivered: bool) {
 }
 
 /// Consumes with acknowledgements, some given back, until the connection breaks.
-async fn consume(host: String, queue: &'static str, book: Shared) -> Result<()> {
+async fn consume(host: String, queue: &'static str, book: Shared, doing: Doing) -> Result<()> {
+    doing.set("connecting");
     let connection = connect(&host).await?;
+    doing.set("opening a channel");
     let channel = connection.create_channel().await?;
+    doing.set("setting the prefetch");
     channel.basic_qos(100, BasicQosOptions::default()).await?;
     let options = BasicConsumeOptions::default();
+    doing.set("subscribing");
     let mut deliveries = channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await?;
     let mut newest = HashMap::new();
     let mut count = 0u64;
-    while let Some(delivery) = deliveries.next().await {
+    loop {
+        doing.set("waiting for a delivery");
+        let Some(delivery) = deliveries.next().await else { return Ok(()) };
         let delivery = delivery?;
+        doing.set("settling");
         let (publisher, sequence) = id(&delivery.data)?;
         note(&book, (publisher, sequence), delivery.redelivered);
         if !delivery.redelivered {
@@ -183,7 +209,6 @@ async fn consume(host: String, queue: &'static str, book: Shared) -> Result<()> 
         };
         book.lock().expect("no one panicked").acked += 1;
     }
-    Ok(())
 }
 
 async fn drain(connection: &Connection, book: &Shared) -> Result<u64> {
@@ -208,15 +233,18 @@ async fn round(folder: &Folder, host: &str, seed: &mut u64, book: &Shared) -> Re
     check_declared(&connection).await?;
     let mut tasks = Vec::new();
     for publisher in 0..PUBLISHERS {
-        tasks.push(tokio::spawn(publish(host.to_owned(), publisher, book.clone())));
+        let doing = Doing::default();
+        tasks.push((doing.clone(), tokio::spawn(publish(host.to_owned(), publisher, book.clone(), doing))));
     }
     for queue in QUEUES {
-        tasks.push(tokio::spawn(consume(host.to_owned(), queue, book.clone())));
+        let doing = Doing::default();
+        tasks.push((doing.clone(), tokio::spawn(consume(host.to_owned(), queue, book.clone(), doing))));
     }
     tokio::time::sleep(Duration::from_millis(50 + random(seed) % 350)).await;
     kill(process)?;
-    for task in tasks {
-        let _ended = tokio::time::timeout(PATIENCE, task).await.context("a client hangs")??;
+    for (doing, task) in tasks {
+        let ended = tokio::time::timeout(PATIENCE, task).await;
+        let _ended = ended.with_context(|| format!("a client hangs: {}", doing.get()))??;
     }
     Ok(took)
 }

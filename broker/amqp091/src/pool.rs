@@ -1,14 +1,18 @@
-//! Read buffers, lent to connections while they hold something.
+//! What the connections of a listener share: read buffers, lent while they hold something, and turns.
+use crate::connection::turn::Turns;
 use parking_lot::Mutex;
 
-/// A few buffers that go from hand to hand.
+/// A few buffers that go from hand to hand, and who waits for a turn.
 #[derive(Default)]
-pub(crate) struct Pool(Mutex<Vec<Vec<u8>>>);
+pub(crate) struct Pool {
+    buffers: Mutex<Vec<Vec<u8>>>,
+    pub(crate) turns: Turns,
+}
 
 impl Pool {
     /// An empty buffer.
     pub(crate) fn take(&self) -> Vec<u8> {
-        self.0.lock().pop().unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES))
+        self.buffers.lock().pop().unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES))
     }
 
     /// Takes a buffer back; those that are too many, too small or have grown are freed.
@@ -17,7 +21,7 @@ impl Pool {
             return;
         }
         buffer.clear();
-        let mut pool = self.0.lock();
+        let mut pool = self.buffers.lock();
         if pool.len() < BUFFERS_MAX {
             pool.push(buffer);
         }

@@ -17,6 +17,7 @@ mod definitions;
 mod entry;
 mod fetch;
 mod follower;
+mod held;
 mod ledger;
 mod limits;
 mod log;
@@ -35,6 +36,7 @@ pub use auth::Identity;
 pub use clock::Clock;
 pub use connections::{ChannelView, Connection, ConnectionId, Hello};
 pub use declare::DeleteOnly;
+pub use held::Held;
 pub use ledger::{Ledger, Subscriber, UnknownTag};
 pub use leveret_engine::catalog;
 pub use leveret_engine::queue::{

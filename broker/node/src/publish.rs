@@ -7,7 +7,6 @@ use leveret_model::refusal::Refusal;
 use leveret_model::table::FieldTable;
 use smallvec::SmallVec;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Where messages with one exchange and routing key go, as the catalog stood.
 pub struct Route {
@@ -35,6 +34,11 @@ impl Route {
     /// Whether no queue gets the messages.
     pub fn is_unroutable(&self) -> bool {
         self.queues.is_empty() && self.shards.is_empty()
+    }
+
+    /// How many queues get the messages.
+    pub fn recipients(&self) -> usize {
+        self.queues.len() + self.shards.iter().map(|to| to.ids.len()).sum::<usize>()
     }
 
     /// How often a publish is confirmed: once a shard that has to log it.
@@ -118,19 +122,3 @@ impl Broker {
         outrunning
     }
 }
-
-impl Queue {
-    /// Waits until the consumers of a queue that is outrunning them have caught up, at most 5 ms: publishers are
-    /// slowed down to the speed of the consumers, and stopped by the memory budget alone.
-    pub async fn let_consumers_catch_up(&self) {
-        if let Some(log) = &self.log {
-            log.shard(self.id).until_room().await;
-        }
-        let waiting = self.room().notified();
-        if self.is_outrunning() {
-            let _ = tokio::time::timeout(CATCH_UP_MAX, waiting).await;
-        }
-    }
-}
-
-const CATCH_UP_MAX: Duration = Duration::from_millis(5);

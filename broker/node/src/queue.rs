@@ -7,7 +7,9 @@ use leveret_model::refusal::Refusal;
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 pub use leveret_engine::catalog::QueueId;
 
@@ -25,6 +27,8 @@ pub struct Queue {
     /// What was accounted for this queue when it was last left.
     memory_bytes: AtomicU64,
     outrunning: AtomicBool,
+    /// Deliveries so far, when it was last left.
+    delivered: AtomicU64,
     room: Notify,
     deleted: AtomicBool,
     memory: Arc<Memory>,
@@ -63,6 +67,7 @@ impl Queue {
             state: Mutex::new(state),
             memory_bytes: AtomicU64::new(0),
             outrunning: AtomicBool::new(false),
+            delivered: AtomicU64::new(0),
             room: Notify::new(),
             deleted: AtomicBool::new(false),
             memory,
@@ -82,15 +87,40 @@ impl Queue {
         at(&self.state.lock())
     }
 
-    /// Whether its consumers' outputs are full: publishers had better wait a moment.
+    /// Whether it has consumers that do not take as much as is published, or the log cannot follow: publishers had better
+    /// wait a moment.
     #[inline]
     pub(crate) fn is_outrunning(&self) -> bool {
         self.outrunning.load(Relaxed) || self.log.as_ref().is_some_and(|log| log.shard(self.id).is_full())
     }
 
-    /// Notified when the consumers have caught up.
-    pub(crate) fn room(&self) -> &Notify {
-        &self.room
+    /// Waits until the log takes more of what is published to this queue.
+    pub async fn until_logged(&self) {
+        if let Some(log) = &self.log {
+            log.shard(self.id).until_room().await;
+        }
+    }
+
+    /// Waits while consumers catch up with publishers: at most for `limit`, and no longer than they take messages at a pace
+    /// at which `messages` would take that long. Returns whether they kept that pace. So consumers that nearly keep up are
+    /// waited for, and a slow or a stuck one is not.
+    pub async fn let_consumers_catch_up(&self, limit: Duration, messages: u64) -> bool {
+        let delivered_before = self.delivered.load(Relaxed);
+        let (began, mut waited) = (Instant::now(), Duration::ZERO);
+        while waited < limit {
+            let room = self.room.notified();
+            if !self.outrunning.load(Relaxed) {
+                return true;
+            }
+            let _ = tokio::time::timeout_at(began + waited + CATCH_UP_LOOK, room).await;
+            waited = began.elapsed();
+            let delivered = self.delivered.load(Relaxed) - delivered_before;
+            let expected = messages as f64 * waited.as_secs_f64() / limit.as_secs_f64();
+            if waited >= CATCH_UP_CHANCE && (delivered as f64) < expected {
+                return false;
+            }
+        }
+        true
     }
 
     /// Whether the queue was deleted; nothing enters it any more.
@@ -174,7 +204,8 @@ impl Drop for Entered<'_> {
                 self.queue.memory.account_warm(before, after);
             }
         }
-        let outrunning = after > OUTRUNNING_BYTES && self.state.is_outrunning();
+        self.queue.delivered.store(self.state.counters().delivered, Relaxed);
+        let outrunning = after > OUTRUNNING_BYTES && ready_bytes(&self.state, after) > OUTRUNNING_BYTES;
         if outrunning != self.queue.outrunning.load(Relaxed) {
             self.queue.outrunning.store(outrunning, Relaxed);
             if !outrunning {
@@ -184,6 +215,19 @@ impl Drop for Entered<'_> {
     }
 }
 
-/// Memory that waits for consumers with full outputs before publishers are slowed down: what is copied next had better
-/// still be in the processor's cache.
+/// Of `bytes` of memory, about as many as hold messages that are ready for consumers; none if there are no consumers.
+fn ready_bytes(state: &engine::Queue, bytes: u64) -> u64 {
+    let depth = state.depth();
+    if depth.consumers == 0 {
+        return 0;
+    }
+    (u128::from(bytes) * u128::from(depth.ready) / u128::from((depth.ready + depth.unacked).max(1))) as u64
+}
+
+/// Memory of messages that wait for consumers before publishers are slowed down: what is copied next had better still be in
+/// the processor's cache.
 const OUTRUNNING_BYTES: u64 = 2 << 20;
+/// Consumers are given this long to show their pace while the publisher leaves them the processor.
+const CATCH_UP_CHANCE: Duration = Duration::from_millis(5);
+/// How often a publisher that waits looks at what consumers have taken.
+const CATCH_UP_LOOK: Duration = Duration::from_millis(1);

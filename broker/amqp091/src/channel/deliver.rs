@@ -64,7 +64,7 @@ impl ConsumerSink {
 impl Sink for ConsumerSink {
     fn fill(&self, source: &mut dyn Source) -> Fill {
         let mut template = None;
-        self.output.write(|state| {
+        self.output.deliver(|state| {
             let frame_max = state.frame_max;
             let Some((buffer, ledger)) = state.for_delivery(self.channel) else { return Fill::Blocked };
             loop {

@@ -9,7 +9,7 @@ use crate::codec::{encode, method};
 use crate::connection::failure::Failure;
 use crate::connection::session::Session;
 use bytes::Bytes;
-use leveret_node::{Body, Extent, Route, Waiter};
+use leveret_node::{Body, Extent, Held, Route, Waiter};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -22,6 +22,8 @@ pub(crate) struct Run {
     /// Payload of the method frame that all of them came with.
     payload: Vec<u8>,
     messages: Vec<Extent>,
+    /// The run ends with this many messages: what one run costs has a bound, however many queues it goes to.
+    messages_max: usize,
 }
 
 /// A message whose frames come one by one.
@@ -32,6 +34,8 @@ pub(crate) struct Assembly {
     /// Properties and length of the body, once the header has come.
     header: Option<(Box<[u8]>, u64)>,
     body: Vec<u8>,
+    /// Counts what has come of the body.
+    held: Held,
 }
 
 /// Exchange and routing key.
@@ -93,15 +97,18 @@ impl Session {
         let properties_len = header.properties_raw.len() as u32;
         let body = Body::Inline { at: body_at as u32, len: header.body_size as u32 };
         self.run.messages.push(Extent { properties_at, properties_len, body });
+        if self.run.messages.len() >= self.run.messages_max {
+            self.flush_run(buffer);
+        }
     }
 
     /// The channel waits for the content of this publish.
     fn assemble(&mut self, buffer: &[u8], channel: u16, publish: &method::Publish<'_>) -> Result<(), Failure> {
         self.flush_run(buffer);
         let (exchange, routing_key) = (publish.exchange.into(), publish.routing_key.into());
-        let mandatory = publish.mandatory;
+        let (mandatory, held) = (publish.mandatory, self.broker.hold());
         self.channel(channel)?.assembly =
-            Some(Assembly { exchange, routing_key, mandatory, header: None, body: Vec::new() });
+            Some(Assembly { exchange, routing_key, mandatory, header: None, body: Vec::new(), held });
         Ok(())
     }
 
@@ -130,6 +137,7 @@ impl Session {
         let route = self.find_route(publish.exchange, publish.routing_key)?;
         self.run.channel = channel;
         self.run.mandatory = publish.mandatory;
+        self.run.messages_max = (RUN_COPIES_MAX / route.recipients().max(1)).max(1);
         self.run.route = Some(route);
         Ok(())
     }
@@ -162,6 +170,7 @@ impl Session {
     }
 
     fn hand_over(&mut self, channel: u16, route: &Route, mandatory: bool, buffer: &[u8], messages: &[Extent]) {
+        self.turn.add(RUN_WORK + (messages.len() * route.recipients()) as u64);
         let waits_for = route.confirms();
         let mut waiter = None;
         let output = self.output.clone();
@@ -184,8 +193,14 @@ impl Session {
             if mandatory {
                 self.send_back(channel, route, buffer, messages);
             }
-        } else if let Some(queue) = self.broker.publish(route, buffer, messages, waiter.as_ref()) {
-            self.outrunning = Some(queue);
+        } else {
+            let shared = shared_among(route.recipients(), buffer, messages);
+            let messages = shared.as_deref().unwrap_or(messages);
+            if let Some(queue) = self.broker.publish(route, buffer, messages, waiter.as_ref()) {
+                let body_bytes = messages.iter().map(|message| message.body.len() as u64).sum();
+                self.pace.published(messages.len() as u64, body_bytes);
+                self.outrunning = Some(queue);
+            }
         }
         self.published = true;
     }
@@ -243,13 +258,19 @@ impl Session {
                 format!("body of {now} bytes is larger than the {size} bytes that were announced"),
             ));
         }
+        if assembly.body.is_empty() {
+            // Room for all of it at once, as far as the client has shown that it means it.
+            assembly.body.reserve_exact(size.min(payload.len() as u64 * 16) as usize);
+        }
         assembly.body.extend_from_slice(payload);
+        assembly.held.set(now);
+        self.published = true; // it is held back like a publish if there is no room
         if now == size { self.finish_assembly(channel) } else { Ok(()) }
     }
 
     /// A message is complete: a run of its own.
     fn finish_assembly(&mut self, number: u16) -> Result<(), Failure> {
-        let Some(Assembly { exchange, routing_key, mandatory, header: Some((properties, _)), body }) =
+        let Some(Assembly { exchange, routing_key, mandatory, header: Some((properties, _)), body, held }) =
             self.channel(number)?.assembly.take()
         else {
             return Ok(());
@@ -272,6 +293,7 @@ impl Session {
             Body::Inline { at: properties_len, len: body_len }
         };
         self.hand_over(number, &route, mandatory, &bytes, &[Extent { properties_at: 0, properties_len, body }]);
+        drop(held); // the queues count it from here on
         Ok(())
     }
 
@@ -294,6 +316,25 @@ impl Session {
         }
         Ok(Some(parsed))
     }
+}
+
+/// The messages with bodies in memory of their own, if there are so many recipients that copies would add up.
+fn shared_among(recipients: usize, buffer: &[u8], messages: &[Extent]) -> Option<Vec<Extent>> {
+    let is_large = |message: &Extent| match &message.body {
+        Body::Inline { len, .. } => *len >= COPIED_MAX && *len as usize * recipients > COPIES_BYTES_MAX,
+        Body::Shared(_) => false,
+    };
+    if recipients < 2 || !messages.iter().any(is_large) {
+        return None;
+    }
+    let share = |message: &Extent| match message.body {
+        Body::Inline { at, len } if is_large(message) => {
+            let body = Bytes::copy_from_slice(&buffer[at as usize..(at + len) as usize]);
+            Extent { body: Body::Shared(body), ..message.clone() }
+        }
+        _ => message.clone(),
+    };
+    Some(messages.iter().map(share).collect())
 }
 
 /// Header and body of a message, if both lie in full in `buffer` from `at` on, in one frame each. With the offset of
@@ -353,6 +394,14 @@ const EXPIRATION: u16 = 1 << 8;
 const USER_ID: u16 = 1 << 4;
 /// Bytes of a frame before its payload.
 const FRAME_HEAD: usize = 7;
+/// Copies of messages that one run makes at most, in all queues together.
+const RUN_COPIES_MAX: usize = 16 << 10;
+/// What handing a run over costs beside its messages (see `turn`).
+const RUN_WORK: u64 = 2;
+/// Bodies up to this size are copied into each queue, in bytes.
+const COPIED_MAX: u32 = 512;
+/// Larger ones are shared where their copies would be more than this, in bytes.
+const COPIES_BYTES_MAX: usize = 1 << 20;
 /// A body from this size on is shared by the queues that it goes to, not copied.
 const SHARED_MIN: usize = 64 << 10;
 /// Properties up to this size are compared with those of the message before.

@@ -14,12 +14,16 @@ use tokio::sync::Notify;
 pub(crate) struct Output {
     state: Mutex<State>,
     wake: Notify,
+    /// The buffer was taken to be written.
+    drained: Notify,
 }
 
 /// What the lock protects.
 pub(crate) struct State {
     /// Encoded frames.
     pub(crate) buffer: Vec<u8>,
+    /// Bytes of them that are deliveries to consumers; the rest answers what the client asked.
+    delivered_bytes: usize,
     /// Deliveries by channel number.
     ledgers: ByChannel<Box<Ledger>>,
     /// Confirms by channel number.
@@ -38,6 +42,7 @@ impl Output {
     pub(crate) fn new() -> Self {
         let state = State {
             buffer: Vec::new(),
+            delivered_bytes: 0,
             ledgers: ByChannel::new(),
             confirms: ByChannel::new(),
             next_token: 0,
@@ -45,7 +50,35 @@ impl Output {
             closing: false,
             frame_max: FRAME_MAX_UNTUNED,
         };
-        Self { state: Mutex::new(state), wake: Notify::new() }
+        Self { state: Mutex::new(state), wake: Notify::new(), drained: Notify::new() }
+    }
+
+    /// Delivers with `encode`: as [`write`](Self::write), for what is bounded by [`OUTPUT_MAX`] and was not asked for.
+    pub(crate) fn deliver<T>(&self, encode: impl FnOnce(&mut State) -> T) -> T {
+        self.write(|state| {
+            let before = state.buffer.len();
+            let answer = encode(state);
+            state.delivered_bytes += state.buffer.len() - before;
+            answer
+        })
+    }
+
+    /// Whether the client leaves so many answers unread that nothing more is done for it until it has read some. Consumers'
+    /// deliveries do not count: a client may well acknowledge before it reads on.
+    pub(crate) fn is_unread(&self) -> bool {
+        let state = self.state.lock();
+        state.buffer.len() - state.delivered_bytes > ANSWERS_MAX
+    }
+
+    /// Waits until the client has read enough.
+    pub(crate) async fn until_read(&self) {
+        loop {
+            let drained = self.drained.notified();
+            if !self.is_unread() {
+                return;
+            }
+            drained.await;
+        }
     }
 
     /// Writes with `encode`, and wakes the writer if it may be asleep.
@@ -76,7 +109,13 @@ impl Output {
     pub(crate) fn swap(&self, empty: &mut Vec<u8>) -> bool {
         let mut state = self.state.lock();
         std::mem::swap(&mut state.buffer, empty);
-        !(empty.is_empty() && state.closing)
+        state.delivered_bytes = 0;
+        let more = !(empty.is_empty() && state.closing);
+        drop(state);
+        if !empty.is_empty() {
+            self.drained.notify_waiters();
+        }
+        more
     }
 
     /// Waits until there is something to write.
@@ -87,6 +126,11 @@ impl Output {
     /// Consumers to dispatch for, now that the buffer has drained.
     pub(crate) fn take_stalled(&self) -> Vec<(Arc<Queue>, ConsumerId)> {
         std::mem::take(&mut self.state.lock().stalled)
+    }
+
+    /// Whether [`shrink`](Self::shrink) would give something back.
+    pub(crate) fn is_grown(&self) -> bool {
+        self.state.lock().buffer.capacity() > BUFFER_KEPT
     }
 
     /// An idle connection gives its buffer back.
@@ -168,6 +212,8 @@ impl State {
 
 /// The buffer takes deliveries up to this size.
 pub(crate) const OUTPUT_MAX: usize = 1 << 20;
+/// A client may leave this much of what it asked for unread, and one answer more.
+const ANSWERS_MAX: usize = 1 << 20;
 /// An idle connection keeps a buffer of at most this size.
 pub(crate) const BUFFER_KEPT: usize = 4 << 10;
 /// Frames before the client and we have agreed on more, in bytes.

@@ -1,16 +1,21 @@
 //! The task that reads: bytes into a buffer, complete frames out of it, until one side has enough.
 //!
-//! The buffer comes from a pool while there is something in it: an idle connection holds none.
+//! The buffer comes from a pool while there is something in it: an idle connection holds none. A reader does a turn of work
+//! and lets the others go first (see `turn`). While it does not read (see `hold`) it still looks for the connection's end.
 use super::failure::Failure;
 use super::handshake::{HANDSHAKE_MAX, Handshake, in_time};
+use super::hold::{self, Ends};
 use super::output::Output;
 use super::session::Session;
-use super::writer;
+use super::writer::Writer;
 use crate::codec::encode;
 use crate::codec::frame::{self, PROTOCOL_HEADER, Protocol};
 use crate::codec::method::{self, Method};
 use crate::pool::Pool;
+use bytes::BufMut;
+use futures::FutureExt;
 use leveret_node::{Broker, Connection, Permit};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -25,9 +30,10 @@ use tokio_util::sync::CancellationToken;
 pub(crate) async fn serve(socket: TcpStream, broker: Broker, pool: Arc<Pool>, stop: CancellationToken, permit: Permit) {
     let deadline = Instant::now() + HANDSHAKE_MAX;
     let (Ok(peer), Ok(local)) = (socket.peer_addr(), socket.local_addr()) else { return };
-    let _ = socket.set_nodelay(true);
+    hold::set_up(&socket);
     let (read, mut write) = socket.into_split();
-    let mut reader = Reader { socket: read, pool, buffer: Vec::new(), opened: false, heartbeat: None, received: 0 };
+    let mut reader =
+        Reader { socket: read, pool, buffer: Vec::new(), opened: false, heartbeat: None, received: 0, turn_bytes: 0 };
     match in_time(deadline, &permit, &stop, reader.protocol(&stop)).await {
         Some(Protocol::Amqp091) => {}
         Some(Protocol::Other) => {
@@ -41,7 +47,9 @@ pub(crate) async fn serve(socket: TcpStream, broker: Broker, pool: Arc<Pool>, st
     let output = Arc::new(Output::new());
     let (beat, heartbeat) = watch::channel(None);
     let sent_bytes = Arc::new(AtomicU64::new(0));
-    let writing = tokio::spawn(writer::write(write, output.clone(), broker.clone(), heartbeat, sent_bytes.clone()));
+    let (pool, sent) = (reader.pool.clone(), sent_bytes.clone());
+    let writer = Writer { output: output.clone(), broker: broker.clone(), pool, heartbeat, sent_bytes: sent };
+    let mut writing = tokio::spawn(writer.write(write));
     let handshake = Handshake::new(broker.clone(), output.clone(), &permit, (peer, local));
     let opened = in_time(deadline, &permit, &stop, reader.open(handshake, &output, &stop)).await;
     if let Some(Some((connection, client))) = opened {
@@ -51,17 +59,26 @@ pub(crate) async fn serve(socket: TcpStream, broker: Broker, pool: Arc<Pool>, st
             beat.send_replace(Some(Duration::from_secs(connection.heartbeat.into()) / 2));
         }
         let mut session = Session::new(broker.clone(), connection.clone(), output.clone(), client);
-        let end = reader.run(&mut session, (&stop, &sent_bytes)).await;
-        session.release_all().await;
+        let end = AssertUnwindSafe(reader.run(&mut session, (&stop, &sent_bytes))).catch_unwind().await;
+        let end =
+            end.unwrap_or_else(|_| End::Failed(Failure::new(541, "the broker failed at a frame of this connection")));
+        let released = AssertUnwindSafe(session.release_all()).catch_unwind().await;
+        if released.is_err() {
+            tracing::error!(connection = connection.name, "what the connection held was not all released");
+        }
         broker.disconnected(&connection).await;
         reader.say_goodbye(end, &output, &connection).await;
     }
     output.close();
-    let _ = timeout(GOODBYE_MAX, writing).await;
+    if timeout(GOODBYE_MAX, &mut writing).await.is_err() {
+        writing.abort(); // a client that does not read has no claim on what was left to tell it
+        return;
+    }
+    reader.discard().await;
 }
 
 /// How a connection ends.
-enum End {
+pub(crate) enum End {
     /// The client said so, and is answered.
     Asked,
     /// The socket is gone, or silent for too long.
@@ -79,6 +96,8 @@ struct Reader {
     /// Twice as long a silence ends the connection.
     heartbeat: Option<Duration>,
     received: u64,
+    /// Bytes handled since the others last had a turn.
+    turn_bytes: usize,
 }
 
 impl Reader {
@@ -132,51 +151,44 @@ impl Reader {
     /// Reads and handles until the end.
     async fn run(&mut self, session: &mut Session, (stop, sent_bytes): (&CancellationToken, &AtomicU64)) -> End {
         let connection = session.connection.clone();
+        let ends = Ends { connection: &connection, stop };
         loop {
-            match session.handle(&self.buffer).await {
-                Ok(used) => self.consumed(used),
+            match session.handle(&self.buffer, &self.pool.turns).await {
+                Ok(used) => {
+                    self.turn_bytes += used + READ_COST;
+                    self.consumed(used);
+                }
                 Err(failure) => return End::Failed(failure),
             }
             if session.finished {
                 return End::Asked;
             }
-            if let Some(queue) = session.outrunning.take() {
-                queue.let_consumers_catch_up().await;
+            if let Err(end) = hold::back(session, &self.socket, &ends).await {
+                return end;
             }
-            if std::mem::take(&mut session.published) && session.broker.memory().is_alarmed() {
-                self.hold_back(session, stop).await;
+            if session.output.is_unread() {
+                let read = session.output.until_read();
+                if let Err(end) = hold::until(read, &self.socket, &ends).await {
+                    return end;
+                }
+                continue; // with the frames that were left in the buffer
+            }
+            if self.turn_bytes >= self.pool.turns.bytes_max() {
+                self.turn_bytes = 0;
+                self.pool.turns.pass().await;
             }
             let filled = tokio::select! {
                 biased;
+                () = connection.close.cancelled() => return End::Failed(hold::forced(&connection.close_reason.lock())),
                 filled = self.fill(stop) => filled,
-                () = connection.close.cancelled() => return End::Failed(forced(&connection.close_reason.lock())),
             };
             connection.received_bytes.store(self.received, Relaxed);
             connection.sent_bytes.store(sent_bytes.load(Relaxed), Relaxed);
             match filled {
                 Ok(()) => {}
-                Err(Silence::Stopping) => return End::Failed(forced("broker is shutting down")),
+                Err(Silence::Stopping) => return End::Failed(hold::forced(hold::STOPPING)),
                 Err(Silence::Gone) => return End::Lost,
             }
-        }
-    }
-
-    /// Memory or disk are used up: the publisher is not read from until there is room, and is told if it wants to know.
-    async fn hold_back(&self, session: &Session, stop: &CancellationToken) {
-        let (output, connection) = (&session.output, &session.connection);
-        connection.blocked.store(true, Relaxed);
-        if session.client.connection_blocked {
-            let reason = if session.broker.memory().is_disk_full() { "low on disk" } else { "low on memory" };
-            output.write(|state| encode::connection_blocked(&mut state.buffer, reason));
-        }
-        tokio::select! {
-            () = session.broker.memory().until_cleared() => {}
-            () = stop.cancelled() => {}
-            () = connection.close.cancelled() => {}
-        }
-        connection.blocked.store(false, Relaxed);
-        if session.client.connection_blocked {
-            output.write(|state| encode::bare(&mut state.buffer, 0, (10, 61)));
         }
     }
 
@@ -192,8 +204,8 @@ impl Reader {
             };
             tokio::select! {
                 biased;
-                ready = self.socket.readable() => ready.map_err(|_| Silence::Gone)?,
                 () = stop.cancelled() => return Err(Silence::Stopping),
+                ready = self.socket.readable() => ready.map_err(|_| Silence::Gone)?,
                 () = silence => return Err(Silence::Gone),
             }
             if !self.opened {
@@ -203,13 +215,17 @@ impl Reader {
             } else if self.buffer.capacity() - self.buffer.len() < ROOM_MIN {
                 self.buffer.reserve(ROOM_MIN);
             }
-            match self.socket.try_read_buf(&mut self.buffer) {
+            let turn = self.pool.turns.bytes_max();
+            match self.socket.try_read_buf(&mut (&mut self.buffer).limit(turn)) {
                 Ok(0) => return Err(Silence::Gone),
                 Ok(bytes) => {
                     self.received += bytes as u64;
                     return Ok(());
                 }
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => self.consumed(0),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    self.turn_bytes = 0;
+                    self.consumed(0);
+                }
                 Err(_) => return Err(Silence::Gone),
             }
         }
@@ -235,28 +251,53 @@ impl Reader {
         }
     }
 
+    /// Reads what the client still had on its way, until it closes its end too: closing a socket with bytes that were not
+    /// read resets it, and the client might never see our last words.
+    async fn discard(&mut self) {
+        let never = CancellationToken::new();
+        let closed = async {
+            self.heartbeat = None;
+            self.buffer.clear();
+            while self.fill(&never).await.is_ok() {
+                self.consumed(self.buffer.len());
+            }
+        };
+        let _ = timeout(GOODBYE_MAX, closed).await;
+        self.consumed(self.buffer.len());
+    }
+
     /// Tells the client why, and waits a moment for its answer.
     async fn close(&mut self, failure: &Failure, output: &Output) {
         output.write(|state| encode::connection_close(&mut state.buffer, failure.code, &failure.text, failure.cause));
-        let never = CancellationToken::new();
+        let (never, frame_max) = (CancellationToken::new(), output.lock().frame_max);
         let answered = async {
-            self.buffer.clear();
-            while self.fill(&never).await.is_ok() {
-                let mut at = 0;
-                while let Ok(Some(frame)) = frame::parse(&self.buffer[at..], 0) {
-                    at += frame.len;
-                    if let Ok(Method::ConnectionCloseOk | Method::ConnectionClose { .. }) = method::parse(frame.payload)
-                    {
-                        return;
-                    }
-                }
-                if at == 0 && self.buffer.len() > DISCARD_MAX {
+            loop {
+                let (used, is_answered) = find_answer(&self.buffer, frame_max);
+                self.consumed(used);
+                if is_answered || self.fill(&never).await.is_err() {
                     return;
                 }
-                self.consumed(at);
             }
         };
         let _ = timeout(GOODBYE_MAX, answered).await;
+    }
+}
+
+/// How many bytes of what a client still sends are done with, and whether it agreed to the end. Where frames are no longer
+/// in step, that is all bytes: nothing gathers.
+fn find_answer(buffer: &[u8], frame_max: u32) -> (usize, bool) {
+    let mut at = 0;
+    loop {
+        match frame::parse(&buffer[at..], frame_max) {
+            Ok(Some(frame)) => {
+                at += frame.len;
+                if let Ok(Method::ConnectionCloseOk | Method::ConnectionClose { .. }) = method::parse(frame.payload) {
+                    return (at, true);
+                }
+            }
+            Ok(None) => return (at, false),
+            Err(_) => return (buffer.len(), false),
+        }
     }
 }
 
@@ -266,15 +307,30 @@ enum Silence {
     Stopping,
 }
 
-fn forced(reason: &str) -> Failure {
-    Failure::new(320, reason)
-}
-
 /// How long a client has to agree that the connection is closed.
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
+/// What a read costs beside its bytes, in bytes.
+const READ_COST: usize = 2 << 10;
 /// Room for the next read of a client that has not opened its connection, in bytes.
 const HANDSHAKE_ROOM: usize = 4 << 10;
 /// Room for the next read, in bytes.
 const ROOM_MIN: usize = 64 << 10;
-/// A client that keeps sending what is no frame is not listened to beyond this.
-const DISCARD_MAX: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_gathers_while_a_client_is_sent_away() {
+        let (publish, close_ok) = (&b"\x01\0\x01\0\0\0\x04\0\x3c\0\x28\xce"[..], b"\x01\0\0\0\0\0\x04\0\x0a\0\x33\xce");
+        for (buffer, expected) in [
+            (publish.to_vec(), (publish.len(), false)),
+            ([publish, close_ok].concat(), (publish.len() + close_ok.len(), true)),
+            ([publish, &close_ok[..5]].concat(), (publish.len(), false)),
+            (b"\x03\0\x01\0\x10\0\0 the beginning of a large frame".to_vec(), (38, false)),
+            (b"no frame at all".to_vec(), (15, false)),
+        ] {
+            assert_eq!(find_answer(&buffer, 8192), expected, "{}", buffer.escape_ascii());
+        }
+    }
+}

@@ -1,7 +1,9 @@
 //! An open connection: its channels, and each read's frames in order.
 use super::by_channel::ByChannel;
 use super::failure::Failure;
+use super::hold::Pace;
 use super::output::Output;
+use super::turn::{Turn, Turns};
 use crate::channel::Channel;
 use crate::channel::publish::{Routes, Run};
 use crate::channel::settle::PendingAcks;
@@ -41,15 +43,20 @@ pub(crate) struct Session {
     pub(crate) settlement: Settlement,
     /// A queue published to whose consumers cannot follow.
     pub(crate) outrunning: Option<Arc<Queue>>,
+    /// How long it waits for such consumers.
+    pub(crate) pace: Pace,
     /// Something was published in this read.
     pub(crate) published: bool,
     /// The client asked to close the connection, and was answered.
     pub(crate) finished: bool,
+    /// What was done since the others last had a turn.
+    pub(crate) turn: Turn,
 }
 
 impl Session {
     pub(crate) fn new(broker: Broker, connection: Arc<Connection>, output: Arc<Output>, client: Client) -> Self {
         Self {
+            turn: Turn::new(broker.clock()),
             vhost: connection.vhost.clone(),
             frame_max: connection.frame_max,
             broker,
@@ -65,15 +72,21 @@ impl Session {
             pending_acks: None,
             settlement: Settlement::default(),
             outrunning: None,
+            pace: Pace::default(),
             published: false,
             finished: false,
         }
     }
 
-    /// Handles all complete frames in `buffer`. Returns how many bytes they were.
-    pub(crate) async fn handle(&mut self, buffer: &[u8]) -> Result<usize, Failure> {
+    /// Handles the complete frames in `buffer`: all, or as many as the client reads the answers to. Returns how many bytes
+    /// they were.
+    pub(crate) async fn handle(&mut self, buffer: &[u8], turns: &Turns) -> Result<usize, Failure> {
         let mut at = 0;
+        self.turn = Turn::new(self.broker.clock());
         while !self.finished {
+            if self.turn.is_worth_a_look() && self.must_pause(turns).await {
+                break;
+            }
             let frame = match frame::parse(&buffer[at..], self.frame_max) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => break,
@@ -99,6 +112,15 @@ impl Session {
         Ok(at)
     }
 
+    /// Lets others have their turn when this one is over. Whether the client has to read its answers first.
+    async fn must_pause(&mut self, turns: &Turns) -> bool {
+        if self.turn.is_over(self.broker.clock()) {
+            turns.pass().await;
+            self.turn = Turn::new(self.broker.clock());
+        }
+        self.output.is_unread()
+    }
+
     /// One frame, which ends at `next`. Returns where to go on: further than that if its content was taken too.
     #[inline]
     async fn frame(&mut self, buffer: &[u8], next: usize, frame: &Frame<'_>) -> Result<usize, Failure> {
@@ -119,6 +141,7 @@ impl Session {
                 {
                     return self.ack(channel, ack.delivery_tag, ack.multiple).map(|()| next);
                 }
+                self.turn.add(METHOD_WORK);
                 self.method(buffer, channel, frame.payload).await?;
             }
             Kind::Header if !self.is_closing(channel) => {
@@ -263,3 +286,6 @@ impl Session {
         }
     }
 }
+
+/// A method that is no publish and no acknowledgement is worth a look at the clock and at what it has answered.
+const METHOD_WORK: u64 = 100;

@@ -1,68 +1,94 @@
 //! The task that writes: whatever has gathered, in one call.
+//!
+//! It sleeps until there is something to write, a heartbeat is due, or the buffers of a connection that has fallen idle are
+//! to be given back.
 use super::output::{BUFFER_KEPT, Output};
+use crate::pool::Pool;
 use leveret_node::Broker;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::OwnedWriteHalf;
+use tokio::time::Instant;
 
-/// Writes until the output is closed and empty, or the socket fails. `heartbeat` changes once it is agreed upon.
-pub(crate) async fn write(
-    mut socket: OwnedWriteHalf,
-    output: Arc<Output>,
-    broker: Broker,
-    mut heartbeat: tokio::sync::watch::Receiver<Option<Duration>>,
-    sent_bytes: Arc<AtomicU64>,
-) {
-    let mut ready = Vec::new();
-    let mut idle_ticks = 0u32;
-    let mut ticks = tokio::time::interval(IDLE_TICK);
-    while output.swap(&mut ready) {
-        if ready.is_empty() {
+/// What a connection's writer works with.
+pub(crate) struct Writer {
+    pub(crate) output: Arc<Output>,
+    pub(crate) broker: Broker,
+    pub(crate) pool: Arc<Pool>,
+    /// Changes once it is agreed upon how often the client hears that we are there.
+    pub(crate) heartbeat: tokio::sync::watch::Receiver<Option<Duration>>,
+    pub(crate) sent_bytes: Arc<AtomicU64>,
+}
+
+impl Writer {
+    /// Writes until the output is closed and empty, or the socket fails.
+    pub(crate) async fn write(mut self, mut socket: OwnedWriteHalf) {
+        let mut ready = Vec::new();
+        let mut turn_bytes = 0;
+        while self.output.swap(&mut ready) {
+            if ready.is_empty() {
+                turn_bytes = 0;
+                self.idle(&mut ready).await;
+                continue;
+            }
+            if socket.write_all(&ready).await.is_err() {
+                break;
+            }
+            self.sent_bytes.fetch_add(ready.len() as u64, Relaxed);
+            turn_bytes += ready.len();
+            if ready.capacity() > BUFFER_MAX {
+                ready = Vec::new();
+            }
+            ready.clear();
+            for (queue, consumer) in self.output.take_stalled() {
+                self.broker.drained(&queue, consumer);
+            }
+            if turn_bytes >= self.pool.turns.bytes_max() {
+                turn_bytes = 0;
+                self.pool.turns.pass().await;
+            }
+        }
+        let _ = socket.shutdown().await;
+    }
+
+    /// Waits until there is something to write; a heartbeat, if nothing else comes in time.
+    async fn idle(&mut self, ready: &mut Vec<u8>) {
+        let idle_since = Instant::now();
+        loop {
+            let beat = *self.heartbeat.borrow_and_update();
+            let is_grown = ready.capacity() > BUFFER_KEPT || self.output.is_grown();
+            let next = [beat, is_grown.then_some(GIVE_BACK_AFTER)].into_iter().flatten().min();
+            let due = async {
+                match next {
+                    Some(next) => tokio::time::sleep_until(idle_since + next).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
-                () = output.woken() => {}
-                changed = heartbeat.changed() => {
-                    if changed.is_ok() && let Some(every) = *heartbeat.borrow_and_update() {
-                        ticks = tokio::time::interval(every.min(IDLE_TICK));
+                biased;
+                () = self.output.woken() => return,
+                changed = self.heartbeat.changed() => {
+                    if changed.is_err() {
+                        return self.output.woken().await; // the connection ends: its output is closed soon
                     }
                 }
-                _ = ticks.tick() => idle_ticks = tick(idle_ticks, &output, &mut ready, *heartbeat.borrow()),
+                () = due => {
+                    if is_grown && idle_since.elapsed() >= GIVE_BACK_AFTER {
+                        *ready = Vec::new();
+                        self.output.shrink();
+                    }
+                    if beat.is_some_and(|every| idle_since.elapsed() >= every) {
+                        return self.output.write(|state| crate::codec::encode::heartbeat(&mut state.buffer));
+                    }
+                }
             }
-            continue;
-        }
-        idle_ticks = 0;
-        if socket.write_all(&ready).await.is_err() {
-            break;
-        }
-        sent_bytes.fetch_add(ready.len() as u64, Relaxed);
-        if ready.capacity() > BUFFER_MAX {
-            ready = Vec::new();
-        }
-        ready.clear();
-        for (queue, consumer) in output.take_stalled() {
-            broker.drained(&queue, consumer);
         }
     }
-    let _ = socket.shutdown().await;
 }
 
-/// Nothing to write for a while: buffers are given back, and the client hears that we are there.
-fn tick(idle_ticks: u32, output: &Output, ready: &mut Vec<u8>, heartbeat: Option<Duration>) -> u32 {
-    if ready.capacity() > BUFFER_KEPT {
-        *ready = Vec::new();
-    }
-    output.shrink();
-    if let Some(every) = heartbeat
-        && every.min(IDLE_TICK) * (idle_ticks + 1) >= every
-    {
-        output.write(|state| crate::codec::encode::heartbeat(&mut state.buffer));
-        return 0;
-    }
-    idle_ticks + 1
-}
-
-/// How often an idle writer looks around.
-const IDLE_TICK: Duration = Duration::from_secs(5);
+/// An idle connection gives its buffers back after this time.
+const GIVE_BACK_AFTER: Duration = Duration::from_secs(5);
 /// A buffer that one large message has blown up beyond this is given back.
 const BUFFER_MAX: usize = 4 << 20;

@@ -1,0 +1,165 @@
+//! What keeps a client from being read from: consumers or a log that cannot follow, memory or disk used up, answers that
+//! it does not read.
+//!
+//! Whatever the client sent meanwhile waits in the socket, its heartbeats and its end among it. So the end is looked for
+//! beside the socket's bytes, several times a second: what a client held is free soon after it has gone.
+use super::failure::Failure;
+use super::reader::End;
+use super::session::Session;
+use crate::codec::encode;
+use leveret_node::Connection;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::sockopt;
+use std::future::Future;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedReadHalf;
+use tokio_util::sync::CancellationToken;
+
+/// What ends a connection from our side.
+pub(crate) struct Ends<'e> {
+    /// The connection: the management API may close it.
+    pub(crate) connection: &'e Connection,
+    /// The broker shuts down.
+    pub(crate) stop: &'e CancellationToken,
+}
+
+/// Options of a client's socket. Keepalive finds a peer that vanished although no heartbeats were agreed upon.
+pub(crate) fn set_up(socket: &TcpStream) {
+    let _ = socket.set_nodelay(true);
+    let _ = sockopt::set_socket_keepalive(socket, true);
+    let _ = sockopt::set_tcp_keepidle(socket, KEEPALIVE_IDLE);
+    let _ = sockopt::set_tcp_keepintvl(socket, KEEPALIVE_EVERY);
+    let _ = sockopt::set_tcp_keepcnt(socket, KEEPALIVE_PROBES);
+}
+
+/// Waits until `room` is done.
+///
+/// # Errors
+/// How the connection ended before that.
+pub(crate) async fn until(room: impl Future<Output = ()>, socket: &OwnedReadHalf, ends: &Ends<'_>) -> Result<(), End> {
+    tokio::pin!(room);
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut room => return Ok(()),
+            () = ends.connection.close.cancelled() => {
+                return Err(End::Failed(forced(&ends.connection.close_reason.lock())));
+            }
+            () = ends.stop.cancelled() => return Err(End::Failed(forced(STOPPING))),
+            () = tokio::time::sleep(LOOK_EVERY) => {
+                if is_gone(socket) {
+                    return Err(End::Lost);
+                }
+            }
+        }
+    }
+}
+
+/// Holds a client back that published what there is no room for: until its consumers or the log have caught up a bit, and
+/// until memory and disk have room. The client is told of the latter if it wants to know.
+///
+/// # Errors
+/// How the connection ended meanwhile.
+pub(crate) async fn back(session: &mut Session, socket: &OwnedReadHalf, ends: &Ends<'_>) -> Result<(), End> {
+    if let Some(queue) = session.outrunning.take() {
+        until(queue.until_logged(), socket, ends).await?;
+        if let Some((limit, messages)) = session.pace.wait() {
+            let mut kept_up = false;
+            let catch_up = async { kept_up = queue.let_consumers_catch_up(limit, messages).await };
+            until(catch_up, socket, ends).await?;
+            session.pace.waited(kept_up);
+        }
+    }
+    if !std::mem::take(&mut session.published) || !session.broker.memory().is_alarmed() {
+        return Ok(());
+    }
+    let (output, connection) = (&session.output, &session.connection);
+    connection.blocked.store(true, Relaxed);
+    if session.client.connection_blocked {
+        let reason = if session.broker.memory().is_disk_full() { "low on disk" } else { "low on memory" };
+        output.write(|state| encode::connection_blocked(&mut state.buffer, reason));
+    }
+    // Its heartbeats are not read meanwhile; that it takes ours shows that it is there.
+    let limit = match connection.heartbeat {
+        0 => VANISHED_MS,
+        seconds => u32::from(seconds) * 2000,
+    };
+    let _ = sockopt::set_tcp_user_timeout(socket.as_ref(), limit);
+    let held = until(session.broker.memory().until_cleared(), socket, ends).await;
+    let _ = sockopt::set_tcp_user_timeout(socket.as_ref(), 0);
+    connection.blocked.store(false, Relaxed);
+    if session.client.connection_blocked {
+        output.write(|state| encode::bare(&mut state.buffer, 0, (10, 61)));
+    }
+    held
+}
+
+/// How long a publisher waits for the consumers of what it published: in proportion to what it was, so that a publisher is
+/// never slowed below 24 MiB a second of large messages or 100,000 small ones, and seldom if waiting does not help.
+#[derive(Default)]
+pub(crate) struct Pace {
+    /// Published to queues whose consumers cannot follow, and not waited for. A message counts as [`MESSAGE_BYTES`] more.
+    bytes: u64,
+    messages: u64,
+    /// Bytes to be published before the next wait.
+    pass_over: u64,
+    /// Waits in a row that did not help.
+    in_vain: u32,
+}
+
+impl Pace {
+    /// Notes what was published to a queue whose consumers cannot follow.
+    pub(crate) fn published(&mut self, messages: u64, body_bytes: u64) {
+        self.messages += messages;
+        self.bytes += messages * MESSAGE_BYTES + body_bytes;
+    }
+
+    /// How long to wait now, if at all, and for the consumption of how many messages.
+    fn wait(&mut self) -> Option<(Duration, u64)> {
+        if self.bytes < self.pass_over.max(WAIT_FOR_BYTES) {
+            return None;
+        }
+        let (bytes, messages) = (std::mem::take(&mut self.bytes), std::mem::take(&mut self.messages));
+        let limit = Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / PACE_BYTES).min(WAIT_MAX);
+        Some((limit, messages))
+    }
+
+    /// The consumers kept the pace, or it was too fast for them.
+    fn waited(&mut self, kept_up: bool) {
+        self.in_vain = if kept_up { 0 } else { (self.in_vain + 1).min(IN_VAIN_MAX) };
+        self.pass_over = if kept_up { 0 } else { WAIT_FOR_BYTES << self.in_vain };
+    }
+}
+
+/// Whether the peer has closed or reset the connection, whatever it sent before that.
+fn is_gone(socket: &OwnedReadHalf) -> bool {
+    let mut looked_at = [PollFd::new(socket.as_ref(), PollFlags::RDHUP)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut looked_at, Some(&now)).is_ok_and(|ready| ready > 0)
+}
+
+/// 320, and why.
+pub(crate) fn forced(reason: &str) -> Failure {
+    Failure::new(320, reason)
+}
+
+/// What clients are told when the broker stops.
+pub(crate) const STOPPING: &str = "broker is shutting down";
+/// Bytes a second that a publisher is not slowed below.
+const PACE_BYTES: u64 = 24 << 20;
+/// What a message counts beside its body, in bytes.
+const MESSAGE_BYTES: u64 = 224;
+/// Published before a wait is worth it.
+const WAIT_FOR_BYTES: u64 = 128 << 10;
+const WAIT_MAX: Duration = Duration::from_millis(50);
+/// After so many waits in vain the next one comes after 64 MiB.
+const IN_VAIN_MAX: u32 = 10;
+/// How often a connection that is not read from is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// A peer without heartbeats that acknowledges nothing for this long has vanished, in milliseconds.
+const VANISHED_MS: u32 = 60_000;
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
+const KEEPALIVE_PROBES: u32 = 6;

@@ -1,0 +1,105 @@
+//! Turns: how much a connection does before the others have theirs.
+//!
+//! A socket that always has bytes keeps its reader ready for ever, and the runtime does not interrupt a task that never
+//! waits. So a reader counts what it did (bytes and an estimate of the work) and steps back when its turn is over. The more
+//! readers wait for their turn, the shorter a turn is: acknowledgements, new clients and health checks stay prompt.
+use leveret_node::Clock;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+/// Readers of one listener that have more to do and wait for their turn.
+#[derive(Default)]
+pub(crate) struct Turns {
+    waiting: AtomicUsize,
+}
+
+impl Turns {
+    /// Bytes that a reader may take from its socket in one turn.
+    pub(crate) fn bytes_max(&self) -> usize {
+        let waiting = self.waiting.load(Relaxed).max(1);
+        (ALL_BYTES / waiting).clamp(TURN_BYTES_MIN, TURN_BYTES_MAX)
+    }
+
+    /// Lets all others that are ready go first.
+    pub(crate) async fn pass(&self) {
+        let waiting = Waiting::new(&self.waiting);
+        tokio::task::yield_now().await;
+        drop(waiting);
+    }
+}
+
+/// Counts a reader that waits, also if it is dropped while it does.
+struct Waiting<'t>(&'t AtomicUsize);
+
+impl<'t> Waiting<'t> {
+    fn new(waiting: &'t AtomicUsize) -> Self {
+        waiting.fetch_add(1, Relaxed);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// The turn of one reader.
+#[derive(Default)]
+pub(crate) struct Turn {
+    /// An estimate of the work since the clock was last looked at.
+    work: u64,
+    /// When the turn began, in nanoseconds of the node's clock.
+    began: u64,
+}
+
+impl Turn {
+    /// A turn that begins now.
+    pub(crate) fn new(clock: &Clock) -> Self {
+        Self { work: 0, began: clock.now() }
+    }
+
+    /// Counts work: 1 stands for about 100 nanoseconds.
+    #[inline]
+    pub(crate) fn add(&mut self, work: u64) {
+        self.work += work;
+    }
+
+    /// Whether so much was done that a look at the clock is worth its cost.
+    #[inline]
+    pub(crate) fn is_worth_a_look(&self) -> bool {
+        self.work >= WORK_PER_LOOK
+    }
+
+    /// Whether the turn is over by the clock. Starts counting work anew.
+    pub(crate) fn is_over(&mut self, clock: &Clock) -> bool {
+        self.work = 0;
+        clock.now().saturating_sub(self.began) >= TURN_NANOSECONDS
+    }
+}
+
+/// Bytes of all turns together until each waiting reader had one.
+const ALL_BYTES: usize = 8 << 20;
+/// Bytes of one turn when few wait: a whole read.
+const TURN_BYTES_MAX: usize = 512 << 10;
+/// Bytes of one turn when many wait.
+const TURN_BYTES_MIN: usize = 16 << 10;
+/// A turn whose frames cost more than their bytes ends after a millisecond.
+const TURN_NANOSECONDS: u64 = 1_000_000;
+const WORK_PER_LOOK: u64 = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_more_readers_wait_the_shorter_is_a_turn() {
+        let turns = Turns::default();
+        assert_eq!(turns.bytes_max(), TURN_BYTES_MAX);
+        let waiting: Vec<_> = (0..64).map(|_| Waiting::new(&turns.waiting)).collect();
+        assert_eq!(turns.bytes_max(), 128 << 10);
+        let more: Vec<_> = (0..10_000).map(|_| Waiting::new(&turns.waiting)).collect();
+        assert_eq!(turns.bytes_max(), TURN_BYTES_MIN);
+        drop((waiting, more));
+        assert_eq!(turns.bytes_max(), TURN_BYTES_MAX);
+    }
+}

@@ -1,0 +1,111 @@
+//! Whether anything happens at all: what looks around regularly does so only then, and an idle broker does nothing.
+//!
+//! Whoever does something for a client marks it, which costs a look at a flag. One task (`upkeep`) notes when the last mark
+//! was; the others ask. Once there has been no mark for a while all of them wait for the next one.
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// What was marked lately, and who sleeps until something is.
+pub(crate) struct Activity {
+    marked: AtomicBool,
+    asleep: AtomicBool,
+    woken: Notify,
+}
+
+impl Default for Activity {
+    /// A start is something that happens.
+    fn default() -> Self {
+        Self { marked: AtomicBool::new(true), asleep: AtomicBool::new(false), woken: Notify::new() }
+    }
+}
+
+impl Activity {
+    /// Something happens.
+    #[inline]
+    pub(crate) fn mark(&self) {
+        if !self.marked.load(Relaxed) {
+            self.wake();
+        }
+    }
+
+    #[cold]
+    fn wake(&self) {
+        self.marked.store(true, SeqCst);
+        if self.asleep.swap(false, SeqCst) {
+            self.woken.notify_waiters();
+        }
+    }
+
+    /// For tasks that look around: waits for `every`, and as long after that as nothing happens.
+    pub(crate) async fn next_look(&self, every: Duration) {
+        tokio::time::sleep(every).await;
+        loop {
+            let woken = self.woken.notified();
+            if !self.asleep.load(SeqCst) {
+                return;
+            }
+            woken.await;
+        }
+    }
+
+    /// For the one task that puts the others to sleep: as [`next_look`](Self::next_look). `quiet_since` is its own note.
+    pub(crate) async fn watch(&self, every: Duration, quiet_since: &mut Option<Instant>) {
+        if self.marked.swap(false, SeqCst) {
+            *quiet_since = None;
+        }
+        let since = *quiet_since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= QUIET {
+            self.asleep.store(true, SeqCst);
+            if self.marked.load(SeqCst) {
+                self.asleep.store(false, SeqCst); // marked in between, by one who may not have seen that we sleep
+            }
+        }
+        self.next_look(every).await;
+    }
+}
+
+/// After so much time without a mark nobody looks around any more.
+const QUIET: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicU64;
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_looks_around_while_nothing_happens() {
+        let (activity, looks) = (Arc::new(Activity::default()), Arc::new(AtomicU64::new(0)));
+        let watching = activity.clone();
+        tokio::spawn(async move {
+            let mut quiet_since = None;
+            loop {
+                watching.watch(Duration::from_millis(100), &mut quiet_since).await;
+            }
+        });
+        let (looking, count) = (activity.clone(), looks.clone());
+        tokio::spawn(async move {
+            loop {
+                looking.next_look(Duration::from_millis(20)).await;
+                count.fetch_add(1, Relaxed);
+            }
+        });
+        tokio::time::sleep(QUIET * 3).await;
+        let before = looks.load(Relaxed);
+        assert!((200..400).contains(&before), "{before} looks until it fell asleep");
+        tokio::time::sleep(QUIET * 100).await;
+        assert_eq!(looks.load(Relaxed), before, "it looked around while nothing happened");
+        activity.mark();
+        tokio::time::sleep(QUIET / 2).await;
+        assert!(looks.load(Relaxed) > before + 50, "it was not woken");
+        for _ in 0..100 {
+            activity.mark();
+            tokio::time::sleep(QUIET / 2).await;
+        }
+        let after = looks.load(Relaxed);
+        tokio::time::sleep(QUIET / 2).await;
+        assert!(looks.load(Relaxed) > after, "it fell asleep while something happened");
+    }
+}

@@ -1,0 +1,182 @@
+//! What clients make the broker hold has a bound, and is free soon after they have gone.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use leveret_e2e::broker::BrokerProcess;
+use leveret_e2e::http;
+use leveret_e2e::raw::{Bytes, Raw};
+use leveret_e2e::wait::{PATIENCE, until, until_for};
+
+const MEBIBYTE: u64 = 1 << 20;
+/// Memory budget of the brokers here.
+const BUDGET: &str = "memory_max = \"128MiB\"";
+
+fn open_sockets(broker: &BrokerProcess) -> Result<usize> {
+    let mut sockets = 0;
+    for file in fs::read_dir(format!("/proc/{}/fd", broker.process.id()))? {
+        sockets += usize::from(fs::read_link(file?.path()).is_ok_and(|to| to.to_string_lossy().starts_with("socket:")));
+    }
+    Ok(sockets)
+}
+
+fn connections(broker: &BrokerProcess) -> Result<usize> {
+    let list = http::get(&format!("{}/api/connections", broker.http()))?.json()?;
+    Ok(list.as_array().context("no list")?.len())
+}
+
+/// Fills the queue `full` until publishers are held back. The connection that did it is one of them.
+fn fill(broker: &BrokerProcess, heartbeat: u16) -> Result<Raw> {
+    let mut raw = Raw::open_with(&broker.amqp(), heartbeat)?;
+    raw.send(Bytes::new().declare(1, "full"))?;
+    raw.expect((50, 11))?;
+    let batch = (0..16).fold(Bytes::new(), |batch, _| batch.publish(1, "full", &[1; 60 << 10]));
+    until("a memory alarm", || {
+        let alarmed = http::get(&format!("{}/api/health/checks/alarms", broker.http())).ok()?.status == 503;
+        let _taken = raw.send_some(&batch.0, Duration::from_millis(100));
+        alarmed.then_some(())
+    })?;
+    // Whatever is read from it now is one publish more: it is held back from then on.
+    let _taken = raw.send_some(&batch.0, Duration::from_millis(100));
+    until("the publisher to be held back", || {
+        let list = http::get(&format!("{}/api/connections", broker.http())).ok()?.json().ok()?;
+        let states: Vec<_> =
+            list.as_array()?.iter().filter_map(|one| one["state"].as_str().map(str::to_owned)).collect();
+        states.iter().any(|state| state == "blocked" || state == "blocking").then_some(())
+    })?;
+    Ok(raw)
+}
+
+#[test]
+fn answers_that_nobody_reads_are_not_piled_up() -> Result<()> {
+    let broker = BrokerProcess::start_with(BUDGET)?;
+    let mut raw = Raw::open(&broker.amqp())?;
+    raw.send(Bytes::new().declare(1, "large").publish(1, "large", &vec![5; 8 << 20]))?;
+    raw.expect((50, 11))?;
+    // Each takes the message of 8 MiB and gives it back.
+    let mut loops = Bytes::new();
+    for tag in 1..=2000u64 {
+        loops = loops.get(1, "large").method(1, (60, 90), &[&tag.to_be_bytes()[..], &[1]].concat());
+    }
+    raw.send_some(&loops.0, Duration::from_secs(3))?;
+    let mut most = 0;
+    let _stays = until_for(Duration::from_secs(3), "nothing", || {
+        most = most.max(broker.process.resident_bytes().unwrap_or(u64::MAX));
+        None::<()>
+    });
+    ensure!(most < 160 * MEBIBYTE, "{} MiB are held for a client that reads nothing", most / MEBIBYTE);
+    // And it gets its answers once it reads.
+    let mut got = 0;
+    while got < 20 {
+        let frame = raw.receive()?.context("the connection ended")?;
+        got += usize::from(frame.ids() == Some((60, 71)));
+    }
+    Ok(())
+}
+
+#[test]
+fn messages_that_never_come_in_full_count_as_memory() -> Result<()> {
+    let broker = BrokerProcess::start_with(BUDGET)?;
+    let mut raw = Raw::open(&broker.amqp())?;
+    for channel in 2..=300 {
+        raw.open_channel(channel)?;
+    }
+    let part = vec![9; 100 << 10];
+    let mut sent = 0;
+    'all: for _ in 0..40 {
+        for channel in 1..=300 {
+            let mut bytes = Bytes::new();
+            if sent < 300 * part.len() {
+                bytes = bytes.method(channel, (60, 40), &[0, 0, 0, 0, 0]).header(channel, 8 << 20);
+            }
+            let bytes = bytes.frame(3, channel, &part);
+            sent += raw.send_some(&bytes.0, Duration::from_secs(1))?;
+            if sent % 1000 == 1 || broker.process.resident_bytes()? > 400 * MEBIBYTE {
+                break 'all;
+            }
+            if http::get(&format!("{}/api/health/checks/alarms", broker.http()))?.status == 503 {
+                break 'all;
+            }
+        }
+    }
+    raw.send_some(&vec![0; 64 << 20], Duration::from_secs(1)).ok();
+    let resident = broker.process.resident_bytes()?;
+    ensure!(resident < 250 * MEBIBYTE, "{} MiB are held for bodies that have not come in full", resident / MEBIBYTE);
+    drop(raw);
+    until("the memory to be free again", || {
+        let alarmed = http::get(&format!("{}/api/health/checks/alarms", broker.http())).ok()?.status == 503;
+        (!alarmed && connections(&broker).ok()? == 0).then_some(())
+    })
+}
+
+#[test]
+fn the_end_of_a_client_is_seen_while_it_is_held_back() -> Result<()> {
+    for heartbeat in [0, 2] {
+        let broker = BrokerProcess::start_with(BUDGET)?;
+        let mut consumer = fill(&broker, heartbeat)?;
+        ensure!(connections(&broker)? == 1, "one client is connected");
+        // It had consumed as well: what it holds has to come back although it is not read from.
+        consumer.send_some(&Bytes::new().get(1, "full").0, Duration::from_millis(100))?;
+        drop(consumer);
+        until_for(PATIENCE / 6, "the end of a client that is held back", || {
+            (connections(&broker).ok()? == 0).then_some(())
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_client_that_stops_reading_keeps_neither_socket_nor_messages() -> Result<()> {
+    let broker = BrokerProcess::start()?;
+    let sockets = open_sockets(&broker)?;
+    let mut publisher = Raw::open(&broker.amqp())?;
+    publisher.send(Bytes::new().declare(1, "many"))?;
+    publisher.expect((50, 11))?;
+    let mut stuck = Vec::new();
+    for _ in 0..5 {
+        let mut raw = Raw::open_with(&broker.amqp(), 1)?;
+        raw.send(Bytes::new().consume(1, "many"))?;
+        stuck.push(raw);
+    }
+    let batch = (0..100).fold(Bytes::new(), |batch, _| batch.publish(1, "many", &[1; 100 << 10]));
+    for _ in 0..10 {
+        publisher.send(Bytes(batch.0.clone()))?;
+    }
+    // They are silent for two heartbeats, then they are gone: the sockets too, although nobody closed the other ends.
+    until("the broker to close the sockets of silent clients", || {
+        (open_sockets(&broker).ok()? <= sockets + 1).then_some(())
+    })?;
+    until("the messages to be ready again", || {
+        let queue = http::get(&format!("{}/api/queues/%2F/many", broker.http())).ok()?.json().ok()?;
+        (queue["messages_ready"] == 1000).then_some(())
+    })
+}
+
+#[test]
+fn a_client_that_closes_in_the_middle_of_sending_sees_the_answer() -> Result<()> {
+    let broker = BrokerProcess::start()?;
+    for _ in 0..10 {
+        let mut raw = Raw::open(&broker.amqp())?;
+        raw.send(Bytes::new().declare(1, "busy"))?;
+        raw.expect((50, 11))?;
+        let close = [&200u16.to_be_bytes()[..], &[3], b"bye", &[0; 4]].concat();
+        raw.send(Bytes::new().method(0, (10, 50), &close))?;
+        // Other threads of the client still had something to say.
+        let rest = (0..2000).fold(Bytes::new(), |rest, _| rest.publish(1, "busy", &[1; 100]));
+        for _ in 0..10 {
+            match raw.send(Bytes(rest.0.clone())) {
+                Err(error) if is_reset(&error) => break,
+                sent => sent?,
+            }
+        }
+        raw.expect((10, 51)).context("the answer to connection.close")?;
+    }
+    Ok(())
+}
+
+fn is_reset(error: &anyhow::Error) -> bool {
+    let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    matches!(kind, Some(ErrorKind::BrokenPipe | ErrorKind::ConnectionReset))
+}
