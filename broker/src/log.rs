@@ -9,7 +9,9 @@ pub(crate) fn begin(format: Log) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,openraft=error"));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(is_terminal());
     match format {
-        Log::Text => lines.with_target(false).with_writer(|| Lines(io::stderr(), is_terminal())).init(),
+        Log::Text => {
+            lines.with_target(false).with_writer(|| Lines { out: io::stderr(), has_colours: is_terminal() }).init()
+        }
         Log::Json => lines.json().with_writer(io::stderr).init(),
     }
 }
@@ -20,17 +22,20 @@ fn is_terminal() -> bool {
 }
 
 /// Names and texts of clients are in many lines; none of them begins a line of its own, nor moves a terminal's cursor. Each
-/// write is one event. With whether there are colours in it.
-struct Lines<W>(W, bool);
+/// write is one event.
+struct Lines<W> {
+    out: W,
+    has_colours: bool,
+}
 
 impl<W: Write> Write for Lines<W> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
-        self.0.write_all(one_line(&String::from_utf8_lossy(event), self.1).as_bytes())?;
+        self.out.write_all(one_line(&String::from_utf8_lossy(event), self.has_colours).as_bytes())?;
         Ok(event.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        self.out.flush()
     }
 }
 
@@ -80,8 +85,10 @@ mod tests {
         for ansi in [false, true] {
             let kept = Kept::default();
             let writer = kept.clone();
-            let subscriber =
-                tracing_subscriber::fmt().with_ansi(ansi).with_writer(move || Lines(writer.clone(), ansi)).finish();
+            let subscriber = tracing_subscriber::fmt()
+                .with_ansi(ansi)
+                .with_writer(move || Lines { out: writer.clone(), has_colours: ansi })
+                .finish();
             tracing::subscriber::with_default(subscriber, || {
                 let name = "x\r\n2026-01-01 ERROR forged\u{1b}[2J\u{7}";
                 tracing::info!(name, shown = %name, "queue '{name}' is gone");

@@ -13,7 +13,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Accepts clients, as many as there are places, until `stop` is cancelled; then sends them away with 320 and ends when the last one is gone.
+/// Accepts clients, as many as there are places, until `stop` is cancelled; then sends them away with 320 and ends when
+/// the last one is gone.
 pub async fn serve(listener: TcpListener, broker: Broker, stop: CancellationToken) {
     let (clients, pool) = (TaskTracker::new(), Arc::default());
     loop {

@@ -3,6 +3,7 @@
 use leveret_amqp091::codec::table;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let _ = table::parse_entries(bytes);
     if let Ok(table) = table::parse(bytes) {
         let mut again = Vec::new();
         table::encode(&mut again, &table);

@@ -143,7 +143,7 @@ impl Permit {
                 return Err(self.places.limits.connections_max);
             }
             taken.open += 1;
-            taken.half_open.remove(&number);
+            taken.leave(number);
             *kind = Kind::Open;
         }
         Ok(())
@@ -159,9 +159,7 @@ impl Drop for Permit {
     fn drop(&mut self) {
         let mut taken = self.places.taken.lock();
         match *self.kind.lock() {
-            Kind::HalfOpen(number) => {
-                taken.half_open.remove(&number);
-            }
+            Kind::HalfOpen(number) => taken.leave(number),
             Kind::Open => taken.open -= 1,
             Kind::Http => taken.http -= 1,
             Kind::Metrics => taken.metrics -= 1,
@@ -181,9 +179,20 @@ struct Taken {
     /// Half-open connections, oldest first.
     half_open: BTreeMap<u64, HalfOpen>,
     next: u64,
+    /// Half-open connections whose places were given to others, and whose sockets are not closed yet.
+    giving_way: u64,
     open: u64,
     http: u64,
     metrics: u64,
+}
+
+impl Taken {
+    /// A connection is no longer half-open.
+    fn leave(&mut self, number: u64) {
+        if self.half_open.remove(&number).is_none() {
+            self.giving_way -= 1;
+        }
+    }
 }
 
 struct HalfOpen {
@@ -196,39 +205,39 @@ impl Places {
         Arc::new(Self { limits, taken: Mutex::default(), refusals: Seldom::default() })
     }
 
-    /// A place, or which limit stands against it. With whether another client had to give way.
-    fn take(self: &Arc<Self>, door: Door, now_ns: u64) -> (Option<Permit>, Option<(&'static str, u64)>) {
-        let mut taken = self.taken.lock();
+    /// A place for a client, if there is one.
+    fn take(self: &Arc<Self>, door: Door, now_ns: u64) -> Admission {
         let withdrawn = Arc::new(Notify::new());
+        let mut taken = self.taken.lock();
+        let (limits, counts) = (&self.limits, &mut *taken);
         let (kind, met) = match door {
-            Door::Amqp => self.take_half_open(&mut taken, &withdrawn, now_ns),
+            Door::Amqp => self.take_half_open(counts, &withdrawn, now_ns),
             Door::Http => {
-                let max = self.limits.http_connections_max;
-                (counted(&mut taken.http, max, Kind::Http), Some(("http_connections_max", max)))
+                let met = Met { limit: "http_connections_max", max: limits.http_connections_max };
+                counted(&mut counts.http, met, Kind::Http)
             }
             Door::Metrics => {
-                let max = self.limits.metrics_connections_max;
-                (counted(&mut taken.metrics, max, Kind::Metrics), Some(("connections to the metrics", max)))
+                let met = Met { limit: "connections to the metrics", max: limits.metrics_connections_max };
+                counted(&mut counts.metrics, met, Kind::Metrics)
             }
         };
         drop(taken);
-        let met = met.filter(|_| kind.is_none() || door == Door::Amqp);
-        (kind.map(|kind| Permit { places: self.clone(), kind: Mutex::new(kind), withdrawn }), met)
+        let permit = kind.map(|kind| Permit { places: self.clone(), kind: Mutex::new(kind), withdrawn });
+        Admission { permit, met }
     }
 
-    fn take_half_open(
-        &self,
-        taken: &mut Taken,
-        withdrawn: &Arc<Notify>,
-        now_ns: u64,
-    ) -> (Option<Kind>, Option<(&'static str, u64)>) {
+    fn take_half_open(&self, taken: &mut Taken, withdrawn: &Arc<Notify>, now_ns: u64) -> (Option<Kind>, Option<Met>) {
         let max = self.limits.half_open_connections_max;
         let mut met = None;
         if taken.half_open.len() as u64 >= max {
-            met = Some(("half_open_connections_max", max));
+            met = Some(Met { limit: "half_open_connections_max", max });
             match taken.half_open.first_entry() {
-                Some(oldest) if now_ns.saturating_sub(oldest.get().since_ns) >= GRACE_NS => {
+                Some(oldest)
+                    if now_ns.saturating_sub(oldest.get().since_ns) >= GRACE_NS
+                        && taken.giving_way < GIVING_WAY_MAX =>
+                {
                     oldest.remove().withdrawn.notify_one();
+                    taken.giving_way += 1;
                 }
                 _ => return (None, met),
             }
@@ -240,11 +249,26 @@ impl Places {
     }
 }
 
-fn counted(count: &mut u64, max: u64, kind: Kind) -> Option<Kind> {
-    (*count < max).then(|| {
-        *count += 1;
-        kind
-    })
+/// What a client gets.
+struct Admission {
+    permit: Option<Permit>,
+    /// The limit that stood against it, or against another client that had to give way.
+    met: Option<Met>,
+}
+
+/// A limit that was met.
+#[derive(Debug, PartialEq, Eq)]
+struct Met {
+    limit: &'static str,
+    max: u64,
+}
+
+fn counted(count: &mut u64, met: Met, kind: Kind) -> (Option<Kind>, Option<Met>) {
+    if *count >= met.max {
+        return (None, Some(met));
+    }
+    *count += 1;
+    (Some(kind), None)
 }
 
 impl Broker {
@@ -252,8 +276,8 @@ impl Broker {
     /// once.
     pub fn admit(&self, door: Door) -> Option<Permit> {
         let places = &self.node().places;
-        let (permit, met) = places.take(door, self.clock().now());
-        if let Some((limit, max)) = met
+        let Admission { permit, met } = places.take(door, self.clock().now());
+        if let Some(Met { limit, max }) = met
             && let Some(silent) = places.refusals.speaks(self.clock().now())
         {
             let who = if permit.is_some() { "the oldest connection" } else { "the new connection" };
@@ -327,6 +351,8 @@ const HTTP_MAX: u64 = 1024;
 const METRICS_MAX: u64 = 64;
 /// How long a half-open connection is safe from newcomers.
 const GRACE_NS: u64 = 1_000_000_000;
+/// Half-open connections that give way at a time: their descriptors are not free before they are closed.
+const GIVING_WAY_MAX: u64 = 16;
 /// Lines a second.
 const LINES_MAX: u64 = 10;
 
@@ -378,16 +404,16 @@ mod tests {
     #[test]
     fn doors_have_places_of_their_own() {
         let places = places(2, 1);
-        let http: Vec<_> = (0..2).map(|_| places.take(Door::Http, 0).0.unwrap()).collect();
-        assert!(places.take(Door::Http, 0).0.is_none());
-        let (first, second) = (places.take(Door::Amqp, 0).0.unwrap(), places.take(Door::Amqp, 0).0.unwrap());
-        assert!(places.take(Door::Amqp, 0).0.is_none(), "no place, and nobody has had its time");
+        let http: Vec<_> = (0..2).map(|_| places.take(Door::Http, 0).permit.unwrap()).collect();
+        assert!(places.take(Door::Http, 0).permit.is_none());
+        let (first, second) = (places.take(Door::Amqp, 0).permit.unwrap(), places.take(Door::Amqp, 0).permit.unwrap());
+        assert!(places.take(Door::Amqp, 0).permit.is_none(), "no place, and nobody has had its time");
         assert_eq!((first.open(), first.open(), second.open()), (Ok(()), Ok(()), Err(1)));
-        let third = places.take(Door::Amqp, 0).0.unwrap();
-        assert!(places.take(Door::Amqp, 0).0.is_none());
+        let third = places.take(Door::Amqp, 0).permit.unwrap();
+        assert!(places.take(Door::Amqp, 0).permit.is_none());
         drop((first, http));
         assert_eq!(second.open(), Ok(()));
-        assert!(places.take(Door::Http, 0).0.is_some());
+        assert!(places.take(Door::Http, 0).permit.is_some());
         drop((second, third));
         let taken = places.taken.lock();
         assert_eq!((taken.open, taken.half_open.len(), taken.http), (0, 0, 0));
@@ -396,15 +422,30 @@ mod tests {
     #[tokio::test]
     async fn a_silent_client_gives_way_to_a_new_one() {
         let places = places(2, 1);
-        let (old, young) = (places.take(Door::Amqp, 0).0.unwrap(), places.take(Door::Amqp, GRACE_NS).0.unwrap());
-        let (new, met) = places.take(Door::Amqp, GRACE_NS);
-        assert_eq!(met, Some(("half_open_connections_max", 2)));
+        let (old, young) =
+            (places.take(Door::Amqp, 0).permit.unwrap(), places.take(Door::Amqp, GRACE_NS).permit.unwrap());
+        let Admission { permit: new, met } = places.take(Door::Amqp, GRACE_NS);
+        assert_eq!(met, Some(Met { limit: "half_open_connections_max", max: 2 }));
         old.withdrawn().await;
-        assert!(places.take(Door::Amqp, GRACE_NS).0.is_none(), "the others have not had their time");
+        assert!(places.take(Door::Amqp, GRACE_NS).permit.is_none(), "the others have not had their time");
         drop(old);
         assert_eq!(places.taken.lock().half_open.len(), 2, "its place had been given away");
         drop((young, new));
-        assert_eq!(places.taken.lock().half_open.len(), 0);
+        let taken = places.taken.lock();
+        assert_eq!((taken.half_open.len(), taken.giving_way), (0, 0));
+    }
+
+    #[test]
+    fn few_give_way_at_a_time() {
+        let places = places(100, 1);
+        let old: Vec<_> = (0..100).map(|_| places.take(Door::Amqp, 0).permit.unwrap()).collect();
+        let new: Vec<_> = (0..100).filter_map(|_| places.take(Door::Amqp, GRACE_NS).permit).collect();
+        assert_eq!(new.len() as u64, GIVING_WAY_MAX);
+        assert_eq!(old[0].open(), Ok(()), "it was faster");
+        drop(old);
+        assert_eq!(places.taken.lock().giving_way, 0);
+        let newer: Vec<_> = (0..200).filter_map(|_| places.take(Door::Amqp, GRACE_NS).permit).collect();
+        assert_eq!((newer.len(), places.taken.lock().half_open.len()), (84, 100));
     }
 
     #[test]

@@ -144,6 +144,11 @@ fn merge(serve: Serve, file: File, descriptors: u64) -> Result<Config, Error> {
         let problem = format!("{memory_max} bytes are less than the {MEMORY_MIN} that the broker needs to work at all");
         return Err(Error::Value { key: "memory_max", problem });
     }
+    let message_bytes_max = given("message_bytes_max", None, file.message_bytes_max, defaults.message_bytes_max)?;
+    if !(1..=MESSAGE_MAX).contains(&message_bytes_max) {
+        let problem = format!("{message_bytes_max} bytes are not between 1 and {MESSAGE_MAX}");
+        return Err(Error::Value { key: "message_bytes_max", problem });
+    }
     let number = |count: Option<Count>| match count {
         Some(Count::Number(number)) => Some(number.get()),
         Some(Count::Auto(_)) | None => None,
@@ -163,7 +168,7 @@ fn merge(serve: Serve, file: File, descriptors: u64) -> Result<Config, Error> {
         log,
         node_name: file.node_name.unwrap_or_else(host_name),
         memory_max,
-        message_bytes_max: given("message_bytes_max", None, file.message_bytes_max, defaults.message_bytes_max)?,
+        message_bytes_max,
         default_user: serve.default_user.or(file.default_user).unwrap_or(defaults.default_user),
         default_pass: serve.default_pass.or(file.default_pass).unwrap_or(defaults.default_pass),
         shutdown_grace: Duration::from_secs(file.shutdown_grace_seconds.unwrap_or(10)),
@@ -178,6 +183,8 @@ fn host_name() -> String {
 
 /// A budget below this would hold publishers back for ever.
 const MEMORY_MIN: u64 = 32 << 20;
+/// Largest message that can be configured: RabbitMQ's.
+const MESSAGE_MAX: u64 = 512 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -237,6 +244,16 @@ mod tests {
         for wrong in ["0", "-1", "\"many\""] {
             let error = error_of(&format!("connections_max = {wrong}"));
             assert_eq!(error, "x.toml:1: connections_max: expected a number from 1 on, or \"auto\"");
+        }
+    }
+
+    #[test]
+    fn messages_have_a_largest_size() {
+        for (size, is_taken) in
+            [("\"512MiB\"", true), ("1", true), ("0", false), ("\"513MiB\"", false), ("\"5GiB\"", false)]
+        {
+            let file = parse(Path::new("x"), &format!("message_bytes_max = {size}")).unwrap();
+            assert_eq!(merge(Serve::default(), file, DESCRIPTORS).is_ok(), is_taken, "{size}");
         }
     }
 

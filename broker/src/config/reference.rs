@@ -32,7 +32,7 @@ pub(crate) const KEYS: &[Key] = &[
         "\"60%\"",
         "Memory budget: past it publishers are held back and told connection.blocked, until consumers have\nmade room. Bytes, \"512MiB\", \"2GiB\", or a share of what the control group or the machine allows.\nAlso --memory-max, LEVERET_MEMORY_MAX.",
     ),
-    key("message_bytes_max", "16777216", "Largest message that is accepted, in bytes."),
+    key("message_bytes_max", "16777216", "Largest message that is accepted, in bytes; at most 512 MiB."),
     key(
         "default_user",
         "\"guest\"",

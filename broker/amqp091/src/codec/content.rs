@@ -1,5 +1,5 @@
 //! Content: the header frame with its properties (0-9-1 spec 4.2.6), and the properties themselves.
-use super::encode::short_string;
+use super::encode::short_binary;
 use super::read::{Reader, SyntaxError};
 use super::{table, text};
 use leveret_model::table::FieldTable;
@@ -196,7 +196,7 @@ impl Properties {
                 Type::Table => self.headers.as_ref().map(|headers| table::encode(out, headers)).is_some(),
                 Type::Octet => copy.octet(at).map(|octet| out.push(octet)).is_some(),
                 Type::Time => self.timestamp.map(|time| out.extend(time.to_be_bytes())).is_some(),
-                Type::Text => copy.text(at).as_ref().map(|text| short_string(out, text)).is_some(),
+                Type::Text => copy.text(at).as_ref().map(|text| short_binary(out, text)).is_some(),
             };
             debug_assert!(is_set || out.len() == before);
             flags |= u16::from(is_set) << (15 - at);

@@ -4,7 +4,12 @@ use super::{table, text};
 use leveret_model::table::FieldTable;
 
 /// Appends a short string; beyond 255 bytes it is cut at a character.
-pub(super) fn short_string(out: &mut Vec<u8>, text: &str) {
+fn short_string(out: &mut Vec<u8>, text: &str) {
+    short_bytes(out, &text.as_bytes()[..text.floor_char_boundary(255)]);
+}
+
+/// Appends the short string, not always UTF-8, that `text` stands for; beyond 255 bytes it is cut at a character.
+pub(super) fn short_binary(out: &mut Vec<u8>, text: &str) {
     let at = out.len();
     out.push(0);
     text::to_bytes(out, text, 255);

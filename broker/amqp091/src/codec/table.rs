@@ -147,7 +147,7 @@ fn value(reader: &mut Reader<'_>, depth: usize) -> Result<FieldValue, SyntaxErro
 pub fn encode(out: &mut Vec<u8>, table: &FieldTable) {
     with_length(out, |out| {
         for (name, value) in table.iter() {
-            super::encode::short_string(out, name);
+            super::encode::short_binary(out, name);
             encode_value(out, value);
         }
     });

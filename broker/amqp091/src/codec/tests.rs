@@ -283,6 +283,9 @@ fn answers_have_the_specifications_bytes() {
     let frame = frame::parse(&out, 0).unwrap().unwrap();
     assert_eq!((frame.payload.len(), frame.payload[6]), (4 + 2 + 256 + 4, 255));
     out.clear();
+    encode::basic_cancel_ok(&mut out, 1, "\u{10ffe9}");
+    assert_eq!(out[11..], *b"\x04\xf4\x8f\xbf\xa9\xce", "a name is not taken for bytes");
+    out.clear();
     encode::content(&mut out, 1, 0, &[0x10, 0, 2], b"hi");
     assert_eq!(out, b"\x02\0\x01\0\0\0\x0f\0\x3c\0\0\0\0\0\0\0\0\0\x02\x10\0\x02\xce\x03\0\x01\0\0\0\x02hi\xce");
 }

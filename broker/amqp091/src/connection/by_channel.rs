@@ -1,32 +1,48 @@
 //! What there is by channel number, in pages: a client may open channel 65535 and no other, and pays for a page then.
 
 /// Values by number; a number costs nothing until a value is put near it.
-pub(crate) struct ByChannel<T>(Vec<Vec<Option<T>>>);
+pub(crate) struct ByChannel<T> {
+    /// Most clients have low numbers only: these are found without looking for their page.
+    first: Vec<Option<T>>,
+    /// Page 0 stays empty.
+    pages: Vec<Vec<Option<T>>>,
+}
 
 impl<T> ByChannel<T> {
     pub(crate) fn new() -> Self {
-        Self(Vec::new())
+        Self { first: Vec::new(), pages: Vec::new() }
     }
 
     /// The place of a number, if there was ever a value near it.
     #[inline]
     pub(crate) fn get(&self, number: usize) -> Option<&Option<T>> {
-        self.0.get(number / PAGE)?.get(number % PAGE)
+        match self.first.get(number) {
+            None => self.pages.get(number / PAGE)?.get(number % PAGE),
+            found => found,
+        }
     }
 
     /// The place of a number, if there was ever a value near it.
     #[inline]
     pub(crate) fn get_mut(&mut self, number: usize) -> Option<&mut Option<T>> {
-        self.0.get_mut(number / PAGE)?.get_mut(number % PAGE)
+        match self.first.get_mut(number) {
+            None => self.pages.get_mut(number / PAGE)?.get_mut(number % PAGE),
+            found => found,
+        }
     }
 
     /// The place of a number, made if need be.
     pub(crate) fn place(&mut self, number: usize) -> &mut Option<T> {
-        let (page, at) = (number / PAGE, number % PAGE);
-        if self.0.len() <= page {
-            self.0.resize_with(page + 1, Vec::new);
-        }
-        let page = &mut self.0[page];
+        let at = number % PAGE;
+        let page = match number / PAGE {
+            0 => &mut self.first,
+            page => {
+                if self.pages.len() <= page {
+                    self.pages.resize_with(page + 1, Vec::new);
+                }
+                &mut self.pages[page]
+            }
+        };
         if page.len() <= at {
             page.resize_with(at + 1, || None);
         }
@@ -35,7 +51,7 @@ impl<T> ByChannel<T> {
 
     /// The values, by rising number.
     pub(crate) fn values(&self) -> impl Iterator<Item = &T> {
-        self.0.iter().flatten().flatten()
+        self.first.iter().chain(self.pages.iter().flatten()).flatten()
     }
 }
 
@@ -53,7 +69,7 @@ mod tests {
             *by_channel.place(number) = Some(number);
         }
         assert_eq!(by_channel.values().copied().collect::<Vec<_>>(), [1, 300, 65_535]);
-        assert!(by_channel.0.iter().map(Vec::capacity).sum::<usize>() <= 3 * PAGE);
+        assert!(by_channel.pages.iter().map(Vec::capacity).sum::<usize>() <= 2 * PAGE);
         assert_eq!(
             (by_channel.get(300), by_channel.get(299), by_channel.get(9999)),
             (Some(&Some(300)), Some(&None), None)

@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 /// A connection on its way to being open.
 pub(crate) struct Handshake<'a> {
@@ -241,13 +242,20 @@ impl Mechanism {
     }
 }
 
-/// What `work` comes to. None: the time for the handshake is up, or the client's place is wanted for another.
-pub(super) async fn in_time<T>(deadline: Instant, permit: &Permit, work: impl Future<Output = T>) -> Option<T> {
+/// What `work` comes to. None: the time for the handshake is up, the client's place is wanted for another, or the broker
+/// shuts down.
+pub(super) async fn in_time<T>(
+    deadline: Instant,
+    permit: &Permit,
+    stop: &CancellationToken,
+    work: impl Future<Output = T>,
+) -> Option<T> {
     tokio::select! {
         biased;
         done = work => Some(done),
         () = tokio::time::sleep_until(deadline) => None,
         () = permit.withdrawn() => None,
+        () = stop.cancelled() => None,
     }
 }
 
@@ -308,9 +316,15 @@ mod tests {
     async fn the_handshake_has_one_deadline() {
         let broker = Broker::start(Options::default());
         let permit = broker.admit(Door::Amqp).unwrap();
-        let now = Instant::now();
-        assert_eq!(in_time(now, &permit, pending::<()>()).await, None, "the time is up for whatever step is the next");
-        assert_eq!(in_time(now + HANDSHAKE_MAX, &permit, ready(7)).await, Some(7));
+        let (now, stop) = (Instant::now(), CancellationToken::new());
+        assert_eq!(
+            in_time(now, &permit, &stop, pending::<()>()).await,
+            None,
+            "the time is up for whatever step is the next"
+        );
+        assert_eq!(in_time(now + HANDSHAKE_MAX, &permit, &stop, ready(7)).await, Some(7));
+        stop.cancel();
+        assert_eq!(in_time(now + HANDSHAKE_MAX, &permit, &stop, pending::<()>()).await, None);
         broker.stop();
     }
 

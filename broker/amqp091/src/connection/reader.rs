@@ -34,11 +34,11 @@ pub(crate) async fn serve(socket: TcpStream, broker: Broker, pool: Arc<Pool>, st
     let (read, mut write) = socket.into_split();
     let mut reader =
         Reader { socket: read, pool, buffer: Vec::new(), opened: false, heartbeat: None, received: 0, turn_bytes: 0 };
-    match in_time(deadline, &permit, reader.protocol(&stop)).await {
+    match in_time(deadline, &permit, &stop, reader.protocol(&stop)).await {
         Some(Protocol::Amqp091) => {}
         Some(Protocol::Other) => {
             tracing::debug!(%peer, "not AMQP 0-9-1");
-            let _ = in_time(deadline, &permit, write.write_all(&PROTOCOL_HEADER)).await;
+            let _ = in_time(deadline, &permit, &stop, write.write_all(&PROTOCOL_HEADER)).await;
             let _ = write.shutdown().await;
             return;
         }
@@ -51,7 +51,7 @@ pub(crate) async fn serve(socket: TcpStream, broker: Broker, pool: Arc<Pool>, st
     let writer = Writer { output: output.clone(), broker: broker.clone(), pool, heartbeat, sent_bytes: sent };
     let mut writing = tokio::spawn(writer.write(write));
     let handshake = Handshake::new(broker.clone(), output.clone(), &permit, (peer, local));
-    let opened = in_time(deadline, &permit, reader.open(handshake, &output, &stop)).await;
+    let opened = in_time(deadline, &permit, &stop, reader.open(handshake, &output, &stop)).await;
     if let Some(Some((connection, client))) = opened {
         reader.opened = true;
         if connection.heartbeat > 0 {
@@ -269,25 +269,35 @@ impl Reader {
     /// Tells the client why, and waits a moment for its answer.
     async fn close(&mut self, failure: &Failure, output: &Output) {
         output.write(|state| encode::connection_close(&mut state.buffer, failure.code, &failure.text, failure.cause));
-        let never = CancellationToken::new();
+        let (never, frame_max) = (CancellationToken::new(), output.lock().frame_max);
         let answered = async {
-            self.buffer.clear();
-            while self.fill(&never).await.is_ok() {
-                let mut at = 0;
-                while let Ok(Some(frame)) = frame::parse(&self.buffer[at..], 0) {
-                    at += frame.len;
-                    if let Ok(Method::ConnectionCloseOk | Method::ConnectionClose { .. }) = method::parse(frame.payload)
-                    {
-                        return;
-                    }
-                }
-                if at == 0 && self.buffer.len() > DISCARD_MAX {
+            loop {
+                let (used, is_answered) = find_answer(&self.buffer, frame_max);
+                self.consumed(used);
+                if is_answered || self.fill(&never).await.is_err() {
                     return;
                 }
-                self.consumed(at);
             }
         };
         let _ = timeout(GOODBYE_MAX, answered).await;
+    }
+}
+
+/// How many bytes of what a client still sends are done with, and whether it agreed to the end. Where frames are no longer
+/// in step, that is all bytes: nothing gathers.
+fn find_answer(buffer: &[u8], frame_max: u32) -> (usize, bool) {
+    let mut at = 0;
+    loop {
+        match frame::parse(&buffer[at..], frame_max) {
+            Ok(Some(frame)) => {
+                at += frame.len;
+                if let Ok(Method::ConnectionCloseOk | Method::ConnectionClose { .. }) = method::parse(frame.payload) {
+                    return (at, true);
+                }
+            }
+            Ok(None) => return (at, false),
+            Err(_) => return (buffer.len(), false),
+        }
     }
 }
 
@@ -305,5 +315,22 @@ const READ_COST: usize = 2 << 10;
 const HANDSHAKE_ROOM: usize = 4 << 10;
 /// Room for the next read, in bytes.
 const ROOM_MIN: usize = 64 << 10;
-/// A client that keeps sending what is no frame is not listened to beyond this.
-const DISCARD_MAX: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_gathers_while_a_client_is_sent_away() {
+        let (publish, close_ok) = (&b"\x01\0\x01\0\0\0\x04\0\x3c\0\x28\xce"[..], b"\x01\0\0\0\0\0\x04\0\x0a\0\x33\xce");
+        for (buffer, expected) in [
+            (publish.to_vec(), (publish.len(), false)),
+            ([publish, close_ok].concat(), (publish.len() + close_ok.len(), true)),
+            ([publish, &close_ok[..5]].concat(), (publish.len(), false)),
+            (b"\x03\0\x01\0\x10\0\0 the beginning of a large frame".to_vec(), (38, false)),
+            (b"no frame at all".to_vec(), (15, false)),
+        ] {
+            assert_eq!(find_answer(&buffer, 8192), expected, "{}", buffer.escape_ascii());
+        }
+    }
+}
