@@ -56,6 +56,7 @@ impl Broker {
     /// Changes the catalog: routes are found again if they may be others now, and facts are handed over to the log. Returns
     /// what has to be durable before the answer: the change or, if there is nothing to change, what others changed before.
     fn change<T>(&self, change: impl FnOnce(&mut Catalog) -> Result<T, Refusal>) -> Result<(T, Mark), Refusal> {
+        self.mark_activity();
         let node = self.node();
         let mut catalog = node.catalog.write();
         let changed = change(&mut catalog);

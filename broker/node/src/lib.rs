@@ -8,6 +8,7 @@
 //! (applied), `fetch` (read), `maintain` and `archive` (kept in bounds), `definitions` and `fact_log` (what is declared, as facts).
 //!
 //! Lock order: catalog, queues, queue, shard, output; catalog, facts. No lock is held across an await.
+mod activity;
 mod archive;
 mod auth;
 mod clock;
@@ -106,6 +107,7 @@ pub(crate) struct Node {
     facts: fact_log::FactLog,
     queues: RwLock<Queues>,
     connections: connections::Connections,
+    activity: activity::Activity,
     stopping: CancellationToken,
     /// What durable queues share, once storage is being opened.
     log: OnceLock<Arc<log::Log>>,
@@ -129,6 +131,7 @@ impl Broker {
             facts: fact_log::FactLog::default(),
             queues: RwLock::default(),
             connections: connections::Connections::default(),
+            activity: activity::Activity::default(),
             stopping: CancellationToken::new(),
             log: OnceLock::new(),
             storage: OnceLock::new(),
@@ -144,13 +147,23 @@ impl Broker {
         self.0.stopping.cancel();
     }
 
-    /// Samples the memory ten times a second, and every five seconds has idle queues give memory back.
+    /// Something happens: tasks that look around regularly do so for a while. For those who take bytes from a client.
+    #[inline]
+    pub fn mark_activity(&self) {
+        self.0.activity.mark();
+    }
+
+    /// Samples the memory ten times a second, and every five seconds has idle queues give memory back; nothing of it while
+    /// nothing happens.
     async fn upkeep(self) {
-        let mut ticks = tokio::time::interval(SAMPLE_EVERY);
+        let mut quiet_since = None;
         for tick in 0u64.. {
             tokio::select! {
-                _ = ticks.tick() => self.0.memory.sample(),
+                () = self.0.activity.watch(SAMPLE_EVERY, &mut quiet_since) => self.0.memory.sample(),
                 () = self.0.stopping.cancelled() => return,
+            }
+            if self.0.memory.is_alarmed() {
+                self.0.activity.mark(); // memory may be freed by itself, and publishers wait for it
             }
             if tick % TRIM_EVERY_TICKS == 0 {
                 let queues: Vec<_> = self.0.queues.read().values().cloned().collect();

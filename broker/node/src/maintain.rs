@@ -47,12 +47,11 @@ impl Broker {
 
     pub(crate) async fn maintain(self) {
         let Some(storage) = self.0.storage.get() else { return };
-        let mut ticks = tokio::time::interval(MAINTAIN_EVERY);
         let mut moved = BTreeSet::new();
         loop {
             tokio::select! {
                 biased;
-                _ = ticks.tick() => {}
+                () = self.0.activity.next_look(MAINTAIN_EVERY) => {}
                 () = self.0.stopping.cancelled() => return,
             }
             if let Err(error) = self.keep_in_bounds(storage, &mut moved).await {
@@ -60,6 +59,7 @@ impl Broker {
                     return (storage.on_failure)(format!("the log cannot be tidied: {error}"));
                 }
                 tracing::debug!(%error, "the log stays as it is for now");
+                self.0.activity.mark(); // it is tried again
             }
         }
     }
@@ -68,12 +68,11 @@ impl Broker {
     pub(crate) async fn watch_room(self) {
         let Some(storage) = self.0.storage.get() else { return };
         let journal = storage.groups.journal();
-        let mut ticks = tokio::time::interval(WATCH_EVERY);
         let (mut free, mut was_low) = (u64::MAX, false);
         for tick in 0u64.. {
             tokio::select! {
                 biased;
-                _ = ticks.tick() => {}
+                () = self.0.activity.next_look(WATCH_EVERY) => {}
                 () = self.0.stopping.cancelled() => return,
             }
             if tick.is_multiple_of(WATCH_DISK_TICKS) {
@@ -87,7 +86,11 @@ impl Broker {
                     false => tracing::info!(free, "the disk has room again: publishers go on"),
                 }
             }
-            self.0.memory.set_disk_alarm(low || !journal.has_room());
+            let alarm = low || !journal.has_room();
+            self.0.memory.set_disk_alarm(alarm);
+            if alarm {
+                self.0.activity.mark(); // room may come from elsewhere, and publishers wait for it
+            }
         }
     }
 

@@ -177,6 +177,7 @@ impl Broker {
         messages: &[Extent],
         waiter: Option<&Waiter>,
     ) -> Option<Arc<Queue>> {
+        self.mark_activity();
         let publish = Publish { exchange: &route.exchange, routing_key: &route.routing_key, bytes, messages };
         let now = self.clock().now();
         let mut outrunning = None;

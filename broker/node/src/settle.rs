@@ -63,6 +63,7 @@ impl Settlement {
 impl Broker {
     /// Settles what was gathered, and hands out what that made possible. The settlement is empty afterwards.
     pub fn settle(&self, settlement: &mut Settlement, outcome: Outcome) {
+        self.mark_activity();
         let now = self.clock().now();
         // Queues whose deliveries came in turns are visited once; what belongs to one queue stays in its order.
         settlement.parts.sort_by_key(|part| part.queue.id);

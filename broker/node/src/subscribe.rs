@@ -10,6 +10,7 @@ impl Broker {
     /// # Errors
     /// The queue is in exclusive use, or was deleted meanwhile.
     pub fn subscribe(&self, queue: &Queue, subscription: Subscription) -> Result<ConsumerId, Refusal> {
+        self.mark_activity();
         let mut entered = queue.enter();
         if queue.is_deleted() {
             return Err(queue.not_found());

@@ -330,7 +330,7 @@ async fn tell<T>(groups: &[Group], work: impl Future<Output = Result<T, OpenErro
     }
 }
 
-/// Timers are for groups of one voter, which nobody else can lead: they only cost when idle.
+/// Without timers: a group of one voter is led when it is told to, and nobody else can lead it.
 fn config(group: GroupId) -> Result<Arc<Config>, String> {
     let config = Config {
         cluster_name: format!("group {group}"),
@@ -339,6 +339,7 @@ fn config(group: GroupId) -> Result<Arc<Config>, String> {
         election_timeout_max: 1500,
         enable_leader_restore: Some(false),
         enable_pre_vote: Some(true),
+        enable_tick: false,
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: u64::MAX,
         max_payload_entries: 4096,

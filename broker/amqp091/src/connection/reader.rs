@@ -182,6 +182,7 @@ impl Reader {
                 () = connection.close.cancelled() => return End::Failed(hold::forced(&connection.close_reason.lock())),
                 filled = self.fill(stop) => filled,
             };
+            session.broker.mark_activity();
             connection.received_bytes.store(self.received, Relaxed);
             connection.sent_bytes.store(sent_bytes.load(Relaxed), Relaxed);
             match filled {
