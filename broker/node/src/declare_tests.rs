@@ -366,3 +366,25 @@ async fn line_breaks_are_no_part_of_names() {
     assert!(broker.delete_exchange("/", "\ne", false).await.unwrap());
     assert!(broker.delete_queue("/", "ab\r", DeleteOnly::default(), None).await.is_ok());
 }
+
+#[tokio::test]
+async fn a_panic_in_a_change_ends_the_process_also_when_nobody_waits_for_it() {
+    let node = Node::start(FaultyDisk::new(9)).await;
+    let broker = node.broker.clone();
+    let asker = tokio::spawn(async move { broker.to_its_end::<()>(async { panic!("as a test asks for") }).await });
+    assert!(asker.await.unwrap_err().is_panic());
+    assert!(node.failure.lock().take().is_some());
+    let broker = node.broker.clone();
+    node.begin_and_drop(broker.to_its_end::<()>(async {
+        tokio::time::sleep(Duration::from_millis(40)).await;
+        panic!("as a test asks for")
+    }))
+    .await;
+    for _ in 0..10_000 {
+        if node.failure.lock().is_some() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    panic!("the process goes on");
+}

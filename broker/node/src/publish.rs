@@ -30,7 +30,7 @@ impl Generations {
         }
     }
 
-    /// Of routes that looked queues up by name, or of those that did not.
+    /// The count that matters to routes that looked queues up by name, or to those that did not.
     #[inline]
     fn now(&self, by_queue_name: bool) -> u64 {
         if by_queue_name { self.all.load(Acquire) } else { self.bindings.load(Acquire) }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 #[derive(Default)]
 pub(crate) struct Routes {
     slots: Vec<Option<Slot>>,
-    /// Of the routes and the slots.
+    /// What the routes and the slots take.
     bytes: usize,
     /// What the node lends for more than [`OWN_BYTES`].
     lent: Option<RouteMemory>,
