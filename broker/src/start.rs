@@ -32,24 +32,36 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         default_pass: config.default_pass,
         limits: config.limits,
     });
-    broker
-        .open_storage(StorageOptions::in_folder(&config.data_dir))
-        .await
-        .with_context(|| format!("cannot open the data folder {}", config.data_dir.display()))?;
+    let clients = TaskTracker::new();
+    let (stop_clients, stop_others) = (CancellationToken::new(), CancellationToken::new());
+    let storage = StorageOptions::in_folder(&config.data_dir);
+    broker.announce_storage(&storage);
+    let (http_address, metrics_address) = (http.local_addr()?, metrics.local_addr()?);
+    // Health is told from the start; everything else waits for the log to be read.
+    let others = Administration::start(http, metrics, &broker, &stop_others)?;
+    tracing::info!(data_dir = %config.data_dir.display(), http = %http_address, "opening the data folder");
+    let opened = tokio::select! {
+        biased;
+        opened = broker.open_storage(storage) => Some(opened),
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+    };
+    let Some(opened) = opened else {
+        tracing::info!("stopped before the data folder was open");
+        return Ok(());
+    };
+    opened.with_context(|| format!("cannot open the data folder {}", config.data_dir.display()))?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         amqp = %amqp.local_addr()?,
-        http = %http.local_addr()?,
-        metrics = %metrics.local_addr()?,
+        http = %http_address,
+        metrics = %metrics_address,
         data_dir = %config.data_dir.display(),
         memory_max = config.memory_max,
         connections_max = config.limits.connections_max,
         "leveret is ready"
     );
-    let clients = TaskTracker::new();
-    let (stop_clients, stop_others) = (CancellationToken::new(), CancellationToken::new());
     clients.spawn(leveret_amqp091::serve(amqp, broker.clone(), stop_clients.clone()));
-    let others = Administration::start(http, metrics, &broker, &stop_others)?;
 
     tokio::select! {
         _ = terminate.recv() => {}

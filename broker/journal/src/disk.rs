@@ -4,7 +4,7 @@
 //! `sync_folder` has.
 use std::fs::File;
 use std::io::{self, IoSlice};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -39,6 +39,10 @@ pub trait DiskFile: Send + Sync {
     /// As [`sync_data`](Self::sync_data); what is read from then on of the first `len` bytes comes from the disk itself. After
     /// a failed sync the system's cache may hold, as clean, what the disk never got.
     fn sync_and_drop_cache(&self, len: u64) -> io::Result<()>;
+    /// Whether the file still has a name: without one it is lost when the process ends.
+    fn is_linked(&self) -> io::Result<bool> {
+        Ok(true)
+    }
     /// Length in bytes.
     fn len(&self) -> io::Result<u64>;
     /// Whether it has no bytes.
@@ -63,23 +67,27 @@ impl RealDisk {
 impl Disk for RealDisk {
     fn create(&self, name: &str, len: u64, zeroed: bool) -> io::Result<Arc<dyn DiskFile>> {
         let path = self.root.join(name);
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)?;
+        // Never the root itself: if that is gone, it was taken away under the broker.
+        if let Some(folder) = path.parent().filter(|folder| *folder != self.root)
+            && let Err(error) = std::fs::create_dir(folder)
+            && error.kind() != io::ErrorKind::AlreadyExists
+        {
+            return Err(error);
         }
         let file = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
         if len > 0 {
-            let reserved = rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, len);
-            if let Err(error) = reserved {
+            let reserve = || Ok(rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, len)?);
+            if let Err(error) = persist(reserve) {
                 let _ = std::fs::remove_file(&path);
-                return Err(error.into());
+                return Err(error);
             }
         }
         if zeroed {
             let zeros = vec![0; ZEROS];
             for offset in (0..len).step_by(ZEROS) {
-                file.write_all_at(&zeros[..ZEROS.min((len - offset) as usize)], offset)?;
+                persist(|| file.write_all_at(&zeros[..ZEROS.min((len - offset) as usize)], offset))?;
             }
-            file.sync_data()?;
+            DiskFile::sync_data(&file)?;
         }
         Ok(Arc::new(file))
     }
@@ -110,7 +118,8 @@ impl Disk for RealDisk {
     }
 
     fn sync_folder(&self, folder: &str) -> io::Result<()> {
-        File::open(self.root.join(folder))?.sync_all()
+        let folder = File::open(self.root.join(folder))?;
+        persist(|| folder.sync_all())
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
@@ -128,7 +137,7 @@ impl DiskFile for File {
     fn write_at(&self, mut parts: &mut [IoSlice<'_>], mut offset: u64) -> io::Result<()> {
         while !parts.is_empty() {
             let some = parts.len().min(PARTS_MAX);
-            let written = rustix::io::pwritev(self, &parts[..some], offset)?;
+            let written = persist(|| Ok(rustix::io::pwritev(self, &parts[..some], offset)?))?;
             if written == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
@@ -139,21 +148,48 @@ impl DiskFile for File {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.read_exact_at(buffer, offset)
+        persist(|| self.read_exact_at(buffer, offset))
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        File::sync_data(self)
+        persist(|| File::sync_data(self))
     }
 
     fn sync_and_drop_cache(&self, len: u64) -> io::Result<()> {
-        File::sync_data(self)?;
-        Ok(rustix::fs::fadvise(self, 0, std::num::NonZeroU64::new(len.max(PAGE)), rustix::fs::Advice::DontNeed)?)
+        DiskFile::sync_data(self)?;
+        let len = std::num::NonZeroU64::new(len.max(PAGE));
+        persist(|| Ok(rustix::fs::fadvise(self, 0, len, rustix::fs::Advice::DontNeed)?))
+    }
+
+    fn is_linked(&self) -> io::Result<bool> {
+        Ok(self.metadata()?.nlink() > 0)
     }
 
     fn len(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
     }
+}
+
+/// Repeats a call that a signal interrupted, or that the system asks to repeat: nothing was done then.
+fn persist<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for _ in 0..REPEATS_MAX {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(REPEAT_AFTER),
+            done => return done,
+        }
+    }
+    call()
+}
+
+/// Whether a call that ended with this error may go well later, without anybody having to look at the disk: there was no
+/// space, or the process or the system had no file descriptor or no memory left. Never true of a failed sync.
+#[must_use]
+pub fn is_passing(error: &io::Error) -> bool {
+    use io::ErrorKind::{Interrupted, OutOfMemory, QuotaExceeded, StorageFull, WouldBlock};
+    let of_descriptors = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE].map(|errno| Some(errno.raw_os_error()));
+    matches!(error.kind(), StorageFull | QuotaExceeded | OutOfMemory | Interrupted | WouldBlock)
+        || of_descriptors.contains(&error.raw_os_error())
 }
 
 /// Writes a small file so that after a crash either the old or the new one is there: beside it, synced, renamed. The
@@ -196,5 +232,7 @@ pub fn read_whole(disk: &dyn Disk, name: &str) -> io::Result<Option<Vec<u8>>> {
 /// The cache is dropped by whole pages, in bytes.
 const PAGE: u64 = 64 << 10;
 const ZEROS: usize = 1 << 20;
+const REPEATS_MAX: u32 = 10_000;
+const REPEAT_AFTER: std::time::Duration = std::time::Duration::from_millis(1);
 /// The most parts that the kernel takes in one call.
 const PARTS_MAX: usize = 1024;

@@ -1,13 +1,16 @@
 //! Bytes on disk. Integers little-endian.
 //!
 //! A segment file begins with its header, twice, so that one damaged copy is no harm: `magic u64, version u32, 0 u32, node u64,
-//! segment u64, first sequence u64, 0 u64, 0 u64, 0 u32, crc32 of these u32`. Records follow, each on a multiple of 8:
+//! segment u64, first sequence u64, released u64, 0 u64, 0 u32, crc32 of these u32`. Records follow, each on a multiple of 8:
 //! `magic u32, crc32 of the body u32, node u64, segment u64, sequence u64, durable u64, index u64, term u64, body length u32,
 //! group u16, kind u8, 0 u8, note u32, crc32 of these u32`, then the body.
 //!
 //! `sequence` counts the records of the node; `durable` is the highest sequence known to be synced when the record was
-//! made: what tells a torn tail from rot. Segment numbers only grow; a file is used again under a new number, so what is
-//! left of an earlier use is not taken for a record.
+//! made: what tells a torn tail from rot (see `proof` for what else does). Segment numbers only grow; a file is used again
+//! under a new number, so what is left of an earlier use is not taken for a record. `released`: segments below this number
+//! may be gone, since their files may have been used again; all others have to be there.
+//!
+//! Version 1 has no `released` (it is 0) and no proof beside the log; it is read, and everything new is written as version 2.
 
 /// What the caller says of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +25,15 @@ pub struct Head {
     pub term: u64,
     /// What the group wants to find beside it.
     pub note: u32,
+}
+
+impl Head {
+    /// Whether the newest record of this kind and group stays in the log, whatever else is released: it is written again at
+    /// the beginning of every segment. Such records have no body.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.kind >= KEPT_FROM
+    }
 }
 
 /// Where the body of a record lies.
@@ -54,6 +66,8 @@ pub(crate) struct SegmentHeader {
     pub(crate) node: u64,
     pub(crate) segment: u64,
     pub(crate) first_sequence: u64,
+    /// Segments below this number may be gone.
+    pub(crate) released: u64,
 }
 
 impl RecordHeader {
@@ -113,6 +127,7 @@ impl SegmentHeader {
         bytes[16..24].copy_from_slice(&self.node.to_le_bytes());
         bytes[24..32].copy_from_slice(&self.segment.to_le_bytes());
         bytes[32..40].copy_from_slice(&self.first_sequence.to_le_bytes());
+        bytes[40..48].copy_from_slice(&self.released.to_le_bytes());
         let crc = crc32fast::hash(&bytes[..60]);
         bytes[60..64].copy_from_slice(&crc.to_le_bytes());
         bytes.copy_within(..COPY, COPY);
@@ -126,7 +141,8 @@ impl SegmentHeader {
                 return None;
             }
             let (version, node) = (word(copy, 8), long(copy, 16));
-            Some(Self { version, node, segment: long(copy, 24), first_sequence: long(copy, 32) })
+            let (segment, first_sequence, released) = (long(copy, 24), long(copy, 32), long(copy, 40));
+            Some(Self { version, node, segment, first_sequence, released })
         })
     }
 }
@@ -136,20 +152,24 @@ pub(crate) fn stride(body_len: u32) -> u32 {
     (RECORD_HEAD as u32 + body_len).next_multiple_of(ALIGN)
 }
 
-fn long(bytes: &[u8], at: usize) -> u64 {
+pub(crate) fn long(bytes: &[u8], at: usize) -> u64 {
     let mut eight = [0; 8];
     eight.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(eight)
 }
 
-fn word(bytes: &[u8], at: usize) -> u32 {
+pub(crate) fn word(bytes: &[u8], at: usize) -> u32 {
     let mut four = [0; 4];
     four.copy_from_slice(&bytes[at..at + 4]);
     u32::from_le_bytes(four)
 }
 
 /// The version that is written, and the newest that is read.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
+/// The version before, which left no proof beside the log.
+pub(crate) const WITHOUT_PROOF: u32 = 1;
+/// Kinds of records from here on are kept.
+pub const KEPT_FROM: u8 = 128;
 pub(crate) const RECORD_HEAD: usize = 72;
 /// Where the first record of a segment begins.
 pub(crate) const SEGMENT_HEAD: usize = 2 * COPY;

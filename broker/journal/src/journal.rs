@@ -5,11 +5,13 @@
 //! journal is dead then, and `on_failure` ends the process.
 use crate::disk::{Disk, DiskFile};
 use crate::format::{Head, Place, RECORD_HEAD, RecordHeader, SEGMENT_HEAD, stride};
+use crate::proof::Proof;
 use crate::recover::{self, OpenError, Recovered};
-use crate::ring::Ring;
+use crate::ring::{Begun, Ring};
 use crate::writer::{self, Driven};
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Relaxed};
@@ -25,6 +27,8 @@ pub struct Options {
     pub segments_max: u32,
     /// Of these, kept for control records.
     pub segments_reserved: u32,
+    /// The log was made at an earlier start: one that is not there is refused.
+    pub made: bool,
     /// Called once when the disk fails: it ends the process.
     pub on_failure: Arc<dyn Fn(String) + Send + Sync>,
     /// Who writes; none: a thread of the journal's own.
@@ -102,8 +106,11 @@ pub(crate) struct Inner {
     pub(crate) bytes_written: AtomicU64,
     pub(crate) syncs: AtomicU64,
     pub(crate) failed: AtomicBool,
-    /// The last sequence that a record on disk says to be durable, or is about to.
-    pub(crate) marked: AtomicU64,
+    pub(crate) proof: Proof,
+    /// The last sequence that the proof says to be durable, whatever becomes of the power.
+    pub(crate) noted: AtomicU64,
+    /// The writer's thread waits until it is told of something.
+    pub(crate) asleep: AtomicBool,
     pub(crate) driven: Mutex<Driven>,
     /// Held by whoever writes.
     pub(crate) writing: Mutex<()>,
@@ -114,15 +121,19 @@ pub(crate) struct State {
     pub(crate) next_sequence: u64,
     pub(crate) queue: Vec<Queued>,
     pub(crate) stopping: bool,
-    /// A spare file is being prepared.
+    /// A spare file is being prepared, or a freed one swept.
     pub(crate) preparing: bool,
+    /// The newest record of each group and kind that is kept.
+    pub(crate) kept: BTreeMap<(u16, u8), Head>,
+    /// Bytes of room that were promised to records which have not been queued yet.
+    pub(crate) promised: u64,
 }
 
 /// A record on its way to the disk.
 pub(crate) struct Queued {
     pub(crate) file: Arc<dyn DiskFile>,
-    /// Header of the segment that it begins.
-    pub(crate) segment_header: Option<[u8; SEGMENT_HEAD]>,
+    /// The segment that it begins.
+    pub(crate) begins: Option<Begun>,
     /// Of the record's header.
     pub(crate) offset: u32,
     pub(crate) header: [u8; RECORD_HEAD],
@@ -132,10 +143,11 @@ pub(crate) struct Queued {
 }
 
 impl Journal {
-    /// Opens the log, or makes it; `record` gets every record that is whole, in order.
+    /// Opens the log, or makes it; `record` gets every record that is whole, in order, but those in segments that are held for
+    /// their contents alone.
     ///
     /// # Errors
-    /// [`OpenError`]: damage, another node's or a newer version's log, the disk.
+    /// [`OpenError`]: damage, something missing, another node's or a newer version's log, the disk.
     pub fn open(disk: Arc<dyn Disk>, options: Options, record: &mut dyn FnMut(Recovered)) -> Result<Self, OpenError> {
         let found = recover::recover(&*disk, &options, record)?;
         let state = State {
@@ -144,6 +156,8 @@ impl Journal {
             queue: Vec::new(),
             stopping: false,
             preparing: false,
+            kept: found.kept,
+            promised: 0,
         };
         let inner = Arc::new(Inner {
             disk,
@@ -155,7 +169,9 @@ impl Journal {
             bytes_written: AtomicU64::new(0),
             syncs: AtomicU64::new(0),
             failed: AtomicBool::new(false),
-            marked: AtomicU64::new(0),
+            proof: found.proof,
+            noted: AtomicU64::new(found.next_sequence - 1),
+            asleep: AtomicBool::new(false),
             driven: Mutex::default(),
             writing: Mutex::default(),
         });
@@ -199,38 +215,52 @@ impl Journal {
             return Err(full);
         }
         let body_crc = crc32fast::hash(&body);
-        let body_len = body.len() as u32;
         let mut state = self.0.state.lock();
         if !control && !self.has_room_in(&state.ring) {
             return Err(full);
         }
-        let sequence = state.next_sequence;
-        let mut segment_header = None;
-        if !state.ring.fits(stride(body_len)) {
-            let begun = state.ring.advance(&*self.0.disk, self.0.options.node, sequence, control);
-            segment_header = Some(begun.ok_or(full)?.1);
+        if head.is_kept() {
+            assert!(body.is_empty(), "a record that is kept has no body");
+            state.kept.insert((head.group, head.kind), head);
+            assert!(state.kept.len() <= KEPT_MAX, "more than {KEPT_MAX} records are to be kept");
         }
-        state.next_sequence += 1;
-        let (segment, offset) = (state.ring.current, state.ring.offset);
-        state.ring.offset += stride(body_len);
-        let durable_now = self.0.durable_sequence.load(Relaxed);
-        let header = RecordHeader {
-            node: self.0.options.node,
-            segment,
-            sequence,
-            durable: durable_now,
-            head,
-            body_len,
-            body_crc,
-        };
-        let file = state.ring.in_use[&segment].file.clone();
-        let header = header.encode();
-        state.queue.push(Queued { file, segment_header, offset, header, body, sequence, durable });
+        let fits = state.ring.fits(stride(body.len() as u32));
+        let begins = if fits { None } else { self.begin_segment(&mut state, control).ok_or(full)? };
+        let place = self.put(&mut state, Unplaced { head, body, body_crc, durable }, begins);
         drop(state);
         if wake {
             self.0.queued.notify_all();
         }
-        Ok(Place { segment, offset: offset + RECORD_HEAD as u32, len: body_len })
+        Ok(place)
+    }
+
+    /// Begins the next segment, with the records that are kept: what the record after them begins, if there are none. None if
+    /// there is no file for it.
+    fn begin_segment(&self, state: &mut State, control: bool) -> Option<Option<Begun>> {
+        let first_sequence = state.next_sequence;
+        let mut begins = Some(state.ring.advance(&*self.0.disk, self.0.options.node, first_sequence, control)?);
+        let kept: Vec<Head> = state.kept.values().copied().collect();
+        for head in kept {
+            let record = Unplaced { head, body: Bytes::new(), body_crc: crc32fast::hash(&[]), durable: None };
+            self.put(state, record, begins.take());
+        }
+        Some(begins)
+    }
+
+    /// Queues a record where it fits.
+    fn put(&self, state: &mut State, record: Unplaced, begins: Option<Begun>) -> Place {
+        let Unplaced { head, body, body_crc, durable } = record;
+        let body_len = body.len() as u32;
+        let sequence = state.next_sequence;
+        state.next_sequence += 1;
+        let (segment, offset) = (state.ring.current, state.ring.offset);
+        state.ring.offset += stride(body_len);
+        let durable_now = self.0.durable_sequence.load(Relaxed);
+        let node = self.0.options.node;
+        let header = RecordHeader { node, segment, sequence, durable: durable_now, head, body_len, body_crc }.encode();
+        let file = state.ring.in_use[&segment].file.clone();
+        state.queue.push(Queued { file, begins, offset, header, body, sequence, durable });
+        Place { segment, offset: offset + RECORD_HEAD as u32, len: body_len }
     }
 
     /// Size of a segment in bytes.
@@ -242,17 +272,7 @@ impl Journal {
     /// The largest body of a record in bytes.
     #[must_use]
     pub fn record_bytes_max(&self) -> usize {
-        self.0.options.segment_bytes as usize - SEGMENT_HEAD - RECORD_HEAD - 8
-    }
-
-    /// Whether records that are no control records are taken.
-    #[must_use]
-    pub fn has_room(&self) -> bool {
-        self.has_room_in(&self.0.state.lock().ring)
-    }
-
-    fn has_room_in(&self, ring: &Ring) -> bool {
-        ring.available() > self.0.options.segments_reserved
+        self.0.options.segment_bytes as usize - SEGMENT_HEAD - (KEPT_MAX + 1) * RECORD_HEAD - 8
     }
 
     /// Reads the body of a record, and checks it.
@@ -320,7 +340,7 @@ impl Journal {
                 if bytes <= LITTLE { std::mem::take(&mut state.queue) } else { Vec::new() }
             };
             writer::write_all(&self.0, queued);
-            if self.0.state.lock().queue.is_empty() {
+            if self.0.state.lock().queue.is_empty() && !self.0.asleep.load(Relaxed) {
                 return;
             }
         }
@@ -329,12 +349,18 @@ impl Journal {
 
     /// Segments below `below` that nobody keeps are not needed any more.
     pub fn release(&self, below: u64, keep: &dyn Fn(u64) -> bool) {
-        self.0.state.lock().ring.release(&*self.0.disk, below, keep);
+        let mut state = self.0.state.lock();
+        let last = state.next_sequence - 1;
+        state.ring.release(last, below, keep);
+        if self.0.asleep.load(Relaxed) && self.0.has_idle_work(&state) {
+            self.0.queued.notify_all();
+        }
     }
 
-    /// Looks again whether the disk has space for further segments.
-    pub fn look_for_space(&self) {
-        self.0.state.lock().ring.disk_full = false;
+    /// Whether a segment is there.
+    #[must_use]
+    pub fn holds(&self, segment: u64) -> bool {
+        self.0.state.lock().ring.in_use.contains_key(&segment)
     }
 
     /// What it holds.
@@ -358,13 +384,47 @@ impl Journal {
         &self.0.disk
     }
 
-    /// Ends the writer's thread once all is written.
+    /// Whether something else writes than a thread of its own.
+    #[must_use]
+    pub fn is_driven(&self) -> bool {
+        self.0.options.driver.is_some()
+    }
+
+    /// Ends the writer's thread once all is written, and notes that the log was stopped in order.
     pub fn stop(&self) {
-        let _ = self.flush(); // or the disk has failed, which `on_failure` was told
+        let flushed = self.flush(); // or the disk has failed, which `on_failure` was told
         self.0.state.lock().stopping = true;
         self.0.queued.notify_all();
+        let _writing = self.0.writing.lock();
+        let durable = self.0.durable_sequence.load(Acquire);
+        if flushed.is_ok() && !self.0.failed.load(Acquire) {
+            let noted = self.0.proof.note(|known| {
+                known.durable = known.durable.max(durable);
+                known.stopped = true;
+            });
+            let _ = noted.inspect_err(|error| writer::fail(&self.0, error));
+        }
     }
 }
 
+impl Inner {
+    /// Whether there is something to do when nothing is queued.
+    pub(crate) fn has_idle_work(&self, state: &State) -> bool {
+        let durable = self.durable_sequence.load(Relaxed);
+        let prepares = state.ring.wants_spare().is_some() || state.ring.wants_sweep(durable);
+        !self.failed.load(Relaxed) && (durable > self.noted.load(Relaxed) || (prepares && !state.preparing))
+    }
+}
+
+/// A record that has no place yet.
+struct Unplaced {
+    head: Head,
+    body: Bytes,
+    body_crc: u32,
+    durable: Option<Box<dyn FnOnce() + Send>>,
+}
+
+/// The most records that are kept.
+const KEPT_MAX: usize = 40;
 /// Written by whoever appends it, if nobody writes, in bytes.
 const LITTLE: usize = 16 << 10;

@@ -1,13 +1,18 @@
 //! What is in the log after a crash: every record that is whole, up to a torn tail.
 //!
-//! A record that is not whole is the torn tail if nothing later says that it was durable: it was never confirmed, and the
-//! log ends there. If something does, durable bytes have rotted, and the log is not opened. Headers are read, bodies only
-//! where no later header vouches for them; every body is checked when it is read.
+//! A record that is not whole is the torn tail if nothing says that it was durable: it was never confirmed, and the log ends
+//! there. If something does, durable bytes have rotted, and the log is not opened. What says so: the proof beside the log
+//! (`proof`), the beginning of the next segment (all before it was synced), later records. A segment that has to be there
+//! and is not stops the start as well. Nothing on the disk is changed before all of that is known.
+//!
+//! Headers are read, bodies only where nothing vouches for them; every body is checked when it is read.
 use crate::disk::Disk;
-use crate::format::{ALIGN, Head, Place, RECORD_HEAD, RecordHeader, SEGMENT_HEAD, SegmentHeader, VERSION};
+use crate::format::{Head, Place, RecordHeader, SEGMENT_HEAD, SegmentHeader, VERSION, WITHOUT_PROOF};
 use crate::journal::Options;
+use crate::proof::{self, Known, Proof};
 use crate::ring::{FOLDER, Ring, Slot};
-use std::collections::{BTreeMap, VecDeque};
+use crate::scan::{Scan, find_segment, later};
+use std::collections::BTreeMap;
 use std::io;
 
 /// A record that was found.
@@ -24,7 +29,7 @@ pub struct Recovered {
 pub enum OpenError {
     /// Durable bytes have changed.
     #[error(
-        "{file} is damaged at offset {offset} (record {sequence}, after group {group}): later records say that it was durable"
+        "{file} is damaged at offset {offset} (record {sequence}, after group {group}): it is known to have been durable"
     )]
     Corrupt {
         /// Name of the file.
@@ -35,6 +40,26 @@ pub enum OpenError {
         group: u16,
         /// Its place in the order of all records.
         sequence: u64,
+    },
+    /// A segment's header has changed.
+    #[error("{file} is damaged at offset 0: it holds segment {segment} of the log, and its header does not say so")]
+    Header {
+        /// Name of the file.
+        file: String,
+        /// The segment's number.
+        segment: u64,
+    },
+    /// A segment is gone.
+    #[error("segment {segment} of the log is missing: no file of {FOLDER} holds it, and it was not released")]
+    Missing {
+        /// Its number.
+        segment: u64,
+    },
+    /// The file that says what is durable is gone, or all of it has changed.
+    #[error("{} {state}: without it nobody knows whether all of the log is there", proof::NAME)]
+    NoProof {
+        /// Missing or damaged.
+        state: &'static str,
     },
     /// The log was written by a newer version.
     #[error("{file} has format version {version}, this program knows up to {VERSION}")]
@@ -67,27 +92,31 @@ pub enum OpenError {
 pub(crate) struct Found {
     pub(crate) ring: Ring,
     pub(crate) next_sequence: u64,
+    pub(crate) kept: BTreeMap<(u16, u8), Head>,
+    pub(crate) proof: Proof,
 }
 
-struct Segment {
-    header: SegmentHeader,
-    slot: Slot,
+pub(crate) struct Segment {
+    pub(crate) header: SegmentHeader,
+    pub(crate) slot: Slot,
 }
 
-/// A record whose header is whole, and that no later header has vouched for yet.
-struct Unvouched {
-    header: RecordHeader,
+/// The files of the log's folder.
+#[derive(Default)]
+struct Files {
+    /// Those with a header, by number.
+    segments: Vec<Segment>,
+    free: Vec<Slot>,
+    /// Names of those whose making was interrupted.
+    unfinished: Vec<String>,
+}
+
+/// Where the log ends.
+struct End {
+    /// In the newest segment.
     offset: u32,
-    at: usize,
-}
-
-struct Scan<'r> {
-    node: u64,
-    record: &'r mut dyn FnMut(Recovered),
-    unvouched: VecDeque<Unvouched>,
-    durable: u64,
-    expected: u64,
-    group: u16,
+    /// Something is behind it.
+    torn: bool,
 }
 
 pub(crate) fn recover(
@@ -95,86 +124,138 @@ pub(crate) fn recover(
     options: &Options,
     record: &mut dyn FnMut(Recovered),
 ) -> Result<Found, OpenError> {
-    let (segments, free) = load(disk, options)?;
-    let mut scan = Scan { node: options.node, record, unvouched: VecDeque::new(), durable: 0, expected: 0, group: 0 };
-    let mut end = (0, SEGMENT_HEAD as u32);
-    let mut torn = false;
+    let files = load(disk, options)?;
+    let proof = proof::read(disk, options.node)?;
+    let known = known(&files, &proof, options)?;
+    for number in known.released.max(1)..=known.segment {
+        if files.segments.binary_search_by_key(&number, |segment| segment.header.segment).is_err() {
+            return Err(missing(&files, options, number)?);
+        }
+    }
+    let from = files.segments.partition_point(|segment| segment.header.segment < known.released);
+    let scanned = &files.segments[from..];
+    for segment in scanned.iter().rev().take(2) {
+        // What the process before had not synced is in the newest one, behind whose header nothing may be: what is found
+        // there counts as durable from here on.
+        let synced = segment.slot.file.sync_and_drop_cache(u64::from(options.segment_bytes));
+        synced.map_err(failed(&segment.slot.name))?;
+    }
+    tracing::info!(
+        segments = scanned.len(),
+        bytes = scanned.len() as u64 * u64::from(options.segment_bytes),
+        stopped_in_order = known.stopped,
+        "reading the log"
+    );
+    let mut scan = Scan::new(options.node, known.durable, record);
+    let end = read(scanned, options, &mut scan)?;
+    let (next_sequence, kept) = (scan.expected.max(1), scan.kept);
+    tracing::info!(records = scan.records, torn = end.torn, "the log is read");
+    for name in &files.unfinished {
+        disk.remove(name).map_err(failed(name))?;
+    }
+    let now = Known { durable: next_sequence - 1, stopped: false, ..known };
+    let proof = Proof::begin(disk, options.node, proof, now).map_err(failed(proof::NAME))?;
+    let mut ring = ring(files, options, &end);
+    ring.released = known.released;
+    Ok(Found { ring, next_sequence, kept, proof })
+}
+
+/// What is known of the log: by the proof, and by the segments' headers.
+fn known(files: &Files, proof: &proof::Found, options: &Options) -> Result<Known, OpenError> {
+    let headers = || files.segments.iter().map(|segment| &segment.header);
+    let newest = headers().next_back().map_or(0, |header| header.segment);
+    if let Some(mut known) = proof.known {
+        known.segment = known.segment.max(newest);
+        known.released = known.released.max(headers().map(|header| header.released).max().unwrap_or(0));
+        return Ok(known);
+    }
+    if options.made || headers().any(|header| header.version > WITHOUT_PROOF) {
+        return Err(OpenError::NoProof { state: if proof.is_there() { "is damaged" } else { "is missing" } });
+    }
+    // A log of the version before: numbers are missing only below what is needed.
+    let mut released = newest;
+    for header in headers().rev() {
+        if header.segment + 1 < released {
+            break;
+        }
+        released = header.segment;
+    }
+    Ok(Known { durable: 0, segment: newest, released, stopped: false })
+}
+
+/// Why segment `number` is not there.
+fn missing(files: &Files, options: &Options, segment: u64) -> Result<OpenError, OpenError> {
+    for slot in &files.free {
+        if find_segment(slot, options.node, segment)? {
+            return Ok(OpenError::Header { file: slot.name.clone(), segment });
+        }
+    }
+    match files.unfinished.first() {
+        Some(file) => {
+            let error = io::Error::other(format!("it is too short, and segment {segment} of the log is missing"));
+            Ok(OpenError::Disk { file: file.clone(), error })
+        }
+        None => Ok(OpenError::Missing { segment }),
+    }
+}
+
+/// Reads the segments, each of which has to end where the next begins.
+fn read(segments: &[Segment], options: &Options, scan: &mut Scan<'_>) -> Result<End, OpenError> {
+    let mut end = End { offset: SEGMENT_HEAD as u32, torn: false };
     for (at, segment) in segments.iter().enumerate() {
         let next_first = segments.get(at + 1).map(|next| next.header.first_sequence);
-        let gap = segments.get(at + 1).is_some_and(|next| next.header.segment != segment.header.segment + 1);
-        scan.expected = segment.header.first_sequence;
-        let offset = scan.segment(at, segment, next_first)?;
-        end = (at, offset);
-        let ends_well = next_first.is_none_or(|first| first == scan.expected || gap);
-        if ends_well && next_first.is_some() {
+        if at == 0 {
+            scan.expected = segment.header.first_sequence;
+        }
+        if let Some(first) = next_first {
+            scan.durable = scan.durable.max(first - 1);
+        }
+        end.offset = scan.segment(segment, next_first)?;
+        scan.tell(at + 1, segments.len());
+        let whole = next_first.is_some_and(|first| first == scan.expected);
+        if whole {
             continue;
         }
-        let (tail, durable) = later(&segments[at..], offset, options)?;
-        if durable >= scan.expected && durable > 0 {
-            let Scan { expected: sequence, group, .. } = scan;
-            return Err(OpenError::Corrupt { file: segment.slot.name.clone(), offset, group, sequence });
+        let (torn, durable) = later(segment, end.offset, options.node)?;
+        if scan.durable.max(durable) >= scan.expected {
+            return Err(corrupt(segment, end.offset, scan));
         }
-        torn = tail;
-        break;
+        end.torn = torn;
     }
-    let torn_at = scan.finish(&segments)?;
-    if let Some((at, offset)) = torn_at {
-        end = (at, offset);
-        torn = true;
+    let Some(newest) = segments.last() else { return Ok(end) };
+    if let Some(offset) = scan.finish(newest)? {
+        end = End { offset, torn: true };
     }
-    for segment in segments.iter().skip(end.0 + 1) {
-        forget(&segment.slot)?;
-    }
-    let expected = scan.expected;
-    Ok(found(segments, free, options, (end, torn, expected)))
+    Ok(end)
 }
 
-/// Takes its number from a segment behind the end, for good: the log will have another one after the end.
-fn forget(slot: &Slot) -> Result<(), OpenError> {
-    let failed = |error| OpenError::Disk { file: slot.name.clone(), error };
-    slot.file.write_at(&mut [io::IoSlice::new(&[0; SEGMENT_HEAD])], 0).map_err(failed)?;
-    slot.file.sync_data().map_err(failed)
+fn corrupt(segment: &Segment, offset: u32, scan: &Scan<'_>) -> OpenError {
+    OpenError::Corrupt { file: segment.slot.name.clone(), offset, group: scan.group, sequence: scan.expected }
 }
 
-/// The ring as it is after the scan: what lies behind the end is free.
-fn found(
-    segments: Vec<Segment>,
-    mut free: Vec<Slot>,
-    options: &Options,
-    (end, torn, expected): ((usize, u32), bool, u64),
-) -> Found {
-    let mut in_use = BTreeMap::new();
-    let mut current = 0;
-    for (at, segment) in segments.into_iter().enumerate() {
-        if at <= end.0 {
-            current = segment.header.segment;
-            in_use.insert(current, segment.slot);
-        } else {
-            current = current.max(segment.header.segment); // never used again, but for the number
-            free.push(segment.slot);
-        }
-    }
+/// The ring as it is after the start.
+fn ring(files: Files, options: &Options, end: &End) -> Ring {
+    let in_use: BTreeMap<u64, Slot> =
+        files.segments.into_iter().map(|segment| (segment.header.segment, segment.slot)).collect();
+    let current = in_use.last_key_value().map_or(0, |(&last, _)| last);
     // After a torn tail a new segment begins: what is left of the tail is never taken for a record.
-    let full = torn || !in_use.contains_key(&current);
-    let ring = Ring {
+    let full = end.torn || in_use.is_empty();
+    Ring {
         in_use,
-        free,
+        free: files.free,
+        away: None,
         segment_bytes: options.segment_bytes,
         segments_max: options.segments_max,
         segments_reserved: options.segments_reserved,
         current,
-        offset: if full { options.segment_bytes } else { end.1 },
+        offset: if full { options.segment_bytes } else { end.offset },
+        released: 0,
         disk_full: false,
-    };
-    Found { ring, next_sequence: expected.max(1) }
+    }
 }
 
-fn load(disk: &dyn Disk, options: &Options) -> Result<(Vec<Segment>, Vec<Slot>), OpenError> {
-    let failed = |file: &str| {
-        let file = file.to_owned();
-        move |error| OpenError::Disk { file, error }
-    };
-    let (mut segments, mut free) = (Vec::new(), Vec::new());
+fn load(disk: &dyn Disk, options: &Options) -> Result<Files, OpenError> {
+    let mut files = Files::default();
     for name in disk.list(FOLDER).map_err(failed(FOLDER))? {
         let name = format!("{FOLDER}/{name}");
         let file = disk.open(&name).map_err(failed(&name))?;
@@ -184,145 +265,38 @@ fn load(disk: &dyn Disk, options: &Options) -> Result<(Vec<Segment>, Vec<Slot>),
             file.sync_and_drop_cache(SEGMENT_HEAD as u64).map_err(failed(&name))?;
             file.read_at(&mut bytes, 0).map_err(failed(&name))?;
         }
+        let header = SegmentHeader::decode(&bytes);
         if len != u64::from(options.segment_bytes) {
-            if SegmentHeader::decode(&bytes).is_some() {
+            if header.is_some() {
                 let error = io::Error::other(format!("{len} bytes long, segments have {}", options.segment_bytes));
                 return Err(OpenError::Disk { file: name, error });
             }
-            disk.remove(&name).map_err(failed(&name))?; // its making was interrupted
+            files.unfinished.push(name);
             continue;
         }
-        let header = SegmentHeader::decode(&bytes);
-        let slot = Slot { name, file, written: header.is_some() };
+        let slot = Slot { name, file, written: header.is_some(), freed_at: None };
         match header {
-            None => free.push(slot),
+            None => files.free.push(slot),
             Some(header) if header.version > VERSION => {
                 return Err(OpenError::Newer { file: slot.name, version: header.version });
             }
             Some(header) if header.node != options.node => {
                 return Err(OpenError::OtherNode { file: slot.name, found: header.node, node: options.node });
             }
-            Some(header) => segments.push(Segment { header, slot }),
+            Some(header) => files.segments.push(Segment { header, slot }),
         }
     }
-    segments.sort_by_key(|segment| segment.header.segment);
-    // What the process before had not synced is in the newest one, behind whose header nothing may be: what is found there
-    // counts as durable from here on.
-    for segment in segments.iter().rev().take(2) {
-        segment.slot.file.sync_and_drop_cache(u64::from(options.segment_bytes)).map_err(failed(&segment.slot.name))?;
-    }
-    Ok((segments, free))
+    files.segments.sort_by_key(|segment| segment.header.segment);
+    Ok(files)
 }
 
-impl Scan<'_> {
-    /// Goes from header to header. Returns where no further one is.
-    fn segment(&mut self, at: usize, segment: &Segment, next_first: Option<u64>) -> Result<u32, OpenError> {
-        let mut window = Window::new(&segment.slot);
-        let mut offset = SEGMENT_HEAD as u32;
-        while next_first != Some(self.expected) {
-            let Some(header) = RecordHeader::decode(window.at(offset)?) else { break };
-            let fits = u64::from(offset) + u64::from(header.stride()) <= window.len;
-            if !header.is_of(self.node, segment.header.segment) || header.sequence != self.expected || !fits {
-                break;
-            }
-            self.expected += 1;
-            self.durable = self.durable.max(header.durable);
-            self.group = header.head.group;
-            self.unvouched.push_back(Unvouched { header, offset, at });
-            offset += header.stride();
-            while self.unvouched.front().is_some_and(|first| first.header.sequence <= self.durable) {
-                self.emit();
-            }
-        }
-        Ok(offset)
-    }
-
-    fn emit(&mut self) {
-        let Some(Unvouched { header, offset, .. }) = self.unvouched.pop_front() else { return };
-        if header.head.kind != 0 {
-            let offset = offset + RECORD_HEAD as u32;
-            let place = Place { segment: header.segment, offset, len: header.body_len };
-            (self.record)(Recovered { head: header.head, place });
-        }
-    }
-
-    /// Bodies that no header vouches for are read. Returns where the log is torn, if it is.
-    fn finish(&mut self, segments: &[Segment]) -> Result<Option<(usize, u32)>, OpenError> {
-        while let Some(first) = self.unvouched.front() {
-            let slot = &segments[first.at].slot;
-            let mut body = vec![0; first.header.body_len as usize];
-            slot.file
-                .read_at(&mut body, u64::from(first.offset) + RECORD_HEAD as u64)
-                .map_err(|error| OpenError::Disk { file: slot.name.clone(), error })?;
-            if crc32fast::hash(&body) != first.header.body_crc {
-                self.expected = first.header.sequence;
-                return Ok(Some((first.at, first.offset)));
-            }
-            self.emit();
-        }
-        Ok(None)
-    }
+pub(crate) fn failed(file: &str) -> impl FnOnce(io::Error) -> OpenError {
+    let file = file.to_owned();
+    move |error| OpenError::Disk { file, error }
 }
 
 impl RecordHeader {
-    fn is_of(&self, node: u64, segment: u64) -> bool {
+    pub(crate) fn is_of(&self, node: u64, segment: u64) -> bool {
         self.node == node && self.segment == segment
     }
 }
-
-/// Looks for records behind `offset` of the first segment, and in all others: whether there are any, and up to which
-/// sequence they say that all is durable.
-fn later(segments: &[Segment], offset: u32, options: &Options) -> Result<(bool, u64), OpenError> {
-    let (mut any, mut durable) = (false, 0);
-    let mut from = offset;
-    for segment in segments {
-        let mut window = Window::new(&segment.slot);
-        let mut at = from;
-        while u64::from(at) + RECORD_HEAD as u64 <= window.len {
-            match RecordHeader::decode(window.at(at)?) {
-                Some(header) if header.is_of(options.node, segment.header.segment) => {
-                    any = true;
-                    durable = durable.max(header.durable);
-                }
-                _ => {}
-            }
-            at += ALIGN;
-        }
-        from = SEGMENT_HEAD as u32;
-    }
-    Ok((any, durable))
-}
-
-/// A file read in pieces.
-struct Window<'s> {
-    slot: &'s Slot,
-    len: u64,
-    bytes: Vec<u8>,
-    from: u32,
-}
-
-impl<'s> Window<'s> {
-    fn new(slot: &'s Slot) -> Self {
-        Self { slot, len: slot.file.len().unwrap_or(0), bytes: Vec::new(), from: 0 }
-    }
-
-    /// The bytes at `offset`, a record's header of them at least, if the file has so many.
-    fn at(&mut self, offset: u32) -> Result<&[u8], OpenError> {
-        let inside = offset >= self.from
-            && offset as usize + RECORD_HEAD <= self.from as usize + self.bytes.len()
-            && !self.bytes.is_empty();
-        if !inside {
-            let left = self.len.saturating_sub(u64::from(offset)) as usize;
-            self.bytes.resize(left.min(WINDOW), 0);
-            self.from = offset;
-            let slot = self.slot;
-            slot.file
-                .read_at(&mut self.bytes, u64::from(offset))
-                .map_err(|error| OpenError::Disk { file: slot.name.clone(), error })?;
-        }
-        Ok(&self.bytes[(offset - self.from) as usize..])
-    }
-}
-
-/// Read at a time: many small records, or the headers between large ones.
-const WINDOW: usize = 16 << 10;

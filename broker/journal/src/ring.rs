@@ -1,4 +1,7 @@
 //! Segments: files of one size that are filled one after the other, freed, and filled again under a new number.
+//!
+//! A file that was freed keeps its old header until it is begun again or, before that, swept: then it is known for a free one
+//! by a start, too, also on a full disk. Nothing of a freed segment is changed before what allowed its release is durable.
 use crate::disk::{Disk, DiskFile};
 use crate::format::{SEGMENT_HEAD, SegmentHeader, VERSION};
 use std::collections::BTreeMap;
@@ -11,11 +14,15 @@ pub(crate) struct Slot {
     pub(crate) file: Arc<dyn DiskFile>,
     /// Its bytes were written before, which makes syncs cheap.
     pub(crate) written: bool,
+    /// It was freed, and has its old header until what was appended up to this sequence is durable.
+    pub(crate) freed_at: Option<u64>,
 }
 
 pub(crate) struct Ring {
     pub(crate) in_use: BTreeMap<u64, Slot>,
     pub(crate) free: Vec<Slot>,
+    /// Name of a free file that is being swept.
+    pub(crate) away: Option<String>,
     pub(crate) segment_bytes: u32,
     pub(crate) segments_max: u32,
     pub(crate) segments_reserved: u32,
@@ -23,35 +30,44 @@ pub(crate) struct Ring {
     pub(crate) current: u64,
     /// Where the next record begins in it.
     pub(crate) offset: u32,
+    /// Segments below this number may be gone.
+    pub(crate) released: u64,
     /// The disk had no space for a further file.
     pub(crate) disk_full: bool,
 }
 
+/// A segment that is begun with the next record.
+#[derive(Clone, Copy)]
+pub(crate) struct Begun {
+    pub(crate) segment: u64,
+    pub(crate) released: u64,
+    pub(crate) header: [u8; SEGMENT_HEAD],
+}
+
 impl Ring {
     pub(crate) fn files(&self) -> u32 {
-        (self.in_use.len() + self.free.len()) as u32
+        (self.in_use.len() + self.free.len()) as u32 + u32::from(self.away.is_some())
     }
 
     /// Segments that could still be begun.
     pub(crate) fn available(&self) -> u32 {
         let more = if self.disk_full { 0 } else { self.segments_max.saturating_sub(self.files()) };
-        self.free.len() as u32 + more
+        self.free.len() as u32 + u32::from(self.away.is_some()) + more
     }
 
     /// Whether a record of `stride` bytes fits into the current segment.
     pub(crate) fn fits(&self, stride: u32) -> bool {
-        self.in_use.contains_key(&self.current) && self.segment_bytes - self.offset >= stride
+        self.left() >= stride
+    }
+
+    /// Bytes that are left in the current segment.
+    pub(crate) fn left(&self) -> u32 {
+        if self.in_use.contains_key(&self.current) { self.segment_bytes - self.offset } else { 0 }
     }
 
     /// Begins the next segment: its file and header. None if there is no free one. `control` records get one beyond the
     /// budget if they have to: after a restart all files hold something until it is known what is still needed.
-    pub(crate) fn advance(
-        &mut self,
-        disk: &dyn Disk,
-        node: u64,
-        first_sequence: u64,
-        control: bool,
-    ) -> Option<(Arc<dyn DiskFile>, [u8; SEGMENT_HEAD])> {
+    pub(crate) fn advance(&mut self, disk: &dyn Disk, node: u64, first_sequence: u64, control: bool) -> Option<Begun> {
         let written = self.free.iter().rposition(|slot| slot.written);
         let slot = match written.map(|at| self.free.remove(at)).or_else(|| self.free.pop()) {
             Some(slot) => slot,
@@ -67,42 +83,61 @@ impl Ring {
         };
         self.current = self.in_use.last_key_value().map_or(self.current, |(&last, _)| last.max(self.current)) + 1;
         self.offset = SEGMENT_HEAD as u32;
-        let header = SegmentHeader { version: VERSION, node, segment: self.current, first_sequence };
-        let file = slot.file.clone();
-        self.in_use.insert(self.current, slot);
-        Some((file, header.encode()))
+        let (segment, released) = (self.current, self.released);
+        let header = SegmentHeader { version: VERSION, node, segment, first_sequence, released };
+        self.in_use.insert(self.current, Slot { freed_at: None, ..slot });
+        Some(Begun { segment, released, header: header.encode() })
+    }
+
+    fn is_taken(&self, name: &str) -> bool {
+        self.away.as_deref() == Some(name) || self.in_use.values().chain(&self.free).any(|slot| slot.name == name)
     }
 
     fn create(&self, disk: &dyn Disk, zeroed: bool) -> io::Result<Slot> {
-        let taken = |name: &str| self.in_use.values().chain(&self.free).any(|slot| slot.name == name);
-        let name = (0..).map(name_of).find(|name| !taken(name)).unwrap_or_default();
+        let name = (0..).map(name_of).find(|name| !self.is_taken(name)).unwrap_or_default();
         create_slot(disk, name, self.segment_bytes, zeroed)
     }
 
     /// Name for a further file that is to be prepared, if one is wanted: the reserve and one more lie ready, so that a
     /// disk that fills up does not stop what goes on. Whether to have it written once: what is used next is.
     pub(crate) fn wants_spare(&self) -> Option<(String, bool)> {
-        let taken = |name: &str| self.in_use.values().chain(&self.free).any(|slot| slot.name == name);
         let room = !self.disk_full && self.files() < self.segments_max;
         let wanted = room && self.free.len() <= self.segments_reserved as usize;
-        let name = wanted.then(|| (SPARE_FROM..).map(name_of).find(|name| !taken(name)).unwrap_or_default())?;
+        let name = wanted.then(|| (SPARE_FROM..).map(name_of).find(|name| !self.is_taken(name)).unwrap_or_default())?;
         Some((name, !self.free.iter().any(|slot| slot.written)))
     }
 
-    /// Frees the segments below `below` that nobody keeps. Files beyond the budget go.
-    pub(crate) fn release(&mut self, disk: &dyn Disk, below: u64, keep: &dyn Fn(u64) -> bool) {
+    /// Frees the segments below `below` that nobody keeps; `last` is the sequence appended last.
+    pub(crate) fn release(&mut self, last: u64, below: u64, keep: &dyn Fn(u64) -> bool) {
         let below = below.min(self.current);
+        self.released = self.released.max(below);
         let gone: Vec<u64> = self.in_use.range(..below).map(|(&number, _)| number).filter(|&n| !keep(n)).collect();
         for number in gone {
             if let Some(slot) = self.in_use.remove(&number) {
-                self.free.push(Slot { written: true, ..slot });
+                self.free.push(Slot { written: true, freed_at: Some(last), ..slot });
             }
         }
-        while self.files() > self.segments_max
-            && let Some(slot) = self.free.pop()
-        {
-            let _ = disk.remove(&slot.name);
+    }
+
+    /// Whether a free file is to be swept.
+    pub(crate) fn wants_sweep(&self, durable: u64) -> bool {
+        self.free.iter().any(|slot| self.is_for_sweep(slot, durable))
+    }
+
+    fn is_for_sweep(&self, slot: &Slot, durable: u64) -> bool {
+        match slot.freed_at {
+            Some(last) => last <= durable,
+            None => self.files() > self.segments_max,
         }
+    }
+
+    /// Takes a free file to be swept: its old header is to go or, if there are too many files, the file (second value).
+    pub(crate) fn take_for_sweep(&mut self, durable: u64) -> Option<(Slot, bool)> {
+        let at = self.free.iter().position(|slot| self.is_for_sweep(slot, durable))?;
+        let too_many = self.files() > self.segments_max;
+        let slot = self.free.remove(at);
+        self.away = Some(slot.name.clone());
+        Some((slot, too_many))
     }
 }
 
@@ -110,7 +145,7 @@ impl Ring {
 pub(crate) fn create_slot(disk: &dyn Disk, name: String, bytes: u32, zeroed: bool) -> io::Result<Slot> {
     let file = disk.create(&name, u64::from(bytes), zeroed)?;
     disk.sync_folder(FOLDER)?;
-    Ok(Slot { name, file, written: zeroed })
+    Ok(Slot { name, file, written: zeroed, freed_at: None })
 }
 
 fn name_of(number: u32) -> String {

@@ -1,11 +1,11 @@
 //! The writer's thread: everything that queued meanwhile in one write and one sync, then the callbacks.
 //!
-//! An append that finds the log idle writes and syncs by itself. The sync is the only linger there is. When idle for a moment it writes one empty record, whose header says that all
-//! before it is durable: what tells a torn tail from rot needs that.
+//! An append that finds the log idle writes and syncs by itself. The sync is the only linger there is. When idle for a moment
+//! the writer notes in the proof how far all is durable, and then sleeps until something is queued.
 use crate::disk::DiskFile;
-use crate::format::{ALIGN, Head, SEGMENT_HEAD};
-use crate::journal::{Inner, Journal, Queued};
-use crate::ring::create_slot;
+use crate::format::{ALIGN, SEGMENT_HEAD};
+use crate::journal::{Inner, Queued};
+use crate::ring::{Begun, Slot, create_slot};
 use std::io::{self, IoSlice};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::{Arc, Weak};
@@ -24,7 +24,10 @@ fn run(journal: &Weak<Inner>) {
         {
             let mut state = inner.state.lock();
             if state.queue.is_empty() && !state.stopping {
-                inner.queued.wait_for(&mut state, IDLE);
+                let rests = !inner.has_idle_work(&state);
+                inner.asleep.store(rests, Relaxed);
+                inner.queued.wait_for(&mut state, if rests { REST } else { IDLE });
+                inner.asleep.store(false, Relaxed);
             }
             if state.queue.is_empty() && state.stopping {
                 return;
@@ -40,16 +43,17 @@ fn run(journal: &Weak<Inner>) {
     }
 }
 
-/// Nothing is queued: marks what is durable, or prepares a file.
+/// Nothing is queued: notes what is durable, or prepares a file.
 pub(crate) fn idle(inner: &Arc<Inner>) {
     let durable = inner.durable_sequence.load(Relaxed);
     if inner.failed.load(Acquire) {
         return;
     }
-    if durable > inner.marked.load(Relaxed) {
-        inner.marked.store(durable + 1, Relaxed);
-        let head = Head { group: 0, kind: 0, index: 0, term: 0, note: 0 };
-        let _ = Journal(inner.clone()).append(head, bytes::Bytes::new(), true, None);
+    if durable > inner.noted.load(Relaxed) {
+        if let Err(error) = inner.proof.note(|known| known.durable = known.durable.max(durable)) {
+            return fail(inner, &error);
+        }
+        inner.noted.store(durable, Relaxed);
     } else {
         prepare(inner);
     }
@@ -60,7 +64,8 @@ pub(crate) fn write_all(inner: &Arc<Inner>, mut records: Vec<Queued>) {
     while !records.is_empty() && !inner.failed.load(Acquire) {
         let later = records.split_off(part(&records));
         let mut now = std::mem::replace(&mut records, later);
-        write(inner, &mut now);
+        tell_too_early(&mut now);
+        write(inner, &now);
         sync(inner, now);
     }
     prepare(inner);
@@ -92,7 +97,8 @@ pub(crate) fn step(inner: &Arc<Inner>) -> bool {
         return false;
     }
     let rest = now.split_off(part(&now));
-    write(inner, &mut now);
+    tell_too_early(&mut now);
+    write(inner, &now);
     *inner.driven.lock() = Driven { written: now, rest };
     true
 }
@@ -107,21 +113,28 @@ fn part(records: &[Queued]) -> usize {
     fitting.count().max(1)
 }
 
-/// Writes records, all into one file.
-fn write(inner: &Inner, records: &mut [Queued]) {
-    #[cfg(any(test, feature = "mutants"))]
+/// What a test breaks on purpose.
+#[cfg(any(test, feature = "mutants"))]
+fn tell_too_early(records: &mut [Queued]) {
     if crate::mutants::CONFIRM_BEFORE_SYNC.load(Relaxed) {
         records.iter_mut().filter_map(|record| record.durable.take()).for_each(|durable| durable());
     }
+}
+
+#[cfg(not(any(test, feature = "mutants")))]
+fn tell_too_early(_records: &mut Vec<Queued>) {}
+
+/// Writes records, all into one file.
+fn write(inner: &Inner, records: &[Queued]) {
     let Some(first) = records.first() else { return };
-    if let Some(header) = &first.segment_header
-        && let Err(error) = begin_segment(&*first.file, header)
+    if let Some(begun) = &first.begins
+        && let Err(error) = begin_segment(inner, &*first.file, begun, first.sequence)
     {
         return fail(inner, &error);
     }
     let mut parts = Vec::with_capacity(records.len() * 3);
     let mut bytes = 0;
-    for record in &*records {
+    for record in records {
         parts.push(IoSlice::new(&record.header));
         let padding = record.body.len().next_multiple_of(ALIGN as usize) - record.body.len();
         parts.push(IoSlice::new(&record.body));
@@ -136,10 +149,15 @@ fn write(inner: &Inner, records: &mut [Queued]) {
 }
 
 /// Writes the header of a segment, and syncs it before anything else is written: what the file held before under another
-/// number is never half overwritten under that number.
-fn begin_segment(file: &dyn DiskFile, header: &[u8; SEGMENT_HEAD]) -> io::Result<()> {
-    file.write_at(&mut [IoSlice::new(header)], 0)?;
-    file.sync_data()
+/// number is never half overwritten under that number. From then on the segment has to be there.
+fn begin_segment(inner: &Inner, file: &dyn DiskFile, begun: &Begun, first_sequence: u64) -> io::Result<()> {
+    file.write_at(&mut [IoSlice::new(&begun.header)], 0)?;
+    file.sync_data()?;
+    inner.proof.note(|known| {
+        known.durable = known.durable.max(first_sequence - 1);
+        known.segment = begun.segment;
+        known.released = known.released.max(begun.released);
+    })
 }
 
 /// Syncs the file that records were written into, and tells that they are durable.
@@ -148,11 +166,11 @@ fn sync(inner: &Inner, records: Vec<Queued>) {
     if inner.failed.load(Acquire) {
         return;
     }
-    if let Err(error) = first.file.sync_data() {
+    let last = last.sequence;
+    if let Err(error) = first.file.sync_data().and_then(|()| inner.proof.hint(last)) {
         return fail(inner, &error);
     }
     inner.syncs.fetch_add(1, Relaxed);
-    let last = last.sequence;
     for record in records {
         if let Some(durable) = record.durable {
             durable();
@@ -163,33 +181,65 @@ fn sync(inner: &Inner, records: Vec<Queued>) {
     inner.durable.notify_all();
 }
 
-fn fail(inner: &Inner, error: &io::Error) {
+/// The disk has failed: nothing is written any more.
+pub(crate) fn fail(inner: &Inner, error: &io::Error) {
     inner.failed.store(true, Release);
     (inner.options.on_failure)(format!("the log cannot be written: {error}"));
     drop(inner.state.lock()); // whoever waits in `flush` has looked before, or sees the failure
     inner.durable.notify_all();
 }
 
-/// Has a further file prepared, if one is wanted: on a thread of its own, unless the journal is driven.
+/// Has free files swept and a further one prepared, if that is wanted: on a thread of its own, unless the journal is driven.
 fn prepare(inner: &Arc<Inner>) {
     {
         let mut state = inner.state.lock();
-        if state.preparing || state.ring.wants_spare().is_none() {
+        let durable = inner.durable_sequence.load(Relaxed);
+        if state.preparing || (state.ring.wants_spare().is_none() && !state.ring.wants_sweep(durable)) {
             return;
         }
         state.preparing = true;
     }
     let driven = inner.options.driver.is_some();
-    let inner = inner.clone();
+    let worked = inner.clone();
     let work = move || {
-        prepare_spare(&inner);
-        inner.state.lock().preparing = false;
+        while sweep(&worked) {}
+        prepare_spare(&worked);
+        worked.state.lock().preparing = false;
     };
     if driven {
         work();
-    } else {
-        let _ = std::thread::Builder::new().name("journal-spare".to_owned()).spawn(work);
+    } else if let Err(error) = std::thread::Builder::new().name("journal-spare".to_owned()).spawn(work) {
+        tracing::debug!(%error, "no thread to prepare a segment of the log");
+        inner.state.lock().preparing = false;
     }
+}
+
+/// Takes the old header from a free file, or the file away if there are too many. False if there is none to be swept.
+fn sweep(inner: &Inner) -> bool {
+    let durable = inner.durable_sequence.load(Acquire);
+    let (taken, released) = {
+        let mut state = inner.state.lock();
+        (state.ring.take_for_sweep(durable), state.ring.released)
+    };
+    let Some((slot, too_many)) = taken else { return false };
+    let noted = inner.proof.note(|known| known.released = known.released.max(released));
+    let swept = noted.and_then(|()| clear_header(&slot));
+    if too_many && swept.is_ok() {
+        let _ = inner.disk.remove(&slot.name); // one that stays is free at the next start
+    }
+    {
+        let mut state = inner.state.lock();
+        state.ring.away = None;
+        if !too_many {
+            state.ring.free.push(Slot { freed_at: None, ..slot });
+        }
+    }
+    swept.inspect_err(|error| fail(inner, error)).is_ok()
+}
+
+fn clear_header(slot: &Slot) -> io::Result<()> {
+    slot.file.write_at(&mut [IoSlice::new(&[0; SEGMENT_HEAD])], 0)?;
+    slot.file.sync_data()
 }
 
 fn prepare_spare(inner: &Inner) {
@@ -203,7 +253,10 @@ fn prepare_spare(inner: &Inner) {
     }
 }
 
+/// An empty queue for so long is an idle moment.
 const IDLE: Duration = Duration::from_millis(50);
+/// When idle and nothing is left to do, the writer looks this rarely whether the journal is still there.
+const REST: Duration = Duration::from_secs(10);
 /// Bytes written between two syncs at most.
 const GROUP_BYTES_MAX: usize = 4 << 20;
 const ZEROS: [u8; 8] = [0; 8];

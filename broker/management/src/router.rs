@@ -48,12 +48,13 @@ pub(crate) fn api(broker: Broker) -> Router {
         .route("/health/checks/ready-to-serve-clients", get(health::fine))
         .route("/health/checks/below-node-connection-limit", get(health::fine))
         .route("/health/checks/reached-target-cluster-size", get(health::fine))
-        .layer(axum::middleware::from_fn_with_state(broker.clone(), login::require));
+        .layer(axum::middleware::from_fn_with_state(broker.clone(), login::require))
+        .layer(axum::middleware::from_fn_with_state(broker.clone(), health::require_recovered));
     finish(
         Router::new()
             .nest("/api", api)
             .route("/health/live", get(health::fine))
-            .route("/health/ready", get(health::fine)),
+            .route("/health/ready", get(health::ready)),
         broker,
     )
 }

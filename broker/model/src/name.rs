@@ -1,8 +1,17 @@
-//! What queues and exchanges may be called.
+//! What queues and exchanges may be called, and how long a routing key may be.
 use crate::refusal::{Refusal, RefusalKind};
+use std::borrow::Cow;
 
 /// Longest name, in bytes of UTF-8: what a short string holds.
 pub const NAME_BYTES_MAX: usize = 255;
+/// Longest routing key or pattern, in bytes: what a short string holds.
+pub const ROUTING_KEY_BYTES_MAX: usize = 255;
+
+/// A name without carriage returns and line feeds, which are not part of a name (RabbitMQ: observed).
+#[must_use]
+pub fn without_line_breaks(name: &str) -> Cow<'_, str> {
+    if name.contains(LINE_BREAKS) { name.replace(LINE_BREAKS, "").into() } else { name.into() }
+}
 
 /// Checks a name that a client chose for a new `what` ("queue", "exchange").
 ///
@@ -18,4 +27,18 @@ pub fn check(what: &str, name: &str) -> Result<(), Refusal> {
         return Err(Refusal::new(RefusalKind::AccessRefused, text));
     }
     Ok(())
+}
+
+const LINE_BREAKS: [char; 2] = ['\r', '\n'];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn line_breaks_are_no_part_of_a_name() {
+        for (name, expected) in [("a", "a"), ("a\r\nb\n", "ab"), ("\n", ""), ("a b", "a b")] {
+            assert_eq!(without_line_breaks(name), expected);
+        }
+    }
 }

@@ -59,6 +59,27 @@ impl FieldTable {
         self.0.is_empty()
     }
 
+    /// How many entries there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Bytes that are the same for tables with the same entries in whatever order, at every depth, and differ otherwise:
+    /// values are the same if their types are and their bytes. Entries of one name keep their order, since the first counts.
+    #[must_use]
+    pub fn identity(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_identity(&mut out, self);
+        out
+    }
+
+    /// About how many bytes of memory the table takes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.0.iter().map(|(name, value)| ENTRY_BYTES + name.len() + value.memory_bytes()).sum()
+    }
+
     /// Names and values, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &FieldValue)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value))
@@ -106,9 +127,80 @@ impl FieldValue {
     }
 }
 
+impl FieldValue {
+    fn memory_bytes(&self) -> usize {
+        match self {
+            Self::LongString(bytes) | Self::ByteArray(bytes) => bytes.len(),
+            Self::Array(values) => values.iter().map(|value| VALUE_BYTES + value.memory_bytes()).sum(),
+            Self::Table(table) => table.memory_bytes(),
+            _ => 0,
+        }
+    }
+}
+
+fn put_identity(out: &mut Vec<u8>, table: &FieldTable) {
+    let mut entries: Vec<_> = table.iter().collect();
+    entries.sort_by_key(|(name, _)| *name);
+    put_length(out, entries.len());
+    for (name, value) in entries {
+        put_length(out, name.len());
+        out.extend_from_slice(name.as_bytes());
+        put_value_identity(out, value);
+    }
+}
+
+fn put_value_identity(out: &mut Vec<u8>, value: &FieldValue) {
+    let mut fixed = |letter: u8, bytes: &[u8]| {
+        out.push(letter);
+        out.extend_from_slice(bytes);
+    };
+    match value {
+        FieldValue::Boolean(value) => fixed(b't', &[u8::from(*value)]),
+        FieldValue::Int8(value) => fixed(b'b', &value.to_be_bytes()),
+        FieldValue::UInt8(value) => fixed(b'B', &value.to_be_bytes()),
+        FieldValue::Int16(value) => fixed(b's', &value.to_be_bytes()),
+        FieldValue::UInt16(value) => fixed(b'u', &value.to_be_bytes()),
+        FieldValue::Int32(value) => fixed(b'I', &value.to_be_bytes()),
+        FieldValue::UInt32(value) => fixed(b'i', &value.to_be_bytes()),
+        FieldValue::Int64(value) => fixed(b'l', &value.to_be_bytes()),
+        FieldValue::Float(value) => fixed(b'f', &value.to_be_bytes()),
+        FieldValue::Double(value) => fixed(b'd', &value.to_be_bytes()),
+        FieldValue::Decimal(places, value) => {
+            fixed(b'D', &[*places]);
+            out.extend_from_slice(&value.to_be_bytes());
+        }
+        FieldValue::Timestamp(value) => fixed(b'T', &value.to_be_bytes()),
+        FieldValue::Void => out.push(b'V'),
+        FieldValue::LongString(bytes) | FieldValue::ByteArray(bytes) => {
+            out.push(if matches!(value, FieldValue::LongString(_)) { b'S' } else { b'x' });
+            put_length(out, bytes.len());
+            out.extend_from_slice(bytes);
+        }
+        FieldValue::Array(values) => {
+            out.push(b'A');
+            put_length(out, values.len());
+            values.iter().for_each(|value| put_value_identity(out, value));
+        }
+        FieldValue::Table(table) => {
+            out.push(b'F');
+            put_identity(out, table);
+        }
+    }
+}
+
+fn put_length(out: &mut Vec<u8>, length: usize) {
+    out.extend_from_slice(&(length as u64).to_be_bytes());
+}
+
 impl From<&str> for FieldValue {
     fn from(text: &str) -> Self {
         Self::LongString(text.as_bytes().to_vec())
+    }
+}
+
+impl From<i32> for FieldValue {
+    fn from(number: i32) -> Self {
+        Self::Int32(number)
     }
 }
 
@@ -133,5 +225,34 @@ impl fmt::Display for FieldValue {
             Self::Table(table) => write!(f, "a table of {}", table.0.len()),
             Self::Void => write!(f, "void"),
         }
+    }
+}
+
+/// Memory of a value and of an entry without what they point to, in bytes.
+const VALUE_BYTES: usize = size_of::<FieldValue>();
+const ENTRY_BYTES: usize = size_of::<(String, FieldValue)>();
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_the_same_whatever_the_order_of_their_entries() {
+        let table = |entries: &[(&str, FieldValue)]| entries.iter().cloned().collect::<FieldTable>();
+        let inner = |first: &str, second: &str| FieldValue::Table(table(&[(first, 1.into()), (second, 1.into())]));
+        let one = table(&[("a", "x".into()), ("b", inner("c", "d"))]);
+        assert_eq!(one.identity(), table(&[("b", inner("d", "c")), ("a", "x".into())]).identity());
+        for other in [
+            table(&[("a", "x".into())]),
+            table(&[("a", "x".into()), ("b", inner("c", "e"))]),
+            table(&[("a", FieldValue::ByteArray(b"x".to_vec())), ("b", inner("c", "d"))]),
+            table(&[("a", FieldValue::Array(vec!["x".into()])), ("b", inner("c", "d"))]),
+        ] {
+            assert_ne!(one.identity(), other.identity(), "{other:?}");
+        }
+        // The first entry of a name counts, so the order of those of one name does.
+        let (twice, turned) = (table(&[("a", 1.into()), ("a", 2.into())]), table(&[("a", 2.into()), ("a", 1.into())]));
+        assert_ne!(twice.identity(), turned.identity());
+        assert_ne!(table(&[("a", 1.into())]).identity(), table(&[("a", FieldValue::Int64(1))]).identity());
     }
 }

@@ -1,11 +1,16 @@
 //! The door for what is declared: exchanges, queues, bindings. The catalog decides, the queues follow.
 //!
-//! What is durable is logged before it is answered, one declaration after the other; a queue takes messages from then on.
+//! A change of the catalog, of the queues that belong to it, and the facts for the log are one step under the catalog's
+//! lock, so they agree whoever looks. What is durable is logged before it is answered, in a task that nobody cancels; a queue
+//! takes messages from then on.
 use crate::Broker;
-use crate::definitions::{Fact, Route};
+use crate::fact_log::Mark;
 use crate::queue::{Queue, QueueId};
-use leveret_engine::catalog::{Catalog, ConnectionId, Destination, ExchangeDeclare, QueueDeclare};
-use leveret_engine::queue::Depth;
+use leveret_engine::catalog::{
+    Catalog, ConnectionId, Destination, Effect, ExchangeDeclare, QueueDeclare, idle_arguments,
+};
+use leveret_engine::queue::{Consumer, Depth};
+use leveret_model::name::without_line_breaks;
 use leveret_model::refusal::{Refusal, RefusalKind};
 use leveret_model::table::FieldTable;
 use std::sync::Arc;
@@ -15,8 +20,24 @@ use std::sync::Arc;
 pub struct DeleteOnly {
     /// It has no consumers.
     pub if_unused: bool,
-    /// It has no ready messages.
+    /// It has no messages, ready or delivered and not settled.
     pub if_empty: bool,
+}
+
+/// A queue that was deleted. Its consumers are told when this is dropped: after the answer to whoever deleted it, and not
+/// before the deletion is durable.
+pub struct Deleted {
+    /// How many messages were ready in it.
+    pub ready: u64,
+    consumers: Vec<Consumer>,
+}
+
+impl Drop for Deleted {
+    fn drop(&mut self) {
+        for consumer in self.consumers.drain(..) {
+            consumer.subscription.sink.cancelled();
+        }
+    }
 }
 
 impl Broker {
@@ -32,11 +53,23 @@ impl Broker {
         (0..22).map(|at| char::from(ALPHABET[(random >> (at * 6) & 63) as usize])).collect()
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut Catalog) -> Result<T, Refusal>) -> Result<T, Refusal> {
-        let mut catalog = self.node().catalog.write();
+    /// Changes the catalog: routes are found again if they may be others now, and facts are handed over to the log. Returns
+    /// what has to be durable before the answer: the change or, if there is nothing to change, what others changed before.
+    fn change<T>(&self, change: impl FnOnce(&mut Catalog) -> Result<T, Refusal>) -> Result<(T, Mark), Refusal> {
+        let node = self.node();
+        let mut catalog = node.catalog.write();
         let changed = change(&mut catalog);
-        self.catalog_changed();
-        changed
+        let effects = catalog.take_effects();
+        if !effects.is_empty() {
+            node.generations.changed(effects.iter().any(Effect::changes_bindings));
+        }
+        let waits = effects.is_empty() || effects.iter().any(|effect| effect.logged);
+        let mark = if waits && node.storage.get().is_some() {
+            node.facts.hand_over(effects.into_iter().filter(|effect| effect.logged).map(|effect| effect.fact))
+        } else {
+            Mark::NOTHING
+        };
+        changed.map(|changed| (changed, mark))
     }
 
     /// Checks that an exchange is there.
@@ -44,6 +77,7 @@ impl Broker {
     /// # Errors
     /// 404; 403 for the default exchange, of which nothing is told.
     pub fn check_exchange(&self, vhost: &str, name: &str) -> Result<(), Refusal> {
+        let name = &without_line_breaks(name);
         if name.is_empty() {
             let text = "operation not permitted on the default exchange".to_owned();
             return Err(Refusal::new(RefusalKind::AccessRefused, text));
@@ -56,14 +90,9 @@ impl Broker {
     /// # Errors
     /// The catalog's refusals.
     pub async fn declare_exchange(&self, vhost: &str, name: &str, declare: ExchangeDeclare) -> Result<bool, Refusal> {
-        let fact = Fact::Exchange { vhost: vhost.to_owned(), name: name.to_owned(), declare: declare.clone() };
-        let durable = declare.durable;
-        let _turn = if durable { self.turn().await } else { None };
-        let created = self.change(|catalog| catalog.declare_exchange(vhost, name, declare))?;
-        if created && durable {
-            self.log_facts(&[fact]).await?;
-        }
-        Ok(created)
+        let name = without_line_breaks(name);
+        let (created, mark) = self.change(|catalog| catalog.declare_exchange(vhost, &name, declare))?;
+        self.once_logged(mark, move || created).await
     }
 
     /// Deletes an exchange and its bindings. Whether it was there.
@@ -71,13 +100,9 @@ impl Broker {
     /// # Errors
     /// The catalog's refusals.
     pub async fn delete_exchange(&self, vhost: &str, name: &str, if_unused: bool) -> Result<bool, Refusal> {
-        let durable = self.catalog().exchange(vhost, name).is_ok_and(|exchange| exchange.declared.durable);
-        let _turn = if durable { self.turn().await } else { None };
-        let deleted = self.change(|catalog| catalog.delete_exchange(vhost, name, if_unused))?;
-        if deleted && durable {
-            self.log_facts(&[Fact::ExchangeGone { vhost: vhost.to_owned(), name: name.to_owned() }]).await?;
-        }
-        Ok(deleted)
+        let name = without_line_breaks(name);
+        let (deleted, mark) = self.change(|catalog| catalog.delete_exchange(vhost, &name, if_unused))?;
+        self.once_logged(mark, move || deleted).await
     }
 
     /// Declares a queue, or checks that it is there as declared. Whether it is new, and the queue.
@@ -90,47 +115,44 @@ impl Broker {
         name: &str,
         declare: QueueDeclare,
     ) -> Result<(bool, Arc<Queue>), Refusal> {
-        let logged = declare.durable && declare.exclusive.is_none() && self.0.storage.get().is_some();
-        // Whoever finds the name of a durable queue waits until the log has it.
-        let _turn = if logged { self.turn().await } else { None };
-        let arguments = declare.arguments.clone();
-        let (declared, queue) = self.change(|catalog| {
-            let declared = catalog.declare_queue(vhost, name, declare)?;
-            let found = catalog.queue(vhost, name, None).or_else(|_| {
-                let owner = catalog.owner(vhost, name);
-                catalog.queue(vhost, name, owner)
-            })?;
+        let name = without_line_breaks(name);
+        let idle: Vec<String> = idle_arguments(&declare.arguments).map(str::to_owned).collect();
+        let ((created, queue), mark) = self.change(|catalog| {
+            let declared = catalog.declare_queue(vhost, &name, declare)?;
             if let Some(queue) = self.queues().get(&declared.id) {
-                return Ok((declared, queue.clone()));
+                return Ok((false, queue.clone()));
             }
-            let names = (vhost.into(), name.into());
+            let found = catalog.queue(vhost, &name, catalog.owner(vhost, &name))?;
+            let names = (vhost.into(), (&*name).into());
             let queue = Arc::new(Queue::new(found, names, self.node().memory.clone(), self.node().log.get().cloned()));
-            if !logged {
-                // Entered while the catalog is held: whoever finds the name finds the queue.
-                self.node().queues.write().insert(declared.id, queue.clone());
-            }
-            Ok((declared, queue))
-        })?;
-        if declared.created && logged {
-            let (vhost, name, auto_delete) = (vhost.to_owned(), name.to_owned(), queue.auto_delete);
-            self.log_facts(&[Fact::Queue { vhost, name, id: declared.id.0, auto_delete, arguments }]).await?;
             self.node().queues.write().insert(declared.id, queue.clone());
-            self.catalog_changed(); // a route found meanwhile does not lead to it
+            Ok((true, queue))
+        })?;
+        if created && !idle.is_empty() {
+            tracing::warn!(vhost, queue = ?queue.name, arguments = ?idle, "these arguments of a queue do nothing");
         }
-        if !declared.created {
+        let (broker, logged) = (self.clone(), queue.clone());
+        self.once_logged(mark, move || {
+            if logged.set_declared() {
+                broker.node().generations.changed(true); // a route found meanwhile does not lead to it
+            }
+        })
+        .await?;
+        if !created {
             queue.caught_up().await;
         }
-        Ok((declared.created, queue))
+        Ok((created, queue))
     }
 
     /// Finds a queue that `connection` (none: the API) may use.
     ///
     /// # Errors
-    /// 404, or 405 if it belongs to another connection.
+    /// 404, also while its declaration is being logged, or 405 if it belongs to another connection.
     pub fn find_queue(&self, vhost: &str, name: &str, connection: Option<ConnectionId>) -> Result<Arc<Queue>, Refusal> {
         let catalog = self.catalog();
         let id = catalog.queue(vhost, name, connection)?.id;
-        self.queues().get(&id).cloned().ok_or_else(|| Refusal::no_queue(vhost, name))
+        let found = self.queues().get(&id).filter(|queue| queue.is_declared()).cloned();
+        found.ok_or_else(|| Refusal::no_queue(vhost, name))
     }
 
     /// The queue of that identity, to look at.
@@ -143,57 +165,90 @@ impl Broker {
     /// # Errors
     /// 404, or 405 if it belongs to another connection.
     pub async fn purge_queue(&self, vhost: &str, name: &str, connection: Option<ConnectionId>) -> Result<u64, Refusal> {
-        let queue = self.find_queue(vhost, name, connection)?;
+        let name = without_line_breaks(name);
+        let queue = self.find_queue(vhost, &name, connection)?;
         queue.caught_up().await;
-        Ok(queue.enter().purge())
+        let mut entered = queue.enter();
+        if queue.is_deleted() {
+            return Err(Refusal::no_queue(vhost, &name));
+        }
+        Ok(entered.purge())
     }
 
-    /// Deletes a queue with all that is in it: how many messages were ready.
+    /// Deletes a queue with all that is in it.
     ///
     /// # Errors
-    /// 404, 405 if it belongs to another connection, 406 when it is in use or not empty and that was asked.
+    /// 404, also if its name means another queue meanwhile, 405 if it belongs to another connection, 406 when it is in use or
+    /// not empty and that was asked.
     pub async fn delete_queue(
         &self,
         vhost: &str,
         name: &str,
         only: DeleteOnly,
         connection: Option<ConnectionId>,
-    ) -> Result<u64, Refusal> {
-        let queue = self.find_queue(vhost, name, connection)?;
+    ) -> Result<Deleted, Refusal> {
+        let queue = self.find_queue(vhost, &without_line_breaks(name), connection)?;
         queue.caught_up().await;
-        let _turn = if queue.log.is_some() { self.turn().await } else { None };
-        let (ready, consumers) = self.change(|catalog| {
-            // Under the queue's lock: nothing is published to it between the question and its end.
-            let consumers = queue.close(|depth| refuse((vhost, name), only, depth))?;
-            catalog.delete_queue(vhost, name, connection)?;
-            Ok(consumers)
-        })?;
+        self.end_queue(&queue, only).await
+    }
+
+    /// Deletes this queue, and no other that has its name by now.
+    async fn end_queue(&self, queue: &Queue, only: DeleteOnly) -> Result<Deleted, Refusal> {
+        let (deleted, mark) = self.change(|catalog| self.take_queue(catalog, queue, only))?;
+        self.once_logged(mark, move || deleted).await
+    }
+
+    fn take_queue(&self, catalog: &mut Catalog, queue: &Queue, only: DeleteOnly) -> Result<Deleted, Refusal> {
+        let (vhost, name) = (&*queue.vhost, &*queue.name);
+        if catalog.queue_id(vhost, name) != Some(queue.id) {
+            return Err(Refusal::no_queue(vhost, name));
+        }
+        // Under the queue's lock: nothing is published to it between the question and its end.
+        let (ready, consumers) = queue.close(|depth| refuse((vhost, name), only, depth))?;
+        let deleted = Deleted { ready, consumers };
+        catalog.delete_queue(vhost, name, queue.id)?;
         self.node().queues.write().remove(&queue.id);
-        for consumer in consumers {
-            consumer.subscription.sink.cancelled();
-        }
-        if queue.log.is_some() {
-            self.log_facts(&[Fact::QueueGone { vhost: vhost.to_owned(), name: name.to_owned() }]).await?;
-        }
-        Ok(ready)
+        Ok(deleted)
     }
 
     /// A queue that was to go with its last consumer goes, unless there is another one by now.
     pub(crate) async fn delete_unused_queue(&self, queue: &Queue) {
-        let current = self.catalog().queue(&queue.vhost, &queue.name, None).is_ok_and(|found| found.id == queue.id);
-        let owner = self.catalog().owner(&queue.vhost, &queue.name);
-        if current || owner.is_some() {
-            let only = DeleteOnly { if_unused: true, if_empty: false };
-            let _ = self.delete_queue(&queue.vhost, &queue.name, only, owner).await;
-        }
+        // A refusal says that it is in use again, or gone.
+        let _ = self.end_queue(queue, DeleteOnly { if_unused: true, if_empty: false }).await;
     }
 
     /// The queues that belong to a connection go with it.
     pub(crate) async fn delete_exclusive_queues(&self, connection: ConnectionId) {
-        let owned = self.catalog().exclusive_queues(connection);
-        for (vhost, name) in owned {
-            let _ = self.delete_queue(&vhost, &name, DeleteOnly::default(), Some(connection)).await;
+        if self.catalog().exclusive_queues(connection).next().is_none() {
+            return;
         }
+        let broker = self.clone();
+        let all_gone = async move {
+            while broker.delete_some_exclusive_queues(connection).await? {
+                tokio::task::yield_now().await;
+            }
+            Ok(())
+        };
+        // A refusal says that the node is stopping.
+        let _ = self.to_its_end(all_gone).await;
+    }
+
+    /// Whether there were any.
+    async fn delete_some_exclusive_queues(&self, connection: ConnectionId) -> Result<bool, Refusal> {
+        let (deleted, mark) = self.change(|catalog| {
+            let owned = catalog.exclusive_queues(connection).take(DELETED_AT_ONCE);
+            let owned: Vec<_> = owned.map(|(vhost, name)| (vhost.clone(), name.clone())).collect();
+            let mut deleted = Vec::new();
+            for (vhost, name) in owned {
+                let queue = catalog.queue_id(&vhost, &name).and_then(|id| self.queue(id));
+                let queue = queue.ok_or_else(|| Refusal::no_queue(&vhost, &name))?;
+                deleted.push(self.take_queue(catalog, &queue, DeleteOnly::default())?);
+            }
+            Ok(deleted)
+        })?;
+        let any = !deleted.is_empty();
+        self.once_logged(mark, move || drop(deleted)).await?;
+        Ok(any)
     }
 
     /// Binds an exchange to a queue or another exchange. Whether the binding is new.
@@ -208,14 +263,9 @@ impl Broker {
         route: (&[u8], &FieldTable),
         connection: Option<ConnectionId>,
     ) -> Result<bool, Refusal> {
-        let logged = self.catalog().is_logged(vhost, source, &destination);
-        let _turn = if logged { self.turn().await } else { None };
-        let fact = binding(vhost, source, &destination, route);
-        let created = self.change(|catalog| catalog.bind(vhost, source, destination, route, connection))?;
-        if created && logged {
-            self.log_facts(&[Fact::Bound(fact)]).await?;
-        }
-        Ok(created)
+        let (source, destination) = ends(source, &destination);
+        let (created, mark) = self.change(|catalog| catalog.bind(vhost, &source, destination, route, connection))?;
+        self.once_logged(mark, move || created).await
     }
 
     /// Removes a binding. Whether it was there.
@@ -230,32 +280,34 @@ impl Broker {
         route: (&[u8], &FieldTable),
         connection: Option<ConnectionId>,
     ) -> Result<bool, Refusal> {
-        let logged = self.catalog().is_logged(vhost, source, destination);
-        let _turn = if logged { self.turn().await } else { None };
-        let removed = self.change(|catalog| catalog.unbind(vhost, source, destination, route, connection))?;
-        if removed && logged {
-            self.log_facts(&[Fact::Unbound(binding(vhost, source, destination, route))]).await?;
-        }
-        Ok(removed)
+        let (source, destination) = ends(source, destination);
+        let (removed, mark) = self.change(|catalog| catalog.unbind(vhost, &source, &destination, route, connection))?;
+        self.once_logged(mark, move || removed).await
     }
 }
 
-fn binding(vhost: &str, source: &str, destination: &Destination, route: (&[u8], &FieldTable)) -> Route {
-    Route {
-        vhost: vhost.to_owned(),
-        source: source.to_owned(),
-        destination: destination.clone(),
-        routing_key: route.0.to_vec(),
-        arguments: route.1.clone(),
-    }
+/// Source and destination of a binding as they are called.
+fn ends(source: &str, destination: &Destination) -> (String, Destination) {
+    let destination = match destination {
+        Destination::Queue(name) => Destination::Queue(without_line_breaks(name).into_owned()),
+        Destination::Exchange(name) => Destination::Exchange(without_line_breaks(name).into_owned()),
+    };
+    (without_line_breaks(source).into_owned(), destination)
 }
 
 fn refuse((vhost, name): (&str, &str), only: DeleteOnly, depth: Depth) -> Result<(), Refusal> {
     if only.if_unused && depth.consumers > 0 {
         return Err(Refusal::precondition(format!("queue '{name}' in vhost '{vhost}' in use")));
     }
-    if only.if_empty && depth.ready > 0 {
+    if only.if_empty && depth.ready + depth.unacked > 0 {
         return Err(Refusal::precondition(format!("queue '{name}' in vhost '{vhost}' not empty")));
     }
     Ok(())
 }
+
+/// Queues that go with their connection are deleted so many at a time: others want the catalog too.
+const DELETED_AT_ONCE: usize = 64;
+
+#[cfg(test)]
+#[path = "declare_tests.rs"]
+mod tests;

@@ -1,36 +1,25 @@
-//! What is declared, as facts in the log of group 0: said after the catalog has accepted them, one after the other.
+//! What is declared, as facts in the log of group 0, in the order in which the catalog accepted them.
 //!
 //! Format: `version u8 = 1, incarnation u64`, then facts, each beginning with its number: 1 next identity, 2 virtual host, 3
 //! virtual host gone, 4 exchange, 5 exchange gone, 6 queue, 7 queue gone, 8 binding, 9 binding gone. Texts are `length u32,
 //! bytes`, tables `n u32` of name and value, values a letter of AMQP and its bytes, integers little-endian. A snapshot is the
 //! facts that make the catalog as it is.
 use crate::entry::{long, word};
-use leveret_engine::catalog::{Catalog, Destination, ExchangeDeclare, QueueDeclare, QueueId};
+use leveret_engine::catalog::{Bond, Destination, ExchangeDeclare, Fact, QueueId};
 use leveret_model::exchange::ExchangeType;
 use leveret_model::table::{FieldTable, FieldValue};
+use std::sync::Arc;
 
-/// Something that was declared or deleted.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Fact {
-    NextId(u64),
-    Vhost(String),
-    VhostGone(String),
-    Exchange { vhost: String, name: String, declare: ExchangeDeclare },
-    ExchangeGone { vhost: String, name: String },
-    Queue { vhost: String, name: String, id: u64, auto_delete: bool, arguments: FieldTable },
-    QueueGone { vhost: String, name: String },
-    Bound(Route),
-    Unbound(Route),
-}
-
-/// A binding.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Route {
-    pub(crate) vhost: String,
-    pub(crate) source: String,
-    pub(crate) destination: Destination,
-    pub(crate) routing_key: Vec<u8>,
-    pub(crate) arguments: FieldTable,
+/// Facts as entries, each of which the log takes whatever its segments hold.
+pub(crate) fn entries(incarnation: u64, facts: &[Fact]) -> Vec<Vec<u8>> {
+    let mut entries = Vec::new();
+    for fact in facts {
+        match entries.last_mut() {
+            Some(entry) if Vec::len(entry) < ENTRY_BYTES => put_fact(entry, fact),
+            _ => entries.push(encode(incarnation, std::slice::from_ref(fact))),
+        }
+    }
+    entries
 }
 
 pub(crate) fn encode(incarnation: u64, facts: &[Fact]) -> Vec<u8> {
@@ -50,69 +39,6 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<(u64, Vec<Fact>)> {
         facts.push(fact(&mut rest)?);
     }
     Some((incarnation, facts))
-}
-
-/// The facts that make the durable part of a catalog.
-pub(crate) fn of(catalog: &Catalog) -> Vec<Fact> {
-    let mut facts = vec![Fact::NextId(catalog.next_identity())];
-    let mut bindings = Vec::new();
-    for vhost in catalog.vhosts() {
-        let at = vhost.to_string();
-        facts.push(Fact::Vhost(at.clone()));
-        for (name, exchange) in catalog.exchanges(vhost).into_iter().flatten() {
-            let declare = exchange.declared.clone();
-            if declare.durable && !name.is_empty() && !name.starts_with("amq.") {
-                facts.push(Fact::Exchange { vhost: at.clone(), name: name.to_string(), declare });
-            }
-        }
-        for (name, queue) in catalog.queues(vhost).into_iter().flatten().filter(|(_, queue)| queue.is_logged()) {
-            let (id, auto_delete, arguments) = (queue.id.0, queue.auto_delete, queue.arguments.clone());
-            facts.push(Fact::Queue { vhost: at.clone(), name: name.to_string(), id, auto_delete, arguments });
-        }
-        for (source, binding) in catalog.bindings(vhost).into_iter().flatten() {
-            if catalog.is_logged(vhost, source, &binding.destination) {
-                bindings.push(Fact::Bound(Route {
-                    vhost: at.clone(),
-                    source: source.to_string(),
-                    destination: binding.destination.clone(),
-                    routing_key: binding.routing_key.to_vec(),
-                    arguments: binding.arguments.clone(),
-                }));
-            }
-        }
-    }
-    facts.extend(bindings);
-    facts
-}
-
-/// Applies a fact found in the log. What it asks for was accepted before: a refusal now means that a later fact took it
-/// back, and is passed over.
-pub(crate) fn apply(catalog: &mut Catalog, fact: Fact) {
-    match fact {
-        Fact::NextId(next) => catalog.raise_next_identity(next),
-        Fact::Vhost(name) => drop(catalog.create_vhost(&name)),
-        Fact::VhostGone(name) => drop(catalog.delete_vhost(&name)),
-        Fact::Exchange { vhost, name, declare } => drop(catalog.declare_exchange(&vhost, &name, declare)),
-        Fact::ExchangeGone { vhost, name } => drop(catalog.delete_exchange(&vhost, &name, false)),
-        Fact::Queue { vhost, name, id, auto_delete, arguments } => {
-            let declare = QueueDeclare {
-                durable: true,
-                exclusive: None,
-                auto_delete,
-                arguments,
-                server_named: true,
-                connection: None,
-            };
-            let _ = catalog.declare_queue_as(&vhost, &name, declare, QueueId(id));
-        }
-        Fact::QueueGone { vhost, name } => drop(catalog.delete_queue(&vhost, &name, None)),
-        Fact::Bound(Route { vhost, source, destination, routing_key, arguments }) => {
-            let _ = catalog.bind(&vhost, &source, destination, (&routing_key, &arguments), None);
-        }
-        Fact::Unbound(Route { vhost, source, destination, routing_key, arguments }) => {
-            let _ = catalog.unbind(&vhost, &source, &destination, (&routing_key, &arguments), None);
-        }
-    }
 }
 
 fn put_fact(out: &mut Vec<u8>, fact: &Fact) {
@@ -135,13 +61,13 @@ fn put_fact(out: &mut Vec<u8>, fact: &Fact) {
         Fact::ExchangeGone { vhost, name } => put_names(out, 5, &[vhost, name]),
         Fact::Queue { vhost, name, id, auto_delete, arguments } => {
             put_names(out, 6, &[vhost, name]);
-            out.extend_from_slice(&id.to_le_bytes());
+            out.extend_from_slice(&id.0.to_le_bytes());
             out.push(u8::from(*auto_delete));
             put_table(out, arguments);
         }
         Fact::QueueGone { vhost, name } => put_names(out, 7, &[vhost, name]),
-        Fact::Bound(route) => put_route(out, 8, route),
-        Fact::Unbound(route) => put_route(out, 9, route),
+        Fact::Bound(bond) => put_bond(out, 8, bond),
+        Fact::Unbound(bond) => put_bond(out, 9, bond),
     }
 }
 
@@ -150,15 +76,15 @@ fn put_names(out: &mut Vec<u8>, number: u8, names: &[&str]) {
     names.iter().for_each(|name| put_bytes(out, name.as_bytes()));
 }
 
-fn put_route(out: &mut Vec<u8>, number: u8, route: &Route) {
-    put_names(out, number, &[&route.vhost, &route.source]);
-    let (kind, name) = match &route.destination {
+fn put_bond(out: &mut Vec<u8>, number: u8, bond: &Bond) {
+    put_names(out, number, &[&bond.vhost, &bond.source]);
+    let (kind, name) = match &bond.destination {
         Destination::Queue(name) => (0, name),
         Destination::Exchange(name) => (1, name),
     };
     put_names(out, kind, &[name]);
-    put_bytes(out, &route.routing_key);
-    put_table(out, &route.arguments);
+    put_bytes(out, &bond.routing_key);
+    put_table(out, &bond.arguments);
 }
 
 fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
@@ -219,34 +145,34 @@ fn put_value(out: &mut Vec<u8>, value: &FieldValue) {
 fn fact(rest: &mut &[u8]) -> Option<Fact> {
     Some(match byte(rest)? {
         1 => Fact::NextId(long(rest)?),
-        2 => Fact::Vhost(text(rest)?),
-        3 => Fact::VhostGone(text(rest)?),
+        2 => Fact::Vhost(name(rest)?),
+        3 => Fact::VhostGone(name(rest)?),
         4 => {
-            let (vhost, name, kind) = (text(rest)?, text(rest)?, text(rest)?);
+            let (vhost, name, kind) = (name(rest)?, name(rest)?, text(rest)?);
             let (durable, auto_delete, internal) = (byte(rest)? == 1, byte(rest)? == 1, byte(rest)? == 1);
             let kind = kind.parse::<ExchangeType>().ok()?;
             let declare = ExchangeDeclare { kind, durable, auto_delete, internal, arguments: table(rest)? };
             Fact::Exchange { vhost, name, declare }
         }
-        5 => Fact::ExchangeGone { vhost: text(rest)?, name: text(rest)? },
+        5 => Fact::ExchangeGone { vhost: name(rest)?, name: name(rest)? },
         6 => {
-            let (vhost, name, id, auto_delete) = (text(rest)?, text(rest)?, long(rest)?, byte(rest)? == 1);
-            Fact::Queue { vhost, name, id, auto_delete, arguments: table(rest)? }
+            let (vhost, name, id, auto_delete) = (name(rest)?, name(rest)?, long(rest)?, byte(rest)? == 1);
+            Fact::Queue { vhost, name, id: QueueId(id), auto_delete, arguments: table(rest)? }
         }
-        7 => Fact::QueueGone { vhost: text(rest)?, name: text(rest)? },
-        8 => Fact::Bound(route(rest)?),
-        9 => Fact::Unbound(route(rest)?),
+        7 => Fact::QueueGone { vhost: name(rest)?, name: name(rest)? },
+        8 => Fact::Bound(bond(rest)?),
+        9 => Fact::Unbound(bond(rest)?),
         _ => return None,
     })
 }
 
-fn route(rest: &mut &[u8]) -> Option<Route> {
-    let (vhost, source) = (text(rest)?, text(rest)?);
+fn bond(rest: &mut &[u8]) -> Option<Bond> {
+    let (vhost, source) = (name(rest)?, name(rest)?);
     let destination = match byte(rest)? {
         0 => Destination::Queue(text(rest)?),
         _ => Destination::Exchange(text(rest)?),
     };
-    Some(Route { vhost, source, destination, routing_key: octets(rest)?, arguments: table(rest)? })
+    Some(Bond { vhost, source, destination, routing_key: octets(rest)?, arguments: table(rest)? })
 }
 
 fn byte(rest: &mut &[u8]) -> Option<u8> {
@@ -260,6 +186,10 @@ fn octets(rest: &mut &[u8]) -> Option<Vec<u8>> {
 
 fn text(rest: &mut &[u8]) -> Option<String> {
     String::from_utf8(octets(rest)?).ok()
+}
+
+fn name(rest: &mut &[u8]) -> Option<Arc<str>> {
+    text(rest).map(Into::into)
 }
 
 fn table(rest: &mut &[u8]) -> Option<FieldTable> {
@@ -296,14 +226,15 @@ fn value(rest: &mut &[u8]) -> Option<FieldValue> {
 }
 
 const VERSION: u8 = 1;
+/// An entry takes no further fact from this size on.
+const ENTRY_BYTES: usize = 256 << 10;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use leveret_engine::catalog::Catalog;
 
-    #[test]
-    fn facts_come_out_as_they_went_in_and_make_the_same_catalog() {
-        let mut catalog = Catalog::default();
+    fn facts() -> Vec<Fact> {
         let arguments = FieldTable(vec![
             ("x-queue-type".to_owned(), "quorum".into()),
             (
@@ -312,9 +243,9 @@ mod tests {
             ),
             ("t".to_owned(), FieldValue::Table(FieldTable(vec![("b".to_owned(), FieldValue::Boolean(true))]))),
         ]);
-        let route = Route {
-            vhost: "/".to_owned(),
-            source: "e".to_owned(),
+        let bond = Bond {
+            vhost: "/".into(),
+            source: "e".into(),
             destination: Destination::Queue("q".to_owned()),
             routing_key: b"k\xff".to_vec(),
             arguments: FieldTable::default(),
@@ -326,28 +257,41 @@ mod tests {
             internal: true,
             arguments: FieldTable::default(),
         };
-        let at = || ("/".to_owned(), "q".to_owned());
-        let facts = vec![
-            Fact::Vhost("other".to_owned()),
-            Fact::Exchange { vhost: at().0, name: "e".to_owned(), declare },
-            Fact::Queue { vhost: at().0, name: at().1, id: 77, auto_delete: false, arguments },
-            Fact::Bound(Route { routing_key: b"k".to_vec(), ..route.clone() }),
-            Fact::Unbound(route),
-            Fact::QueueGone { vhost: at().0, name: "no".to_owned() },
-            Fact::VhostGone("no".to_owned()),
-            Fact::ExchangeGone { vhost: at().0, name: "no".to_owned() },
-        ];
+        let (vhost, name): (Arc<str>, Arc<str>) = ("/".into(), "q".into());
+        vec![
+            Fact::Vhost("other".into()),
+            Fact::Exchange { vhost: vhost.clone(), name: "e".into(), declare },
+            Fact::Queue { vhost: vhost.clone(), name, id: QueueId(77), auto_delete: false, arguments },
+            Fact::Bound(Bond { routing_key: b"k".to_vec(), ..bond.clone() }),
+            Fact::Unbound(bond),
+            Fact::QueueGone { vhost: vhost.clone(), name: "no".into() },
+            Fact::VhostGone("no".into()),
+            Fact::ExchangeGone { vhost, name: "no".into() },
+        ]
+    }
+
+    #[test]
+    fn facts_come_out_as_they_went_in_and_make_the_same_catalog() {
+        let facts = facts();
         let (incarnation, read) = decode(&encode(5, &facts)).unwrap();
         assert_eq!((incarnation, &read), (5, &facts));
-        for fact in read {
-            apply(&mut catalog, fact);
-        }
-        let snapshot = of(&catalog);
-        assert_eq!(snapshot[0], Fact::NextId(78));
+        let mut catalog = Catalog::default();
+        read.into_iter().for_each(|fact| catalog.replay(fact));
+        let snapshot = catalog.durable_facts();
         let mut again = Catalog::default();
-        snapshot.iter().cloned().for_each(|fact| apply(&mut again, fact));
+        snapshot.iter().cloned().for_each(|fact| again.replay(fact));
         // Identities of exchanges are given anew, so the next one is another.
-        assert_eq!(of(&again)[1..], snapshot[1..]);
+        assert_eq!(again.durable_facts()[1..], snapshot[1..]);
         assert_eq!(again.bindings("/").unwrap().count(), 1);
+        assert!(again.next_identity() > 77);
+    }
+
+    #[test]
+    fn many_facts_are_several_entries() {
+        let facts: Vec<Fact> = facts().into_iter().cycle().take(20_000).collect();
+        let entries = entries(5, &facts);
+        assert!(entries.len() > 1 && entries.iter().all(|entry| entry.len() < ENTRY_BYTES + 1_000));
+        let read: Vec<Fact> = entries.iter().flat_map(|entry| decode(entry).unwrap().1).collect();
+        assert_eq!(read, facts);
     }
 }

@@ -132,6 +132,42 @@ pub(crate) fn operations(entry: &Bytes, mut each: impl FnMut(Operation)) -> Opti
     Some(())
 }
 
+/// Whether an operation, of which these are the first bytes, is a publish.
+pub(crate) fn is_publish(operation: &[u8]) -> bool {
+    operation.first() == Some(&ENQUEUE)
+}
+
+/// Takes what was settled out of an entry, and appends it to another one, in order. Returns what is left.
+pub(crate) fn split(entry: &[u8], settled: &mut Vec<u8>) -> Vec<u8> {
+    let (header, mut rest) = entry.split_at(HEADER);
+    let mut left = header.to_vec();
+    while !rest.is_empty() {
+        let (operation, after) = rest.split_at(operation_len(rest).unwrap_or(rest.len()).min(rest.len()));
+        if is_publish(operation) { &mut left } else { &mut *settled }.extend_from_slice(operation);
+        rest = after;
+    }
+    left
+}
+
+/// Length of the operation that `bytes` begin with.
+fn operation_len(bytes: &[u8]) -> Option<usize> {
+    let (&number, mut rest) = bytes.split_first()?;
+    match number {
+        ENQUEUE => {
+            let queues = usize::from(short(&mut rest)?);
+            rest.split_off(..queues * 8 + 12)?;
+            let length = word(&mut rest)? as usize;
+            Some(bytes.len() - rest.len() + length)
+        }
+        SETTLE => Some(25),
+        RETURN => {
+            long(&mut rest)?;
+            Some(13 + word(&mut rest)? as usize * 12)
+        }
+        _ => None,
+    }
+}
+
 pub(crate) fn long(bytes: &mut &[u8]) -> Option<u64> {
     let (value, rest) = bytes.split_first_chunk::<8>()?;
     *bytes = rest;

@@ -20,8 +20,8 @@ pub(crate) struct Follower {
 }
 
 impl Applied for Follower {
-    fn apply(&self, group: GroupId, entry: &Bytes, place: journal::Place) {
-        let Some(node) = self.node.upgrade() else { return };
+    fn apply(&self, group: GroupId, entry: &Bytes, place: journal::Place) -> Result<(), String> {
+        let node = self.node()?;
         if group == 0 {
             let known = definitions::decode(entry);
             assert!(known.is_some(), "an entry of group 0 is of a version that is not known");
@@ -29,9 +29,9 @@ impl Applied for Follower {
                 && incarnation != self.log.incarnation
             {
                 let mut catalog = node.catalog.write();
-                facts.into_iter().for_each(|fact| definitions::apply(&mut catalog, fact));
+                facts.into_iter().for_each(|fact| catalog.replay(fact));
             }
-            return;
+            return Ok(());
         }
         self.declare();
         let now = node.clock.now();
@@ -42,12 +42,13 @@ impl Applied for Follower {
         {
             self.log.shards[usize::from(group) - 1].applied(number);
         }
+        Ok(())
     }
 
-    fn snapshot(&self, group: GroupId) -> Vec<u8> {
-        let Some(node) = self.node.upgrade() else { return Vec::new() };
+    fn snapshot(&self, group: GroupId) -> Result<Vec<u8>, String> {
+        let node = self.node()?;
         if group == 0 {
-            return definitions::encode(0, &definitions::of(&node.catalog.read()));
+            return Ok(definitions::encode(0, &node.catalog.read().durable_facts()));
         }
         let mut queues: Vec<_> = node.queues.read().values().cloned().collect();
         queues.retain(|queue| queue.log.is_some() && self.log.shard(queue.id).group == group && !queue.is_deleted());
@@ -61,15 +62,15 @@ impl Applied for Follower {
             let length = (out.len() - length_at - 4) as u32;
             out[length_at..length_at + 4].copy_from_slice(&length.to_le_bytes());
         }
-        out
+        Ok(out)
     }
 
     fn restore(&self, group: GroupId, mut snapshot: &[u8]) -> Result<(), String> {
-        let Some(node) = self.node.upgrade() else { return Ok(()) };
+        let node = self.node()?;
         if group == 0 {
             let (_, facts) = definitions::decode(snapshot).ok_or("definitions of a version that is not known")?;
             let mut catalog = node.catalog.write();
-            facts.into_iter().for_each(|fact| definitions::apply(&mut catalog, fact));
+            facts.into_iter().for_each(|fact| catalog.replay(fact));
             return Ok(());
         }
         self.declare();
@@ -91,6 +92,11 @@ impl Applied for Follower {
 impl Follower {
     pub(crate) fn new(node: &Arc<Node>, log: Arc<Log>) -> Self {
         Self { node: Arc::downgrade(node), log, declared: OnceLock::new() }
+    }
+
+    /// The node; an error once it is gone, so that nothing is passed by and nothing empty is written for it.
+    fn node(&self) -> Result<Arc<Node>, String> {
+        self.node.upgrade().ok_or_else(|| "the node is gone".to_owned())
     }
 
     /// Makes the queues that group 0 declared, once.

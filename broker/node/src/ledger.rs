@@ -1,24 +1,41 @@
 //! What a channel was delivered and has not settled: delivery tags to messages.
 //!
-//! A tag is the position in the ledger, so that taking one is an index and taking many a walk; 16 bytes a delivery.
-//! The ledger lives in the channel's output, under its lock: a delivery is entered where it is written.
+//! The ledger lives in the channel's output, under its lock: a delivery is entered where it is written. It costs 18 bytes
+//! for each delivery that is outstanding; those that need no settling only have a tag. When all accounts together have as
+//! many outstanding as they may, those that want more wait in line, and take their turns as there is room again.
+mod blocks;
+
 use crate::connections::ChannelView;
+use crate::memory::Memory;
 use crate::queue::Queue;
+use blocks::{Blocks, Entry};
 use leveret_engine::queue::{ConsumerId, MessageId};
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Deliveries by tag, and whom they came through.
 pub struct Ledger {
-    entries: VecDeque<Entry>,
-    /// Tag of the first entry.
-    first: u64,
+    blocks: Blocks,
+    next_tag: u64,
     outstanding: u64,
     limit: u64,
     subscribers: slab::Slab<Subscriber>,
+    /// Accounts that wait for room, by their place in the line.
+    waiting: BTreeMap<Place, u32>,
+    /// Accounts that have come into the line so far.
+    came: u64,
+    /// The account whose turn it is.
+    turn: Option<u32>,
+    /// Its turn lasts while fewer than this many are outstanding.
+    turn_below: u64,
+    /// Deliveries of one turn.
+    share: u64,
     /// Shows how many are outstanding.
     view: Arc<ChannelView>,
+    /// The budget that a ledger of more than one block is accounted to, once an account was opened.
+    memory: Option<Arc<Memory>>,
+    accounted: u64,
 }
 
 /// Where deliveries come from: a consumer of a queue, or gets from it.
@@ -30,12 +47,17 @@ pub struct Subscriber {
     pub consumer: Option<ConsumerId>,
     outstanding: u64,
     ended: bool,
+    /// Tag of its last delivery.
+    last_tag: u64,
+    /// Its place in the line of those that wait.
+    place: Option<Place>,
 }
 
-struct Entry {
-    sequence: u64,
-    offset: u32,
-    subscriber: u32,
+/// A place in the line: whoever was served longest ago is first, then whoever came first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    last_tag: u64,
+    came: u64,
 }
 
 /// The tag names no delivery that is outstanding.
@@ -46,48 +68,108 @@ impl Ledger {
     /// An empty ledger; `view` shows how many deliveries are outstanding.
     #[must_use]
     pub fn new(view: Arc<ChannelView>) -> Self {
-        let (entries, subscribers) = (VecDeque::new(), slab::Slab::new());
-        Self { entries, first: 1, outstanding: 0, limit: u64::MAX, subscribers, view }
+        Self {
+            blocks: Blocks::default(),
+            next_tag: 1,
+            outstanding: 0,
+            limit: u64::MAX,
+            subscribers: slab::Slab::new(),
+            waiting: BTreeMap::new(),
+            came: 0,
+            turn: None,
+            turn_below: 0,
+            share: 1,
+            view,
+            memory: None,
+            accounted: 0,
+        }
     }
 
     /// Opens an account; deliveries are entered with its number.
     pub fn open(&mut self, queue: Arc<Queue>) -> u32 {
-        self.subscribers.insert(Subscriber { queue, consumer: None, outstanding: 0, ended: false }) as u32
+        self.memory.get_or_insert_with(|| queue.memory.clone());
+        let account = Subscriber { queue, consumer: None, outstanding: 0, ended: false, last_tag: 0, place: None };
+        self.subscribers.insert(account) as u32
     }
 
     /// The account is that of a consumer.
     pub fn set_consumer(&mut self, subscriber: u32, id: ConsumerId) {
-        self.subscribers[subscriber as usize].consumer = Some(id);
+        if let Some(account) = self.subscribers.get_mut(subscriber as usize) {
+            account.consumer = Some(id);
+        }
+    }
+
+    /// Whether the account was opened for `queue` and has not ended.
+    pub fn is_open(&self, subscriber: u32, queue: &Arc<Queue>) -> bool {
+        let account = self.subscribers.get(subscriber as usize);
+        account.is_some_and(|account| !account.ended && Arc::ptr_eq(&account.queue, queue))
     }
 
     /// No more deliveries come with this account; it goes with its last outstanding one.
     pub fn end(&mut self, subscriber: u32) {
-        let account = &mut self.subscribers[subscriber as usize];
+        let Some(account) = self.subscribers.get_mut(subscriber as usize) else { return };
         account.ended = true;
+        if let Some(place) = account.place.take() {
+            self.waiting.remove(&place);
+        }
+        self.turn = self.turn.filter(|turn| *turn != subscriber);
         if account.outstanding == 0 {
             self.subscribers.remove(subscriber as usize);
         }
     }
 
-    /// Queues of the accounts that are open.
-    pub fn queues(&self) -> impl Iterator<Item = &Arc<Queue>> {
-        self.subscribers.iter().map(|(_, account)| &account.queue)
-    }
-
-    /// All accounts together may have this many outstanding; 0: no limit.
+    /// All accounts together may have this many outstanding; 0: no limit. See [`next_turn`](Self::next_turn) then.
     pub fn set_limit(&mut self, limit: u32) {
         self.limit = if limit == 0 { u64::MAX } else { u64::from(limit) };
     }
 
-    /// Whether there is a limit for all accounts together.
-    pub fn has_limit(&self) -> bool {
-        self.limit != u64::MAX
+    /// Whether the account may have no further delivery now: the limit is reached, or others wait. It is in line then.
+    #[inline]
+    pub fn must_wait(&mut self, subscriber: u32) -> bool {
+        self.limit != u64::MAX && self.wait(subscriber)
     }
 
-    /// Whether the limit allows no further delivery.
-    #[inline]
-    pub fn is_at_limit(&self) -> bool {
-        self.outstanding >= self.limit
+    fn wait(&mut self, subscriber: u32) -> bool {
+        let below = match self.turn {
+            Some(turn) if turn == subscriber => self.turn_below,
+            None if self.waiting.is_empty() => self.limit,
+            _ => 0,
+        };
+        if self.outstanding < below {
+            return false;
+        }
+        if let Some(account) = self.subscribers.get_mut(subscriber as usize).filter(|account| account.place.is_none()) {
+            let place = Place { last_tag: account.last_tag, came: self.came };
+            account.place = Some(place);
+            self.waiting.insert(place, subscriber);
+            self.came += 1;
+        }
+        true
+    }
+
+    /// Whether accounts wait for room. Whoever made some has to let them take their [turns](Self::next_turn).
+    pub fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// The consumer that comes first, if there is room: it has to be told, and then it is the next one's turn, until
+    /// there is none. A turn is for an equal share of the room that there was at first.
+    pub fn next_turn(&mut self) -> Option<(Arc<Queue>, ConsumerId)> {
+        if self.turn.take().is_none() {
+            let room = self.limit.saturating_sub(self.outstanding);
+            self.share = (room / (self.waiting.len() as u64).max(1)).max(1);
+        }
+        while self.outstanding < self.limit {
+            let (_, subscriber) = self.waiting.pop_first()?;
+            let Some(account) = self.subscribers.get_mut(subscriber as usize) else { continue };
+            account.place = None;
+            if let Some(id) = account.consumer {
+                self.turn = Some(subscriber);
+                self.turn_below = self.limit.min(self.outstanding.saturating_add(self.share));
+                return Some((account.queue.clone(), id));
+            }
+        }
+        None
     }
 
     /// Deliveries not settled.
@@ -98,22 +180,25 @@ impl Ledger {
     /// Enters a delivery: its tag.
     #[inline]
     pub fn deliver(&mut self, subscriber: u32, id: MessageId) -> u64 {
-        self.entries.push_back(Entry { sequence: id.sequence, offset: id.offset, subscriber });
+        let tag = self.deliver_settled();
+        self.blocks.push(tag, Entry { sequence: id.sequence, offset: id.offset, subscriber });
         self.outstanding += 1;
         self.view.unacked.store(self.outstanding, Relaxed);
-        self.subscribers[subscriber as usize].outstanding += 1;
-        self.first + self.entries.len() as u64 - 1
+        if let Some(account) = self.subscribers.get_mut(subscriber as usize) {
+            account.outstanding += 1;
+            account.last_tag = tag;
+        }
+        if self.blocks.bytes() != self.accounted {
+            self.account();
+        }
+        tag
     }
 
     /// A delivery that needs no settling: its tag.
     #[inline]
     pub fn deliver_settled(&mut self) -> u64 {
-        if self.entries.is_empty() {
-            self.first += 1;
-            return self.first - 1;
-        }
-        self.entries.push_back(Entry { sequence: 0, offset: 0, subscriber: SETTLED });
-        self.first + self.entries.len() as u64 - 1
+        self.next_tag += 1;
+        self.next_tag - 1
     }
 
     /// Takes the delivery `tag`, or with `multiple` all up to it (0: all), in order.
@@ -126,42 +211,48 @@ impl Ledger {
         multiple: bool,
         mut taken: impl FnMut(&Subscriber, MessageId),
     ) -> Result<(), UnknownTag> {
+        let Self { blocks, subscribers, outstanding, .. } = self;
+        let mut settle = |entry: Entry| {
+            *outstanding -= 1;
+            let index = entry.subscriber as usize;
+            let Some(account) = subscribers.get_mut(index) else { return };
+            taken(account, MessageId { sequence: entry.sequence, offset: entry.offset });
+            account.outstanding -= 1;
+            if account.ended && account.outstanding == 0 {
+                subscribers.remove(index);
+            }
+        };
         if tag == 0 && multiple {
-            let all = self.entries.len();
-            self.take_range(0..all, &mut taken);
-            return Ok(());
-        }
-        let at = tag.checked_sub(self.first).ok_or(UnknownTag)? as usize;
-        if self.entries.get(at).is_none_or(|entry| entry.subscriber == SETTLED) {
+            blocks.take_up_to(u64::MAX, &mut settle);
+        } else if !multiple {
+            settle(blocks.take(tag).ok_or(UnknownTag)?);
+        } else if blocks.contains(tag) {
+            blocks.take_up_to(tag, &mut settle);
+        } else {
             return Err(UnknownTag);
         }
-        self.take_range(if multiple { 0 } else { at }..at + 1, &mut taken);
+        self.view.unacked.store(self.outstanding, Relaxed);
+        if self.blocks.bytes() != self.accounted {
+            self.account();
+        }
         Ok(())
     }
 
-    fn take_range(&mut self, range: std::ops::Range<usize>, taken: &mut impl FnMut(&Subscriber, MessageId)) {
-        for entry in self.entries.range_mut(range) {
-            if entry.subscriber == SETTLED {
-                continue;
-            }
-            let index = std::mem::replace(&mut entry.subscriber, SETTLED) as usize;
-            let account = &mut self.subscribers[index];
-            taken(account, MessageId { sequence: entry.sequence, offset: entry.offset });
-            account.outstanding -= 1;
-            self.outstanding -= 1;
-            if account.ended && account.outstanding == 0 {
-                self.subscribers.remove(index);
-            }
-        }
-        self.view.unacked.store(self.outstanding, Relaxed);
-        while self.entries.front().is_some_and(|entry| entry.subscriber == SETTLED) {
-            self.entries.pop_front();
-            self.first += 1;
+    fn account(&mut self) {
+        let before = std::mem::replace(&mut self.accounted, self.blocks.bytes());
+        if let Some(memory) = &self.memory {
+            memory.account(before, self.accounted);
         }
     }
 }
 
-const SETTLED: u32 = u32::MAX;
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        if let Some(memory) = &self.memory {
+            memory.account(self.accounted, 0);
+        }
+    }
+}
 
 #[cfg(test)]
 #[path = "ledger_tests.rs"]

@@ -48,53 +48,214 @@ fn tags_are_settled_once() {
     assert_eq!(ledger.deliver(account, MessageId { sequence: 20, offset: 0 }), 7);
 }
 
+fn message(sequence: u64) -> MessageId {
+    MessageId { sequence, offset: 0 }
+}
+
 #[test]
-fn a_limit_and_an_ended_account() {
+fn an_account_that_ended_goes_with_its_last_delivery() {
     let (mut ledger, _, queue) = ledger();
-    ledger.set_limit(2);
+    let (_, _, other) = self::ledger();
     let account = ledger.open(queue.clone());
-    ledger.deliver(account, MessageId { sequence: 1, offset: 0 });
-    assert!(!ledger.is_at_limit());
-    ledger.deliver(account, MessageId { sequence: 2, offset: 0 });
-    assert!(ledger.is_at_limit() && ledger.has_limit());
+    ledger.deliver(account, message(1));
+    assert!(
+        ledger.is_open(account, &queue) && !ledger.is_open(account, &other) && !ledger.is_open(account + 1, &queue)
+    );
     ledger.end(account);
-    assert_eq!(ledger.queues().count(), 1);
-    assert_eq!(taken(&mut ledger, 2, true), Ok(vec![1, 2]));
-    assert_eq!(ledger.queues().count(), 0);
+    assert!(!ledger.is_open(account, &queue));
+    assert_eq!(Arc::strong_count(&queue), 2);
+    assert_eq!(taken(&mut ledger, 1, true), Ok(vec![1]));
     assert_eq!(Arc::strong_count(&queue), 1);
+    // What says too late that it ended touches no account that has its number by now.
+    let again = ledger.open(other.clone());
+    assert_eq!(again, account);
+    assert!(!ledger.is_open(again, &queue) && ledger.is_open(again, &other));
+    ledger.end(again);
+    ledger.end(again);
+    ledger.set_consumer(again, ConsumerId(1));
+}
+
+/// Whose turn it is, again and again: each takes one delivery, and the one before is settled.
+fn turns(ledger: &mut Ledger, accounts: &[u32], rounds: usize) -> Vec<u64> {
+    let mut order = Vec::new();
+    for _ in 0..rounds {
+        assert!(ledger.take(0, true, |_, _| {}).is_ok());
+        let mut served = 0;
+        while let Some((_, id)) = ledger.next_turn() {
+            let account = accounts[id.0 as usize];
+            for &other in accounts.iter().filter(|other| **other != account) {
+                assert!(ledger.must_wait(other), "it is not its turn");
+            }
+            while !ledger.must_wait(account) {
+                ledger.deliver(account, message(0));
+                order.push(id.0);
+                served += 1;
+            }
+        }
+        assert!(served > 0);
+    }
+    order
+}
+
+#[test]
+fn accounts_take_turns_under_a_limit() {
+    let (mut ledger, _, queue) = ledger();
+    let accounts: Vec<u32> = (0..3).map(|_| ledger.open(queue.clone())).collect();
+    for (at, &account) in accounts.iter().enumerate() {
+        ledger.set_consumer(account, ConsumerId(at as u64));
+        assert!(!ledger.must_wait(account), "there is no limit");
+    }
+    ledger.set_limit(1);
+    assert!(!ledger.must_wait(accounts[0]));
+    ledger.deliver(accounts[0], message(0));
+    for &account in &accounts {
+        assert!(ledger.must_wait(account) && ledger.must_wait(account));
+    }
+    assert!(ledger.has_waiting() && ledger.next_turn().is_none(), "there is no room");
+    // The one that was served is behind those that were not, though it came into the line before them.
+    assert_eq!(turns(&mut ledger, &accounts, 7), [1, 2, 0, 1, 2, 0, 1]);
+    // One that leaves is passed over, and not waited for.
+    ledger.end(accounts[2]);
+    assert_eq!(turns(&mut ledger, &[accounts[0], accounts[1], u32::MAX], 3), [0, 1, 0]);
+    ledger.set_limit(0);
+    while ledger.next_turn().is_some() {}
+    assert!(!ledger.has_waiting() && !ledger.must_wait(accounts[0]));
+}
+
+#[test]
+fn a_turn_is_for_an_equal_share_of_the_room() {
+    let (mut ledger, _, queue) = ledger();
+    let accounts: Vec<u32> = (0..3).map(|_| ledger.open(queue.clone())).collect();
+    accounts.iter().for_each(|&account| ledger.set_consumer(account, ConsumerId(account.into())));
+    ledger.set_limit(9);
+    while !ledger.must_wait(accounts[0]) {
+        ledger.deliver(accounts[0], message(0));
+    }
+    assert_eq!(ledger.outstanding(), 9, "it is alone");
+    assert!(ledger.must_wait(accounts[1]) && ledger.must_wait(accounts[2]));
+    assert_eq!(turns(&mut ledger, &accounts, 1), [1, 1, 1, 2, 2, 2, 0, 0, 0]);
+    assert_eq!(turns(&mut ledger, &accounts, 1), [1, 1, 1, 2, 2, 2, 0, 0, 0]);
+}
+
+#[test]
+fn one_that_does_not_use_its_turn_does_not_hold_the_others_up() {
+    let (mut ledger, _, queue) = ledger();
+    let accounts: Vec<u32> = (0..2).map(|_| ledger.open(queue.clone())).collect();
+    accounts.iter().for_each(|&account| ledger.set_consumer(account, ConsumerId(account.into())));
+    ledger.set_limit(1);
+    ledger.deliver(accounts[0], message(0));
+    assert!(ledger.must_wait(accounts[0]) && ledger.must_wait(accounts[1]));
+    assert_eq!(taken(&mut ledger, 0, true), Ok(vec![0]));
+    assert_eq!(ledger.next_turn().map(|turn| turn.1), Some(ConsumerId(1)));
+    assert_eq!(ledger.next_turn().map(|turn| turn.1), Some(ConsumerId(0)));
+    assert!(ledger.next_turn().is_none() && !ledger.has_waiting());
+    assert!(!ledger.must_wait(accounts[0]), "nobody waits, and there is room");
+}
+
+#[test]
+fn one_forgotten_delivery_costs_its_own_entry_only() {
+    let (mut ledger, _, queue) = ledger();
+    let account = ledger.open(queue);
+    ledger.deliver(account, message(0));
+    for sequence in 1..1_000_000 {
+        // Some need no settling, some are settled at once, some a hundred at a time.
+        match sequence % 1_000 {
+            0..300 => drop(ledger.deliver_settled()),
+            300..600 => {
+                let tag = ledger.deliver(account, message(sequence));
+                assert_eq!(taken(&mut ledger, tag, false), Ok(vec![sequence]));
+            }
+            _ => {
+                let tag = ledger.deliver(account, message(sequence));
+                if sequence % 100 == 99 {
+                    (tag - 99..=tag).for_each(|tag| assert!(taken(&mut ledger, tag, false).is_ok()));
+                }
+            }
+        }
+        assert!(ledger.blocks.bytes() < 1024, "{} bytes", ledger.blocks.bytes());
+    }
+    assert_eq!(ledger.outstanding(), 1);
+    assert_eq!(taken(&mut ledger, 0, true), Ok(vec![0]));
+    assert_eq!(ledger.blocks.bytes(), 0);
+}
+
+#[test]
+fn memory_follows_what_is_outstanding_in_whatever_order_it_is_settled() {
+    let (mut ledger, _, queue) = ledger();
+    let memory = queue.memory.clone();
+    let account = ledger.open(queue);
+    let count = 1 << 18;
+    (1..=count).for_each(|tag| assert_eq!(ledger.deliver(account, message(tag)), tag));
+    assert!(ledger.blocks.bytes() < count * 19, "{}", ledger.blocks.bytes());
+    assert!(memory.contents() == ledger.blocks.bytes(), "accounted to the budget");
+    // In an order that has nothing to do with that of the tags; a thousandth stays.
+    let mut left = count;
+    for step in 1..=count {
+        let tag = (step * 0x9e37 + 11) % count + 1;
+        if tag % 1_000 != 0 {
+            assert_eq!(taken(&mut ledger, tag, false), Ok(vec![tag]));
+            left -= 1;
+            assert!(ledger.blocks.bytes() < left * 256 + 20_000, "{} for {left}", ledger.blocks.bytes());
+        }
+    }
+    assert_eq!((left, ledger.outstanding()), (262, 262));
+    let rest: Vec<u64> = (1..=262).map(|at| at * 1_000).collect();
+    assert_eq!(taken(&mut ledger, 262_000, true), Ok(rest));
+    for sequence in 0..2_000 {
+        ledger.deliver(account, message(sequence));
+    }
+    assert!(memory.contents() > 0);
+    drop(ledger);
+    assert_eq!(memory.contents(), 0);
 }
 
 proptest! {
     #[test]
-    fn it_does_what_a_map_does(steps in prop::collection::vec((0..4u8, 0..12u64), 1..200)) {
+    fn it_does_what_a_map_does(steps in prop::collection::vec((0..6u8, 0..1_000u64), 1..200)) {
         let (mut ledger, view, queue) = ledger();
         let account = ledger.open(queue);
         let (mut model, mut next) = (BTreeMap::new(), 1u64);
-        for (step, near) in steps {
-            let tag = next.saturating_sub(near);
+        for (step, size) in steps {
+            let tag = next.saturating_sub(size);
             match step {
-                0 => {
-                    prop_assert_eq!(ledger.deliver(account, MessageId { sequence: next * 3, offset: 0 }), next);
+                0 => for _ in 0..size {
+                    prop_assert_eq!(ledger.deliver(account, message(next * 3)), next);
                     model.insert(next, next * 3);
                     next += 1;
-                }
-                1 => {
+                },
+                1 => for _ in 0..size * (size % 100) {
                     prop_assert_eq!(ledger.deliver_settled(), next);
                     next += 1;
-                }
+                },
                 2 => {
                     let expected = model.remove(&tag).map(|sequence| vec![sequence]).ok_or(UnknownTag);
                     prop_assert_eq!(taken(&mut ledger, tag, false), expected);
                 }
-                _ if tag == 0 || model.contains_key(&tag) => {
-                    let last = if tag == 0 { u64::MAX } else { tag };
-                    let expected: Vec<u64> = model.range(..=last).map(|(_, sequence)| *sequence).collect();
-                    model.retain(|tag, _| *tag > last);
+                3 => {
+                    // Some of those that are there, from one end or the other.
+                    let mut tags: Vec<u64> = model.keys().copied().step_by(1 + size as usize % 7).take(size as usize).collect();
+                    if size % 2 == 0 { tags.reverse() }
+                    for tag in tags {
+                        let expected = model.remove(&tag).map(|sequence| vec![sequence]).ok_or(UnknownTag);
+                        prop_assert_eq!(taken(&mut ledger, tag, false), expected);
+                    }
+                }
+                4 if size > 50 => {
+                    let Some(tag) = model.keys().copied().nth(model.len() * size as usize / 2_000) else { continue };
+                    let kept = model.split_off(&(tag + 1));
+                    let expected = std::mem::replace(&mut model, kept).into_values().collect::<Vec<_>>();
                     prop_assert_eq!(taken(&mut ledger, tag, true), Ok(expected));
                 }
-                _ => prop_assert_eq!(taken(&mut ledger, tag, true), Err(UnknownTag)),
+                5 if size < 50 => {
+                    let expected = std::mem::take(&mut model).into_values().collect::<Vec<_>>();
+                    prop_assert_eq!(taken(&mut ledger, 0, true), Ok(expected));
+                }
+                _ if !model.contains_key(&tag) && tag > 0 => prop_assert_eq!(taken(&mut ledger, tag, true), Err(UnknownTag)),
+                _ => {}
             }
-            prop_assert_eq!((ledger.outstanding(), view.unacked.load(Relaxed)), (model.len() as u64, model.len() as u64));
+            let left = model.len() as u64;
+            prop_assert_eq!((ledger.outstanding(), view.unacked.load(Relaxed)), (left, left));
+            prop_assert!(ledger.blocks.bytes() <= left * 300, "{} bytes for {left}", ledger.blocks.bytes());
         }
     }
 }

@@ -5,9 +5,9 @@
 //! queue behind their lock), `connections`, `limits`, `auth`, `memory`, `clock`.
 //!
 //! Of durable queues: `shard` and `entry` (what is logged), `log` (what they share), `storage` (opened and closed), `follower`
-//! (applied), `fetch` (read), `maintain` and `archive` (kept in bounds), `definitions` (what is declared, as facts).
+//! (applied), `fetch` (read), `maintain` and `archive` (kept in bounds), `definitions` and `fact_log` (what is declared, as facts).
 //!
-//! Lock order: catalog, queues, queue, shard, output. No lock is held across an await.
+//! Lock order: catalog, queues, queue, shard, output; catalog, facts. No lock is held across an await.
 mod archive;
 mod auth;
 mod clock;
@@ -15,6 +15,7 @@ mod connections;
 mod declare;
 mod definitions;
 mod entry;
+mod fact_log;
 mod fetch;
 mod follower;
 mod held;
@@ -35,7 +36,7 @@ mod subscribe;
 pub use auth::Identity;
 pub use clock::Clock;
 pub use connections::{ChannelView, Connection, ConnectionId, Hello};
-pub use declare::DeleteOnly;
+pub use declare::{DeleteOnly, Deleted};
 pub use held::Held;
 pub use ledger::{Ledger, Subscriber, UnknownTag};
 pub use leveret_engine::catalog;
@@ -46,7 +47,7 @@ pub use leveret_engine::queue::{
 pub use limits::{Door, Limits, LimitsError, Permit, Wishes};
 pub use maintain::StorageUsage;
 pub use memory::{Memory, available_bytes, default_max};
-pub use publish::Route;
+pub use publish::{Route, RouteMemory};
 pub use queue::{Queue, QueueId};
 pub use settle::{Outcome, Settlement};
 pub use shard::{Confirm, Waiter};
@@ -55,7 +56,6 @@ pub use storage::{OpenError, StorageOptions};
 use leveret_engine::catalog::Catalog;
 use parking_lot::{RwLock, RwLockReadGuard};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -102,8 +102,8 @@ pub(crate) struct Node {
     wrong_logins: auth::WrongLogins,
     places: Arc<limits::Places>,
     catalog: RwLock<Catalog>,
-    /// Counts changes of the catalog, so that routes kept elsewhere are known to be old.
-    generation: AtomicU64,
+    generations: publish::Generations,
+    facts: fact_log::FactLog,
     queues: RwLock<Queues>,
     connections: connections::Connections,
     stopping: CancellationToken,
@@ -125,7 +125,8 @@ impl Broker {
             wrong_logins: auth::WrongLogins::default(),
             places: limits::Places::new(options.limits),
             catalog: RwLock::default(),
-            generation: AtomicU64::new(1),
+            generations: publish::Generations::default(),
+            facts: fact_log::FactLog::default(),
             queues: RwLock::default(),
             connections: connections::Connections::default(),
             stopping: CancellationToken::new(),
@@ -191,15 +192,6 @@ impl Broker {
 
     pub(crate) fn queues(&self) -> RwLockReadGuard<'_, Queues> {
         self.0.queues.read()
-    }
-
-    #[inline]
-    pub(crate) fn generation(&self) -> u64 {
-        self.0.generation.load(Acquire)
-    }
-
-    pub(crate) fn catalog_changed(&self) {
-        self.0.generation.fetch_add(1, Release);
     }
 }
 

@@ -9,7 +9,6 @@ use leveret_engine::queue::Place;
 use leveret_journal as journal;
 use leveret_replication::GroupId;
 use std::collections::BTreeSet;
-use std::io::ErrorKind;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -57,10 +56,10 @@ impl Broker {
                 () = self.0.stopping.cancelled() => return,
             }
             if let Err(error) = self.keep_in_bounds(storage, &mut moved).await {
-                if error.kind() != ErrorKind::StorageFull {
+                if !journal::is_passing(&error) {
                     return (storage.on_failure)(format!("the log cannot be tidied: {error}"));
                 }
-                tracing::debug!("the disk is full: the log stays as it is");
+                tracing::debug!(%error, "the log stays as it is for now");
             }
         }
     }
@@ -178,9 +177,13 @@ impl Broker {
     }
 }
 
-/// Bytes that the disk has to have free for publishers to go on: snapshots and a restart need some.
 fn free_min(journal: &journal::Journal) -> u64 {
-    DISK_FREE_MIN + journal.segment_bytes()
+    disk_free_min(journal.segment_bytes())
+}
+
+/// Bytes that the disk has to have free for publishers to go on: snapshots and a restart need some.
+pub(crate) fn disk_free_min(segment_bytes: u64) -> u64 {
+    DISK_FREE_MIN + segment_bytes
 }
 
 /// Copies runs into file `number` of the archive: where each lies there, none for one that cannot be read.

@@ -85,6 +85,12 @@ impl Memory {
         }
     }
 
+    /// Bytes that queues and ledgers report.
+    #[cfg(test)]
+    pub(crate) fn contents(&self) -> u64 {
+        self.contents.load(Relaxed)
+    }
+
     /// Bytes in use.
     pub fn used(&self) -> u64 {
         self.contents.load(Relaxed).max(self.resident.load(Relaxed))

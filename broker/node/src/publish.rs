@@ -2,15 +2,45 @@
 use crate::Broker;
 use crate::queue::{Queue, QueueId};
 use crate::shard::{Shard, Waiter};
+use leveret_engine::catalog::Routed;
 use leveret_engine::queue::{Extent, Publish};
 use leveret_model::refusal::Refusal;
 use leveret_model::table::FieldTable;
 use smallvec::SmallVec;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+
+/// What is kept for those who remember routes: the changes of the catalog are counted, so that old routes are known.
+#[derive(Default)]
+pub(crate) struct Generations {
+    /// All changes.
+    all: AtomicU64,
+    /// Those that may change where an exchange with a name leads.
+    bindings: AtomicU64,
+    /// Memory lent to those who remember routes.
+    route_bytes: AtomicU64,
+}
+
+impl Generations {
+    /// The catalog has changed, and is still held.
+    pub(crate) fn changed(&self, bindings: bool) {
+        self.all.fetch_add(1, Release);
+        if bindings {
+            self.bindings.fetch_add(1, Release);
+        }
+    }
+
+    /// Of routes that looked queues up by name, or of those that did not.
+    #[inline]
+    fn now(&self, by_queue_name: bool) -> u64 {
+        if by_queue_name { self.all.load(Acquire) } else { self.bindings.load(Acquire) }
+    }
+}
 
 /// Where messages with one exchange and routing key go, as the catalog stood.
 pub struct Route {
     generation: u64,
+    by_queue_name: bool,
     /// Exchange.
     pub exchange: Box<[u8]>,
     /// Routing key.
@@ -36,9 +66,15 @@ impl Route {
         self.queues.is_empty() && self.shards.is_empty()
     }
 
-    /// How many queues get the messages.
+    /// How many queues get each message.
     pub fn recipients(&self) -> usize {
         self.queues.len() + self.shards.iter().map(|to| to.ids.len()).sum::<usize>()
+    }
+
+    /// About how many bytes of memory the route takes.
+    pub fn memory_bytes(&self) -> usize {
+        let names = self.exchange.len() + self.routing_key.len();
+        ROUTE_BYTES + names + self.recipients() * size_of::<usize>() + self.shards.len() * size_of::<ToShard>()
     }
 
     /// How often a publish is confirmed: once a shard that has to log it.
@@ -47,7 +83,48 @@ impl Route {
     }
 }
 
+/// Memory that the node lends for routes remembered elsewhere.
+pub struct RouteMemory {
+    broker: Broker,
+    held: u64,
+}
+
+impl RouteMemory {
+    /// Holds `bytes` from now on, instead of what was held before. False, and nothing changes, if the node has not as much.
+    pub fn hold(&mut self, bytes: u64) -> bool {
+        if bytes <= self.held {
+            return true;
+        }
+        // In steps, so that not every route touches what all connections share.
+        let wanted = bytes.next_multiple_of(ROUTE_MEMORY_STEP);
+        let (lent, most) = (&self.broker.node().generations.route_bytes, self.broker.route_bytes_max());
+        let taken = lent.try_update(Relaxed, Relaxed, |lent| {
+            let lent = lent - self.held + wanted;
+            (lent <= most).then_some(lent)
+        });
+        if taken.is_ok() {
+            self.held = wanted;
+        }
+        taken.is_ok()
+    }
+}
+
+impl Drop for RouteMemory {
+    fn drop(&mut self) {
+        self.broker.node().generations.route_bytes.fetch_sub(self.held, Relaxed);
+    }
+}
+
 impl Broker {
+    /// Memory for routes that are remembered: none yet.
+    pub fn route_memory(&self) -> RouteMemory {
+        RouteMemory { broker: self.clone(), held: 0 }
+    }
+
+    fn route_bytes_max(&self) -> u64 {
+        (self.options().memory_max / ROUTE_MEMORY_PART).min(ROUTE_MEMORY_MAX)
+    }
+
     /// Where messages go. `headers` are those of the message, if it has any.
     ///
     /// # Errors
@@ -59,12 +136,14 @@ impl Broker {
         routing_key: &[u8],
         headers: Option<&FieldTable>,
     ) -> Result<Route, Refusal> {
-        let generation = self.generation();
+        let generations = [false, true].map(|by_queue_name| self.node().generations.now(by_queue_name));
         let mut ids = SmallVec::new();
-        let by_headers = self.catalog().route(vhost, exchange, routing_key, headers, &mut ids)?.by_headers;
+        let Routed { by_headers, by_queue_name } =
+            self.catalog().route(vhost, exchange, routing_key, headers, &mut ids)?;
+        let generation = generations[usize::from(by_queue_name)];
         let (mut queues, mut shards) = (SmallVec::new(), SmallVec::<[ToShard; 1]>::new());
         let known = self.queues();
-        for queue in ids.iter().filter_map(|id| known.get(id)) {
+        for queue in ids.iter().filter_map(|id| known.get(id)).filter(|queue| queue.is_declared()) {
             let Some(log) = &queue.log else {
                 queues.push(queue.clone());
                 continue;
@@ -80,13 +159,13 @@ impl Broker {
             }
         }
         let (exchange, routing_key) = (exchange.as_bytes().into(), routing_key.into());
-        Ok(Route { generation, exchange, routing_key, by_headers, queues, shards })
+        Ok(Route { generation, by_queue_name, exchange, routing_key, by_headers, queues, shards })
     }
 
-    /// Whether nothing was declared, bound or deleted since the route was made.
+    /// Whether nothing was declared, bound or deleted since the route was made that may change it.
     #[inline]
     pub fn is_current(&self, route: &Route) -> bool {
-        route.generation == self.generation()
+        route.generation == self.node().generations.now(route.by_queue_name)
     }
 
     /// Puts messages into the queues of a route; `waiter` hears of it [`confirms`](Route::confirms) times, once they are
@@ -122,3 +201,10 @@ impl Broker {
         outrunning
     }
 }
+
+/// Memory of a route without what it points to, as the allocator rounds it, in bytes.
+const ROUTE_BYTES: usize = 192;
+/// Routes that are remembered may take this part of the memory budget, and no more than so many bytes.
+const ROUTE_MEMORY_PART: u64 = 16;
+const ROUTE_MEMORY_MAX: u64 = 64 << 20;
+const ROUTE_MEMORY_STEP: u64 = 64 << 10;

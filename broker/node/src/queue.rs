@@ -26,12 +26,16 @@ pub struct Queue {
     state: Mutex<engine::Queue>,
     /// What was accounted for this queue when it was last left.
     memory_bytes: AtomicU64,
+    /// Of it the contents of a durable queue.
+    warm_bytes: AtomicU64,
     outrunning: AtomicBool,
     /// Deliveries so far, when it was last left.
     delivered: AtomicU64,
     room: Notify,
+    /// Its declaration is durable, if it has to be: it may be used.
+    declared: AtomicBool,
     deleted: AtomicBool,
-    memory: Arc<Memory>,
+    pub(crate) memory: Arc<Memory>,
     /// Of a queue whose changes are logged.
     pub(crate) log: Option<Arc<Log>>,
     /// It is on the list of those that wait for a read.
@@ -59,6 +63,8 @@ impl Queue {
             }
             None => engine::Queue::default(),
         };
+        // What the log says while it is read is durable.
+        let is_logged_now = log.as_ref().is_some_and(|log| log.serving.load(Relaxed));
         Self {
             id: declared.id,
             vhost,
@@ -66,9 +72,11 @@ impl Queue {
             auto_delete: declared.auto_delete,
             state: Mutex::new(state),
             memory_bytes: AtomicU64::new(0),
+            warm_bytes: AtomicU64::new(0),
             outrunning: AtomicBool::new(false),
             delivered: AtomicU64::new(0),
             room: Notify::new(),
+            declared: AtomicBool::new(!is_logged_now),
             deleted: AtomicBool::new(false),
             memory,
             log,
@@ -123,6 +131,16 @@ impl Queue {
         true
     }
 
+    /// Its declaration is durable. Whether that is new.
+    pub(crate) fn set_declared(&self) -> bool {
+        !self.declared.swap(true, Relaxed)
+    }
+
+    /// Whether it may be used: its declaration is durable, if it has to be.
+    pub(crate) fn is_declared(&self) -> bool {
+        self.declared.load(Relaxed)
+    }
+
     /// Whether the queue was deleted; nothing enters it any more.
     pub fn is_deleted(&self) -> bool {
         self.deleted.load(Relaxed)
@@ -166,7 +184,7 @@ impl Drop for Queue {
     fn drop(&mut self) {
         self.memory.account(self.memory_bytes.load(Relaxed), 0);
         if self.log.is_some() {
-            self.memory.account_warm(self.memory_bytes.load(Relaxed), 0);
+            self.memory.account_warm(self.warm_bytes.load(Relaxed), 0);
         }
     }
 }
@@ -200,8 +218,12 @@ impl Drop for Entered<'_> {
         let before = self.queue.memory_bytes.swap(after, Relaxed);
         if before != after {
             self.queue.memory.account(before, after);
-            if self.queue.log.is_some() {
-                self.queue.memory.account_warm(before, after);
+        }
+        if self.queue.log.is_some() {
+            let warm = self.state.warm_bytes();
+            let before = self.queue.warm_bytes.swap(warm, Relaxed);
+            if before != warm {
+                self.queue.memory.account_warm(before, warm);
             }
         }
         self.queue.delivered.store(self.state.counters().delivered, Relaxed);
@@ -231,3 +253,7 @@ const OUTRUNNING_BYTES: u64 = 2 << 20;
 const CATCH_UP_CHANCE: Duration = Duration::from_millis(5);
 /// How often a publisher that waits looks at what consumers have taken.
 const CATCH_UP_LOOK: Duration = Duration::from_millis(1);
+
+#[cfg(test)]
+#[path = "outrunning_tests.rs"]
+mod tests;

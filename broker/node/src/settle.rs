@@ -1,4 +1,4 @@
-//! Settling deliveries: from a channel's ledger to the queues, a visit a queue and not a message.
+//! Settling deliveries: from a channel's ledger to the queues, one visit to a queue for many messages.
 use crate::Broker;
 use crate::ledger::Subscriber;
 use crate::queue::Queue;
@@ -38,6 +38,7 @@ impl Settlement {
     pub fn add(&mut self, from: &Subscriber, id: MessageId, outcome: Outcome) {
         if let Some(last) = self.parts.last_mut()
             && last.first + last.count == id.sequence
+            && last.offsets.len() < RETURNED_AT_A_TIME
             && last.consumer == from.consumer
             && Arc::ptr_eq(&last.queue, &from.queue)
         {
@@ -63,12 +64,18 @@ impl Broker {
     /// Settles what was gathered, and hands out what that made possible. The settlement is empty afterwards.
     pub fn settle(&self, settlement: &mut Settlement, outcome: Outcome) {
         let now = self.clock().now();
+        // Queues whose deliveries came in turns are visited once; what belongs to one queue stays in its order.
+        settlement.parts.sort_by_key(|part| part.queue.id);
         let mut parts = settlement.parts.drain(..).peekable();
         while let Some(part) = parts.next() {
             let queue = part.queue.clone();
             let mut entered = queue.enter();
+            let mut returned = part.offsets.len();
             settle_part(&mut entered, &part, outcome);
-            while let Some(next) = parts.next_if(|next| Arc::ptr_eq(&next.queue, &queue)) {
+            while returned < RETURNED_AT_A_TIME
+                && let Some(next) = parts.next_if(|next| Arc::ptr_eq(&next.queue, &queue))
+            {
+                returned += next.offsets.len();
                 settle_part(&mut entered, &next, outcome);
             }
             entered.dispatch(now);
@@ -88,3 +95,6 @@ fn settle_part(queue: &mut leveret_engine::queue::Queue, part: &Part, outcome: O
         }
     }
 }
+
+/// Messages given back in one visit to a queue, about: others want its lock as well.
+const RETURNED_AT_A_TIME: usize = 8192;

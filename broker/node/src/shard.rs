@@ -2,6 +2,9 @@
 //!
 //! Whoever has an operation appends it to the entry being put together; a task hands entries to the log, a few at a time, so
 //! that what gathers while a sync runs is the next entry. Publishers are told when their entry was applied.
+//!
+//! An entry is handed in once there is room for it in the log. Where there is none for publishes they wait (it is *held*), and
+//! what consumers settled goes before them: it is what makes room.
 use crate::entry;
 use crate::queue::QueueId;
 use bytes::Bytes;
@@ -48,6 +51,10 @@ pub(crate) struct Shard {
 #[derive(Default)]
 struct State {
     entries: VecDeque<Gathered>,
+    /// What was settled and overtakes the publishes in `entries`, for which there is no room.
+    relief: VecDeque<Gathered>,
+    /// Publishes wait for room.
+    held: bool,
     bytes: usize,
     /// Publishers of the entries handed in, by number.
     waiting: VecDeque<(u64, Vec<Waiter>)>,
@@ -65,6 +72,25 @@ struct Gathered {
     /// logged is one before the consumer said so.
     urgent: bool,
     since: Instant,
+    /// There are publishes in it.
+    publishes: bool,
+    /// There is something else in it.
+    settles: bool,
+}
+
+impl Gathered {
+    fn new(bytes: Vec<u8>) -> Self {
+        let since = Instant::now();
+        Self { bytes, waiters: Vec::new(), urgent: false, since, publishes: false, settles: false }
+    }
+}
+
+/// What may be handed in.
+enum Taken {
+    Entry(Gathered),
+    /// The log has no room for what is next.
+    NoRoom,
+    Nothing,
 }
 
 /// What the proposer finds.
@@ -95,8 +121,7 @@ impl Shard {
     fn push(&self, append: impl FnOnce(&mut Vec<u8>), waiter: Option<Waiter>, visible: bool) {
         let mut state = self.state.lock();
         if state.entries.back().is_none_or(|last| last.bytes.len() >= ENTRY_BYTES) {
-            let (bytes, since) = (entry::begin(), Instant::now());
-            state.entries.push_back(Gathered { bytes, waiters: Vec::new(), urgent: false, since });
+            state.entries.push_back(Gathered::new(entry::begin()));
         }
         let first = state.entries.len() == 1;
         let Some(last) = state.entries.back_mut() else { return };
@@ -105,10 +130,12 @@ impl Shard {
         let wakes = last.urgent || before == entry::EMPTY || !first;
         append(&mut last.bytes);
         let added = last.bytes.len() - before;
+        let publishes = entry::is_publish(&last.bytes[before..]);
+        (last.publishes, last.settles) = (last.publishes | publishes, last.settles | !publishes);
         last.waiters.extend(waiter);
         state.bytes += added;
         if visible {
-            state.visible = state.next_number + state.entries.len() as u64;
+            state.visible = state.next_number + (state.relief.len() + state.entries.len()) as u64;
         }
         if state.bytes > PENDING_BYTES_MAX {
             self.full.store(true, Relaxed);
@@ -146,7 +173,7 @@ impl Shard {
     ) {
         loop {
             let woken = self.wake.notified();
-            let bytes = match self.next(incarnation) {
+            let bytes = match self.next(incarnation, |bytes, control| groups.has_room_for(bytes, control)) {
                 Next::Entry(bytes) => bytes,
                 Next::Later(at) => tokio::select! {
                     biased;
@@ -167,18 +194,28 @@ impl Shard {
         }
     }
 
-    fn next(&self, incarnation: u64) -> Next {
+    /// What to hand in. `has_room`, asked for an entry's bytes and whether it has no publishes, keeps the room that it grants.
+    fn next(&self, incarnation: u64, has_room: impl Fn(usize, bool) -> bool) -> Next {
         if self.in_flight.load(Relaxed) >= IN_FLIGHT_MAX {
             return Next::Nothing;
         }
         let mut state = self.state.lock();
-        if let Some(first) = state.entries.front() {
+        if state.relief.is_empty()
+            && let Some(first) = state.entries.front()
+        {
             let due = first.since + LINGER;
             if !first.urgent && state.entries.len() == 1 && Instant::now() < due {
                 return Next::Later(due);
             }
         }
-        let Some(Gathered { mut bytes, waiters, .. }) = state.entries.pop_front() else { return Next::Nothing };
+        let Gathered { mut bytes, waiters, .. } = match state.take(has_room) {
+            Taken::Entry(entry) => entry,
+            Taken::Nothing => return Next::Nothing,
+            Taken::NoRoom => {
+                self.progress.notify_waiters();
+                return Next::Later(Instant::now() + ASK_AGAIN);
+            }
+        };
         let number = state.next_number;
         state.next_number += 1;
         state.bytes = state.bytes.saturating_sub(bytes.len());
@@ -213,28 +250,80 @@ impl Shard {
         }
     }
 
-    /// Waits until what was pushed so far can be seen in the queues.
+    /// Waits until what was pushed so far can be seen in the queues; not for publishes that wait for room.
     pub(crate) async fn until_visible(&self) {
         let visible = self.state.lock().visible;
         loop {
             let progress = self.progress.notified();
-            if self.state.lock().applied >= visible {
-                return;
+            {
+                let state = self.state.lock();
+                if state.applied >= visible || state.held {
+                    return;
+                }
             }
             progress.await;
         }
     }
 
+    /// Whether publishes wait for room.
+    #[cfg(test)]
+    pub(crate) fn is_held(&self) -> bool {
+        self.state.lock().held
+    }
+
     /// Whether all that was pushed is applied.
     pub(crate) fn is_idle(&self) -> bool {
-        self.in_flight.load(Relaxed) == 0 && self.state.lock().entries.is_empty()
+        let state = self.state.lock();
+        self.in_flight.load(Relaxed) == 0 && state.entries.is_empty() && state.relief.is_empty()
+    }
+}
+
+impl State {
+    fn take(&mut self, has_room: impl Fn(usize, bool) -> bool) -> Taken {
+        if self.relief.is_empty() {
+            let Some(first) = self.entries.front() else { return Taken::Nothing };
+            if has_room(first.bytes.len(), !first.publishes) {
+                self.held = false;
+                return self.entries.pop_front().map_or(Taken::Nothing, Taken::Entry);
+            }
+            self.hold();
+        }
+        match self.relief.front() {
+            Some(first) if has_room(first.bytes.len(), true) => {
+                self.relief.pop_front().map_or(Taken::NoRoom, Taken::Entry)
+            }
+            _ => Taken::NoRoom,
+        }
+    }
+
+    /// Lets what was settled overtake the publishes. An entry of which nothing is left stays, for its number.
+    fn hold(&mut self) {
+        self.held = true;
+        for gathered in self.entries.iter_mut().filter(|gathered| gathered.settles) {
+            if self.relief.back().is_none_or(|last| last.bytes.len() >= ENTRY_BYTES) {
+                // What waits in `entries` will have a number more.
+                self.visible += u64::from(self.visible > self.next_number + self.relief.len() as u64);
+                self.relief.push_back(Gathered { settles: true, ..Gathered::new(entry::begin()) });
+                self.bytes += entry::EMPTY;
+            }
+            if let Some(relief) = self.relief.back_mut() {
+                gathered.bytes = entry::split(&gathered.bytes, &mut relief.bytes);
+                gathered.settles = false;
+            }
+        }
     }
 }
 
 /// An entry takes no further operation from this size on.
 const ENTRY_BYTES: usize = 256 << 10;
 const IN_FLIGHT_MAX: u64 = 4;
+/// How often to ask for room in a full log.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
 /// What was settled waits this long for an entry that someone waits for.
 const LINGER: Duration = Duration::from_millis(2);
 /// Publishers wait while this much is not handed in.
 const PENDING_BYTES_MAX: usize = 8 << 20;
+
+#[cfg(test)]
+#[path = "shard_tests.rs"]
+mod tests;

@@ -4,17 +4,17 @@
 //! what deliveries need (`fetch`) and keep the log in bounds (`maintain`).
 use crate::Broker;
 use crate::archive::{self, ARCHIVE};
-use crate::definitions::{self, Fact};
 use crate::entry::{long, word};
 use crate::follower::Follower;
 use crate::log::Log;
+use crate::maintain;
 use leveret_journal::{self as journal, Disk, RealDisk, read_whole, write_whole};
-use leveret_model::refusal::{Refusal, RefusalKind};
 use leveret_replication::{self as replication, Groups};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
+use tokio_util::task::TaskTracker;
 
 /// What storage lies on, and its bounds.
 pub struct StorageOptions {
@@ -60,6 +60,8 @@ pub(crate) struct Storage {
     turn: tokio::sync::Mutex<()>,
     /// There are threads for what waits for the disk.
     threads: bool,
+    /// Proposers and whoever keeps storage in bounds.
+    tasks: TaskTracker,
     pub(crate) on_failure: Arc<dyn Fn(String) + Send + Sync>,
 }
 
@@ -90,6 +92,19 @@ pub enum OpenError {
         /// What fits.
         most: u64,
     },
+    /// The volume does not hold what the log needs for publishers to be let in at all.
+    #[error(
+        "the volume has {total} bytes, and a log for messages of {message} bytes needs {needed}: give it a larger volume, or \
+         begin with an empty folder and a lower message_bytes_max"
+    )]
+    VolumeTooSmall {
+        /// Size of the volume.
+        total: u64,
+        /// What is needed.
+        needed: u64,
+        /// The largest message as configured.
+        message: u64,
+    },
     /// The file with the node's identity cannot be read or written.
     #[error("node: {0}")]
     Identity(std::io::Error),
@@ -105,38 +120,54 @@ impl Broker {
         let least = self.options().message_bytes_max + ENTRY_SLACK;
         let total = disk.total_bytes().map_err(OpenError::Identity)?;
         let segment_bytes = (total / SEGMENTS_OF_DISK).min(segment_bytes).max(least).next_multiple_of(1 << 20);
-        let segment_bytes = segment_bytes as u32;
-        let (node, segment_bytes) = identity(&*disk, incarnation, segment_bytes).map_err(OpenError::Identity)?;
-        if u64::from(segment_bytes) < least {
-            let most = u64::from(segment_bytes) - ENTRY_SLACK;
+        let found = Identity::read(&*disk).map_err(OpenError::Identity)?;
+        let identity =
+            found.unwrap_or(Identity { node: incarnation, segment_bytes: segment_bytes as u32, log_made: false });
+        let segment_bytes = u64::from(identity.segment_bytes);
+        if segment_bytes < least {
+            let most = segment_bytes - ENTRY_SLACK;
             return Err(OpenError::MessageSize { wanted: self.options().message_bytes_max, most });
         }
-        let segments_max = (log_bytes_max.min(total / 4) / u64::from(segment_bytes)).max(SEGMENTS_MIN) as u32;
+        let segments_max = segments_max(total, log_bytes_max, segment_bytes, self.options().message_bytes_max)?;
+        if found.is_none() {
+            identity.write(&*disk).map_err(OpenError::Identity)?;
+        }
         let threads = driver.is_none();
         let journal = journal::Options {
-            node,
-            segment_bytes,
+            node: identity.node,
+            segment_bytes: identity.segment_bytes,
             segments_max,
             segments_reserved: (segments_max / 8).clamp(2, 8),
+            made: identity.log_made,
             on_failure: on_failure.clone(),
             driver,
         };
-        let log = Arc::new(Log::new(SHARDS, incarnation));
-        let _ = self.0.log.set(log.clone());
+        let log = self.0.log.get_or_init(|| Arc::new(Log::new(SHARDS, incarnation))).clone();
         let follower = Arc::new(Follower::new(&self.0, log.clone()));
-        let options = replication::Options { node, groups: SHARDS + 1 };
-        let groups = Groups::open(disk, journal, options, follower.clone()).await?;
+        let options = replication::Options { node: identity.node, groups: SHARDS + 1 };
+        let groups = Groups::open(disk.clone(), journal, options, follower.clone()).await?;
+        identity.log_is_made(&*disk).map_err(OpenError::Identity)?;
         follower.declare();
         let archive_next = AtomicU64::new(self.serve(&log, &groups));
         let turn = tokio::sync::Mutex::default();
+        let (tasks, stopping) = (TaskTracker::new(), self.0.stopping.clone());
+        // What fails because the node stops is no failure.
+        let on_failure: Arc<dyn Fn(String) + Send + Sync> = Arc::new({
+            let stopping = stopping.clone();
+            move |reason| match stopping.is_cancelled() {
+                true => tracing::debug!(reason, "given up while stopping"),
+                false => on_failure(reason),
+            }
+        });
         for shard in &log.shards {
-            let (groups, stopping) = (groups.clone(), self.0.stopping.clone());
-            tokio::spawn(shard.clone().propose(groups, log.incarnation, stopping, on_failure.clone()));
+            let (groups, stopping) = (groups.clone(), stopping.clone());
+            tasks.spawn(shard.clone().propose(groups, log.incarnation, stopping, on_failure.clone()));
         }
-        let _ = self.0.storage.set(Storage { groups, log, archive_next, turn, threads, on_failure });
-        tokio::spawn(self.clone().fetch());
-        tokio::spawn(self.clone().maintain());
-        tokio::spawn(self.clone().watch_room());
+        let spawned = tasks.clone();
+        let _ = self.0.storage.set(Storage { groups, log, archive_next, turn, threads, tasks, on_failure });
+        spawned.spawn(self.clone().fetch());
+        spawned.spawn(self.clone().maintain());
+        spawned.spawn(self.clone().watch_room());
         Ok(())
     }
 
@@ -146,7 +177,13 @@ impl Broker {
         queues.sort_by_key(|queue| queue.id);
         for queue in &queues {
             let mut entered = queue.enter();
-            entered.files().for_each(|file| log.hold(file));
+            for file in entered.files() {
+                log.hold(file);
+                if file & ARCHIVE == 0 && !groups.journal().holds(file) {
+                    let queue = &*queue.name;
+                    tracing::error!(queue, "contents of a queue lay in segment {file} of the log, which is missing");
+                }
+            }
             entered.lead();
         }
         log.serving.store(true, Relaxed);
@@ -161,15 +198,35 @@ impl Broker {
         next
     }
 
-    /// Waits for the log to have all that was handed in, then ends it.
+    /// Says that storage will be opened with these options: until that has been done the node is recovering. For who listens
+    /// to clients or health checks before.
+    pub fn announce_storage(&self, options: &StorageOptions) {
+        self.0.log.get_or_init(|| Arc::new(Log::new(SHARDS, options.incarnation)));
+    }
+
+    /// Whether storage was announced or is being opened: the log is read, and nothing is served yet.
+    pub fn is_recovering(&self) -> bool {
+        self.0.log.get().is_some() && self.0.storage.get().is_none()
+    }
+
+    /// Waits for the log to have all that was handed in, ends what works with it, then the log itself, which notes that it was
+    /// stopped in order.
     pub async fn close_storage(&self) {
         let Some(storage) = self.0.storage.get() else { return };
         let idle = async {
-            while !storage.log.shards.iter().all(|shard| shard.is_idle()) {
+            while !self.0.facts.is_idle() || !storage.log.shards.iter().all(|shard| shard.is_idle()) {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
-        let _ = tokio::time::timeout(CLOSE_MAX, idle).await;
+        if tokio::time::timeout(CLOSE_MAX, idle).await.is_err() {
+            tracing::warn!("not everything that was published could be logged: it was not confirmed");
+        }
+        self.0.stopping.cancel();
+        storage.tasks.close();
+        if tokio::time::timeout(CLOSE_MAX, storage.tasks.wait()).await.is_err() {
+            tracing::warn!("a snapshot or a copy is given up: it is made again after the next start");
+        }
+        self.0.facts.close();
         storage.groups.stop().await;
     }
 
@@ -180,33 +237,60 @@ impl Broker {
             None => None,
         }
     }
-
-    /// Logs what was declared. The caller has the turn.
-    pub(crate) async fn log_facts(&self, facts: &[Fact]) -> Result<(), Refusal> {
-        let Some(storage) = self.0.storage.get() else { return Ok(()) };
-        let entry = definitions::encode(storage.log.incarnation, facts);
-        storage
-            .groups
-            .write(0, entry.into())
-            .await
-            .map_err(|error| Refusal { kind: RefusalKind::PreconditionFailed, text: format!("not durable: {error}") })
-    }
 }
 
-/// The node's identity and the size of its log's segments: made at the first start, kept for ever.
-fn identity(disk: &dyn Disk, incarnation: u64, segment_bytes: u32) -> std::io::Result<(u64, u32)> {
-    if let Some(bytes) = read_whole(disk, "node")? {
+/// The most segments that the log may have on a volume of `total` bytes.
+fn segments_max(total: u64, log_bytes_max: u64, segment_bytes: u64, message: u64) -> Result<u32, OpenError> {
+    let kept_free = maintain::disk_free_min(segment_bytes);
+    let fitting = total.saturating_sub(kept_free) / segment_bytes;
+    if fitting < SEGMENTS_LEAST {
+        let needed = kept_free + SEGMENTS_LEAST * segment_bytes;
+        return Err(OpenError::VolumeTooSmall { total, needed, message });
+    }
+    Ok((log_bytes_max.min(total / 4) / segment_bytes).max(SEGMENTS_MIN).min(fitting) as u32)
+}
+
+/// The node's identity and the size of its log's segments, in file `node`: made at the first start, kept for ever. `node u64,
+/// segment_bytes u32, log made u8`, little-endian; the version before has no last byte.
+#[derive(Clone, Copy)]
+struct Identity {
+    node: u64,
+    segment_bytes: u32,
+    /// The log was opened once: from then on one that is not there has gone.
+    log_made: bool,
+}
+
+impl Identity {
+    fn read(disk: &dyn Disk) -> std::io::Result<Option<Self>> {
+        let Some(bytes) = read_whole(disk, "node")? else { return Ok(None) };
         let mut rest = &bytes[..];
         let read = (long(&mut rest), word(&mut rest));
         let (Some(node), Some(segment_bytes)) = read else {
             return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "the identity is not one"));
         };
-        return Ok((node, segment_bytes));
+        Ok(Some(Self { node, segment_bytes, log_made: rest.first() == Some(&1) }))
     }
-    let mut bytes = incarnation.to_le_bytes().to_vec();
-    bytes.extend_from_slice(&segment_bytes.to_le_bytes());
-    write_whole(disk, "node", &bytes)?;
-    Ok((incarnation, segment_bytes))
+
+    fn write(&self, disk: &dyn Disk) -> std::io::Result<()> {
+        let mut bytes = self.node.to_le_bytes().to_vec();
+        bytes.extend_from_slice(&self.segment_bytes.to_le_bytes());
+        bytes.push(u8::from(self.log_made));
+        write_whole(disk, "node", &bytes)
+    }
+
+    /// The log was opened. On a full disk that is written at a later start.
+    fn log_is_made(self, disk: &dyn Disk) -> std::io::Result<()> {
+        if self.log_made {
+            return Ok(());
+        }
+        match (Self { log_made: true, ..self }).write(disk) {
+            Err(error) if journal::is_passing(&error) => {
+                tracing::warn!(%error, "the file 'node' cannot be written for now");
+                Ok(())
+            }
+            written => written,
+        }
+    }
 }
 
 /// Shards of a node.
@@ -219,4 +303,11 @@ const ENTRY_SLACK: u64 = 1 << 20;
 /// The log grows up to this size, or a quarter of its volume.
 const LOG_BYTES_MAX: u64 = 4 << 30;
 const SEGMENTS_MIN: u64 = 8;
+/// With fewer publishers would never be let in: two are in reserve, one more has to be free, two are in use while one is
+/// emptied.
+const SEGMENTS_LEAST: u64 = 6;
 const CLOSE_MAX: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+#[path = "storage_tests.rs"]
+mod tests;

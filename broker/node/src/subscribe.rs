@@ -41,6 +41,11 @@ impl Broker {
         queue.enter().drained(id, self.clock().now());
     }
 
+    /// The channel of a consumer, whose limit held it back, has room for it.
+    pub fn unblocked(&self, queue: &Queue, id: ConsumerId) {
+        queue.enter().unblocked(id, self.clock().now());
+    }
+
     /// Hands on what is ready, after something else than the queue itself made room.
     pub fn dispatch(&self, queue: &Queue) {
         queue.enter().dispatch(self.clock().now());

@@ -1,8 +1,9 @@
 //! The groups of a node: opened together, over one journal; entries handed in, snapshots taken.
 use crate::log_store::{LogStore, Noted};
+use crate::log_table::Hole;
 use crate::network::NoPeers;
 use crate::snapshot;
-use crate::state_machine::{Builds, Machine};
+use crate::state_machine::{Builds, Machine, copy};
 use crate::types::{Command, StoredMembership, TypeConfig};
 use crate::{Applied, GroupId};
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use openraft::{Config, EmptyNode, Raft, ServerState, SnapshotPolicy};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How the groups of a node are set up.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +39,20 @@ pub enum OpenError {
         expected: u64,
         /// What was found in its place.
         found: u64,
+    },
+    /// A snapshot is gone.
+    #[error(
+        "{file} {state}: the log of group {group} was cut at entry {purged}, and its state up to there is in that file alone"
+    )]
+    Snapshot {
+        /// Name of the file.
+        file: String,
+        /// What is wrong with it.
+        state: &'static str,
+        /// The group.
+        group: GroupId,
+        /// Entries up to this one are in no log any more.
+        purged: u64,
     },
     /// A snapshot or state file was not read.
     #[error("group {group}: {error}")]
@@ -76,9 +91,9 @@ struct Inner {
     groups: Vec<Group>,
 }
 
-struct Group {
-    raft: Raft<TypeConfig, Machine>,
-    log: LogStore,
+pub(crate) struct Group {
+    pub(crate) raft: Raft<TypeConfig, Machine>,
+    pub(crate) log: LogStore,
     builds: Arc<Builds>,
 }
 
@@ -98,29 +113,39 @@ impl Groups {
         for group in 0..options.groups {
             noted.push(Noted::read(&*disk, group).map_err(|error| OpenError::State { group, error })?);
         }
-        let mut hole = None;
         let journal = Journal::open(disk.clone(), journal, &mut |recovered| {
-            let group = recovered.head.group;
-            if let Some(noted) = noted.get_mut(usize::from(group))
-                && let Err(found) = noted.table.recovered(recovered.head, recovered.place)
-            {
-                hole.get_or_insert(OpenError::Hole { group, expected: found.expected, found: found.found });
+            if let Some(noted) = noted.get_mut(usize::from(recovered.head.group)) {
+                noted.recovered(recovered);
             }
         })?;
-        if let Some(hole) = hole {
-            return Err(hole);
+        for (group, noted) in (0..).zip(&noted) {
+            if let Some(Hole { expected, found }) = noted.table.hole() {
+                return Err(OpenError::Hole { group, expected, found });
+            }
         }
-        let mut groups = Vec::new();
+        let (mut groups, mut told) = (Vec::new(), Instant::now());
         for (group, noted) in (0..).zip(noted) {
             let log = LogStore::new(group, journal.clone(), noted);
             groups.push(Group::open(log, disk.clone(), options.node, applied.clone()).await?);
             if group == 0 {
-                groups[0].lead(options.node).await?;
+                tell(&groups, groups[0].lead(options.node)).await?;
+            }
+            if told.elapsed() >= TELL_EVERY {
+                told = Instant::now();
+                tracing::info!("the state of {} of {} groups is read", groups.len(), options.groups);
             }
         }
         let others = groups.iter().skip(1).map(|group| group.lead(options.node));
-        futures::future::try_join_all(others).await?;
+        tell(&groups, futures::future::try_join_all(others)).await?;
+        (0..options.groups).for_each(|group| Noted::remove_file(&*disk, group));
         Ok(Self(Arc::new(Inner { journal, groups })))
+    }
+
+    /// Whether there is room for an entry of so many bytes, which is then kept for it: ask before [`submit`](Self::submit), and
+    /// ask again later if there is none. `control` entries, which free something in the end, may use the last of it.
+    #[must_use]
+    pub fn has_room_for(&self, bytes: usize, control: bool) -> bool {
+        self.0.journal.promise(bytes, control)
     }
 
     /// Hands an entry to the log of a group, in the order of the calls. It is applied once it is durable.
@@ -133,11 +158,14 @@ impl Groups {
         raft.client_write_ff(command, None).await.map_err(|error| NotLeader { group, reason: error.to_string() })
     }
 
-    /// As [`submit`](Self::submit), and waits until the entry is applied here.
+    /// As [`submit`](Self::submit), and waits until the entry is applied here: before that for room, if there is none.
     ///
     /// # Errors
     /// [`NotLeader`] when the group stopped.
     pub async fn write(&self, group: GroupId, entry: Bytes) -> Result<(), NotLeader> {
+        while !self.has_room_for(entry.len(), true) {
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
         let command = Command { bytes: entry, place: Place::default() };
         let raft = &self.group(group).raft;
         raft.client_write(command).await.map(drop).map_err(|error| NotLeader { group, reason: error.to_string() })
@@ -154,20 +182,26 @@ impl Groups {
         let mut ended = builds.ended.subscribe();
         loop {
             raft.trigger().snapshot().await.map_err(io::Error::other)?;
-            let build = tokio::time::timeout(SNAPSHOT_MAX, ended.changed()).await;
-            build.map_err(io::Error::other)?.map_err(io::Error::other)?;
-            let ended = *ended.borrow_and_update();
+            match tokio::time::timeout(LOOK_EVERY, ended.changed()).await {
+                Ok(changed) => changed.map_err(io::Error::other)?,
+                Err(_) => {
+                    raft.metrics().borrow_watched().running_state.clone().map_err(io::Error::other)?;
+                    tracing::info!(group, "a snapshot takes long");
+                    continue;
+                }
+            }
+            let ended = ended.borrow_and_update().clone();
             if ended.number > begun {
                 match ended.error {
-                    Some(error) => return Err(error.into()),
+                    Some(error) => return Err(copy(&error)),
                     None => break,
                 }
             }
         }
         // openraft purges nothing that a snapshot does not cover which it knows of itself, and says nothing.
-        let wait = raft.wait(Some(SNAPSHOT_MAX));
-        let metrics = wait.metrics(|metrics| metrics.snapshot >= applied, "the snapshot is written");
-        let Some(upto) = metrics.await.map_err(io::Error::other)?.snapshot else { return Ok(()) };
+        let wait = raft.wait(None);
+        let written = wait.metrics(|metrics| metrics.snapshot >= applied, "the snapshot is written");
+        let Some(upto) = written.await.map_err(io::Error::other)?.snapshot else { return Ok(()) };
         raft.trigger().purge_log(upto.index).await.map_err(io::Error::other)
     }
 
@@ -209,7 +243,7 @@ impl Groups {
         self.0.journal.stop();
     }
 
-    fn group(&self, group: GroupId) -> &Group {
+    pub(crate) fn group(&self, group: GroupId) -> &Group {
         &self.0.groups[usize::from(group)]
     }
 }
@@ -219,14 +253,21 @@ impl Group {
         let group = log.group;
         let state = |error| OpenError::State { group, error };
         let found = snapshot::read(&*disk, group).map_err(state)?;
+        let purged = log.table.lock().purged.map(|id| id.index);
+        if let Some(purged) = purged.filter(|_| found.as_ref().and_then(|found| found.last).map(|id| id.index) < purged)
+        {
+            let state = if found.is_none() { "is missing" } else { "is older than the log" };
+            return Err(OpenError::Snapshot { file: snapshot::file_name(group), state, group, purged });
+        }
         let (mut last, mut membership) = (None, StoredMembership::default());
         if let Some(found) = found {
             applied.restore(group, &found.state).map_err(|reason| state(io::Error::other(reason)))?;
             (last, membership) = (found.last, found.membership);
         }
-        let table = log.table.clone();
+        let (table, threads) = (log.table.clone(), !log.journal.is_driven());
         let builds = Arc::new(Builds::default());
-        let machine = Machine { group, disk, applied, table, last, membership, builds: builds.clone() };
+        builds.is_stored(last, membership.clone());
+        let machine = Machine { group, disk, applied, table, last, membership, builds: builds.clone(), threads };
         let failed = |reason: String| OpenError::Raft { group, reason };
         let config = config(group).map_err(failed)?;
         let raft = Raft::new(node, config, NoPeers, log.clone(), machine);
@@ -244,16 +285,48 @@ impl Group {
             let members = BTreeMap::from([(node, EmptyNode {})]);
             self.raft.initialize(members).await.map_err(|error| failed(error.to_string()))?;
         }
-        let wait = self.raft.wait(Some(REPLAY_MAX));
-        let complete = wait.metrics(
-            |metrics| {
-                metrics.state == ServerState::Leader
-                    && metrics.last_applied.is_some()
-                    && metrics.last_applied.map(|id| id.index) == metrics.last_log_index
-            },
-            "the log is applied",
-        );
-        complete.await.map(drop).map_err(|error| failed(error.to_string()))
+        self.until_applied().await
+    }
+
+    /// Waits until the group is led here and its whole log is applied, for as long as it goes on.
+    async fn until_applied(&self) -> Result<(), OpenError> {
+        let failed = |reason: String| OpenError::Raft { group: self.log.group, reason };
+        let mut metrics = self.raft.metrics();
+        loop {
+            {
+                let metrics = metrics.borrow_watched();
+                metrics.running_state.as_ref().map_err(|fatal| failed(fatal.to_string()))?;
+                let applied = metrics.last_applied.map(|id| id.index);
+                if metrics.state == ServerState::Leader && applied.is_some() && applied == metrics.last_log_index {
+                    return Ok(());
+                }
+            }
+            match tokio::time::timeout(STANDSTILL_MAX, metrics.changed()).await {
+                Ok(changed) => changed.map_err(|_| failed("openraft ended".to_owned()))?,
+                Err(_) => return Err(failed(format!("its log is not applied: nothing moved for {STANDSTILL_MAX:?}"))),
+            }
+        }
+    }
+
+    /// Entries that are applied, of how many.
+    fn applied(&self) -> (u64, u64) {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let first = self.log.table.lock().first();
+        let applied = metrics.last_applied.map_or(0, |id| (id.index + 1).saturating_sub(first));
+        (applied, metrics.last_log_index.map_or(0, |index| (index + 1).saturating_sub(first)))
+    }
+}
+
+/// Does what a start waits for, and says every few seconds how far it is.
+async fn tell<T>(groups: &[Group], work: impl Future<Output = Result<T, OpenError>>) -> Result<T, OpenError> {
+    let mut work = std::pin::pin!(work);
+    loop {
+        if let Ok(done) = tokio::time::timeout(TELL_EVERY, &mut work).await {
+            return done;
+        }
+        let (applied, entries) = groups.iter().map(Group::applied).fold((0, 0), |sum, of| (sum.0 + of.0, sum.1 + of.1));
+        tracing::info!("{applied} of {entries} entries of the log are applied");
     }
 }
 
@@ -274,6 +347,11 @@ fn config(group: GroupId) -> Result<Arc<Config>, String> {
     config.validate().map(Arc::new).map_err(|error| error.to_string())
 }
 
-/// A log longer than can be applied in this time does not start.
-const REPLAY_MAX: Duration = Duration::from_secs(600);
-const SNAPSHOT_MAX: Duration = Duration::from_secs(60);
+/// A start that waits says so this often.
+const TELL_EVERY: Duration = Duration::from_secs(2);
+/// A start in which nothing happens for so long has failed.
+const STANDSTILL_MAX: Duration = Duration::from_secs(300);
+/// How often to look whether a group still runs whose snapshot takes long.
+const LOOK_EVERY: Duration = if cfg!(test) { Duration::from_millis(1) } else { Duration::from_secs(10) };
+/// How often to ask for room again.
+const ASK_AGAIN: Duration = Duration::from_millis(20);

@@ -6,7 +6,7 @@
 //! are none while every group has one voter.
 //!
 //! Invariants: an entry is applied only after it is durable; votes and entries reach the disk in the order that openraft
-//! gave them (a vote waits for what was appended before it); a leader that restarts is a follower first
+//! gave them (both are records of the journal); what a snapshot does not have is never purged; a leader that restarts is a follower first
 //! (`enable_leader_restore` off: it would give the indexes of a lost tail to other entries).
 mod group;
 mod log_store;
@@ -33,10 +33,16 @@ pub type GroupId = u16;
 /// What a group's log is for. Synchronous; called by one task a group, in the order of the log.
 pub trait Applied: Send + Sync + 'static {
     /// An entry is committed; its bytes lie at `place` in the journal.
-    fn apply(&self, group: GroupId, entry: &Bytes, place: Place);
+    ///
+    /// # Errors
+    /// It cannot be applied any more: the group stops.
+    fn apply(&self, group: GroupId, entry: &Bytes, place: Place) -> Result<(), String>;
 
     /// The state of the group as of the last entry applied.
-    fn snapshot(&self, group: GroupId) -> Vec<u8>;
+    ///
+    /// # Errors
+    /// There is none any more: the group stops, and nothing is written.
+    fn snapshot(&self, group: GroupId) -> Result<Vec<u8>, String>;
 
     /// Takes over a state that `snapshot` gave, before any entry.
     ///

@@ -1,10 +1,10 @@
-//! openraft's log storage over the journal. Entries are records; vote and purged index are in a small file a group, written
-//! after all records before them are durable, so that votes and entries are never reordered.
+//! openraft's log storage over the journal. Entries are records; so are vote and purged index, of a kind that the journal
+//! keeps whatever else it releases. So votes and entries are never reordered, and no file is made to lead a group.
 use crate::GroupId;
-use crate::log_table::{self, BLANK, Found, LogTable, MEMBERSHIP, NORMAL, Slot, TRUNCATE};
+use crate::log_table::{self, BLANK, Found, LogTable, MEMBERSHIP, NORMAL, PURGED, Slot, TRUNCATE, VOTE};
 use crate::types::{self, Command, Entry, LogId, TypeConfig, Vote};
 use bytes::Bytes;
-use leveret_journal::{Head, Journal, read_whole, write_whole};
+use leveret_journal::{Disk, Head, Journal, Recovered, read_whole};
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{EntryPayload, OptionalSend, RaftLogReader};
 use parking_lot::Mutex;
@@ -22,21 +22,33 @@ pub(crate) struct LogStore {
     vote: Arc<Mutex<Option<Vote>>>,
 }
 
-/// What the small file of a group holds.
+/// What is known of a group's log when the journal was read.
+#[derive(Default)]
 pub(crate) struct Noted {
     vote: Option<Vote>,
     pub(crate) table: LogTable,
 }
 
 impl Noted {
-    /// Reads the file of a group.
-    pub(crate) fn read(disk: &dyn leveret_journal::Disk, group: GroupId) -> io::Result<Self> {
-        let Some(bytes) = read_whole(disk, &file_name(group))? else {
-            return Ok(Self { vote: None, table: LogTable::default() });
-        };
+    /// Begins with what the version before kept in a small file for each group, if that is there.
+    pub(crate) fn read(disk: &dyn Disk, group: GroupId) -> io::Result<Self> {
+        let Some(bytes) = read_whole(disk, &file_name(group))? else { return Ok(Self::default()) };
         Self::decode(&mut &bytes[..]).ok_or_else(|| {
             io::Error::new(io::ErrorKind::InvalidData, format!("{} is of a version not known", file_name(group)))
         })
+    }
+
+    /// Removes that file: the journal says it all. One that stays is as old as the journal's beginning, and does no harm.
+    pub(crate) fn remove_file(disk: &dyn Disk, group: GroupId) {
+        let _ = disk.remove(&file_name(group));
+    }
+
+    /// A record of the group that the journal holds.
+    pub(crate) fn recovered(&mut self, Recovered { head, place }: Recovered) {
+        match head.kind {
+            VOTE => self.vote = Some(types::vote(head.term, head.index, head.note == 1)),
+            _ => self.table.recovered(head, place),
+        }
     }
 
     fn decode(bytes: &mut &[u8]) -> Option<Self> {
@@ -59,20 +71,15 @@ impl LogStore {
         Self { group, journal, table, vote: Arc::new(Mutex::new(noted.vote)) }
     }
 
-    /// Writes vote and purged index with the chain there.
-    fn note(&self, vote: Option<Vote>, purged: Option<LogId>, chain: u32) -> io::Result<()> {
-        self.journal.flush()?;
-        let mut bytes = vec![VERSION, u8::from(vote.is_some()) | u8::from(purged.is_some()) << 1];
-        let (term, node, committed) =
-            vote.map_or((0, 0, false), |vote| (vote.leader_id.term, vote.leader_id.voted_for, vote.committed));
-        bytes.extend_from_slice(&term.to_le_bytes());
-        bytes.extend_from_slice(&node.to_le_bytes());
-        bytes.push(u8::from(committed));
-        let (term, index) = purged.map_or((0, 0), |id| (id.leader_id.term, id.index));
-        for long in [term, index, u64::from(chain)] {
-            bytes.extend_from_slice(&long.to_le_bytes());
-        }
-        write_whole(&**self.journal.disk(), &file_name(self.group), &bytes)
+    /// Appends a record that is kept, and waits until it is durable.
+    async fn keep(&self, head: Head) -> io::Result<()> {
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let durable = Box::new(move || {
+            let _ = tell.send(()); // or nobody waits any more
+        });
+        self.journal.queue(head, Bytes::new(), true, Some(durable), false).map_err(io::Error::other)?;
+        self.journal.write_or_leave();
+        told.await.map_err(|_| io::Error::other("the log has failed"))
     }
 
     fn read(&self, found: Found) -> io::Result<Entry> {
@@ -153,11 +160,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
-        let (purged, chain) = {
-            let table = self.table.lock();
-            (table.purged, table.purged_chain)
-        };
-        self.note(Some(*vote), purged, chain)?;
+        let (term, node) = (vote.leader_id.term, vote.leader_id.voted_for);
+        let note = u32::from(vote.committed);
+        self.keep(Head { group: self.group, kind: VOTE, index: node, term, note }).await?;
         *self.vote.lock() = Some(*vote);
         Ok(())
     }
@@ -183,7 +188,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             let durable = callback
                 .take_if(|_| last)
                 .map(|callback| Box::new(move || callback.io_completed(Ok(()))) as Box<dyn FnOnce() + Send>);
-            // What comes here was let in before: it may use the reserve.
+            // What comes here was promised room.
+            if kind == NORMAL {
+                self.journal.redeem(bytes.len());
+            }
             let place = self.journal.queue(head, bytes.clone(), true, durable, false).map_err(io::Error::other)?;
             table.push(index, Slot { place, term, chain, kind }, bytes);
         }
@@ -208,16 +216,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
-        let chain = self.table.lock().chain_at(upto.index);
-        let vote = *self.vote.lock();
-        // Noted first: the segments of what is purged are used again.
-        match self.note(vote, Some(upto), chain) {
-            Ok(()) => self.table.lock().purge(upto),
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
-                tracing::warn!(group = self.group, "the disk is full: the log is kept as it is");
-            }
-            Err(error) => return Err(error),
-        }
+        let note = self.table.lock().chain_at(upto.index);
+        let (index, term) = (upto.index, upto.leader_id.term);
+        // Durable first: the segments of what is purged are used again.
+        self.keep(Head { group: self.group, kind: PURGED, index, term, note }).await?;
+        self.table.lock().purge(upto);
         Ok(())
     }
 }

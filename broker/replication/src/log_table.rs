@@ -4,7 +4,7 @@
 //! hold the same entries.
 use crate::types::{LogId, log_id};
 use bytes::Bytes;
-use leveret_journal::{Head, Place};
+use leveret_journal::{Head, KEPT_FROM, Place};
 use std::collections::VecDeque;
 
 /// What a record of the journal is to its group.
@@ -13,6 +13,10 @@ pub(crate) const NORMAL: u8 = 2;
 pub(crate) const MEMBERSHIP: u8 = 3;
 /// Entries behind `index` were taken back.
 pub(crate) const TRUNCATE: u8 = 4;
+/// The vote: `term`, for node `index`; `note` is 1 once it is committed.
+pub(crate) const VOTE: u8 = KEPT_FROM;
+/// Entries up to `index`, of `term`, are gone: a snapshot has them. `note` is the chain there.
+pub(crate) const PURGED: u8 = KEPT_FROM + 1;
 
 #[derive(Default)]
 pub(crate) struct LogTable {
@@ -24,6 +28,9 @@ pub(crate) struct LogTable {
     pub(crate) purged_chain: u32,
     /// Bytes of entries that were appended and not applied.
     hot: VecDeque<(u64, Bytes)>,
+    /// While the journal is read: entries that are missing before the first slot. A record further on may say that they were
+    /// purged.
+    hole: Option<Hole>,
 }
 
 #[derive(Clone, Copy)]
@@ -43,7 +50,7 @@ pub(crate) struct Found {
 }
 
 /// A record that does not follow the one before.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Hole {
     pub(crate) expected: u64,
     pub(crate) found: u64,
@@ -98,20 +105,34 @@ impl LogTable {
     }
 
     /// A record found in the journal at a start.
-    pub(crate) fn recovered(&mut self, head: Head, place: Place) -> Result<(), Hole> {
-        if head.kind == TRUNCATE {
-            self.truncate(head.index);
-            return Ok(());
+    pub(crate) fn recovered(&mut self, head: Head, place: Place) {
+        match head.kind {
+            TRUNCATE => self.truncate(head.index),
+            PURGED => {
+                if self.hole.is_some_and(|hole| head.index + 1 >= hole.found) {
+                    self.hole = None;
+                }
+                if self.purged.is_none_or(|purged| purged.index <= head.index) {
+                    self.purge(log_id(head.term, head.index));
+                    self.purged_chain = head.note;
+                }
+            }
+            _ if head.index < self.first => {} // purged, in a segment that is not used again yet
+            _ => {
+                if head.index > self.next() {
+                    self.hole = Some(Hole { expected: self.next(), found: head.index });
+                    self.slots.clear();
+                    self.first = head.index;
+                }
+                self.truncate(head.index);
+                self.slots.push_back(Slot { place, term: head.term, chain: head.note, kind: head.kind });
+            }
         }
-        if head.index < self.first {
-            return Ok(()); // purged, in a segment that is not used again yet
-        }
-        if head.index > self.next() {
-            return Err(Hole { expected: self.next(), found: head.index });
-        }
-        self.truncate(head.index);
-        self.slots.push_back(Slot { place, term: head.term, chain: head.note, kind: head.kind });
-        Ok(())
+    }
+
+    /// Entries that are missing, when the whole journal was read.
+    pub(crate) fn hole(&self) -> Option<Hole> {
+        self.hole
     }
 
     /// Drops the entries from `from` on.

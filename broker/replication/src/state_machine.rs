@@ -4,7 +4,7 @@ use crate::snapshot;
 use crate::types::{LogId, StoredMembership, TypeConfig};
 use crate::{Applied, GroupId};
 use futures::{Stream, TryStreamExt};
-use leveret_journal::Disk;
+use leveret_journal::{Disk, is_passing};
 use openraft::alias::{SnapshotMetaOf, SnapshotOf};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
@@ -23,6 +23,8 @@ pub(crate) struct Machine {
     pub(crate) last: Option<LogId>,
     pub(crate) membership: StoredMembership,
     pub(crate) builds: Arc<Builds>,
+    /// There are threads for what waits for the disk.
+    pub(crate) threads: bool,
 }
 
 /// The snapshots of a group that were begun, by number, and how the last one ended.
@@ -30,16 +32,23 @@ pub(crate) struct Machine {
 pub(crate) struct Builds {
     begun: AtomicU64,
     pub(crate) ended: watch::Sender<Ended>,
+    /// What the snapshot on the disk covers.
+    stored: Mutex<(Option<LogId>, StoredMembership)>,
 }
 
 /// The number of a snapshot, and why it was not written.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Ended {
     pub(crate) number: u64,
-    pub(crate) error: Option<io::ErrorKind>,
+    pub(crate) error: Option<Arc<io::Error>>,
 }
 
 impl Builds {
+    /// The snapshot on the disk covers the log up to `last`.
+    pub(crate) fn is_stored(&self, last: Option<LogId>, membership: StoredMembership) {
+        *self.stored.lock() = (last, membership);
+    }
+
     /// Number of the snapshot begun last.
     pub(crate) fn begun(&self) -> u64 {
         self.begun.load(Relaxed)
@@ -50,7 +59,17 @@ impl Builds {
 pub(crate) struct Builder {
     machine: Machine,
     number: u64,
-    state: Vec<u8>,
+    state: Result<Arc<Vec<u8>>, String>,
+}
+
+impl Builder {
+    /// Writes the snapshot, on a thread for that if there are any.
+    async fn write(&self) -> io::Result<()> {
+        let state = self.state.clone().map_err(io::Error::other)?;
+        let Machine { disk, group, last, membership, threads, .. } = self.machine.clone();
+        let write = move || snapshot::write(&*disk, group, last, &membership, &state);
+        if threads { tokio::task::spawn_blocking(write).await? } else { write() }
+    }
 }
 
 impl Machine {
@@ -63,20 +82,33 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
     type SnapshotData = Vec<u8>;
 
     async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, Vec<u8>>, io::Error> {
-        let Machine { disk, group, last, membership, .. } = &self.machine;
-        let written = snapshot::write(&**disk, *group, *last, membership, &self.state);
-        let error = written.as_ref().err().map(io::Error::kind);
-        self.machine.builds.ended.send_replace(Ended { number: self.number, error });
-        if error == Some(io::ErrorKind::StorageFull) {
+        let builds = &self.machine.builds;
+        let error = match self.write().await {
+            Ok(()) => {
+                builds.is_stored(self.machine.last, self.machine.membership.clone());
+                None
+            }
+            Err(error) => Some(Arc::new(error)),
+        };
+        builds.ended.send_replace(Ended { number: self.number, error: error.clone() });
+        if let Some(error) = error {
+            if !is_passing(&error) {
+                return Err(copy(&error));
+            }
             // No reason for openraft to end the group: the snapshot before stays, and the log with it.
-            let before = snapshot::read(&**disk, *group)?;
-            let (last_log_id, last_membership) =
-                before.map(|before| (before.last, before.membership)).unwrap_or_default();
+            let (last_log_id, last_membership) = builds.stored.lock().clone();
             let meta = SnapshotMetaOf::<TypeConfig> { last_log_id, last_membership };
             return Ok(SnapshotOf::<TypeConfig, Vec<u8>> { meta, snapshot: Vec::new() });
         }
-        written?;
         Ok(SnapshotOf::<TypeConfig, Vec<u8>> { meta: self.machine.meta(), snapshot: Vec::new() })
+    }
+}
+
+/// The same error once more.
+pub(crate) fn copy(error: &io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(code) => io::Error::from_raw_os_error(code),
+        None => io::Error::new(error.kind(), error.to_string()),
     }
 }
 
@@ -95,7 +127,12 @@ impl RaftStateMachine<TypeConfig> for Machine {
         while let Some((entry, responder)) = entries.try_next().await? {
             match entry.payload {
                 EntryPayload::Blank => {}
-                EntryPayload::Normal(command) => self.applied.apply(self.group, &command.bytes, command.place),
+                EntryPayload::Normal(command) => {
+                    let applied = self.applied.apply(self.group, &command.bytes, command.place);
+                    applied.map_err(|reason| {
+                        io::Error::other(format!("entry {} of group {}: {reason}", entry.log_id.index, self.group))
+                    })?;
+                }
                 EntryPayload::Membership(members) => {
                     self.membership = StoredMembership::new(Some(entry.log_id), members);
                 }
@@ -111,14 +148,16 @@ impl RaftStateMachine<TypeConfig> for Machine {
 
     async fn get_snapshot_builder(&mut self) -> Builder {
         let number = self.builds.begun.fetch_add(1, Relaxed) + 1;
-        Builder { machine: self.clone(), number, state: self.applied.snapshot(self.group) }
+        Builder { machine: self.clone(), number, state: self.applied.snapshot(self.group).map(Arc::new) }
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMetaOf<TypeConfig>, state: Vec<u8>) -> Result<(), io::Error> {
         self.applied.restore(self.group, &state).map_err(io::Error::other)?;
         self.last = meta.last_log_id;
         self.membership = meta.last_membership.clone();
-        snapshot::write(&*self.disk, self.group, self.last, &self.membership, &state)
+        snapshot::write(&*self.disk, self.group, self.last, &self.membership, &state)?;
+        self.builds.is_stored(self.last, self.membership.clone());
+        Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<SnapshotOf<TypeConfig, Vec<u8>>>, io::Error> {

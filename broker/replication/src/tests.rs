@@ -1,4 +1,6 @@
 //! openraft's own tests of log stores; then groups that are stopped, crashed and opened again.
+mod disk;
+
 use crate::log_store::{LogStore, Noted};
 use crate::state_machine::Machine;
 use crate::types::{StoredMembership, TypeConfig};
@@ -17,14 +19,16 @@ use std::sync::atomic::Ordering::SeqCst;
 struct Lists(Mutex<BTreeMap<GroupId, Vec<Vec<u8>>>>);
 
 impl Applied for Lists {
-    fn apply(&self, group: GroupId, entry: &Bytes, place: Place) {
+    fn apply(&self, group: GroupId, entry: &Bytes, place: Place) -> Result<(), String> {
         assert_eq!(place.len as usize, entry.len());
         self.0.lock().entry(group).or_default().push(entry.to_vec());
+        Ok(())
     }
 
-    fn snapshot(&self, group: GroupId) -> Vec<u8> {
+    fn snapshot(&self, group: GroupId) -> Result<Vec<u8>, String> {
         let lists = self.0.lock();
-        lists.get(&group).into_iter().flatten().flat_map(|entry| [&[entry.len() as u8], &entry[..]].concat()).collect()
+        let entries = lists.get(&group).into_iter().flatten();
+        Ok(entries.flat_map(|entry| [&[entry.len() as u8], &entry[..]].concat()).collect())
     }
 
     fn restore(&self, group: GroupId, mut snapshot: &[u8]) -> Result<(), String> {
@@ -45,6 +49,7 @@ fn journal_options() -> journal::Options {
         segment_bytes: 64 << 10,
         segments_max: 16,
         segments_reserved: 2,
+        made: false,
         on_failure: Arc::new(|_| ()),
         driver: None,
     }
@@ -65,6 +70,7 @@ impl StoreBuilder<TypeConfig, LogStore, Machine> for Builder {
             last: None,
             membership: StoredMembership::default(),
             builds: Arc::default(),
+            threads: false,
         };
         Ok(((), log, machine))
     }
@@ -153,7 +159,7 @@ impl Builder {
         let shared: Arc<dyn Disk> = Arc::new(disk.clone());
         let mut noted = Noted::read(&*shared, 0).unwrap();
         let journal = Journal::open(shared, journal_options(), &mut |found| {
-            noted.table.recovered(found.head, found.place).unwrap();
+            noted.recovered(found);
         });
         ((), LogStore::new(0, journal.unwrap(), noted), ())
     }

@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 
 impl Session {
     pub(crate) fn consume(&mut self, number: u16, consume: &BasicConsume<'_>) -> Result<(), Failure> {
-        if let Some((name, _)) = consume.arguments.0.iter().find(|(name, _)| name.starts_with("x-")) {
+        if let Some((name, _)) = consume.arguments.0.iter().find(|(name, _)| name.starts_with("x-") && name != IDLE) {
             let text = format!("invalid arg '{name}' for basic.consume: not supported");
             return Err(Failure::new(406, text));
         }
@@ -112,20 +112,13 @@ impl Session {
             channel.prefetch = u32::from(count);
             channel.view.prefetch.store(u32::from(count), Relaxed);
         }
-        let waiting: Vec<_> = output.write(|state| {
-            let queues = match state.ledger(number) {
-                Some(ledger) if global => {
-                    ledger.set_limit(u32::from(count));
-                    ledger.queues().cloned().collect()
-                }
-                _ => Vec::new(),
-            };
+        output.write(|state| {
+            if let Some(ledger) = state.ledger(number).filter(|_| global) {
+                ledger.set_limit(u32::from(count));
+            }
             encode::bare(&mut state.buffer, number, (60, 11));
-            queues
         });
-        for queue in waiting {
-            self.broker.dispatch(&queue);
-        }
+        self.give_turns(number);
         Ok(())
     }
 
@@ -140,3 +133,6 @@ impl Session {
         self.settle(number, 0, true, Outcome::Returned)
     }
 }
+
+/// Taken and without effect, as in RabbitMQ 4.
+const IDLE: &str = "x-cancel-on-ha-failover";

@@ -3,6 +3,7 @@ use crate::codec::encode;
 use crate::codec::method::{ExchangeBinding, ExchangeDeclare, QueueBinding, QueueDeclare};
 use crate::connection::failure::Failure;
 use crate::connection::session::Session;
+use leveret_model::name::without_line_breaks;
 use leveret_node::DeleteOnly;
 use leveret_node::catalog::{self, Destination};
 
@@ -52,10 +53,11 @@ impl Session {
 
     pub(crate) async fn queue_declare(&mut self, number: u16, declare: QueueDeclare<'_>) -> Result<(), Failure> {
         let connection = self.connection.id;
-        let server_named = declare.queue.is_empty() && !declare.passive;
-        let name = match declare.queue {
+        let asked = without_line_breaks(declare.queue);
+        let server_named = asked.is_empty() && !declare.passive;
+        let name = match &*asked {
             "" if server_named => format!("amq.gen-{}", self.broker.random_name()),
-            _ => self.queue_name(number, declare.queue)?,
+            _ => self.queue_name(number, &asked)?,
         };
         let queue = if declare.passive {
             let queue = self.broker.find_queue(&self.vhost, &name, Some(connection))?;
@@ -117,16 +119,18 @@ impl Session {
         no_wait: bool,
     ) -> Result<(), Failure> {
         let name = self.queue_name(number, queue)?;
-        let deleted = self.broker.delete_queue(&self.vhost, &name, only, Some(self.connection.id)).await;
-        let ready = match deleted {
+        let deleted = match self.broker.delete_queue(&self.vhost, &name, only, Some(self.connection.id)).await {
             // A queue that is not there is as good as deleted (RabbitMQ: observed).
-            Err(refusal) if refusal.kind.reply_code() == 404 => 0,
-            other => other?,
+            Err(refusal) if refusal.kind.reply_code() == 404 => None,
+            other => Some(other?),
         };
-        self.forget_cancelled(number);
         if !no_wait {
-            self.output.write(|state| encode::message_count(&mut state.buffer, number, (50, 41), to_u32(ready)));
+            let ready = to_u32(deleted.as_ref().map_or(0, |deleted| deleted.ready));
+            self.output.write(|state| encode::message_count(&mut state.buffer, number, (50, 41), ready));
         }
+        // Now its consumers are told, those of this channel among them: after the answer.
+        drop(deleted);
+        self.forget_cancelled(number);
         Ok(())
     }
 

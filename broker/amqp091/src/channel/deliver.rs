@@ -1,4 +1,5 @@
 //! Deliveries, encoded straight into the connection's output.
+use super::{Cancelled, Ended};
 use crate::codec::encode;
 use crate::connection::output::{OUTPUT_MAX, Output};
 use leveret_node::{ConsumerId, Delivery, Fill, Queue, Sink, Source};
@@ -19,7 +20,7 @@ pub(crate) struct ConsumerSink {
     pub(crate) notify_cancel: bool,
     pub(crate) id: OnceLock<ConsumerId>,
     /// Told when the queue is gone: the channel forgets the consumer.
-    pub(crate) cancelled: Arc<crate::channel::Cancelled>,
+    pub(crate) cancelled: Arc<Cancelled>,
 }
 
 impl ConsumerSink {
@@ -67,6 +68,9 @@ impl Sink for ConsumerSink {
         self.output.deliver(|state| {
             let frame_max = state.frame_max;
             let Some((buffer, ledger)) = state.for_delivery(self.channel) else { return Fill::Blocked };
+            if !ledger.is_open(self.subscriber, &self.queue) {
+                return Fill::Blocked;
+            }
             loop {
                 if buffer.len() >= OUTPUT_MAX {
                     if let Some(&id) = self.id.get() {
@@ -74,7 +78,7 @@ impl Sink for ConsumerSink {
                     }
                     return Fill::Full;
                 }
-                if ledger.is_at_limit() {
+                if ledger.must_wait(self.subscriber) {
                     return Fill::Blocked;
                 }
                 let Some(delivery) = source.next() else { return Fill::Exhausted };
@@ -98,10 +102,12 @@ impl Sink for ConsumerSink {
     }
 
     fn cancelled(&self) {
-        self.cancelled.push(&self.tag);
+        let Some(&id) = self.id.get() else { return };
+        self.cancelled.push(Ended { tag: self.tag.clone(), queue: self.queue.id, id });
         if self.notify_cancel {
             self.output.write(|state| {
-                if state.ledger(self.channel).is_some() {
+                // The client may have cancelled it meanwhile, and have another consumer by that tag.
+                if state.ledger(self.channel).is_some_and(|ledger| ledger.is_open(self.subscriber, &self.queue)) {
                     encode::basic_cancel(&mut state.buffer, self.channel, &self.tag);
                 }
             });

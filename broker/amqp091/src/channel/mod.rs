@@ -1,16 +1,20 @@
 //! One channel: what a client has open on it. In the order of a message's journey: `dispatch` (which method),
-//! `publish`, `confirm`, `consume` and `deliver`, `settle`; `declare` for exchanges, queues and bindings.
+//! `publish` with `routes`, `confirm`, `consume` and `deliver`, `settle`; `declare` for exchanges, queues and bindings.
+#[cfg(test)]
+mod cancelled_tests;
 pub(crate) mod confirm;
 pub(crate) mod consume;
 pub(crate) mod declare;
 pub(crate) mod deliver;
 pub(crate) mod dispatch;
 pub(crate) mod publish;
+pub(crate) mod routes;
 pub(crate) mod settle;
 
-use leveret_node::{ChannelView, ConsumerId, Queue};
+use leveret_node::{ChannelView, ConsumerId, Queue, QueueId};
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -43,16 +47,23 @@ pub(crate) struct Consumer {
     pub(crate) subscriber: u32,
 }
 
-/// Tags of consumers that ended because their queue did; filled by whoever deleted it.
+/// Consumers that ended because their queue did; filled by whoever deleted it.
 #[derive(Default)]
-pub(crate) struct Cancelled(Mutex<Vec<Box<str>>>);
+pub(crate) struct Cancelled(Mutex<Vec<Ended>>);
+
+/// A consumer that ended. Its tag may belong to another one by now.
+pub(crate) struct Ended {
+    pub(crate) tag: Box<str>,
+    pub(crate) queue: QueueId,
+    pub(crate) id: ConsumerId,
+}
 
 impl Cancelled {
-    pub(crate) fn push(&self, tag: &str) {
-        self.0.lock().push(tag.into());
+    pub(crate) fn push(&self, ended: Ended) {
+        self.0.lock().push(ended);
     }
 
-    fn take(&self) -> Vec<Box<str>> {
+    fn take(&self) -> Vec<Ended> {
         std::mem::take(&mut self.0.lock())
     }
 }
@@ -79,7 +90,14 @@ impl Channel {
         if gone.is_empty() {
             return Vec::new();
         }
-        let accounts = gone.iter().filter_map(|tag| Some(self.consumers.remove(tag)?.subscriber)).collect();
+        let mut accounts = Vec::new();
+        for Ended { tag, queue, id } in gone {
+            if let Entry::Occupied(found) = self.consumers.entry(tag)
+                && (found.get().queue.id, found.get().id) == (queue, id)
+            {
+                accounts.push(found.remove().subscriber);
+            }
+        }
         self.view.consumers.store(self.consumers.len() as u32, Relaxed);
         accounts
     }

@@ -3,14 +3,13 @@
 //! Publishes with one exchange and routing key that follow each other in one read form a run: routed once, copied once
 //! into each queue under one lock. A message whose frames lie complete in the read buffer is only noted there; any
 //! other is put together in its channel first.
-use crate::codec::content::{self, ContentHeader, Properties};
+use crate::codec::content::{self, Asked, ContentHeader, Properties};
 use crate::codec::frame::{self, Kind};
 use crate::codec::{encode, method};
 use crate::connection::failure::Failure;
 use crate::connection::session::Session;
 use bytes::Bytes;
 use leveret_node::{Body, Extent, Held, Route, Waiter};
-use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Messages noted in the read buffer, all on one channel and for one route.
@@ -36,15 +35,6 @@ pub(crate) struct Assembly {
     body: Vec<u8>,
     /// Counts what has come of the body.
     held: Held,
-}
-
-/// Exchange and routing key.
-type RouteKey = (Box<[u8]>, Box<[u8]>);
-
-/// Routes found before, by exchange and routing key.
-#[derive(Default)]
-pub(crate) struct Routes {
-    known: HashMap<RouteKey, Arc<Route>, foldhash::fast::RandomState>,
 }
 
 impl Session {
@@ -119,8 +109,7 @@ impl Session {
         if same(properties, &self.plain_properties) {
             return true;
         }
-        let plain =
-            properties.len() <= PLAIN_PROPERTIES_MAX && content::check(properties).is_ok() && !is_special(properties);
+        let plain = properties.len() <= PLAIN_PROPERTIES_MAX && content::check(properties).is_ok_and(Asked::is_nothing);
         if plain {
             self.plain_properties.clear();
             self.plain_properties.extend_from_slice(properties);
@@ -143,17 +132,13 @@ impl Session {
     }
 
     fn find_route(&mut self, exchange: &str, routing_key: &[u8]) -> Result<Arc<Route>, Failure> {
-        let key = (exchange.as_bytes().into(), routing_key.into());
-        if let Some(route) = self.routes.known.get(&key)
+        if let Some(route) = self.routes.find(exchange, routing_key)
             && self.broker.is_current(route)
         {
             return Ok(route.clone());
         }
         let route = Arc::new(self.broker.route(&self.vhost, exchange, routing_key, None)?);
-        if self.routes.known.len() >= ROUTES_MAX {
-            self.routes.known.clear();
-        }
-        self.routes.known.insert(key, route.clone());
+        self.routes.insert(&self.broker, route.clone());
         Ok(route)
     }
 
@@ -277,7 +262,9 @@ impl Session {
         };
         let mut bytes = properties.into_vec();
         let mut route = self.find_route(&exchange, &routing_key)?;
-        if let Some(parsed) = self.look_at(&bytes)? {
+        if let Some(parsed) = self.look_at(&bytes)?
+            && (route.by_headers || names_recipients(&parsed))
+        {
             route = Arc::new(self.broker.route(&self.vhost, &exchange, &routing_key, parsed.headers.as_ref())?);
             if parsed.headers.is_some_and(|headers| headers.get("BCC").is_some()) {
                 // Blind copies: no recipient sees the others (RabbitMQ's sender-selected distribution).
@@ -337,6 +324,12 @@ fn shared_among(recipients: usize, buffer: &[u8], messages: &[Extent]) -> Option
     Some(messages.iter().map(share).collect())
 }
 
+/// Whether the sender named further keys.
+fn names_recipients(properties: &Properties) -> bool {
+    let headers = properties.headers.as_ref();
+    headers.is_some_and(|headers| headers.get("CC").is_some() || headers.get("BCC").is_some())
+}
+
 /// Header and body of a message, if both lie in full in `buffer` from `at` on, in one frame each. With the offset of
 /// the body and of what follows. What is not so, or not right, is left to the slow way.
 #[inline]
@@ -375,15 +368,6 @@ fn same(a: &[u8], b: &[u8]) -> bool {
         && a_rest.iter().zip(b_rest).all(|(a, b)| a == b)
 }
 
-/// Whether the broker itself acts on a property of a message: its expiration, its user, its further recipients.
-fn is_special(properties: &[u8]) -> bool {
-    let flags = flags(properties);
-    let has_recipients = || {
-        properties.windows(3).any(|bytes| bytes == b"\x02CC") || properties.windows(4).any(|bytes| bytes == b"\x03BCC")
-    };
-    flags & (EXPIRATION | USER_ID) != 0 || flags & HEADERS != 0 && has_recipients()
-}
-
 fn flags(properties: &[u8]) -> u16 {
     let [high, low, ..] = properties else { return 0 };
     u16::from_be_bytes([*high, *low])
@@ -406,5 +390,3 @@ const COPIES_BYTES_MAX: usize = 1 << 20;
 const SHARED_MIN: usize = 64 << 10;
 /// Properties up to this size are compared with those of the message before.
 const PLAIN_PROPERTIES_MAX: usize = 256;
-/// Routes remembered a connection.
-const ROUTES_MAX: usize = 1024;

@@ -3,7 +3,7 @@
 //! Acknowledgements that follow each other are gathered over a whole read and settled together.
 use crate::connection::failure::Failure;
 use crate::connection::session::Session;
-use leveret_node::{Outcome, UnknownTag};
+use leveret_node::{Ledger, Outcome, UnknownTag};
 
 /// Acknowledgements of one channel not passed on yet: single tags in a row, or all up to one.
 #[derive(Clone, Copy, Debug)]
@@ -41,41 +41,45 @@ impl Session {
             return settled.map_err(|failure| failure.caused_by(60, 80));
         }
         let settlement = &mut self.settlement;
-        let result = {
+        let (result, others_wait) = {
             let mut output = self.output.lock();
             let Some(ledger) = output.ledger(channel) else { return Ok(()) };
-            (first..=last).try_for_each(|tag| {
+            let result = (first..=last).try_for_each(|tag| {
                 ledger
                     .take(tag, false, |from, id| settlement.add(from, id, Outcome::Acknowledged))
                     .map_err(|UnknownTag| unknown_tag(tag).caused_by(60, 80))
-            })
+            });
+            (result, ledger.has_waiting())
         };
-        self.finish_settlement(channel, Outcome::Acknowledged);
+        self.broker.settle(&mut self.settlement, Outcome::Acknowledged);
+        if others_wait {
+            self.give_turns(channel);
+        }
         result.map_err(|failure| failure.on_channel(channel))
     }
 
     /// One delivery, or all up to `tag`, come to an end. The caller names the method that asked for it.
     pub(crate) fn settle(&mut self, channel: u16, tag: u64, multiple: bool, outcome: Outcome) -> Result<(), Failure> {
         let settlement = &mut self.settlement;
-        let result = {
+        let (result, others_wait) = {
             let mut output = self.output.lock();
             let Some(ledger) = output.ledger(channel) else { return Ok(()) };
-            ledger.take(tag, multiple, |from, id| settlement.add(from, id, outcome))
+            let result = ledger.take(tag, multiple, |from, id| settlement.add(from, id, outcome));
+            (result, ledger.has_waiting())
         };
-        self.finish_settlement(channel, outcome);
+        self.broker.settle(&mut self.settlement, outcome);
+        if others_wait {
+            self.give_turns(channel);
+        }
         result.map_err(|UnknownTag| unknown_tag(tag).on_channel(channel))
     }
 
-    fn finish_settlement(&mut self, channel: u16, outcome: Outcome) {
-        self.broker.settle(&mut self.settlement, outcome);
-        // A limit of the whole channel may have held back consumers of other queues.
-        let waiting: Vec<_> = {
-            let mut output = self.output.lock();
-            let Some(ledger) = output.ledger(channel) else { return };
-            if ledger.has_limit() { ledger.queues().cloned().collect() } else { Vec::new() }
-        };
-        for queue in waiting {
-            self.broker.dispatch(&queue);
+    /// Consumers that the limit of their channel held back take their turns while there is room.
+    pub(crate) fn give_turns(&self, channel: u16) {
+        loop {
+            let next = self.output.lock().ledger(channel).and_then(Ledger::next_turn);
+            let Some((queue, consumer)) = next else { return };
+            self.broker.unblocked(&queue, consumer);
         }
     }
 }

@@ -80,22 +80,44 @@ const LAYOUT: [(&str, Type); 14] = [
     ("cluster-id", Type::Text),
 ];
 
-/// Checks that properties are well formed, without building them: consumers will have to read them.
+/// What a message asks of the broker itself, beside being delivered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// It has an expiration, or says which user it is from.
+    pub by_property: bool,
+    /// Its headers name further recipients (`CC`, `BCC`).
+    pub recipients: bool,
+}
+
+impl Asked {
+    /// Whether it asks nothing.
+    #[must_use]
+    pub fn is_nothing(self) -> bool {
+        !self.by_property && !self.recipients
+    }
+}
+
+/// Checks that properties are well formed, without building them: consumers will have to read them. Returns what they ask of
+/// the broker.
 ///
 /// # Errors
 /// [`SyntaxError`] naming the property.
-pub fn check(raw: &[u8]) -> Result<(), SyntaxError> {
+pub fn check(raw: &[u8]) -> Result<Asked, SyntaxError> {
     let mut reader = Reader(raw);
     let flags = flags(&mut reader)?;
-    for (at, (name, kind)) in LAYOUT.iter().enumerate() {
-        if flags & 1 << (15 - at) == 0 {
-            continue;
-        }
+    let mut asked = Asked { by_property: flags & (EXPIRATION | USER_ID) != 0, recipients: false };
+    let mut left = flags;
+    while left != 0 {
+        let at = left.leading_zeros() as usize;
+        left &= !(1 << (15 - at));
+        let (name, kind) = LAYOUT[at];
         match kind {
             Type::Text => {
                 reader.short_bytes(name)?;
             }
-            Type::Table => table::skip(&mut reader, name)?,
+            Type::Table => {
+                asked.recipients = table::skip(&mut reader, name, |name| matches!(name, b"CC" | b"BCC"))?;
+            }
             Type::Octet => {
                 reader.u8(name)?;
             }
@@ -104,7 +126,7 @@ pub fn check(raw: &[u8]) -> Result<(), SyntaxError> {
             }
         }
     }
-    if reader.0.is_empty() { Ok(()) } else { Err(SyntaxError::Malformed("bytes behind the properties")) }
+    if reader.0.is_empty() { Ok(asked) } else { Err(SyntaxError::Malformed("bytes behind the properties")) }
 }
 
 fn flags(reader: &mut Reader<'_>) -> Result<u16, SyntaxError> {
@@ -134,8 +156,9 @@ pub fn without_header(raw: &[u8], name: &[u8]) -> Result<Vec<u8>, SyntaxError> {
     Ok(out)
 }
 
-/// The flag of the headers.
 const HEADERS: u16 = 1 << 13;
+const EXPIRATION: u16 = 1 << 8;
+const USER_ID: u16 = 1 << 4;
 
 impl Properties {
     /// Parses flags and list.

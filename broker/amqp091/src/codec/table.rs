@@ -43,9 +43,20 @@ fn entries(bytes: &[u8], depth: usize) -> Result<FieldTable, SyntaxError> {
     Ok(FieldTable(entries))
 }
 
-/// Goes over a table with its length before it, as strict as [`parse`], and builds nothing.
-pub(super) fn skip(reader: &mut Reader<'_>, field: &'static str) -> Result<(), SyntaxError> {
-    skip_table(reader, field, 0)
+/// Goes over a table with its length before it, as strict as [`parse`], and builds nothing. Whether it has an entry (not one
+/// of a table within it) whose name is `wanted`.
+pub(super) fn skip(
+    reader: &mut Reader<'_>,
+    field: &'static str,
+    wanted: impl Fn(&[u8]) -> bool,
+) -> Result<bool, SyntaxError> {
+    let mut inside = Reader(reader.long_bytes(field)?);
+    let mut found = false;
+    while !inside.0.is_empty() {
+        found |= wanted(inside.short_bytes(NAME)?);
+        skip_value(&mut inside, 0)?;
+    }
+    Ok(found)
 }
 
 fn skip_table(reader: &mut Reader<'_>, field: &'static str, depth: usize) -> Result<(), SyntaxError> {

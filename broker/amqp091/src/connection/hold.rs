@@ -163,3 +163,31 @@ const VANISHED_MS: u32 = 60_000;
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 6;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn publishers_wait_in_proportion_and_seldom_if_it_does_not_help() {
+        let mut pace = Pace::default();
+        pace.published(100, 100);
+        assert_eq!(pace.wait(), None, "too little to wait for");
+        pace.published(1000, 16_000);
+        let (limit, messages) = pace.wait().unwrap();
+        assert_eq!(messages, 1100);
+        assert!(limit > Duration::from_millis(8) && limit < Duration::from_millis(12), "{limit:?}");
+        let mut waits = 0;
+        for _ in 0..100_000 {
+            pace.published(100, 1600);
+            if pace.wait().is_some() {
+                pace.waited(false);
+                waits += 1;
+            }
+        }
+        assert!((10..60).contains(&waits), "{waits} waits that did not help");
+        pace.waited(true);
+        pace.published(1000, 16_000);
+        assert!(pace.wait().is_some(), "it helps again");
+    }
+}

@@ -1,11 +1,18 @@
 //! Bindings: from an exchange to a queue or to another exchange.
+//!
+//! A binding is told from others by its ends, the bytes of its key, and its arguments whatever their order.
 use super::exchanges::on_default_exchange;
-use super::{Catalog, ConnectionId, ExchangeId, QueueId, Vhost};
-use crate::exchange::{check_headers_binding, check_topic_pattern};
+use super::limits::{self, BINDINGS_MAX};
+use super::{Bond, Catalog, ConnectionId, Effect, ExchangeId, Fact, QueueId, Vhost};
+use crate::exchange::check_headers_binding;
 use leveret_model::exchange::ExchangeType;
+use leveret_model::name::ROUTING_KEY_BYTES_MAX;
 use leveret_model::refusal::{Refusal, RefusalKind};
 use leveret_model::table::FieldTable;
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::Arc;
 
 /// What a binding leads to, by name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,7 +24,7 @@ pub enum Destination {
 }
 
 /// The same by identity, as routing follows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Target {
     Queue(QueueId),
     Exchange(ExchangeId),
@@ -32,13 +39,28 @@ pub struct Binding {
     pub routing_key: Box<[u8]>,
     /// Its arguments.
     pub arguments: FieldTable,
-    /// Names it among those with the same source and destination (RabbitMQ's `properties_key`).
+    /// Names it among those with the same source and destination, as [`properties_key`] makes it.
     pub properties_key: String,
 }
 
-/// The bindings of one source: by destination and `properties_key`.
+/// What tells a binding from others of its source.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Identity {
+    destination: Destination,
+    routing_key: Box<[u8]>,
+    arguments: Box<[u8]>,
+}
+
+/// The bindings of one source.
 #[derive(Default)]
-pub(crate) struct Bindings(BTreeMap<(Destination, String), Binding>);
+pub(crate) struct Bindings(BTreeMap<Identity, Binding>);
+
+impl Identity {
+    fn new(destination: &Destination, routing_key: &[u8], arguments: &FieldTable) -> Self {
+        let arguments = if arguments.is_empty() { Box::default() } else { arguments.identity().into() };
+        Self { destination: destination.clone(), routing_key: routing_key.into(), arguments }
+    }
+}
 
 impl Bindings {
     pub(super) fn is_empty(&self) -> bool {
@@ -49,9 +71,41 @@ impl Bindings {
         self.0.values()
     }
 
-    fn to<'a>(&'a self, destination: &'a Destination) -> impl Iterator<Item = &'a Binding> {
-        let from = (destination.clone(), String::new());
-        self.0.range(from..).map(|(_, binding)| binding).take_while(move |binding| binding.destination == *destination)
+    fn to<'a>(&'a self, destination: &'a Destination) -> impl Iterator<Item = (&'a Identity, &'a Binding)> {
+        let from =
+            Identity { destination: destination.clone(), routing_key: Box::default(), arguments: Box::default() };
+        self.0.range(from..).take_while(move |(identity, _)| identity.destination == *destination)
+    }
+
+    /// The binding to a destination that a `properties_key` names; or, for clients that put the key itself there, one
+    /// without arguments and with that key.
+    fn named(&self, destination: &Destination, properties_key: &str) -> Option<&Binding> {
+        let (key, _) = properties_key.split_once('~').unwrap_or((properties_key, ""));
+        let from = |routing_key: &[u8]| Identity::new(destination, routing_key, &FieldTable::default());
+        let first = from(&unquoted(key));
+        let of_that_key = self.0.range(first.clone()..).take_while(|(identity, _)| {
+            identity.destination == first.destination && identity.routing_key == first.routing_key
+        });
+        let exactly = of_that_key.map(|(_, binding)| binding).find(|binding| binding.properties_key == properties_key);
+        exactly.or_else(|| self.0.get(&from(properties_key.as_bytes())))
+    }
+}
+
+/// Both ends of a binding, found.
+pub(super) struct Ends {
+    source: Arc<str>,
+    destination: Destination,
+    target: Target,
+}
+
+impl Ends {
+    pub(super) fn find(vhost: &Vhost, source: &str, destination: &Destination) -> Option<Self> {
+        let (source, _) = vhost.exchanges.get_key_value(source)?;
+        let target = match destination {
+            Destination::Queue(name) => Target::Queue(vhost.queues.get(&**name)?.id),
+            Destination::Exchange(name) => Target::Exchange(vhost.exchanges.get(&**name)?.id),
+        };
+        Some(Self { source: source.clone(), destination: destination.clone(), target })
     }
 }
 
@@ -60,7 +114,7 @@ impl Catalog {
     ///
     /// # Errors
     /// 403 on the default exchange, 404 for what is missing, 405 for another connection's queue, 406 for a key or
-    /// arguments that the source's type does not take.
+    /// arguments that the source's type does not take, and for more bindings than there may be.
     pub fn bind(
         &mut self,
         vhost: &str,
@@ -69,34 +123,22 @@ impl Catalog {
         (routing_key, arguments): (&[u8], &FieldTable),
         connection: Option<ConnectionId>,
     ) -> Result<bool, Refusal> {
-        let target = self.target(vhost, source, &destination, connection)?;
-        match self.exchange(vhost, source)?.declared.kind {
-            ExchangeType::Headers => check_headers_binding(arguments)?,
-            ExchangeType::Topic => check_topic_pattern(routing_key)?,
-            ExchangeType::Direct | ExchangeType::Fanout => {}
-        }
+        let ends = self.ends(vhost, source, &destination, connection)?;
+        check_key(source, routing_key)?;
+        limits::check_arguments("a binding of exchange", source, arguments)?;
         let in_vhost = self.vhost_mut(vhost)?;
-        let Some((source_name, _)) = in_vhost.exchanges.get_key_value(source) else { return Ok(false) };
-        let source_name = source_name.clone();
-        let Some(from) = in_vhost.exchanges.get_mut(source) else { return Ok(false) };
-        let properties_key = properties_key(routing_key, arguments);
-        let key = (destination.clone(), properties_key.clone());
-        if from.bindings.0.contains_key(&key) {
+        let Some(from) = in_vhost.exchanges.get(source) else { return Ok(false) };
+        if from.declared.kind == ExchangeType::Headers {
+            check_headers_binding(arguments)?;
+        }
+        if from.bindings.0.contains_key(&Identity::new(&destination, routing_key, arguments)) {
             return Ok(false);
         }
-        from.router.bind(routing_key, arguments, target);
-        let (arguments, routing_key) = (arguments.clone(), routing_key.into());
-        from.bindings
-            .0
-            .insert(key, Binding { destination: destination.clone(), routing_key, arguments, properties_key });
-        match destination {
-            Destination::Queue(name) => {
-                in_vhost.queues.get_mut(&*name).map(|queue| queue.sources.insert(source_name));
-            }
-            Destination::Exchange(name) => {
-                in_vhost.exchanges.get_mut(&*name).map(|exchange| exchange.sources.insert(source_name));
-            }
-        }
+        limits::check(in_vhost.usage.bindings + 1, BINDINGS_MAX, "bindings", vhost)?;
+        in_vhost.usage.check_bytes(from.binding_bytes(routing_key, arguments), vhost)?;
+        in_vhost.add_binding(&ends, routing_key, arguments);
+        let effect = in_vhost.bond(&ends, (routing_key, arguments), Fact::Bound);
+        self.effects.push(effect);
         Ok(true)
     }
 
@@ -112,50 +154,105 @@ impl Catalog {
         (routing_key, arguments): (&[u8], &FieldTable),
         connection: Option<ConnectionId>,
     ) -> Result<bool, Refusal> {
-        let target = match self.target(vhost, source, destination, connection) {
+        let ends = match self.ends(vhost, source, destination, connection) {
             Err(refusal) if refusal.kind == RefusalKind::NotFound => return Ok(false),
-            target => target?,
+            ends => ends?,
         };
-        let key = (destination.clone(), properties_key(routing_key, arguments));
         let in_vhost = self.vhost_mut(vhost)?;
-        let Some(from) = in_vhost.exchanges.get_mut(source) else { return Ok(false) };
-        let Some(binding) = from.bindings.0.remove(&key) else { return Ok(false) };
-        from.router.unbind(&binding.routing_key, &binding.arguments, target);
-        if from.bindings.to(destination).next().is_none() {
-            in_vhost.forget_source(destination, source);
+        let effect = in_vhost.bond(&ends, (routing_key, arguments), Fact::Unbound);
+        if !in_vhost.remove_binding(&ends, routing_key, arguments) {
+            return Ok(false);
         }
-        in_vhost.remove_if_unbound(source);
+        let unbound = in_vhost.is_left_over(source).then(|| ends.source.clone());
+        self.effects.push(effect);
+        self.remove_exchanges(vhost, unbound);
         Ok(true)
     }
 
-    fn target(
+    /// The binding between two ends that a [`properties_key`] names.
+    ///
+    /// # Errors
+    /// 404 for a virtual host or a source that is not there.
+    pub fn binding_named(
+        &self,
+        vhost: &str,
+        source: &str,
+        destination: &Destination,
+        properties_key: &str,
+    ) -> Result<Option<&Binding>, Refusal> {
+        Ok(self.exchange(vhost, source)?.bindings.named(destination, properties_key))
+    }
+
+    fn ends(
         &self,
         vhost: &str,
         source: &str,
         destination: &Destination,
         connection: Option<ConnectionId>,
-    ) -> Result<Target, Refusal> {
+    ) -> Result<Ends, Refusal> {
         if source.is_empty() || *destination == Destination::Exchange(String::new()) {
             return Err(on_default_exchange());
         }
         self.exchange(vhost, source)?;
-        Ok(match destination {
-            Destination::Queue(name) => Target::Queue(self.queue(vhost, name, connection)?.id),
-            Destination::Exchange(name) => Target::Exchange(self.exchange(vhost, name)?.id),
-        })
+        match destination {
+            Destination::Queue(name) => self.queue(vhost, name, connection).map(drop)?,
+            Destination::Exchange(name) => self.exchange(vhost, name).map(drop)?,
+        }
+        Ends::find(self.vhost(vhost)?, source, destination).ok_or_else(|| Refusal::no_exchange(vhost, source))
     }
 }
 
 impl Vhost {
+    /// Adds a binding, unless it is there.
+    pub(super) fn add_binding(&mut self, ends: &Ends, routing_key: &[u8], arguments: &FieldTable) {
+        let Ends { source, destination, target } = ends;
+        let Some(from) = self.exchanges.get_mut(source) else { return };
+        let identity = Identity::new(destination, routing_key, arguments);
+        if from.bindings.0.contains_key(&identity) {
+            return;
+        }
+        self.usage.bindings += 1;
+        self.usage.bytes += from.binding_bytes(routing_key, arguments);
+        from.router.bind(routing_key, arguments, *target);
+        let properties_key = properties_key(routing_key, arguments);
+        let (destination, arguments) = (destination.clone(), arguments.clone());
+        let binding = Binding { destination, routing_key: routing_key.into(), arguments, properties_key };
+        from.bindings.0.insert(identity, binding);
+        let sources = match &ends.destination {
+            Destination::Queue(name) => self.queues.get_mut(&**name).map(|queue| &mut queue.sources),
+            Destination::Exchange(name) => self.exchanges.get_mut(&**name).map(|exchange| &mut exchange.sources),
+        };
+        if let Some(sources) = sources {
+            sources.insert(source.clone());
+        }
+    }
+
+    /// Removes a binding. Whether it was there.
+    pub(super) fn remove_binding(&mut self, ends: &Ends, routing_key: &[u8], arguments: &FieldTable) -> bool {
+        let Ends { source, destination, target } = ends;
+        let Some(from) = self.exchanges.get_mut(source) else { return false };
+        let Some(binding) = from.bindings.0.remove(&Identity::new(destination, routing_key, arguments)) else {
+            return false;
+        };
+        from.router.unbind(&binding.routing_key, &binding.arguments, *target);
+        self.usage.bindings -= 1;
+        self.usage.bytes -= from.binding_bytes(&binding.routing_key, &binding.arguments);
+        if from.bindings.to(destination).next().is_none() {
+            self.forget_source(destination, source);
+        }
+        true
+    }
+
     /// Removes all bindings from `source` to something that is gone.
     pub(super) fn remove_bindings_to(&mut self, source: &str, destination: &Destination, target: Target) {
         let Some(from) = self.exchanges.get_mut(source) else { return };
-        let gone: Vec<Binding> = from.bindings.to(destination).cloned().collect();
-        for binding in gone {
+        let gone: Vec<Identity> = from.bindings.to(destination).map(|(identity, _)| identity.clone()).collect();
+        for identity in gone {
+            let Some(binding) = from.bindings.0.remove(&identity) else { continue };
             from.router.unbind(&binding.routing_key, &binding.arguments, target);
-            from.bindings.0.remove(&(binding.destination, binding.properties_key));
+            self.usage.bindings -= 1;
+            self.usage.bytes -= from.router_bytes(&binding);
         }
-        self.remove_if_unbound(source);
     }
 
     pub(super) fn forget_source(&mut self, destination: &Destination, source: &str) {
@@ -169,29 +266,86 @@ impl Vhost {
         }
     }
 
-    /// An auto-delete exchange goes with its last binding.
-    fn remove_if_unbound(&mut self, name: &str) {
-        let unbound = self
-            .exchanges
-            .get(name)
-            .is_some_and(|exchange| exchange.declared.auto_delete && exchange.bindings.is_empty());
-        if unbound {
-            self.remove_exchange(name);
+    /// The fact about a binding.
+    fn bond(
+        &self,
+        ends: &Ends,
+        (routing_key, arguments): (&[u8], &FieldTable),
+        fact: impl FnOnce(Bond) -> Fact,
+    ) -> Effect {
+        let durable = self.exchanges.get(&ends.source).is_some_and(|source| source.declared.durable);
+        Effect {
+            logged: durable && self.is_logged(&ends.destination),
+            fact: fact(Bond {
+                vhost: self.name.clone(),
+                source: ends.source.clone(),
+                destination: ends.destination.clone(),
+                routing_key: routing_key.to_vec(),
+                arguments: arguments.clone(),
+            }),
         }
     }
 }
 
-/// The routing key, `~` for none; arguments add a `~` and a number that stands for them.
-fn properties_key(routing_key: &[u8], arguments: &FieldTable) -> String {
-    let key = String::from_utf8_lossy(routing_key);
-    match (routing_key.is_empty(), arguments.is_empty()) {
-        (true, true) => "~".to_owned(),
-        (false, true) => key.into_owned(),
-        (_, false) => format!("{key}~{:016x}", hash(&format!("{arguments:?}"))),
+fn check_key(source: &str, routing_key: &[u8]) -> Result<(), Refusal> {
+    let bytes = routing_key.len();
+    if bytes > ROUTING_KEY_BYTES_MAX {
+        return Err(Refusal::precondition(format!(
+            "a binding key of exchange '{source}' has {bytes} bytes, more than {ROUTING_KEY_BYTES_MAX}"
+        )));
     }
+    Ok(())
 }
 
-/// FNV-1a: the same on every machine and for ever.
-fn hash(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+/// Names a binding among those with the same source and destination, in letters that may stand in a URL. RabbitMQ's form:
+/// the key, encoded as in a query, or `~` for none; arguments add a `~` and what stands for them.
+#[must_use]
+pub fn properties_key(routing_key: &[u8], arguments: &FieldTable) -> String {
+    let mut name = quoted(routing_key);
+    if !arguments.is_empty() {
+        name.push('~');
+        let digest = Sha256::digest(arguments.identity());
+        for byte in &digest[..ARGUMENTS_DIGEST_BYTES] {
+            let _ = write!(name, "{byte:02x}");
+        }
+    } else if name.is_empty() {
+        name.push('~');
+    }
+    name
 }
+
+fn quoted(key: &[u8]) -> String {
+    let mut out = String::with_capacity(key.len());
+    for &byte in key {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => out.push(char::from(byte)),
+            b' ' => out.push('+'),
+            _ => drop(write!(out, "%{byte:02X}")),
+        }
+    }
+    out
+}
+
+/// What was [`quoted`]; anything else comes back as it is.
+fn unquoted(text: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        let encoded = after.first_chunk::<2>().and_then(|digits| {
+            let digits = std::str::from_utf8(digits).ok().filter(|_| byte == b'%')?;
+            u8::from_str_radix(digits, 16).ok()
+        });
+        match encoded {
+            Some(encoded) => {
+                out.push(encoded);
+                rest = &after[2..];
+            }
+            None => out.push(if byte == b'+' { b' ' } else { byte }),
+        }
+    }
+    out
+}
+
+/// So much of a digest of the arguments that nobody finds others with the same.
+const ARGUMENTS_DIGEST_BYTES: usize = 16;

@@ -1,11 +1,13 @@
 //! Exchanges: declared, found equivalent or not, deleted.
-use super::bindings::{Bindings, Target};
-use super::{Catalog, ExchangeId, Vhost, inequivalent};
+use super::bindings::{Binding, Bindings, Destination, Target};
+use super::limits::{self, EXCHANGES_MAX};
+use super::{Catalog, Effect, ExchangeId, Fact, Vhost, inequivalent};
 use crate::exchange::Router;
 use leveret_model::exchange::ExchangeType;
 use leveret_model::name;
 use leveret_model::refusal::{Refusal, RefusalKind};
 use leveret_model::table::FieldTable;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// An exchange that is declared.
@@ -19,7 +21,7 @@ pub struct Exchange {
     /// Bindings from it.
     pub(super) bindings: Bindings,
     /// Names of exchanges that are bound to it.
-    pub(super) sources: std::collections::BTreeSet<Arc<str>>,
+    pub(super) sources: BTreeSet<Arc<str>>,
 }
 
 /// How an exchange is declared.
@@ -41,7 +43,8 @@ impl Catalog {
     /// Declares an exchange. Whether it is new.
     ///
     /// # Errors
-    /// 403 for a reserved name, 406 if it is there and different, or for an argument that is not supported.
+    /// 403 for a reserved name, 406 if it is there and different, for an argument that is not supported, and for more
+    /// exchanges than there may be.
     pub fn declare_exchange(&mut self, vhost: &str, name: &str, declare: ExchangeDeclare) -> Result<bool, Refusal> {
         if name.is_empty() {
             return Err(on_default_exchange());
@@ -54,8 +57,14 @@ impl Catalog {
             return Err(unsupported("exchange", (vhost, name), argument));
         }
         alternate_of((vhost, name), &declare.arguments)?;
+        limits::check_arguments("exchange", name, &declare.arguments)?;
+        let in_vhost = self.vhost(vhost)?;
+        limits::check(in_vhost.exchanges.len() + 1, EXCHANGES_MAX, "exchanges", vhost)?;
+        in_vhost.usage.check_bytes(exchange_bytes(name, &declare), vhost)?;
         let id = self.next_id();
-        self.vhost_mut(vhost)?.add_exchange(id, name, declare);
+        let in_vhost = self.vhost_mut(vhost)?;
+        let (vhost, name) = (in_vhost.name.clone(), in_vhost.add_exchange(id, name, declare.clone()));
+        self.effects.push(Effect { logged: declare.durable, fact: Fact::Exchange { vhost, name, declare } });
         Ok(true)
     }
 
@@ -79,19 +88,45 @@ impl Catalog {
             let text = format!("deletion of system exchange '{name}' in vhost '{vhost}' not allowed");
             return Err(Refusal::new(RefusalKind::AccessRefused, text));
         }
-        let in_vhost = self.vhost_mut(vhost)?;
-        let Some(exchange) = in_vhost.exchanges.get(name) else { return Ok(false) };
+        let Some((name, exchange)) = self.vhost(vhost)?.exchanges.get_key_value(name) else { return Ok(false) };
         if if_unused && !exchange.bindings.is_empty() {
             return Err(Refusal::precondition(format!("exchange '{name}' in vhost '{vhost}' in use")));
         }
-        in_vhost.remove_exchange(name);
+        let name = name.clone();
+        self.remove_exchanges(vhost, [name]);
         Ok(true)
+    }
+
+    /// Removes exchanges with their bindings; auto-delete exchanges that lose their last binding by that go too.
+    pub(super) fn remove_exchanges(&mut self, vhost: &str, names: impl IntoIterator<Item = Arc<str>>) {
+        let Self { vhosts, effects, .. } = self;
+        let Some(vhost) = vhosts.get_mut(vhost) else { return };
+        let mut gone: Vec<_> = names.into_iter().collect();
+        while let Some(name) = gone.pop() {
+            let Some(exchange) = vhost.take_exchange(&name) else { continue };
+            gone.extend(exchange.sources.iter().filter(|source| vhost.is_left_over(source)).cloned());
+            let fact = Fact::ExchangeGone { vhost: vhost.name.clone(), name };
+            effects.push(Effect { logged: exchange.declared.durable, fact });
+        }
+    }
+}
+
+impl Exchange {
+    /// About how many bytes of memory a binding from it takes.
+    pub(super) fn binding_bytes(&self, routing_key: &[u8], arguments: &FieldTable) -> usize {
+        BINDING_BYTES + 3 * routing_key.len() + 3 * arguments.memory_bytes() + self.router.binding_bytes(routing_key)
+    }
+
+    pub(super) fn router_bytes(&self, binding: &Binding) -> usize {
+        self.binding_bytes(&binding.routing_key, &binding.arguments)
     }
 }
 
 impl Vhost {
-    pub(super) fn add_exchange(&mut self, id: u64, name: &str, declared: ExchangeDeclare) {
+    /// Adds an exchange. Returns its name.
+    pub(super) fn add_exchange(&mut self, id: u64, name: &str, declared: ExchangeDeclare) -> Arc<str> {
         let name: Arc<str> = name.into();
+        self.usage.bytes += exchange_bytes(&name, &declared);
         self.exchange_names.insert(ExchangeId(id), name.clone());
         let alternate = alternate_of(("", ""), &declared.arguments).ok().flatten().map(Into::into);
         let exchange = Exchange {
@@ -99,28 +134,39 @@ impl Vhost {
             alternate,
             router: Router::new(declared.kind),
             bindings: Bindings::default(),
-            sources: std::collections::BTreeSet::new(),
+            sources: BTreeSet::new(),
             declared,
         };
-        self.exchanges.insert(name, exchange);
+        self.exchanges.insert(name.clone(), exchange);
+        name
     }
 
-    /// Removes an exchange, the bindings from it and those to it; auto-delete exchanges that lose their last binding by
-    /// that go too.
-    pub(super) fn remove_exchange(&mut self, name: &str) {
-        let Some(exchange) = self.exchanges.remove(name) else { return };
+    /// Takes an exchange away with the bindings from it and those to it, and nothing else.
+    pub(super) fn take_exchange(&mut self, name: &str) -> Option<Exchange> {
+        let exchange = self.exchanges.remove(name)?;
         self.exchange_names.remove(&exchange.id);
+        self.usage.bytes -= exchange_bytes(name, &exchange.declared);
         for binding in exchange.bindings.iter() {
+            self.usage.bindings -= 1;
+            self.usage.bytes -= exchange.router_bytes(binding);
             self.forget_source(&binding.destination, name);
         }
+        let destination = Destination::Exchange(name.to_owned());
         for source in &exchange.sources {
-            self.remove_bindings_to(
-                source,
-                &super::Destination::Exchange(name.to_owned()),
-                Target::Exchange(exchange.id),
-            );
+            self.remove_bindings_to(source, &destination, Target::Exchange(exchange.id));
         }
+        Some(exchange)
     }
+
+    /// Whether this is an auto-delete exchange that has lost its last binding.
+    pub(super) fn is_left_over(&self, name: &str) -> bool {
+        let exchange = self.exchanges.get(name);
+        exchange.is_some_and(|exchange| exchange.declared.auto_delete && exchange.bindings.is_empty())
+    }
+}
+
+fn exchange_bytes(name: &str, declare: &ExchangeDeclare) -> usize {
+    EXCHANGE_BYTES + name.len() + declare.arguments.memory_bytes()
 }
 
 fn equivalent(at: (&str, &str), current: &ExchangeDeclare, new: &ExchangeDeclare) -> Result<(), Refusal> {
@@ -182,3 +228,6 @@ pub(super) fn predeclared() -> impl Iterator<Item = (&'static str, ExchangeDecla
 }
 
 const ALTERNATE: &str = "alternate-exchange";
+/// Memory of an exchange and of a binding without names, keys and arguments, in bytes.
+const EXCHANGE_BYTES: usize = 512;
+const BINDING_BYTES: usize = 400;

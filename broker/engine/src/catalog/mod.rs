@@ -1,23 +1,31 @@
 //! What is declared: virtual hosts with their exchanges, queues and bindings, and the rules for declaring them.
 //!
 //! Refusals are worded as RabbitMQ words them, since clients and people search for these texts. Nothing depends on hash
-//! order: whatever is listed or changed in sequence lies in ordered maps. In order of use: `vhost`, `exchanges`,
-//! `queues`, `bindings`, `route`, `listing`.
+//! order: whatever is listed or changed in sequence lies in ordered maps. In order of use: `exchanges`, `queues` with
+//! their `arguments`, `bindings`, `limits`, `facts` (what a change came to), `route`, `listing`.
+mod arguments;
 mod bindings;
 mod exchanges;
+mod facts;
+#[cfg(test)]
+mod facts_tests;
+mod limits;
 mod listing;
 mod queues;
 mod route;
 #[cfg(test)]
 mod tests;
 
-pub use bindings::{Binding, Destination};
+pub use arguments::idle_arguments;
+pub use bindings::{Binding, Destination, properties_key};
 pub use exchanges::{Exchange, ExchangeDeclare};
+pub use facts::{Bond, Effect, Fact};
 pub use queues::{Declared, Queue, QueueDeclare};
 pub use route::Routed;
 
 use leveret_model::refusal::Refusal;
-use std::collections::{BTreeMap, HashMap};
+use limits::Usage;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// Names a queue for ever: declared again under the same name it is another.
@@ -28,30 +36,39 @@ pub struct QueueId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub u64);
 
-/// Names an exchange for ever.
+/// Names an exchange for as long as the node runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct ExchangeId(u64);
+
+/// A virtual host's name, and that of something in it.
+type Names = (Arc<str>, Arc<str>);
 
 /// Everything that is declared.
 pub struct Catalog {
     vhosts: BTreeMap<Arc<str>, Vhost>,
     /// The next identity of a queue or an exchange.
     next_id: u64,
+    /// The queues that belong to a connection: virtual host and name.
+    exclusive: BTreeMap<ConnectionId, BTreeSet<Names>>,
+    /// What changed since somebody asked.
+    effects: Vec<Effect>,
 }
 
 /// One virtual host.
-#[derive(Default)]
 pub(crate) struct Vhost {
+    name: Arc<str>,
     exchanges: BTreeMap<Arc<str>, Exchange>,
     exchange_names: HashMap<ExchangeId, Arc<str>, foldhash::fast::FixedState>,
     queues: BTreeMap<Arc<str>, Queue>,
+    usage: Usage,
 }
 
 impl Default for Catalog {
     /// The virtual host `/` with the exchanges that every virtual host has.
     fn default() -> Self {
-        let mut catalog = Self { vhosts: BTreeMap::new(), next_id: 1 };
+        let mut catalog = Self { vhosts: BTreeMap::new(), next_id: 1, exclusive: BTreeMap::new(), effects: Vec::new() };
         catalog.create_vhost("/");
+        catalog.effects.clear();
         catalog
     }
 }
@@ -62,17 +79,30 @@ impl Catalog {
         if self.vhosts.contains_key(name) {
             return false;
         }
-        let mut vhost = Vhost::default();
+        let name: Arc<str> = name.into();
+        let mut vhost = Vhost {
+            name: name.clone(),
+            exchanges: BTreeMap::new(),
+            exchange_names: HashMap::default(),
+            queues: BTreeMap::new(),
+            usage: Usage::default(),
+        };
         for (exchange, declare) in exchanges::predeclared() {
             vhost.add_exchange(self.next_id(), exchange, declare);
         }
-        self.vhosts.insert(name.into(), vhost);
+        self.vhosts.insert(name.clone(), vhost);
+        self.effects.push(Effect { fact: Fact::Vhost(name), logged: true });
         true
     }
 
     /// Removes a virtual host and all that is in it: its queues.
     pub fn delete_vhost(&mut self, name: &str) -> Option<Vec<QueueId>> {
         let vhost = self.vhosts.remove(name)?;
+        for owned in self.exclusive.values_mut() {
+            owned.retain(|(at, _)| **at != *name);
+        }
+        self.exclusive.retain(|_, owned| !owned.is_empty());
+        self.effects.push(Effect { fact: Fact::VhostGone(vhost.name), logged: true });
         Some(vhost.queues.values().map(|queue| queue.id).collect())
     }
 
@@ -89,21 +119,8 @@ impl Catalog {
     }
 
     /// Identities below `next` are not given any more.
-    pub fn raise_next_identity(&mut self, next: u64) {
+    fn raise_next_identity(&mut self, next: u64) {
         self.next_id = self.next_id.max(next);
-    }
-
-    /// Whether a binding outlives a restart: both of its ends do.
-    #[must_use]
-    pub fn is_logged(&self, vhost: &str, source: &str, destination: &Destination) -> bool {
-        let exchange = |name: &str| self.exchange(vhost, name).is_ok_and(|exchange| exchange.declared.durable);
-        exchange(source)
-            && match destination {
-                Destination::Exchange(name) => exchange(name),
-                Destination::Queue(name) => {
-                    self.vhost(vhost).is_ok_and(|vhost| vhost.queues.get(&**name).is_some_and(Queue::is_logged))
-                }
-            }
     }
 
     fn next_id(&mut self) -> u64 {
@@ -117,6 +134,18 @@ impl Catalog {
 
     fn vhost_mut(&mut self, name: &str) -> Result<&mut Vhost, Refusal> {
         self.vhosts.get_mut(name).ok_or_else(|| Refusal::no_vhost(name))
+    }
+}
+
+impl Vhost {
+    /// Whether a binding to this outlives a restart, if it comes from an exchange that does.
+    fn is_logged(&self, destination: &Destination) -> bool {
+        match destination {
+            Destination::Exchange(name) => {
+                self.exchanges.get(&**name).is_some_and(|exchange| exchange.declared.durable)
+            }
+            Destination::Queue(name) => self.queues.get(&**name).is_some_and(Queue::is_logged),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Queues: declared, found equivalent or not, deleted. What is in them is not the catalog's business.
 use super::bindings::{Destination, Target};
-use super::exchanges::unsupported;
-use super::{Catalog, ConnectionId, QueueId, inequivalent};
+use super::limits::{self, QUEUES_MAX};
+use super::{Catalog, ConnectionId, Effect, Fact, QueueId, Vhost, arguments, inequivalent};
 use leveret_model::name;
 use leveret_model::refusal::{Refusal, RefusalKind};
 use leveret_model::table::{FieldTable, FieldValue};
@@ -55,25 +55,10 @@ impl Catalog {
     /// Declares a queue.
     ///
     /// # Errors
-    /// 403 for a reserved name, 405 if it belongs to another connection, 406 if it is there and different or for an
-    /// argument that is not supported.
+    /// 403 for a reserved name, 405 if it belongs to another connection, 406 if it is there and different, for an argument
+    /// that is not supported, and for more queues than there may be.
     pub fn declare_queue(&mut self, vhost: &str, name: &str, declare: QueueDeclare) -> Result<Declared, Refusal> {
-        let id = QueueId(self.next_id);
-        self.declare_queue_as(vhost, name, declare, id)
-    }
-
-    /// Declares a queue, which has identity `id` if it is new: for what a log says.
-    ///
-    /// # Errors
-    /// As [`declare_queue`](Self::declare_queue).
-    pub fn declare_queue_as(
-        &mut self,
-        vhost: &str,
-        name: &str,
-        declare: QueueDeclare,
-        id: QueueId,
-    ) -> Result<Declared, Refusal> {
-        check_arguments((vhost, name), &declare)?;
+        arguments::check((vhost, name), &declare)?;
         if let Some(current) = self.vhost(vhost)?.queues.get(name) {
             current.check_access((vhost, name), declare.connection)?;
             equivalent((vhost, name), current, &declare)?;
@@ -82,10 +67,22 @@ impl Catalog {
         if !declare.server_named {
             name::check("queue", name)?;
         }
-        self.raise_next_identity(id.0 + 1);
+        limits::check_arguments("queue", name, &declare.arguments)?;
+        let in_vhost = self.vhost(vhost)?;
+        limits::check(in_vhost.queues.len() + 1, QUEUES_MAX, "queues", vhost)?;
+        in_vhost.usage.check_bytes(queue_bytes(name, &declare.arguments), vhost)?;
+        let id = QueueId(self.next_id());
         let QueueDeclare { durable, exclusive, auto_delete, arguments, .. } = declare;
         let queue = Queue { id, durable, exclusive, auto_delete, arguments, sources: BTreeSet::new() };
-        self.vhost_mut(vhost)?.queues.insert(name.into(), queue);
+        let in_vhost = self.vhost_mut(vhost)?;
+        let (at, logged) = (in_vhost.name.clone(), queue.is_logged());
+        let name: Arc<str> = name.into();
+        let fact = queue.fact(&at, &name);
+        in_vhost.add_queue(&name, queue);
+        self.effects.push(Effect { fact, logged });
+        if let Some(owner) = exclusive {
+            self.exclusive.entry(owner).or_default().insert((at, name));
+        }
         Ok(Declared { id, created: true })
     }
 
@@ -105,39 +102,76 @@ impl Catalog {
         self.vhost(vhost).ok()?.queues.get(name)?.exclusive
     }
 
-    /// Deletes a queue and the bindings to it.
+    /// The identity of the queue that has this name now.
+    #[must_use]
+    pub fn queue_id(&self, vhost: &str, name: &str) -> Option<QueueId> {
+        Some(self.vhost(vhost).ok()?.queues.get(name)?.id)
+    }
+
+    /// Deletes a queue and the bindings to it; auto-delete exchanges that lose their last binding by that go too.
     ///
     /// # Errors
-    /// 404, or 405 if it belongs to another connection.
-    pub fn delete_queue(
-        &mut self,
-        vhost: &str,
-        name: &str,
-        connection: Option<ConnectionId>,
-    ) -> Result<QueueId, Refusal> {
-        let id = self.queue(vhost, name, connection)?.id;
+    /// 404, also if the name means another queue by now.
+    pub fn delete_queue(&mut self, vhost: &str, name: &str, id: QueueId) -> Result<(), Refusal> {
         let in_vhost = self.vhost_mut(vhost)?;
-        if let Some(queue) = in_vhost.queues.remove(name) {
-            for source in &queue.sources {
-                in_vhost.remove_bindings_to(source, &Destination::Queue(name.to_owned()), Target::Queue(id));
+        if in_vhost.queues.get(name).is_none_or(|queue| queue.id != id) {
+            return Err(Refusal::no_queue(vhost, name));
+        }
+        let Some((name, queue)) = in_vhost.take_queue(name) else { return Ok(()) };
+        let left_over: Vec<_> = queue.sources.iter().filter(|source| in_vhost.is_left_over(source)).cloned().collect();
+        let at = in_vhost.name.clone();
+        let logged = queue.is_logged();
+        if let Some(owner) = queue.exclusive
+            && let Some(owned) = self.exclusive.get_mut(&owner)
+        {
+            owned.remove(&(at.clone(), name.clone()));
+            if owned.is_empty() {
+                self.exclusive.remove(&owner);
             }
         }
-        Ok(id)
+        self.effects.push(Effect { fact: Fact::QueueGone { vhost: at, name }, logged });
+        self.remove_exchanges(vhost, left_over);
+        Ok(())
     }
 
     /// The queues that belong to a connection: virtual host and name.
-    #[must_use]
-    pub fn exclusive_queues(&self, connection: ConnectionId) -> Vec<(Arc<str>, Arc<str>)> {
-        let mut found = Vec::new();
-        for (vhost, inside) in &self.vhosts {
-            let owned = inside.queues.iter().filter(|(_, queue)| queue.exclusive == Some(connection));
-            found.extend(owned.map(|(name, _)| (vhost.clone(), name.clone())));
-        }
-        found
+    pub fn exclusive_queues(&self, connection: ConnectionId) -> impl Iterator<Item = (&Arc<str>, &Arc<str>)> {
+        self.exclusive.get(&connection).into_iter().flatten().map(|(vhost, name)| (vhost, name))
     }
 }
 
+impl Vhost {
+    pub(super) fn add_queue(&mut self, name: &Arc<str>, queue: Queue) {
+        self.usage.bytes += queue_bytes(name, &queue.arguments);
+        self.queues.insert(name.clone(), queue);
+    }
+
+    /// Takes a queue away with the bindings to it, and nothing else.
+    pub(super) fn take_queue(&mut self, name: &str) -> Option<(Arc<str>, Queue)> {
+        let (name, queue) = self.queues.remove_entry(name)?;
+        self.usage.bytes -= queue_bytes(&name, &queue.arguments);
+        for source in &queue.sources {
+            self.remove_bindings_to(source, &Destination::Queue(name.to_string()), Target::Queue(queue.id));
+        }
+        Some((name, queue))
+    }
+}
+
+fn queue_bytes(name: &str, arguments: &FieldTable) -> usize {
+    QUEUE_BYTES + 2 * name.len() + arguments.memory_bytes()
+}
+
 impl Queue {
+    /// One that outlives restarts.
+    pub(super) fn durable(id: QueueId, auto_delete: bool, arguments: FieldTable) -> Self {
+        Self { id, durable: true, exclusive: None, auto_delete, arguments, sources: BTreeSet::new() }
+    }
+
+    pub(super) fn fact(&self, vhost: &Arc<str>, name: &Arc<str>) -> Fact {
+        let (id, auto_delete, arguments) = (self.id, self.auto_delete, self.arguments.clone());
+        Fact::Queue { vhost: vhost.clone(), name: name.clone(), id, auto_delete, arguments }
+    }
+
     /// Whether it is kept in the log: durable, and not gone with a connection.
     #[must_use]
     pub fn is_logged(&self) -> bool {
@@ -202,53 +236,7 @@ fn equivalent(at: (&str, &str), current: &Queue, new: &QueueDeclare) -> Result<(
     Ok(())
 }
 
-/// An argument that begins with `x-` would change what the queue does, and is refused unless it does so.
-fn check_arguments(at: (&str, &str), declare: &QueueDeclare) -> Result<(), Refusal> {
-    let quorum = queue_type(&declare.arguments) == "quorum";
-    for (argument, value) in declare.arguments.iter() {
-        match argument {
-            "x-queue-type" if matches!(value.as_str(), Some("classic" | "quorum")) => {}
-            "x-queue-type" => {
-                let text = format!(
-                    "invalid arg 'x-queue-type' for queue '{}' in vhost '{}': {value} is not supported, 'classic' and \
-                     'quorum' are",
-                    at.1, at.0
-                );
-                return Err(Refusal::precondition(text));
-            }
-            "x-delivery-limit" if quorum && value.as_integer().is_some_and(is_delivery_limit) => {}
-            "x-delivery-limit" if quorum => {
-                let text = format!(
-                    "invalid arg 'x-delivery-limit' for queue '{}' in vhost '{}': {value} is not a number from -1 on",
-                    at.1, at.0
-                );
-                return Err(Refusal::precondition(text));
-            }
-            _ if argument.starts_with("x-") => return Err(unsupported("queue", at, argument)),
-            _ => {}
-        }
-    }
-    let wrong = match declare {
-        _ if !quorum => None,
-        QueueDeclare { durable: false, .. } => Some("non-durable"),
-        QueueDeclare { exclusive: Some(_), .. } => Some("exclusive"),
-        QueueDeclare { auto_delete: true, .. } => Some("auto-delete"),
-        _ => None,
-    };
-    match wrong {
-        Some(property) => Err(Refusal::precondition(format!(
-            "invalid property '{property}' for queue '{}' in vhost '{}': a quorum queue is durable, shared and stays",
-            at.1, at.0
-        ))),
-        None => Ok(()),
-    }
-}
-
-fn is_delivery_limit(limit: i64) -> bool {
-    limit == -1 || u32::try_from(limit).is_ok()
-}
-
-fn queue_type(arguments: &FieldTable) -> &'static str {
+pub(super) fn queue_type(arguments: &FieldTable) -> &'static str {
     match arguments.get("x-queue-type").and_then(FieldValue::as_str) {
         Some("quorum") => "quorum",
         _ => "classic",
@@ -257,3 +245,5 @@ fn queue_type(arguments: &FieldTable) -> &'static str {
 
 /// As quorum queues have it in RabbitMQ 4.
 const DELIVERY_LIMIT: u32 = 20;
+/// Memory of a queue without its names, arguments and contents, in bytes.
+const QUEUE_BYTES: usize = 1 << 10;

@@ -1,24 +1,30 @@
-//! From an exchange and a routing key to queues: along bindings between exchanges, to alternate exchanges, for all
-//! recipients that the sender named (headers `CC` and `BCC`).
+//! From an exchange and a routing key to queues: along bindings between exchanges, to alternate exchanges, with all keys that
+//! the sender named (headers `CC` and `BCC`) at each of them.
 use super::bindings::Target;
-use super::{Catalog, Exchange, QueueId, Vhost};
+use super::{Catalog, Exchange, ExchangeId, QueueId, Vhost};
+use crate::exchange::{STEPS_MAX, Steps, TooManySteps};
 use leveret_model::exchange::ExchangeType;
+use leveret_model::name::ROUTING_KEY_BYTES_MAX;
 use leveret_model::refusal::{Refusal, RefusalKind};
 use leveret_model::table::{FieldTable, FieldValue};
 use smallvec::SmallVec;
+use std::collections::BTreeSet;
 
 /// How a route was found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Routed {
     /// An exchange on the way looks at headers: the answer is good for this message alone.
     pub by_headers: bool,
+    /// Queues were looked up by their names, as the default exchange does.
+    pub by_queue_name: bool,
 }
 
 impl Catalog {
-    /// The queues that a message goes to, each once, in no order that means anything.
+    /// The queues that a message goes to, each once, in the order of their identities.
     ///
     /// # Errors
-    /// 404 for a missing exchange, 403 for an internal one, 406 for `CC` or `BCC` that are no lists of strings.
+    /// 404 for a missing exchange, 403 for an internal one, 406 for `CC` or `BCC` that are no lists of strings, name too many
+    /// or too long keys, and for a message that would be compared with too many bindings.
     pub fn route(
         &self,
         vhost: &str,
@@ -32,82 +38,143 @@ impl Catalog {
             let text = format!("cannot publish to internal exchange '{exchange}' in vhost '{vhost}'");
             return Err(Refusal::new(RefusalKind::AccessRefused, text));
         }
-        let mut routing = Routing { vhost: self.vhost(vhost)?, headers, queues, routed: Routed::default() };
-        routing.follow(first, exchange, routing_key);
-        for name in ["CC", "BCC"] {
-            if let Some(recipients) = headers.and_then(|headers| headers.get(name)) {
-                for recipient in recipients_of(name, recipients)? {
-                    routing.follow(first, exchange, recipient);
-                }
-            }
-        }
-        Ok(routing.routed)
+        let keys = keys(routing_key, headers)?;
+        let mut routing =
+            Routing { vhost: self.vhost(vhost)?, keys: &keys, headers, queues, routed: Routed::default() };
+        routing.follow(if exchange.is_empty() { Hop::ToQueues } else { Hop::Through(first) }).map_err(|TooManySteps| {
+            Refusal::precondition(format!(
+                "routing a message of exchange '{exchange}' in vhost '{vhost}' takes more than {STEPS_MAX} steps: it is \
+                 compared with too many bindings"
+            ))
+        })?;
+        let routed = routing.routed;
+        queues.sort_unstable();
+        queues.dedup();
+        Ok(routed)
     }
 }
 
 struct Routing<'a> {
     vhost: &'a Vhost,
+    keys: &'a [&'a [u8]],
     headers: Option<&'a FieldTable>,
     queues: &'a mut SmallVec<[QueueId; 4]>,
     routed: Routed,
 }
 
-impl Routing<'_> {
-    fn follow(&mut self, first: &Exchange, name: &str, key: &[u8]) {
-        if name.is_empty() {
-            if let Some(queue) = std::str::from_utf8(key).ok().and_then(|key| self.vhost.queues.get(key)) {
-                self.add(queue.id);
-            }
-            return;
-        }
-        let mut been: SmallVec<[super::ExchangeId; 4]> = SmallVec::new();
-        let mut next: SmallVec<[&Exchange; 4]> = SmallVec::new();
+/// Where a message is on its way.
+#[derive(Clone, Copy)]
+enum Hop<'a> {
+    /// At the default exchange, which every queue is bound to by its name.
+    ToQueues,
+    Through(&'a Exchange),
+}
+
+impl<'a> Routing<'a> {
+    fn follow(&mut self, first: Hop<'a>) -> Result<(), TooManySteps> {
+        let mut steps = Steps::for_a_message();
+        let mut been = Been::default();
+        let mut next: SmallVec<[Hop<'_>; 4]> = SmallVec::new();
         let vhost = self.vhost;
         next.push(first);
-        while let Some(exchange) = next.pop() {
-            if been.contains(&exchange.id) {
+        while let Some(hop) = next.pop() {
+            steps.spend(1)?;
+            let exchange = match hop {
+                Hop::ToQueues => {
+                    self.add_queues_by_name();
+                    continue;
+                }
+                Hop::Through(exchange) => exchange,
+            };
+            if !been.insert(exchange.id) {
                 continue;
             }
-            been.push(exchange.id);
             self.routed.by_headers |= exchange.declared.kind == ExchangeType::Headers;
-            let mut found = false;
-            exchange.router.route(key, self.headers, &mut |target| {
+            let (mut found, queues) = (false, &mut *self.queues);
+            exchange.router.route(self.keys, self.headers, &mut steps, &mut |target| {
                 found = true;
                 match target {
-                    Target::Queue(id) => self.add(id),
+                    Target::Queue(id) => queues.push(id),
                     Target::Exchange(id) => {
-                        next.extend(vhost.exchange_names.get(&id).and_then(|name| vhost.exchanges.get(name)))
+                        let bound = vhost.exchange_names.get(&id).and_then(|name| vhost.exchanges.get(name));
+                        next.extend(bound.map(Hop::Through));
                     }
                 }
-            });
+            })?;
             if !found && let Some(alternate) = &exchange.alternate {
-                match vhost.exchanges.get(&**alternate) {
-                    Some(default) if alternate.is_empty() => self.follow(default, "", key),
-                    alternate => next.extend(alternate),
+                match &**alternate {
+                    "" => next.push(Hop::ToQueues),
+                    name => next.extend(vhost.exchanges.get(name).map(Hop::Through)),
                 }
             }
         }
+        Ok(())
     }
 
-    fn add(&mut self, id: QueueId) {
-        if !self.queues.contains(&id) {
-            self.queues.push(id);
+    fn add_queues_by_name(&mut self) {
+        if std::mem::replace(&mut self.routed.by_queue_name, true) {
+            return;
+        }
+        let names = self.keys.iter().filter_map(|key| std::str::from_utf8(key).ok());
+        self.queues.extend(names.filter_map(|name| self.vhost.queues.get(name)).map(|queue| queue.id));
+    }
+}
+
+/// Exchanges that a message has been at: few are looked through, many are in a set.
+#[derive(Default)]
+struct Been {
+    few: SmallVec<[ExchangeId; 8]>,
+    many: BTreeSet<ExchangeId>,
+}
+
+impl Been {
+    /// Whether it is new.
+    fn insert(&mut self, id: ExchangeId) -> bool {
+        if self.few.contains(&id) {
+            return false;
+        }
+        if self.few.len() < self.few.inline_size() {
+            self.few.push(id);
+            return true;
+        }
+        self.many.insert(id)
+    }
+}
+
+/// The routing key and those that the sender named beside it, each once.
+fn keys<'m>(routing_key: &'m [u8], headers: Option<&'m FieldTable>) -> Result<SmallVec<[&'m [u8]; 4]>, Refusal> {
+    let mut keys: SmallVec<[&[u8]; 4]> = SmallVec::new();
+    keys.push(routing_key);
+    let Some(headers) = headers else { return Ok(keys) };
+    for name in ["CC", "BCC"] {
+        let Some(value) = headers.get(name) else { continue };
+        let wrong =
+            || Refusal::precondition(format!("unexpected value of header '{name}': {value}, not an array of strings"));
+        let FieldValue::Array(recipients) = value else { return Err(wrong()) };
+        if keys.len() - 1 + recipients.len() > RECIPIENTS_MAX {
+            let count = keys.len() - 1 + recipients.len();
+            return Err(Refusal::precondition(format!(
+                "headers 'CC' and 'BCC' name {count} keys, more than {RECIPIENTS_MAX}"
+            )));
+        }
+        for recipient in recipients {
+            let FieldValue::LongString(key) = recipient else { return Err(wrong()) };
+            if key.len() > ROUTING_KEY_BYTES_MAX {
+                return Err(Refusal::precondition(format!(
+                    "header '{name}' names a key of {} bytes, longer than {ROUTING_KEY_BYTES_MAX}: '{}...'",
+                    key.len(),
+                    String::from_utf8_lossy(&key[..SHOWN_BYTES])
+                )));
+            }
+            keys.push(key);
         }
     }
+    keys.sort_unstable();
+    keys.dedup();
+    Ok(keys)
 }
 
-fn recipients_of<'a>(name: &str, value: &'a FieldValue) -> Result<Vec<&'a [u8]>, Refusal> {
-    let strings = match value {
-        FieldValue::Array(values) => values
-            .iter()
-            .map(|value| match value {
-                FieldValue::LongString(key) => Some(key.as_slice()),
-                _ => None,
-            })
-            .collect(),
-        _ => None,
-    };
-    strings.ok_or_else(|| {
-        Refusal::precondition(format!("unexpected value of header '{name}': {value}, not an array of strings"))
-    })
-}
+/// Keys that the headers of a message may name beside its routing key.
+const RECIPIENTS_MAX: usize = 1024;
+/// So much of a key that is too long is shown.
+const SHOWN_BYTES: usize = 32;

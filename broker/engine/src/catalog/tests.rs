@@ -63,9 +63,128 @@ fn declarations_and_their_refusals() {
     assert_eq!(code(catalog.declare_queue("/", "q", queue(1, false))), 405);
     assert_eq!(code(catalog.queue("/", "q", None)), 405);
     assert_eq!(code(catalog.declare_queue("/", "amq.q", queue(1, false))), 403);
-    assert_eq!(catalog.exclusive_queues(ConnectionId(1)), [("/".into(), "q".into())]);
-    assert_eq!(catalog.delete_queue("/", "q", Some(ConnectionId(1))), Ok(first.id));
-    assert_ne!(catalog.declare_queue("/", "q", queue(1, true)).unwrap().id, first.id);
+    assert_eq!(catalog.exclusive_queues(ConnectionId(1)).collect::<Vec<_>>(), [(&"/".into(), &"q".into())]);
+    assert_eq!(catalog.delete_queue("/", "q", first.id), Ok(()));
+    assert_eq!(catalog.exclusive_queues(ConnectionId(1)).count(), 0);
+    let second = catalog.declare_queue("/", "q", queue(1, true)).unwrap().id;
+    assert_ne!(second, first.id);
+    // The name means another queue now.
+    assert_eq!(code(catalog.delete_queue("/", "q", first.id)), 404);
+    assert_eq!(catalog.queue_id("/", "q"), Some(second));
+}
+
+#[test]
+fn only_what_changes_something_has_effects() {
+    let mut catalog = Catalog::default();
+    let effects = |catalog: &mut Catalog| {
+        let effects = catalog.take_effects();
+        (effects.len(), effects.iter().any(Effect::changes_bindings), effects.iter().any(|effect| effect.logged))
+    };
+    catalog.declare_queue("/", "q", queue(1, false)).unwrap();
+    assert_eq!(effects(&mut catalog), (1, false, true));
+    catalog.declare_queue("/", "q", queue(1, false)).unwrap();
+    catalog.declare_queue("/", "q", queue(1, true)).unwrap_err();
+    catalog.unbind("/", "amq.topic", &to_queue("q"), (b"a", &FieldTable::default()), None).unwrap();
+    assert_eq!(effects(&mut catalog), (0, false, false));
+    catalog.declare_queue("/", "mine", queue(1, true)).unwrap();
+    let (key, owner) = ((&b"a"[..], &FieldTable::default()), Some(ConnectionId(1)));
+    catalog.bind("/", "amq.topic", to_queue("mine"), key, owner).unwrap();
+    assert_eq!(effects(&mut catalog), (2, true, false));
+    bind(&mut catalog, "amq.topic", to_queue("q"), "a").unwrap();
+    bind(&mut catalog, "amq.topic", to_queue("q"), "a").unwrap();
+    assert_eq!(effects(&mut catalog), (1, true, true));
+}
+
+#[test]
+fn bindings_are_told_apart_by_bytes_and_by_arguments_in_any_order() {
+    let mut catalog = Catalog::default();
+    let id = catalog.declare_queue("/", "q", queue(1, false)).unwrap().id;
+    let none = FieldTable::default();
+    let table = |entries: &[(&str, FieldValue)]| entries.iter().cloned().collect::<FieldTable>();
+    let (one, turned) = (
+        table(&[("x-match", "all".into()), ("a", 1.into()), ("b", "2".into())]),
+        table(&[("b", "2".into()), ("x-match", "all".into()), ("a", 1.into())]),
+    );
+    let other = table(&[("x-match", "all".into()), ("a", FieldValue::Int64(1)), ("b", "2".into())]);
+    let routes: [(&[u8], &FieldTable, &str); 11] = [
+        (b"", &none, "~"),
+        (b"~", &none, "%7E"),
+        (b"%7E", &none, "%257E"),
+        (b"\xff", &none, "%FF"),
+        (b"\xfe", &none, "%FE"),
+        ("\u{fffd}".as_bytes(), &none, "%EF%BF%BD"),
+        (b"a b", &none, "a+b"),
+        (b"a+b", &none, "a%2Bb"),
+        (b"x.#", &none, "x.%23"),
+        (b"", &one, "~"),
+        (b"", &other, "~"),
+    ];
+    let mut keys = BTreeSet::new();
+    for (key, arguments, expected) in routes {
+        assert_eq!(catalog.bind("/", "amq.headers", to_queue("q"), (key, arguments), None), Ok(true), "{expected}");
+        let made = properties_key(key, arguments);
+        assert!(if arguments.is_empty() { made == expected } else { made.starts_with(expected) }, "{made}");
+        let found = catalog.binding_named("/", "amq.headers", &to_queue("q"), &made).unwrap().unwrap();
+        assert_eq!((&*found.routing_key, &found.arguments, &found.properties_key), (key, arguments, &made));
+        assert!(keys.insert(made));
+    }
+    assert_eq!(catalog.bindings("/").unwrap().count(), routes.len());
+    // Those who put the key itself there are understood, too.
+    let raw = catalog.binding_named("/", "amq.headers", &to_queue("q"), "x.#").unwrap().unwrap();
+    assert_eq!(&*raw.routing_key, b"x.#");
+    assert_eq!(catalog.binding_named("/", "amq.headers", &to_queue("q"), "nothing").unwrap(), None);
+    // The same arguments in another order are the same binding.
+    assert_eq!(catalog.bind("/", "amq.headers", to_queue("q"), (b"", &turned), None), Ok(false));
+    let message = table(&[("a", 1.into()), ("b", "2".into())]);
+    assert_eq!(routed(&catalog, "amq.headers", "", Some(&message)), [id].into());
+    for (key, arguments, _) in routes {
+        let arguments = if arguments == &one { &turned } else { arguments };
+        assert_eq!(catalog.unbind("/", "amq.headers", &to_queue("q"), (key, arguments), None), Ok(true));
+    }
+    assert!(routed(&catalog, "amq.headers", "", Some(&message)).is_empty());
+    let vhost = catalog.vhost("/").unwrap();
+    assert_eq!((vhost.usage.bindings, vhost.queues["q"].sources.len()), (0, 0));
+}
+
+#[test]
+fn whatever_is_declared_is_given_back_when_it_goes() {
+    let mut catalog = Catalog::default();
+    let before = catalog.vhost("/").unwrap().usage;
+    let arguments = FieldTable::from_iter([("note", FieldValue::from("kept"))]);
+    catalog.declare_exchange("/", "e", ExchangeDeclare { arguments, ..exchange(ExchangeType::Topic) }).unwrap();
+    let id = catalog.declare_queue("/", "q", queue(1, false)).unwrap().id;
+    for (source, destination, key) in
+        [("e", to_queue("q"), "a.#"), ("e", to_exchange("e"), "b.*"), ("amq.topic", to_exchange("e"), "#")]
+    {
+        bind(&mut catalog, source, destination, key).unwrap();
+    }
+    assert_eq!(catalog.vhost("/").unwrap().usage.bindings, 3);
+    catalog.delete_queue("/", "q", id).unwrap();
+    catalog.delete_exchange("/", "e", false).unwrap();
+    assert_eq!(catalog.vhost("/").unwrap().usage, before);
+}
+
+#[test]
+fn more_than_there_may_be_is_refused() {
+    let mut catalog = Catalog::default();
+    let long = FieldTable::from_iter([("note", FieldValue::LongString(vec![b'a'; 100_000]))]);
+    let declare = QueueDeclare { arguments: long.clone(), ..queue(1, false) };
+    let refusal = catalog.declare_queue("/", "q", declare).unwrap_err();
+    assert_eq!(refusal.kind.reply_code(), 406);
+    assert!(refusal.text.contains("more than 65536"), "{refusal}");
+    let declare = ExchangeDeclare { arguments: long.clone(), ..exchange(ExchangeType::Topic) };
+    assert_eq!(code(catalog.declare_exchange("/", "e", declare)), 406);
+    catalog.declare_queue("/", "q", queue(1, false)).unwrap();
+    assert_eq!(code(catalog.bind("/", "amq.topic", to_queue("q"), (b"", &long), None)), 406);
+    assert_eq!(code(bind(&mut catalog, "amq.topic", to_queue("q"), &"a".repeat(256))), 406);
+    assert_eq!(code(bind(&mut catalog, "amq.topic", to_queue("q"), &"a".repeat(255))), 200);
+    let vhost = catalog.vhosts.get_mut("/").unwrap();
+    vhost.usage.bindings = limits::BINDINGS_MAX;
+    let refusal = bind(&mut catalog, "amq.topic", to_queue("q"), "b").unwrap_err();
+    assert_eq!(refusal.text, "vhost '/' has the 1000000 bindings that it may have");
+    catalog.vhosts.get_mut("/").unwrap().usage.bytes = usize::MAX / 2;
+    assert_eq!(code(catalog.declare_queue("/", "r", queue(1, false))), 406);
+    assert_eq!(code(catalog.declare_exchange("/", "e", exchange(ExchangeType::Topic))), 406);
 }
 
 #[test]
@@ -75,6 +194,9 @@ fn arguments_that_are_not_honoured_are_refused_by_name() {
         ("x-queue-type", "classic".into(), 200),
         ("x-queue-type", "quorum".into(), 406),
         ("x-message-ttl", FieldValue::Int32(1), 406),
+        ("x-queue-mode", "lazy".into(), 200),
+        ("x-queue-version", 2.into(), 200),
+        ("x-ha-policy", "all".into(), 200),
         ("note", "kept".into(), 200),
     ] {
         let arguments = FieldTable::from_iter([(name, value)]);
@@ -84,6 +206,17 @@ fn arguments_that_are_not_honoured_are_refused_by_name() {
         }
         assert_eq!(code(result), expected, "{name}");
     }
+    let arguments = [("x-queue-mode", "lazy".into()), ("note", "kept".into()), ("x-ha-policy", "all".into())];
+    let arguments = FieldTable::from_iter(arguments);
+    assert_eq!(idle_arguments(&arguments).collect::<Vec<_>>(), ["x-queue-mode", "x-ha-policy"]);
+    for (kind, server_named, text) in [
+        ("foo", false, "invalid arg 'x-queue-type' for queue 'r' in vhost '/': \"unsupported queue type 'foo'\""),
+        ("quorum", true, "Cannot declare a server-named queue for type rabbit_quorum_queue"),
+    ] {
+        let arguments = FieldTable::from_iter([("x-queue-type", FieldValue::from(kind))]);
+        let refused = catalog.declare_queue("/", "r", QueueDeclare { arguments, server_named, ..queue(1, false) });
+        assert_eq!(refused.unwrap_err().text, text);
+    }
 }
 
 #[test]
@@ -92,16 +225,94 @@ fn deleting_takes_bindings_and_unbound_exchanges_along() {
     let declared = ExchangeDeclare { auto_delete: true, ..exchange(ExchangeType::Fanout) };
     catalog.declare_exchange("/", "first", declared.clone()).unwrap();
     catalog.declare_exchange("/", "second", declared).unwrap();
-    catalog.declare_queue("/", "q", queue(1, false)).unwrap();
+    let id = catalog.declare_queue("/", "q", queue(1, false)).unwrap().id;
     assert_eq!(bind(&mut catalog, "first", to_exchange("second"), ""), Ok(true));
     assert_eq!(bind(&mut catalog, "first", to_exchange("second"), ""), Ok(false));
     assert_eq!(bind(&mut catalog, "second", to_queue("q"), ""), Ok(true));
     assert_eq!(routed(&catalog, "first", "", None).len(), 1);
     assert_eq!(code(catalog.delete_exchange("/", "first", true)), 406);
-    catalog.delete_queue("/", "q", None).unwrap();
+    catalog.take_effects();
+    catalog.delete_queue("/", "q", id).unwrap();
     assert_eq!(code(catalog.exchange("/", "second")), 404);
     assert_eq!(code(catalog.exchange("/", "first")), 404);
     assert_eq!(catalog.bindings("/").unwrap().count(), 0);
+    let gone = |name: &str| Fact::ExchangeGone { vhost: "/".into(), name: name.into() };
+    let facts: Vec<_> = catalog.take_effects().into_iter().map(|effect| effect.fact).collect();
+    let queue_gone = Fact::QueueGone { vhost: "/".into(), name: "q".into() };
+    assert_eq!(facts, [queue_gone, gone("second"), gone("first")]);
+}
+
+#[test]
+fn a_long_chain_of_exchanges_ends_without_recursion() {
+    const LENGTH: usize = 50_000;
+    let mut catalog = Catalog::default();
+    let alternate = |at: usize| [("alternate-exchange", FieldValue::from(&*format!("alternate {at}")))];
+    let declared = ExchangeDeclare { auto_delete: true, ..exchange(ExchangeType::Fanout) };
+    for at in 0..LENGTH {
+        catalog.declare_exchange("/", &at.to_string(), declared.clone()).unwrap();
+        if at > 0 {
+            bind(&mut catalog, &(at - 1).to_string(), to_exchange(&at.to_string()), "").unwrap();
+        }
+    }
+    for at in 0..LENGTH - 10 {
+        let arguments = alternate(at + 1).into_iter().collect();
+        let declare = ExchangeDeclare { arguments, ..exchange(ExchangeType::Direct) };
+        catalog.declare_exchange("/", &format!("alternate {at}"), declare).unwrap();
+    }
+    let id = catalog.declare_queue("/", "q", queue(1, false)).unwrap().id;
+    bind(&mut catalog, &(LENGTH - 1).to_string(), to_queue("q"), "").unwrap();
+    assert_eq!(routed(&catalog, "0", "", None), [id].into());
+    assert!(routed(&catalog, "alternate 0", "", None).is_empty());
+    catalog.take_effects();
+    let none = FieldTable::default();
+    assert_eq!(catalog.unbind("/", &(LENGTH - 1).to_string(), &to_queue("q"), (b"", &none), None), Ok(true));
+    assert_eq!(catalog.take_effects().len(), LENGTH + 1);
+    assert_eq!(code(catalog.exchange("/", "0")), 404);
+}
+
+#[test]
+fn keys_of_a_message_are_taken_along_together() {
+    let mut catalog = Catalog::default();
+    let arguments = FieldTable::from_iter([("alternate-exchange", FieldValue::from("amq.fanout"))]);
+    catalog.declare_exchange("/", "d", ExchangeDeclare { arguments, ..exchange(ExchangeType::Direct) }).unwrap();
+    catalog.declare_exchange("/", "t", exchange(ExchangeType::Topic)).unwrap();
+    let [q, other] = ["q", "other"].map(|name| catalog.declare_queue("/", name, queue(1, false)).unwrap().id);
+    bind(&mut catalog, "d", to_exchange("t"), "k1").unwrap();
+    bind(&mut catalog, "t", to_queue("q"), "k2").unwrap();
+    bind(&mut catalog, "amq.fanout", to_queue("other"), "").unwrap();
+    let list = |keys: &[&str]| FieldValue::Array(keys.iter().map(|key| FieldValue::from(*key)).collect());
+    let headers = FieldTable::from_iter([("CC", list(&["k1"])), ("BCC", list(&["k2"]))]);
+    assert_eq!(routed(&catalog, "d", "", Some(&headers)), [q].into());
+    let headers = FieldTable::from_iter([("CC", list(&["k2"]))]);
+    assert_eq!(routed(&catalog, "d", "k1", Some(&headers)), [q].into());
+    // The alternate exchange is for messages that none of the keys takes further.
+    assert_eq!(routed(&catalog, "d", "k3", Some(&headers)), [other].into());
+    let refused = |name: &str, value: FieldValue| {
+        let headers = FieldTable::from_iter([(name, value)]);
+        let refusal = catalog.route("/", "d", b"", Some(&headers), &mut SmallVec::new()).unwrap_err();
+        assert_eq!(refusal.kind.reply_code(), 406);
+        refusal.text
+    };
+    assert!(refused("BCC", list(&[&".".repeat(256)])).contains("header 'BCC' names a key of 256 bytes"));
+    assert!(refused("CC", list(&["k"; 1025])).contains("1025 keys, more than 1024"));
+    assert!(refused("CC", FieldValue::Array(vec![FieldValue::Void])).contains("header 'CC'"));
+}
+
+#[test]
+fn a_message_whose_way_is_too_long_is_refused_by_name() {
+    let mut catalog = Catalog::default();
+    let none = FieldTable::default();
+    for at in 0..1_000 {
+        let name = at.to_string();
+        catalog.declare_queue("/", &name, queue(1, false)).unwrap();
+        catalog.bind("/", "amq.topic", to_queue(&name), (b"#", &none), None).unwrap();
+    }
+    let keys = (0..1_024).map(|at| FieldValue::from(&*at.to_string())).collect();
+    let headers = FieldTable::from_iter([("CC", FieldValue::Array(keys))]);
+    let refusal = catalog.route("/", "amq.topic", b"", Some(&headers), &mut SmallVec::new()).unwrap_err();
+    let text = "routing a message of exchange 'amq.topic' in vhost '/' takes more than 1000000 steps: it is compared with \
+                too many bindings";
+    assert_eq!((refusal.kind.reply_code(), &*refusal.text), (406, text));
 }
 
 #[test]
@@ -161,8 +372,9 @@ proptest! {
                     if queues.contains_key(&q) { prop_assert_eq!(gone, Ok(bound.remove(&(e, q, k)))); } else { prop_assert_eq!(gone, Ok(false)); }
                 }
                 Step::DeleteQueue(q) => {
-                    let deleted = catalog.delete_queue("/", &q.to_string(), None);
-                    prop_assert_eq!(deleted.ok(), queues.remove(&q));
+                    let id = queues.remove(&q);
+                    let deleted = catalog.delete_queue("/", &q.to_string(), id.unwrap_or(QueueId(0)));
+                    prop_assert_eq!(deleted.is_ok(), id.is_some());
                     bound.retain(|(_, queue, _)| *queue != q);
                 }
                 Step::Declare(q) => {

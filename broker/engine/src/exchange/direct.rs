@@ -1,8 +1,9 @@
 //! `direct`: the routing key equals the binding's.
-use super::remove_one;
+use super::steps::{Steps, TooManySteps};
+use super::targets::Targets;
 use std::collections::HashMap;
 
-pub(crate) struct Direct<T>(HashMap<Box<[u8]>, Vec<T>, foldhash::fast::RandomState>);
+pub(crate) struct Direct<T>(HashMap<Box<[u8]>, Targets<T>, foldhash::fast::RandomState>);
 
 impl<T> Default for Direct<T> {
     fn default() -> Self {
@@ -10,21 +11,24 @@ impl<T> Default for Direct<T> {
     }
 }
 
-impl<T: Copy + PartialEq> Direct<T> {
+impl<T: Copy + Ord> Direct<T> {
     pub(super) fn bind(&mut self, key: &[u8], target: T) {
-        self.0.entry(key.into()).or_default().push(target);
+        self.0.entry(key.into()).or_insert(Targets::None).add(target);
     }
 
     pub(super) fn unbind(&mut self, key: &[u8], target: T) {
         if let Some(targets) = self.0.get_mut(key) {
-            remove_one(targets, &target);
+            targets.remove(target);
             if targets.is_empty() {
                 self.0.remove(key);
             }
         }
     }
 
-    pub(super) fn route(&self, key: &[u8], found: &mut dyn FnMut(T)) {
-        self.0.get(key).into_iter().flatten().for_each(|&target| found(target));
+    pub(super) fn route(&self, key: &[u8], steps: &mut Steps, found: &mut dyn FnMut(T)) -> Result<(), TooManySteps> {
+        let Some(targets) = self.0.get(key) else { return steps.spend(1) };
+        steps.spend(targets.len())?;
+        targets.each(found);
+        Ok(())
     }
 }

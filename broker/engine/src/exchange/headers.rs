@@ -1,40 +1,88 @@
 //! `headers`: the binding's arguments are compared with the message's headers (RabbitMQ: `x-match`).
+use super::steps::{Steps, TooManySteps, VISIT};
 use leveret_model::refusal::Refusal;
 use leveret_model::table::{FieldTable, FieldValue};
+use std::collections::BTreeMap;
 
-pub(crate) struct Headers<T>(Vec<(FieldTable, T)>);
+/// By what they lead to and the identity of their arguments.
+pub(crate) struct Headers<T>(BTreeMap<(T, Box<[u8]>), Alike>);
+
+/// Bindings that differ in their keys alone, which this type does not look at.
+struct Alike {
+    arguments: FieldTable,
+    bindings: u32,
+}
 
 impl<T> Default for Headers<T> {
     fn default() -> Self {
-        Self(Vec::new())
+        Self(BTreeMap::new())
     }
 }
 
-impl<T: Copy + PartialEq> Headers<T> {
+impl<T: Copy + Ord> Headers<T> {
     pub(super) fn bind(&mut self, arguments: &FieldTable, target: T) {
-        self.0.push((arguments.clone(), target));
+        let alike = self.0.entry((target, arguments.identity().into()));
+        alike.or_insert_with(|| Alike { arguments: arguments.clone(), bindings: 0 }).bindings += 1;
     }
 
     pub(super) fn unbind(&mut self, arguments: &FieldTable, target: T) {
-        if let Some(at) = self.0.iter().position(|(other, bound)| other == arguments && *bound == target) {
-            self.0.remove(at);
+        let key = (target, arguments.identity().into());
+        if let Some(alike) = self.0.get_mut(&key) {
+            alike.bindings -= 1;
+            if alike.bindings == 0 {
+                self.0.remove(&key);
+            }
         }
     }
 
-    pub(super) fn route(&self, headers: Option<&FieldTable>, found: &mut dyn FnMut(T)) {
+    pub(super) fn route(
+        &self,
+        headers: Option<&FieldTable>,
+        steps: &mut Steps,
+        found: &mut dyn FnMut(T),
+    ) -> Result<(), TooManySteps> {
         let none = FieldTable::default();
-        let headers = headers.unwrap_or(&none);
-        for (arguments, target) in &self.0 {
-            if matches(arguments, headers) {
+        let headers = Sent::new(headers.unwrap_or(&none));
+        for ((target, _), Alike { arguments, .. }) in &self.0 {
+            steps.spend(VISIT * (1 + arguments.len()))?;
+            if matches(arguments, &headers) {
                 found(*target);
             }
+        }
+        Ok(())
+    }
+}
+
+/// The headers of a message, to be looked up once per argument of each binding.
+enum Sent<'h> {
+    Few(&'h FieldTable),
+    /// The first value of each name.
+    Many(BTreeMap<&'h str, &'h FieldValue>),
+}
+
+impl<'h> Sent<'h> {
+    fn new(headers: &'h FieldTable) -> Self {
+        if headers.len() <= FEW {
+            return Self::Few(headers);
+        }
+        let mut first = BTreeMap::new();
+        for (name, value) in headers.iter() {
+            first.entry(name).or_insert(value);
+        }
+        Self::Many(first)
+    }
+
+    fn get(&self, name: &str) -> Option<&FieldValue> {
+        match self {
+            Self::Few(headers) => headers.get(name),
+            Self::Many(first) => first.get(name).copied(),
         }
     }
 }
 
 /// Whether all (or any) of a binding's arguments are among the headers. A void argument asks for presence alone; names
 /// that begin with `x-` count only with `all-with-x` and `any-with-x`.
-fn matches(arguments: &FieldTable, headers: &FieldTable) -> bool {
+fn matches(arguments: &FieldTable, headers: &Sent<'_>) -> bool {
     let mode = arguments.get(MATCH).and_then(FieldValue::as_str).unwrap_or("all");
     let with_x = mode.ends_with("-with-x");
     let mut asked = arguments.iter().filter(|(name, _)| *name != MATCH && (with_x || !name.starts_with("x-")));
@@ -73,3 +121,5 @@ pub(crate) fn check(arguments: &FieldTable) -> Result<(), Refusal> {
 }
 
 const MATCH: &str = "x-match";
+/// Up to this many headers are looked through from the first.
+const FEW: usize = 8;

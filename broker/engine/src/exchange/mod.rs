@@ -1,19 +1,24 @@
 //! Where a message goes: one file a type of exchange.
 //!
-//! A type keeps bindings in the form that answers fastest; which bindings there are is the catalog's business.
+//! A type keeps bindings in the form that answers fastest; which bindings there are is the catalog's business. An exchange
+//! is asked with all keys of a message at once, and answers within a bounded number of [steps](Steps).
 mod direct;
 mod headers;
+mod positions;
+mod steps;
+mod targets;
 #[cfg(test)]
 mod tests;
 mod topic;
 
 pub(crate) use headers::check as check_headers_binding;
-pub(crate) use topic::check as check_topic_pattern;
+pub(crate) use steps::{STEPS_MAX, Steps, TooManySteps};
 
 use direct::Direct;
 use headers::Headers;
 use leveret_model::exchange::ExchangeType;
 use leveret_model::table::FieldTable;
+use targets::Targets;
 use topic::Topic;
 
 /// The bindings of one exchange, by its type. `T` is what a binding leads to.
@@ -21,18 +26,18 @@ pub(crate) enum Router<T> {
     /// Queues by equal key.
     Direct(Direct<T>),
     /// Every target.
-    Fanout(Vec<T>),
+    Fanout(Targets<T>),
     /// Targets by pattern.
     Topic(Topic<T>),
     /// Targets by headers.
     Headers(Headers<T>),
 }
 
-impl<T: Copy + PartialEq> Router<T> {
+impl<T: Copy + Ord> Router<T> {
     pub(crate) fn new(kind: ExchangeType) -> Self {
         match kind {
             ExchangeType::Direct => Self::Direct(Direct::default()),
-            ExchangeType::Fanout => Self::Fanout(Vec::new()),
+            ExchangeType::Fanout => Self::Fanout(Targets::None),
             ExchangeType::Topic => Self::Topic(Topic::default()),
             ExchangeType::Headers => Self::Headers(Headers::default()),
         }
@@ -42,7 +47,7 @@ impl<T: Copy + PartialEq> Router<T> {
     pub(crate) fn bind(&mut self, key: &[u8], arguments: &FieldTable, target: T) {
         match self {
             Self::Direct(direct) => direct.bind(key, target),
-            Self::Fanout(targets) => targets.push(target),
+            Self::Fanout(targets) => targets.add(target),
             Self::Topic(topic) => topic.bind(key, target),
             Self::Headers(headers) => headers.bind(arguments, target),
         }
@@ -52,25 +57,40 @@ impl<T: Copy + PartialEq> Router<T> {
     pub(crate) fn unbind(&mut self, key: &[u8], arguments: &FieldTable, target: T) {
         match self {
             Self::Direct(direct) => direct.unbind(key, target),
-            Self::Fanout(targets) => remove_one(targets, &target),
+            Self::Fanout(targets) => targets.remove(target),
             Self::Topic(topic) => topic.unbind(key, target),
             Self::Headers(headers) => headers.unbind(arguments, target),
         }
     }
 
-    /// Calls `found` with each target of a message; one bound twice may come twice.
-    pub(crate) fn route(&self, key: &[u8], headers: Option<&FieldTable>, found: &mut dyn FnMut(T)) {
+    /// About how many bytes a binding takes beside its key and arguments.
+    pub(crate) fn binding_bytes(&self, key: &[u8]) -> usize {
         match self {
-            Self::Direct(direct) => direct.route(key, found),
-            Self::Fanout(targets) => targets.iter().for_each(|&target| found(target)),
-            Self::Topic(topic) => topic.route(key, found),
-            Self::Headers(bound) => bound.route(headers, found),
+            Self::Topic(_) => topic::nodes_of(key) * topic::NODE_BYTES,
+            _ => 0,
         }
     }
-}
 
-fn remove_one<T: PartialEq>(targets: &mut Vec<T>, target: &T) {
-    if let Some(at) = targets.iter().position(|other| other == target) {
-        targets.remove(at);
+    /// Calls `found` with each target of a message that has these keys; one may come several times.
+    ///
+    /// # Errors
+    /// It would cost more steps than are left.
+    pub(crate) fn route(
+        &self,
+        keys: &[&[u8]],
+        headers: Option<&FieldTable>,
+        steps: &mut Steps,
+        found: &mut dyn FnMut(T),
+    ) -> Result<(), TooManySteps> {
+        match self {
+            Self::Direct(direct) => keys.iter().try_for_each(|key| direct.route(key, steps, found)),
+            Self::Fanout(targets) => {
+                steps.spend(targets.len())?;
+                targets.each(found);
+                Ok(())
+            }
+            Self::Topic(topic) => keys.iter().try_for_each(|key| topic.route(key, steps, found)),
+            Self::Headers(bound) => bound.route(headers, steps, found),
+        }
     }
 }

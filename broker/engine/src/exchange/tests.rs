@@ -5,11 +5,17 @@ use proptest::prelude::*;
 use std::collections::BTreeSet;
 
 fn routed(router: &Router<u32>, key: &str, headers: Option<&FieldTable>) -> BTreeSet<u32> {
-    let mut found = BTreeSet::new();
-    router.route(key.as_bytes(), headers, &mut |target| {
+    cost(router, key, headers).0
+}
+
+/// What is found, and in how many steps.
+fn cost(router: &Router<u32>, key: &str, headers: Option<&FieldTable>) -> (BTreeSet<u32>, u64) {
+    let (mut found, mut steps) = (BTreeSet::new(), Steps::for_a_message());
+    let routed = router.route(&[key.as_bytes()], headers, &mut steps, &mut |target| {
         found.insert(target);
     });
-    found
+    routed.unwrap();
+    (found, steps.spent())
 }
 
 #[test]
@@ -58,13 +64,90 @@ fn topic_patterns() {
         topic.unbind(pattern.as_bytes(), &FieldTable::default(), 1);
         assert!(routed(&topic, key, None).is_empty());
     }
-    assert!(check_topic_pattern(b"#.#.#").is_ok());
-    assert!(check_topic_pattern(b"#.#.#.#.#.#.#.#.#").is_err());
+}
+
+#[test]
+fn a_pattern_with_many_wildcards_costs_what_others_cost() {
+    let none = FieldTable::default();
+    let mut topic = Router::new(ExchangeType::Topic);
+    // Patterns that all match, in every way there is: `#` between and around words that the key is made of.
+    let words: Vec<String> = (0..127).map(|at| char::from(b'a' + at % 26).to_string()).collect();
+    let mut nodes = 0;
+    for target in 0..2_000u32 {
+        let word = |at: u32| &*words[(target / 26u32.pow(at) % 26) as usize];
+        let pattern = format!("#.{}.#.{}.#.{}.#.*.#.*.#.*.#.*.#", word(0), word(1), word(2));
+        nodes += pattern.split('.').count() as u64;
+        topic.bind(pattern.as_bytes(), &none, target);
+    }
+    let (found, steps) = cost(&topic, &words.join("."), None);
+    assert_eq!(found.len(), 2_000);
+    assert!(steps <= 8 * nodes, "{steps} steps for {nodes} nodes");
+    let dots = ".".repeat(255);
+    let (_, steps) = cost(&topic, &dots, None);
+    assert!(steps <= 8 * nodes, "{steps} steps for {nodes} nodes");
+    // Several `#` in a row are one.
+    let mut hashes = Router::new(ExchangeType::Topic);
+    hashes.bind("#.".repeat(127).as_bytes(), &none, 1);
+    hashes.bind(["#"; 128].join(".").as_bytes(), &none, 2);
+    assert_eq!(cost(&hashes, &dots, None), ([1, 2].into(), 3 * 4 + 2));
+}
+
+#[test]
+fn a_message_is_compared_with_so_many_bindings_and_no_more() {
+    let mut headers = Router::new(ExchangeType::Headers);
+    for target in 0..1_000u32 {
+        let arguments = (0..1_000).map(|at| (format!("a{at}"), FieldValue::Int32(target as i32))).collect();
+        headers.bind(b"", &arguments, target);
+    }
+    let routed = headers.route(&[b""], None, &mut Steps::for_a_message(), &mut |_| {});
+    assert_eq!(routed, Err(TooManySteps));
+}
+
+#[test]
+fn what_many_bindings_lead_to_is_removed_in_any_order() {
+    const TARGETS: u32 = 20_000;
+    let none = FieldTable::default();
+    let some = FieldTable::from_iter([("a", FieldValue::Int32(1))]);
+    let kinds = [ExchangeType::Direct, ExchangeType::Fanout, ExchangeType::Topic, ExchangeType::Headers];
+    for (kind, arguments) in kinds.into_iter().zip([&none, &none, &none, &some]) {
+        let mut router = Router::new(kind);
+        (0..TARGETS).for_each(|target| router.bind(b"k", arguments, target));
+        router.bind(b"k", arguments, 7);
+        router.unbind(b"k", arguments, 7);
+        assert_eq!(routed(&router, "k", Some(&some)).len(), TARGETS as usize, "{kind}");
+        (0..TARGETS).for_each(|target| router.unbind(b"k", arguments, target));
+        assert!(routed(&router, "k", Some(&some)).is_empty(), "{kind}");
+    }
+}
+
+/// Under a key with this many words the walk uses more than one word of bits.
+#[test]
+fn long_keys_match_as_short_ones() {
+    let key = ["a"; 100].join(".");
+    for (pattern, expected) in [
+        ("#".to_owned(), true),
+        (key.clone(), true),
+        (["*"; 100].join("."), true),
+        (["*"; 99].join("."), false),
+        (["*"; 101].join("."), false),
+        (format!("{}.#", ["a"; 100].join(".")), true),
+        (format!("#.{}", ["a"; 101].join(".")), false),
+        ("#.a.#.b.#".to_owned(), false),
+    ] {
+        let mut topic = Router::new(ExchangeType::Topic);
+        topic.bind(pattern.as_bytes(), &FieldTable::default(), 1);
+        assert_eq!(!routed(&topic, &key, None).is_empty(), expected, "{pattern}");
+    }
 }
 
 #[test]
 fn headers_by_all_and_any() {
     let table = |entries: &[(&str, FieldValue)]| entries.iter().cloned().collect::<FieldTable>();
+    // With as many headers as are put into order, and the first of a name counts.
+    let mut many: Vec<_> =
+        [("a", "1".into()), ("n", FieldValue::Int32(7)), ("x-y", "z".into()), ("a", "2".into())].into();
+    many.resize(20, ("other", FieldValue::Void));
+    let many = table(&many);
     let sent = table(&[("a", "1".into()), ("n", FieldValue::Int32(7)), ("x-y", "z".into())]);
     for (arguments, expected) in [
         (table(&[]), true),
@@ -82,6 +165,7 @@ fn headers_by_all_and_any() {
         let mut headers = Router::new(ExchangeType::Headers);
         headers.bind(b"", &arguments, 1);
         assert_eq!(!routed(&headers, "", Some(&sent)).is_empty(), expected, "{arguments:?}");
+        assert_eq!(!routed(&headers, "", Some(&many)).is_empty(), expected, "{arguments:?}");
     }
     assert!(check_headers_binding(&table(&[("x-match", "some".into())])).is_err());
 }

@@ -1,131 +1,294 @@
 //! `topic`: patterns of words between dots; `*` stands for one word, `#` for any number of them, also none.
 //!
-//! Patterns form a trie of words. Routing walks it once a way that matches; a pattern with many `#` would make ways
-//! multiply, so their number is limited, and the same node is not walked twice from the same word.
-use super::remove_one;
-use leveret_model::refusal::Refusal;
-use std::collections::{BTreeMap, HashSet};
+//! Patterns form a trie of words. A node is visited once per key, with all places of the key where its pattern so far may
+//! end: a set of bits, so that patterns with many `#` cost no more than others and routing costs at most the nodes of the
+//! trie. The walk keeps its own stack: nothing recurses over what clients send.
+use super::positions::Positions;
+use super::steps::{Steps, TooManySteps, VISIT};
+use super::targets::Targets;
+use smallvec::SmallVec;
+use std::collections::{BTreeMap, HashMap};
 
 pub(crate) struct Topic<T> {
     /// The first is the root.
     nodes: Vec<Node<T>>,
-    free: Vec<usize>,
+    free: Vec<u32>,
+    words: Words,
 }
 
 struct Node<T> {
-    words: BTreeMap<Box<[u8]>, usize>,
-    one: Option<usize>,
-    any: Option<usize>,
-    /// The node is that of a `#`: it takes further words itself.
-    is_any: bool,
-    targets: Vec<T>,
+    /// Behind `*`, if there is such a node.
+    one: u32,
+    /// Behind `#`.
+    any: u32,
+    /// Behind other words, by their number.
+    words: Children,
+    targets: Targets<T>,
+}
+
+enum Children {
+    None,
+    One { word: u32, node: u32 },
+    Many(BTreeMap<u32, u32>),
+}
+
+/// The words of all patterns, numbered: comparing them is comparing numbers.
+#[derive(Default)]
+struct Words {
+    known: HashMap<Box<[u8]>, Word, foldhash::fast::RandomState>,
+    free: Vec<u32>,
+}
+
+struct Word {
+    number: u32,
+    /// Edges of the trie.
+    uses: u32,
 }
 
 impl<T> Node<T> {
-    fn new(is_any: bool) -> Self {
-        Self { words: BTreeMap::new(), one: None, any: None, is_any, targets: Vec::new() }
+    fn new() -> Self {
+        Self { one: NO_NODE, any: NO_NODE, words: Children::None, targets: Targets::None }
     }
+}
 
+impl<T: Copy + Ord> Node<T> {
     fn is_unused(&self) -> bool {
-        self.words.is_empty() && self.one.is_none() && self.any.is_none() && self.targets.is_empty()
+        let childless = self.one == NO_NODE && self.any == NO_NODE && matches!(self.words, Children::None);
+        childless && self.targets.is_empty()
     }
 }
 
 impl<T> Default for Topic<T> {
     fn default() -> Self {
-        Self { nodes: vec![Node::new(false)], free: Vec::new() }
+        Self { nodes: vec![Node::new()], free: Vec::new(), words: Words::default() }
     }
 }
 
-impl<T: Copy + PartialEq> Topic<T> {
+impl<T: Copy + Ord> Topic<T> {
     pub(super) fn bind(&mut self, pattern: &[u8], target: T) {
         let mut at = 0;
-        for word in words(pattern) {
+        for word in pattern_words(pattern) {
             at = match self.child(at, word) {
                 Some(child) => child,
                 None => self.add_child(at, word),
             };
         }
-        self.nodes[at].targets.push(target);
+        self.nodes[at as usize].targets.add(target);
     }
 
     pub(super) fn unbind(&mut self, pattern: &[u8], target: T) {
         let mut way = vec![0];
-        for word in words(pattern) {
-            let Some(child) = self.child(way[way.len() - 1], word) else { return };
+        let mut at = 0;
+        for word in pattern_words(pattern) {
+            let Some(child) = self.child(at, word) else { return };
             way.push(child);
+            at = child;
         }
-        remove_one(&mut self.nodes[way[way.len() - 1]].targets, &target);
-        let words: Vec<&[u8]> = words(pattern).collect();
-        while way.len() > 1 && self.nodes[way[way.len() - 1]].is_unused() {
-            let gone = way.pop().unwrap_or_default();
-            let parent = &mut self.nodes[way[way.len() - 1]];
-            match words[way.len() - 1] {
-                b"*" => parent.one = None,
-                b"#" => parent.any = None,
-                word => drop(parent.words.remove(word)),
+        self.nodes[at as usize].targets.remove(target);
+        let words: Vec<&[u8]> = pattern_words(pattern).collect();
+        for depth in (1..way.len()).rev() {
+            if !self.nodes[way[depth] as usize].is_unused() {
+                break;
             }
-            self.free.push(gone);
+            self.remove_child(way[depth - 1], words[depth - 1]);
+            self.free.push(way[depth]);
         }
     }
 
-    fn child(&self, at: usize, word: &[u8]) -> Option<usize> {
+    fn child(&self, at: u32, word: &[u8]) -> Option<u32> {
+        let node = &self.nodes[at as usize];
         match word {
-            b"*" => self.nodes[at].one,
-            b"#" => self.nodes[at].any,
-            word => self.nodes[at].words.get(word).copied(),
+            b"*" => Some(node.one).filter(|&child| child != NO_NODE),
+            b"#" => Some(node.any).filter(|&child| child != NO_NODE),
+            word => node.words.get(self.words.known.get(word)?.number),
         }
     }
 
-    fn add_child(&mut self, at: usize, word: &[u8]) -> usize {
-        let node = Node::new(word == b"#");
+    fn add_child(&mut self, at: u32, word: &[u8]) -> u32 {
         let child = match self.free.pop() {
             Some(free) => {
-                self.nodes[free] = node;
+                self.nodes[free as usize] = Node::new();
                 free
             }
             None => {
-                self.nodes.push(node);
-                self.nodes.len() - 1
+                self.nodes.push(Node::new());
+                (self.nodes.len() - 1) as u32
             }
         };
-        let parent = &mut self.nodes[at];
+        let parent = &mut self.nodes[at as usize];
         match word {
-            b"*" => parent.one = Some(child),
-            b"#" => parent.any = Some(child),
-            word => drop(parent.words.insert(word.into(), child)),
+            b"*" => parent.one = child,
+            b"#" => parent.any = child,
+            word => parent.words.insert(self.words.take(word), child),
         }
         child
     }
 
-    pub(super) fn route(&self, key: &[u8], found: &mut dyn FnMut(T)) {
-        let words: Vec<&[u8]> = words(key).collect();
-        let mut been = HashSet::new();
-        self.walk(0, &words, &mut been, found);
+    fn remove_child(&mut self, at: u32, word: &[u8]) {
+        let parent = &mut self.nodes[at as usize];
+        match word {
+            b"*" => parent.one = NO_NODE,
+            b"#" => parent.any = NO_NODE,
+            word => {
+                if let Some(number) = self.words.give_back(word) {
+                    parent.words.remove(number);
+                }
+            }
+        }
     }
 
-    fn walk(&self, at: usize, rest: &[&[u8]], been: &mut HashSet<(usize, usize)>, found: &mut dyn FnMut(T)) {
-        let node = &self.nodes[at];
-        // Only behind a `#` can a node be reached twice with the same words left.
-        if node.is_any && !been.insert((at, rest.len())) {
-            return;
+    pub(super) fn route(&self, key: &[u8], steps: &mut Steps, found: &mut dyn FnMut(T)) -> Result<(), TooManySteps> {
+        let count = words(key).count();
+        match count {
+            0..64 => self.walk::<1>(key, count, steps, found),
+            // A key has up to 255 dots.
+            _ => self.walk::<5>(key, count.min(5 * 64 - 1), steps, found),
         }
-        if let Some(any) = node.any {
-            self.walk(any, rest, been, found);
+    }
+
+    /// `count` is the number of words of the key.
+    fn walk<const N: usize>(
+        &self,
+        key: &[u8],
+        count: usize,
+        steps: &mut Steps,
+        found: &mut dyn FnMut(T),
+    ) -> Result<(), TooManySteps> {
+        let known = self.known_words::<N>(key, count);
+        let within = Positions::up_to(count);
+        let mut waiting: SmallVec<[(u32, Positions<N>); 16]> = SmallVec::new();
+        waiting.push((0, Positions::at(0)));
+        while let Some((at, here)) = waiting.pop() {
+            steps.spend(VISIT)?;
+            let node = &self.nodes[at as usize];
+            if here.contains(count) {
+                steps.spend(node.targets.len())?;
+                node.targets.each(found);
+            }
+            if node.any != NO_NODE {
+                waiting.push((node.any, here.onward().and(&within)));
+            }
+            let next = here.next().and(&within);
+            if node.one != NO_NODE && !next.is_empty() {
+                waiting.push((node.one, next));
+            }
+            let mut go = |child: u32, known: &Known<N>| {
+                let next = next.and(&known.ends);
+                if !next.is_empty() {
+                    waiting.push((child, next));
+                }
+            };
+            match &node.words {
+                Children::None => {}
+                Children::One { word, node: child } => {
+                    if let Some(known) = find(&known, *word) {
+                        go(*child, known);
+                    }
+                }
+                Children::Many(children) if children.len() < known.len() => {
+                    steps.spend(children.len())?;
+                    for (word, child) in children {
+                        if let Some(known) = find(&known, *word) {
+                            go(*child, known);
+                        }
+                    }
+                }
+                Children::Many(children) => {
+                    steps.spend(known.len())?;
+                    for known in &known {
+                        if let Some(&child) = children.get(&known.word) {
+                            go(child, known);
+                        }
+                    }
+                }
+            }
         }
-        let Some((word, rest)) = rest.split_first() else {
-            node.targets.iter().for_each(|&target| found(target));
-            return;
-        };
-        if node.is_any {
-            self.walk(at, rest, been, found);
+        Ok(())
+    }
+
+    /// Those words of a key that any pattern has, by number.
+    fn known_words<const N: usize>(&self, key: &[u8], count: usize) -> SmallVec<[Known<N>; 8]> {
+        let mut found: SmallVec<[Known<N>; 8]> = SmallVec::new();
+        for (at, word) in words(key).take(count).enumerate() {
+            if let Some(word) = self.words.known.get(word) {
+                found.push(Known { word: word.number, ends: Positions::at(at + 1) });
+            }
         }
-        if let Some(one) = node.one {
-            self.walk(one, rest, been, found);
+        found.sort_unstable_by_key(|known| known.word);
+        found.dedup_by(|second, first| {
+            let same = second.word == first.word;
+            if same {
+                first.ends = first.ends.or(&second.ends);
+            }
+            same
+        });
+        found
+    }
+}
+
+/// A word of a key, and the places behind it.
+struct Known<const N: usize> {
+    word: u32,
+    ends: Positions<N>,
+}
+
+fn find<const N: usize>(known: &[Known<N>], word: u32) -> Option<&Known<N>> {
+    known.binary_search_by_key(&word, |known| known.word).ok().map(|at| &known[at])
+}
+
+impl Children {
+    fn get(&self, wanted: u32) -> Option<u32> {
+        match self {
+            Self::None => None,
+            Self::One { word, node } => (*word == wanted).then_some(*node),
+            Self::Many(children) => children.get(&wanted).copied(),
         }
-        if let Some(&child) = node.words.get(*word) {
-            self.walk(child, rest, been, found);
+    }
+
+    fn insert(&mut self, word: u32, node: u32) {
+        match self {
+            Self::None => *self = Self::One { word, node },
+            Self::One { word: other, node: its } => *self = Self::Many(BTreeMap::from([(*other, *its), (word, node)])),
+            Self::Many(children) => drop(children.insert(word, node)),
         }
+    }
+
+    fn remove(&mut self, word: u32) {
+        match self {
+            Self::One { word: only, .. } if *only == word => *self = Self::None,
+            Self::Many(children) => {
+                children.remove(&word);
+                if children.is_empty() {
+                    *self = Self::None;
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Words {
+    /// The number of a word that is used once more.
+    fn take(&mut self, word: &[u8]) -> u32 {
+        if let Some(known) = self.known.get_mut(word) {
+            known.uses += 1;
+            return known.number;
+        }
+        let number = self.free.pop().unwrap_or(self.known.len() as u32);
+        self.known.insert(word.into(), Word { number, uses: 1 });
+        number
+    }
+
+    /// The number of a word that is used once less.
+    fn give_back(&mut self, word: &[u8]) -> Option<u32> {
+        let known = self.known.get_mut(word)?;
+        let number = known.number;
+        known.uses -= 1;
+        if known.uses == 0 {
+            self.known.remove(word);
+            self.free.push(number);
+        }
+        Some(number)
     }
 }
 
@@ -134,18 +297,20 @@ fn words(key: &[u8]) -> impl Iterator<Item = &[u8]> {
     key.split(|&byte| byte == b'.').filter(|_| !key.is_empty())
 }
 
-/// Checks a pattern before it is bound.
-///
-/// # Errors
-/// 406 for more `#` than routing can be asked to follow.
-pub(crate) fn check(pattern: &[u8]) -> Result<(), Refusal> {
-    let any = words(pattern).filter(|word| *word == b"#").count();
-    if any > ANY_MAX {
-        let pattern = String::from_utf8_lossy(pattern);
-        return Err(Refusal::precondition(format!("binding key '{pattern}' has {any} words '#', more than {ANY_MAX}")));
-    }
-    Ok(())
+/// The words of a pattern; several `#` in a row mean what one does.
+fn pattern_words(pattern: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut after_any = false;
+    words(pattern).filter(move |word| {
+        let any = *word == b"#";
+        !(std::mem::replace(&mut after_any, any) && any)
+    })
 }
 
-/// Words `#` in one pattern.
-const ANY_MAX: usize = 8;
+/// What a pattern takes in the trie at most, in nodes.
+pub(crate) fn nodes_of(pattern: &[u8]) -> usize {
+    pattern_words(pattern).count()
+}
+
+const NO_NODE: u32 = u32::MAX;
+/// Memory of a node and its edge, in bytes.
+pub(crate) const NODE_BYTES: usize = 80;

@@ -1,5 +1,9 @@
-//! Who is subscribed to a queue, and how much each may have unacknowledged.
+//! Who is subscribed to a queue, how much each may have unacknowledged, and whose turn it is.
+//!
+//! Those that can take wait in `turns`, in the order of their turns. A consumer that cannot take is not among them until
+//! what holds it back is over, so that a dispatch meets it once and not with every message.
 use super::{Queue, Sink};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 /// Names a consumer within its queue; never used again.
@@ -26,8 +30,20 @@ pub struct Consumer {
     pub subscription: Subscription,
     /// Deliveries not settled.
     pub unacked: u32,
-    /// Its sink said that it is full and has not asked again.
-    pub(super) full: bool,
+    standing: Standing,
+}
+
+/// Whether a consumer can take, or what holds it back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It can take: it is in `turns`, or being served.
+    InTurn,
+    /// It has as many deliveries unacknowledged as it may; until one is settled.
+    OutOfCredit,
+    /// Its sink is full; until that has drained.
+    Full,
+    /// A limit of its channel is reached; until the channel has room for it.
+    Blocked,
 }
 
 /// The queue is in exclusive use, or cannot be given to one consumer alone since it has others.
@@ -36,34 +52,94 @@ pub struct ExclusiveUse;
 
 #[derive(Default)]
 pub(super) struct Consumers {
-    list: Vec<Consumer>,
+    by_id: BTreeMap<ConsumerId, Consumer>,
     next_id: u64,
-    /// Whose turn it is.
-    turn: usize,
+    /// Who is served next, and then; among them `gone` that have left.
+    turns: VecDeque<ConsumerId>,
+    gone: usize,
+    /// Consumers whose sink is full.
+    full: usize,
+    /// The only consumer wants to stay so.
+    in_exclusive_use: bool,
 }
 
 impl Consumers {
     pub(super) fn len(&self) -> usize {
-        self.list.len()
+        self.by_id.len()
     }
 
-    /// Index of the consumer whose turn it is, which passes to the next.
-    pub(super) fn take_turn(&mut self) -> usize {
-        let at = self.turn % self.list.len();
-        self.turn = at + 1;
-        at
+    /// Consumers that can take, as far as is known.
+    pub(super) fn takers(&self) -> usize {
+        self.turns.len() - self.gone
     }
 
-    pub(super) fn at(&mut self, index: usize) -> &mut Consumer {
-        &mut self.list[index]
+    #[cfg(test)]
+    pub(super) fn turns(&self) -> usize {
+        self.turns.len()
     }
 
-    pub(super) fn find(&mut self, id: ConsumerId) -> Option<&mut Consumer> {
-        self.list.iter_mut().find(|consumer| consumer.id == id)
+    /// Whether there are consumers and the sinks of all of them are full.
+    pub(super) fn all_full(&self) -> bool {
+        self.full > 0 && self.full == self.by_id.len()
     }
 
-    fn in_exclusive_use(&self) -> bool {
-        self.list.iter().any(|consumer| consumer.subscription.exclusive)
+    /// The consumer whose turn it is. It has to be [`served`](Self::served) before the next.
+    pub(super) fn take_turn(&mut self) -> Option<&Consumer> {
+        while let Some(id) = self.turns.pop_front() {
+            if self.by_id.contains_key(&id) {
+                return self.by_id.get(&id);
+            }
+            self.gone -= 1;
+        }
+        None
+    }
+
+    /// The consumer whose turn it was took `unacked` messages that it will settle. It has another turn after all others,
+    /// or the next one if it `yields` none.
+    pub(super) fn served(&mut self, id: ConsumerId, unacked: u64, standing: Standing, yields: bool) {
+        let Some(consumer) = self.by_id.get_mut(&id) else { return };
+        consumer.unacked += unacked as u32;
+        consumer.standing = standing;
+        match standing {
+            Standing::InTurn if yields => self.turns.push_back(id),
+            Standing::InTurn => self.turns.push_front(id),
+            Standing::Full => self.full += 1,
+            Standing::OutOfCredit | Standing::Blocked => {}
+        }
+    }
+
+    /// What held a consumer back is over, if it was this.
+    pub(super) fn free(&mut self, id: ConsumerId, from: Standing) {
+        if let Some(consumer) = self.by_id.get_mut(&id).filter(|consumer| consumer.standing == from) {
+            consumer.standing = Standing::InTurn;
+            self.full -= usize::from(from == Standing::Full);
+            self.turns.push_back(id);
+        }
+    }
+
+    /// A consumer has settled `count` deliveries.
+    pub(super) fn credit(&mut self, id: ConsumerId, count: u64) {
+        let Some(consumer) = self.by_id.get_mut(&id) else { return };
+        consumer.unacked = consumer.unacked.saturating_sub(count as u32);
+        if consumer.standing == Standing::OutOfCredit && consumer.credit() > 0 {
+            consumer.standing = Standing::InTurn;
+            self.turns.push_back(id);
+        }
+    }
+
+    fn remove(&mut self, id: ConsumerId) -> bool {
+        let Some(consumer) = self.by_id.remove(&id) else { return false };
+        match consumer.standing {
+            Standing::InTurn => self.gone += 1,
+            Standing::Full => self.full -= 1,
+            Standing::OutOfCredit | Standing::Blocked => {}
+        }
+        self.in_exclusive_use &= !consumer.subscription.exclusive;
+        if self.gone > self.takers() + GONE_KEPT {
+            self.turns.retain(|id| self.by_id.contains_key(id));
+            self.gone = 0;
+        }
+        true
     }
 }
 
@@ -82,32 +158,36 @@ impl Queue {
     /// [`ExclusiveUse`] when it or another consumer wants the queue alone.
     pub fn subscribe(&mut self, subscription: Subscription) -> Result<ConsumerId, ExclusiveUse> {
         let consumers = &mut self.lead.consumers;
-        if consumers.in_exclusive_use() || subscription.exclusive && consumers.len() > 0 {
+        if consumers.in_exclusive_use || subscription.exclusive && consumers.len() > 0 {
             return Err(ExclusiveUse);
         }
         let id = ConsumerId(consumers.next_id);
         consumers.next_id += 1;
+        consumers.in_exclusive_use = subscription.exclusive;
         subscription.sink.started(id);
-        consumers.list.push(Consumer { id, subscription, unacked: 0, full: false });
+        consumers.by_id.insert(id, Consumer { id, subscription, unacked: 0, standing: Standing::InTurn });
+        consumers.turns.push_back(id);
         Ok(id)
     }
 
     /// Removes a consumer; what it has unacknowledged stays so. False if there is none of that name.
     pub fn unsubscribe(&mut self, id: ConsumerId) -> bool {
-        let list = &mut self.lead.consumers.list;
-        let before = list.len();
-        list.retain(|consumer| consumer.id != id);
-        list.len() < before
+        self.lead.consumers.remove(id)
     }
 
     /// Removes all consumers, for a queue that is deleted; the caller tells their sinks.
     pub fn unsubscribe_all(&mut self) -> Vec<Consumer> {
-        std::mem::take(&mut self.lead.consumers.list)
+        let consumers = &mut self.lead.consumers;
+        let next_id = consumers.next_id;
+        let gone = std::mem::replace(consumers, Consumers { next_id, ..Consumers::default() });
+        gone.by_id.into_values().collect()
     }
 
-    /// The consumers, in the order they came.
-    #[must_use]
-    pub fn consumers(&self) -> &[Consumer] {
-        &self.lead.consumers.list
+    /// The consumers, in the order in which they came.
+    pub fn consumers(&self) -> impl ExactSizeIterator<Item = &Consumer> {
+        self.lead.consumers.by_id.values()
     }
 }
+
+/// Names of consumers that have left stay in the list of turns until they are this many more than the others.
+const GONE_KEPT: usize = 16;

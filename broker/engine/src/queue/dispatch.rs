@@ -1,4 +1,5 @@
 //! Ready messages to consumers: in turn, as much as each has credit and room for.
+use super::consumers::Standing;
 use super::run::{MessageId, Run};
 use super::state::State;
 use super::{ConsumerId, Counters, Delivery, Dwell, Facts, Fill, Lead, Queue, Sink, Source};
@@ -25,44 +26,45 @@ impl Queue {
     /// Hands ready messages to consumers until there are none, or none has credit and room. `now` in nanoseconds of
     /// the clock that `enqueue` was told.
     pub fn dispatch(&mut self, now: u64) {
-        let consumers = self.lead.consumers.len();
-        let mut passed_over = 0;
-        while passed_over < consumers && self.state.ready() > 0 {
-            let share = share(self.state.ready(), consumers);
-            let index = self.lead.consumers.take_turn();
-            let consumer = self.lead.consumers.at(index);
-            let limit = if consumer.full { 0 } else { consumer.credit().min(share) };
-            if limit == 0 {
-                passed_over += 1;
+        while self.lead.leading && self.state.ready() > 0 {
+            let share = share(self.state.ready(), self.lead.consumers.takers());
+            let Some(consumer) = self.lead.consumers.take_turn() else { return };
+            let (id, no_ack, credit) = (consumer.id, consumer.subscription.no_ack, consumer.credit());
+            if credit == 0 {
+                self.lead.consumers.served(id, 0, Standing::OutOfCredit, true);
                 continue;
             }
-            let no_ack = consumer.subscription.no_ack;
             let sink = consumer.subscription.sink.clone();
-            let (fill, taken) = self.serve(&*sink, limit, no_ack, now);
-            let consumer = self.lead.consumers.at(index);
-            if !no_ack {
-                consumer.unacked += taken as u32;
-            }
-            consumer.full = fill == Fill::Full;
-            if self.lead.blocked_on.is_some() {
+            let (fill, taken) = self.serve(&*sink, credit.min(share), no_ack, now);
+            let standing = match fill {
+                Fill::Full => Standing::Full,
+                Fill::Blocked => Standing::Blocked,
+                Fill::Exhausted if taken == credit => Standing::OutOfCredit,
+                Fill::Exhausted => Standing::InTurn,
+            };
+            self.lead.consumers.served(id, if no_ack { 0 } else { taken }, standing, taken > 0);
+            if self.lead.blocked_on.is_some() || fill == Fill::Exhausted && taken == 0 {
                 return; // goes on once the run has been read
             }
-            passed_over = if fill == Fill::Exhausted && taken > 0 { 0 } else { passed_over + 1 };
         }
     }
 
     /// The sink of a consumer has room again: it is served with the rest.
     pub fn drained(&mut self, id: ConsumerId, now: u64) {
-        if let Some(consumer) = self.lead.consumers.find(id) {
-            consumer.full = false;
-        }
+        self.lead.consumers.free(id, Standing::Full);
         self.dispatch(now);
     }
 
-    /// Whether a consumer waits for its own output: it is slower than what is published.
+    /// The channel of a consumer whose sink said [`Fill::Blocked`] has room for it: it is served with the rest.
+    pub fn unblocked(&mut self, id: ConsumerId, now: u64) {
+        self.lead.consumers.free(id, Standing::Blocked);
+        self.dispatch(now);
+    }
+
+    /// Whether every consumer waits for its own output: all of them are slower than what is published.
     #[must_use]
     pub fn is_outrunning(&self) -> bool {
-        self.consumers().iter().any(|consumer| consumer.full)
+        self.lead.consumers.all_full()
     }
 
     /// Hands one message to `sink`, for a client that asks instead of subscribing.
@@ -103,13 +105,15 @@ pub enum Got {
 /// How many messages a consumer gets at a time: all where it is alone; one where there are few, so that consumers get
 /// equal parts; more where there are many, so that a turn is worth its cost.
 fn share(ready: u64, consumers: usize) -> u64 {
-    if consumers == 1 { u64::MAX } else { (ready / (consumers as u64 * 16)).clamp(1, 64) }
+    if consumers <= 1 { u64::MAX } else { (ready / (consumers as u64 * 16)).clamp(1, 64) }
 }
 
 /// The queue as one consumer sees it for one turn.
 struct Taking<'q> {
     state: &'q mut State,
     cursor: &'q mut Cursor,
+    /// The cursor's run, once it was looked up: it has a message left, and is in memory.
+    run: Option<Run>,
     now: u64,
     left: u64,
     taken: u64,
@@ -127,7 +131,8 @@ struct Taking<'q> {
 impl<'q> Taking<'q> {
     fn new(state: &'q mut State, cursor: &'q mut Cursor, now: u64, left: u64, recovered_below: u64) -> Self {
         let (stretch, before) = ((0, 0, 0), Vec::new());
-        Self { state, cursor, now, left, taken: 0, redelivered: 0, stretch, before, recovered_below, cold: None }
+        let (run, taken, redelivered, cold) = (None, 0, 0, None);
+        Self { state, cursor, run, now, left, taken, redelivered, stretch, before, recovered_below, cold }
     }
 
     fn count(&mut self, sequence: u64, run: &Run) -> bool {
@@ -149,17 +154,31 @@ impl<'q> Taking<'q> {
     #[inline]
     fn fresh(&mut self) -> Option<(MessageId, Run)> {
         loop {
-            if self.cursor.run < self.state.runs_first() {
-                *self.cursor = Cursor::at(self.state.runs_first()); // its run was delivered, settled and dropped
+            let run = match self.run {
+                Some(run) if self.cursor.index < run.count => run,
+                _ => self.enter_run()?,
+            };
+            let id = MessageId { sequence: run.first + u64::from(self.cursor.index), offset: self.cursor.offset };
+            self.cursor.index += 1;
+            if id.sequence < self.recovered_below && self.state.is_settled(id.sequence) {
+                self.cursor.offset = self.state.segments().at(run.segment).message(id.offset).next;
+                continue;
             }
-            let mut run = *self.state.run(self.cursor.run)?;
+            self.state.take_fresh();
+            return Some((id, run));
+        }
+    }
+
+    /// Moves the cursor to a run with a message that was not delivered, if it is not in one.
+    fn enter_run(&mut self) -> Option<Run> {
+        loop {
+            let (number, &run) = self.state.run_from(self.cursor.run)?;
+            if number != self.cursor.run {
+                *self.cursor = Cursor::at(number); // those before were delivered and settled
+            }
             if self.cursor.index == run.count {
                 self.state.segments_mut().cool(run.segment);
-                *self.cursor = Cursor::at(self.cursor.run + 1);
-                run = *self.state.run(self.cursor.run)?;
-            }
-            if run.live == 0 {
-                *self.cursor = Cursor::at(self.cursor.run + 1); // settled before this leader began
+                *self.cursor = Cursor::at(number + 1);
                 continue;
             }
             if self.state.segments().cold(run.segment).is_some() {
@@ -167,16 +186,10 @@ impl<'q> Taking<'q> {
                 return None;
             }
             if self.cursor.index == 0 {
-                self.cursor.offset = self.state.segments().route(run.segment, run.offset).2;
+                self.cursor.offset = self.state.segments().at(run.segment).route(run.offset).2;
             }
-            let id = MessageId { sequence: run.first + u64::from(self.cursor.index), offset: self.cursor.offset };
-            self.cursor.index += 1;
-            if id.sequence < self.recovered_below && self.state.is_settled(id.sequence) {
-                self.cursor.offset = self.state.segments().message(run.segment, id.offset).next;
-                continue;
-            }
-            self.state.take_fresh();
-            return Some((id, run));
+            self.run = Some(run);
+            return Some(run);
         }
     }
 
@@ -231,8 +244,9 @@ impl Source for Taking<'_> {
         let redelivered = given_back || id.sequence < self.recovered_below;
         self.redelivered += u64::from(redelivered);
         let route_changed = self.count(id.sequence, &run);
-        let (exchange, routing_key, _) = self.state.segments().route(run.segment, run.offset);
-        let stored = self.state.segments().message(run.segment, id.offset);
+        let segment = self.state.segments().at(run.segment);
+        let (exchange, routing_key, _) = segment.route(run.offset);
+        let stored = segment.message(id.offset);
         if !given_back {
             self.cursor.offset = stored.next;
         }

@@ -141,6 +141,51 @@ fn a_snapshot_that_does_not_add_up_is_refused() {
     assert!(Queue::durable(None).restore(&mut &snapshot[..0], 0).is_err());
 }
 
+#[test]
+fn one_unacknowledged_message_holds_its_own_run_only() {
+    let (mut queue, mut log) = (led(None), Log::default());
+    log.publish(&mut queue, &[b"held".to_vec()], true);
+    log.get(&mut queue, false).unwrap();
+    for run in 0..200_000 {
+        log.0.clear(); // what was read stays with the queue
+        log.publish(&mut queue, &[b"x".to_vec()], true);
+        let (sequence, ..) = log.get(&mut queue, false).unwrap();
+        queue.acknowledge(None, sequence, 1);
+        apply_facts(&mut queue);
+        queue.take_freed();
+        assert!(queue.memory_bytes() < 16 << 10, "{} bytes after {run}", queue.memory_bytes());
+    }
+    log.publish(&mut queue, &[b"last".to_vec()], true);
+    let mut snapshot = Vec::new();
+    queue.snapshot(&mut snapshot);
+    assert!(snapshot.len() < 256, "{} bytes", snapshot.len());
+    let mut queue = restarted(&queue, None);
+    assert_eq!(queue.depth(), Depth { ready: 2, unacked: 0, body_bytes: 8, consumers: 0 });
+    // A fact that comes once more changes nothing, neither for what went with its run nor for what is there.
+    let digest = queue.digest();
+    queue.apply_settled(1, 200_000);
+    queue.apply_returned(100, 4);
+    assert_eq!((queue.digest(), queue.depth().ready), (digest, 2));
+    assert!(log.get(&mut queue, true).is_some() && log.get(&mut queue, true).is_some());
+    apply_facts(&mut queue);
+    assert_eq!((queue.digest(), queue.files().count()), (0, 0));
+}
+
+#[test]
+fn an_index_that_lacks_a_run_between_others_is_refused() {
+    let (mut queue, mut log) = (led(None), Log::default());
+    for body in [b"1", b"2", b"3"] {
+        log.publish(&mut queue, &[body.to_vec()], true);
+    }
+    let mut snapshot = Vec::new();
+    queue.snapshot(&mut snapshot);
+    let runs_at = 1 + 8 + 8;
+    snapshot[runs_at] = 2;
+    let run_bytes = 8 + 4 + 4 + 8 + 8 + 4 * 4;
+    snapshot.drain(runs_at + 8 + run_bytes..runs_at + 8 + 2 * run_bytes);
+    assert!(Queue::durable(None).restore(&mut &snapshot[..], 0).unwrap_err().0.starts_with("digest"));
+}
+
 #[derive(Clone, Debug)]
 enum Command {
     Publish(Vec<usize>, bool),

@@ -7,12 +7,15 @@
 //! The journey: [`enqueue`](Queue::enqueue) -> [`dispatch`](Queue::dispatch) -> [`acknowledge`](Queue::acknowledge) or
 //! [`give_back`](Queue::give_back).
 mod consumers;
+#[cfg(test)]
+mod consumers_tests;
 mod content;
 mod dispatch;
 mod durable;
 #[cfg(test)]
 mod durable_tests;
 mod dwell;
+mod numbered;
 mod ranges;
 mod run;
 mod segment;
@@ -157,6 +160,12 @@ impl Queue {
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
         self.state.memory_bytes()
+    }
+
+    /// Bytes of its contents that are in memory.
+    #[must_use]
+    pub fn warm_bytes(&self) -> u64 {
+        self.state.segments().bytes()
     }
 
     /// Gives memory back that an empty queue keeps for its next messages.

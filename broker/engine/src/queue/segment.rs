@@ -7,14 +7,12 @@
 //! A large body is not in the segment: it is shared with the buffer that it arrived in, a segment of its own.
 //! Of a durable queue each run is a segment of its own, whose bytes lie in the log and, while warm, in `body`.
 use super::durable::Place;
+use super::numbered::Numbered;
 use bytes::Bytes;
-use std::collections::VecDeque;
 
 #[derive(Default)]
 pub(super) struct Segments {
-    list: VecDeque<Segment>,
-    /// Number of the first segment of `list`.
-    first: u64,
+    list: Numbered<Segment>,
     bytes: u64,
     /// Logged segments that are not in memory.
     cold: usize,
@@ -22,8 +20,8 @@ pub(super) struct Segments {
     freed: Vec<u64>,
 }
 
-#[derive(Default)]
-struct Segment {
+/// One of them.
+pub(super) struct Segment {
     bytes: Vec<u8>,
     /// A large body; of a logged segment the whole run, while warm.
     body: Option<Bytes>,
@@ -44,13 +42,13 @@ pub(super) struct Stored<'a> {
 impl Segments {
     /// A segment with room for `bytes` more: its number. The last one, or a new one.
     pub(super) fn with_room(&mut self, bytes: usize) -> u64 {
-        if let Some(last) = self.list.back()
+        if let Some(last) = self.list.last_mut()
             && last.body.is_none()
             && last.bytes.capacity() - last.bytes.len() >= bytes
         {
             return self.last_number();
         }
-        let before = self.list.back().map_or(0, |last| last.bytes.capacity());
+        let before = self.list.last_mut().map_or(0, |last| last.bytes.capacity());
         self.push(Vec::with_capacity((before * 2).clamp(SEGMENT_MIN, SEGMENT_MAX).max(bytes)), None)
     }
 
@@ -60,35 +58,35 @@ impl Segments {
     }
 
     fn push(&mut self, bytes: Vec<u8>, body: Option<Bytes>) -> u64 {
-        if self.list.back().is_some_and(|last| last.live == 0) {
-            self.free(self.list.len() - 1); // it was kept for a run that would have fitted
+        if self.list.last_mut().is_some_and(|last| last.live == 0) {
+            self.free(self.last_number()); // it was kept for a run that would have fitted
         }
         self.bytes += (bytes.capacity() + body.as_ref().map_or(0, Bytes::len)) as u64;
-        self.list.push_back(Segment { bytes, body, place: None, live: 0 });
-        self.last_number()
+        self.list.push(Segment { bytes, body, place: None, live: 0 })
     }
 
     /// A segment of its own for a run in the log, warm with `bytes`: its number.
     pub(super) fn push_logged(&mut self, bytes: Option<Bytes>, place: Place, live: u32) -> u64 {
         self.bytes += bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
         self.cold += usize::from(bytes.is_none());
-        self.list.push_back(Segment { bytes: Vec::new(), body: bytes, place: Some(place), live });
-        self.last_number()
-    }
-
-    /// The segment pushed last holds nothing: it only has its number.
-    pub(super) fn drop_restored(&mut self) {
-        if let Some(last) = self.list.back_mut() {
-            self.cold -= usize::from(last.place.take().is_some());
-        }
+        self.list.push(Segment { bytes: Vec::new(), body: bytes, place: Some(place), live })
     }
 
     fn get(&self, number: u64) -> Option<&Segment> {
-        self.list.get(number.checked_sub(self.first)? as usize)
+        self.list.get(number)
     }
 
     fn get_mut(&mut self, number: u64) -> Option<&mut Segment> {
-        self.list.get_mut(number.checked_sub(self.first)? as usize)
+        self.list.get_mut(number)
+    }
+
+    /// Segment `number`, which has a live message.
+    #[inline]
+    pub(super) fn at(&self, number: u64) -> &Segment {
+        let Some(segment) = self.list.get(number) else {
+            panic!("segment {number} of a queue has live messages and is not there");
+        };
+        segment
     }
 
     /// Where segment `number` lies, if it is not in memory.
@@ -139,7 +137,7 @@ impl Segments {
 
     /// Logged segments with where they lie.
     pub(super) fn places(&self) -> impl Iterator<Item = (u64, Place)> {
-        (self.first..).zip(&self.list).filter_map(|(number, segment)| Some((number, segment.place?)))
+        self.list.starting_at(0).filter_map(|(number, segment)| Some((number, segment.place?)))
     }
 
     /// Where segment `number` lies in the log.
@@ -154,31 +152,25 @@ impl Segments {
 
     /// Number of the last segment.
     pub(super) fn last_number(&self) -> u64 {
-        self.end() - 1
+        self.list.end().saturating_sub(1)
     }
 
-    fn end(&self) -> u64 {
-        self.first + self.list.len() as u64
-    }
-
-    /// The bytes of the last segment, to append to.
-    pub(super) fn tail(&mut self) -> &mut Vec<u8> {
-        let at = self.list.len() - 1;
-        &mut self.list[at].bytes
+    /// The last segment, which is there, to append to.
+    pub(super) fn tail(&mut self) -> Option<&mut Vec<u8>> {
+        self.list.last_mut().map(|last| &mut last.bytes)
     }
 
     /// Counts messages that were appended to the last segment.
     pub(super) fn add_live(&mut self, messages: u32) {
-        if let Some(last) = self.list.back_mut() {
+        if let Some(last) = self.list.last_mut() {
             last.live += messages;
         }
     }
 
     /// Messages of segment `number` are settled; frees it with the last one.
     pub(super) fn settle(&mut self, number: u64, messages: u32) {
-        let at = (number - self.first) as usize;
-        let is_last = at + 1 == self.list.len();
-        let segment = &mut self.list[at];
+        let is_last = number == self.last_number();
+        let Some(segment) = self.list.get_mut(number) else { return };
         segment.live -= messages;
         if segment.live > 0 {
             return;
@@ -186,40 +178,57 @@ impl Segments {
         if is_last && segment.body.is_none() && segment.place.is_none() {
             segment.bytes.clear(); // the next run is written over it, while it is still in the processor's cache
         } else {
-            self.free(at);
+            self.free(number);
         }
     }
 
-    fn free(&mut self, at: usize) {
-        let segment = std::mem::take(&mut self.list[at]);
+    fn free(&mut self, number: u64) {
+        let Some(segment) = self.list.remove(number) else { return };
         if let Some(place) = segment.place {
             self.freed.push(place.file);
             self.cold -= usize::from(segment.body.is_none());
         }
         self.bytes -= (segment.bytes.capacity() + segment.body.as_ref().map_or(0, Bytes::len)) as u64;
-        while self.list.front().is_some_and(|first| first.live == 0 && first.bytes.capacity() == 0) {
-            self.list.pop_front();
-            self.first += 1;
-        }
     }
 
+    /// Bytes of contents in memory.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Bytes of memory that the list of segments takes.
+    pub(super) fn index_bytes(&self) -> usize {
+        self.list.memory_bytes()
+    }
+
+    /// Lets go of the memory of a last segment that holds nothing.
+    pub(super) fn trim(&mut self) {
+        if self.list.len() == 1 && self.list.last_mut().is_some_and(|last| last.live == 0 && last.place.is_none()) {
+            self.bytes = 0;
+            self.list.remove(self.last_number());
+        }
+        self.list.trim();
+    }
+}
+
+impl Segment {
     /// Exchange, routing key and the offset of the first message of the run at `offset`.
-    pub(super) fn route(&self, number: u64, offset: u32) -> (&[u8], &[u8], u32) {
-        let bytes = self.list[(number - self.first) as usize].raw();
+    #[inline]
+    pub(super) fn route(&self, offset: u32) -> (&[u8], &[u8], u32) {
+        let bytes = self.raw();
         let at = offset as usize;
         let (exchange, key) = (bytes[at] as usize, bytes[at + 1] as usize);
         let names = &bytes[at + 2..at + 2 + exchange + key];
         (&names[..exchange], &names[exchange..], (at + 2 + exchange + key) as u32)
     }
 
-    /// The message at `offset` of segment `number`.
+    /// The message at `offset`.
     #[inline]
-    pub(super) fn message(&self, number: u64, offset: u32) -> Stored<'_> {
-        let segment = &self.list[(number - self.first) as usize];
-        let rest = &segment.raw()[offset as usize..];
+    pub(super) fn message(&self, offset: u32) -> Stored<'_> {
+        let rest = &self.raw()[offset as usize..];
         let (properties, body) = (length(rest, 0), length(rest, 4));
         let rest = &rest[HEAD..];
-        match segment.body.as_ref().filter(|_| segment.place.is_none()) {
+        match self.body.as_ref().filter(|_| self.place.is_none()) {
             None => Stored {
                 properties: &rest[..properties],
                 body: &rest[properties..properties + body],
@@ -229,22 +238,6 @@ impl Segments {
         }
     }
 
-    /// Bytes of memory held.
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// Lets go of the memory of a last segment that holds nothing.
-    pub(super) fn trim(&mut self) {
-        if self.list.len() == 1 && self.list[0].live == 0 && self.list[0].place.is_none() {
-            self.bytes = 0;
-            self.list.clear();
-            self.first += 1;
-        }
-    }
-}
-
-impl Segment {
     #[inline]
     fn raw(&self) -> &[u8] {
         match (&self.place, &self.body) {

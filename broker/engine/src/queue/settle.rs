@@ -36,8 +36,8 @@ impl Queue {
     }
 
     fn credit(&mut self, consumer: Option<ConsumerId>, count: u64) {
-        if let Some(consumer) = consumer.and_then(|id| self.lead.consumers.find(id)) {
-            consumer.unacked = consumer.unacked.saturating_sub(count as u32);
+        if let Some(id) = consumer {
+            self.lead.consumers.credit(id, count);
         }
     }
 }

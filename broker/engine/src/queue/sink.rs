@@ -31,9 +31,10 @@ pub trait Source {
 pub enum Fill {
     /// The source had no more.
     Exhausted,
-    /// The sink is full: it will have the queue dispatched again once it has drained.
+    /// The sink is full: it will have the queue told that it has [drained](super::Queue::drained).
     Full,
-    /// The sink may take nothing now (a limit of its channel): an acknowledgement will have the queue dispatched again.
+    /// The sink may take nothing now (a limit of its channel): it will have the queue told that it is
+    /// [unblocked](super::Queue::unblocked).
     Blocked,
 }
 

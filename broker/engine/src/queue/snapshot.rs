@@ -64,7 +64,7 @@ impl State {
         }
         let (next_sequence, digest, runs) = (long(bytes)?, long(bytes)?, long(bytes)?);
         let mut durable = Durable { digest, ..Durable::default() };
-        let mut sum = 0u64;
+        let (mut sum, mut end, mut gaps) = (0u64, None, Vec::new());
         for _ in 0..runs {
             let (first, count, live) = (long(bytes)?, word(bytes)?, word(bytes)?);
             let (body_bytes, file) = (long(bytes)?, long(bytes)?);
@@ -74,12 +74,21 @@ impl State {
                 Place { file, offset, len, at, run_len },
             );
             sum = sum.wrapping_add(Durable::range_digest(first, u64::from(count)));
+            gaps.extend(end.replace(first.saturating_add(u64::from(count))).map(|end| end..first));
         }
+        gaps.extend(end.map(|end| end..next_sequence));
         self.set_next_sequence(next_sequence);
         for _ in 0..long(bytes)? {
             let (start, end) = (long(bytes)?, long(bytes)?);
             durable.settled.insert(start..end);
             sum = sum.wrapping_sub(Durable::range_digest(start, end.saturating_sub(start)));
+        }
+        // Runs that went are between those that are left: all of them settled, and not in the sum of the runs.
+        for gap in gaps.into_iter().filter(|gap| gap.start < gap.end) {
+            let lacking = durable.settled.gaps(gap.clone()).into_iter();
+            let lacking = lacking.map(|gap| Durable::range_digest(gap.start, gap.end - gap.start));
+            let all = Durable::range_digest(gap.start, gap.end - gap.start);
+            sum = sum.wrapping_add(all).wrapping_sub(lacking.fold(0, u64::wrapping_add));
         }
         for _ in 0..long(bytes)? {
             let (sequence, count) = (long(bytes)?, word(bytes)?);

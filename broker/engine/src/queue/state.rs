@@ -5,15 +5,15 @@
 use super::content::{Body, Extent, Publish};
 use super::dispatch::Cursor;
 use super::durable::{Durable, Fetch, Logged, Place};
+use super::numbered::Numbered;
 use super::run::{MessageId, Run};
 use super::segment::{HEAD, SEGMENT_MAX, Segments};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 #[derive(Default)]
 pub(super) struct State {
-    runs: VecDeque<Run>,
-    /// Number of the first run of `runs`, counted from the queue's first.
-    runs_first: u64,
+    /// Those with a live message.
+    runs: Numbered<Run>,
     next_sequence: u64,
     segments: Segments,
     /// Messages given back, by sequence: where each lies. They are ready again, before all that was never delivered.
@@ -51,7 +51,7 @@ impl State {
     /// Writes a run into the last segment, which has the room.
     fn append_run(&mut self, publish: &Publish<'_>, messages: &[Extent], now: u64) {
         let segment = self.segments.last_number();
-        let tail = self.segments.tail();
+        let Some(tail) = self.segments.tail() else { return };
         let offset = tail.len() as u32;
         tail.extend_from_slice(&[publish.exchange.len() as u8, publish.routing_key.len() as u8]);
         tail.extend_from_slice(publish.exchange);
@@ -73,7 +73,7 @@ impl State {
         let count = messages.len() as u32;
         self.segments.add_live(count);
         let first = self.next_sequence;
-        self.runs.push_back(Run { first, count, live: count, segment, offset, arrived: now, body_bytes });
+        self.runs.push(Run { first, count, live: count, segment, offset, arrived: now, body_bytes });
         self.next_sequence += u64::from(count);
         self.live += u64::from(count);
         self.fresh += u64::from(count);
@@ -99,13 +99,12 @@ impl State {
         self.next_sequence = run.end();
         self.live += u64::from(run.live);
         self.body_bytes += if run.live > 0 { run.body_bytes } else { 0 };
-        self.runs.push_back(run);
+        self.runs.push(run);
     }
 
     /// A fact of the log: what of the range is not settled yet, is now.
     pub(super) fn settle_logged(&mut self, first: u64, count: u64) {
-        let oldest = self.runs.front().map_or(self.next_sequence, |run| run.first);
-        let range = first.max(oldest)..first.saturating_add(count).min(self.next_sequence);
+        let range = first.max(self.oldest())..first.saturating_add(count).min(self.next_sequence);
         let Some(mut durable) = self.durable.take() else { return };
         if range.start < range.end {
             for gap in durable.settled.gaps(range.clone()) {
@@ -114,7 +113,7 @@ impl State {
                 self.settle(gap.start, count);
             }
             durable.settled.insert(range.clone());
-            durable.settled.remove_below(self.runs.front().map_or(self.next_sequence, |run| run.first));
+            durable.settled.remove_below(self.oldest());
             if !durable.counts.is_empty() {
                 let gone: Vec<u64> = durable.counts.range(range).map(|(&sequence, _)| sequence).collect();
                 for sequence in gone {
@@ -140,8 +139,12 @@ impl State {
 
     /// Whether a message is in the queue and not settled.
     fn is_live(&self, sequence: u64) -> bool {
-        let oldest = self.runs.front().map_or(self.next_sequence, |run| run.first);
-        sequence >= oldest && sequence < self.next_sequence && !self.is_settled(sequence)
+        sequence >= self.oldest() && sequence < self.next_sequence && !self.is_settled(sequence)
+    }
+
+    /// The first sequence that may be live.
+    fn oldest(&self) -> u64 {
+        self.runs.front().map_or(self.next_sequence, |(_, run)| run.first)
     }
 
     pub(super) fn is_settled(&self, sequence: u64) -> bool {
@@ -168,17 +171,16 @@ impl State {
         self.next_sequence = next;
     }
 
-    pub(super) fn runs(&self) -> &VecDeque<Run> {
+    pub(super) fn runs(&self) -> &Numbered<Run> {
         &self.runs
     }
 
-    /// A run as a snapshot has it. One without live messages stands for its sequences only.
+    /// A run as a snapshot has it. One without live messages is left out.
     pub(super) fn restore_run(&mut self, mut run: Run, place: Place) {
-        run.segment = self.segments.push_logged(None, place, run.live);
-        if run.live == 0 {
-            self.segments.drop_restored();
+        if run.live > 0 {
+            run.segment = self.segments.push_logged(None, place, run.live);
+            self.append_logged(run);
         }
-        self.append_logged(run);
     }
 
     pub(super) fn segments_mut(&mut self) -> &mut Segments {
@@ -203,12 +205,8 @@ impl State {
     /// Cold runs, up to `bytes`, if one begins less than `ahead` bytes behind run `number`.
     pub(super) fn cold_ahead(&mut self, number: u64, ahead: u64, bytes: u64) -> Fetch {
         let mut warm = 0;
-        for number in number.max(self.runs_first).. {
-            let Some(run) = self.run(number) else {
-                self.cold_ahead_maybe = false;
-                return Fetch::new();
-            };
-            if run.live > 0 && self.segments.cold(run.segment).is_some() {
+        for (_, run) in self.runs.starting_at(number) {
+            if self.segments.cold(run.segment).is_some() {
                 return self.cold_from_segment(run.segment, bytes);
             }
             warm += self.segments.place(run.segment).map_or(0, |place| u64::from(place.run_len));
@@ -216,24 +214,30 @@ impl State {
                 return Fetch::new();
             }
         }
+        self.cold_ahead_maybe = false;
         Fetch::new()
     }
 
     /// The run after the last one.
     pub(super) fn runs_end(&self) -> u64 {
-        self.runs_first + self.runs.len() as u64
+        self.runs.end()
     }
 
     /// Number of the oldest run.
     #[inline]
     pub(super) fn runs_first(&self) -> u64 {
-        self.runs_first
+        self.runs.front().map_or(self.runs.end(), |(number, _)| number)
     }
 
-    /// Run `number`, if it came already and has not gone.
-    #[inline]
+    /// The first run numbered `number` or higher that has come and not gone.
     pub(super) fn run(&self, number: u64) -> Option<&Run> {
-        self.runs.get(number.checked_sub(self.runs_first)? as usize)
+        self.run_from(number).map(|(_, run)| run)
+    }
+
+    /// The same with its number.
+    #[inline]
+    pub(super) fn run_from(&self, number: u64) -> Option<(u64, &Run)> {
+        self.runs.at_or_after(number)
     }
 
     pub(super) fn segments(&self) -> &Segments {
@@ -249,7 +253,7 @@ impl State {
     /// The first message given back, and the run that it belongs to.
     pub(super) fn first_returned(&self) -> Option<(MessageId, Run)> {
         let (&sequence, &offset) = self.returned.first_key_value()?;
-        Some((MessageId { sequence, offset }, self.runs[self.position(sequence)?]))
+        Some((MessageId { sequence, offset }, *self.holding(sequence)?.1))
     }
 
     /// The first message given back is out again.
@@ -266,34 +270,32 @@ impl State {
         self.returned.insert(id.sequence, id.offset);
     }
 
-    /// Index of the run that holds `sequence`.
-    fn position(&self, sequence: u64) -> Option<usize> {
-        if self.runs.front().is_some_and(|run| sequence < run.end()) {
-            return Some(0);
-        }
-        let at = self.runs.partition_point(|run| run.end() <= sequence);
-        (at < self.runs.len()).then_some(at)
+    /// The run that holds a live message, and its number.
+    fn holding(&self, sequence: u64) -> Option<(u64, &Run)> {
+        let first = self.runs.front()?;
+        if sequence < first.1.end() { Some(first) } else { self.runs.first_where(|run| sequence < run.end()) }
     }
 
-    /// `count` messages from `sequence` on, all of them out, are settled for good.
+    /// `count` messages from `sequence` on, all of them out, are settled for good. A run goes with its last live message.
     pub(super) fn settle(&mut self, mut sequence: u64, mut count: u64) {
+        let mut next = self.holding(sequence).map(|(number, _)| number);
         while count > 0 {
-            let Some(at) = self.position(sequence) else { break };
-            let run = &mut self.runs[at];
+            let Some(number) = next else { break };
+            let Some(run) = self.runs.get_mut(number) else { break };
             let part = count.min(run.end() - sequence);
             run.live -= part as u32;
-            if run.live == 0 {
-                self.body_bytes -= run.body_bytes;
+            let Run { live, segment, body_bytes, .. } = *run;
+            if live == 0 {
+                self.body_bytes -= body_bytes;
+                self.runs.remove(number);
             }
-            let segment = run.segment;
             self.segments.settle(segment, part as u32);
             self.live -= part;
             sequence += part;
             count -= part;
-        }
-        while self.runs.front().is_some_and(|run| run.live == 0) {
-            self.runs.pop_front();
-            self.runs_first += 1;
+            if count > 0 {
+                next = self.runs.at_or_after(number + 1).map(|(number, _)| number);
+            }
         }
     }
 
@@ -304,7 +306,7 @@ impl State {
             self.settle(sequence, 1);
         }
         let from = self.next_sequence - self.fresh;
-        debug_assert!(self.run(cursor.run).is_none_or(|run| run.first + u64::from(cursor.index) == from));
+        debug_assert!(self.position(cursor).is_none_or(|position| position == from));
         self.settle(from, self.fresh);
         self.fresh = 0;
         ready
@@ -314,13 +316,17 @@ impl State {
     pub(super) fn take_ready(&mut self, cursor: &Cursor) -> (Vec<(u64, u64)>, u64) {
         let ready = self.ready();
         let mut ranges: Vec<_> = std::mem::take(&mut self.returned).into_keys().map(|sequence| (sequence, 1)).collect();
-        if let Some(run) = self.run(cursor.run.max(self.runs_first)) {
-            let index = if cursor.run >= self.runs_first { cursor.index } else { 0 };
-            let from = run.first + u64::from(index);
+        if let Some(from) = self.position(cursor) {
             ranges.push((from, self.next_sequence - from));
         }
         self.fresh = 0;
         (ranges, ready)
+    }
+
+    /// The sequence that a cursor stands at, if it is in front of a run.
+    fn position(&self, cursor: &Cursor) -> Option<u64> {
+        let (number, run) = self.run_from(cursor.run)?;
+        Some(run.first + if number == cursor.run { u64::from(cursor.index) } else { 0 })
     }
 
     pub(super) fn ready(&self) -> u64 {
@@ -337,13 +343,15 @@ impl State {
     }
 
     pub(super) fn memory_bytes(&self) -> u64 {
-        self.segments.bytes() + (self.runs.capacity() * size_of::<Run>() + self.returned.len() * RETURNED_BYTES) as u64
+        let settled = self.durable.as_ref().map_or(0, |durable| durable.settled.iter().len());
+        let nodes = self.returned.len() * RETURNED_BYTES + settled * SETTLED_BYTES;
+        self.segments.bytes() + (self.runs.memory_bytes() + self.segments.index_bytes() + nodes) as u64
     }
 
     pub(super) fn trim(&mut self) {
         if self.live == 0 {
             self.segments.trim();
-            self.runs.shrink_to(0);
+            self.runs.trim();
         }
     }
 }
@@ -366,3 +374,5 @@ fn fitting(messages: &[Extent]) -> (usize, usize) {
 
 /// A message given back costs this much more: its place in a B-tree.
 const RETURNED_BYTES: usize = 24;
+/// A range of settled messages between live ones costs this much: its place in a B-tree.
+const SETTLED_BYTES: usize = 28;

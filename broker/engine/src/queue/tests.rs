@@ -171,6 +171,33 @@ fn one_unacknowledged_message_holds_its_own_segment_only() {
 }
 
 #[test]
+fn one_unacknowledged_message_holds_its_own_run_only() {
+    let (mut queue, sink) = (Queue::default(), Recorder::with_room(2_000));
+    let bodies = vec!["x"; 1_000];
+    publish(&mut queue, "k", &["held"]);
+    assert!(take_one(&mut queue, &sink, false));
+    let consumer = subscribe(&mut queue, &sink, 0, false);
+    sink.take();
+    for run in 0..1_000 {
+        // A run for each message, and all of them out at once now and then.
+        bodies.iter().for_each(|body| publish(&mut queue, "k", &[body]));
+        queue.dispatch(0);
+        let got = sink.take();
+        assert_eq!(got.len(), 1_000);
+        match run % 3 {
+            0 => queue.acknowledge(Some(consumer), got[0].0, 1_000),
+            1 => got.iter().rev().for_each(|message| queue.acknowledge(Some(consumer), message.0, 1)),
+            _ => got.iter().for_each(|message| queue.acknowledge(Some(consumer), message.0, 1)),
+        }
+        assert!(queue.memory_bytes() < 512 << 10, "{} bytes after {run} times 1,000", queue.memory_bytes());
+    }
+    assert_eq!(queue.depth(), Depth { ready: 0, unacked: 1, body_bytes: 4, consumers: 1 });
+    queue.give_back(None, MessageId { sequence: 0, offset: 4 });
+    queue.dispatch(0);
+    assert_eq!(sink.bodies(), ["held"]);
+}
+
+#[test]
 fn an_exclusive_consumer_has_the_queue_alone() {
     let (mut queue, sink) = (Queue::default(), Recorder::with_room(1));
     let exclusive =

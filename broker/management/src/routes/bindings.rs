@@ -11,7 +11,7 @@ use axum::http::header::LOCATION;
 use axum::response::Response;
 use leveret_model::table::FieldTable;
 use leveret_node::Broker;
-use leveret_node::catalog::{Binding, Destination};
+use leveret_node::catalog::{Binding, Destination, properties_key};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -71,8 +71,11 @@ pub(crate) async fn get(
     State(broker): State<Broker>,
     Path((vhost, source, kind, destination, properties)): Path<(String, String, String, String, String)>,
 ) -> Found {
+    let to = to_destination(&kind, &destination)?;
+    let named = broker.catalog().binding_named(&vhost, exchange_name(&source), &to, &properties)?.cloned();
+    let key = named.map_or_else(|| properties.clone(), |binding| binding.properties_key);
     let found = between_views(&broker, &(vhost, source, kind, destination))?;
-    let found = found.into_iter().find(|binding| binding["properties_key"] == properties);
+    let found = found.into_iter().find(|binding| binding["properties_key"] == key);
     Ok(Json(found.ok_or_else(|| Error::not_found(format!("no binding with properties '{properties}'")))?))
 }
 
@@ -86,7 +89,7 @@ pub(crate) async fn bind(
     let to = to_destination(&kind, &destination)?;
     let route = (routing_key.as_bytes(), &arguments);
     broker.bind(&vhost, exchange_name(&source), to.clone(), route, None).await?;
-    let key = made_key(&broker, &vhost, exchange_name(&source), &to, route).unwrap_or_default();
+    let key = properties_key(route.0, route.1);
     let location = format!("{}/{}", quoted(&destination), quoted(&key));
     Ok(respond((StatusCode::CREATED, [(LOCATION, location)])))
 }
@@ -97,34 +100,12 @@ pub(crate) async fn unbind(
 ) -> Done {
     let source = exchange_name(&source);
     let to = to_destination(&kind, &destination)?;
-    let found = broker
-        .catalog()
-        .bindings(&vhost)?
-        .find(|(from, binding)| ***from == *source && binding.destination == to && binding.properties_key == properties)
-        .map(|(_, binding)| binding.clone());
+    let found = broker.catalog().binding_named(&vhost, source, &to, &properties)?.cloned();
     let Some(binding) = found else {
         return Err(Error::not_found(format!("no binding with properties '{properties}'")));
     };
     broker.unbind(&vhost, source, &to, (&binding.routing_key, &binding.arguments), None).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-fn made_key(
-    broker: &Broker,
-    vhost: &str,
-    source: &str,
-    destination: &Destination,
-    (routing_key, arguments): (&[u8], &FieldTable),
-) -> Option<String> {
-    let catalog = broker.catalog();
-    let mut bindings = catalog.bindings(vhost).ok()?;
-    let is_it = |(from, binding): &(&std::sync::Arc<str>, &Binding)| {
-        ***from == *source
-            && binding.destination == *destination
-            && *binding.routing_key == *routing_key
-            && binding.arguments == *arguments
-    };
-    bindings.find(is_it).map(|(_, binding)| binding.properties_key.clone())
 }
 
 fn quoted(text: &str) -> String {
@@ -151,7 +132,7 @@ fn views(broker: &Broker, vhost: &str, wanted: impl Fn(&str, &Binding) -> bool) 
         destination: Destination::Queue(name.to_string()),
         routing_key: name.as_bytes().into(),
         arguments: FieldTable::default(),
-        properties_key: name.to_string(),
+        properties_key: properties_key(name.as_bytes(), &FieldTable::default()),
     });
     let default = default.filter(|binding| wanted("", binding)).map(|binding| view(vhost, "", &binding));
     let bound = catalog.bindings(vhost)?.filter(|(source, binding)| wanted(source, binding));

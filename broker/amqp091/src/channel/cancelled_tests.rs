@@ -1,0 +1,36 @@
+//! A consumer ends with its queue while its client gives its tag to another one.
+use super::{Channel, Consumer, Ended};
+use leveret_node::catalog::QueueDeclare;
+use leveret_node::{Broker, ChannelView, ConsumerId, Options, Queue};
+use std::sync::Arc;
+
+async fn declare(broker: &Broker, name: &str) -> Arc<Queue> {
+    let declare = QueueDeclare {
+        durable: false,
+        exclusive: None,
+        auto_delete: false,
+        arguments: leveret_model::table::FieldTable::default(),
+        server_named: false,
+        connection: None,
+    };
+    broker.declare_queue("/", name, declare).await.unwrap().1
+}
+
+#[tokio::test]
+async fn the_end_of_a_consumer_does_not_touch_another_that_has_its_tag_by_now() {
+    let broker = Broker::start(Options::default());
+    let (gone, there) = (declare(&broker, "a").await, declare(&broker, "b").await);
+    let mut channel = Channel::new(1, Arc::new(ChannelView::default()));
+    // Both are the first consumer of their queue.
+    let id = ConsumerId(0);
+    channel.consumers.insert("tag".into(), Consumer { queue: there.clone(), id, subscriber: 7 });
+    let ended = |queue: &Queue, id| Ended { tag: "tag".into(), queue: queue.id, id };
+    channel.cancelled.push(ended(&gone, id));
+    channel.cancelled.push(ended(&there, ConsumerId(1)));
+    assert_eq!(channel.forget_cancelled(), [0u32; 0]);
+    assert_eq!(channel.consumers["tag"].subscriber, 7);
+    channel.cancelled.push(ended(&there, id));
+    assert_eq!(channel.forget_cancelled(), [7]);
+    assert!(channel.consumers.is_empty());
+    broker.stop();
+}

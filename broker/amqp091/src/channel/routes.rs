@@ -1,0 +1,191 @@
+//! Routes found before, by exchange and routing key: what a connection publishes with many keys is routed once a key.
+//!
+//! Slots in sets of four; a route lies in the set that the hash of its names chooses, so finding it reads one line of memory and
+//! allocates nothing. A full set makes the table larger up to its limit, then one of the set's routes gives way. Memory is
+//! bounded in bytes: a little for each connection, more of what the node has for all.
+use foldhash::fast::RandomState;
+use leveret_node::{Broker, Route, RouteMemory};
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+#[derive(Default)]
+pub(crate) struct Routes {
+    slots: Vec<Option<Slot>>,
+    /// Of the routes and the slots.
+    bytes: usize,
+    /// What the node lends for more than [`OWN_BYTES`].
+    lent: Option<RouteMemory>,
+    hasher: RandomState,
+}
+
+struct Slot {
+    hash: u64,
+    route: Arc<Route>,
+}
+
+impl Routes {
+    /// The route of an exchange and a key, if it is known. It may be old.
+    #[inline]
+    pub(crate) fn find(&self, exchange: &str, routing_key: &[u8]) -> Option<&Arc<Route>> {
+        let hash = self.hash(exchange.as_bytes(), routing_key);
+        let set = self.slots.get(self.set(hash)..)?.first_chunk::<WAYS>()?;
+        let found = set.iter().flatten().find(|slot| slot.is_of(hash, exchange.as_bytes(), routing_key));
+        found.map(|slot| &slot.route)
+    }
+
+    /// Remembers a route, in the place of an older one of the same exchange and key.
+    pub(crate) fn insert(&mut self, broker: &Broker, route: Arc<Route>) {
+        let hash = self.hash(&route.exchange, &route.routing_key);
+        if self.slots.is_empty() {
+            self.resize(FEWEST_SLOTS);
+        }
+        let needed = route.memory_bytes();
+        let mut at = self.place(hash, &route);
+        while self.slots[at].as_ref().is_some_and(|slot| !slot.is_of(hash, &route.exchange, &route.routing_key))
+            && self.slots.len() < SLOTS_MAX
+            && self.may_take(broker, self.slots.len() * size_of::<Option<Slot>>())
+        {
+            self.resize(self.slots.len() * 2);
+            at = self.place(hash, &route);
+        }
+        self.remove(at);
+        if !self.may_take(broker, needed) && !self.make_room(broker, hash, needed) {
+            return;
+        }
+        self.bytes += needed;
+        self.slots[at] = Some(Slot { hash, route });
+    }
+
+    /// Where a route goes: where one of the same names is, where nothing is, or where it pushes another one out.
+    fn place(&self, hash: u64, route: &Route) -> usize {
+        let first = self.set(hash);
+        let set = &self.slots[first..first + WAYS];
+        let same = |slot: &Option<Slot>| {
+            slot.as_ref().is_some_and(|slot| slot.is_of(hash, &route.exchange, &route.routing_key))
+        };
+        let way = set.iter().position(same).or_else(|| set.iter().position(Option::is_none));
+        first + way.unwrap_or((hash >> 48) as usize % WAYS)
+    }
+
+    fn remove(&mut self, at: usize) {
+        if let Some(slot) = self.slots[at].take() {
+            self.bytes -= slot.route.memory_bytes();
+        }
+    }
+
+    /// Removes routes, beginning anywhere, until there is room. False if there is none even without them.
+    fn make_room(&mut self, broker: &Broker, hash: u64, needed: usize) -> bool {
+        let from = self.set(hash);
+        for at in (from..self.slots.len()).chain(0..from) {
+            self.remove(at);
+            if self.may_take(broker, needed) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Whether so many bytes more may be used.
+    fn may_take(&mut self, broker: &Broker, more: usize) -> bool {
+        let wanted = self.bytes + more;
+        if wanted <= OWN_BYTES {
+            return true;
+        }
+        wanted <= BYTES_MAX && self.lent.get_or_insert_with(|| broker.route_memory()).hold((wanted - OWN_BYTES) as u64)
+    }
+
+    fn resize(&mut self, slots: usize) {
+        let before = std::mem::replace(&mut self.slots, std::iter::repeat_with(|| None).take(slots).collect());
+        self.bytes = slots * size_of::<Option<Slot>>();
+        for slot in before.into_iter().flatten() {
+            let at = self.place(slot.hash, &slot.route);
+            self.remove(at);
+            self.bytes += slot.route.memory_bytes();
+            self.slots[at] = Some(slot);
+        }
+    }
+
+    fn hash(&self, exchange: &[u8], routing_key: &[u8]) -> u64 {
+        self.hasher.hash_one((exchange, routing_key))
+    }
+
+    /// The first slot of the set of a hash.
+    fn set(&self, hash: u64) -> usize {
+        (hash as usize).wrapping_mul(WAYS) & (self.slots.len().wrapping_sub(1))
+    }
+}
+
+impl Slot {
+    #[inline]
+    fn is_of(&self, hash: u64, exchange: &[u8], routing_key: &[u8]) -> bool {
+        self.hash == hash && *self.route.exchange == *exchange && *self.route.routing_key == *routing_key
+    }
+}
+
+const WAYS: usize = 4;
+const FEWEST_SLOTS: usize = 4 * WAYS;
+/// So many keys can be remembered on one connection.
+const SLOTS_MAX: usize = 64 << 10;
+/// What each connection may use for routes, in bytes.
+const OWN_BYTES: usize = 32 << 10;
+/// What a connection may use if the node lends it, in bytes.
+const BYTES_MAX: usize = 16 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use leveret_node::Options;
+
+    fn route(broker: &Broker, key: &str) -> Arc<Route> {
+        Arc::new(broker.route("/", "amq.topic", key.as_bytes(), None).unwrap())
+    }
+
+    fn broker(memory_max: u64) -> Broker {
+        Broker::start(Options { memory_max, ..Options::default() })
+    }
+
+    #[tokio::test]
+    async fn ten_thousand_keys_are_remembered() {
+        let (broker, mut routes) = (broker(1 << 30), Routes::default());
+        let keys: Vec<String> = (0..10_000).map(|key| format!("key.{key}")).collect();
+        for key in &keys {
+            assert!(routes.find("amq.topic", key.as_bytes()).is_none());
+            routes.insert(&broker, route(&broker, key));
+        }
+        let known = |key: &&String| {
+            routes.find("amq.topic", key.as_bytes()).is_some_and(|found| *found.routing_key == *key.as_bytes())
+        };
+        let found = keys.iter().filter(known).count();
+        assert!(found > 9_900, "only {found} of them");
+        assert!(routes.find("amq.direct", keys[0].as_bytes()).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_newer_route_takes_the_place_of_an_older_one() {
+        let (broker, mut routes) = (broker(1 << 30), Routes::default());
+        routes.insert(&broker, route(&broker, "k"));
+        let (bytes, newer) = (routes.bytes, route(&broker, "k"));
+        routes.insert(&broker, newer.clone());
+        assert!(Arc::ptr_eq(routes.find("amq.topic", b"k").unwrap(), &newer));
+        assert_eq!(routes.bytes, bytes);
+    }
+
+    #[tokio::test]
+    async fn memory_is_bounded_for_a_connection_and_for_all() {
+        let broker = broker(64 << 20);
+        let mut several: Vec<Routes> = (0..3).map(|_| Routes::default()).collect();
+        for routes in &mut several {
+            for key in 0..60_000 {
+                routes.insert(&broker, route(&broker, &format!("key.{key}")));
+                assert!(routes.bytes <= BYTES_MAX);
+            }
+            // What was inserted last is there, whatever had to go.
+            assert!(routes.find("amq.topic", b"key.59999").is_some());
+        }
+        let used: usize = several.iter().map(|routes| routes.bytes).sum();
+        assert!(used <= (64 << 20) / 16 + several.len() * OWN_BYTES, "{used} bytes");
+        // What the connections had is for others again.
+        drop(several);
+        assert!(broker.route_memory().hold((64 << 20) / 16));
+    }
+}

@@ -1,0 +1,182 @@
+//! What a change of the catalog came to, as facts, and the catalog made from facts.
+//!
+//! Whoever changes the catalog is told everything that changed with it: an auto-delete exchange that lost its last binding is a
+//! fact of its own. Bindings go with their ends, which the fact about the end says. So facts can be applied again without
+//! deciding anything: after a restart transient bindings are missing, and what follows from their absence did not happen.
+use super::bindings::{Destination, Ends};
+use super::exchanges::ExchangeDeclare;
+use super::{Catalog, QueueId};
+use leveret_model::table::FieldTable;
+use std::sync::Arc;
+
+/// Something that was declared or deleted.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fact {
+    /// Identities below this one are taken.
+    NextId(u64),
+    /// A virtual host, with its predeclared exchanges.
+    Vhost(Arc<str>),
+    /// It is gone with all that was in it.
+    VhostGone(Arc<str>),
+    /// An exchange.
+    Exchange {
+        /// Its virtual host.
+        vhost: Arc<str>,
+        /// Its name.
+        name: Arc<str>,
+        /// As it was declared.
+        declare: ExchangeDeclare,
+    },
+    /// It is gone with the bindings from it and to it.
+    ExchangeGone {
+        /// Its virtual host.
+        vhost: Arc<str>,
+        /// Its name.
+        name: Arc<str>,
+    },
+    /// A queue.
+    Queue {
+        /// Its virtual host.
+        vhost: Arc<str>,
+        /// Its name.
+        name: Arc<str>,
+        /// Its identity.
+        id: QueueId,
+        /// It goes with its last consumer.
+        auto_delete: bool,
+        /// As they were declared.
+        arguments: FieldTable,
+    },
+    /// It is gone with the bindings to it.
+    QueueGone {
+        /// Its virtual host.
+        vhost: Arc<str>,
+        /// Its name.
+        name: Arc<str>,
+    },
+    /// A binding.
+    Bound(Bond),
+    /// It is gone, and its ends are not.
+    Unbound(Bond),
+}
+
+/// A binding with its ends.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bond {
+    /// The virtual host of both ends.
+    pub vhost: Arc<str>,
+    /// The exchange that it leads from.
+    pub source: Arc<str>,
+    /// Where it leads.
+    pub destination: Destination,
+    /// The routing key or pattern.
+    pub routing_key: Vec<u8>,
+    /// Its arguments.
+    pub arguments: FieldTable,
+}
+
+/// A fact about the catalog as it is now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Effect {
+    /// What changed.
+    pub fact: Fact,
+    /// It is about what outlives a restart, and has to be logged.
+    pub logged: bool,
+}
+
+impl Effect {
+    /// Whether routes from an exchange with a name may be different now. Those of the default exchange, which finds queues
+    /// by their name, may be so after every effect.
+    #[must_use]
+    pub fn changes_bindings(&self) -> bool {
+        !matches!(self.fact, Fact::Queue { .. } | Fact::NextId(_))
+    }
+}
+
+impl Catalog {
+    /// What changed since this was asked last, in order.
+    pub fn take_effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+
+    /// Makes a fact of the log true. What it says was accepted when it was logged, so nothing is refused, and nothing follows
+    /// from it that the log does not say too. Facts that are true already change nothing.
+    pub fn replay(&mut self, fact: Fact) {
+        match fact {
+            Fact::NextId(next) => self.raise_next_identity(next),
+            Fact::Vhost(name) => drop(self.create_vhost(&name)),
+            Fact::VhostGone(name) => drop(self.delete_vhost(&name)),
+            Fact::Exchange { vhost, name, declare } => {
+                let id = self.next_id();
+                if let Some(vhost) = self.vhosts.get_mut(&vhost) {
+                    vhost.take_exchange(&name);
+                    vhost.add_exchange(id, &name, declare);
+                }
+            }
+            Fact::ExchangeGone { vhost, name } => {
+                if let Some(vhost) = self.vhosts.get_mut(&vhost) {
+                    vhost.take_exchange(&name);
+                }
+            }
+            Fact::Queue { vhost, name, id, auto_delete, arguments } => {
+                self.raise_next_identity(id.0 + 1);
+                if let Some(vhost) = self.vhosts.get_mut(&vhost) {
+                    vhost.take_queue(&name);
+                    vhost.add_queue(&name, super::Queue::durable(id, auto_delete, arguments));
+                }
+            }
+            Fact::QueueGone { vhost, name } => {
+                if let Some(vhost) = self.vhosts.get_mut(&vhost) {
+                    vhost.take_queue(&name);
+                }
+            }
+            Fact::Bound(bond) => {
+                if let Some(vhost) = self.vhosts.get_mut(&bond.vhost)
+                    && let Some(ends) = Ends::find(vhost, &bond.source, &bond.destination)
+                {
+                    vhost.add_binding(&ends, &bond.routing_key, &bond.arguments);
+                }
+            }
+            Fact::Unbound(bond) => {
+                if let Some(vhost) = self.vhosts.get_mut(&bond.vhost)
+                    && let Some(ends) = Ends::find(vhost, &bond.source, &bond.destination)
+                {
+                    vhost.remove_binding(&ends, &bond.routing_key, &bond.arguments);
+                }
+            }
+        }
+        self.effects.clear();
+    }
+
+    /// The facts that make the part of the catalog that outlives a restart.
+    #[must_use]
+    pub fn durable_facts(&self) -> Vec<Fact> {
+        let mut facts = vec![Fact::NextId(self.next_id)];
+        let mut bonds = Vec::new();
+        for (at, vhost) in &self.vhosts {
+            facts.push(Fact::Vhost(at.clone()));
+            for (name, exchange) in &vhost.exchanges {
+                let declare = exchange.declared.clone();
+                if declare.durable && !name.is_empty() && !name.starts_with("amq.") {
+                    facts.push(Fact::Exchange { vhost: at.clone(), name: name.clone(), declare });
+                }
+            }
+            for (name, queue) in vhost.queues.iter().filter(|(_, queue)| queue.is_logged()) {
+                facts.push(queue.fact(at, name));
+            }
+            for (source, exchange) in vhost.exchanges.iter().filter(|(_, exchange)| exchange.declared.durable) {
+                for binding in exchange.bindings.iter().filter(|binding| vhost.is_logged(&binding.destination)) {
+                    bonds.push(Fact::Bound(Bond {
+                        vhost: at.clone(),
+                        source: source.clone(),
+                        destination: binding.destination.clone(),
+                        routing_key: binding.routing_key.to_vec(),
+                        arguments: binding.arguments.clone(),
+                    }));
+                }
+            }
+        }
+        facts.extend(bonds);
+        facts
+    }
+}

@@ -1,0 +1,186 @@
+//! Whatever was done, the facts of the log make the durable part of the catalog as it is, at every point; so does a
+//! snapshot with the facts that came after any moment before it.
+use super::*;
+use leveret_model::exchange::ExchangeType;
+use leveret_model::table::{FieldTable, FieldValue};
+use proptest::prelude::*;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Exchange { name: u8, durable: bool, auto_delete: bool },
+    DeleteExchange { name: u8, if_unused: bool },
+    Queue { name: u8, durable: bool, exclusive: Option<u64> },
+    DeleteQueue(u8),
+    Bind { source: u8, to: To, key: u8, arguments: u8 },
+    Unbind { source: u8, to: To, key: u8, arguments: u8 },
+    Disconnect(u64),
+    Snapshot,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum To {
+    Queue(u8),
+    Exchange(u8),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let to = || prop_oneof![2 => (0..4u8).prop_map(To::Queue), 1 => (0..5u8).prop_map(To::Exchange)];
+    let step = prop_oneof![
+        4 => (0..5u8, any::<bool>(), any::<bool>())
+            .prop_map(|(name, durable, auto_delete)| Step::Exchange { name, durable, auto_delete }),
+        1 => (0..5u8, any::<bool>()).prop_map(|(name, if_unused)| Step::DeleteExchange { name, if_unused }),
+        4 => (0..4u8, any::<bool>(), prop::option::of(1..3u64))
+            .prop_map(|(name, durable, exclusive)| Step::Queue { name, durable, exclusive }),
+        1 => (0..4u8).prop_map(Step::DeleteQueue),
+        8 => (0..5u8, to(), 0..3u8, 0..3u8)
+            .prop_map(|(source, to, key, arguments)| Step::Bind { source, to, key, arguments }),
+        4 => (0..5u8, to(), 0..3u8, 0..3u8)
+            .prop_map(|(source, to, key, arguments)| Step::Unbind { source, to, key, arguments }),
+        1 => (1..3u64).prop_map(Step::Disconnect),
+        1 => Just(Step::Snapshot),
+    ];
+    prop::collection::vec(step, 1..80)
+}
+
+fn exchange(name: u8) -> String {
+    // Two of them are there from the start and stay.
+    ["amq.topic", "amq.headers", "e2", "e3", "e4"][usize::from(name)].to_owned()
+}
+
+fn destination(to: To) -> Destination {
+    match to {
+        To::Queue(name) => Destination::Queue(format!("q{name}")),
+        To::Exchange(name) => Destination::Exchange(exchange(name)),
+    }
+}
+
+fn route(key: u8, arguments: u8, turned: bool) -> (&'static [u8], FieldTable) {
+    let mut entries = vec![("x-match".to_owned(), FieldValue::from("any")), ("a".to_owned(), 1.into())];
+    entries.truncate(usize::from(arguments));
+    if turned {
+        entries.reverse();
+    }
+    ([&b""[..], b"~", b"\xff"][usize::from(key)], FieldTable(entries))
+}
+
+/// Does a step; refusals are as good as anything.
+fn act(catalog: &mut Catalog, step: &Step) {
+    match *step {
+        Step::Exchange { name, durable, auto_delete } => {
+            let kind = if name == 1 { ExchangeType::Headers } else { ExchangeType::Topic };
+            let arguments = FieldTable::default();
+            let declare = ExchangeDeclare { kind, durable, auto_delete, internal: false, arguments };
+            let _ = catalog.declare_exchange("/", &exchange(name), declare);
+        }
+        Step::DeleteExchange { name, if_unused } => drop(catalog.delete_exchange("/", &exchange(name), if_unused)),
+        Step::Queue { name, durable, exclusive } => {
+            let exclusive = exclusive.map(ConnectionId);
+            let arguments = FieldTable::default();
+            let (auto_delete, server_named, connection) = (false, false, exclusive);
+            let declare = QueueDeclare { durable, exclusive, auto_delete, arguments, server_named, connection };
+            let _ = catalog.declare_queue("/", &format!("q{name}"), declare);
+        }
+        Step::DeleteQueue(name) => {
+            let name = format!("q{name}");
+            if let Some(id) = catalog.queue_id("/", &name) {
+                catalog.delete_queue("/", &name, id).unwrap();
+            }
+        }
+        Step::Bind { source, to, key, arguments } => {
+            let (key, arguments) = route(key, arguments, false);
+            let _ = catalog.bind("/", &exchange(source), destination(to), (key, &arguments), Some(ConnectionId(1)));
+        }
+        Step::Unbind { source, to, key, arguments } => {
+            let (key, arguments) = route(key, arguments, true);
+            let ends = (exchange(source), destination(to));
+            let _ = catalog.unbind("/", &ends.0, &ends.1, (key, &arguments), Some(ConnectionId(1)));
+        }
+        Step::Disconnect(connection) => {
+            let owned = catalog.exclusive_queues(ConnectionId(connection));
+            for (vhost, name) in owned.map(|(vhost, name)| (vhost.clone(), name.clone())).collect::<Vec<_>>() {
+                let id = catalog.queue_id(&vhost, &name).unwrap();
+                catalog.delete_queue(&vhost, &name, id).unwrap();
+            }
+        }
+        Step::Snapshot => {}
+    }
+}
+
+fn made_of(facts: impl IntoIterator<Item = Fact>) -> Catalog {
+    let mut catalog = Catalog::default();
+    facts.into_iter().for_each(|fact| catalog.replay(fact));
+    catalog
+}
+
+/// The durable part, without the identity that comes next: exchanges are given new ones.
+fn durable(catalog: &Catalog) -> Vec<Fact> {
+    catalog.durable_facts().split_off(1)
+}
+
+proptest! {
+    #[test]
+    fn a_restart_at_any_point_finds_the_catalog_that_was_there(steps in steps()) {
+        let mut catalog = Catalog::default();
+        let mut log: Vec<Fact> = Vec::new();
+        // What a snapshot holds, and how long the log was when it was begun: it may hold more than that.
+        let mut snapshots: Vec<(usize, Vec<Fact>)> = vec![(0, Vec::new())];
+        let mut begun = 0;
+        for step in &steps {
+            act(&mut catalog, step);
+            log.extend(catalog.take_effects().into_iter().filter(|effect| effect.logged).map(|effect| effect.fact));
+            if let Step::Snapshot = step {
+                snapshots.push((begun, catalog.durable_facts()));
+                begun = log.len();
+            }
+            let now = durable(&catalog);
+            prop_assert_eq!(&durable(&made_of(log.iter().cloned())), &now, "after {:?}", step);
+            for (from, snapshot) in &snapshots {
+                let again = made_of(snapshot.iter().chain(&log[*from..]).cloned());
+                prop_assert_eq!(&durable(&again), &now, "from a snapshot at fact {}, after {:?}", from, step);
+            }
+        }
+        let again = made_of(log);
+        prop_assert!(again.take_effects_is_empty());
+        prop_assert_eq!(again.bindings("/").unwrap().count(), again.vhost("/").unwrap().usage.bindings);
+    }
+}
+
+impl Catalog {
+    fn take_effects_is_empty(&self) -> bool {
+        self.effects.is_empty()
+    }
+}
+
+#[test]
+fn an_auto_delete_exchange_is_what_it_was_although_its_transient_bindings_are_not() {
+    let mut catalog = Catalog::default();
+    let bind = |source, to| Step::Bind { source, to, key: 1, arguments: 0 };
+    let unbind = |source, to| Step::Unbind { source, to, key: 1, arguments: 0 };
+    let exchange = |name| Step::Exchange { name, durable: true, auto_delete: true };
+    let queue = |name, durable| Step::Queue { name, durable, exclusive: None };
+    let mut log: Vec<Fact> = Vec::new();
+    let mut play = |steps: &[Step]| {
+        for step in steps {
+            act(&mut catalog, step);
+            log.extend(catalog.take_effects().into_iter().filter(|effect| effect.logged).map(|effect| effect.fact));
+        }
+        let again = made_of(log.iter().cloned());
+        assert_eq!(durable(&again), durable(&catalog));
+        again
+    };
+    // It lost its durable binding while a transient one held it, and has another durable one now.
+    let again = play(&[
+        exchange(2),
+        queue(0, true),
+        queue(1, false),
+        queue(2, true),
+        bind(2, To::Queue(0)),
+        bind(2, To::Queue(1)),
+        unbind(2, To::Queue(0)),
+        bind(2, To::Queue(2)),
+    ]);
+    assert_eq!(again.bindings("/").unwrap().count(), 1);
+    // It went with a transient queue.
+    let again = play(&[exchange(3), bind(3, To::Queue(1)), Step::DeleteQueue(1)]);
+    assert!(again.exchange("/", "e3").is_err() && again.exchange("/", "e2").is_ok());
+}

@@ -1,0 +1,272 @@
+//! A list whose items are numbered in the order in which they came, and any of which may go: only what is left costs memory.
+//!
+//! Items lie in chunks of 64 numbers. While no chunk before it has gone, an item is found by an index, otherwise by a binary
+//! search over the chunks. Invariant: only the last chunk may be empty; it is kept for the items to come.
+use std::collections::VecDeque;
+
+pub(super) struct Numbered<T> {
+    chunks: VecDeque<Chunk<T>>,
+    /// The number that the next item gets.
+    next: u64,
+    len: usize,
+    /// Items that the chunks have room for.
+    room: usize,
+}
+
+struct Chunk<T> {
+    /// Number of its first slot, divided by [`SLOTS`].
+    key: u64,
+    /// A bit for each slot that has an item.
+    present: u64,
+    items: VecDeque<T>,
+}
+
+impl<T> Default for Numbered<T> {
+    fn default() -> Self {
+        Self { chunks: VecDeque::new(), next: 0, len: 0, room: 0 }
+    }
+}
+
+impl<T> Numbered<T> {
+    /// Appends an item: its number.
+    pub(super) fn push(&mut self, item: T) -> u64 {
+        let (number, key) = (self.next, self.next / SLOTS);
+        match self.chunks.back_mut() {
+            Some(last) if last.key == key => {}
+            Some(last) if last.present == 0 => last.key = key,
+            _ => self.chunks.push_back(Chunk { key, present: 0, items: VecDeque::new() }),
+        }
+        let at = self.chunks.len() - 1;
+        let chunk = &mut self.chunks[at];
+        let room = chunk.items.capacity();
+        chunk.items.push_back(item);
+        chunk.present |= bit(number);
+        self.room = self.room + chunk.items.capacity() - room;
+        self.len += 1;
+        self.next += 1;
+        number
+    }
+
+    /// Takes item `number` out, if it is there.
+    pub(super) fn remove(&mut self, number: u64) -> Option<T> {
+        let at = self.chunk_at(number / SLOTS)?;
+        let is_last = at + 1 == self.chunks.len();
+        let chunk = &mut self.chunks[at];
+        let room = chunk.items.capacity();
+        let item = chunk.items.remove(chunk.rank(number)?);
+        chunk.present &= !bit(number);
+        self.len -= 1;
+        if is_last {
+            return item;
+        }
+        if chunk.present == 0 {
+            self.chunks.remove(at);
+            self.room -= room;
+            if self.chunks.capacity() > CHUNKS_KEPT && self.chunks.len() * 4 < self.chunks.capacity() {
+                self.chunks.shrink_to(self.chunks.len() * 2);
+            }
+        } else if chunk.items.len() * 4 <= room {
+            chunk.items.shrink_to(chunk.items.len() * 2);
+            self.room = self.room + chunk.items.capacity() - room;
+        }
+        item
+    }
+
+    #[inline]
+    pub(super) fn get(&self, number: u64) -> Option<&T> {
+        let chunk = &self.chunks[self.chunk_at(number / SLOTS)?];
+        chunk.items.get(chunk.rank(number)?)
+    }
+
+    #[inline]
+    pub(super) fn get_mut(&mut self, number: u64) -> Option<&mut T> {
+        let at = self.chunk_at(number / SLOTS)?;
+        let chunk = &mut self.chunks[at];
+        let rank = chunk.rank(number)?;
+        chunk.items.get_mut(rank)
+    }
+
+    /// The oldest item and its number.
+    #[inline]
+    pub(super) fn front(&self) -> Option<(u64, &T)> {
+        let chunk = self.chunks.front()?;
+        let item = chunk.items.front()?;
+        Some((chunk.key * SLOTS + u64::from(chunk.present.trailing_zeros()), item))
+    }
+
+    /// The item that came last, if it is there still.
+    #[inline]
+    pub(super) fn last_mut(&mut self) -> Option<&mut T> {
+        self.get_mut(self.next.checked_sub(1)?)
+    }
+
+    /// The first item numbered `number` or higher.
+    #[inline]
+    pub(super) fn at_or_after(&self, number: u64) -> Option<(u64, &T)> {
+        match self.get(number) {
+            Some(item) => Some((number, item)),
+            None => self.starting_at(number).next(),
+        }
+    }
+
+    /// Items numbered `number` or higher, in order.
+    pub(super) fn starting_at(&self, number: u64) -> impl Iterator<Item = (u64, &T)> {
+        let key = number / SLOTS;
+        let at = self.chunk_at(key).unwrap_or_else(|| self.chunks.partition_point(|chunk| chunk.key < key));
+        self.chunks.range(at..).flat_map(Chunk::numbered).skip_while(move |(other, _)| *other < number)
+    }
+
+    /// The first item for which `reached` holds; it has to hold for all that follow as well.
+    pub(super) fn first_where(&self, reached: impl Fn(&T) -> bool) -> Option<(u64, &T)> {
+        let before = |chunk: &Chunk<T>| chunk.items.back().is_some_and(|last| !reached(last));
+        let chunk = self.chunks.get(self.chunks.partition_point(before))?;
+        let rank = chunk.items.partition_point(|item| !reached(item));
+        Some((chunk.number(rank), chunk.items.get(rank)?))
+    }
+
+    /// Items in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.chunks.iter().flat_map(|chunk| &chunk.items)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The number that the next item gets.
+    #[inline]
+    pub(super) fn end(&self) -> u64 {
+        self.next
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.room * size_of::<T>() + self.chunks.capacity() * size_of::<Chunk<T>>()
+    }
+
+    /// Gives memory back that an empty list keeps.
+    pub(super) fn trim(&mut self) {
+        if self.len == 0 {
+            *self = Self { next: self.next, ..Self::default() };
+        }
+    }
+
+    #[inline]
+    fn chunk_at(&self, key: u64) -> Option<usize> {
+        let guess = key.checked_sub(self.chunks.front()?.key)? as usize;
+        match self.chunks.get(guess) {
+            Some(chunk) if chunk.key == key => Some(guess),
+            _ => self.chunks.binary_search_by_key(&key, |chunk| chunk.key).ok(),
+        }
+    }
+}
+
+impl<T> Chunk<T> {
+    /// Index of the item with that number, which belongs to this chunk.
+    #[inline]
+    fn rank(&self, number: u64) -> Option<usize> {
+        let bit = bit(number);
+        (self.present & bit != 0).then(|| (self.present & (bit - 1)).count_ones() as usize)
+    }
+
+    /// Number of the item with that index.
+    fn number(&self, rank: usize) -> u64 {
+        let rest = (0..rank).fold(self.present, |rest, _| rest & rest.wrapping_sub(1));
+        self.key * SLOTS + u64::from(rest.trailing_zeros())
+    }
+
+    fn numbered(&self) -> impl Iterator<Item = (u64, &T)> {
+        let mut rest = self.present;
+        let numbers = std::iter::from_fn(move || {
+            let slot = (rest != 0).then(|| rest.trailing_zeros())?;
+            rest &= rest - 1;
+            Some(self.key * SLOTS + u64::from(slot))
+        });
+        numbers.zip(&self.items)
+    }
+}
+
+#[inline]
+fn bit(number: u64) -> u64 {
+    1 << (number % SLOTS)
+}
+
+/// Numbers of a chunk: the bits of `present`.
+const SLOTS: u64 = 64;
+/// The list of chunks does not shrink below this.
+const CHUNKS_KEPT: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn what_went_costs_nothing_while_something_older_stays() {
+        let mut list = Numbered::default();
+        for number in 0..1_000_000u64 {
+            assert_eq!(list.push(number), number);
+            if number > 0 {
+                assert_eq!(list.remove(number), Some(number));
+            }
+        }
+        assert_eq!((list.len(), list.front(), list.at_or_after(1)), (1, Some((0, &0)), None));
+        assert!(list.memory_bytes() < 16 << 10, "{}", list.memory_bytes());
+        list.remove(0);
+        list.trim();
+        assert_eq!((list.memory_bytes(), list.push(7)), (0, 1_000_000));
+    }
+
+    #[test]
+    fn one_of_many_that_stays_costs_what_it_takes() {
+        let mut list = Numbered::default();
+        for number in 0..1_000_000u64 {
+            list.push(number);
+        }
+        for number in (0..1_000_000).filter(|number| number % 500 != 0) {
+            list.remove(number);
+        }
+        assert_eq!(list.len(), 2_000);
+        assert!(list.memory_bytes() < 2_000 * 200, "{}", list.memory_bytes());
+    }
+
+    proptest! {
+        #[test]
+        fn it_does_what_a_map_does(steps in prop::collection::vec((0..5u8, any::<u64>()), 1..600)) {
+            let (mut list, mut model) = (Numbered::default(), BTreeMap::new());
+            for (step, pick) in steps {
+                let number = pick % (list.end() + 3);
+                match step {
+                    0..=2 => { model.insert(list.push(pick), pick); }
+                    3 => prop_assert_eq!(list.remove(number), model.remove(&number)),
+                    _ => if model.is_empty() { list.trim() },
+                }
+                prop_assert_eq!(list.get(number), model.get(&number));
+                prop_assert_eq!(list.get_mut(number), model.get_mut(&number));
+                let rest: Vec<_> = list.starting_at(number).map(|(number, item)| (number, *item)).collect();
+                let expected: Vec<_> = model.range(number..).map(|(&number, &item)| (number, item)).collect();
+                prop_assert_eq!(list.at_or_after(number).map(|(number, item)| (number, *item)), expected.first().copied());
+                prop_assert_eq!(rest, expected);
+                prop_assert_eq!(list.front(), model.first_key_value().map(|(&number, item)| (number, item)));
+                prop_assert_eq!(list.len(), model.len());
+                let last = list.end().checked_sub(1);
+                prop_assert_eq!(list.last_mut().copied(), last.and_then(|last| model.get(&last).copied()));
+                let items: Vec<_> = list.iter().collect();
+                prop_assert_eq!(items, model.values().collect::<Vec<_>>());
+            }
+        }
+
+        #[test]
+        fn the_first_of_those_that_follow_is_found(gone in prop::collection::vec(0..300u64, 0..400), from in 0..320u64) {
+            let mut list = Numbered::default();
+            for number in 0..300u64 {
+                list.push(number);
+            }
+            for &number in &gone {
+                list.remove(number);
+            }
+            let expected = (from..300).find(|number| !gone.contains(number));
+            prop_assert_eq!(list.first_where(|item| *item >= from).map(|(number, _)| number), expected);
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Room in the log: what is promised before it is appended, so that an append never finds none.
+//!
+//! Two marks lie below the log's size. At `segments_reserved` segments publishers are held back; what they had on the way
+//! still goes in, down to half of the reserve. From there on only control records do, such as what consumers settle: they free
+//! the segments. The last bytes are for what nobody asks room for: votes and the like.
+use crate::format::stride;
+use crate::journal::{Journal, State};
+use crate::ring::Ring;
+use crate::writer;
+use std::io;
+use std::sync::atomic::Ordering::Relaxed;
+
+impl Journal {
+    /// Whether the log is far from full.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.has_room_in(&self.0.state.lock().ring)
+    }
+
+    pub(crate) fn has_room_in(&self, ring: &Ring) -> bool {
+        ring.available() > self.0.options.segments_reserved
+    }
+
+    /// Whether there is room for a record with a body of `bytes`: then it is promised, until [`redeem`](Self::redeem). Control
+    /// records may use all of the reserve.
+    #[must_use]
+    pub fn promise(&self, bytes: usize, control: bool) -> bool {
+        let mut state = self.0.state.lock();
+        let cost = self.cost(bytes);
+        let wanted = state.promised + cost;
+        let segment = u64::from(self.0.options.segment_bytes);
+        let kept = if control {
+            UNASKED.min(segment)
+        } else {
+            u64::from(self.0.options.segments_reserved.div_ceil(2)) * segment
+        };
+        let (left, ready) = (u64::from(state.ring.left()), state.ring.free.len() as u64 * segment);
+        let here = if control { left } else { 0 } + ready;
+        let granted = wanted + kept <= here || wanted + kept <= here + self.growth(&state, control);
+        if granted {
+            state.promised = wanted;
+        }
+        granted
+    }
+
+    /// The record that room was promised for is appended, or will not be.
+    pub fn redeem(&self, bytes: usize) {
+        let cost = self.cost(bytes);
+        let mut state = self.0.state.lock();
+        state.promised = state.promised.saturating_sub(cost);
+    }
+
+    /// What a record takes at most, with what is left over where it did not fit.
+    fn cost(&self, bytes: usize) -> u64 {
+        let segment = u64::from(self.0.options.segment_bytes);
+        (u64::from(stride(bytes as u32)) * 2).min(segment)
+    }
+
+    /// Bytes of segments that the disk has space for and that may be made.
+    fn growth(&self, state: &State, control: bool) -> u64 {
+        let beyond = if control { self.0.options.segments_reserved } else { 0 };
+        let more = u64::from((state.ring.segments_max + beyond).saturating_sub(state.ring.files()));
+        if more == 0 || state.ring.disk_full {
+            return 0;
+        }
+        let segment = u64::from(self.0.options.segment_bytes);
+        let space = self.0.disk.free_bytes().unwrap_or(0) / segment;
+        more.min(space) * segment
+    }
+
+    /// Looks again whether the disk has space for further segments, and whether the log's files are still there: what is
+    /// written to a file that was removed is lost when the process ends.
+    pub fn look_for_space(&self) {
+        let removed = {
+            let mut state = self.0.state.lock();
+            let was_full = std::mem::take(&mut state.ring.disk_full);
+            if was_full && self.0.asleep.load(Relaxed) {
+                self.0.queued.notify_all();
+            }
+            let current = state.ring.in_use.get(&state.ring.current).map(|slot| (slot.file.clone(), slot.name.clone()));
+            let gone = current.filter(|(file, _)| matches!(file.is_linked(), Ok(false))).map(|(_, name)| name);
+            gone.or_else(|| matches!(self.0.proof.is_linked(), Ok(false)).then(|| crate::proof::NAME.to_owned()))
+        };
+        if let Some(name) = removed.filter(|_| !self.0.failed.load(Relaxed)) {
+            writer::fail(&self.0, &io::Error::other(format!("{name} was removed from the data folder")));
+        }
+    }
+}
+
+/// Bytes for records that nobody asks room for.
+const UNASKED: u64 = 64 << 10;

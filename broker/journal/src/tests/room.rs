@@ -1,0 +1,156 @@
+//! Room in the log: promised in time, there after a restart, given back.
+use super::*;
+
+fn large(index: u64) -> (Head, Bytes) {
+    (head(index), Bytes::from(vec![0; 4000]))
+}
+
+/// Appends what was promised room.
+fn redeem(journal: &Journal, index: u64) {
+    let (head, body) = large(index);
+    journal.redeem(body.len());
+    journal.append(head, body, true, None).unwrap();
+}
+
+#[test]
+fn what_was_promised_room_finds_it_however_late_it_comes() {
+    let _one_at_a_time = MUTANT.lock();
+    let (disk, failures) = (FaultyDisk::new(1), Arc::<AtomicUsize>::default());
+    let journal = Journal::open(Arc::new(disk), options(&failures), &mut |_| ()).unwrap();
+    let mut promised = 0;
+    while journal.promise(4000, false) {
+        promised += 1;
+    }
+    assert_eq!(promised, 7, "publishes get all but half of the reserve");
+    let mut settled = 0;
+    while journal.promise(4000, true) {
+        settled += 1;
+    }
+    assert!(settled >= 1, "what consumers settle may use the rest");
+    for index in 1..=promised + settled {
+        redeem(&journal, index);
+    }
+    assert!(!journal.promise(4000, false) && !journal.has_room());
+    journal.append(head(0), Bytes::new(), true, None).unwrap();
+    journal.flush().unwrap();
+    journal.release(journal.usage().current, &|_| false);
+    assert!(journal.promise(4000, false), "there is room again");
+    assert_eq!(failures.load(SeqCst), 0);
+}
+
+#[test]
+fn nothing_is_promised_that_a_full_disk_has_no_space_for() {
+    let _one_at_a_time = MUTANT.lock();
+    let disk = FaultyDisk::new(1);
+    let (journal, _) = open(&disk).unwrap();
+    append(&journal, 1..3, 1);
+    disk.set_full(true);
+    let ready = journal.usage().segments_max - journal.usage().available;
+    let mut promised = 0;
+    while journal.promise(4000, true) {
+        promised += 1;
+        assert!(promised <= ready + 3, "more than there are files");
+        redeem(&journal, u64::from(promised) + 3);
+    }
+    disk.set_full(false);
+    journal.look_for_space();
+    assert!(journal.promise(4000, true));
+}
+
+/// Waits until the journal has done what it does in idle moments.
+fn until(journal: &Journal, mut done: impl FnMut(Usage) -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while !done(journal.usage()) {
+        assert!(std::time::Instant::now() < deadline, "{:?}", journal.usage());
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn segments_that_were_freed_are_free_after_a_restart_on_a_full_disk() {
+    let _one_at_a_time = MUTANT.lock();
+    let disk = FaultyDisk::new(1);
+    let (journal, _) = open(&disk).unwrap();
+    let mut index = 0;
+    while journal.has_room() {
+        index += 1;
+        let (head, body) = large(index);
+        journal.append(head, body, false, None).unwrap();
+    }
+    journal.flush().unwrap();
+    journal.release(journal.usage().current, &|_| false);
+    let swept = |disk: &FaultyDisk| {
+        let names = disk.list("wal").unwrap();
+        let mut headers = 0;
+        for name in names {
+            let mut bytes = [0; format::SEGMENT_HEAD];
+            disk.open(&format!("wal/{name}")).unwrap().read_at(&mut bytes, 0).unwrap();
+            headers += usize::from(format::SegmentHeader::decode(&bytes).is_some());
+        }
+        headers == 1
+    };
+    until(&journal, |_| swept(&disk));
+    journal.stop();
+    disk.set_full(true);
+    let (journal, _) = open(&disk).unwrap();
+    let usage = journal.usage();
+    assert_eq!(usage.used, 1, "{usage:?}");
+    while journal.promise(4000, true) {
+        index += 1;
+        redeem(&journal, index);
+    }
+    assert!(journal.usage().used > 2, "they are used: {:?}", journal.usage());
+}
+
+#[test]
+fn files_beyond_the_budget_go_once_they_are_free() {
+    let _one_at_a_time = MUTANT.lock();
+    let disk = FaultyDisk::new(1);
+    let (journal, _) = open(&disk).unwrap();
+    for index in 1..14 {
+        let (head, body) = large(index);
+        journal.append(head, body, true, None).unwrap();
+    }
+    journal.flush().unwrap();
+    assert!(journal.usage().used > 8);
+    journal.release(journal.usage().current, &|_| false);
+    until(&journal, |_| disk.list("wal").unwrap().len() == 8);
+    journal.stop();
+    assert_eq!(open(&disk).unwrap().0.usage().used, 1);
+}
+
+#[test]
+fn a_log_whose_files_were_removed_says_so_and_ends() {
+    let _one_at_a_time = MUTANT.lock();
+    for name in ["wal/000", "wal.proof"] {
+        let root = std::env::temp_dir().join(format!("leveret-removed-{}", std::process::id()));
+        std::fs::create_dir_all(&root).unwrap();
+        let said: Arc<Mutex<Vec<String>>> = Arc::default();
+        let told = said.clone();
+        let on_failure = Arc::new(move |reason| told.lock().push(reason));
+        let options = Options { on_failure, segments_max: 1, segments_reserved: 0, ..options(&Arc::default()) };
+        let journal = Journal::open(Arc::new(RealDisk::new(root.clone())), options, &mut |_| ()).unwrap();
+        append(&journal, 1..3, 1);
+        journal.look_for_space();
+        assert!(said.lock().is_empty());
+        std::fs::remove_file(root.join(name)).unwrap();
+        journal.look_for_space();
+        journal.look_for_space();
+        assert_eq!(*said.lock(), [format!("the log cannot be written: {name} was removed from the data folder")]);
+        assert!(journal.flush().is_err() || append(&journal, 3..4, 1).lock().is_empty(), "nothing is called durable");
+        std::fs::remove_dir_all(&root).unwrap();
+        let disk = RealDisk::new(root.clone());
+        assert!(disk.create("wal/001", 10, false).is_err(), "the root is not made again");
+    }
+}
+
+#[test]
+fn what_passes_is_told_from_a_failed_disk() {
+    let os = std::io::Error::from_raw_os_error;
+    for passing in [4, 11, 12, 23, 24, 28, 122] {
+        assert!(is_passing(&os(passing)), "{}", os(passing));
+    }
+    for failed in [5, 30, 2, 13] {
+        assert!(!is_passing(&os(failed)), "{}", os(failed));
+    }
+}

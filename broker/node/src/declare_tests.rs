@@ -1,0 +1,368 @@
+//! Declarations whose askers go away in the middle, on a disk that stalls and is started again from.
+use super::*;
+use crate::storage::StorageOptions;
+use crate::{Body, ConsumerId, Extent, Fill, Options, Sink, Source, Subscription};
+use leveret_journal::faulty::FaultyDisk;
+use leveret_model::exchange::ExchangeType;
+use parking_lot::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+/// A disk whose writes can be held up, and a node on it.
+struct Node {
+    disk: FaultyDisk,
+    stalled: Arc<AtomicBool>,
+    failure: Arc<Mutex<Option<String>>>,
+    broker: Broker,
+}
+
+impl Node {
+    async fn start(disk: FaultyDisk) -> Self {
+        let (stalled, failure) = (Arc::new(AtomicBool::new(false)), Arc::<Mutex<Option<String>>>::default());
+        let broker = Broker::start(Options { memory_max: 1 << 30, message_bytes_max: 64 << 10, ..Options::default() });
+        let (held_up, failed) = (stalled.clone(), failure.clone());
+        let driver = move |journal: leveret_journal::Journal| {
+            let held_up = held_up.clone();
+            tokio::spawn(async move {
+                loop {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                    if !held_up.load(Relaxed) {
+                        journal.step();
+                    }
+                }
+            });
+        };
+        let options = StorageOptions {
+            disk: Arc::new(disk.clone()),
+            log_bytes_max: 0,
+            segment_bytes: 0,
+            incarnation: rand::random(),
+            on_failure: Arc::new(move |reason| {
+                failed.lock().get_or_insert(reason);
+            }),
+            driver: Some(Arc::new(driver)),
+        };
+        broker.open_storage(options).await.unwrap();
+        Self { disk, stalled, failure, broker }
+    }
+
+    /// A node that starts after the power was cut.
+    async fn crash(self) -> Self {
+        self.disk.crash();
+        self.broker.stop();
+        Self::start(self.disk.clone()).await
+    }
+
+    /// Begins to do something while the disk stalls, and drops it as a request that timed out is dropped.
+    async fn begin_and_drop(&self, work: impl Future) {
+        self.stalled.store(true, Relaxed);
+        let began = tokio::time::timeout(Duration::from_millis(20), work).await;
+        assert!(began.is_err(), "it did not wait for the disk");
+        self.stalled.store(false, Relaxed);
+    }
+
+    /// Waits until all that was declared is durable.
+    async fn settled(&self) {
+        for _ in 0..10_000 {
+            if self.broker.node().facts.is_idle() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        panic!("what was declared is not logged");
+    }
+
+    fn recipients(&self, exchange: &str, key: &str) -> usize {
+        self.broker.route("/", exchange, key.as_bytes(), None).unwrap().recipients()
+    }
+
+    async fn declare(&self, name: &str, durable: bool) -> Arc<Queue> {
+        self.broker.declare_queue("/", name, declare(durable)).await.unwrap().1
+    }
+}
+
+fn declare(durable: bool) -> QueueDeclare {
+    let arguments = FieldTable::default();
+    QueueDeclare { durable, exclusive: None, auto_delete: false, arguments, server_named: false, connection: None }
+}
+
+fn exchange(auto_delete: bool) -> ExchangeDeclare {
+    let arguments = FieldTable::default();
+    ExchangeDeclare { kind: ExchangeType::Fanout, durable: true, auto_delete, internal: false, arguments }
+}
+
+fn to_queue(name: &str) -> Destination {
+    Destination::Queue(name.to_owned())
+}
+
+#[tokio::test]
+async fn a_queue_is_declared_although_its_asker_is_gone() {
+    let node = Node::start(FaultyDisk::new(1)).await;
+    node.begin_and_drop(node.broker.declare_queue("/", "q", declare(true))).await;
+    let (created, queue) = node.broker.declare_queue("/", "q", declare(true)).await.unwrap();
+    assert!(!created);
+    assert_eq!(node.recipients("", "q"), 1);
+    assert!(Arc::ptr_eq(&node.broker.find_queue("/", "q", None).unwrap(), &queue));
+    let node = node.crash().await;
+    assert_eq!(node.recipients("", "q"), 1);
+    assert_eq!(node.broker.delete_queue("/", "q", DeleteOnly::default(), None).await.unwrap().ready, 0);
+    assert!(node.broker.declare_queue("/", "q", declare(true)).await.unwrap().0);
+}
+
+#[tokio::test]
+async fn a_queue_takes_nothing_until_its_declaration_is_durable() {
+    let node = Node::start(FaultyDisk::new(2)).await;
+    node.stalled.store(true, Relaxed);
+    let broker = node.broker.clone();
+    let declared = tokio::spawn(async move { broker.declare_queue("/", "q", declare(true)).await.unwrap().0 });
+    tokio::task::yield_now().await;
+    assert!(node.broker.catalog().queue_id("/", "q").is_some());
+    assert_eq!(node.recipients("", "q"), 0);
+    assert_eq!(node.broker.find_queue("/", "q", None).err().unwrap().kind, RefusalKind::NotFound);
+    // A binding that is made meanwhile is logged behind it.
+    let broker = node.broker.clone();
+    let bound = tokio::spawn(async move {
+        broker.bind("/", "amq.fanout", to_queue("q"), (b"", &FieldTable::default()), None).await.unwrap()
+    });
+    tokio::task::yield_now().await;
+    let route = node.broker.route("/", "amq.fanout", b"", None).unwrap();
+    node.stalled.store(false, Relaxed);
+    assert!(declared.await.unwrap() && bound.await.unwrap());
+    assert!(!node.broker.is_current(&route));
+    assert_eq!(node.recipients("amq.fanout", ""), 1);
+    let node = node.crash().await;
+    assert_eq!(node.recipients("amq.fanout", ""), 1);
+}
+
+#[tokio::test]
+async fn whatever_was_begun_is_done_when_its_asker_is_gone() {
+    let node = Node::start(FaultyDisk::new(3)).await;
+    let none = FieldTable::default();
+    node.declare("q", true).await;
+    node.declare("gone", true).await;
+    node.declare("transient", false).await;
+    for name in ["gone", "kept"] {
+        node.broker.declare_exchange("/", name, exchange(false)).await.unwrap();
+    }
+    node.broker.declare_exchange("/", "auto", exchange(true)).await.unwrap();
+    node.broker.bind("/", "kept", to_queue("gone"), (b"", &none), None).await.unwrap();
+    node.broker.bind("/", "auto", to_queue("transient"), (b"", &none), None).await.unwrap();
+
+    node.begin_and_drop(node.broker.declare_exchange("/", "new", exchange(false))).await;
+    node.begin_and_drop(node.broker.bind("/", "new", to_queue("q"), (b"", &none), None)).await;
+    node.begin_and_drop(node.broker.unbind("/", "kept", &to_queue("gone"), (b"", &none), None)).await;
+    node.begin_and_drop(node.broker.delete_exchange("/", "gone", false)).await;
+    node.begin_and_drop(node.broker.delete_queue("/", "gone", DeleteOnly::default(), None)).await;
+    // The exchange that goes with this queue's binding is durable, the queue is not.
+    node.begin_and_drop(node.broker.delete_queue("/", "transient", DeleteOnly::default(), None)).await;
+    node.settled().await;
+    let before = node.broker.catalog().durable_facts();
+
+    let node = node.crash().await;
+    assert_eq!(node.broker.catalog().durable_facts()[1..], before[1..]);
+    assert_eq!(node.recipients("new", ""), 1);
+    assert_eq!(node.recipients("kept", ""), 0);
+    for name in ["gone", "auto"] {
+        assert!(node.broker.check_exchange("/", name).is_err(), "{name}");
+    }
+    assert!(node.broker.find_queue("/", "gone", None).is_err());
+}
+
+#[tokio::test]
+async fn queues_of_a_connection_go_although_nobody_waits_for_it() {
+    let node = Node::start(FaultyDisk::new(4)).await;
+    let (one, other) = (ConnectionId(1), ConnectionId(2));
+    for (connection, count) in [(one, 200), (other, 3)] {
+        for at in 0..count {
+            let exclusive = Some(connection);
+            let declare = QueueDeclare { exclusive, connection: exclusive, ..declare(false) };
+            node.broker.declare_queue("/", &format!("{}.{at}", connection.0), declare).await.unwrap();
+        }
+    }
+    // With the last of them a durable exchange goes, so that the disk is waited for.
+    node.broker.declare_exchange("/", "auto", exchange(true)).await.unwrap();
+    let none = FieldTable::default();
+    node.broker.bind("/", "auto", to_queue("1.0"), (b"", &none), Some(one)).await.unwrap();
+    node.begin_and_drop(node.broker.delete_exclusive_queues(one)).await;
+    let left = || node.broker.catalog().queues("/").unwrap().count();
+    for _ in 0..10_000 {
+        if left() == 3 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!((left(), node.broker.queues().len()), (3, 3));
+    assert!(node.broker.check_exchange("/", "auto").is_err());
+}
+
+#[tokio::test]
+async fn many_declarations_share_a_sync() {
+    let node = Node::start(FaultyDisk::new(5)).await;
+    node.stalled.store(true, Relaxed);
+    let declared: Vec<_> = (0..500)
+        .map(|at| {
+            let broker = node.broker.clone();
+            tokio::spawn(async move { broker.declare_queue("/", &at.to_string(), declare(true)).await.unwrap().0 })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    let (_, before) = node.disk.counts();
+    node.stalled.store(false, Relaxed);
+    for declared in declared {
+        assert!(declared.await.unwrap());
+    }
+    let (_, after) = node.disk.counts();
+    assert!(after - before < 50, "{} syncs", after - before);
+    let node = node.crash().await;
+    assert_eq!(node.broker.catalog().queues("/").unwrap().count(), 500);
+}
+
+#[tokio::test]
+async fn a_declaration_that_is_not_logged_ends_the_process() {
+    let node = Node::start(FaultyDisk::new(6)).await;
+    node.broker.node().storage.get().unwrap().groups.stop().await;
+    node.broker.declare_queue("/", "q", declare(true)).await.err().unwrap();
+    let reason = node.failure.lock().take();
+    assert!(reason.is_some_and(|reason| reason.starts_with("what was declared was not logged")));
+    assert!(node.broker.find_queue("/", "q", None).is_err());
+    // What others asked for before it is lost with it.
+    node.broker.declare_exchange("/", "e", exchange(false)).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn a_storage_that_was_closed_in_order_did_not_fail() {
+    let node = Node::start(FaultyDisk::new(7)).await;
+    node.declare("q", true).await;
+    node.broker.close_storage().await;
+    node.broker.declare_exchange("/", "e", exchange(false)).await.unwrap_err();
+    assert_eq!(*node.failure.lock(), None);
+    let node = node.crash().await;
+    assert!(node.broker.find_queue("/", "q", None).is_ok());
+}
+
+#[tokio::test]
+async fn a_queue_that_has_the_name_of_a_deleted_one_is_left_alone() {
+    let broker = Broker::start(Options::default());
+    let auto_delete = QueueDeclare { auto_delete: true, ..declare(false) };
+    let (_, first) = broker.declare_queue("/", "q", auto_delete.clone()).await.unwrap();
+    broker.delete_queue("/", "q", DeleteOnly::default(), None).await.unwrap();
+    let owner = Some(ConnectionId(7));
+    let exclusive = QueueDeclare { exclusive: owner, connection: owner, ..auto_delete };
+    let (created, second) = broker.declare_queue("/", "q", exclusive).await.unwrap();
+    assert!(created);
+    broker.left(&first).await;
+    assert!(broker.end_queue(&first, DeleteOnly::default()).await.is_err());
+    assert!(Arc::ptr_eq(&broker.find_queue("/", "q", owner).unwrap(), &second));
+    assert!(!second.is_deleted());
+}
+
+/// Takes everything, and remembers whether it was cancelled.
+#[derive(Default)]
+struct Consumer {
+    cancelled: AtomicBool,
+    taken: AtomicBool,
+}
+
+impl Sink for Consumer {
+    fn fill(&self, source: &mut dyn Source) -> Fill {
+        while source.next().is_some() {
+            self.taken.store(true, Relaxed);
+        }
+        Fill::Exhausted
+    }
+
+    fn started(&self, _id: ConsumerId) {}
+
+    fn cancelled(&self) {
+        self.cancelled.store(true, Relaxed);
+    }
+}
+
+fn consume(broker: &Broker, queue: &Queue) -> Arc<Consumer> {
+    let sink = Arc::<Consumer>::default();
+    let subscription = Subscription { sink: sink.clone(), exclusive: false, no_ack: false, prefetch: 0 };
+    broker.subscribe(queue, subscription).unwrap();
+    sink
+}
+
+#[tokio::test]
+async fn a_queue_with_a_message_that_is_out_is_not_empty() {
+    let broker = Broker::start(Options::default());
+    let (_, queue) = broker.declare_queue("/", "q", declare(false)).await.unwrap();
+    let message = Extent { properties_at: 0, properties_len: 2, body: Body::Inline { at: 2, len: 1 } };
+    broker.publish(&broker.route("/", "", b"q", None).unwrap(), b"\0\0x", &[message], None);
+    assert!(consume(&broker, &queue).taken.load(Relaxed));
+    assert_eq!(queue.look(|queue| queue.depth().ready), 0);
+    let only = DeleteOnly { if_empty: true, if_unused: false };
+    let refusal = broker.delete_queue("/", "q", only, None).await.err().unwrap();
+    assert_eq!(refusal.text, "queue 'q' in vhost '/' not empty");
+    assert!(broker.find_queue("/", "q", None).is_ok());
+}
+
+#[tokio::test]
+async fn consumers_hear_of_a_deletion_after_it_is_durable_and_was_answered() {
+    let node = Node::start(FaultyDisk::new(8)).await;
+    let queue = node.declare("q", true).await;
+    let consumer = consume(&node.broker, &queue);
+    let is_cancelled = || consumer.cancelled.load(Relaxed);
+    node.stalled.store(true, Relaxed);
+    let broker = node.broker.clone();
+    let deleted =
+        tokio::spawn(async move { broker.delete_queue("/", "q", DeleteOnly::default(), None).await.unwrap() });
+    while node.broker.catalog().queue_id("/", "q").is_some() {
+        tokio::task::yield_now().await;
+    }
+    assert!(!is_cancelled());
+    node.stalled.store(false, Relaxed);
+    let deleted = deleted.await.unwrap();
+    assert!(!is_cancelled());
+    drop(deleted);
+    assert!(is_cancelled());
+    // Nobody waits for the answer any more: they hear of it all the same.
+    let queue = node.declare("q", true).await;
+    let consumer = consume(&node.broker, &queue);
+    node.begin_and_drop(node.broker.delete_queue("/", "q", DeleteOnly::default(), None)).await;
+    node.settled().await;
+    for _ in 0..10_000 {
+        if consumer.cancelled.load(Relaxed) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    panic!("the consumer of a deleted queue was not told");
+}
+
+#[tokio::test]
+async fn routes_stay_known_until_something_changes_that_concerns_them() {
+    let broker = Broker::start(Options::default());
+    broker.declare_queue("/", "q", declare(false)).await.unwrap();
+    let route = |exchange: &str| broker.route("/", exchange, b"q", None).unwrap();
+    let (by_name, by_pattern) = (route(""), route("amq.topic"));
+    broker.declare_queue("/", "q", declare(false)).await.unwrap();
+    broker.declare_queue("/", "q", declare(true)).await.err().unwrap();
+    broker.declare_exchange("/", "amq.topic", exchange(false)).await.err().unwrap();
+    assert!(broker.is_current(&by_name) && broker.is_current(&by_pattern));
+    // A queue that nothing is bound to concerns the default exchange alone.
+    broker.declare_queue("/", "other", declare(false)).await.unwrap();
+    assert!(!broker.is_current(&by_name) && broker.is_current(&by_pattern));
+    broker.bind("/", "amq.topic", to_queue("q"), (b"#", &FieldTable::default()), None).await.unwrap();
+    assert!(!broker.is_current(&by_pattern));
+    let by_pattern = route("amq.topic");
+    broker.delete_queue("/", "q", DeleteOnly::default(), None).await.unwrap();
+    assert!(!broker.is_current(&by_pattern));
+    assert!(route("amq.topic").is_unroutable());
+}
+
+#[tokio::test]
+async fn line_breaks_are_no_part_of_names() {
+    let broker = Broker::start(Options::default());
+    let (_, queue) = broker.declare_queue("/", "a\r\nb\n", declare(false)).await.unwrap();
+    assert_eq!(&*queue.name, "ab");
+    broker.declare_exchange("/", "e\n", exchange(false)).await.unwrap();
+    assert!(broker.bind("/", "e\r", to_queue("a\nb"), (b"k\n", &FieldTable::default()), None).await.unwrap());
+    assert_eq!(broker.route("/", "e", b"", None).unwrap().recipients(), 1);
+    let key: Vec<u8> = broker.catalog().bindings("/").unwrap().next().unwrap().1.routing_key.to_vec();
+    assert_eq!(key, b"k\n");
+    assert!(broker.delete_exchange("/", "\ne", false).await.unwrap());
+    assert!(broker.delete_queue("/", "ab\r", DeleteOnly::default(), None).await.is_ok());
+}

@@ -1,0 +1,64 @@
+//! Consumers that do not take what they are offered, and publishers that are told so.
+use crate::{Body, Broker, Extent, Fill, Options, Queue, Sink, Source, Subscription};
+use leveret_engine::catalog::QueueDeclare;
+use leveret_model::table::FieldTable;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Takes all, or nothing.
+struct Taker {
+    stuck: bool,
+}
+
+impl Sink for Taker {
+    fn fill(&self, source: &mut dyn Source) -> Fill {
+        if self.stuck {
+            return Fill::Full;
+        }
+        while source.next().is_some() {}
+        Fill::Exhausted
+    }
+}
+
+fn subscription(stuck: bool) -> Subscription {
+    Subscription { sink: Arc::new(Taker { stuck }), exclusive: false, no_ack: false, prefetch: 0 }
+}
+
+/// Publishes 64 KiB; whether the publisher was asked to wait.
+fn publish(broker: &Broker, queue: &Queue) -> bool {
+    let route = broker.route("/", "", queue.name.as_bytes(), None).unwrap();
+    let (bytes, len) = ([0; 64 << 10], 64 << 10);
+    let message = Extent { properties_at: 0, properties_len: 0, body: Body::Inline { at: 0, len } };
+    broker.publish(&route, &bytes, &[message], None).is_some()
+}
+
+#[tokio::test]
+async fn a_stuck_consumer_costs_only_itself() {
+    let broker = Broker::start(Options { memory_max: u64::MAX, ..Options::default() });
+    let declare = QueueDeclare {
+        durable: false,
+        exclusive: None,
+        auto_delete: false,
+        arguments: FieldTable::default(),
+        server_named: false,
+        connection: None,
+    };
+    let (_, queue) = broker.declare_queue("/", "q", declare).await.unwrap();
+    broker.subscribe(&queue, subscription(true)).unwrap();
+    let healthy = broker.subscribe(&queue, subscription(false)).unwrap();
+    for _ in 0..100 {
+        assert!(!publish(&broker, &queue), "one consumer takes everything");
+    }
+    broker.unsubscribe(&queue, healthy);
+    // Nobody takes, and memory grows: publishers are asked to wait, and told that it does not help.
+    let asked = (0..100).filter(|_| publish(&broker, &queue)).count();
+    assert!(asked > 50, "{asked} of 100 times");
+    assert!(!queue.let_consumers_catch_up(Duration::from_millis(50), 1000).await, "the consumer takes nothing");
+    // A consumer that takes what there is: the wait ends with it.
+    let (waiting, taker) = (queue.clone(), broker.clone());
+    let wait = tokio::spawn(async move { waiting.let_consumers_catch_up(Duration::from_secs(60), 1).await });
+    tokio::task::yield_now().await;
+    taker.subscribe(&queue, subscription(false)).unwrap();
+    assert!(wait.await.unwrap());
+    broker.stop();
+}

@@ -1,0 +1,88 @@
+use super::*;
+use leveret_engine::queue::{Body, Extent};
+
+const NOW: u64 = 7;
+
+fn publish(shard: &Shard, bytes: usize) {
+    let body = vec![b'x'; bytes + 2];
+    let messages = [Extent { properties_at: 0, properties_len: 2, body: Body::Inline { at: 2, len: bytes as u32 } }];
+    let publish = Publish { exchange: b"", routing_key: b"q", bytes: &body, messages: &messages };
+    shard.publish(&[QueueId(1)], &publish, None);
+}
+
+fn settle(shard: &Shard, first: u64, returned: bool) {
+    let returned = if returned { vec![(first, 0)] } else { Vec::new() };
+    shard.facts(QueueId(1), &Facts { settled: vec![(first, 1)], returned });
+}
+
+/// What an entry says: publishes as `p`, settlements by number, returns as `r`.
+fn says(bytes: Bytes) -> String {
+    let mut said = String::new();
+    entry::operations(&bytes, |operation| match operation {
+        entry::Operation::Enqueue { .. } => said.push('p'),
+        entry::Operation::Settle { first, .. } => said.push_str(&first.to_string()),
+        entry::Operation::Return { .. } => said.push('r'),
+    })
+    .unwrap();
+    said
+}
+
+fn next(shard: &Shard, has_room: impl Fn(usize, bool) -> bool) -> String {
+    match shard.next(NOW, has_room) {
+        Next::Entry(bytes) => {
+            let (_, number) = entry::header(&bytes).unwrap();
+            shard.applied(number);
+            says(bytes)
+        }
+        Next::Later(_) => "later".to_owned(),
+        Next::Nothing => "nothing".to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn what_was_settled_overtakes_publishes_that_have_no_room() {
+    let shard = Shard::new(1);
+    let only_control = |_: usize, control: bool| control;
+    publish(&shard, 10);
+    settle(&shard, 1, false);
+    publish(&shard, 300_000);
+    settle(&shard, 2, true);
+    publish(&shard, 10);
+    settle(&shard, 3, false);
+    assert_eq!(next(&shard, only_control), "12r3");
+    assert_eq!(next(&shard, only_control), "later");
+    settle(&shard, 4, false);
+    assert_eq!(next(&shard, |_, _| false), "later", "nothing is handed in without room");
+    assert_eq!(next(&shard, only_control), "4");
+    // Whoever asks now is not kept waiting for publishes that are held.
+    tokio::time::timeout(Duration::from_secs(10), shard.until_visible()).await.unwrap();
+    let all = |_: usize, _: bool| true;
+    assert_eq!(next(&shard, all), "pp");
+    assert!(!shard.is_idle());
+    assert!(futures_pending(&shard), "publishes that are not held any more are waited for");
+    assert_eq!(next(&shard, all), "p");
+    tokio::time::timeout(Duration::from_secs(10), shard.until_visible()).await.unwrap();
+    assert_eq!(next(&shard, all), "nothing");
+    assert!(shard.is_idle());
+}
+
+/// Whether `until_visible` waits.
+fn futures_pending(shard: &Shard) -> bool {
+    let mut waits = std::pin::pin!(shard.until_visible());
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    waits.as_mut().poll(&mut context).is_pending()
+}
+
+#[tokio::test]
+async fn an_entry_is_split_at_its_operations() {
+    let shard = Shard::new(1);
+    for at in 0..50 {
+        publish(&shard, 1 + at as usize * 7);
+        settle(&shard, at % 10, at % 3 == 0);
+    }
+    let Next::Entry(whole) = shard.next(NOW, |_, _| true) else { panic!("there is one") };
+    let mut settled = entry::begin();
+    let left = entry::split(&whole, &mut settled);
+    assert_eq!(says(left.into()), "p".repeat(50));
+    assert_eq!(says(settled.into()), says(whole).replace('p', ""));
+}

@@ -1,0 +1,155 @@
+use super::*;
+use crate::{Confirm, Options, Waiter};
+use leveret_engine::catalog::QueueDeclare;
+use leveret_engine::queue::{Body, Extent};
+use leveret_journal::faulty::FaultyDisk;
+use leveret_model::table::FieldTable;
+use leveret_replication::Applied;
+use parking_lot::Mutex;
+use std::time::Instant;
+
+/// Counts what was confirmed.
+#[derive(Default)]
+struct Confirmed(AtomicU64);
+
+impl Confirm for Confirmed {
+    fn confirmed(&self, _: u16, _: u64) {
+        self.0.fetch_add(1, Relaxed);
+    }
+}
+
+/// What storage failed of.
+type Failures = Arc<Mutex<Vec<String>>>;
+
+fn options(disk: &FaultyDisk, failures: &Failures) -> StorageOptions {
+    let failures = failures.clone();
+    StorageOptions {
+        disk: Arc::new(disk.clone()),
+        log_bytes_max: 0,
+        segment_bytes: 0,
+        incarnation: rand::random(),
+        on_failure: Arc::new(move |reason| failures.lock().push(reason)),
+        driver: None,
+    }
+}
+
+fn broker() -> Broker {
+    Broker::start(Options { memory_max: u64::MAX / 2, message_bytes_max: 64 << 10, ..Options::default() })
+}
+
+async fn declare(broker: &Broker) {
+    let declare = QueueDeclare {
+        durable: true,
+        exclusive: None,
+        auto_delete: false,
+        arguments: FieldTable::default(),
+        server_named: false,
+        connection: None,
+    };
+    broker.declare_queue("/", "q", declare).await.unwrap();
+}
+
+fn publish(broker: &Broker, confirmed: &Arc<Confirmed>) {
+    let mut bytes = vec![0; BODY + 2];
+    bytes[..2].copy_from_slice(&[0, 0]);
+    let message = Extent { properties_at: 0, properties_len: 2, body: Body::Inline { at: 2, len: BODY as u32 } };
+    let waiter = Waiter { to: confirmed.clone(), channel: 1, token: 0 };
+    let route = broker.route("/", "", b"q", None).unwrap();
+    let _ = broker.publish(&route, &bytes, &[message], Some(&waiter));
+}
+
+async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !done().await {
+        assert!(Instant::now() < deadline, "{what}");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn publishers_that_come_after_the_alarm_wait_for_room_and_end_nothing() {
+    let (disk, failures, confirmed) = (FaultyDisk::new(1), Failures::default(), Arc::<Confirmed>::default());
+    let broker = broker();
+    broker.open_storage(options(&disk, &failures)).await.unwrap();
+    declare(&broker).await;
+    let storage = broker.0.storage.get().unwrap();
+    until("spare segments", async || storage.groups.journal().usage().available >= 3).await;
+    disk.set_full(true);
+    // Many times what the log holds: nobody heeds the alarm, as readers that had begun do not.
+    for _ in 0..MESSAGES {
+        publish(&broker, &confirmed);
+    }
+    until("publishes are held", async || storage.log.shards.iter().any(|shard| shard.is_held())).await;
+    assert!(confirmed.0.load(Relaxed) < MESSAGES);
+    disk.set_full(false);
+    let all = async || {
+        broker.purge_queue("/", "q", None).await.unwrap();
+        confirmed.0.load(Relaxed) == MESSAGES
+    };
+    until("all are taken once there is room", all).await;
+    broker.close_storage().await;
+    assert_eq!(*failures.lock(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_in_order_is_no_failure_whoever_still_publishes() {
+    let (disk, failures, confirmed) = (FaultyDisk::new(1), Failures::default(), Arc::<Confirmed>::default());
+    let broker = broker();
+    broker.open_storage(options(&disk, &failures)).await.unwrap();
+    declare(&broker).await;
+    publish(&broker, &confirmed);
+    broker.close_storage().await;
+    assert_eq!(confirmed.0.load(Relaxed), 1);
+    publish(&broker, &confirmed);
+    let storage = broker.0.storage.get().unwrap();
+    assert!(storage.tasks.is_empty(), "nobody is left to hand it in");
+    assert_eq!(*failures.lock(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_was_taken_away_is_missed() {
+    let (disk, failures) = (FaultyDisk::new(1), Failures::default());
+    let first = broker();
+    first.announce_storage(&options(&disk, &failures));
+    assert!(first.is_recovering());
+    first.open_storage(options(&disk, &failures)).await.unwrap();
+    assert!(!first.is_recovering());
+    first.close_storage().await;
+    for name in disk.list("wal").unwrap() {
+        disk.remove(&format!("wal/{name}")).unwrap();
+    }
+    disk.remove("wal.proof").unwrap();
+    let refused = broker().open_storage(options(&disk, &failures)).await.unwrap_err().to_string();
+    assert!(refused.starts_with("wal.proof is missing"), "{refused}");
+}
+
+#[test]
+fn a_volume_on_which_nobody_could_publish_is_refused_with_what_it_needs() {
+    let message = 16 << 20;
+    let max = |megabytes: u64| segments_max(megabytes << 20, LOG_BYTES_MAX, 17 << 20, message);
+    let refused = max(60).unwrap_err().to_string();
+    assert_eq!(
+        refused,
+        "the volume has 62914560 bytes, and a log for messages of 16777216 bytes needs 158334976: give it a larger \
+         volume, or begin with an empty folder and a lower message_bytes_max"
+    );
+    assert_eq!(max(152).unwrap(), 6);
+    assert_eq!(max(300).unwrap(), 8);
+    assert_eq!(max(1 << 20).unwrap(), 240);
+    assert_eq!(segments_max(60 << 20, LOG_BYTES_MAX, 2 << 20, 1 << 20).unwrap(), 8);
+}
+
+#[tokio::test]
+async fn a_follower_whose_node_is_gone_passes_nothing_by() {
+    let broker = broker();
+    let follower = Follower::new(&broker.0, Arc::new(Log::new(SHARDS, 1)));
+    broker.stop();
+    drop(broker);
+    until("the node goes", async || follower.snapshot(1).is_err()).await;
+    let gone = Err("the node is gone".to_owned());
+    assert_eq!(follower.apply(1, &vec![1].into(), journal::Place::default()), gone);
+    assert_eq!(follower.restore(1, &[]), gone);
+}
+
+const MESSAGES: u64 = 700;
+const BODY: usize = 48 << 10;

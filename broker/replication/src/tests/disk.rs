@@ -1,0 +1,272 @@
+//! Groups on a disk that is full, out of descriptors, slow, or lacks what it had.
+use super::*;
+use crate::log_table::{BLANK, Hole, LogTable, PURGED};
+use leveret_journal::{DiskFile, Head, is_passing, write_whole};
+use parking_lot::Condvar;
+use std::io;
+use std::sync::atomic::AtomicBool;
+
+/// A disk on which opening files can fail or wait.
+struct Hindered {
+    disk: FaultyDisk,
+    no_descriptors: AtomicBool,
+    slow: Mutex<bool>,
+    /// Somebody waits to make a file.
+    waits: AtomicBool,
+    released: Condvar,
+}
+
+impl Hindered {
+    fn new(disk: FaultyDisk) -> Arc<Self> {
+        let (no_descriptors, waits) = (AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Self { disk, no_descriptors, slow: Mutex::new(false), waits, released: Condvar::new() })
+    }
+
+    fn descriptor(&self) -> io::Result<()> {
+        if self.no_descriptors.load(SeqCst) { Err(io::Error::from_raw_os_error(24)) } else { Ok(()) }
+    }
+}
+
+impl Disk for Hindered {
+    fn create(&self, name: &str, len: u64, zeroed: bool) -> io::Result<Arc<dyn DiskFile>> {
+        self.descriptor()?;
+        let mut slow = self.slow.lock();
+        while *slow {
+            self.waits.store(true, SeqCst);
+            self.released.wait(&mut slow);
+        }
+        drop(slow);
+        self.disk.create(name, len, zeroed)
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.descriptor()?;
+        self.disk.open(name)
+    }
+
+    fn list(&self, folder: &str) -> io::Result<Vec<String>> {
+        self.descriptor()?;
+        self.disk.list(folder)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.disk.remove(name)
+    }
+
+    fn sync_folder(&self, folder: &str) -> io::Result<()> {
+        self.descriptor()?;
+        self.disk.sync_folder(folder)
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        self.disk.free_bytes()
+    }
+
+    fn total_bytes(&self) -> io::Result<u64> {
+        self.disk.total_bytes()
+    }
+}
+
+async fn open_on(disk: Arc<dyn Disk>, applied: Arc<dyn Applied>) -> Result<Groups, OpenError> {
+    Groups::open(disk, journal_options(), Options { node: 1, groups: 3 }, applied).await
+}
+
+async fn refused(disk: &FaultyDisk) -> String {
+    open_on(Arc::new(disk.clone()), Arc::<Lists>::default()).await.err().unwrap().to_string()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_is_gone_or_old_is_refused_by_name() {
+    let disk = FaultyDisk::new(1);
+    let (groups, _) = open(&disk).await;
+    let mut older = None;
+    for round in 0..2u8 {
+        older = disk.open("groups/1.snapshot").ok().map(|file| {
+            let mut bytes = vec![0; file.len().unwrap() as usize];
+            file.read_at(&mut bytes, 0).unwrap();
+            bytes
+        });
+        for _ in 0..3 {
+            groups.write(1, vec![round].into()).await.unwrap();
+        }
+        groups.snapshot(1).await.unwrap();
+    }
+    let cut = async {
+        while groups.log_len(1) > 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), cut).await.unwrap();
+    groups.stop().await;
+    let removed = disk.fork();
+    removed.remove("groups/1.snapshot").unwrap();
+    let said = refused(&removed).await;
+    assert!(said.starts_with("groups/1.snapshot is missing: the log of group 1 was cut at entry"), "{said}");
+    let old = disk.fork();
+    let older = older.unwrap();
+    write_whole(&old, "groups/1.snapshot", &older[..older.len() - 4]).unwrap();
+    let said = refused(&old).await;
+    assert!(said.starts_with("groups/1.snapshot is older than the log"), "{said}");
+    open(&disk).await.0.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_entry_that_cannot_be_read_at_the_start_is_refused_by_file_and_offset() {
+    let disk = FaultyDisk::new(1);
+    let (groups, _) = open(&disk).await;
+    for at in 0..9u8 {
+        groups.write(u16::from(at % 3), vec![at; 50].into()).await.unwrap();
+    }
+    let place = groups.group(1).log.table.lock().find(3).unwrap().slot.place;
+    assert_eq!((place.segment, place.len), (1, 50));
+    groups.stop().await;
+    disk.flip("wal/000", u64::from(place.offset));
+    let said = tokio::time::timeout(std::time::Duration::from_secs(10), refused(&disk)).await.unwrap();
+    assert!(said.contains(&format!("wal/000 is damaged at offset {}", place.offset - 72)), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_starts_and_leads() {
+    let disk = FaultyDisk::new(1);
+    let (groups, lists) = open(&disk).await;
+    groups.write(1, vec![1].into()).await.unwrap();
+    groups.stop().await;
+    for _ in 0..20 {
+        disk.end_process();
+        let next = disk.clone();
+        next.set_full(true);
+        let (groups, again) = open(&next).await;
+        assert_eq!(entries(&again, 1)[..1], entries(&lists, 1)[..1]);
+        groups.write(1, vec![2].into()).await.unwrap();
+        let refused = groups.snapshot(1).await.unwrap_err();
+        assert!(is_passing(&refused), "{refused}");
+        next.set_full(false);
+        groups.snapshot(1).await.unwrap();
+        groups.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_descriptors_a_snapshot_is_for_later() {
+    let disk = Hindered::new(FaultyDisk::new(1));
+    let groups = open_on(disk.clone(), Arc::<Lists>::default()).await.unwrap();
+    groups.write(1, vec![1].into()).await.unwrap();
+    disk.no_descriptors.store(true, SeqCst);
+    for _ in 0..3 {
+        let refused = groups.snapshot(1).await.unwrap_err();
+        assert!(is_passing(&refused), "{refused}");
+        groups.write(1, vec![2].into()).await.unwrap();
+    }
+    disk.no_descriptors.store(false, SeqCst);
+    groups.snapshot(1).await.unwrap();
+    groups.write(1, vec![3].into()).await.unwrap();
+    groups.stop().await;
+}
+
+#[tokio::test]
+async fn a_snapshot_may_take_long() {
+    let disk = Hindered::new(FaultyDisk::new(1));
+    let groups = open_on(disk.clone(), Arc::<Lists>::default()).await.unwrap();
+    groups.write(1, vec![1].into()).await.unwrap();
+    *disk.slow.lock() = true;
+    let snapshot = tokio::spawn({
+        let groups = groups.clone();
+        async move { groups.snapshot(1).await }
+    });
+    while !disk.waits.load(SeqCst) {
+        tokio::task::yield_now().await;
+    }
+    // Many times as long as it takes to look at it once.
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < std::time::Duration::from_millis(200) {
+        tokio::task::yield_now().await;
+    }
+    groups.write(1, vec![2].into()).await.unwrap();
+    assert!(!snapshot.is_finished());
+    *disk.slow.lock() = false;
+    disk.released.notify_all();
+    snapshot.await.unwrap().unwrap();
+    groups.stop().await;
+}
+
+/// What is gone when it is asked to do something.
+struct Gone;
+
+impl Applied for Gone {
+    fn apply(&self, _: GroupId, _: &Bytes, _: Place) -> Result<(), String> {
+        Err("nobody is there".to_owned())
+    }
+
+    fn snapshot(&self, _: GroupId) -> Result<Vec<u8>, String> {
+        Err("nobody is there".to_owned())
+    }
+
+    fn restore(&self, _: GroupId, _: &[u8]) -> Result<(), String> {
+        Err("nobody is there".to_owned())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_gone_writes_no_empty_snapshot_and_passes_no_entry_by() {
+    let disk = FaultyDisk::new(1);
+    let groups = open_on(Arc::new(disk.clone()), Arc::new(Gone)).await.unwrap();
+    assert!(groups.write(1, vec![1].into()).await.is_err(), "it is not applied");
+    let refused = groups.snapshot(2).await.unwrap_err();
+    assert_eq!(refused.to_string(), "nobody is there");
+    assert!(disk.open("groups/2.snapshot").is_err(), "no snapshot");
+    groups.stop().await;
+    let (_, lists) = open(&disk).await;
+    assert_eq!(entries(&lists, 1), [[1]], "the entry is in the log all the same");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn votes_of_the_version_before_are_taken_over() {
+    use openraft::storage::RaftLogStorageExt;
+    let disk = FaultyDisk::new(1);
+    let (_, mut log, _) = Builder::on(&disk);
+    let members = openraft::Membership::new(vec![[1].into()], BTreeMap::from([(1, openraft::EmptyNode {})])).unwrap();
+    let payloads = [openraft::EntryPayload::Membership(members), openraft::EntryPayload::Blank];
+    let entries = (0..).zip(payloads).map(|(index, payload)| types::entry(types::log_id(1, index), payload));
+    log.blocking_append(entries).await.unwrap();
+    log.journal.stop();
+    let mut file = vec![1, 1];
+    for long in [70u64, 1] {
+        file.extend_from_slice(&long.to_le_bytes());
+    }
+    file.push(1);
+    file.extend_from_slice(&[0; 24]);
+    write_whole(&disk, "groups/0.state", &file).unwrap();
+    let (groups, _) = open(&disk).await;
+    let term = |groups: &Groups| {
+        use openraft::async_runtime::watch::WatchReceiver;
+        groups.group(0).raft.metrics().borrow_watched().current_term
+    };
+    let first = term(&groups);
+    assert!(first >= 70, "{first}");
+    groups.stop().await;
+    assert!(disk.open("groups/0.state").is_err(), "the journal says it now");
+    let (groups, _) = open(&disk).await;
+    assert!(term(&groups) > first);
+    groups.stop().await;
+}
+
+#[test]
+fn entries_that_are_missing_were_purged_or_are_a_hole() {
+    let record = |kind, index| (Head { group: 1, kind, index, term: 1, note: 0 }, Place::default());
+    let read = |records: &[(Head, Place)]| {
+        let mut table = LogTable::default();
+        records.iter().for_each(|(head, place)| table.recovered(*head, *place));
+        (table.hole(), table.first(), table.next())
+    };
+    assert_eq!(read(&[record(BLANK, 0), record(BLANK, 1)]), (None, 0, 2));
+    assert_eq!(read(&[record(BLANK, 5)]).0, Some(Hole { expected: 0, found: 5 }));
+    assert_eq!(read(&[record(PURGED, 4), record(BLANK, 5)]), (None, 5, 6));
+    assert_eq!(read(&[record(PURGED, 3), record(BLANK, 5)]).0, Some(Hole { expected: 4, found: 5 }));
+    assert_eq!(read(&[record(PURGED, 1), record(BLANK, 5), record(BLANK, 6), record(PURGED, 5)]), (None, 6, 7));
+    assert_eq!(read(&[record(PURGED, 1), record(BLANK, 5), record(PURGED, 3)]).0, Some(Hole { expected: 2, found: 5 }));
+    assert_eq!(read(&[record(PURGED, 9), record(BLANK, 3), record(BLANK, 10)]), (None, 10, 11));
+}
