@@ -62,6 +62,19 @@ impl RealDisk {
     pub fn new(root: PathBuf) -> Self {
         Self { root }
     }
+
+    /// Says of an error whether it is one because the folder itself has gone.
+    fn explain(&self, error: io::Error) -> io::Error {
+        if error.kind() == io::ErrorKind::NotFound && matches!(self.root.try_exists(), Ok(false)) {
+            let text = format!("the data folder {} was removed", self.root.display());
+            return io::Error::new(io::ErrorKind::NotFound, text);
+        }
+        error
+    }
+
+    fn volume(&self) -> io::Result<rustix::fs::StatVfs> {
+        rustix::fs::statvfs(&self.root).map_err(|errno| self.explain(errno.into()))
+    }
 }
 
 impl Disk for RealDisk {
@@ -72,9 +85,10 @@ impl Disk for RealDisk {
             && let Err(error) = std::fs::create_dir(folder)
             && error.kind() != io::ErrorKind::AlreadyExists
         {
-            return Err(error);
+            return Err(self.explain(error));
         }
-        let file = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(&path);
+        let file = file.map_err(|error| self.explain(error))?;
         if len > 0 {
             let reserve = || Ok(rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, len)?);
             if let Err(error) = persist(reserve) {
@@ -123,12 +137,12 @@ impl Disk for RealDisk {
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
-        let volume = rustix::fs::statvfs(&self.root)?;
+        let volume = self.volume()?;
         Ok(volume.f_bavail * volume.f_frsize)
     }
 
     fn total_bytes(&self) -> io::Result<u64> {
-        let volume = rustix::fs::statvfs(&self.root)?;
+        let volume = self.volume()?;
         Ok(volume.f_blocks * volume.f_frsize)
     }
 }

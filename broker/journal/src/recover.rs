@@ -251,6 +251,7 @@ fn ring(files: Files, options: &Options, end: &End) -> Ring {
         offset: if full { options.segment_bytes } else { end.offset },
         released: 0,
         disk_full: false,
+        pressed: false,
     }
 }
 

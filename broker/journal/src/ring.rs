@@ -34,6 +34,8 @@ pub(crate) struct Ring {
     pub(crate) released: u64,
     /// The disk had no space for a further file.
     pub(crate) disk_full: bool,
+    /// A control record found no room: a file beyond the budget is made for it if there is no other way.
+    pub(crate) pressed: bool,
 }
 
 /// A segment that is begun with the next record.
@@ -101,7 +103,8 @@ impl Ring {
     /// Name for a further file that is to be prepared, if one is wanted: the reserve and one more lie ready, so that a
     /// disk that fills up does not stop what goes on. Whether to have it written once: what is used next is.
     pub(crate) fn wants_spare(&self) -> Option<(String, bool)> {
-        let room = !self.disk_full && self.files() < self.segments_max;
+        let beyond = if self.pressed && self.free.len() < 2 { self.segments_reserved.max(2) } else { 0 };
+        let room = !self.disk_full && self.files() < self.segments_max + beyond;
         let wanted = room && self.free.len() <= self.segments_reserved as usize;
         let name = wanted.then(|| (SPARE_FROM..).map(name_of).find(|name| !self.is_taken(name)).unwrap_or_default())?;
         Some((name, !self.free.iter().any(|slot| slot.written)))
@@ -112,6 +115,7 @@ impl Ring {
         let below = below.min(self.current);
         self.released = self.released.max(below);
         let gone: Vec<u64> = self.in_use.range(..below).map(|(&number, _)| number).filter(|&n| !keep(n)).collect();
+        self.pressed &= gone.is_empty();
         for number in gone {
             if let Some(slot) = self.in_use.remove(&number) {
                 self.free.push(Slot { written: true, freed_at: Some(last), ..slot });
@@ -124,17 +128,21 @@ impl Ring {
         self.free.iter().any(|slot| self.is_for_sweep(slot, durable))
     }
 
+    fn has_too_many(&self) -> bool {
+        self.files() > self.segments_max && !self.pressed
+    }
+
     fn is_for_sweep(&self, slot: &Slot, durable: u64) -> bool {
         match slot.freed_at {
             Some(last) => last <= durable,
-            None => self.files() > self.segments_max,
+            None => self.has_too_many(),
         }
     }
 
     /// Takes a free file to be swept: its old header is to go or, if there are too many files, the file (second value).
     pub(crate) fn take_for_sweep(&mut self, durable: u64) -> Option<(Slot, bool)> {
         let at = self.free.iter().position(|slot| self.is_for_sweep(slot, durable))?;
-        let too_many = self.files() > self.segments_max;
+        let too_many = self.has_too_many();
         let slot = self.free.remove(at);
         self.away = Some(slot.name.clone());
         Some((slot, too_many))

@@ -22,23 +22,24 @@ impl Journal {
     }
 
     /// Whether there is room for a record with a body of `bytes`: then it is promised, until [`redeem`](Self::redeem). Control
-    /// records may use all of the reserve.
+    /// records may use all of the reserve. Only files that are there count: making one may fail, for want of space or of
+    /// descriptors.
     #[must_use]
     pub fn promise(&self, bytes: usize, control: bool) -> bool {
         let mut state = self.0.state.lock();
-        let cost = self.cost(bytes);
-        let wanted = state.promised + cost;
+        let wanted = state.promised + self.cost(bytes);
         let segment = u64::from(self.0.options.segment_bytes);
-        let kept = if control {
-            UNASKED.min(segment)
-        } else {
-            u64::from(self.0.options.segments_reserved.div_ceil(2)) * segment
-        };
-        let (left, ready) = (u64::from(state.ring.left()), state.ring.free.len() as u64 * segment);
-        let here = if control { left } else { 0 } + ready;
-        let granted = wanted + kept <= here || wanted + kept <= here + self.growth(&state, control);
+        let ready = u64::from(state.ring.left()) + state.ring.free.len() as u64 * segment;
+        let reserve = u64::from(self.0.options.segments_reserved.div_ceil(2)) * segment;
+        let granted = wanted + UNASKED.min(segment / 8) <= ready
+            && (control || wanted + reserve <= ready || wanted + reserve <= ready + self.growth(&state));
         if granted {
             state.promised = wanted;
+        } else {
+            state.ring.pressed |= control;
+            if self.0.asleep.load(Relaxed) && self.0.has_idle_work(&state) {
+                self.0.queued.notify_all();
+            }
         }
         granted
     }
@@ -57,15 +58,13 @@ impl Journal {
     }
 
     /// Bytes of segments that the disk has space for and that may be made.
-    fn growth(&self, state: &State, control: bool) -> u64 {
-        let beyond = if control { self.0.options.segments_reserved } else { 0 };
-        let more = u64::from((state.ring.segments_max + beyond).saturating_sub(state.ring.files()));
+    fn growth(&self, state: &State) -> u64 {
+        let more = u64::from(state.ring.segments_max.saturating_sub(state.ring.files()));
         if more == 0 || state.ring.disk_full {
             return 0;
         }
         let segment = u64::from(self.0.options.segment_bytes);
-        let space = self.0.disk.free_bytes().unwrap_or(0) / segment;
-        more.min(space) * segment
+        more.min(self.0.disk.free_bytes().unwrap_or(0) / segment) * segment
     }
 
     /// Looks again whether the disk has space for further segments, and whether the log's files are still there: what is

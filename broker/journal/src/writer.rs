@@ -202,8 +202,7 @@ fn prepare(inner: &Arc<Inner>) {
     let driven = inner.options.driver.is_some();
     let worked = inner.clone();
     let work = move || {
-        while sweep(&worked) {}
-        prepare_spare(&worked);
+        while sweep(&worked) || prepare_spare(&worked) {}
         worked.state.lock().preparing = false;
     };
     if driven {
@@ -242,15 +241,20 @@ fn clear_header(slot: &Slot) -> io::Result<()> {
     slot.file.sync_data()
 }
 
-fn prepare_spare(inner: &Inner) {
-    let Some((name, zeroed)) = inner.state.lock().ring.wants_spare() else { return };
-    match create_slot(&*inner.disk, name, inner.options.segment_bytes, zeroed) {
-        Ok(slot) => inner.state.lock().ring.free.push(slot),
+/// Makes a further file, if one is wanted. False if none was made.
+fn prepare_spare(inner: &Inner) -> bool {
+    let Some((name, zeroed)) = inner.state.lock().ring.wants_spare() else { return false };
+    let created = create_slot(&*inner.disk, name, inner.options.segment_bytes, zeroed);
+    let mut state = inner.state.lock();
+    match created {
+        Ok(slot) => state.ring.free.push(slot),
         Err(error) => {
             tracing::debug!(%error, "no further segment of the log was prepared");
-            inner.state.lock().ring.disk_full = true;
+            state.ring.disk_full = true;
+            return false;
         }
     }
+    true
 }
 
 /// An empty queue for so long is an idle moment.

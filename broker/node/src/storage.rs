@@ -94,8 +94,9 @@ pub enum OpenError {
     },
     /// The volume does not hold what the log needs for publishers to be let in at all.
     #[error(
-        "the volume has {total} bytes, and a log for messages of {message} bytes needs {needed}: give it a larger volume, or \
-         begin with an empty folder and a lower message_bytes_max"
+        "too little space: the volume has {} MiB, and a log for messages of {} MiB needs {} MiB: give it a larger volume, or \
+         begin with an empty folder and a lower message_bytes_max",
+        .total >> 20, .message.div_ceil(1 << 20), .needed.div_ceil(1 << 20)
     )]
     VolumeTooSmall {
         /// Size of the volume.

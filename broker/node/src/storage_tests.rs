@@ -130,8 +130,8 @@ fn a_volume_on_which_nobody_could_publish_is_refused_with_what_it_needs() {
     let refused = max(60).unwrap_err().to_string();
     assert_eq!(
         refused,
-        "the volume has 62914560 bytes, and a log for messages of 16777216 bytes needs 158334976: give it a larger \
-         volume, or begin with an empty folder and a lower message_bytes_max"
+        "too little space: the volume has 60 MiB, and a log for messages of 16 MiB needs 151 MiB: give it a larger volume, \
+         or begin with an empty folder and a lower message_bytes_max"
     );
     assert_eq!(max(152).unwrap(), 6);
     assert_eq!(max(300).unwrap(), 8);

@@ -117,6 +117,7 @@ fn a_segment_before_the_newest_is_missed_too() {
         assert!(refused.starts_with(&format!("segment {number} of the log is missing")), "{refused}");
 
         let (disk, _) = log(Ended::Stopped, 40);
+        let name = file_of(&disk, number);
         overwrite(&disk, &name, 0, &[0; 128]);
         let refused = open(&disk).err().unwrap().to_string();
         assert_eq!(
@@ -127,6 +128,7 @@ fn a_segment_before_the_newest_is_missed_too() {
         );
 
         let (disk, places) = log(Ended::Stopped, 40);
+        let name = file_of(&disk, number);
         let last = places.iter().rfind(|place| place.segment == number).unwrap();
         overwrite(&disk, &name, u64::from(last.offset) - 72, &[0; 72]);
         let refused = open(&disk).err().unwrap().to_string();
