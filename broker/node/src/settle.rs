@@ -33,12 +33,19 @@ struct Part {
     keep_offsets: bool,
 }
 
+impl Part {
+    /// What it costs to settle it: a range is settled at once, messages are given back one by one.
+    fn work(&self) -> usize {
+        self.offsets.len().max(1)
+    }
+}
+
 impl Settlement {
     /// Adds a delivery with `outcome`, which must be the same for all of one settlement.
     pub fn add(&mut self, from: &Subscriber, id: MessageId, outcome: Outcome) {
         if let Some(last) = self.parts.last_mut()
             && last.first + last.count == id.sequence
-            && last.offsets.len() < RETURNED_AT_A_TIME
+            && last.offsets.len() < VISIT_MAX
             && last.consumer == from.consumer
             && Arc::ptr_eq(&last.queue, &from.queue)
         {
@@ -71,12 +78,12 @@ impl Broker {
         while let Some(part) = parts.next() {
             let queue = part.queue.clone();
             let mut entered = queue.enter();
-            let mut returned = part.offsets.len();
+            let mut work = part.work();
             settle_part(&mut entered, &part, outcome);
-            while returned < RETURNED_AT_A_TIME
+            while work < VISIT_MAX
                 && let Some(next) = parts.next_if(|next| Arc::ptr_eq(&next.queue, &queue))
             {
-                returned += next.offsets.len();
+                work += next.work();
                 settle_part(&mut entered, &next, outcome);
             }
             entered.dispatch(now);
@@ -97,5 +104,6 @@ fn settle_part(queue: &mut leveret_engine::queue::Queue, part: &Part, outcome: O
     }
 }
 
-/// Messages given back in one visit to a queue, about: others want its lock as well.
-const RETURNED_AT_A_TIME: usize = 8192;
+/// Ranges settled and messages given back in one visit to a queue, about: others want its lock as well, and what was done in
+/// one visit is logged together.
+const VISIT_MAX: usize = 8192;

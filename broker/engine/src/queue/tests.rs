@@ -198,6 +198,33 @@ fn one_unacknowledged_message_holds_its_own_run_only() {
 }
 
 #[test]
+fn memory_follows_what_is_left_in_whatever_order_it_is_settled() {
+    let count = 1 << 17;
+    let (mut queue, sink) = (Queue::default(), Recorder::with_room(count as usize));
+    let consumer = subscribe(&mut queue, &sink, 0, false);
+    (0..count).for_each(|_| publish(&mut queue, "k", &["x"])); // a run for each
+    queue.dispatch(0);
+    assert_eq!(sink.take().len() as u64, count);
+    let mut left = count;
+    for step in 0..count {
+        let sequence = (step * 0x9e37 + 11) % count;
+        // One in 100 stays; of the segments nearly all, since they hold some of those.
+        if sequence % 100 > 0 {
+            queue.acknowledge(Some(consumer), sequence, 1);
+            left -= 1;
+        }
+        let index = queue.memory_bytes() - queue.state.segments().bytes();
+        assert!(index < left * 220 + 20_000, "{index} for {left}");
+    }
+    assert_eq!(queue.depth().unacked, left);
+    for sequence in (0..count).rev().filter(|sequence| sequence % 100 == 0) {
+        queue.acknowledge(Some(consumer), sequence, 1);
+    }
+    queue.trim();
+    assert_eq!((queue.depth().unacked, queue.memory_bytes()), (0, 0));
+}
+
+#[test]
 fn an_exclusive_consumer_has_the_queue_alone() {
     let (mut queue, sink) = (Queue::default(), Recorder::with_room(1));
     let exclusive =
