@@ -16,6 +16,9 @@ use tokio_util::task::TaskTracker;
 /// Accepts clients until `stop` is cancelled, then sends them away with 320 and ends when the last one is gone.
 pub async fn serve(listener: TcpListener, broker: Broker, stop: CancellationToken) {
     let (clients, pool) = (TaskTracker::new(), Arc::default());
+    if let Ok(address) = listener.local_addr() {
+        broker.add_listener("amqp", address);
+    }
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,

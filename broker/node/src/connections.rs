@@ -97,6 +97,8 @@ impl Broker {
         let connections = &self.node().connections;
         let id = ConnectionId(connections.next.fetch_add(1, Relaxed) + 1);
         let Hello { peer, local, user, vhost, protocol, client_properties, tuned } = hello;
+        // An IPv4 address is shown as one, also when it came in at an IPv6 socket.
+        let [peer, local] = [peer, local].map(|end| std::net::SocketAddr::new(end.ip().to_canonical(), end.port()));
         let connection = Arc::new(Connection {
             id,
             name: format!("{peer} -> {local}"),

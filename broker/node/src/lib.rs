@@ -16,6 +16,7 @@ mod declare;
 mod definitions;
 mod entry;
 mod fetch;
+mod figures;
 mod follower;
 mod ledger;
 mod log;
@@ -34,11 +35,12 @@ pub use auth::Identity;
 pub use clock::Clock;
 pub use connections::{ChannelView, Connection, ConnectionId, Hello};
 pub use declare::DeleteOnly;
+pub use figures::{ConsumerView, Descriptors, Listener, descriptors};
 pub use ledger::{Ledger, Subscriber, UnknownTag};
 pub use leveret_engine::catalog;
 pub use leveret_engine::queue::{
-    Body, ConsumerId, Counters, DWELL_BOUNDS_SECONDS, Delivery, Depth, Dwell, Extent, Fill, MessageId, Sink, Source,
-    Subscription,
+    Body, ConsumerId, ConsumerOwner, Counters, DWELL_BOUNDS_SECONDS, Delivery, Depth, Dwell, Extent, Fill, MessageId,
+    Sink, Source, Subscription,
 };
 pub use maintain::StorageUsage;
 pub use memory::{Memory, available_bytes, default_max};
@@ -98,6 +100,7 @@ pub(crate) struct Node {
     generation: AtomicU64,
     queues: RwLock<Queues>,
     connections: connections::Connections,
+    listeners: figures::Listeners,
     stopping: CancellationToken,
     /// What durable queues share, once storage is being opened.
     log: OnceLock<Arc<log::Log>>,
@@ -118,6 +121,7 @@ impl Broker {
             generation: AtomicU64::new(1),
             queues: RwLock::default(),
             connections: connections::Connections::default(),
+            listeners: figures::Listeners::default(),
             stopping: CancellationToken::new(),
             log: OnceLock::new(),
             storage: OnceLock::new(),
