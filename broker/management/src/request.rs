@@ -61,8 +61,12 @@ impl Requests {
             return self.route(Request::from_parts(parts, Body::empty())).await;
         }
         if path.starts_with("/api/") {
-            let identity = self.api.logins.identify(&self.api.broker, peer, &parts.headers).await?;
+            let identity = self.within(self.api.logins.identify(&self.api.broker, peer, &parts.headers)).await?;
             parts.extensions.insert(identity);
+            if self.api.broker.is_recovering() && !path.starts_with("/api/health/") {
+                // What is declared is not known yet, and what would be declared now would not be logged.
+                return Err(Error::unavailable("the log is being read: nothing is served yet"));
+            }
         }
         let turn = timeout(self.bounds().queue_max, self.turns.clone().acquire_owned()).await;
         let Ok(Ok(turn)) = turn else { return Err(Error::unavailable("too many requests are in progress")) };

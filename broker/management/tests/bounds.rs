@@ -183,6 +183,30 @@ async fn wrong_logins_are_held_back_and_right_ones_are_not() {
     assert_eq!(served.get("/api/whoami").await["name"], "guest");
 }
 
+#[tokio::test]
+async fn while_the_log_is_read_the_node_lives_and_is_not_ready() {
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("recovering-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let served = serve(Options { message_bytes_max: 1 << 20, ..Options::default() }).await;
+    let storage =
+        StorageOptions { segment_bytes: 2 << 20, log_bytes_max: 32 << 20, ..StorageOptions::in_folder(&folder) };
+    let mut opening = Box::pin(served.broker.open_storage(storage));
+    let first = std::future::poll_fn(|context| std::task::Poll::Ready(opening.as_mut().poll(context))).await;
+    assert!(first.is_pending());
+    let reason = "the log is being read: nothing is served yet";
+    assert_eq!(exchange(served.http, HEALTH).await.0, 200);
+    let (status, _, body) = exchange(served.http, &HEALTH.replace("live", "ready")).await;
+    assert!(status == 503 && body.contains(reason), "{status} {body}");
+    for (method, path) in [("PUT", "/api/queues/%2F/q"), ("GET", "/api/queues")] {
+        assert_eq!(served.reason(method, path, "").await, (503, reason.to_owned()));
+    }
+    opening.await.unwrap();
+    assert_eq!(exchange(served.http, &HEALTH.replace("live", "ready")).await.0, 200);
+    assert_eq!(served.ask("PUT", "/api/queues/%2F/q", "").await.0, 201);
+    served.broker.close_storage().await;
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_goes_leaves_no_queue_half_made() {
     let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("half-made-{}", std::process::id()));
