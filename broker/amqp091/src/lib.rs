@@ -17,6 +17,9 @@ use tokio_util::task::TaskTracker;
 /// the last one is gone.
 pub async fn serve(listener: TcpListener, broker: Broker, stop: CancellationToken) {
     let (clients, pool) = (TaskTracker::new(), Arc::default());
+    if let Ok(address) = listener.local_addr() {
+        broker.add_listener("amqp", address);
+    }
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,

@@ -1,12 +1,13 @@
-//! Answers to requests that are not done: a status code and `{"error": ..., "reason": ...}`.
+//! Answers to requests that are not done: a status code and `{"error": ..., "reason": ...}` in RabbitMQ's words.
 use axum::Json;
-use axum::http::StatusCode;
-use axum::http::header::WWW_AUTHENTICATE;
+use axum::http::header::{HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use leveret_model::refusal::{Refusal, RefusalKind};
 use serde_json::json;
 
 /// Why a request is not done.
+#[derive(Debug)]
 pub(crate) struct Error {
     status: StatusCode,
     error: &'static str,
@@ -14,20 +15,62 @@ pub(crate) struct Error {
 }
 
 impl Error {
+    fn new(status: StatusCode, error: &'static str, reason: impl Into<String>) -> Self {
+        Self { status, error, reason: reason.into() }
+    }
+
     pub(crate) fn bad_request(reason: impl Into<String>) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, error: "bad_request", reason: reason.into() }
+        Self::new(StatusCode::BAD_REQUEST, "bad_request", reason)
     }
 
+    /// 400 under another name than `bad_request`.
+    pub(crate) fn invalid(error: &'static str, reason: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, error, reason)
+    }
+
+    /// There is nothing at this path.
+    pub(crate) fn no_object() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "Object Not Found", "Not Found")
+    }
+
+    /// Something that the request needs is not there.
     pub(crate) fn not_found(reason: impl Into<String>) -> Self {
-        Self { status: StatusCode::NOT_FOUND, error: "Object Not Found", reason: reason.into() }
+        Self::new(StatusCode::NOT_FOUND, "not_found", reason)
     }
 
-    pub(crate) fn not_authorized(reason: &str) -> Self {
-        Self { status: StatusCode::UNAUTHORIZED, error: "not_authorized", reason: reason.to_owned() }
+    pub(crate) fn not_authorized() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "not_authorized", "Login failed")
     }
 
     pub(crate) fn method_not_allowed(reason: String) -> Self {
-        Self { status: StatusCode::METHOD_NOT_ALLOWED, error: "method_not_allowed", reason }
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", reason)
+    }
+
+    pub(crate) fn body_too_large(most: usize) -> Self {
+        let reason = format!("the body is larger than {most} bytes");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", reason)
+    }
+
+    pub(crate) fn body_too_slow() -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", "the body did not arrive in time")
+    }
+
+    /// The broker cannot do it now.
+    pub(crate) fn unavailable(reason: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", reason)
+    }
+
+    pub(crate) fn internal() -> Self {
+        let reason = "the request ended unexpectedly; the broker's log says more";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_server_error", reason)
+    }
+
+    /// A refusal of what the path of the request itself names.
+    pub(crate) fn at_path(refusal: Refusal) -> Self {
+        match refusal.kind {
+            RefusalKind::NotFound => Self::no_object(),
+            _ => refusal.into(),
+        }
     }
 }
 
@@ -44,10 +87,12 @@ impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let body = Json(json!({"error": self.error, "reason": self.reason}));
         let mut response = (self.status, body).into_response();
-        if self.status == StatusCode::UNAUTHORIZED {
-            let realm = axum::http::HeaderValue::from_static("Basic realm=\"RabbitMQ Management\"");
-            response.headers_mut().insert(WWW_AUTHENTICATE, realm);
-        }
+        let mut add = |name: HeaderName, value| response.headers_mut().insert(name, HeaderValue::from_static(value));
+        match self.status {
+            StatusCode::UNAUTHORIZED => add(WWW_AUTHENTICATE, "Basic realm=\"RabbitMQ Management\""),
+            StatusCode::SERVICE_UNAVAILABLE => add(RETRY_AFTER, "1"),
+            _ => None,
+        };
         response
     }
 }

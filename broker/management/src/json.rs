@@ -1,7 +1,6 @@
-//! Field tables as JSON objects and back, and request bodies.
+//! Field tables as JSON objects and back, and request bodies as clients of many languages write them.
 use crate::error::Error;
 use leveret_model::table::{FieldTable, FieldValue};
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 /// A table as an object.
@@ -24,8 +23,7 @@ fn from_value(value: &FieldValue) -> Value {
     }
 }
 
-/// An object as a table.
-pub(crate) fn to_table(object: Map<String, Value>) -> FieldTable {
+fn to_table(object: Map<String, Value>) -> FieldTable {
     object.into_iter().map(|(name, value)| (name, to_value(value))).collect()
 }
 
@@ -43,11 +41,80 @@ fn to_value(value: Value) -> FieldValue {
     }
 }
 
-/// A request's body; an empty one is an empty object.
-///
-/// # Errors
-/// 400 naming the field and what was expected.
-pub(crate) fn body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
-    let bytes = if bytes.is_empty() { b"{}" } else { bytes };
-    serde_json::from_slice(bytes).map_err(|error| Error::bad_request(format!("invalid JSON body: {error}")))
+/// A request's body: an object, whose fields are taken one by one.
+pub(crate) struct Fields(Map<String, Value>);
+
+impl Fields {
+    /// Reads a body; an empty one and `null` are an empty object.
+    ///
+    /// # Errors
+    /// 400 saying where it is no JSON, or that it is no object.
+    pub(crate) fn read(bytes: &[u8]) -> Result<Self, Error> {
+        if bytes.iter().all(u8::is_ascii_whitespace) {
+            return Ok(Self(Map::new()));
+        }
+        match serde_json::from_slice(bytes) {
+            Ok(Value::Object(fields)) => Ok(Self(fields)),
+            Ok(Value::Null) => Ok(Self(Map::new())),
+            Ok(other) => Err(Error::bad_request(format!("the body has to be a JSON object, it is {}", kind(&other)))),
+            Err(error) => Err(Error::bad_request(format!("invalid JSON body: {error}"))),
+        }
+    }
+
+    /// A flag; the texts "true" and "false" are as good.
+    ///
+    /// # Errors
+    /// 400 naming the field.
+    pub(crate) fn flag(&mut self, name: &str, default: bool) -> Result<bool, Error> {
+        match self.0.remove(name) {
+            None | Some(Value::Null) => Ok(default),
+            Some(Value::Bool(flag)) => Ok(flag),
+            Some(Value::String(text)) if text == "true" => Ok(true),
+            Some(Value::String(text)) if text == "false" => Ok(false),
+            Some(other) => Err(Self::unexpected(name, "a boolean", &other)),
+        }
+    }
+
+    /// A text.
+    ///
+    /// # Errors
+    /// 400 naming the field.
+    pub(crate) fn text(&mut self, name: &str, default: &str) -> Result<String, Error> {
+        match self.0.remove(name) {
+            None | Some(Value::Null) => Ok(default.to_owned()),
+            Some(Value::String(text)) => Ok(text),
+            Some(other) => Err(Self::unexpected(name, "a string", &other)),
+        }
+    }
+
+    /// A table: an object, or what some languages write for an empty one.
+    ///
+    /// # Errors
+    /// 400 naming the field.
+    pub(crate) fn table(&mut self, name: &str) -> Result<FieldTable, Error> {
+        match self.0.remove(name) {
+            None | Some(Value::Null) => Ok(FieldTable::default()),
+            Some(Value::Object(object)) => Ok(to_table(object)),
+            Some(Value::Array(items)) if items.is_empty() => Ok(FieldTable::default()),
+            Some(Value::String(text)) if text.is_empty() => Ok(FieldTable::default()),
+            Some(other) => Err(Self::unexpected(name, "an object", &other)),
+        }
+    }
+
+    fn unexpected(name: &str, expected: &str, found: &Value) -> Error {
+        Error::bad_request(format!("{name}: expected {expected}, found {}", kind(found)))
+    }
 }
+
+fn kind(value: &Value) -> String {
+    match value {
+        Value::Null => "null".to_owned(),
+        Value::Bool(_) | Value::Number(_) => value.to_string(),
+        Value::String(text) => format!("the string {:?}", text.chars().take(SHOWN_MAX).collect::<String>()),
+        Value::Array(_) => "an array".to_owned(),
+        Value::Object(_) => "an object".to_owned(),
+    }
+}
+
+/// Characters of a text that an error repeats.
+const SHOWN_MAX: usize = 100;

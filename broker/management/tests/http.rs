@@ -1,77 +1,10 @@
-//! The management API over a real socket, in front of a real broker.
+//! The management API over a real socket, in front of a real broker: what is declared, and lists.
 #![allow(clippy::unwrap_used, reason = "a test")]
-use leveret_node::catalog::QueueDeclare;
-use leveret_node::{Body, Broker, Delivery, Extent, Fill, Options, Sink, Source};
-use serde_json::{Value, json};
-use std::net::SocketAddr;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio_util::sync::CancellationToken;
+mod served;
 
-struct Served {
-    broker: Broker,
-    http: SocketAddr,
-    metrics: SocketAddr,
-    stop: CancellationToken,
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        self.stop.cancel();
-        self.broker.stop();
-    }
-}
-
-async fn serve(options: Options) -> Served {
-    let (broker, stop) = (Broker::start(options), CancellationToken::new());
-    let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let metrics = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let served = Served {
-        broker: broker.clone(),
-        http: http.local_addr().unwrap(),
-        metrics: metrics.local_addr().unwrap(),
-        stop,
-    };
-    tokio::spawn(leveret_management::serve_http(http, broker.clone(), served.stop.clone()));
-    tokio::spawn(leveret_management::serve_metrics(metrics, broker, served.stop.clone()));
-    served
-}
-
-/// guest and guest.
-const LOGIN: &str = "Basic Z3Vlc3Q6Z3Vlc3Q=";
-
-async fn exchange(at: SocketAddr, request: &str) -> (u16, String, String) {
-    let mut socket = TcpStream::connect(at).await.unwrap();
-    socket.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).await.unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head[9..12].parse().unwrap(), head.to_ascii_lowercase(), body.to_owned())
-}
-
-impl Served {
-    async fn ask(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
-        let length = body.len();
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: {LOGIN}\r\ncontent-length: {length}\r\n\r\n{body}"
-        );
-        let (status, _, body) = exchange(self.http, &request).await;
-        let value = if body.is_empty() { Value::Null } else { serde_json::from_str(&body).expect(&body) };
-        (status, value)
-    }
-
-    async fn get(&self, path: &str) -> Value {
-        let (status, body) = self.ask("GET", path, "").await;
-        assert_eq!(status, 200, "{path}: {body}");
-        body
-    }
-
-    async fn reason(&self, method: &str, path: &str, body: &str) -> (u16, String) {
-        let (status, answer) = self.ask(method, path, body).await;
-        assert!(answer["error"].is_string(), "{answer}");
-        (status, answer["reason"].as_str().unwrap().to_owned())
-    }
-}
+use leveret_node::{Delivery, Fill, Options, Sink, Source};
+use serde_json::json;
+use served::{exchange, serve};
 
 #[tokio::test]
 async fn nobody_comes_in_without_a_login_but_health_is_for_all() {
@@ -87,7 +20,10 @@ async fn nobody_comes_in_without_a_login_but_health_is_for_all() {
         assert_eq!(exchange(served.http, &request).await.0, 200);
     }
     assert_eq!(served.get("/api/whoami").await["name"], "guest");
-    assert_eq!(served.reason("GET", "/api/nothing", "").await, (404, "there is no /api/nothing".to_owned()));
+    assert_eq!(
+        served.ask("GET", "/api/nothing", "").await,
+        (404, json!({"error": "Object Not Found", "reason": "Not Found"}))
+    );
     assert_eq!(served.reason("POST", "/api/queues", "").await.0, 405);
 }
 
@@ -106,7 +42,10 @@ async fn queues_are_declared_found_and_deleted() {
         assert_eq!(&queue[field], value, "{field}");
     }
     for (body, named) in [
-        (r#"{"durable": "yes"}"#, "expected a boolean"),
+        (r#"{"durable": "yes"}"#, "durable: expected a boolean, found the string \"yes\""),
+        (r#"{"arguments": [1]}"#, "arguments: expected an object, found an array"),
+        ("[]", "the body has to be a JSON object, it is an array"),
+        ("\"{}\"", "the body has to be a JSON object"),
         ("[", "invalid JSON body"),
         (r#"{"arguments": {"x-message-ttl": 5}}"#, "x-message-ttl"),
         (r#"{"exclusive": true}"#, "exclusive"),
@@ -114,9 +53,12 @@ async fn queues_are_declared_found_and_deleted() {
         let (status, reason) = served.reason("PUT", "/api/queues/%2F/other", body).await;
         assert!(status == 400 && reason.contains(named), "{status} {reason}");
     }
-    assert_eq!(served.reason("PUT", "/api/queues/nowhere/q", "").await, (404, "no vhost 'nowhere'".to_owned()));
+    assert_eq!(served.reason("PUT", "/api/queues/nowhere/q", "").await, (404, "vhost_not_found".to_owned()));
     assert_eq!(served.ask("DELETE", path, "").await.0, 204);
-    assert_eq!(served.reason("DELETE", path, "").await, (404, "no queue 'a b/c' in vhost '/'".to_owned()));
+    for method in ["GET", "DELETE"] {
+        let expected = json!({"error": "Object Not Found", "reason": "Not Found"});
+        assert_eq!(served.ask(method, path, "").await, (404, expected), "{method}");
+    }
 }
 
 #[tokio::test]
@@ -194,9 +136,13 @@ async fn lists_are_paged_sorted_and_filtered() {
     let found =
         served.get("/api/queues/%2F?page=1&name=%5Eq1%5B0-4%5D&use_regex=true&sort=name&sort_reverse=true").await;
     assert_eq!((&found["filtered_count"], &found["items"][0]["name"]), (&json!(5), &json!("q14")));
-    for (query, named) in
-        [("page=9", "page out of range"), ("page=x", "page"), ("page=1&name=(&use_regex=true", "name")]
-    {
+    for (query, named) in [
+        ("page=9", "Page out of range, page: 9 page size: 100, len: 25"),
+        ("page=x", "Pagination parameters are invalid"),
+        ("page=0", "Invalid pagination parameters: page number 0, page size 100"),
+        ("page=1&page_size=501", "Invalid pagination parameters: page number 1, page size 501"),
+        ("page=1&name=(&use_regex=true", "name"),
+    ] {
         let (status, reason) = served.reason("GET", &format!("/api/queues?{query}"), "").await;
         assert!(status == 400 && reason.contains(named), "{status} {reason}");
     }
@@ -217,33 +163,32 @@ impl Sink for Taker {
 #[tokio::test]
 async fn numbers_follow_the_messages() {
     let served = serve(Options::default()).await;
-    let broker = &served.broker;
-    let declare = QueueDeclare {
-        durable: true,
-        exclusive: None,
-        auto_delete: false,
-        arguments: Default::default(),
-        server_named: false,
-        connection: None,
-    };
-    let (_, queue) = broker.declare_queue("/", "q\"1", declare).await.unwrap();
-    let route = broker.route("/", "", b"q\"1", None).unwrap();
-    let message = Extent { properties_at: 0, properties_len: 2, body: Body::Inline { at: 2, len: 8 } };
-    broker.publish(&route, b"\0\x0012345678", &vec![message; 5], None);
+    let (broker, queue) = (&served.broker, served.declare("q\"1").await);
+    served.publish("q\"1", 5);
     assert!(broker.get(&queue, &Taker, false).await && broker.get(&queue, &Taker, true).await);
     let shown = served.get("/api/queues/%2F/q%221").await;
     assert_eq!((&shown["messages_ready"], &shown["messages_unacknowledged"]), (&json!(3), &json!(1)));
-    assert_eq!(shown["message_stats"], json!({"publish": 5, "deliver_get": 2, "ack": 1, "redeliver": 0}));
-    assert_eq!(served.get("/api/overview").await["queue_totals"]["messages"], 4);
-    let request = "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
-    let (status, head, text) = exchange(served.metrics, request).await;
-    assert!(status == 200 && head.contains("content-type: text/plain"), "{head}");
+    for (name, count) in [("publish", 5), ("deliver_get", 2), ("ack", 1), ("redeliver", 0)] {
+        assert_eq!(shown["message_stats"][name], count, "{name}");
+        assert!(shown["message_stats"][format!("{name}_details")]["rate"].is_number(), "{name}");
+    }
+    for name in ["messages_details", "messages_ready_details", "messages_unacknowledged_details"] {
+        assert!(shown[name]["rate"].is_number(), "{name}");
+    }
+    let overview = served.get("/api/overview").await;
+    assert_eq!((&overview["queue_totals"]["messages"], &overview["message_stats"]["publish"]), (&json!(4), &json!(5)));
+    assert!(overview["message_stats"]["publish_details"]["rate"].is_number());
+    let text = served.scrape("/metrics").await;
     for line in [
         r#"leveret_queue_messages_ready{vhost="/",queue="q\"1"} 3"#,
         r#"leveret_queue_messages_unacked{vhost="/",queue="q\"1"} 1"#,
         r#"leveret_queue_messages_published_total{vhost="/",queue="q\"1"} 5"#,
         r#"leveret_queue_dwell_seconds_count{vhost="/",queue="q\"1"} 2"#,
         "leveret_memory_alarm 0",
+        "leveret_messages_ready 3",
+        "leveret_messages_published_total 5",
+        "rabbitmq_queue_messages_ready 3",
+        "leveret_queues_without_series 0",
     ] {
         assert!(text.contains(line), "{line} is not in\n{text}");
     }

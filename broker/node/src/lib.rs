@@ -18,6 +18,7 @@ mod definitions;
 mod entry;
 mod fact_log;
 mod fetch;
+mod figures;
 mod follower;
 mod held;
 mod ledger;
@@ -38,12 +39,13 @@ pub use auth::Identity;
 pub use clock::Clock;
 pub use connections::{ChannelView, Connection, ConnectionId, Hello};
 pub use declare::{DeleteOnly, Deleted};
+pub use figures::{ConsumerView, Descriptors, Listener, descriptors};
 pub use held::Held;
 pub use ledger::{Ledger, Subscriber, UnknownTag};
 pub use leveret_engine::catalog;
 pub use leveret_engine::queue::{
-    Body, ConsumerId, Counters, DWELL_BOUNDS_SECONDS, Delivery, Depth, Dwell, Extent, Fill, MessageId, Sink, Source,
-    Subscription,
+    Body, ConsumerId, ConsumerOwner, Counters, DWELL_BOUNDS_SECONDS, Delivery, Depth, Dwell, Extent, Fill, MessageId,
+    Sink, Source, Subscription,
 };
 pub use limits::{Door, Limits, LimitsError, Permit, Wishes};
 pub use maintain::StorageUsage;
@@ -108,6 +110,7 @@ pub(crate) struct Node {
     queues: RwLock<Queues>,
     connections: connections::Connections,
     activity: activity::Activity,
+    listeners: figures::Listeners,
     stopping: CancellationToken,
     /// What durable queues share, once storage is being opened.
     log: OnceLock<Arc<log::Log>>,
@@ -132,6 +135,7 @@ impl Broker {
             queues: RwLock::default(),
             connections: connections::Connections::default(),
             activity: activity::Activity::default(),
+            listeners: figures::Listeners::default(),
             stopping: CancellationToken::new(),
             log: OnceLock::new(),
             storage: OnceLock::new(),

@@ -21,7 +21,7 @@ impl Session {
             "" => format!("amq.ctag-{}", self.broker.random_name()).into(),
             tag => tag.into(),
         };
-        let output = self.output.clone();
+        let (output, connection) = (self.output.clone(), self.connection.id);
         let notify_cancel = self.client.consumer_cancel_notify;
         let channel = self.channel(number)?;
         if channel.consumers.contains_key(&tag) {
@@ -33,6 +33,7 @@ impl Session {
         let sink = Arc::new(ConsumerSink {
             output: output.clone(),
             queue: queue.clone(),
+            connection,
             channel: number,
             subscriber,
             tag: tag.clone(),

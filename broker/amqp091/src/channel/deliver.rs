@@ -2,13 +2,14 @@
 use super::{Cancelled, Ended};
 use crate::codec::encode;
 use crate::connection::output::{OUTPUT_MAX, Output};
-use leveret_node::{ConsumerId, Delivery, Fill, Queue, Sink, Source};
+use leveret_node::{ConnectionId, ConsumerId, ConsumerOwner, Delivery, Fill, Queue, Sink, Source};
 use std::sync::{Arc, OnceLock};
 
 /// A consumer's end: `basic.deliver` on its channel.
 pub(crate) struct ConsumerSink {
     pub(crate) output: Arc<Output>,
     pub(crate) queue: Arc<Queue>,
+    pub(crate) connection: ConnectionId,
     pub(crate) channel: u16,
     /// Its account in the channel's ledger.
     pub(crate) subscriber: u32,
@@ -112,6 +113,10 @@ impl Sink for ConsumerSink {
                 }
             });
         }
+    }
+
+    fn owner(&self) -> Option<ConsumerOwner> {
+        Some(ConsumerOwner { connection: self.connection, channel: self.channel, tag: self.tag.to_string() })
     }
 }
 

@@ -1,6 +1,7 @@
 //! What is declared, in order of names, for those who look.
 use super::{Binding, Catalog, Exchange, Queue};
 use leveret_model::refusal::Refusal;
+use std::ops::Bound;
 use std::sync::Arc;
 
 impl Catalog {
@@ -34,4 +35,40 @@ impl Catalog {
         let exchanges = self.vhost(vhost)?.exchanges.iter();
         Ok(exchanges.flat_map(|(name, exchange)| exchange.bindings.iter().map(move |binding| (name, binding))))
     }
+
+    /// The exchanges of a virtual host whose names come after `after`, by name: so that a list can be read in pieces.
+    ///
+    /// # Errors
+    /// 404 for a virtual host that is not there.
+    pub fn exchanges_after(
+        &self,
+        vhost: &str,
+        after: Option<&str>,
+    ) -> Result<impl Iterator<Item = (&Arc<str>, &Exchange)>, Refusal> {
+        Ok(self.vhost(vhost)?.exchanges.range::<str, _>((beyond(after), Bound::Unbounded)))
+    }
+
+    /// The queues of a virtual host whose names come after `after`, by name: so that a list can be read in pieces.
+    ///
+    /// # Errors
+    /// 404 for a virtual host that is not there.
+    pub fn queues_after(
+        &self,
+        vhost: &str,
+        after: Option<&str>,
+    ) -> Result<impl Iterator<Item = (&Arc<str>, &Queue)>, Refusal> {
+        Ok(self.vhost(vhost)?.queues.range::<str, _>((beyond(after), Bound::Unbounded)))
+    }
+
+    /// The bindings from one exchange, always in the same order.
+    ///
+    /// # Errors
+    /// 404 for a virtual host or an exchange that is not there.
+    pub fn bindings_from(&self, vhost: &str, source: &str) -> Result<impl Iterator<Item = &Binding>, Refusal> {
+        Ok(self.exchange(vhost, source)?.bindings.iter())
+    }
+}
+
+fn beyond(name: Option<&str>) -> Bound<&str> {
+    name.map_or(Bound::Unbounded, Bound::Excluded)
 }

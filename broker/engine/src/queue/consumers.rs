@@ -187,6 +187,13 @@ impl Queue {
     pub fn consumers(&self) -> impl ExactSizeIterator<Item = &Consumer> {
         self.lead.consumers.by_id.values()
     }
+
+    /// Those of them that came after `after`.
+    pub fn consumers_after(&self, after: Option<ConsumerId>) -> impl Iterator<Item = &Consumer> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = after.map_or(Unbounded, Excluded);
+        self.lead.consumers.by_id.range((from, Unbounded)).map(|(_, consumer)| consumer)
+    }
 }
 
 /// Names of consumers that have left stay in the list of turns until they are this many more than the others.

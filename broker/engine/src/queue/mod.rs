@@ -32,7 +32,7 @@ pub use dispatch::Got;
 pub use durable::{Facts, Fetch, Logged, Place};
 pub use dwell::{DWELL_BOUNDS_SECONDS, Dwell};
 pub use run::MessageId;
-pub use sink::{Delivery, Fill, Sink, Source};
+pub use sink::{ConsumerOwner, Delivery, Fill, Sink, Source};
 pub use snapshot::Damaged;
 
 use consumers::Consumers;

@@ -48,4 +48,20 @@ pub trait Sink: Send + Sync {
 
     /// The queue is gone, and the subscription with it.
     fn cancelled(&self) {}
+
+    /// Who it delivers to, for people; none if it is not a client's.
+    fn owner(&self) -> Option<ConsumerOwner> {
+        None
+    }
+}
+
+/// The client behind a consumer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsumerOwner {
+    /// Its connection.
+    pub connection: crate::catalog::ConnectionId,
+    /// The channel's number.
+    pub channel: u16,
+    /// The consumer's tag on the channel.
+    pub tag: String,
 }

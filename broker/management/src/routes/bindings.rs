@@ -1,82 +1,99 @@
 //! Bindings, those of the default exchange among them, which nobody made.
-use super::{Done, Found, exchange_name, respond};
+use super::{Done, Found, Listed, all_vhosts, exchange_name, in_vhost, one_vhost};
+use crate::api::Api;
 use crate::error::Error;
-use crate::json;
+use crate::json::{self, Fields};
 use crate::list::{self, Query};
+use crate::walk::{BATCH, Walk};
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Path, Query as QueryOf, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use leveret_model::table::FieldTable;
 use leveret_node::Broker;
 use leveret_node::catalog::{Binding, Destination, properties_key};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
-
-#[derive(Deserialize)]
-struct Body {
-    #[serde(default)]
-    routing_key: String,
-    #[serde(default)]
-    arguments: Map<String, Value>,
-}
+use serde_json::{Value, json};
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// Virtual host, source, `q` or `e`, destination.
 type Ends = (String, String, String, String);
 
-pub(crate) async fn list_all(State(broker): State<Broker>, QueryOf(query): QueryOf<Query>) -> Found {
-    let vhosts: Vec<_> = broker.catalog().vhosts().cloned().collect();
-    let mut items = Vec::new();
-    for vhost in vhosts {
-        items.extend(views(&broker, &vhost, |_, _| true)?);
-    }
-    Ok(Json(list::shape(items, &query)?))
+pub(crate) async fn list_all(State(api): State<Api>, query: Query) -> Listed {
+    let walk = Bindings::new(&api.broker, all_vhosts(&api.broker), Wanted::default());
+    list::answer(&api, walk, query).await
 }
 
-pub(crate) async fn list(
-    State(broker): State<Broker>,
-    Path(vhost): Path<String>,
-    QueryOf(query): QueryOf<Query>,
-) -> Found {
-    Ok(Json(list::shape(views(&broker, &vhost, |_, _| true)?, &query)?))
+pub(crate) async fn list(State(api): State<Api>, Path(vhost): Path<String>, query: Query) -> Listed {
+    let walk = Bindings::new(&api.broker, one_vhost(&api.broker, &vhost)?, Wanted::default());
+    list::answer(&api, walk, query).await
 }
 
-pub(crate) async fn from_exchange(State(broker): State<Broker>, Path((vhost, name)): Path<(String, String)>) -> Found {
+pub(crate) async fn from_exchange(
+    State(api): State<Api>,
+    Path((vhost, name)): Path<(String, String)>,
+    query: Query,
+) -> Listed {
     let name = exchange_name(&name);
-    broker.catalog().exchange(&vhost, name)?;
-    Ok(Json(views(&broker, &vhost, |source, _| source == name)?.into()))
+    api.broker.catalog().exchange(&vhost, name).map_err(Error::at_path)?;
+    let wanted = Wanted { source: Some(name.into()), destination: None };
+    list::answer(&api, Bindings::new(&api.broker, vec![vhost.into()], wanted), query).await
 }
 
-pub(crate) async fn to_exchange(State(broker): State<Broker>, Path((vhost, name)): Path<(String, String)>) -> Found {
-    broker.catalog().exchange(&vhost, exchange_name(&name))?;
-    let wanted = Destination::Exchange(name);
-    Ok(Json(views(&broker, &vhost, |_, binding| binding.destination == wanted)?.into()))
+pub(crate) async fn to_exchange(
+    State(api): State<Api>,
+    Path((vhost, name)): Path<(String, String)>,
+    query: Query,
+) -> Listed {
+    let name = exchange_name(&name);
+    api.broker.catalog().exchange(&vhost, name).map_err(Error::at_path)?;
+    let wanted = Wanted { source: None, destination: Some(Destination::Exchange(name.to_owned())) };
+    list::answer(&api, Bindings::new(&api.broker, vec![vhost.into()], wanted), query).await
 }
 
-pub(crate) async fn to_queue(State(broker): State<Broker>, Path((vhost, name)): Path<(String, String)>) -> Found {
-    let owner = broker.catalog().owner(&vhost, &name);
-    broker.catalog().queue(&vhost, &name, owner)?;
-    let wanted = Destination::Queue(name);
-    Ok(Json(views(&broker, &vhost, |_, binding| binding.destination == wanted)?.into()))
+pub(crate) async fn to_queue(
+    State(api): State<Api>,
+    Path((vhost, name)): Path<(String, String)>,
+    query: Query,
+) -> Listed {
+    {
+        let catalog = api.broker.catalog();
+        catalog.queue(&vhost, &name, catalog.owner(&vhost, &name)).map_err(Error::at_path)?;
+    }
+    let wanted = Wanted { source: None, destination: Some(Destination::Queue(name)) };
+    list::answer(&api, Bindings::new(&api.broker, vec![vhost.into()], wanted), query).await
 }
 
-pub(crate) async fn between(State(broker): State<Broker>, Path(ends): Path<Ends>) -> Found {
-    Ok(Json(between_views(&broker, &ends)?.into()))
+pub(crate) async fn between(
+    State(api): State<Api>,
+    Path((vhost, source, kind, destination)): Path<Ends>,
+    query: Query,
+) -> Listed {
+    let (source, to) = (exchange_name(&source), to_destination(&kind, &destination)?);
+    api.broker.catalog().exchange(&vhost, source).map_err(Error::at_path)?;
+    let wanted = Wanted { source: Some(source.into()), destination: Some(to) };
+    list::answer(&api, Bindings::new(&api.broker, vec![vhost.into()], wanted), query).await
 }
 
 pub(crate) async fn get(
     State(broker): State<Broker>,
     Path((vhost, source, kind, destination, properties)): Path<(String, String, String, String, String)>,
 ) -> Found {
-    let to = to_destination(&kind, &destination)?;
-    let named = broker.catalog().binding_named(&vhost, exchange_name(&source), &to, &properties)?.cloned();
-    let key = named.map_or_else(|| properties.clone(), |binding| binding.properties_key);
-    let found = between_views(&broker, &(vhost, source, kind, destination))?;
-    let found = found.into_iter().find(|binding| binding["properties_key"] == key);
-    Ok(Json(found.ok_or_else(|| Error::not_found(format!("no binding with properties '{properties}'")))?))
+    let (source, to) = (exchange_name(&source), to_destination(&kind, &destination)?);
+    let binding = if source.is_empty() {
+        let catalog = broker.catalog();
+        let found = catalog.queue(&vhost, &destination, catalog.owner(&vhost, &destination));
+        found.map_err(Error::at_path)?;
+        let binding = of_default_exchange(&destination);
+        Some(binding).filter(|binding| binding.destination == to && binding.properties_key == properties)
+    } else {
+        find(&broker, (&vhost, source), &to, &properties)?
+    };
+    Ok(Json(view(&vhost, source, &binding.ok_or_else(Error::no_object)?)))
 }
 
 pub(crate) async fn bind(
@@ -84,28 +101,34 @@ pub(crate) async fn bind(
     Path((vhost, source, kind, destination)): Path<Ends>,
     body: Bytes,
 ) -> Result<Response, Error> {
-    let Body { routing_key, arguments } = json::body(&body)?;
-    let arguments = json::to_table(arguments);
-    let to = to_destination(&kind, &destination)?;
-    let route = (routing_key.as_bytes(), &arguments);
-    broker.bind(&vhost, exchange_name(&source), to.clone(), route, None).await?;
-    let key = properties_key(route.0, route.1);
+    in_vhost(&broker, &vhost)?;
+    let mut fields = Fields::read(&body)?;
+    let (routing_key, arguments) = (fields.text("routing_key", "")?, fields.table("arguments")?);
+    let (source, to) = (exchange_name(&source), to_destination(&kind, &destination)?);
+    broker.bind(&vhost, source, to, (routing_key.as_bytes(), &arguments), None).await?;
+    let key = properties_key(routing_key.as_bytes(), &arguments);
     let location = format!("{}/{}", quoted(&destination), quoted(&key));
-    Ok(respond((StatusCode::CREATED, [(LOCATION, location)])))
+    Ok((StatusCode::CREATED, [(LOCATION, location)]).into_response())
 }
 
 pub(crate) async fn unbind(
     State(broker): State<Broker>,
     Path((vhost, source, kind, destination, properties)): Path<(String, String, String, String, String)>,
 ) -> Done {
-    let source = exchange_name(&source);
-    let to = to_destination(&kind, &destination)?;
-    let found = broker.catalog().binding_named(&vhost, source, &to, &properties)?.cloned();
-    let Some(binding) = found else {
-        return Err(Error::not_found(format!("no binding with properties '{properties}'")));
-    };
+    let (source, to) = (exchange_name(&source), to_destination(&kind, &destination)?);
+    let binding = find(&broker, (&vhost, source), &to, &properties)?.ok_or_else(Error::no_object)?;
     broker.unbind(&vhost, source, &to, (&binding.routing_key, &binding.arguments), None).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+fn find(
+    broker: &Broker,
+    (vhost, source): (&str, &str),
+    to: &Destination,
+    properties: &str,
+) -> Result<Option<Binding>, Error> {
+    let catalog = broker.catalog();
+    Ok(catalog.binding_named(vhost, source, to, properties).map_err(Error::at_path)?.cloned())
 }
 
 fn quoted(text: &str) -> String {
@@ -116,27 +139,143 @@ fn to_destination(kind: &str, name: &str) -> Result<Destination, Error> {
     match kind {
         "q" => Ok(Destination::Queue(name.to_owned())),
         "e" => Ok(Destination::Exchange(exchange_name(name).to_owned())),
-        other => Err(Error::not_found(format!("'{other}' is neither q (queue) nor e (exchange)"))),
+        _ => Err(Error::no_object()),
     }
 }
 
-fn between_views(broker: &Broker, (vhost, source, kind, destination): &Ends) -> Result<Vec<Value>, Error> {
-    let (source, wanted) = (exchange_name(source), to_destination(kind, destination)?);
-    broker.catalog().exchange(vhost, source)?;
-    views(broker, vhost, |from, binding| from == source && binding.destination == wanted)
+/// Which bindings a list is of.
+#[derive(Default)]
+struct Wanted {
+    source: Option<Arc<str>>,
+    destination: Option<Destination>,
 }
 
-fn views(broker: &Broker, vhost: &str, wanted: impl Fn(&str, &Binding) -> bool) -> Result<Vec<Value>, Error> {
-    let catalog = broker.catalog();
-    let default = catalog.queues(vhost)?.map(|(name, _)| Binding {
-        destination: Destination::Queue(name.to_string()),
-        routing_key: name.as_bytes().into(),
+/// The bindings of some virtual hosts: of each those of the default exchange first, then those of the others by name.
+struct Bindings {
+    broker: Broker,
+    vhosts: VecDeque<Arc<str>>,
+    wanted: Wanted,
+    place: Where,
+    /// The last binding seen of the exchange in which it is.
+    last: Option<Binding>,
+}
+
+/// How far a walk has come in a virtual host.
+enum Where {
+    /// The last queue whose binding to the default exchange was seen.
+    Default(Option<Arc<str>>),
+    /// The last exchange all of whose bindings were seen.
+    After(Arc<str>),
+    /// An exchange, and how many of its bindings were seen.
+    In(Arc<str>, usize),
+}
+
+/// A binding and where it lies.
+struct Row {
+    vhost: Arc<str>,
+    source: Arc<str>,
+    binding: Binding,
+}
+
+impl Bindings {
+    fn new(broker: &Broker, vhosts: Vec<Arc<str>>, wanted: Wanted) -> Self {
+        Self { broker: broker.clone(), vhosts: vhosts.into(), wanted, place: Where::Default(None), last: None }
+    }
+
+    /// Those of the default exchange after the queue `after`.
+    fn of_default(&mut self, vhost: &Arc<str>, after: Option<Arc<str>>) -> Vec<Binding> {
+        let is_default = self.wanted.source.as_ref().is_none_or(|source| source.is_empty());
+        let names: Vec<Arc<str>> = match &self.wanted.destination {
+            _ if !is_default => Vec::new(),
+            Some(Destination::Exchange(_)) => Vec::new(),
+            Some(Destination::Queue(_)) if after.is_some() => Vec::new(),
+            Some(Destination::Queue(name)) => {
+                let catalog = self.broker.catalog();
+                let found = catalog.queue(vhost, name, catalog.owner(vhost, name));
+                found.map(|_| name.as_str().into()).into_iter().collect()
+            }
+            None => {
+                let catalog = self.broker.catalog();
+                let found = catalog.queues_after(vhost, after.as_deref()).into_iter().flatten();
+                found.take(BATCH).map(|(name, _)| name.clone()).collect()
+            }
+        };
+        self.place = match names.last() {
+            Some(last) => Where::Default(Some(last.clone())),
+            None => Where::After("".into()),
+        };
+        names.iter().map(|name| of_default_exchange(name)).collect()
+    }
+
+    /// The exchange after `after` that the list is of.
+    fn next_source(&self, vhost: &str, after: &str) -> Option<Arc<str>> {
+        match &self.wanted.source {
+            Some(source) => (**source > *after).then(|| source.clone()),
+            None => {
+                let catalog = self.broker.catalog();
+                catalog.exchanges_after(vhost, Some(after)).ok()?.next().map(|(name, _)| name.clone())
+            }
+        }
+    }
+
+    /// The next bindings of one exchange, of which `seen` were seen.
+    fn of_source(&mut self, vhost: &str, source: &Arc<str>, seen: usize) -> Vec<Binding> {
+        let catalog = self.broker.catalog();
+        let all = || catalog.bindings_from(vhost, source).into_iter().flatten();
+        // Others may have come or gone before the last one that was seen.
+        let at = match &self.last {
+            Some(last) if all().nth(seen - 1) != Some(last) => {
+                all().position(|binding| binding == last).map_or(seen, |at| at + 1)
+            }
+            _ => seen,
+        };
+        let looked_at: Vec<&Binding> = all().skip(at).take(LOOK).collect();
+        let wanted = |binding: &&&Binding| self.wanted.destination.as_ref().is_none_or(|to| binding.destination == *to);
+        let found = looked_at.iter().filter(wanted).map(|binding| (**binding).clone()).collect();
+        (self.last, self.place) = match looked_at.last() {
+            Some(last) => (Some((**last).clone()), Where::In(source.clone(), at + looked_at.len())),
+            None => (None, Where::After(source.clone())),
+        };
+        found
+    }
+}
+
+impl Walk for Bindings {
+    type Row = Row;
+
+    fn rows(&mut self) -> Option<Vec<Row>> {
+        let vhost = self.vhosts.front()?.clone();
+        let (source, found) = match std::mem::replace(&mut self.place, Where::Default(None)) {
+            Where::Default(after) => ("".into(), self.of_default(&vhost, after)),
+            Where::In(source, seen) => (source.clone(), self.of_source(&vhost, &source, seen)),
+            Where::After(source) => match self.next_source(&vhost, &source) {
+                Some(source) => (source.clone(), self.of_source(&vhost, &source, 0)),
+                None => {
+                    self.vhosts.pop_front();
+                    return Some(Vec::new());
+                }
+            },
+        };
+        let row = |binding| Row { vhost: vhost.clone(), source: source.clone(), binding };
+        Some(found.into_iter().map(row).collect())
+    }
+
+    fn name<'r>(&self, row: &'r Row) -> Cow<'r, str> {
+        list::named(&row.source)
+    }
+
+    fn show(&self, row: &Row) -> Option<Value> {
+        Some(view(&row.vhost, &row.source, &row.binding))
+    }
+}
+
+fn of_default_exchange(queue: &str) -> Binding {
+    Binding {
+        destination: Destination::Queue(queue.to_owned()),
+        routing_key: queue.as_bytes().into(),
         arguments: FieldTable::default(),
-        properties_key: properties_key(name.as_bytes(), &FieldTable::default()),
-    });
-    let default = default.filter(|binding| wanted("", binding)).map(|binding| view(vhost, "", &binding));
-    let bound = catalog.bindings(vhost)?.filter(|(source, binding)| wanted(source, binding));
-    Ok(default.chain(bound.map(|(source, binding)| view(vhost, source, binding))).collect())
+        properties_key: properties_key(queue.as_bytes(), &FieldTable::default()),
+    }
 }
 
 fn view(vhost: &str, source: &str, binding: &Binding) -> Value {
@@ -149,4 +288,74 @@ fn view(vhost: &str, source: &str, binding: &Binding) -> Value {
         "routing_key": String::from_utf8_lossy(&binding.routing_key),
         "arguments": json::from_table(&binding.arguments), "properties_key": binding.properties_key,
     })
+}
+
+/// Bindings looked at under one lock.
+const LOOK: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use leveret_node::Options;
+    use leveret_node::catalog::QueueDeclare;
+    use std::collections::BTreeSet;
+
+    fn declare() -> QueueDeclare {
+        QueueDeclare {
+            durable: false,
+            exclusive: None,
+            auto_delete: false,
+            arguments: FieldTable::default(),
+            server_named: false,
+            connection: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn each_binding_that_stays_is_seen_once_whatever_comes_and_goes_meanwhile() {
+        let broker = Broker::start(Options::default());
+        broker.declare_queue("/", "q", declare()).await.unwrap();
+        let (to, none) = (Destination::Queue("q".to_owned()), FieldTable::default());
+        let keys: Vec<_> = (0..2000).map(|number| format!("key-{number:04}")).collect();
+        for key in &keys {
+            broker.bind("/", "amq.direct", to.clone(), (key.as_bytes(), &none), None).await.unwrap();
+        }
+        let wanted = Wanted { source: Some("amq.direct".into()), destination: Some(to.clone()) };
+        let mut walk = Bindings::new(&broker, vec!["/".into()], wanted);
+        let (mut seen, mut gone) = (Vec::new(), BTreeSet::new());
+        while let Some(rows) = walk.rows() {
+            seen.extend(rows.into_iter().map(|row| String::from_utf8(row.binding.routing_key.to_vec()).unwrap()));
+            // Those before the last one go in part, and others come between them.
+            for key in seen.iter().rev().skip(1).step_by(3) {
+                if gone.insert(key.clone()) {
+                    broker.unbind("/", "amq.direct", &to, (key.as_bytes(), &none), None).await.unwrap();
+                    let new = format!("{key}-new");
+                    broker.bind("/", "amq.direct", to.clone(), (new.as_bytes(), &none), None).await.unwrap();
+                }
+            }
+        }
+        assert!(gone.len() > 500, "{}", gone.len());
+        let times = |key: &String| seen.iter().filter(|other| *other == key).count();
+        assert!(keys.iter().all(|key| times(key) == 1));
+        broker.stop();
+    }
+
+    #[tokio::test]
+    async fn queues_that_come_and_go_do_not_hide_the_bindings_of_others() {
+        let broker = Broker::start(Options::default());
+        let names: Vec<_> = (0..300).map(|number| format!("q{number:03}")).collect();
+        for name in &names {
+            broker.declare_queue("/", name, declare()).await.unwrap();
+        }
+        let mut walk = Bindings::new(&broker, vec!["/".into()], Wanted::default());
+        let mut seen = Vec::new();
+        while let Some(rows) = walk.rows() {
+            seen.extend(rows.into_iter().map(|row| row.binding.properties_key));
+            if let Some(last) = seen.last() {
+                let _ = broker.delete_queue("/", last, Default::default(), None).await;
+            }
+        }
+        assert_eq!(seen, names);
+        broker.stop();
+    }
 }

@@ -1,48 +1,108 @@
-//! Clients that are connected, and their channels.
-use super::{Done, Found};
+//! Clients that are connected.
+use super::{Done, Found, Listed, one_vhost};
+use crate::api::Api;
 use crate::error::Error;
 use crate::json;
 use crate::list::{self, Query};
+use crate::walk::{BATCH, Walk};
 use axum::Json;
-use axum::extract::{Path, Query as QueryOf, State};
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use leveret_node::{Broker, Connection};
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-pub(crate) async fn list(State(broker): State<Broker>, QueryOf(query): QueryOf<Query>) -> Found {
-    let items = broker.connections().iter().map(|connection| view(&broker, connection)).collect();
-    Ok(Json(list::shape(items, &query)?))
+pub(crate) async fn list(State(api): State<Api>, query: Query) -> Listed {
+    let walk = Connections::new(&api.broker, |_| true);
+    list::answer(&api, walk, query).await
 }
 
-pub(crate) async fn get(State(broker): State<Broker>, Path(name): Path<String>) -> Found {
-    Ok(Json(view(&broker, &*find(&broker, &name)?)))
+pub(crate) async fn list_of_vhost(State(api): State<Api>, Path(vhost): Path<String>, query: Query) -> Listed {
+    one_vhost(&api.broker, &vhost)?;
+    let walk = Connections::new(&api.broker, |connection| *connection.vhost == *vhost);
+    list::answer(&api, walk, query).await
+}
+
+pub(crate) async fn list_of_user(State(api): State<Api>, Path(user): Path<String>, query: Query) -> Listed {
+    let walk = Connections::new(&api.broker, |connection| *connection.user == *user);
+    list::answer(&api, walk, query).await
+}
+
+pub(crate) async fn get(State(broker): State<Broker>, Path(name): Path<String>, query: Query) -> Found {
+    Ok(Json(query.pick(view(&broker, &*find(&broker, &name)?))))
 }
 
 /// Makes a client go; the header `X-Reason` is what it is told.
 pub(crate) async fn close(State(broker): State<Broker>, Path(name): Path<String>, headers: HeaderMap) -> Done {
     let connection = find(&broker, &name)?;
-    let reason = headers.get("x-reason").and_then(|reason| reason.to_str().ok());
-    broker.close_connection(&connection, reason.unwrap_or("Closed via management API"));
+    broker.close_connection(&connection, reason(&headers));
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub(crate) async fn channels(State(broker): State<Broker>, QueryOf(query): QueryOf<Query>) -> Found {
-    let connections = broker.connections();
-    let items = connections.iter().flat_map(|connection| channel_views(&broker, connection)).collect();
-    Ok(Json(list::shape(items, &query)?))
+/// Makes all clients of a user go.
+pub(crate) async fn close_of_user(State(broker): State<Broker>, Path(user): Path<String>, headers: HeaderMap) -> Done {
+    for connection in broker.connections().iter().filter(|connection| *connection.user == *user) {
+        broker.close_connection(connection, reason(&headers));
+    }
+    Ok(StatusCode::NO_CONTENT)
 }
 
-fn find(broker: &Broker, name: &str) -> Result<Arc<Connection>, Error> {
+fn reason(headers: &HeaderMap) -> &str {
+    let given = headers.get("x-reason").and_then(|reason| reason.to_str().ok());
+    let given = given.map(|reason| reason.get(..REASON_BYTES_MAX).unwrap_or(reason));
+    given.unwrap_or("Closed via management plugin")
+}
+
+pub(super) fn find(broker: &Broker, name: &str) -> Result<Arc<Connection>, Error> {
     let found = broker.connections().into_iter().find(|connection| connection.name == name);
-    found.ok_or_else(|| Error::not_found(format!("no connection '{name}'")))
+    found.ok_or_else(Error::no_object)
+}
+
+/// Connections that were there when it began.
+struct Connections {
+    broker: Broker,
+    /// The first one last.
+    left: Vec<Arc<Connection>>,
+}
+
+impl Connections {
+    fn new(broker: &Broker, is_wanted: impl Fn(&Connection) -> bool) -> Self {
+        let mut left = broker.connections();
+        left.retain(|connection| is_wanted(connection));
+        left.reverse();
+        Self { broker: broker.clone(), left }
+    }
+}
+
+impl Walk for Connections {
+    type Row = Arc<Connection>;
+
+    fn rows(&mut self) -> Option<Vec<Arc<Connection>>> {
+        if self.left.is_empty() {
+            return None;
+        }
+        let mut rows = self.left.split_off(self.left.len().saturating_sub(BATCH));
+        rows.reverse();
+        Some(rows)
+    }
+
+    fn name<'r>(&self, row: &'r Arc<Connection>) -> Cow<'r, str> {
+        list::named(&row.name)
+    }
+
+    fn show(&self, row: &Arc<Connection>) -> Option<Value> {
+        Some(view(&self.broker, row))
+    }
 }
 
 fn view(broker: &Broker, connection: &Connection) -> Value {
     let state = if connection.blocked.load(Relaxed) { "blocked" } else { "running" };
+    let given_name = connection.client_properties.get("connection_name").and_then(|name| name.as_str());
     json!({
         "name": connection.name, "node": broker.name(), "protocol": connection.protocol, "user": &*connection.user,
+        "user_provided_name": given_name, "user_who_performed_action": &*connection.user,
         "vhost": &*connection.vhost, "peer_host": connection.peer.ip().to_canonical().to_string(),
         "peer_port": connection.peer.port(), "host": connection.local.ip().to_canonical().to_string(),
         "port": connection.local.port(), "state": state, "channels": connection.channels.lock().len(),
@@ -53,21 +113,5 @@ fn view(broker: &Broker, connection: &Connection) -> Value {
     })
 }
 
-fn channel_views(broker: &Broker, connection: &Connection) -> Vec<Value> {
-    let details = json!({
-        "name": connection.name, "peer_host": connection.peer.ip().to_canonical().to_string(),
-        "peer_port": connection.peer.port(),
-    });
-    let channels = connection.channels.lock();
-    let view = |(number, channel): (&u16, &Arc<leveret_node::ChannelView>)| {
-        json!({
-            "name": format!("{} ({number})", connection.name), "number": number, "node": broker.name(),
-            "user": &*connection.user, "vhost": &*connection.vhost, "state": "running", "connection_details": details,
-            "prefetch_count": channel.prefetch.load(Relaxed),
-            "global_prefetch_count": channel.global_prefetch.load(Relaxed), "confirm": channel.confirm.load(Relaxed),
-            "transactional": false, "consumer_count": channel.consumers.load(Relaxed),
-            "messages_unacknowledged": channel.unacked.load(Relaxed), "messages_unconfirmed": 0,
-        })
-    };
-    channels.iter().map(view).collect()
-}
+/// The longest reason that fits into what the client is told.
+const REASON_BYTES_MAX: usize = 200;

@@ -1,60 +1,38 @@
 //! Exchanges.
-use super::{Done, Found, exchange_name, made};
+use super::{Done, Found, Listed, Place, all_vhosts, exchange_name, in_vhost, made, one_vhost};
+use crate::api::Api;
 use crate::error::Error;
-use crate::json;
+use crate::json::{self, Fields};
 use crate::list::{self, Query};
+use crate::walk::{BATCH, Walk};
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Path, Query as QueryOf, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use leveret_node::Broker;
-use leveret_node::catalog::{Exchange, ExchangeDeclare};
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use leveret_node::catalog::ExchangeDeclare;
+use serde_json::{Value, json};
+use std::borrow::Cow;
+use std::sync::Arc;
 
-#[derive(Deserialize)]
-struct Body {
-    #[serde(rename = "type", default = "direct")]
-    kind: String,
-    #[serde(default = "yes")]
-    durable: bool,
-    #[serde(default)]
-    auto_delete: bool,
-    #[serde(default)]
-    internal: bool,
-    #[serde(default)]
-    arguments: Map<String, Value>,
+pub(crate) async fn list_all(State(api): State<Api>, query: Query) -> Listed {
+    let walk = Exchanges { broker: api.broker.clone(), place: Place::new(all_vhosts(&api.broker)) };
+    list::answer(&api, walk, query).await
 }
 
-fn direct() -> String {
-    "direct".to_owned()
+pub(crate) async fn list(State(api): State<Api>, Path(vhost): Path<String>, query: Query) -> Listed {
+    let walk = Exchanges { broker: api.broker.clone(), place: Place::new(one_vhost(&api.broker, &vhost)?) };
+    list::answer(&api, walk, query).await
 }
 
-fn yes() -> bool {
-    true
-}
-
-pub(crate) async fn list_all(State(broker): State<Broker>, QueryOf(query): QueryOf<Query>) -> Found {
-    let items = {
-        let catalog = broker.catalog();
-        let vhosts = catalog.vhosts().filter_map(|vhost| Some((vhost, catalog.exchanges(vhost).ok()?)));
-        vhosts.flat_map(|(vhost, exchanges)| exchanges.map(|(name, exchange)| view(vhost, name, exchange))).collect()
-    };
-    Ok(Json(list::shape(items, &query)?))
-}
-
-pub(crate) async fn list(
+pub(crate) async fn get(
     State(broker): State<Broker>,
-    Path(vhost): Path<String>,
-    QueryOf(query): QueryOf<Query>,
+    Path((vhost, name)): Path<(String, String)>,
+    query: Query,
 ) -> Found {
-    let items = broker.catalog().exchanges(&vhost)?.map(|(name, exchange)| view(&vhost, name, exchange)).collect();
-    Ok(Json(list::shape(items, &query)?))
-}
-
-pub(crate) async fn get(State(broker): State<Broker>, Path((vhost, name)): Path<(String, String)>) -> Found {
     let name = exchange_name(&name);
-    Ok(Json(view(&vhost, name, broker.catalog().exchange(&vhost, name)?)))
+    let declared = broker.catalog().exchange(&vhost, name).map_err(Error::at_path)?.declared.clone();
+    Ok(Json(query.pick(view(&vhost, name, &declared))))
 }
 
 pub(crate) async fn put(
@@ -62,29 +40,73 @@ pub(crate) async fn put(
     Path((vhost, name)): Path<(String, String)>,
     body: Bytes,
 ) -> Done {
-    let Body { kind, durable, auto_delete, internal, arguments } = json::body(&body)?;
-    let arguments = json::to_table(arguments);
-    let declare = ExchangeDeclare { kind: kind.parse()?, durable, auto_delete, internal, arguments };
+    in_vhost(&broker, &vhost)?;
+    let mut fields = Fields::read(&body)?;
+    let declare = ExchangeDeclare {
+        kind: fields.text("type", "direct")?.parse()?,
+        durable: fields.flag("durable", true)?,
+        auto_delete: fields.flag("auto_delete", false)?,
+        internal: fields.flag("internal", false)?,
+        arguments: fields.table("arguments")?,
+    };
     Ok(made(broker.declare_exchange(&vhost, exchange_name(&name), declare).await?))
 }
 
 pub(crate) async fn delete(
     State(broker): State<Broker>,
     Path((vhost, name)): Path<(String, String)>,
-    QueryOf(query): QueryOf<Query>,
+    query: Query,
 ) -> Done {
-    let existed = broker.delete_exchange(&vhost, exchange_name(&name), list::is_true(&query, "if-unused")).await?;
-    if existed {
-        Ok(StatusCode::NO_CONTENT)
-    } else {
-        Err(Error::not_found(format!("no exchange '{name}' in vhost '{vhost}'")))
+    let deleted = broker.delete_exchange(&vhost, exchange_name(&name), query.is_true("if-unused")).await;
+    if deleted.map_err(Error::at_path)? { Ok(StatusCode::NO_CONTENT) } else { Err(Error::no_object()) }
+}
+
+/// All exchanges of some virtual hosts.
+struct Exchanges {
+    broker: Broker,
+    place: Place,
+}
+
+/// Virtual host, name, and how it was declared.
+struct Row {
+    vhost: Arc<str>,
+    name: Arc<str>,
+    declared: ExchangeDeclare,
+}
+
+impl Walk for Exchanges {
+    type Row = Row;
+
+    fn rows(&mut self) -> Option<Vec<Row>> {
+        let vhost = self.place.vhost()?;
+        let rows: Vec<_> = {
+            let catalog = self.broker.catalog();
+            let found = catalog.exchanges_after(&vhost, self.place.after.as_deref()).into_iter().flatten();
+            let row = |(name, exchange): (&Arc<str>, &leveret_node::catalog::Exchange)| Row {
+                vhost: vhost.clone(),
+                name: name.clone(),
+                declared: exchange.declared.clone(),
+            };
+            found.take(BATCH).map(row).collect()
+        };
+        self.place.go_on(rows.last().map(|row| &row.name));
+        Some(rows)
+    }
+
+    fn name<'r>(&self, row: &'r Row) -> Cow<'r, str> {
+        list::named(&row.name)
+    }
+
+    fn show(&self, row: &Row) -> Option<Value> {
+        Some(view(&row.vhost, &row.name, &row.declared))
     }
 }
 
-fn view(vhost: &str, name: &str, exchange: &Exchange) -> Value {
-    let ExchangeDeclare { kind, durable, auto_delete, internal, arguments } = &exchange.declared;
+fn view(vhost: &str, name: &str, declared: &ExchangeDeclare) -> Value {
+    let ExchangeDeclare { kind, durable, auto_delete, internal, arguments } = declared;
     json!({
         "name": name, "vhost": vhost, "type": kind.name(), "durable": durable, "auto_delete": auto_delete,
         "internal": internal, "arguments": json::from_table(arguments), "user_who_performed_action": "",
+        "policy": null,
     })
 }

@@ -1,42 +1,102 @@
-//! Health checks: 200 `{"status":"ok"}`, or 503 with a reason.
+//! Health checks: 200 `{"status":"ok"}`, or 503 with a reason. Nothing here takes a lock that is ever held for long.
+use crate::error::Error;
 use axum::Json;
-use axum::extract::{Request, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
 use leveret_node::Broker;
 use serde_json::{Value, json};
 
-/// It answers, so it is well.
+/// What a check came to.
+type Checked = (StatusCode, Json<Value>);
+
+/// Whether the node serves clients; or why not.
+fn readiness(broker: &Broker) -> Result<(), String> {
+    if broker.is_recovering() {
+        return Err("the log is being read: nothing is served yet".to_owned());
+    }
+    Ok(())
+}
+
+/// It answers, so it lives.
+pub(crate) async fn live() -> Json<Value> {
+    fine().await
+}
+
+/// Whether clients are served.
+pub(crate) async fn ready(State(broker): State<Broker>) -> Checked {
+    match readiness(&broker) {
+        Ok(()) => (StatusCode::OK, fine().await),
+        Err(reason) => failed(json!({"reason": reason})),
+    }
+}
+
+/// Whether clients are served, for who has logged in.
+pub(crate) async fn serving(State(broker): State<Broker>) -> Checked {
+    ready(State(broker)).await
+}
+
+/// What cannot fail on one node.
 pub(crate) async fn fine() -> Json<Value> {
     Json(json!({"status": "ok"}))
 }
 
-/// Whether clients are served: not before the log was read.
-pub(crate) async fn ready(State(broker): State<Broker>) -> (StatusCode, Json<Value>) {
-    if broker.is_recovering() {
-        let reason = "the log is being read: nothing is served yet";
-        return (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"status": "failed", "reason": reason})));
+/// Whether a virtual host serves clients.
+pub(crate) async fn aliveness(State(broker): State<Broker>, Path(vhost): Path<String>) -> Result<Checked, Error> {
+    if !broker.has_vhost(&vhost) {
+        return Err(Error::no_object());
     }
-    (StatusCode::OK, fine().await)
-}
-
-/// Lets nobody ask for or change what is not known yet.
-pub(crate) async fn require_recovered(State(broker): State<Broker>, request: Request, next: Next) -> Response {
-    if broker.is_recovering() { ready(State(broker)).await.into_response() } else { next.run(request).await }
+    Ok(ready(State(broker)).await)
 }
 
 /// Whether no alarm is in effect.
-pub(crate) async fn alarms(State(broker): State<Broker>) -> (StatusCode, Json<Value>) {
+pub(crate) async fn alarms(State(broker): State<Broker>) -> Checked {
     let memory = broker.memory();
     let alarms = [("memory", memory.is_over()), ("disk", memory.is_disk_full())].into_iter().filter(|(_, is)| *is);
     let alarms: Vec<_> = alarms.map(|(resource, _)| json!({"node": broker.name(), "resource": resource})).collect();
     if !alarms.is_empty() {
-        let body = json!({
-            "status": "failed", "reason": "There are alarms in effect in the cluster",
-            "alarms": alarms,
-        });
-        return (StatusCode::SERVICE_UNAVAILABLE, Json(body));
+        return failed(json!({"reason": "There are alarms in effect in the cluster", "alarms": alarms}));
     }
     (StatusCode::OK, fine().await)
+}
+
+/// Whether somebody listens on a port.
+pub(crate) async fn port_listener(State(broker): State<Broker>, Path(port): Path<String>) -> Result<Checked, Error> {
+    let port: u16 = port.parse().map_err(|_| Error::bad_request("Invalid port"))?;
+    let ports: Vec<_> = broker.listeners().iter().map(|listener| listener.address.port()).collect();
+    if ports.contains(&port) {
+        return Ok((StatusCode::OK, Json(json!({"status": "ok", "port": port}))));
+    }
+    Ok(failed(json!({"reason": "No active listener", "missing": port, "ports": ports})))
+}
+
+/// Whether somebody listens for a protocol, whose name may be written in several ways.
+pub(crate) async fn protocol_listener(State(broker): State<Broker>, Path(protocol): Path<String>) -> Checked {
+    let protocol = match &*protocol.to_lowercase() {
+        "amqp091" | "amqp0.9.1" | "amqp0-9-1" | "amqp0_9_1" => "amqp".to_owned(),
+        "http1" | "http1.1" | "http_api" | "management" | "management_ui" | "ui" => "http".to_owned(),
+        "prometheus" | "http/prometheus" => "http/prometheus".to_owned(),
+        other => other.to_owned(),
+    };
+    let protocols: Vec<_> = broker.listeners().iter().map(|listener| listener.protocol).collect();
+    if protocols.contains(&&*protocol) {
+        return (StatusCode::OK, Json(json!({"status": "ok", "protocol": protocol})));
+    }
+    failed(json!({"reason": "No active listener", "missing": protocol, "protocols": protocols}))
+}
+
+/// Whether no certificate expires soon: there are none.
+pub(crate) async fn certificates(Path((within, unit)): Path<(String, String)>) -> Result<Json<Value>, Error> {
+    if !within.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(Error::bad_request("Invalid expiration value."));
+    }
+    if !matches!(&*unit.to_lowercase(), "days" | "weeks" | "months" | "years") {
+        let reason = "Time unit not recognised. Supported units: days, weeks, months, years.";
+        return Err(Error::bad_request(reason));
+    }
+    Ok(fine().await)
+}
+
+fn failed(mut body: Value) -> Checked {
+    body["status"] = json!("failed");
+    (StatusCode::SERVICE_UNAVAILABLE, Json(body))
 }

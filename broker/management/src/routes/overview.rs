@@ -1,54 +1,112 @@
-//! The broker as a whole: overview, nodes, who asks.
-use super::Found;
+//! The broker as a whole.
+use super::queues::Figures;
+use super::{Found, all_vhosts};
+use crate::api::Api;
+use crate::list::Query;
+use crate::rates::{QueueRates, message_counts, message_stats};
+use axum::Json;
 use axum::extract::State;
-use axum::{Extension, Json};
-use leveret_node::{Broker, Identity};
+use leveret_node::{Broker, Counters, Depth};
 use serde_json::{Value, json};
-use std::sync::atomic::Ordering::Relaxed;
 
 /// The version of RabbitMQ whose API this is.
-const COMPATIBLE_VERSION: &str = "4.1.0";
+pub(super) const COMPATIBLE_VERSION: &str = "4.1.0";
 
-pub(crate) async fn overview(State(broker): State<Broker>) -> Found {
-    let (mut ready, mut unacked, mut consumers, mut queues) = (0, 0, 0, 0);
-    let mut exchanges = 0;
-    let ids: Vec<_> = {
-        let catalog = broker.catalog();
-        let vhosts: Vec<_> = catalog.vhosts().cloned().collect();
-        exchanges += vhosts.iter().filter_map(|vhost| Some(catalog.exchanges(vhost).ok()?.count())).sum::<usize>();
-        vhosts.iter().filter_map(|vhost| catalog.queues(vhost).ok()).flatten().map(|(_, queue)| queue.id).collect()
-    };
-    for queue in ids.into_iter().filter_map(|id| broker.queue(id)) {
-        let depth = queue.look(|queue| queue.depth());
-        ready += depth.ready;
-        unacked += depth.unacked;
-        consumers += depth.consumers;
-        queues += 1;
-    }
+pub(crate) async fn overview(State(api): State<Api>, query: Query) -> Found {
+    let broker = &api.broker;
+    let totals = totals(&api).await;
+    let Totals { depth, counters, rates, .. } = totals;
     let connections = broker.connections();
     let channels: usize = connections.iter().map(|connection| connection.channels.lock().len()).sum();
     let (opened, closed) = broker.connection_churn();
-    let exchange_types = ["direct", "fanout", "headers", "topic"].map(|name| json!({"name": name, "enabled": true}));
-    Ok(Json(json!({
+    let queue_totals: serde_json::Map<_, _> =
+        message_counts(depth, rates).into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    Ok(Json(query.pick(json!({
         "management_version": COMPATIBLE_VERSION,
         "rabbitmq_version": COMPATIBLE_VERSION,
         "product_name": "Leveret",
         "product_version": env!("CARGO_PKG_VERSION"),
         "cluster_name": broker.name(),
         "node": broker.name(),
-        "rates_mode": "none",
-        "exchange_types": exchange_types,
-        "queue_totals": {"messages": ready + unacked, "messages_ready": ready, "messages_unacknowledged": unacked},
+        "rates_mode": "basic",
+        "sample_retention_policies": {"global": [], "basic": [], "detailed": []},
+        "exchange_types": exchange_types(),
+        "queue_totals": queue_totals,
+        "message_stats": message_stats(counters, rates),
         "object_totals": {
-            "channels": channels, "connections": connections.len(), "consumers": consumers, "exchanges": exchanges,
-            "queues": queues,
+            "channels": channels, "connections": connections.len(), "consumers": depth.consumers,
+            "exchanges": exchange_count(broker).await, "queues": totals.queues,
         },
         "churn_rates": {"connection_created": opened, "connection_closed": closed},
-    })))
+        "statistics_db_event_queue": 0,
+        "listeners": listeners(broker),
+        "contexts": contexts(broker),
+    }))))
 }
 
-pub(crate) async fn whoami(Extension(identity): Extension<Identity>) -> Json<Value> {
-    Json(json!({"name": &*identity.user, "tags": ["administrator"]}))
+/// All queues together.
+pub(crate) struct Totals {
+    pub(crate) queues: usize,
+    pub(crate) depth: Depth,
+    /// What happened since the start, in queues that are gone as well.
+    pub(crate) counters: Counters,
+    pub(crate) rates: QueueRates,
+}
+
+/// Looks at all queues, some at a time.
+pub(crate) async fn totals(api: &Api) -> Totals {
+    let (mut queues, mut whole, mut figures) = (0, Depth::default(), Figures::new(&api.broker));
+    while let Some(batch) = figures.next() {
+        let now = api.broker.clock().now();
+        for queue in batch {
+            let (depth, counters) = queue.look(|queue| (queue.depth(), queue.counters()));
+            api.rates.observe(&api.broker, queue.id, (counters, depth), now);
+            whole.ready += depth.ready;
+            whole.unacked += depth.unacked;
+            whole.body_bytes += depth.body_bytes;
+            whole.consumers += depth.consumers;
+            queues += 1;
+        }
+        tokio::task::yield_now().await;
+    }
+    let (counters, rates) = api.rates.whole(whole, api.broker.clock().now());
+    Totals { queues, depth: whole, counters, rates }
+}
+
+async fn exchange_count(broker: &Broker) -> usize {
+    all_vhosts(broker).iter().filter_map(|vhost| Some(broker.catalog().exchanges(vhost).ok()?.count())).sum()
+}
+
+pub(super) fn exchange_types() -> Value {
+    let kinds = [("direct", "Direct"), ("fanout", "Fanout"), ("headers", "Headers"), ("topic", "Topic")];
+    let view = |(name, title): (&str, &str)| json!({"name": name, "description": format!("{title} exchange"), "enabled": true});
+    kinds.into_iter().map(view).collect()
+}
+
+pub(super) fn listeners(broker: &Broker) -> Value {
+    let listeners = broker.listeners();
+    let view = |listener: &leveret_node::Listener| {
+        json!({
+            "node": broker.name(), "protocol": listener.protocol,
+            "ip_address": listener.address.ip().to_string(), "port": listener.address.port(), "socket_opts": {},
+        })
+    };
+    listeners.iter().map(view).collect()
+}
+
+pub(super) fn contexts(broker: &Broker) -> Value {
+    let listeners = broker.listeners();
+    let http = listeners.iter().filter_map(|listener| {
+        let description = match listener.protocol {
+            "http" => "RabbitMQ Management",
+            "http/prometheus" => "RabbitMQ Prometheus",
+            _ => return None,
+        };
+        let (ip, port) = (listener.address.ip().to_string(), listener.address.port().to_string());
+        let node = broker.name();
+        Some(json!({"node": node, "description": description, "path": "/", "ip": ip, "port": port, "ssl_opts": []}))
+    });
+    http.collect()
 }
 
 pub(crate) async fn version() -> Json<Value> {
@@ -59,15 +117,12 @@ pub(crate) async fn cluster_name(State(broker): State<Broker>) -> Json<Value> {
     Json(json!({"name": broker.name()}))
 }
 
-pub(crate) async fn nodes(State(broker): State<Broker>) -> Json<Value> {
-    let (memory, usage) = (broker.memory(), broker.storage_usage().unwrap_or_default());
-    let blocked = broker.connections().iter().filter(|connection| connection.blocked.load(Relaxed)).count();
-    Json(json!([{
-        "name": broker.name(), "type": "disc", "running": true, "os_pid": std::process::id().to_string(),
-        "uptime": broker.clock().now() / 1_000_000, "processors": std::thread::available_parallelism().map_or(1, usize::from),
-        "mem_used": memory.used(), "mem_limit": memory.max(), "mem_alarm": memory.is_over(),
-        "disk_free_alarm": memory.is_disk_full(), "disk_free": usage.disk_free, "disk_free_limit": usage.disk_free_min, "fd_total": 0, "proc_total": 0, "run_queue": 0,
-        "rates_mode": "none", "enabled_plugins": [], "being_drained": false, "blocked_connections": blocked,
-        "applications": [{"name": "rabbit", "version": COMPATIBLE_VERSION}],
-    }]))
+/// Pages that other plugins would add: none.
+pub(crate) async fn extensions() -> Json<Value> {
+    Json(json!([]))
+}
+
+/// There is none of these.
+pub(crate) async fn nothing() -> Json<Value> {
+    Json(json!([]))
 }

@@ -1,62 +1,42 @@
-//! Queues, with their depth.
-use super::{Done, Found, made};
+//! Queues, with their depth and what happens in them per second.
+use super::{Done, Found, Listed, Place, all_vhosts, in_vhost, made, one_vhost};
+use crate::api::Api;
 use crate::error::Error;
-use crate::json;
+use crate::json::{self, Fields};
 use crate::list::{self, Query};
+use crate::rates::{message_counts, message_stats};
+use crate::walk::{BATCH, Walk};
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Path, Query as QueryOf, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use leveret_node::catalog::{ConnectionId, Queue as Declared, QueueDeclare};
-use leveret_node::{Broker, DeleteOnly};
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use leveret_model::table::FieldTable;
+use leveret_node::catalog::{self, Catalog, ConnectionId, QueueDeclare};
+use leveret_node::{Broker, DeleteOnly, Queue, QueueId};
+use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-#[derive(Deserialize)]
-struct Body {
-    #[serde(default = "yes")]
-    durable: bool,
-    #[serde(default)]
-    auto_delete: bool,
-    #[serde(default)]
-    exclusive: bool,
-    #[serde(default)]
-    arguments: Map<String, Value>,
+pub(crate) async fn list_all(State(api): State<Api>, query: Query) -> Listed {
+    let walk = Queues::new(&api, all_vhosts(&api.broker));
+    list::answer(&api, walk, query).await
 }
 
-fn yes() -> bool {
-    true
+pub(crate) async fn list(State(api): State<Api>, Path(vhost): Path<String>, query: Query) -> Listed {
+    let walk = Queues::new(&api, one_vhost(&api.broker, &vhost)?);
+    list::answer(&api, walk, query).await
 }
 
-pub(crate) async fn list_all(State(broker): State<Broker>, QueryOf(query): QueryOf<Query>) -> Found {
-    let vhosts: Vec<_> = broker.catalog().vhosts().cloned().collect();
-    let mut items = Vec::new();
-    for vhost in vhosts {
-        items.extend(views(&broker, &vhost)?);
-    }
-    Ok(Json(list::shape(items, &query)?))
-}
-
-pub(crate) async fn list(
-    State(broker): State<Broker>,
-    Path(vhost): Path<String>,
-    QueryOf(query): QueryOf<Query>,
-) -> Found {
-    Ok(Json(list::shape(views(&broker, &vhost)?, &query)?))
-}
-
-pub(crate) async fn get(
-    State(broker): State<Broker>,
-    Path((vhost, name)): Path<(String, String)>,
-    QueryOf(query): QueryOf<Query>,
-) -> Found {
-    let owner = broker.catalog().owner(&vhost, &name);
-    let declared = broker.catalog().queue(&vhost, &name, owner)?.clone();
-    let owners = owners(&broker);
-    let view = view(&broker, (&vhost, &name), &declared, &owners);
-    Ok(Json(list::columns(view.unwrap_or_default(), &query)))
+pub(crate) async fn get(State(api): State<Api>, Path((vhost, name)): Path<(String, String)>, query: Query) -> Found {
+    let declared = {
+        let catalog = api.broker.catalog();
+        let queue = catalog.queue(&vhost, &name, catalog.owner(&vhost, &name)).map_err(Error::at_path)?;
+        Row::new(&vhost.into(), &name.into(), queue)
+    };
+    let shown = Queues::new(&api, Vec::new()).show(&declared);
+    // One that is just being made is not there yet.
+    Ok(Json(query.pick(shown.ok_or_else(Error::no_object)?)))
 }
 
 pub(crate) async fn put(
@@ -64,63 +44,169 @@ pub(crate) async fn put(
     Path((vhost, name)): Path<(String, String)>,
     body: Bytes,
 ) -> Done {
-    let Body { durable, auto_delete, exclusive, arguments } = json::body(&body)?;
-    if exclusive {
+    in_vhost(&broker, &vhost)?;
+    let mut fields = Fields::read(&body)?;
+    if fields.flag("exclusive", false)? {
         return Err(Error::bad_request("exclusive: a queue declared through the API belongs to no connection"));
     }
-    let arguments = json::to_table(arguments);
-    let declare =
-        QueueDeclare { durable, auto_delete, arguments, exclusive: None, server_named: false, connection: None };
+    let declare = QueueDeclare {
+        durable: fields.flag("durable", true)?,
+        auto_delete: fields.flag("auto_delete", false)?,
+        arguments: fields.table("arguments")?,
+        exclusive: None,
+        server_named: false,
+        connection: None,
+    };
     Ok(made(broker.declare_queue(&vhost, &name, declare).await?.0))
 }
 
 pub(crate) async fn delete(
     State(broker): State<Broker>,
     Path((vhost, name)): Path<(String, String)>,
-    QueryOf(query): QueryOf<Query>,
+    query: Query,
 ) -> Done {
-    let (if_unused, if_empty) = (list::is_true(&query, "if-unused"), list::is_true(&query, "if-empty"));
+    let only = DeleteOnly { if_unused: query.is_true("if-unused"), if_empty: query.is_true("if-empty") };
     // The API may delete any queue, also one that belongs to a connection.
     let owner = broker.catalog().owner(&vhost, &name);
-    broker.delete_queue(&vhost, &name, DeleteOnly { if_unused, if_empty }, owner).await?;
+    broker.delete_queue(&vhost, &name, only, owner).await.map_err(Error::at_path)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 pub(crate) async fn purge(State(broker): State<Broker>, Path((vhost, name)): Path<(String, String)>) -> Done {
     let owner = broker.catalog().owner(&vhost, &name);
-    broker.purge_queue(&vhost, &name, owner).await?;
+    broker.purge_queue(&vhost, &name, owner).await.map_err(Error::at_path)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Names of connections by identity.
-type Owners = HashMap<ConnectionId, String>;
-
-fn owners(broker: &Broker) -> Owners {
-    broker.connections().iter().map(|connection| (connection.id, connection.name.clone())).collect()
+/// A queue as it was declared.
+pub(crate) struct Row {
+    vhost: Arc<str>,
+    name: Arc<str>,
+    id: QueueId,
+    kind: &'static str,
+    durable: bool,
+    auto_delete: bool,
+    owner: Option<ConnectionId>,
+    arguments: FieldTable,
 }
 
-fn views(broker: &Broker, vhost: &str) -> Result<Vec<Value>, Error> {
-    let declared: Vec<(Arc<str>, Declared)> =
-        broker.catalog().queues(vhost)?.map(|(name, queue)| (name.clone(), queue.clone())).collect();
-    let owners = owners(broker);
-    Ok(declared.iter().filter_map(|(name, queue)| view(broker, (vhost, name), queue, &owners)).collect())
+impl Row {
+    fn new(vhost: &Arc<str>, name: &Arc<str>, queue: &catalog::Queue) -> Self {
+        Self {
+            vhost: vhost.clone(),
+            name: name.clone(),
+            id: queue.id,
+            kind: queue.queue_type(),
+            durable: queue.durable,
+            auto_delete: queue.auto_delete,
+            owner: queue.exclusive,
+            arguments: queue.arguments.clone(),
+        }
+    }
 }
 
-fn view(broker: &Broker, (vhost, name): (&str, &str), declared: &Declared, owners: &Owners) -> Option<Value> {
-    let queue = broker.queue(declared.id)?;
-    let (depth, counters, memory) = queue.look(|queue| (queue.depth(), queue.counters(), queue.memory_bytes()));
-    let owner = declared.exclusive.and_then(|owner| owners.get(&owner));
-    Some(json!({
-        "name": name, "vhost": vhost, "type": declared.queue_type(), "durable": declared.durable,
-        "auto_delete": declared.auto_delete, "exclusive": declared.exclusive.is_some(),
-        "arguments": json::from_table(&declared.arguments), "node": broker.name(), "state": "running",
-        "owner_pid_details": owner.map(|name| json!({"name": name})),
-        "messages": depth.ready + depth.unacked, "messages_ready": depth.ready,
-        "messages_unacknowledged": depth.unacked, "message_bytes": depth.body_bytes, "consumers": depth.consumers,
-        "memory": memory,
-        "message_stats": {
-            "publish": counters.published, "deliver_get": counters.delivered, "ack": counters.acked,
-            "redeliver": counters.redelivered,
-        },
-    }))
+/// All queues of some virtual hosts.
+pub(crate) struct Queues {
+    api: Api,
+    place: Place,
+    /// Names of connections that queues belong to, once one is needed.
+    owners: std::cell::OnceCell<HashMap<ConnectionId, String>>,
+}
+
+impl Queues {
+    pub(crate) fn new(api: &Api, vhosts: Vec<Arc<str>>) -> Self {
+        Self { api: api.clone(), place: Place::new(vhosts), owners: std::cell::OnceCell::new() }
+    }
+
+    fn owner(&self, connection: ConnectionId) -> Option<&String> {
+        let owners = self.owners.get_or_init(|| {
+            let connections = self.api.broker.connections();
+            connections.iter().map(|connection| (connection.id, connection.name.clone())).collect()
+        });
+        owners.get(&connection)
+    }
+}
+
+impl Walk for Queues {
+    type Row = Row;
+
+    fn rows(&mut self) -> Option<Vec<Row>> {
+        let vhost = self.place.vhost()?;
+        let rows: Vec<_> = {
+            let catalog = self.api.broker.catalog();
+            after(&catalog, &vhost, &self.place).map(|(name, queue)| Row::new(&vhost, name, queue)).collect()
+        };
+        self.place.go_on(rows.last().map(|row| &row.name));
+        Some(rows)
+    }
+
+    fn name<'r>(&self, row: &'r Row) -> Cow<'r, str> {
+        list::named(&row.name)
+    }
+
+    fn show(&self, row: &Row) -> Option<Value> {
+        let (broker, queue) = (&self.api.broker, self.api.broker.queue(row.id)?);
+        if queue.is_deleted() {
+            return None;
+        }
+        let (depth, counters, memory) = queue.look(|queue| (queue.depth(), queue.counters(), queue.memory_bytes()));
+        let rates = self.api.rates.observe(broker, row.id, (counters, depth), broker.clock().now());
+        let owner = row.owner.and_then(|owner| self.owner(owner));
+        let mut shown = json!({
+            "name": &*row.name, "vhost": &*row.vhost, "type": row.kind, "durable": row.durable,
+            "auto_delete": row.auto_delete, "exclusive": row.owner.is_some(),
+            "arguments": json::from_table(&row.arguments), "node": broker.name(), "state": "running",
+            "owner_pid_details": owner.map(|name| json!({"name": name})), "consumers": depth.consumers,
+            "message_bytes": depth.body_bytes, "memory": memory, "policy": null, "operator_policy": null,
+            "effective_policy_definition": {}, "exclusive_consumer_tag": null,
+            "message_stats": message_stats(counters, rates),
+        });
+        for (name, value) in message_counts(depth, rates) {
+            shown[name] = value;
+        }
+        Some(shown)
+    }
+}
+
+/// The next queues of a virtual host.
+fn after<'c>(
+    catalog: &'c Catalog,
+    vhost: &str,
+    place: &Place,
+) -> impl Iterator<Item = (&'c Arc<str>, &'c catalog::Queue)> {
+    catalog.queues_after(vhost, place.after.as_deref()).into_iter().flatten().take(BATCH)
+}
+
+/// All queues, for who wants their figures.
+pub(crate) struct Figures {
+    broker: Broker,
+    place: Place,
+}
+
+impl Figures {
+    /// Of all virtual hosts.
+    pub(crate) fn new(broker: &Broker) -> Self {
+        Self::of(broker, all_vhosts(broker))
+    }
+
+    pub(crate) fn of(broker: &Broker, vhosts: Vec<Arc<str>>) -> Self {
+        Self { broker: broker.clone(), place: Place::new(vhosts) }
+    }
+
+    /// Begins again.
+    pub(crate) fn restart(&mut self) {
+        self.place = Place::new(all_vhosts(&self.broker));
+    }
+
+    /// The next queues, perhaps none; or that there are no more.
+    pub(crate) fn next(&mut self) -> Option<Vec<Arc<Queue>>> {
+        let vhost = self.place.vhost()?;
+        let found: Vec<_> = {
+            let catalog = self.broker.catalog();
+            after(&catalog, &vhost, &self.place).map(|(name, queue)| (name.clone(), queue.id)).collect()
+        };
+        self.place.go_on(found.last().map(|(name, _)| name));
+        let queues = found.into_iter().filter_map(|(_, id)| self.broker.queue(id));
+        Some(queues.filter(|queue| !queue.is_deleted()).collect())
+    }
 }

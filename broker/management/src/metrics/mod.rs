@@ -1,0 +1,137 @@
+//! What Prometheus scrapes: read from the live queues at each scrape, nothing is kept for a queue.
+//!
+//! `/metrics` has the node's totals, and series of each queue while there are few; `/metrics/per-object` has those of all
+//! queues, `/metrics/detailed?family=...` what RabbitMQ calls so. All are written while they are read: `families` is
+//! which figures there are, `text` how they are written.
+mod families;
+mod text;
+
+use crate::api::Api;
+use crate::error::Error;
+use crate::list::Query;
+use crate::routes::overview::totals;
+use crate::routes::queues::Figures;
+use crate::walk::{self, Pieces};
+use axum::extract::State;
+use axum::response::Response;
+use families::{DETAILED, Family, LEVERET, RABBITMQ, Scope};
+use leveret_node::Queue;
+use std::sync::Arc;
+use text::Text;
+
+/// The node, and its queues while they are few.
+pub(crate) async fn scrape(State(api): State<Api>) -> Response {
+    let named = few(&api).await;
+    let mut text = Text::default();
+    let totals = totals(&api).await;
+    let shown = named.as_ref().map_or(0, Vec::len);
+    families::node(&api, &mut text);
+    families::totals(&totals, Scope::All, &mut text);
+    families::omitted(totals.queues.saturating_sub(shown), &mut text);
+    let queues = Queues::Few(named.unwrap_or_default());
+    walk::answer(text::CONTENT_TYPE, Series::new(text, LEVERET.iter().collect(), queues)).await
+}
+
+/// The node, and all of its queues.
+pub(crate) async fn per_object(State(api): State<Api>) -> Response {
+    let mut text = Text::default();
+    let totals = totals(&api).await;
+    families::node(&api, &mut text);
+    families::totals(&totals, Scope::PerObject, &mut text);
+    families::omitted(0, &mut text);
+    let families = LEVERET.iter().chain(RABBITMQ).collect();
+    let queues = Queues::All { figures: Figures::new(&api.broker), vhost: None };
+    walk::answer(text::CONTENT_TYPE, Series::new(text, families, queues)).await
+}
+
+/// All queues of a virtual host or of all, the families that are asked for.
+pub(crate) async fn detailed(State(api): State<Api>, query: Query) -> Result<Response, Error> {
+    let asked: Vec<&str> = query.all("family").collect();
+    let families = DETAILED.iter().filter(|(family, _)| asked.contains(family)).map(|(_, family)| family);
+    let queues = Queues::All { figures: Figures::new(&api.broker), vhost: query.text("vhost").map(Into::into) };
+    let series = Series::new(Text::default(), families.collect(), queues);
+    Ok(walk::answer(text::CONTENT_TYPE, series).await)
+}
+
+/// The queues whose names were given by clients, unless they are too many.
+async fn few(api: &Api) -> Option<Vec<Arc<Queue>>> {
+    let (mut few, mut figures) = (Vec::new(), Figures::new(&api.broker));
+    while let Some(queues) = figures.next() {
+        few.extend(queues.into_iter().filter(|queue| !queue.name.starts_with(SERVER_NAMED)));
+        if few.len() > SERIES_QUEUES_MAX {
+            return None;
+        }
+        tokio::task::yield_now().await;
+    }
+    Some(few)
+}
+
+/// Queues that series are written of.
+enum Queues {
+    Few(Vec<Arc<Queue>>),
+    All { figures: Figures, vhost: Option<Box<str>> },
+}
+
+/// An answer with series: one family after the other, of each queue after queue.
+struct Series {
+    /// Written and not yet handed on.
+    text: Text,
+    families: std::collections::VecDeque<&'static Family>,
+    queues: Queues,
+    /// Of the first family: whether its head is written, and how many of the few queues.
+    begun: bool,
+    done: usize,
+    ended: bool,
+}
+
+impl Series {
+    fn new(text: Text, families: Vec<&'static Family>, queues: Queues) -> Self {
+        let ended = matches!(&queues, Queues::Few(few) if few.is_empty());
+        Self { text, families: families.into(), queues, begun: false, done: 0, ended }
+    }
+
+    /// The next queues of the first family.
+    fn batch(&mut self) -> Option<Vec<Arc<Queue>>> {
+        match &mut self.queues {
+            Queues::Few(few) => {
+                let batch: Vec<_> = few.iter().skip(self.done).take(walk::BATCH).cloned().collect();
+                self.done += batch.len();
+                (!batch.is_empty()).then_some(batch)
+            }
+            Queues::All { figures, vhost } => {
+                let mut batch = figures.next()?;
+                batch.retain(|queue| vhost.as_ref().is_none_or(|vhost| **vhost == *queue.vhost));
+                Some(batch)
+            }
+        }
+    }
+}
+
+impl Pieces for Series {
+    fn next(&mut self) -> Option<Vec<u8>> {
+        if let (Some(family), false) = (self.families.front().copied(), self.ended) {
+            if !self.begun {
+                family.head(&mut self.text);
+                self.begun = true;
+            }
+            match self.batch() {
+                Some(batch) => batch.iter().for_each(|queue| family.samples(queue, &mut self.text)),
+                None => {
+                    self.families.pop_front();
+                    (self.begun, self.done) = (false, 0);
+                    if let Queues::All { figures, .. } = &mut self.queues {
+                        figures.restart();
+                    }
+                }
+            }
+            return Some(self.text.take());
+        }
+        let rest = self.text.take();
+        (!rest.is_empty()).then_some(rest)
+    }
+}
+
+/// Queues that `/metrics` has series of.
+const SERIES_QUEUES_MAX: usize = 1000;
+/// What the names of queues begin with that the server named.
+const SERVER_NAMED: &str = "amq.gen-";

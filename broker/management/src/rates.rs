@@ -1,0 +1,165 @@
+//! How much happened per second: figures of a queue are compared with those of the last time that somebody asked, at
+//! least `SPAN` before. Nothing runs meanwhile, and a queue that nobody asks about costs nothing.
+//!
+//! The same comparison adds up what happened in all queues, those that are gone by now among them.
+use leveret_node::{Broker, Counters, Depth, QueueId};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+
+/// What was seen of each queue, and of all together.
+#[derive(Default)]
+pub(crate) struct Rates(Mutex<Table>);
+
+#[derive(Default)]
+struct Table {
+    queues: HashMap<QueueId, Seen>,
+    /// What happened in all queues.
+    totals: Counters,
+    whole: Seen,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    /// Added to the totals.
+    counted: Counters,
+    /// When and at which figures the rates were found, if they were.
+    at: Option<u64>,
+    counters: Counters,
+    depth: Depth,
+    rates: QueueRates,
+}
+
+/// Per second.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct QueueRates {
+    publish: f64,
+    deliver: f64,
+    redeliver: f64,
+    ack: f64,
+    ready: f64,
+    unacked: f64,
+}
+
+impl Rates {
+    /// Notes the figures of a queue at `now` (nanoseconds), and returns its rates.
+    pub(crate) fn observe(
+        &self,
+        broker: &Broker,
+        id: QueueId,
+        (counters, depth): (Counters, Depth),
+        now: u64,
+    ) -> QueueRates {
+        let mut table = self.0.lock();
+        let table = &mut *table;
+        if table.queues.len() > 2 * broker.queue_count() + SPARE {
+            table.queues.retain(|id, _| broker.queue(*id).is_some());
+        }
+        let seen = table.queues.entry(id).or_default();
+        let add = |total: &mut u64, now: u64, before: u64| *total += now.saturating_sub(before);
+        add(&mut table.totals.published, counters.published, seen.counted.published);
+        add(&mut table.totals.delivered, counters.delivered, seen.counted.delivered);
+        add(&mut table.totals.redelivered, counters.redelivered, seen.counted.redelivered);
+        add(&mut table.totals.acked, counters.acked, seen.counted.acked);
+        seen.counted = counters;
+        seen.compare(counters, depth, now)
+    }
+
+    /// What happened in all queues, when all of them have just been observed with `depth` in all of them.
+    pub(crate) fn whole(&self, depth: Depth, now: u64) -> (Counters, QueueRates) {
+        let mut table = self.0.lock();
+        let totals = table.totals;
+        (totals, table.whole.compare(totals, depth, now))
+    }
+}
+
+impl Seen {
+    fn compare(&mut self, counters: Counters, depth: Depth, now: u64) -> QueueRates {
+        match self.at {
+            Some(at) if now.saturating_sub(at) < SPAN => return self.rates,
+            Some(at) => {
+                let seconds = (now - at) as f64 * 1e-9;
+                let rate = |now: u64, before: u64| (now as f64 - before as f64) / seconds;
+                let (was, is) = (&self.counters, &counters);
+                self.rates = QueueRates {
+                    publish: rate(is.published, was.published),
+                    deliver: rate(is.delivered, was.delivered),
+                    redeliver: rate(is.redelivered, was.redelivered),
+                    ack: rate(is.acked, was.acked),
+                    ready: rate(depth.ready, self.depth.ready),
+                    unacked: rate(depth.unacked, self.depth.unacked),
+                };
+            }
+            None => {}
+        }
+        (self.at, self.counters, self.depth) = (Some(now), counters, depth);
+        self.rates
+    }
+}
+
+/// What a queue or the whole broker did, as `message_stats`.
+pub(crate) fn message_stats(counters: Counters, rates: QueueRates) -> Value {
+    json!({
+        "publish": counters.published, "publish_details": {"rate": rates.publish},
+        "deliver_get": counters.delivered, "deliver_get_details": {"rate": rates.deliver},
+        "redeliver": counters.redelivered, "redeliver_details": {"rate": rates.redeliver},
+        "ack": counters.acked, "ack_details": {"rate": rates.ack},
+    })
+}
+
+/// How many messages there are, as fields of a queue or of `queue_totals`.
+pub(crate) fn message_counts(depth: Depth, rates: QueueRates) -> [(&'static str, Value); 6] {
+    [
+        ("messages", json!(depth.ready + depth.unacked)),
+        ("messages_details", json!({"rate": rates.ready + rates.unacked})),
+        ("messages_ready", json!(depth.ready)),
+        ("messages_ready_details", json!({"rate": rates.ready})),
+        ("messages_unacknowledged", json!(depth.unacked)),
+        ("messages_unacknowledged_details", json!({"rate": rates.unacked})),
+    ]
+}
+
+/// The shortest time that a rate is found over, in nanoseconds.
+const SPAN: u64 = 5_000_000_000;
+/// Queues that are gone may be remembered: as many as there are, and these.
+const SPARE: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use leveret_node::Options;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn figures(published: u64, acked: u64) -> (Counters, Depth) {
+        let counters = Counters { published, delivered: published, redelivered: 0, acked };
+        (counters, Depth { ready: published - acked, unacked: 0, body_bytes: 0, consumers: 0 })
+    }
+
+    #[tokio::test]
+    async fn rates_are_those_of_the_last_five_seconds_or_longer() {
+        let (broker, rates) = (Broker::start(Options::default()), Rates::default());
+        let observe = |at: u64, published, acked| rates.observe(&broker, QueueId(1), figures(published, acked), at);
+        assert_eq!(observe(0, 100, 0), QueueRates::default());
+        assert_eq!(observe(4 * SECOND, 500, 0), QueueRates::default());
+        let found = observe(10 * SECOND, 1100, 500);
+        assert_eq!((found.publish, found.ack, found.ready), (100.0, 50.0, 50.0));
+        assert_eq!(observe(14 * SECOND, 9000, 500), found);
+        assert_eq!(observe(20 * SECOND, 1100, 1100).ready, -60.0);
+        assert_eq!(observe(30 * SECOND, 1100, 1100), QueueRates::default());
+        broker.stop();
+    }
+
+    #[tokio::test]
+    async fn what_happened_in_a_queue_that_is_gone_stays_counted() {
+        let (broker, rates) = (Broker::start(Options::default()), Rates::default());
+        rates.observe(&broker, QueueId(1), figures(100, 40), 0);
+        assert_eq!(rates.whole(Depth::default(), 0).0.published, 100);
+        for number in 0..10_000 {
+            rates.observe(&broker, QueueId(number), figures(100, 40), 0);
+        }
+        assert_eq!(rates.whole(Depth::default(), 6 * SECOND).0.acked, 10_000 * 40);
+        assert!(rates.0.lock().queues.len() <= SPARE + 1);
+        broker.stop();
+    }
+}

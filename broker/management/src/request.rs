@@ -1,0 +1,170 @@
+//! One request on its way: the path in order, a login, a turn, the body, the route, all within their bounds.
+//!
+//! What changes something runs in a task of its own: a client that goes does not stop it half way. Health checks are
+//! answered at once, without login or turn, from what can be read without a lock.
+use crate::Bounds;
+use crate::api::Api;
+use crate::error::Error;
+use crate::socket::Client;
+use axum::Router;
+use axum::body::{Body, Bytes, HttpBody};
+use axum::http::request::Parts;
+use axum::http::uri::PathAndQuery;
+use axum::http::{Method, Request, Response, Uri};
+use axum::response::IntoResponse;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::{Frame, Incoming, SizeHint};
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
+use tower::ServiceExt;
+
+/// What answers the requests of one listener.
+pub(crate) struct Requests {
+    api: Api,
+    router: Router,
+    turns: Arc<Semaphore>,
+}
+
+impl Requests {
+    pub(crate) fn new(api: Api, router: Router) -> Arc<Self> {
+        let turns = Arc::new(Semaphore::new(api.bounds.requests_max));
+        Arc::new(Self { api, router, turns })
+    }
+
+    pub(crate) fn bounds(&self) -> &Bounds {
+        &self.api.bounds
+    }
+
+    /// Answers a request of `client`.
+    pub(crate) async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        peer: SocketAddr,
+        client: Arc<Client>,
+    ) -> Response<Answer> {
+        client.asked();
+        let until = Instant::now() + self.bounds().request_max + self.bounds().answer_max;
+        let response = self.respond(request, peer).await.unwrap_or_else(IntoResponse::into_response);
+        response.map(|body| Answer { body, client, until })
+    }
+
+    async fn respond(&self, request: Request<Incoming>, peer: SocketAddr) -> Result<Response<Body>, Error> {
+        let (mut parts, body) = request.into_parts();
+        put_in_order(&mut parts.uri)?;
+        let path = parts.uri.path();
+        if path.starts_with("/health/") {
+            return self.route(Request::from_parts(parts, Body::empty())).await;
+        }
+        if path.starts_with("/api/") {
+            let identity = self.within(self.api.logins.identify(&self.api.broker, peer, &parts.headers)).await?;
+            parts.extensions.insert(identity);
+            if self.api.broker.is_recovering() && !path.starts_with("/api/health/") {
+                // What is declared is not known yet, and what would be declared now would not be logged.
+                return Err(Error::unavailable("the log is being read: nothing is served yet"));
+            }
+        }
+        let turn = timeout(self.bounds().queue_max, self.turns.clone().acquire_owned()).await;
+        let Ok(Ok(turn)) = turn else { return Err(Error::unavailable("too many requests are in progress")) };
+        if matches!(parts.method, Method::GET | Method::HEAD) {
+            return self.within(self.route(Request::from_parts(parts, Body::empty()))).await;
+        }
+        let body = self.read(&parts, body).await?;
+        let request = Request::from_parts(parts, Body::from(body));
+        let router = self.router.clone();
+        let changing = tokio::spawn(async move {
+            let response = call(router, request).await;
+            drop(turn);
+            response
+        });
+        self.within(async { changing.await.map_err(|_| Error::internal()) }).await
+    }
+
+    async fn route(&self, request: Request<Body>) -> Result<Response<Body>, Error> {
+        Ok(call(self.router.clone(), request).await)
+    }
+
+    async fn within<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let most = self.bounds().request_max;
+        timeout(most, work).await.unwrap_or_else(|_| {
+            let reason = format!("not done within {} s; what was begun goes on", most.as_secs());
+            Err(Error::unavailable(reason))
+        })
+    }
+
+    async fn read(&self, parts: &Parts, body: Incoming) -> Result<Bytes, Error> {
+        let most = self.bounds().body_bytes_max;
+        if body.size_hint().lower() > most as u64 {
+            return Err(Error::body_too_large(most));
+        }
+        match timeout(self.bounds().body_max, Limited::new(body, most).collect()).await {
+            Err(_) => Err(Error::body_too_slow()),
+            Ok(Ok(body)) => Ok(body.to_bytes()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Error::body_too_large(most)),
+            Ok(Err(_)) => Err(Error::bad_request(format!("the body of this {} ends too early", parts.method))),
+        }
+    }
+}
+
+async fn call(router: Router, request: Request<Body>) -> Response<Body> {
+    router.oneshot(request).await.unwrap_or_else(|never| match never {})
+}
+
+/// Checks that the path is text, and takes slashes from its end.
+fn put_in_order(uri: &mut Uri) -> Result<(), Error> {
+    let path = uri.path();
+    if percent_encoding::percent_decode_str(path).decode_utf8().is_err() {
+        return Err(Error::bad_request("the path is not UTF-8"));
+    }
+    let trimmed = path.trim_end_matches('/');
+    if trimmed.len() == path.len() || trimmed.is_empty() {
+        return Ok(());
+    }
+    let whole = match uri.query() {
+        Some(query) => Cow::Owned(format!("{trimmed}?{query}")),
+        None => Cow::Borrowed(trimmed),
+    };
+    let whole = PathAndQuery::try_from(&*whole).map_err(|error| Error::bad_request(error.to_string()))?;
+    *uri = Uri::from(whole);
+    Ok(())
+}
+
+/// The body of an answer: its end is noted, and it has to be read by then.
+pub(crate) struct Answer {
+    body: Body,
+    client: Arc<Client>,
+    until: Instant,
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if Instant::now() > self.until {
+            return Poll::Ready(Some(Err(axum::Error::new(std::io::Error::from(std::io::ErrorKind::TimedOut)))));
+        }
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.client.answered();
+    }
+}

@@ -1,0 +1,80 @@
+//! Who asks and who may: the one user that there is, who may do everything.
+use super::{Found, all_vhosts};
+use crate::api::Api;
+use crate::error::Error;
+use axum::extract::{Path, State};
+use axum::{Extension, Json};
+use leveret_node::{Broker, Identity};
+use serde_json::{Value, json};
+
+pub(crate) async fn whoami(Extension(identity): Extension<Identity>) -> Json<Value> {
+    Json(json!({"name": &*identity.user, "tags": ["administrator"], "is_internal_user": true}))
+}
+
+pub(crate) async fn users(State(broker): State<Broker>) -> Json<Value> {
+    Json(json!([view(&broker)]))
+}
+
+pub(crate) async fn user(State(broker): State<Broker>, Path(name): Path<String>) -> Found {
+    check_user(&broker, &name)?;
+    Ok(Json(view(&broker)))
+}
+
+pub(crate) async fn permissions(State(broker): State<Broker>) -> Json<Value> {
+    Json(all_vhosts(&broker).iter().map(|vhost| permission_view(&broker, vhost)).collect())
+}
+
+pub(crate) async fn user_permissions(State(broker): State<Broker>, Path(name): Path<String>) -> Found {
+    check_user(&broker, &name)?;
+    Ok(permissions(State(broker)).await)
+}
+
+pub(crate) async fn vhost_permissions(State(broker): State<Broker>, Path(vhost): Path<String>) -> Found {
+    check_vhost(&broker, &vhost)?;
+    Ok(Json(json!([permission_view(&broker, &vhost)])))
+}
+
+pub(crate) async fn permission(State(broker): State<Broker>, Path((vhost, user)): Path<(String, String)>) -> Found {
+    check_vhost(&broker, &vhost)?;
+    check_user(&broker, &user)?;
+    Ok(Json(permission_view(&broker, &vhost)))
+}
+
+pub(crate) async fn auth() -> Json<Value> {
+    Json(json!({"oauth_enabled": false}))
+}
+
+/// Logins to this API since the start.
+pub(crate) async fn attempts(State(api): State<Api>, Path(node): Path<String>) -> Found {
+    if node != api.broker.name() {
+        return Err(Error::no_object());
+    }
+    let (succeeded, failed) = api.logins.counts();
+    Ok(Json(json!([{
+        "protocol": "http", "auth_attempts": succeeded + failed, "auth_attempts_succeeded": succeeded,
+        "auth_attempts_failed": failed,
+    }])))
+}
+
+/// Where logins came from is not kept, as RabbitMQ does not keep it unless told.
+pub(crate) async fn attempts_by_source(State(broker): State<Broker>, Path(node): Path<String>) -> Found {
+    if node == broker.name() { Ok(Json(json!([]))) } else { Err(Error::no_object()) }
+}
+
+fn check_user(broker: &Broker, name: &str) -> Result<(), Error> {
+    if name == broker.options().default_user { Ok(()) } else { Err(Error::no_object()) }
+}
+
+fn check_vhost(broker: &Broker, name: &str) -> Result<(), Error> {
+    if broker.has_vhost(name) { Ok(()) } else { Err(Error::no_object()) }
+}
+
+fn view(broker: &Broker) -> Value {
+    json!({"name": broker.options().default_user, "tags": ["administrator"], "limits": {}})
+}
+
+fn permission_view(broker: &Broker, vhost: &str) -> Value {
+    json!({
+        "user": broker.options().default_user, "vhost": vhost, "configure": ".*", "write": ".*", "read": ".*",
+    })
+}

@@ -1,0 +1,123 @@
+//! Channels of the clients that are connected.
+use super::connections::find;
+use super::{Found, Listed, one_vhost};
+use crate::api::Api;
+use crate::error::Error;
+use crate::list::{self, Query};
+use crate::walk::{BATCH, Walk};
+use axum::Json;
+use axum::extract::{Path, State};
+use leveret_node::{Broker, ChannelView, Connection};
+use serde_json::{Value, json};
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+pub(crate) async fn list(State(api): State<Api>, query: Query) -> Listed {
+    let walk = Channels::new(&api.broker, api.broker.connections());
+    list::answer(&api, walk, query).await
+}
+
+pub(crate) async fn list_of_vhost(State(api): State<Api>, Path(vhost): Path<String>, query: Query) -> Listed {
+    one_vhost(&api.broker, &vhost)?;
+    let mut connections = api.broker.connections();
+    connections.retain(|connection| *connection.vhost == *vhost);
+    let walk = Channels::new(&api.broker, connections);
+    list::answer(&api, walk, query).await
+}
+
+pub(crate) async fn list_of_connection(State(api): State<Api>, Path(name): Path<String>, query: Query) -> Listed {
+    let walk = Channels::new(&api.broker, vec![find(&api.broker, &name)?]);
+    list::answer(&api, walk, query).await
+}
+
+/// A channel by its name: that of its connection and, in brackets, its number.
+pub(crate) async fn get(State(broker): State<Broker>, Path(name): Path<String>, query: Query) -> Found {
+    let parts = name.strip_suffix(')').and_then(|name| name.rsplit_once(" ("));
+    let (connection, number) = parts.ok_or_else(Error::no_object)?;
+    let number: u16 = number.parse().map_err(|_| Error::no_object())?;
+    let connection = find(&broker, connection)?;
+    let channel = connection.channels.lock().get(&number).cloned().ok_or_else(Error::no_object)?;
+    Ok(Json(query.pick(view(&broker, &Row { connection, number, channel }))))
+}
+
+/// Channels of connections that were there when it began.
+struct Channels {
+    broker: Broker,
+    /// The first one last.
+    left: Vec<Arc<Connection>>,
+}
+
+struct Row {
+    connection: Arc<Connection>,
+    number: u16,
+    channel: Arc<ChannelView>,
+}
+
+impl Row {
+    fn name(&self) -> String {
+        format!("{} ({})", self.connection.name, self.number)
+    }
+}
+
+impl Channels {
+    fn new(broker: &Broker, mut connections: Vec<Arc<Connection>>) -> Self {
+        connections.reverse();
+        Self { broker: broker.clone(), left: connections }
+    }
+}
+
+impl Walk for Channels {
+    type Row = Row;
+
+    fn rows(&mut self) -> Option<Vec<Row>> {
+        let mut rows = Vec::new();
+        while rows.len() < BATCH {
+            let Some(connection) = self.left.pop() else { break };
+            let row = |(&number, channel): (&u16, &Arc<ChannelView>)| Row {
+                connection: connection.clone(),
+                number,
+                channel: channel.clone(),
+            };
+            rows.extend(connection.channels.lock().iter().map(row));
+        }
+        (!rows.is_empty() || !self.left.is_empty()).then_some(rows)
+    }
+
+    fn name<'r>(&self, row: &'r Row) -> Cow<'r, str> {
+        Cow::Owned(row.name())
+    }
+
+    fn show(&self, row: &Row) -> Option<Value> {
+        Some(view(&self.broker, row))
+    }
+}
+
+fn view(broker: &Broker, row: &Row) -> Value {
+    let Row { connection, number, channel } = row;
+    json!({
+        "name": row.name(), "number": number, "node": broker.name(), "user": &*connection.user,
+        "user_who_performed_action": &*connection.user, "vhost": &*connection.vhost, "state": "running",
+        "connection_details": connection_details(connection), "prefetch_count": channel.prefetch.load(Relaxed),
+        "global_prefetch_count": channel.global_prefetch.load(Relaxed), "confirm": channel.confirm.load(Relaxed),
+        "transactional": false, "consumer_count": channel.consumers.load(Relaxed),
+        "messages_unacknowledged": channel.unacked.load(Relaxed), "messages_unconfirmed": 0,
+        "messages_uncommitted": 0, "acks_uncommitted": 0,
+    })
+}
+
+/// A channel as it is named in other objects.
+pub(super) fn details(connection: &Connection, number: u16) -> Value {
+    json!({
+        "name": format!("{} ({number})", connection.name), "number": number, "connection_name": connection.name,
+        "peer_host": connection.peer.ip().to_canonical().to_string(), "peer_port": connection.peer.port(),
+        "user": &*connection.user,
+    })
+}
+
+fn connection_details(connection: &Connection) -> Value {
+    json!({
+        "name": connection.name, "peer_host": connection.peer.ip().to_canonical().to_string(),
+        "peer_port": connection.peer.port(),
+    })
+}

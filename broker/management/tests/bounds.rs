@@ -1,0 +1,234 @@
+//! What bounds a client of the management API: connections, heads, bodies, requests, logins. Each client is told.
+#![allow(clippy::unwrap_used, reason = "a test")]
+mod served;
+
+use leveret_management::Bounds;
+use leveret_node::{Options, StorageOptions};
+use served::{PATIENCE, exchange, exchange_bytes, read_answer, request, serve, serve_within};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+
+/// Longer than any test takes.
+const FOR_EVER: Duration = Duration::from_secs(600);
+
+fn patient() -> Bounds {
+    Bounds { head_max: FOR_EVER, idle_max: FOR_EVER, write_max: FOR_EVER, body_max: FOR_EVER, ..Bounds::http() }
+}
+
+const HEALTH: &str = "GET /health/live HTTP/1.0\r\nhost: x\r\n\r\n";
+const WRONG: &str = "GET /api/whoami HTTP/1.0\r\nhost: x\r\nauthorization: Basic Z3Vlc3Q6d3Jvbmc=\r\n\r\n";
+
+#[tokio::test]
+async fn silent_half_sent_and_idle_connections_are_closed() {
+    let short = Duration::from_millis(100);
+    let served = serve_within(Options::default(), Bounds { head_max: short, idle_max: short, ..patient() }).await;
+    for (at, sent) in [
+        (served.http, ""),
+        (served.metrics, ""),
+        (served.http, "GET /api/overview HTTP/1.1\r\nhost: x\r\n"),
+        (served.http, "GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n"),
+    ] {
+        let mut socket = TcpStream::connect(at).await.unwrap();
+        socket.write_all(sent.as_bytes()).await.unwrap();
+        let mut read = Vec::new();
+        let closed = tokio::time::timeout(PATIENCE, socket.read_to_end(&mut read)).await;
+        closed.expect(sent).unwrap();
+        assert_eq!(read.starts_with(b"HTTP/1.1 200"), sent.contains("health"), "{sent}");
+    }
+}
+
+#[tokio::test]
+async fn a_new_client_takes_the_place_of_a_silent_one() {
+    let served = serve_within(Options::default(), Bounds { connections_max: 8, ..patient() }).await;
+    let mut silent = Vec::new();
+    for _ in 0..100 {
+        silent.push(TcpStream::connect(served.http).await.unwrap());
+        silent.push(TcpStream::connect(served.metrics).await.unwrap());
+    }
+    assert_eq!(exchange(served.http, HEALTH).await.0, 200);
+    assert_eq!(served.get("/api/whoami").await["name"], "guest");
+    assert!(served.scrape("/metrics").await.contains("leveret_connections 0"));
+    for socket in silent.iter_mut().take(2 * 90) {
+        let closed = tokio::time::timeout(PATIENCE, socket.read(&mut [0])).await;
+        assert!(matches!(closed.expect("it is closed"), Ok(0) | Err(_)));
+    }
+}
+
+#[tokio::test]
+async fn a_new_client_is_told_when_all_others_are_being_served() {
+    let bounds = Bounds { connections_max: 4, login_delay: FOR_EVER, ..patient() };
+    let served = serve_within(Options::default(), bounds).await;
+    let mut busy = Vec::new();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut socket = TcpStream::connect(served.http).await.unwrap();
+        socket.write_all(WRONG.as_bytes()).await.unwrap();
+        busy.push(socket);
+        let (status, head, body) = exchange(served.http, HEALTH).await;
+        if status == 503 {
+            assert!(head.contains("retry-after: 1") && body.contains("too many connections are open"), "{head} {body}");
+            return;
+        }
+        assert!(Instant::now() < deadline && busy.len() < 10_000, "never full");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_gives_way_and_holds_no_whole_list() {
+    let served = serve_within(Options::default(), Bounds { connections_max: 1, ..patient() }).await;
+    for number in 0..10_000 {
+        served.declare(&format!("{number:05}-{}", "x".repeat(200))).await;
+    }
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut slow = socket.connect(served.http).await.unwrap();
+    slow.write_all(request("GET", "/api/queues", "").as_bytes()).await.unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while exchange(served.http, HEALTH).await.0 != 200 {
+        assert!(Instant::now() < deadline, "the slow client stays");
+    }
+    let mut read = Vec::new();
+    let _ = tokio::time::timeout(PATIENCE, slow.read_to_end(&mut read)).await.expect("its connection ends");
+    assert!(!read.ends_with(b"]"), "{} bytes", read.len());
+}
+
+#[tokio::test]
+async fn what_is_too_large_or_no_request_is_refused_in_json() {
+    let served = serve(Options::default()).await;
+    let (status, reason) = served.reason("PUT", "/api/queues/%2F/q", &" ".repeat((1 << 20) + 1)).await;
+    assert_eq!((status, &*reason), (413, "the body is larger than 1048576 bytes"));
+    let chunk = format!("10000\r\n{}\r\n", "x".repeat(65536));
+    let chunks = format!("{}0\r\n\r\n", chunk.repeat(17));
+    let head = request("PUT", "/api/queues/%2F/q", "").replace("HTTP/1.0", "HTTP/1.1");
+    let head = head.replace("content-length: 0", "connection: close\r\ntransfer-encoding: chunked");
+    let (status, _, body) = exchange(served.http, &format!("{head}{chunks}")).await;
+    assert!(status == 413 && body.contains("larger than 1048576"), "{status} {body}");
+    let long = "x".repeat(100_000);
+    for (sent, expected, error) in [
+        (format!("GET /health/live HTTP/1.1\r\nhost: x\r\nlong: {long}\r\n\r\n"), 431, "headers_too_large"),
+        (format!("GET /health/live HTTP/1.1\r\nhost: x\r\n{}\r\n", "a: b\r\n".repeat(200)), 431, "headers_too_large"),
+        ("NONSENSE\r\n\r\n".to_owned(), 400, "bad_request"),
+    ] {
+        let (status, head, body) = exchange(served.http, &sent).await;
+        assert_eq!(status, expected, "{body}");
+        assert!(head.contains("content-type: application/json") && body.contains(error), "{head} {body}");
+    }
+    let raw = b"GET /api/queues/%2F/\xff HTTP/1.1\r\nhost: x\r\n\r\n";
+    let (status, _, body) = exchange_bytes(served.http, raw).await;
+    assert!(status == 400 && body.contains("bad_request"), "{body}");
+    for path in ["/api/queues/%2F/%ff", "/health/%fe", "/%c3%28"] {
+        assert_eq!(served.reason("GET", path, "").await, (400, "the path is not UTF-8".to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_not_waited_for() {
+    let served = serve_within(Options::default(), Bounds { body_max: Duration::from_millis(100), ..patient() }).await;
+    let half = request("PUT", "/api/queues/%2F/q", "").replace("content-length: 0", "content-length: 10");
+    let (status, _, body) = exchange(served.http, &half).await;
+    assert!(status == 408 && body.contains("request_timeout"), "{status} {body}");
+}
+
+#[tokio::test]
+async fn requests_wait_for_their_turn_but_health_checks_do_not() {
+    let bounds = Bounds { requests_max: 1, queue_max: Duration::from_millis(50), ..patient() };
+    let served = serve_within(Options::default(), bounds).await;
+    let half = request("PUT", "/api/queues/%2F/q", "").replace("content-length: 0", "content-length: 2");
+    let mut slow = TcpStream::connect(served.http).await.unwrap();
+    slow.write_all(half.as_bytes()).await.unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let (status, answer) = served.ask("GET", "/api/whoami", "").await;
+        if status == 503 {
+            assert_eq!(answer["reason"], "too many requests are in progress");
+            break;
+        }
+        assert!(Instant::now() < deadline, "nobody waits");
+    }
+    assert_eq!(exchange(served.http, HEALTH).await.0, 200);
+    slow.write_all(b"{}").await.unwrap();
+    assert_eq!(read_answer(&mut slow).await.0, 201);
+    assert_eq!(served.get("/api/whoami").await["name"], "guest");
+}
+
+#[tokio::test]
+async fn wrong_logins_are_held_back_and_right_ones_are_not() {
+    let delay = Duration::from_millis(200);
+    let served = serve_within(Options::default(), Bounds { login_delay: delay, ..patient() }).await;
+    let began = Instant::now();
+    let tries = (0..70).map(|_| tokio::spawn(exchange(served.http, WRONG)));
+    for tried in tries.collect::<Vec<_>>() {
+        assert_eq!(tried.await.unwrap().0, 401);
+    }
+    // 32 at a time.
+    assert!(began.elapsed() >= 3 * delay, "{:?}", began.elapsed());
+
+    let served = serve_within(Options::default(), Bounds { login_delay: FOR_EVER, ..patient() }).await;
+    assert_eq!(served.get("/api/whoami").await["name"], "guest");
+    let mut waiting = Vec::new();
+    for _ in 0..40 {
+        let mut socket = TcpStream::connect(served.http).await.unwrap();
+        socket.write_all(WRONG.as_bytes()).await.unwrap();
+        waiting.push(socket);
+    }
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let attempts = served.get(&format!("/api/auth/attempts/{}", served.broker.name())).await;
+        if attempts[0]["auth_attempts_failed"] == 32 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{attempts}");
+    }
+    assert_eq!(served.get("/api/whoami").await["name"], "guest");
+}
+
+#[tokio::test]
+async fn while_the_log_is_read_the_node_lives_and_is_not_ready() {
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("recovering-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let served = serve(Options { message_bytes_max: 1 << 20, ..Options::default() }).await;
+    let storage =
+        StorageOptions { segment_bytes: 2 << 20, log_bytes_max: 32 << 20, ..StorageOptions::in_folder(&folder) };
+    let mut opening = Box::pin(served.broker.open_storage(storage));
+    let first = std::future::poll_fn(|context| std::task::Poll::Ready(opening.as_mut().poll(context))).await;
+    assert!(first.is_pending());
+    let reason = "the log is being read: nothing is served yet";
+    assert_eq!(exchange(served.http, HEALTH).await.0, 200);
+    let (status, _, body) = exchange(served.http, &HEALTH.replace("live", "ready")).await;
+    assert!(status == 503 && body.contains(reason), "{status} {body}");
+    for (method, path) in [("PUT", "/api/queues/%2F/q"), ("GET", "/api/queues")] {
+        assert_eq!(served.reason(method, path, "").await, (503, reason.to_owned()));
+    }
+    opening.await.unwrap();
+    assert_eq!(exchange(served.http, &HEALTH.replace("live", "ready")).await.0, 200);
+    assert_eq!(served.ask("PUT", "/api/queues/%2F/q", "").await.0, 201);
+    served.broker.close_storage().await;
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_goes_leaves_no_queue_half_made() {
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("half-made-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let served = serve(Options { message_bytes_max: 1 << 20, ..Options::default() }).await;
+    let storage =
+        StorageOptions { segment_bytes: 2 << 20, log_bytes_max: 32 << 20, ..StorageOptions::in_folder(&folder) };
+    served.broker.open_storage(storage).await.unwrap();
+    let names: Vec<_> = (0..150).map(|number| format!("/api/queues/%2F/q{number}")).collect();
+    for (round, path) in names.iter().enumerate() {
+        let mut socket = TcpStream::connect(served.http).await.unwrap();
+        socket.write_all(request("PUT", path, "").as_bytes()).await.unwrap();
+        for _ in 0..round * 4 {
+            tokio::task::yield_now().await;
+        }
+    }
+    for path in &names {
+        let (status, _) = served.ask("PUT", path, "").await;
+        assert!(matches!(status, 201 | 204), "{path}: {status}");
+        assert_eq!(served.get(path).await["messages"], 0, "{path}");
+        assert_eq!(served.ask("DELETE", path, "").await.0, 204, "{path}");
+    }
+    served.broker.close_storage().await;
+    std::fs::remove_dir_all(&folder).unwrap();
+}

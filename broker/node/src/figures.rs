@@ -1,0 +1,126 @@
+//! What those who watch the node ask it: where it listens, how many queues it has, whether it still reads its log, and
+//! how many descriptors the process has open.
+use crate::{Broker, Queue};
+use leveret_engine::queue::{Consumer, ConsumerId, ConsumerOwner};
+use parking_lot::Mutex;
+use std::net::SocketAddr;
+
+/// A socket on which the node accepts clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// The protocol by the name that RabbitMQ gives it: `amqp`, `http`, `http/prometheus`.
+    pub protocol: &'static str,
+    /// Its address.
+    pub address: SocketAddr,
+}
+
+/// The sockets on which the node accepts clients.
+#[derive(Default)]
+pub(crate) struct Listeners(Mutex<Vec<Listener>>);
+
+impl Broker {
+    /// Notes that clients of `protocol` are accepted at `address`.
+    pub fn add_listener(&self, protocol: &'static str, address: SocketAddr) {
+        self.node().listeners.0.lock().push(Listener { protocol, address });
+    }
+
+    /// Where clients are accepted, in the order in which the listeners were added.
+    pub fn listeners(&self) -> Vec<Listener> {
+        self.node().listeners.0.lock().clone()
+    }
+
+    /// The number of queues.
+    pub fn queue_count(&self) -> usize {
+        self.queues().len()
+    }
+}
+
+/// A consumer of a queue.
+#[derive(Clone, Debug)]
+pub struct ConsumerView {
+    /// Its name within the queue.
+    pub id: ConsumerId,
+    /// The client behind it.
+    pub owner: Option<ConsumerOwner>,
+    /// No other consumer may have the queue meanwhile.
+    pub exclusive: bool,
+    /// Deliveries are settled at once.
+    pub no_ack: bool,
+    /// Deliveries it may have unacknowledged; 0: no limit.
+    pub prefetch: u32,
+}
+
+impl Queue {
+    /// The first `most` of the consumers that came after `after`, in the order in which they came.
+    pub fn consumers_after(&self, after: Option<ConsumerId>, most: usize) -> Vec<ConsumerView> {
+        self.look(|queue| {
+            let view = |consumer: &Consumer| ConsumerView {
+                id: consumer.id,
+                owner: consumer.subscription.sink.owner(),
+                exclusive: consumer.subscription.exclusive,
+                no_ack: consumer.subscription.no_ack,
+                prefetch: consumer.subscription.prefetch,
+            };
+            queue.consumers_after(after).take(most).map(view).collect()
+        })
+    }
+}
+
+/// Descriptors of the process: files and sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Descriptors {
+    /// Open at this moment.
+    pub open: u64,
+    /// The most that may be open.
+    pub max: u64,
+}
+
+/// Counts the descriptors of this process.
+pub fn descriptors() -> Descriptors {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    // The size of this folder is the number of its entries since Linux 6.2; before that it is 0.
+    let open = match std::fs::metadata(FOLDER) {
+        Ok(folder) if folder.len() > 0 => folder.len(),
+        _ => std::fs::read_dir(FOLDER).map_or(0, |entries| entries.count() as u64),
+    };
+    Descriptors { open, max: limit }
+}
+
+const FOLDER: &str = "/proc/self/fd";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Options;
+    use crate::log::Log;
+    use std::sync::Arc;
+
+    #[test]
+    fn open_descriptors_are_counted() {
+        let before = descriptors();
+        let files: Vec<_> = (0..50).map(|_| std::fs::File::open("/proc/self/stat").unwrap()).collect();
+        let after = descriptors();
+        drop(files);
+        assert!(after.open >= before.open + 40 && after.max >= after.open, "{before:?} {after:?}");
+    }
+
+    #[tokio::test]
+    async fn a_node_recovers_from_the_log_on_until_its_storage_is_open() {
+        let broker = Broker::start(Options::default());
+        assert!(!broker.is_recovering());
+        let _ = broker.node().log.set(Arc::new(Log::new(1, 1)));
+        assert!(broker.is_recovering());
+        broker.stop();
+    }
+
+    #[tokio::test]
+    async fn listeners_are_told_in_order() {
+        let broker = Broker::start(Options::default());
+        let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        broker.add_listener("amqp", at(5672));
+        broker.add_listener("http", at(15672));
+        let expected = [("amqp", at(5672)), ("http", at(15672))];
+        assert_eq!(broker.listeners(), expected.map(|(protocol, address)| Listener { protocol, address }));
+        broker.stop();
+    }
+}
