@@ -30,7 +30,7 @@ pub struct StorageOptions {
     /// Called when the disk or the log failed: it ends the process.
     pub on_failure: Arc<dyn Fn(String) + Send + Sync>,
     /// Who writes the log; none: a thread. With one, nothing runs on a thread of its own.
-    pub driver: Option<journal::Driver>,
+    pub driver: Option<Arc<dyn journal::Driver>>,
 }
 
 impl StorageOptions {
@@ -58,8 +58,8 @@ pub(crate) struct Storage {
     pub(crate) archive_next: AtomicU64,
     /// Declarations are logged one after the other.
     turn: tokio::sync::Mutex<()>,
-    /// There are threads for what waits for the disk.
-    threads: bool,
+    /// Who does what waits for the disk; none: threads.
+    driver: Option<Arc<dyn journal::Driver>>,
     pub(crate) on_failure: Arc<dyn Fn(String) + Send + Sync>,
 }
 
@@ -69,7 +69,10 @@ impl Storage {
         &self,
         work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
     ) -> std::io::Result<T> {
-        if self.threads { tokio::task::spawn_blocking(work).await? } else { work() }
+        let Some(driver) = &self.driver else { return tokio::task::spawn_blocking(work).await? };
+        let (done, result) = tokio::sync::oneshot::channel();
+        driver.off_thread(Box::new(move || drop(done.send(work())))).await;
+        result.await.map_err(std::io::Error::other)?
     }
 }
 
@@ -112,14 +115,13 @@ impl Broker {
             return Err(OpenError::MessageSize { wanted: self.options().message_bytes_max, most });
         }
         let segments_max = (log_bytes_max.min(total / 4) / u64::from(segment_bytes)).max(SEGMENTS_MIN) as u32;
-        let threads = driver.is_none();
         let journal = journal::Options {
             node,
             segment_bytes,
             segments_max,
             segments_reserved: (segments_max / 8).clamp(2, 8),
             on_failure: on_failure.clone(),
-            driver,
+            driver: driver.clone(),
         };
         let log = Arc::new(Log::new(SHARDS, incarnation));
         let _ = self.0.log.set(log.clone());
@@ -133,7 +135,7 @@ impl Broker {
             let (groups, stopping) = (groups.clone(), self.0.stopping.clone());
             tokio::spawn(shard.clone().propose(groups, log.incarnation, stopping, on_failure.clone()));
         }
-        let _ = self.0.storage.set(Storage { groups, log, archive_next, turn, threads, on_failure });
+        let _ = self.0.storage.set(Storage { groups, log, archive_next, turn, driver, on_failure });
         tokio::spawn(self.clone().fetch());
         tokio::spawn(self.clone().maintain());
         tokio::spawn(self.clone().watch_room());

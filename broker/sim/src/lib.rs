@@ -14,6 +14,7 @@ mod random;
 mod scenario;
 mod steps;
 mod world;
+mod writer;
 
 pub use scenario::{FAULTS, Fault, Report, Scenario};
 pub use world::run;

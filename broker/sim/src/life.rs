@@ -1,10 +1,9 @@
 //! One life of the node: opened, compared with what was there before, and played with until something ends it.
 use crate::checker::Checker;
 use crate::clients::{Clients, Consumer};
-use crate::random::Random;
 use crate::scenario::Fault;
 use crate::world::World;
-use leveret_journal::Journal;
+use crate::writer::Writer;
 use leveret_model::exchange::ExchangeType;
 use leveret_model::table::{FieldTable, FieldValue};
 use leveret_node::catalog::{Destination, ExchangeDeclare, QueueDeclare};
@@ -146,20 +145,6 @@ impl<'w> Life<'w> {
 
     async fn open(&mut self) -> Result<(), String> {
         let failure = self.failure.clone();
-        let random = Arc::new(Mutex::new(Random::new(self.world.random.next())));
-        let driver = move |journal: Journal| {
-            let random = random.clone();
-            tokio::spawn(async move {
-                loop {
-                    let wait = {
-                        let mut random = random.lock();
-                        if random.once_in(200) { 50 + random.below(400) } else { random.below(4) }
-                    };
-                    sleep(Duration::from_millis(wait)).await; // disks stall now and then
-                    journal.step();
-                }
-            });
-        };
         let options = StorageOptions {
             disk: Arc::new(self.world.disk.clone()),
             log_bytes_max: 0,
@@ -169,7 +154,7 @@ impl<'w> Life<'w> {
                 failure.reason.lock().get_or_insert(reason);
                 failure.notify.notify_waiters();
             }),
-            driver: Some(Arc::new(driver)),
+            driver: Some(Arc::new(Writer::new(self.world.random.next()))),
         };
         self.broker.open_storage(options).await.map_err(|error| error.to_string())
     }
