@@ -4,7 +4,7 @@
 //! file), `trouble` (calls that fail), `slow` (calls that take time while other work goes on).
 use crate::disk::{Disk, DiskFile};
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +44,8 @@ struct State {
     troubles: trouble::Troubles,
     full: bool,
     volume: Volume,
+    /// The writes before now: file, offset, length.
+    last_writes: VecDeque<(String, u64, u64)>,
     /// Calls of work that runs beside the node take up to this time, a few of them ten times as long.
     slow_up_to: Duration,
 }
@@ -79,6 +81,7 @@ impl Renamed {
 
 struct OpenFile {
     disk: FaultyDisk,
+    name: String,
     content: Shared,
 }
 
@@ -100,6 +103,7 @@ impl FaultyDisk {
                 troubles: trouble::Troubles::default(),
                 full: false,
                 volume: Volume { size: 1 << 40, others: 0 },
+                last_writes: VecDeque::new(),
                 slow_up_to: Duration::ZERO,
             })),
             0,
@@ -252,16 +256,27 @@ impl FaultyDisk {
         }
     }
 
-    /// Bytes written and synced so far, for comparing two runs.
+    /// The last writes to files in `folder`: file, offset and length of each.
+    #[must_use]
+    pub fn last_writes(&self, folder: &str) -> Vec<(String, u64, u64)> {
+        let state = self.0.lock();
+        let inside = |name: &str| name.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
+        state.last_writes.iter().filter(|(name, ..)| inside(name)).cloned().collect()
+    }
+
+    /// Writes and syncs so far, for comparing two runs.
     #[must_use]
     pub fn counts(&self) -> (u64, u64) {
         let state = self.0.lock();
         (state.writes, state.syncs)
     }
 
-    /// Begins a call: it takes its time, and goes on unless the power is off, the process has ended or it is to fail.
-    fn begin(&self, call: Call) -> io::Result<()> {
-        let waits = slow::takes(|| self.0.lock().slow());
+    /// Begins a call that has to do with `name`: it takes its time, and goes on unless the power is off, the process has ended
+    /// or it is to fail. When the log is written is for its driver to say.
+    fn begin(&self, call: Call, name: &str) -> io::Result<()> {
+        let reads = matches!(call, Call::Read | Call::Open | Call::List);
+        let at_once = name.starts_with("wal") && !reads;
+        let waits = at_once || slow::takes(|| self.0.lock().slow());
         let mut state = self.0.lock();
         if !waits || state.off || state.crashes != self.1 {
             return Err(off());
@@ -322,7 +337,7 @@ impl State {
 
 impl Disk for FaultyDisk {
     fn create(&self, name: &str, len: u64, _zeroed: bool) -> io::Result<Arc<dyn DiskFile>> {
-        self.begin(Call::Create)?;
+        self.begin(Call::Create, name)?;
         let mut state = self.0.lock();
         let replaced = state.files.get(name).map_or(0, |file| file.lock().current.len() as u64);
         if state.full || len > state.free() + replaced {
@@ -330,24 +345,24 @@ impl Disk for FaultyDisk {
         }
         let content = Content::of(vec![0; len as usize]);
         state.rename(Renamed { from: None, to: Some((name.to_owned(), content.clone())) });
-        Ok(Arc::new(OpenFile { disk: Self(self.0.clone(), self.1), content }))
+        Ok(Arc::new(OpenFile { disk: Self(self.0.clone(), self.1), name: name.to_owned(), content }))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        self.begin(Call::Open)?;
+        self.begin(Call::Open, name)?;
         let content = self.0.lock().files.get(name).cloned().ok_or(io::ErrorKind::NotFound)?;
-        Ok(Arc::new(OpenFile { disk: Self(self.0.clone(), self.1), content }))
+        Ok(Arc::new(OpenFile { disk: Self(self.0.clone(), self.1), name: name.to_owned(), content }))
     }
 
     fn list(&self, folder: &str) -> io::Result<Vec<String>> {
-        self.begin(Call::List)?;
+        self.begin(Call::List, folder)?;
         let state = self.0.lock();
         let inside = |name: &String| Some(name.strip_prefix(folder)?.strip_prefix('/')?.to_owned());
         Ok(state.files.keys().filter_map(inside).collect())
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.begin(Call::Rename)?;
+        self.begin(Call::Rename, to)?;
         self.count_write()?;
         let mut state = self.0.lock();
         let content = state.files.get(from).cloned().ok_or(io::ErrorKind::NotFound)?;
@@ -356,7 +371,7 @@ impl Disk for FaultyDisk {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        self.begin(Call::Remove)?;
+        self.begin(Call::Remove, name)?;
         self.count_write()?;
         let mut state = self.0.lock();
         if !state.files.contains_key(name) {
@@ -367,7 +382,7 @@ impl Disk for FaultyDisk {
     }
 
     fn sync_folder(&self, folder: &str) -> io::Result<()> {
-        self.begin(Call::SyncFolder)?;
+        self.begin(Call::SyncFolder, folder)?;
         let mut state = self.0.lock();
         let (synced, others) =
             std::mem::take(&mut state.names_unsynced).into_iter().partition(|renamed| renamed.folder() == folder);
@@ -389,7 +404,7 @@ impl Disk for FaultyDisk {
 impl DiskFile for OpenFile {
     fn write_at(&self, parts: &mut [IoSlice<'_>], offset: u64) -> io::Result<()> {
         let mut bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
-        let mut written = self.disk.begin(Call::Write).and_then(|()| self.disk.count_write());
+        let mut written = self.disk.begin(Call::Write, &self.name).and_then(|()| self.disk.count_write());
         {
             let mut state = self.disk.0.lock();
             if state.crashes != self.disk.1 {
@@ -408,12 +423,19 @@ impl DiskFile for OpenFile {
                 written = written.and(Err(Errno::NoSpace.into()));
             }
         }
+        if written.is_ok() {
+            let mut state = self.disk.0.lock();
+            state.last_writes.push_back((self.name.clone(), offset, bytes.len() as u64));
+            if state.last_writes.len() > LAST_WRITES {
+                state.last_writes.pop_front();
+            }
+        }
         self.content.lock().write(offset, bytes);
         written
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.disk.begin(Call::Read)?;
+        self.disk.begin(Call::Read, &self.name)?;
         let content = self.content.lock();
         let from = offset as usize;
         let part = content.current.get(from..from + buffer.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
@@ -422,7 +444,7 @@ impl DiskFile for OpenFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let begun = self.disk.begin(Call::Sync);
+        let begun = self.disk.begin(Call::Sync, &self.name);
         if begun.as_ref().is_err_and(|error| error.raw_os_error() == Some(5)) {
             self.content.lock().unsynced.clear(); // as Linux does: read back as if all were well, and never written
         }
@@ -442,3 +464,6 @@ impl DiskFile for OpenFile {
         Ok(self.content.lock().current.len() as u64)
     }
 }
+
+/// Writes that are remembered.
+const LAST_WRITES: usize = 8;

@@ -15,24 +15,26 @@ pub(crate) struct Writer {
     random: Arc<Mutex<Random>>,
     /// Of two journals one is never written by its appends.
     at_once: bool,
+    /// Stalls are frequent.
+    slow: bool,
 }
 
 impl Writer {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64, slow: bool) -> Self {
         let mut random = Random::new(seed);
         let at_once = random.once_in(2);
-        Self { random: Arc::new(Mutex::new(random)), at_once }
+        Self { random: Arc::new(Mutex::new(random)), at_once, slow }
     }
 }
 
 impl Driver for Writer {
     fn drive(&self, journal: Journal) {
-        let random = self.random.clone();
+        let (random, stalls) = (self.random.clone(), if self.slow { 20 } else { 200 });
         tokio::spawn(async move {
             loop {
                 let (wait, whole) = {
                     let mut random = random.lock();
-                    let wait = if random.once_in(200) { 50 + random.below(400) } else { random.below(4) };
+                    let wait = if random.once_in(stalls) { 50 + random.below(400) } else { random.below(4) };
                     (wait, random.once_in(3))
                 };
                 sleep(Duration::from_millis(wait)).await; // disks stall now and then

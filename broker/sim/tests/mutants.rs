@@ -15,7 +15,8 @@ fn noticed(switches: &[&AtomicBool], scenario: &Scenario) -> String {
 
 #[test]
 fn broken_rules_are_noticed() {
-    let scenario = |fault, consume| Scenario { faults: vec![fault], consume, ..Scenario::default() };
+    let scenario =
+        |fault, consume| Scenario { faults: vec![fault], weather: Vec::new(), consume, ..Scenario::default() };
 
     let text = noticed(&[&leveret_journal::mutants::CONFIRM_BEFORE_SYNC], &scenario(Fault::PowerLoss, true));
     eprintln!("confirmed before the sync: {text}");
@@ -24,6 +25,10 @@ fn broken_rules_are_noticed() {
     let text = noticed(&[&leveret_node::mutants::RELOCATION_FORGETS], &scenario(Fault::Stop, false));
     eprintln!("a relocation that forgets a message: {text}");
     assert!(text.contains("stand still") || text.contains("lost"), "{text}");
+
+    let text = noticed(&[&leveret_node::mutants::RELOCATION_UNNOTED], &scenario(Fault::Kill, false));
+    eprintln!("a relocation that no snapshot knows of: {text}");
+    assert!(text.contains("not in the log") || text.contains("lack") || text.contains("lost"), "{text}");
 
     // An index that lacks a run is noticed by its digest, before anything is served; without the digest a message is lost.
     let forgets = &leveret_engine::mutants::SNAPSHOT_FORGETS;
