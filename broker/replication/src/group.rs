@@ -3,7 +3,7 @@ use crate::log_store::{LogStore, Noted};
 use crate::network::NoPeers;
 use crate::snapshot;
 use crate::state_machine::{Builds, Machine};
-use crate::types::{Command, StoredMembership, TypeConfig};
+use crate::types::{Command, LogId, StoredMembership, TypeConfig};
 use crate::{Applied, GroupId};
 use bytes::Bytes;
 use leveret_journal::{self as journal, Disk, Journal, Place};
@@ -225,6 +225,15 @@ impl Group {
             (last, membership) = (found.last, found.membership);
         }
         let table = log.table.clone();
+        let purged = table.lock().purged;
+        if purged.map(|id| id.index) > last.map(|id: LogId| id.index) {
+            let first = purged.map_or(0, |id| id.index + 1);
+            let text = format!(
+                "{} is missing or older than it was: the log begins with entry {first}",
+                snapshot::file_name(group)
+            );
+            return Err(state(io::Error::new(io::ErrorKind::InvalidData, text)));
+        }
         let builds = Arc::new(Builds::default());
         let machine = Machine { group, disk, applied, table, last, membership, builds: builds.clone() };
         let failed = |reason: String| OpenError::Raft { group, reason };

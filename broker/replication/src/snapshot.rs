@@ -56,7 +56,8 @@ fn get(bytes: &mut &[u8]) -> Option<Option<LogId>> {
     Some((has == 1).then(|| types::log_id(term, index)))
 }
 
-fn file_name(group: GroupId) -> String {
+/// Name of the file that holds a group's state.
+pub(crate) fn file_name(group: GroupId) -> String {
     format!("groups/{group}.snapshot")
 }
 
