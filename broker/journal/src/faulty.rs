@@ -417,7 +417,7 @@ impl DiskFile for OpenFile {
             }
             let len = self.content.lock().current.len() as u64;
             let longer = (offset + bytes.len() as u64).saturating_sub(len);
-            let free = state.free();
+            let free = if longer > 0 { state.free() } else { 0 };
             if longer > free {
                 bytes.truncate(bytes.len() - (longer - free) as usize);
                 written = written.and(Err(Errno::NoSpace.into()));

@@ -1,4 +1,5 @@
 //! What was promised to clients, and what they have seen since. What follows from it is in `invariants`.
+use crate::brief::Brief;
 use crate::names::{Bound, Name, SLOTS, delivery_limit, is_durable};
 use leveret_node::QueueId;
 use std::collections::{BTreeMap, BTreeSet};
@@ -77,6 +78,7 @@ pub(crate) struct Checker {
     pub(crate) queues: BTreeMap<QueueId, Held>,
     pub(crate) names: [Name; SLOTS],
     pub(crate) bound: [Bound; SLOTS],
+    pub(crate) brief: Brief,
     /// Exchanges and bindings that were declared for ever.
     pub(crate) declared: BTreeSet<&'static str>,
     pending: BTreeMap<u64, Pending>,

@@ -7,8 +7,9 @@
 //!
 //! `scenario` (what may happen, and what came of it), `world` (lives and what ends them), `weather` (what a life has to live
 //! through), `life` (opened, played), `steps` and `requests` (what clients do in it), `finish` (how it ends), `rot` (bytes that
-//! change between lives), `writer` (in place of the node's threads), `clients` (channels and consumers), `names` (what they use),
+//! change between lives), `writer` (in place of the node's threads), `clients` (channels and consumers), `names` and `brief` (what they use),
 //! `checker` (what is known of each message), `random`.
+mod brief;
 mod checker;
 mod clients;
 mod finish;

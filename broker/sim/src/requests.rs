@@ -11,6 +11,7 @@ use leveret_node::{Broker, DeleteOnly, Queue, QueueId};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 /// A future that is dropped when it has been asked so often without an answer; none: never.
 struct Impatient<'f, T> {
@@ -45,28 +46,57 @@ struct Client {
 }
 
 impl Life<'_> {
-    /// Makes a request, and waits for its end unless several may be under way.
+    /// Makes a request and waits for its end, or some at a time if that is in the weather.
     pub(crate) async fn request(&mut self) {
         while self.requests.try_join_next().is_some() {}
-        let (races, cancelled) = (self.has(Weather::Races), self.has(Weather::Cancelled));
-        let random = &mut self.world.random;
-        let patience = (cancelled && random.once_in(3)).then(|| random.below(5));
-        let client = Client { broker: self.broker.clone(), clients: self.clients.clone(), patience };
-        let deleted = *random.pick(&DELETED);
-        let request: Pin<Box<dyn Future<Output = ()> + Send>> = match random.below(8) {
-            0 | 1 => Box::pin(client.declare(deleted)),
-            2 | 3 => Box::pin(client.delete(deleted, random.clone())),
-            4 => Box::pin(client.purge(random.below(SLOTS as u64) as usize)),
-            5 => Box::pin(client.bind(*random.pick(&BOUND_AT_TIMES), true)),
-            6 => Box::pin(client.bind(*random.pick(&BOUND_AT_TIMES), false)),
-            _ => Box::pin(client.get(random.below(SLOTS as u64) as usize, random.clone())),
-        };
-        random.next(); // what a request took is not taken again
-        if races && self.requests.len() < REQUESTS_MAX {
-            self.requests.spawn(request);
-        } else if self.requests.is_empty() {
-            request.await;
+        if !self.has(Weather::Races) {
+            if self.requests.is_empty() {
+                let request = self.some_request(None);
+                request.await;
+            }
+            return;
         }
+        let random = &mut self.world.random;
+        let (many, name) = (1 + random.below(4) as usize, *random.pick(&DELETED));
+        let one_name = random.once_in(2).then_some(name);
+        for _ in self.requests.len()..many {
+            // What is on its way to the queue keeps those waiting who ask after it, each for another time.
+            if one_name.is_some() && self.world.random.once_in(2) {
+                self.publish_to(one_name).await;
+            }
+            let request = self.some_request(one_name);
+            self.requests.spawn(request);
+            if self.world.random.once_in(2) {
+                let wait = self.world.random.below(4);
+                tokio::time::sleep(Duration::from_millis(wait)).await;
+            }
+        }
+    }
+
+    /// A request, one that declares or deletes if a queue is named.
+    fn some_request(&mut self, deleted: Option<usize>) -> Request {
+        let cancelled = self.has(Weather::Cancelled);
+        let random = &mut self.world.random;
+        let patience = (cancelled && random.once_in(2)).then(|| random.below(5));
+        let client = Client { broker: self.broker.clone(), clients: self.clients.clone(), patience };
+        let kind = random.below(if deleted.is_some() { 4 } else { 8 });
+        let deleted = deleted.unwrap_or(*random.pick(&DELETED));
+        let (at, bound) = (random.below(SLOTS as u64) as usize, *random.pick(&BOUND_AT_TIMES));
+        let own = Random::new(random.next());
+        match kind {
+            0 | 1 => Box::pin(client.declare(deleted)),
+            2 | 3 => Box::pin(client.delete(deleted, own)),
+            4 => Box::pin(client.purge(at)),
+            5 => Box::pin(client.bind(bound, true)),
+            6 => Box::pin(client.bind(bound, false)),
+            _ => Box::pin(client.get(at, own)),
+        }
+    }
+
+    /// Purges a queue.
+    pub(crate) async fn purge_queue(&self, at: usize) {
+        let client = Client { broker: self.broker.clone(), clients: self.clients.clone(), patience: None };
+        client.purge(at).await;
     }
 
     /// Declares a queue that stays.
@@ -78,7 +108,7 @@ impl Life<'_> {
     /// Deletes a queue.
     pub(crate) async fn delete_queue(&self, at: usize) {
         let client = Client { broker: self.broker.clone(), clients: self.clients.clone(), patience: None };
-        client.delete(at, Random::new(1)).await;
+        client.delete_if(at, DeleteOnly::default()).await;
     }
 }
 
@@ -113,6 +143,10 @@ impl Client {
 
     async fn delete(self, at: usize, mut random: Random) {
         let only = DeleteOnly { if_unused: random.once_in(8), if_empty: random.once_in(8) };
+        self.delete_if(at, only).await;
+    }
+
+    async fn delete_if(self, at: usize, only: DeleteOnly) {
         self.clients.with(|state| {
             state.trace.push(format!("queue {at} is being deleted"));
             state.checker.begin_delete(at);
@@ -186,13 +220,20 @@ impl Client {
     }
 }
 
-/// The queue that has the name at this moment; answered requests must leave catalog and queues in agreement.
+/// The queue that has the name at this moment. A request that was answered, and that nobody else disturbs, leaves catalog and
+/// queues in agreement, and nothing of what had the name before.
 fn found(broker: &Broker, clients: &Clients, at: usize, answered: bool) -> Option<QueueId> {
     let found = broker.find_queue("/", &name(at), None).ok().map(|queue: Arc<Queue>| queue.id);
     let declared = broker.catalog().queue("/", &name(at), None).ok().map(|queue| queue.id);
-    let alone = clients.with(|state| state.checker.names[at].busy == 1 && !state.checker.names[at].cancelled);
+    let (alone, others) = clients.with(|state| {
+        let name = &state.checker.names[at];
+        (name.busy == 1 && !name.cancelled, state.checker.others(at, found))
+    });
     if answered && alone && found != declared {
         clients.broken(format!("queue {at} is {declared:?} in the catalog and {found:?} among the queues"));
+    }
+    if let Some(ghost) = others.into_iter().find(|other| answered && alone && broker.queue(*other).is_some()) {
+        clients.broken(format!("queue {at} ({ghost:?}) lost its name to {found:?}, and is still among the queues"));
     }
     found
 }
@@ -216,5 +257,4 @@ fn declaration(at: usize) -> QueueDeclare {
 /// What a request came to; none: the client did not wait for it.
 pub(crate) type Answer<T> = Option<Result<T, Refusal>>;
 
-/// Requests under way at a time.
-const REQUESTS_MAX: usize = 4;
+type Request = Pin<Box<dyn Future<Output = ()> + Send>>;

@@ -14,7 +14,7 @@ impl World {
         self.disk = disk.fork();
         let rotten = match fault {
             Fault::RotInTail | Fault::RotAfterKill => self.rot_in_tail(&disk),
-            _ => self.rot_somewhere(fault),
+            _ => self.rot_somewhere(fault, &disk),
         };
         let rotten = rotten.map_err(|error| error.to_string())?;
         if let Some((name, what)) = rotten {
@@ -41,7 +41,10 @@ impl World {
         let end = self.live(Plan { fault: Fault::Stop, weather: Vec::new(), purpose })?;
         self.report.audits += 1;
         if end != End::Stopped {
-            return Err(format!("a copy that was looked through ended with {end:?}"));
+            return Err(format!(
+                "a copy with {} bytes free that was looked through ended with {end:?}",
+                disk.free_bytes().unwrap_or_default()
+            ));
         }
         (self.disk, self.before, self.checker) = (disk, before, checker);
         Ok(())
@@ -60,7 +63,7 @@ impl World {
         Ok(Some((name, what)))
     }
 
-    fn rot_somewhere(&mut self, fault: Fault) -> std::io::Result<Option<(String, String)>> {
+    fn rot_somewhere(&mut self, fault: Fault, written: &FaultyDisk) -> std::io::Result<Option<(String, String)>> {
         let mut files = Vec::new();
         for folder in ["wal", "groups", "archive"] {
             files.extend(self.disk.list(folder)?.into_iter().map(|name| format!("{folder}/{name}")));
@@ -74,21 +77,27 @@ impl World {
             return Ok(None);
         }
         let offset = self.some_offset(&name, len)?;
+        // That the newest segment of the log was there, and had a header, nothing else says.
+        let newest = written.last_writes("wal").last().is_some_and(|(newest, ..)| *newest == name);
+        let kinds = match fault {
+            Fault::Rot if newest => 2,
+            Fault::Rot => 4,
+            _ => 1,
+        };
         let disk = &self.disk;
-        let what = match if fault == Fault::Rot { self.random.below(4) } else { 0 } {
+        let what = match self.random.below(kinds) {
             0 => {
                 disk.flip(&name, offset);
                 "bit flipped"
             }
             1 => {
-                disk.zero(&name, offset / 512 * 512, 512);
+                disk.zero(&name, (offset / 512 * 512).max(64), 512);
                 "sector zeroed"
             }
             2 => {
                 disk.truncate(&name, offset);
                 "cut short"
             }
-            // That the newest segment of the log was there nothing else says.
             _ if name.starts_with("wal/") => {
                 disk.truncate(&name, 0);
                 "emptied"

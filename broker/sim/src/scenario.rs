@@ -60,10 +60,12 @@ pub enum Weather {
     Cancelled,
     /// Several clients change the same queue at a time.
     Races,
+    /// An exchange goes with its last binding, and comes again.
+    Cascades,
 }
 
 /// All of it.
-pub const WEATHER: [Weather; 9] = [
+pub const WEATHER: [Weather; 10] = [
     Weather::SlowDisk,
     Weather::Interrupted,
     Weather::TooManyFiles,
@@ -73,6 +75,7 @@ pub const WEATHER: [Weather; 9] = [
     Weather::ClockLeaps,
     Weather::Cancelled,
     Weather::Races,
+    Weather::Cascades,
 ];
 
 /// A simulation.
@@ -86,13 +89,13 @@ pub struct Scenario {
     pub faults: Vec<Fault>,
     /// What may happen on the way; some of it each life.
     pub weather: Vec<Weather>,
-    /// Consumers take and settle; without, queues grow.
-    pub consume: bool,
+    /// From this life on consumers take and settle; in the lives before queues grow.
+    pub consume_from: u64,
 }
 
 impl Default for Scenario {
     fn default() -> Self {
-        Self { lives: 6, steps: 200, faults: FAULTS.to_vec(), weather: WEATHER.to_vec(), consume: true }
+        Self { lives: 6, steps: 200, faults: FAULTS.to_vec(), weather: WEATHER.to_vec(), consume_from: 0 }
     }
 }
 

@@ -13,22 +13,43 @@ use tokio::time::{sleep, timeout};
 
 impl Life<'_> {
     pub(crate) async fn step(&mut self, consume: bool) {
-        match self.world.random.below(if consume { 24 } else { 8 }) {
+        let slow = self.has(Weather::SlowDisk);
+        match self.world.random.below(if consume { 25 } else { 8 }) {
+            0..4 if slow && consume && self.world.random.once_in(2) => self.purge_what_is_read().await,
             0..8 => self.publish().await,
             8..14 => self.settle(),
             14..17 => self.subscribe(),
             17 => self.unsubscribe().await,
             18 => self.close_channel(),
+            19..21 if self.has(Weather::Cascades) => self.come_or_go().await,
             _ => self.request().await,
         }
         self.drained();
         if self.world.random.once_in(2) {
-            let wait = self.world.random.below(4);
+            let wait = self.world.random.below(if slow { 30 } else { 4 });
             sleep(Duration::from_millis(wait)).await;
         }
     }
 
+    /// A consumer comes, and while what it needs is read all of that is purged, and what held it is tidied away.
+    async fn purge_what_is_read(&mut self) {
+        let random = &mut self.world.random;
+        let (at, channel) = (random.below(SLOTS as u64) as usize, random.below(CHANNELS as u64) as usize);
+        let waits = (random.below(50), random.below(400));
+        self.subscribe_to(at, channel, (false, 10));
+        sleep(Duration::from_millis(waits.0)).await;
+        self.purge_queue(at).await;
+        sleep(Duration::from_millis(waits.1)).await;
+    }
+
     pub(crate) async fn publish(&mut self) {
+        let at = self.world.random.below(SLOTS as u64) as usize;
+        let fan = self.world.random.once_in(4);
+        self.publish_to((!fan).then_some(at)).await;
+    }
+
+    /// Publishes to the queue of that name; none: to `fan`.
+    pub(crate) async fn publish_to(&mut self, at: Option<usize>) {
         // Stalls are long beside segments this small: what is on its way must fit into the reserve.
         let crowded = self.clients.with(|state| state.checker.unconfirmed_bytes() > UNCONFIRMED_MAX);
         // One read of a new connection comes in whatever the alarm says.
@@ -36,15 +57,16 @@ impl Life<'_> {
         if crowded || held_back {
             return sleep(Duration::from_millis(5)).await;
         }
-        let random = &mut self.world.random;
-        let (publisher, fan) = (random.below(3) as usize, random.once_in(4));
-        let at = random.below(SLOTS as u64) as usize;
-        let (exchange, key) = if fan { ("fan", String::new()) } else { ("", name(at)) };
+        let publisher = self.world.random.below(3) as usize;
+        let (exchange, key) = at.map_or(("fan", String::new()), |at| ("", name(at)));
         let route = match self.broker.route("/", exchange, key.as_bytes(), None) {
             Ok(route) => route,
             Err(refusal) => return self.broken(refusal.text),
         };
-        let queues = if fan { self.fan() } else { self.named(at).map(|id| (id, true)).into_iter().collect() };
+        let queues = match at {
+            Some(at) => self.named(at).map(|id| (id, true)).into_iter().collect(),
+            None => self.fan(),
+        };
         if route.is_unroutable() != queues.is_empty() {
             let expected = queues.len();
             return self.broken(format!("what is published to '{key}' does not go where it leads: {expected} queues"));

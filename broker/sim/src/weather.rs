@@ -52,7 +52,7 @@ fn event(random: &mut Random, weather: Weather) -> Option<Event> {
         Weather::SlowDisk => Some(Event::Slow(Duration::from_millis(*random.pick(&[3, 30, 200])))),
         Weather::FullVolume => Some(Event::Free(*random.pick(&FREE))),
         Weather::ClockLeaps => Some(Event::Leap(Duration::from_secs(*random.pick(&[1, 20, 70, 120])))),
-        Weather::Cancelled | Weather::Races => None,
+        Weather::Cancelled | Weather::Races | Weather::Cascades => None,
     }
 }
 

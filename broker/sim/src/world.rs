@@ -65,11 +65,11 @@ impl World {
                 }
                 _ => {}
             }
-            let met = self.disk.troubles_met();
-            let purpose = Purpose::Play { steps, consume: scenario.consume };
+            let (met, free) = (self.disk.troubles_met(), self.free());
+            let purpose = Purpose::Play { steps, consume: life >= scenario.consume_from };
             let end = self.live(Plan { fault, weather: weather.clone(), purpose })?;
             let met = self.disk.troubles_met() > met;
-            self.end(&Circumstances { fault, weather: &weather, met }, &end)?;
+            self.end(&Circumstances { fault, weather: &weather, met, free }, &end)?;
             if matches!(fault, Fault::BitFlip | Fault::Rot | Fault::RotInTail | Fault::RotAfterKill)
                 && !matches!(end, End::Refused(_) | End::Failed(_))
             {
@@ -82,10 +82,16 @@ impl World {
         if !scenario.weather.contains(&Weather::FullVolume) {
             weather::clear(&self.disk);
         }
+        let free = self.free();
         match self.live(Plan { fault: Fault::Stop, weather: Vec::new(), purpose: Purpose::Drain })? {
             End::Drained => Ok(()),
-            end => Err(format!("the last life, without a fault, ended with {end:?}")),
+            end => Err(format!("the last life, without a fault and with {free} bytes free, ended with {end:?}")),
         }
+    }
+
+    /// Bytes of the volume that are free.
+    pub(crate) fn free(&self) -> u64 {
+        self.disk.free_bytes().unwrap_or_default()
     }
 
     fn some_number(&mut self) -> u64 {

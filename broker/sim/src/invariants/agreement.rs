@@ -81,6 +81,12 @@ impl Checker {
         self.resolve(at, found);
     }
 
+    /// What else has had the name.
+    pub(crate) fn others(&self, at: usize, found: Option<QueueId>) -> Vec<QueueId> {
+        let of_name = self.queues.iter().filter(|(other, held)| held.slot == at && Some(**other) != found);
+        of_name.map(|(id, _)| *id).collect()
+    }
+
     /// `found` is what has the name, for certain; what had it before is gone.
     pub(crate) fn resolve(&mut self, at: usize, found: Option<QueueId>) {
         if let Some(id) = found {
@@ -121,8 +127,7 @@ impl Life<'_> {
                     checker.fail(|| format!("queue {at} is {id:?}, and was {known:?} for clients"));
                 }
                 checker.resolve(at, id);
-                let of_name = checker.queues.iter().filter(|(other, held)| held.slot == at && Some(**other) != id);
-                of_name.map(|(id, _)| *id).collect()
+                checker.others(at, id)
             });
             if let Some(ghost) = others.into_iter().find(|other| self.broker.queue(*other).is_some()) {
                 self.broken(format!("queue {at} ({ghost:?}) was deleted, and is still among the queues"));

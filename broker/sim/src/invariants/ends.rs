@@ -8,6 +8,8 @@ pub(crate) struct Circumstances<'a> {
     pub(crate) fault: Fault,
     pub(crate) weather: &'a [Weather],
     pub(crate) met: bool,
+    /// Bytes of the volume that were free when the node started.
+    pub(crate) free: u64,
 }
 
 impl Circumstances<'_> {
@@ -18,8 +20,10 @@ impl Circumstances<'_> {
             End::Failed(_) => self.failed_disk(),
             _ => true,
         };
-        let Self { fault, weather, .. } = self;
-        (!allowed).then(|| format!("a life with {fault:?} and {weather:?} ended with {end:?}"))
+        let Self { fault, weather, free, .. } = self;
+        (!allowed).then(|| {
+            format!("a life with {fault:?}, {weather:?} and {free} bytes free at its start ended with {end:?}")
+        })
     }
 
     fn failed_disk(&self) -> bool {

@@ -12,6 +12,7 @@ impl Life<'_> {
     pub(crate) fn is_as_before(&self, before: Option<Vec<(u64, u64)>>) -> Result<(), String> {
         self.same_queues()?;
         self.same_bindings()?;
+        self.begin_brief();
         let found = self.held();
         for (at, &(digest, messages)) in found.iter().enumerate() {
             self.trace(format!("queue {at} has {messages}, digest {digest:016x}"));
