@@ -13,6 +13,7 @@ use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use std::collections::BTreeMap;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Relaxed};
 
@@ -32,12 +33,18 @@ pub struct Options {
     /// Called once when the disk fails: it ends the process.
     pub on_failure: Arc<dyn Fn(String) + Send + Sync>,
     /// Who writes; none: a thread of the journal's own.
-    pub driver: Option<Driver>,
+    pub driver: Option<Arc<dyn Driver>>,
 }
 
-/// Is given the journal when it is open, and has [`Journal::step`] called from then on: a simulation's own idea of when a
-/// disk gets round to things.
-pub type Driver = Arc<dyn Fn(Journal) + Send + Sync>;
+/// Stands in for the threads of a node: a simulation's own idea of when a disk gets round to things.
+pub trait Driver: Send + Sync {
+    /// The journal is open: [`Journal::step`] or [`Journal::turn`] has to be called again and again from now on.
+    fn drive(&self, journal: Journal);
+    /// Whether an append writes by itself this time, if nobody else is writing.
+    fn writes_at_once(&self) -> bool;
+    /// Does work that waits for the disk while other work goes on.
+    fn off_thread(&self, work: Box<dyn FnOnce() + Send>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+}
 
 /// There is no room for the record; control records go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -176,7 +183,7 @@ impl Journal {
             writing: Mutex::default(),
         });
         match &inner.options.driver {
-            Some(driver) => driver(Self(inner.clone())),
+            Some(driver) => driver.drive(Self(inner.clone())),
             None => writer::start(&inner)
                 .map_err(|error| OpenError::Disk { file: "the writer's thread".to_owned(), error })?,
         }
@@ -328,10 +335,17 @@ impl Journal {
         }
     }
 
+    /// Of a journal that is driven: what the writer's thread does when it wakes, from the write to the callbacks.
+    pub fn turn(&self) {
+        while self.0.driven.lock().is_begun() && writer::step(&self.0) {}
+        writer::turn(&self.0);
+    }
+
     /// Writes and syncs what is queued, here and now, if that is little and nobody else is writing; otherwise leaves it to the
     /// writer's thread. Two threads need not wake one another then, which takes as long as half a sync.
     pub fn write_or_leave(&self) {
-        if self.0.options.driver.is_none()
+        let driver = self.0.options.driver.as_ref();
+        if driver.is_none_or(|driver| driver.writes_at_once() && !self.0.driven.lock().is_begun())
             && let Some(_writing) = self.0.writing.try_lock()
         {
             let queued = {

@@ -19,7 +19,6 @@ pub(crate) fn start(inner: &Arc<Inner>) -> io::Result<()> {
 }
 
 fn run(journal: &Weak<Inner>) {
-    let mut group = Vec::new();
     while let Some(inner) = journal.upgrade() {
         {
             let mut state = inner.state.lock();
@@ -33,13 +32,18 @@ fn run(journal: &Weak<Inner>) {
                 return;
             }
         }
-        let _writing = inner.writing.lock();
-        std::mem::swap(&mut group, &mut inner.state.lock().queue);
-        if group.is_empty() {
-            idle(&inner);
-        } else {
-            write_all(&inner, std::mem::take(&mut group));
-        }
+        turn(&inner);
+    }
+}
+
+/// Writes what is queued or, if nothing is, does what there is to do in idle moments.
+pub(crate) fn turn(inner: &Arc<Inner>) {
+    let _writing = inner.writing.lock();
+    let group = std::mem::take(&mut inner.state.lock().queue);
+    if group.is_empty() {
+        idle(inner);
+    } else {
+        write_all(inner, group);
     }
 }
 
@@ -76,6 +80,13 @@ pub(crate) fn write_all(inner: &Arc<Inner>, mut records: Vec<Queued>) {
 pub(crate) struct Driven {
     written: Vec<Queued>,
     rest: Vec<Queued>,
+}
+
+impl Driven {
+    /// Whether something was taken from the queue and is not durable yet.
+    pub(crate) fn is_begun(&self) -> bool {
+        !self.written.is_empty() || !self.rest.is_empty()
+    }
 }
 
 /// Syncs what was written, or writes what is next. False if there is neither.

@@ -33,7 +33,9 @@ pub(crate) fn write(disk: &dyn Disk, number: u64, runs: &[Bytes]) -> io::Result<
 pub(crate) fn read(disk: &dyn Disk, place: &Place) -> io::Result<Bytes> {
     let number = place.file & !ARCHIVE;
     let mut bytes = vec![0; place.len as usize];
-    disk.open(&name(number))?.read_at(&mut bytes, u64::from(place.offset))?;
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", name(number)));
+    let read = disk.open(&name(number)).and_then(|file| file.read_at(&mut bytes, u64::from(place.offset)));
+    read.map_err(named)?;
     let run = Bytes::from(bytes);
     if run.get(..HEAD) != Some(&head(&run[HEAD..])) {
         let text = format!("{} is damaged at offset {}: the checksum does not fit", name(number), place.offset);
@@ -64,3 +66,23 @@ fn name(number: u64) -> String {
 
 const FOLDER: &str = "archive";
 const HEAD: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use leveret_journal::faulty::FaultyDisk;
+
+    #[test]
+    fn a_file_that_is_lost_or_cut_short_is_named() {
+        let disk = FaultyDisk::new(1);
+        let run = Bytes::from_static(b"a run of messages");
+        let place = write(&disk, 7, std::slice::from_ref(&run)).unwrap()[0];
+        assert_eq!(read(&disk, &place).unwrap(), run);
+        disk.truncate("archive/0000000000000007", 9);
+        let short = read(&disk, &place).unwrap_err().to_string();
+        assert!(short.starts_with("archive/0000000000000007: "), "{short}");
+        disk.lose("archive/0000000000000007");
+        let lost = read(&disk, &place).unwrap_err().to_string();
+        assert!(lost.starts_with("archive/0000000000000007: "), "{lost}");
+    }
+}

@@ -123,6 +123,11 @@ impl Ledger {
         self.limit = if limit == 0 { u64::MAX } else { u64::from(limit) };
     }
 
+    /// Whether all accounts together may have a further delivery.
+    pub fn has_room(&self) -> bool {
+        self.outstanding < self.limit
+    }
+
     /// Whether the account may have no further delivery now: the limit is reached, or others wait. It is in line then.
     #[inline]
     pub fn must_wait(&mut self, subscriber: u32) -> bool {

@@ -30,7 +30,7 @@ pub struct StorageOptions {
     /// Called when the disk or the log failed: it ends the process.
     pub on_failure: Arc<dyn Fn(String) + Send + Sync>,
     /// Who writes the log; none: a thread. With one, nothing runs on a thread of its own.
-    pub driver: Option<journal::Driver>,
+    pub driver: Option<Arc<dyn journal::Driver>>,
 }
 
 impl StorageOptions {
@@ -58,8 +58,8 @@ pub(crate) struct Storage {
     pub(crate) archive_next: AtomicU64,
     /// Declarations are logged one after the other.
     turn: tokio::sync::Mutex<()>,
-    /// There are threads for what waits for the disk.
-    threads: bool,
+    /// Who does what waits for the disk; none: threads.
+    driver: Option<Arc<dyn journal::Driver>>,
     /// Proposers and whoever keeps storage in bounds.
     tasks: TaskTracker,
     pub(crate) on_failure: Arc<dyn Fn(String) + Send + Sync>,
@@ -71,7 +71,10 @@ impl Storage {
         &self,
         work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
     ) -> std::io::Result<T> {
-        if self.threads { tokio::task::spawn_blocking(work).await? } else { work() }
+        let Some(driver) = &self.driver else { return tokio::task::spawn_blocking(work).await? };
+        let (done, result) = tokio::sync::oneshot::channel();
+        driver.off_thread(Box::new(move || drop(done.send(work())))).await;
+        result.await.map_err(std::io::Error::other)?
     }
 }
 
@@ -133,7 +136,6 @@ impl Broker {
         if found.is_none() {
             identity.write(&*disk).map_err(OpenError::Identity)?;
         }
-        let threads = driver.is_none();
         let journal = journal::Options {
             node: identity.node,
             segment_bytes: identity.segment_bytes,
@@ -141,7 +143,7 @@ impl Broker {
             segments_reserved: (segments_max / 8).clamp(2, 8),
             made: identity.log_made,
             on_failure: on_failure.clone(),
-            driver,
+            driver: driver.clone(),
         };
         let log = self.0.log.get_or_init(|| Arc::new(Log::new(SHARDS, incarnation))).clone();
         let follower = Arc::new(Follower::new(&self.0, log.clone()));
@@ -165,7 +167,7 @@ impl Broker {
             tasks.spawn(shard.clone().propose(groups, log.incarnation, stopping, on_failure.clone()));
         }
         let spawned = tasks.clone();
-        let _ = self.0.storage.set(Storage { groups, log, archive_next, turn, threads, tasks, on_failure });
+        let _ = self.0.storage.set(Storage { groups, log, archive_next, turn, driver, tasks, on_failure });
         spawned.spawn(self.clone().fetch());
         spawned.spawn(self.clone().maintain());
         spawned.spawn(self.clone().watch_room());

@@ -140,6 +140,21 @@ async fn a_snapshot_lets_the_log_go() {
     assert_eq!(entries(&again, 1), entries(&lists, 1));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_whose_snapshot_is_lost_does_not_start_and_names_the_file() {
+    let disk = FaultyDisk::new(4);
+    let (groups, _) = open(&disk).await;
+    groups.write(1, vec![1].into()).await.unwrap();
+    groups.snapshot(1).await.unwrap();
+    groups.write(1, vec![2].into()).await.unwrap();
+    groups.stop().await; // what was purged is noted by then
+    disk.lose("groups/1.snapshot");
+    let options = Options { node: 1, groups: 3 };
+    let opened = Groups::open(Arc::new(disk.clone()), journal_options(), options, Arc::new(Lists::default())).await;
+    let refused = opened.err().unwrap().to_string();
+    assert!(refused.contains("groups/1.snapshot is missing"), "{refused}");
+}
+
 /// Appends, takes back, appends other entries; what a reopened log holds.
 async fn take_back() -> usize {
     use openraft::RaftLogReader;

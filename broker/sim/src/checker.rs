@@ -1,62 +1,97 @@
-//! What was promised to clients, and whether what they see keeps it.
+//! What was promised to clients, and what they have seen since. What follows from it is in `invariants`.
+use crate::brief::Brief;
+use crate::names::{Bound, Name, SLOTS, delivery_limit, is_durable};
+use leveret_node::QueueId;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A message, named by its number; numbers of one publisher grow.
 pub(crate) type Number = u64;
 
+/// What is known of one message of a queue.
+#[derive(Clone, Default)]
+pub(crate) struct Message {
+    pub(crate) publisher: usize,
+    /// Of the body.
+    pub(crate) size: usize,
+    /// Published in this life.
+    pub(crate) fresh: bool,
+    pub(crate) confirmed: bool,
+    /// A client did away with it: it is not owed any more.
+    pub(crate) ended: bool,
+    /// In this life.
+    pub(crate) ended_now: bool,
+    /// Durably so: it is never seen again.
+    pub(crate) gone: bool,
+    /// It may be there or not, and nobody is told which.
+    pub(crate) excused: bool,
+    /// A purge began when it was ready, and has not ended.
+    pub(crate) purging: bool,
+    /// How often it was given back.
+    pub(crate) returns: u32,
+    /// Delivered in some life, and in this one.
+    pub(crate) ever: bool,
+    pub(crate) seen: bool,
+    /// Delivered and not settled.
+    pub(crate) out: bool,
+}
+
+impl Message {
+    /// Whether it has to be in its queue.
+    pub(crate) fn is_owed(&self) -> bool {
+        self.confirmed && !self.ended && !self.excused
+    }
+}
+
 /// What is known of one queue.
-#[derive(Default)]
-struct Queue {
-    /// Messages handed to it: publisher and size of the body.
-    attempted: BTreeMap<Number, (usize, usize)>,
-    confirmed: BTreeSet<Number>,
-    /// Messages that a client did away with, in order.
+#[derive(Clone, Default)]
+pub(crate) struct Held {
+    /// Which name it has.
+    pub(crate) slot: usize,
+    pub(crate) messages: BTreeMap<Number, Message>,
+    /// Messages that a client did away with, in order, and how many of these are known to be durably so.
     ended: Vec<Number>,
-    /// How many of these are known to be durably so.
     gone: usize,
-    gone_set: BTreeSet<Number>,
-    ended_set: BTreeSet<Number>,
-    /// How often each was given back.
-    returns: BTreeMap<Number, u32>,
-    /// A message given back more often may be dropped.
-    delivery_limit: Option<u32>,
-    ever: BTreeSet<Number>,
-    /// In this life: delivered at least once, and delivered and not settled.
-    seen: BTreeSet<Number>,
-    out: BTreeSet<Number>,
     /// The newest message of each publisher among the first deliveries of this life.
-    newest: BTreeMap<usize, Number>,
+    pub(crate) newest: BTreeMap<usize, Number>,
+    /// It may be deleted at any moment.
+    pub(crate) doomed: bool,
+    /// It is deleted.
+    pub(crate) deleted: bool,
+    /// Purges under way.
+    purges: u32,
 }
 
 /// A publish whose confirmation is awaited.
+#[derive(Clone)]
 struct Pending {
     numbers: Vec<Number>,
     bytes: usize,
-    queues: Vec<usize>,
+    /// Queues that have to get it, and how many messages each had ended before.
+    queues: Vec<(QueueId, usize)>,
     /// Confirmations still to come.
     left: u32,
-    /// Of each queue, how many messages were ended before the publish.
-    ended: Vec<usize>,
 }
 
 /// The promises of all queues.
+#[derive(Clone, Default)]
 pub(crate) struct Checker {
-    queues: Vec<Queue>,
+    pub(crate) queues: BTreeMap<QueueId, Held>,
+    pub(crate) names: [Name; SLOTS],
+    pub(crate) bound: [Bound; SLOTS],
+    pub(crate) brief: Brief,
+    /// Exchanges and bindings that were declared for ever.
+    pub(crate) declared: BTreeSet<&'static str>,
     pending: BTreeMap<u64, Pending>,
     next_token: u64,
     /// What was broken, first of all.
     broken: Option<String>,
+    pub(crate) attempted: u64,
+    pub(crate) confirmed: u64,
     pub(crate) delivered: u64,
 }
 
 impl Checker {
-    pub(crate) fn new(delivery_limits: &[Option<u32>]) -> Self {
-        let queue = |&delivery_limit: &Option<u32>| Queue { delivery_limit, ..Queue::default() };
-        let queues = delivery_limits.iter().map(queue).collect();
-        Self { queues, pending: BTreeMap::new(), next_token: 1, broken: None, delivered: 0 }
-    }
-
-    fn fail(&mut self, text: impl FnOnce() -> String) {
+    pub(crate) fn fail(&mut self, text: impl FnOnce() -> String) {
         self.broken.get_or_insert_with(text);
     }
 
@@ -65,57 +100,71 @@ impl Checker {
         self.broken.clone().map_or(Ok(()), Err)
     }
 
-    /// Something that does not concern a message was broken.
-    pub(crate) fn broken(&mut self, text: String) {
-        self.fail(|| text);
-    }
-
-    /// The node starts again: nothing is out, no confirmation comes any more.
+    /// The node starts again: nothing is out, no confirmation comes any more, what is not durable is gone.
     pub(crate) fn begin_life(&mut self) {
         self.pending.clear();
-        for queue in &mut self.queues {
-            queue.seen.clear();
-            queue.out.clear();
-            queue.newest.clear();
-            queue.ended.truncate(queue.gone); // what came later may have been lost
+        self.queues.retain(|_, held| is_durable(held.slot));
+        for held in self.queues.values_mut() {
+            held.begin_life();
+        }
+        for (at, (name, bound)) in self.names.iter_mut().zip(&mut self.bound).enumerate() {
+            if is_durable(at) {
+                name.cancelled |= !name.is_sure();
+                bound.unsure |= !bound.is_sure();
+                (name.busy, name.deletes, bound.busy) = (0, 0, 0);
+            } else {
+                (*name, *bound) = (Name::default(), Bound::default());
+            }
         }
     }
 
-    /// Messages are about to be published: the token of their confirmation.
+    /// Messages are about to be published: the token of their confirmation. `queues` says of each whether it has to get them.
     pub(crate) fn publish(
         &mut self,
         publisher: usize,
-        queues: &[usize],
+        queues: &[(QueueId, bool)],
         confirms: u32,
         sizes: &[(Number, usize)],
     ) -> u64 {
-        let mut ended = Vec::new();
-        for &at in queues {
-            let queue = &mut self.queues[at];
-            queue.attempted.extend(sizes.iter().map(|&(number, size)| (number, (publisher, size))));
-            ended.push(queue.ended.len());
+        self.next_token += 1;
+        let mut owed = Vec::new();
+        for &(id, must) in queues {
+            let Some(held) = self.queues.get_mut(&id) else { continue };
+            if must {
+                owed.push((id, held.ended.len()));
+            }
+            let excused = !must || held.purges > 0;
+            for &(number, size) in sizes {
+                let message = Message { publisher, size, excused, fresh: true, ..Message::default() };
+                held.messages.insert(number, message);
+            }
+            self.attempted += sizes.len() as u64;
         }
         let numbers = sizes.iter().map(|(number, _)| *number).collect();
         let bytes = sizes.iter().map(|(_, size)| *size).sum();
-        self.next_token += 1;
-        let pending = Pending { numbers, bytes, queues: queues.to_vec(), left: confirms, ended };
-        self.pending.insert(self.next_token, pending);
+        self.pending.insert(self.next_token, Pending { numbers, bytes, queues: owed, left: confirms });
         self.next_token
     }
 
-    pub(crate) fn confirmed(&mut self, token: u64) {
+    /// A confirmation has come, or the last one if none was to come.
+    pub(crate) fn confirm(&mut self, token: u64) {
         let Some(pending) = self.pending.get_mut(&token) else {
             return self.fail(|| format!("a confirmation for publish {token}, which awaits none"));
         };
-        pending.left -= 1;
+        pending.left = pending.left.saturating_sub(1);
         if pending.left > 0 {
             return;
         }
-        let Some(Pending { numbers, queues, ended, .. }) = self.pending.remove(&token) else { return };
-        for (at, ended) in queues.into_iter().zip(ended) {
-            let queue = &mut self.queues[at];
-            queue.confirmed.extend(&numbers);
-            queue.gone_upto(ended);
+        let Some(Pending { numbers, queues, .. }) = self.pending.remove(&token) else { return };
+        for (id, ended) in queues {
+            let Some(held) = self.queues.get_mut(&id) else { continue };
+            for number in &numbers {
+                if let Some(message) = held.messages.get_mut(number) {
+                    message.confirmed = true;
+                    self.confirmed += 1;
+                }
+            }
+            held.gone_upto(ended);
         }
     }
 
@@ -129,126 +178,126 @@ impl Checker {
         self.pending.is_empty()
     }
 
-    pub(crate) fn delivery(&mut self, at: usize, body: &[u8], redelivered: bool) -> Number {
-        self.delivered += 1;
-        let number = number_of(body);
-        let queue = &mut self.queues[at];
-        let Some(&(publisher, size)) = queue.attempted.get(&number) else {
-            self.fail(|| format!("queue {at} delivered message {number}, which was never published to it"));
-            return number;
-        };
-        let (again, newest) = (!queue.seen.insert(number), queue.newest.get(&publisher).copied());
-        let (out, before) = (!queue.out.insert(number), !queue.ever.insert(number));
-        let gone = queue.gone_set.contains(&number);
-        if !again {
-            queue.newest.insert(publisher, number);
-        }
-        if body != self::body(number, size) {
-            self.fail(|| format!("queue {at} delivered message {number} with other bytes than were published"));
-        } else if gone {
-            self.fail(|| format!("queue {at} delivered message {number}, which was settled durably"));
-        } else if out {
-            self.fail(|| format!("queue {at} delivered message {number} twice at a time"));
-        } else if before && !redelivered {
-            self.fail(|| format!("queue {at} delivered message {number} again without the redelivered flag"));
-        } else if !again && newest.is_some_and(|newest| newest > number) {
-            self.fail(|| format!("queue {at} delivered message {number} of publisher {publisher} after {newest:?}"));
-        }
-        number
-    }
-
     /// A delivery was settled for good, or given back.
-    pub(crate) fn settled(&mut self, at: usize, number: Number, given_back: bool) {
-        let queue = &mut self.queues[at];
-        queue.out.remove(&number);
+    pub(crate) fn settled(&mut self, id: QueueId, number: Number, given_back: bool) {
+        let Some(held) = self.queues.get_mut(&id) else { return };
         if !given_back {
-            return queue.end(number);
+            return held.end(number);
         }
-        let returns = queue.returns.entry(number).or_default();
-        *returns += 1;
-        if queue.delivery_limit.is_some_and(|limit| *returns > limit) {
-            queue.ended_set.insert(number);
-        }
+        let (purged, limit) = (held.purges > 0, delivery_limit(held.slot));
+        let Some(message) = held.messages.get_mut(&number) else { return };
+        message.out = false;
+        message.returns += 1;
+        message.excused |= purged || limit.is_some_and(|limit| message.returns > limit);
     }
 
-    /// What is in a queue may go from now on.
-    pub(crate) fn emptied(&mut self, at: usize) {
-        let queue = &mut self.queues[at];
-        queue.ended_set.extend(queue.attempted.keys());
-    }
-
-    /// What was ready in a queue has gone.
-    pub(crate) fn purged(&mut self, at: usize) {
-        let queue = &mut self.queues[at];
-        let ready: Vec<Number> = queue.attempted.keys().filter(|number| !queue.out.contains(number)).copied().collect();
-        ready.into_iter().for_each(|number| queue.end(number));
-    }
-
-    /// A queue is durably deleted.
-    pub(crate) fn deleted(&mut self, at: usize) {
-        let queue = &mut self.queues[at];
-        queue.out.clear();
-        let all: Vec<Number> = queue.attempted.keys().copied().collect();
-        all.into_iter().for_each(|number| queue.end(number));
-        queue.gone_upto(queue.ended.len());
-    }
-
-    /// Confirmed messages that have to be in the queue.
-    pub(crate) fn owed(&self, at: usize) -> u64 {
-        let queue = &self.queues[at];
-        queue.confirmed.difference(&queue.ended_set).count() as u64
-    }
-
-    /// The queues were drained in this life: all that is owed has been seen.
-    pub(crate) fn drained(&mut self) {
-        for at in 0..self.queues.len() {
-            let queue = &self.queues[at];
-            let lost: Vec<Number> =
-                queue.confirmed.iter().filter(|number| !queue.ended_set.contains(number)).copied().collect();
-            if let Some(first) = lost.first().copied() {
-                let count = lost.len();
-                self.fail(|| format!("queue {at} lost {count} confirmed messages, {first} first"));
+    /// What is ready in the queue of that name, or becomes so, may go from now on.
+    pub(crate) fn purging(&mut self, at: usize) {
+        for held in self.queues.values_mut().filter(|held| held.slot == at) {
+            held.purges += 1;
+            for message in held.messages.values_mut().filter(|message| !message.out && !message.ended) {
+                message.purging |= !message.excused;
+                message.excused = true;
             }
         }
     }
 
-    /// Whether this life has seen every message that is owed.
-    pub(crate) fn has_seen_all(&self) -> bool {
-        let owed =
-            |queue: &Queue| queue.confirmed.difference(&queue.ended_set).all(|number| queue.seen.contains(number));
-        self.queues.iter().all(owed)
+    /// What was ready all the while has gone, if `done`. What was out stays.
+    pub(crate) fn purged(&mut self, at: usize, done: bool) {
+        for held in self.queues.values_mut().filter(|held| held.slot == at) {
+            held.purges = held.purges.saturating_sub(1);
+            let purging = held.messages.iter_mut().filter(|(_, message)| message.purging);
+            let gone: Vec<Number> = purging
+                .map(|(number, message)| {
+                    message.purging = false;
+                    *number
+                })
+                .collect();
+            if done {
+                gone.into_iter().for_each(|number| held.end(number));
+            }
+        }
     }
 
-    /// Messages handed to queues, and confirmed ones.
-    pub(crate) fn counts(&self) -> (u64, u64) {
-        let sum = |count: &dyn Fn(&Queue) -> usize| self.queues.iter().map(count).sum::<usize>() as u64;
-        (sum(&|queue| queue.attempted.len()), sum(&|queue| queue.confirmed.len()))
+    /// There is such a queue.
+    pub(crate) fn register(&mut self, id: QueueId, at: usize) {
+        let doomed = self.names[at].deletes > 0 || self.names[at].cancelled;
+        self.queues.entry(id).or_insert_with(|| Held { slot: at, doomed, ..Held::default() });
+    }
+
+    /// A queue is durably deleted.
+    pub(crate) fn deleted(&mut self, id: QueueId) {
+        if let Some(held) = self.queues.get_mut(&id) {
+            held.deleted = true;
+            held.messages.clear();
+        }
+    }
+
+    /// The queues that are there, with their identities.
+    pub(crate) fn living(&self) -> impl Iterator<Item = (&QueueId, &Held)> {
+        self.queues.iter().filter(|(_, held)| !held.deleted)
     }
 }
 
-impl Queue {
-    fn end(&mut self, number: Number) {
-        self.ended_set.insert(number);
-        if !self.gone_set.contains(&number) {
+impl Held {
+    fn begin_life(&mut self) {
+        for number in self.ended.split_off(self.gone) {
+            if let Some(message) = self.messages.get_mut(&number) {
+                message.ended_now = false; // it may have been lost that it ended
+            }
+        }
+        for message in self.messages.values_mut() {
+            message.fresh = false;
+            message.seen = false;
+            message.out = false;
+            message.purging = false;
+        }
+        self.newest.clear();
+        self.purges = 0;
+    }
+
+    /// A client did away with a message.
+    pub(crate) fn end(&mut self, number: Number) {
+        let Some(message) = self.messages.get_mut(&number) else { return };
+        message.out = false;
+        message.ended = true;
+        if !std::mem::replace(&mut message.ended_now, true) && !message.gone {
             self.ended.push(number);
         }
     }
 
     fn gone_upto(&mut self, ended: usize) {
-        if ended > self.gone {
-            self.gone_set.extend(&self.ended[self.gone..ended]);
-            self.gone = ended;
+        for number in self.ended.get(self.gone..ended).unwrap_or_default() {
+            if let Some(message) = self.messages.get_mut(number) {
+                message.gone = true;
+            }
         }
+        self.gone = self.gone.max(ended);
+    }
+
+    /// Messages that have to be in the queue.
+    pub(crate) fn owed(&self) -> u64 {
+        self.messages.values().filter(|message| message.is_owed()).count() as u64
+    }
+
+    /// Messages that may be in the queue.
+    pub(crate) fn possible(&self) -> u64 {
+        self.messages.values().filter(|message| !message.gone).count() as u64
     }
 }
 
 /// The body of a message: its number, then bytes that follow from it.
 pub(crate) fn body(number: Number, size: usize) -> Vec<u8> {
     let mut body = number.to_le_bytes().to_vec();
-    body.extend((8..size).map(|at| (number.wrapping_mul(31) as usize + at) as u8));
+    body.extend((8..size).map(|at| byte(number, at)));
     body
 }
 
-fn number_of(body: &[u8]) -> Number {
-    body.first_chunk().map_or(u64::MAX, |bytes| u64::from_le_bytes(*bytes))
+/// Whether the body is that of the message.
+pub(crate) fn is_body(body: &[u8], number: Number, size: usize) -> bool {
+    body.len() == size && body.iter().enumerate().skip(8).all(|(at, &found)| found == byte(number, at))
+}
+
+fn byte(number: Number, at: usize) -> u8 {
+    (number.wrapping_mul(31) as usize + at) as u8
 }

@@ -1,38 +1,99 @@
-//! What clients do in one step of a life.
+//! What clients do in one step of a life: publish, consume, settle, close channels. What waits for an answer is in `requests`.
 use crate::checker;
-use crate::clients::Consumer;
-use crate::life::{DELETED, FAN, Life, QUEUES, name};
+use crate::clients::{CHANNELS, Channel, Consumer};
+use crate::life::Life;
+use crate::names::{BOUND_AT_TIMES, FAN, SLOTS, name};
+use crate::scenario::Weather;
 use leveret_engine::queue::{Body, Extent, Subscription};
-use leveret_node::{DeleteOnly, Outcome, Settlement, Waiter};
+use leveret_node::{Outcome, QueueId, Settlement, Waiter};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 impl Life<'_> {
     pub(crate) async fn step(&mut self, consume: bool) {
-        match self.world.random.below(if consume { 20 } else { 8 }) {
+        let slow = self.has(Weather::SlowDisk);
+        match self.world.random.below(if consume { 25 } else { 8 }) {
+            0..4 if slow && consume && self.world.random.once_in(2) => self.purge_what_is_read().await,
             0..8 => self.publish().await,
-            8..14 => self.settle(40),
+            8..14 => self.settle(),
             14..17 => self.subscribe(),
-            17 => self.unsubscribe(),
-            18 => self.get().await,
-            _ => self.empty().await,
+            17 => self.unsubscribe().await,
+            18 => self.close_channel(),
+            19..21 if self.has(Weather::Cascades) => self.come_or_go().await,
+            _ => self.request().await,
         }
         self.drained();
         if self.world.random.once_in(2) {
-            let wait = self.world.random.below(4);
+            let wait = self.world.random.below(if slow { 30 } else { 4 });
             sleep(Duration::from_millis(wait)).await;
         }
     }
 
-    async fn publish(&mut self) {
+    /// A consumer comes, and while what it needs is read all of that is purged, and what held it is tidied away.
+    async fn purge_what_is_read(&mut self) {
+        let random = &mut self.world.random;
+        let (at, channel) = (random.below(SLOTS as u64) as usize, random.below(CHANNELS as u64) as usize);
+        let waits = (random.below(50), random.below(400));
+        self.subscribe_to(at, channel, (false, 10));
+        sleep(Duration::from_millis(waits.0)).await;
+        self.purge_queue(at).await;
+        sleep(Duration::from_millis(waits.1)).await;
+    }
+
+    pub(crate) async fn publish(&mut self) {
+        let at = self.world.random.below(SLOTS as u64) as usize;
+        let fan = self.world.random.once_in(4);
+        self.publish_to((!fan).then_some(at)).await;
+    }
+
+    /// Publishes to the queue of that name; none: to `fan`.
+    pub(crate) async fn publish_to(&mut self, at: Option<usize>) {
         // Stalls are long beside segments this small: what is on its way must fit into the reserve.
         let crowded = self.clients.with(|state| state.checker.unconfirmed_bytes() > UNCONFIRMED_MAX);
-        if crowded || self.broker.memory().is_alarmed() {
+        // One read of a new connection comes in whatever the alarm says.
+        let held_back = self.broker.memory().is_alarmed() && !self.world.random.once_in(8);
+        if crowded || held_back {
             return sleep(Duration::from_millis(5)).await;
         }
+        let publisher = self.world.random.below(3) as usize;
+        let (exchange, key) = at.map_or(("fan", String::new()), |at| ("", name(at)));
+        let route = match self.broker.route("/", exchange, key.as_bytes(), None) {
+            Ok(route) => route,
+            Err(refusal) => return self.broken(refusal.text),
+        };
+        let queues = match at {
+            Some(at) => self.named(at).map(|id| (id, true)).into_iter().collect(),
+            None => self.fan(),
+        };
+        if route.is_unroutable() != queues.is_empty() {
+            let expected = queues.len();
+            return self.broken(format!("what is published to '{key}' does not go where it leads: {expected} queues"));
+        }
+        if queues.is_empty() {
+            return;
+        }
+        let (bytes, messages, sizes) = self.messages();
+        let token = self.clients.with(|state| {
+            let token = state.checker.publish(publisher, &queues, route.confirms(), &sizes);
+            let first = sizes.first().map_or(0, |(number, _)| *number);
+            state.trace.push(format!("publish {token}: {} messages from {first} to {queues:?}", sizes.len()));
+            token
+        });
+        let waiter = Waiter { to: self.clients.clone(), channel: 1, token };
+        let slow = self.broker.publish(&route, &bytes, &messages, Some(&waiter));
+        if route.confirms() == 0 {
+            self.clients.with(|state| state.checker.confirm(token));
+        }
+        if let Some(slow) = slow {
+            let _ = timeout(HELD_BACK_MAX, slow.let_consumers_catch_up(HELD_BACK_MAX, messages.len() as u64)).await;
+        }
+    }
+
+    /// Some messages: their bytes, where each lies, numbers and sizes.
+    fn messages(&mut self) -> (Vec<u8>, Vec<Extent>, Vec<(u64, usize)>) {
         let random = &mut self.world.random;
-        let (publisher, fan) = (random.below(3) as usize, random.once_in(4));
-        let at = random.below(QUEUES as u64) as usize;
         let (mut bytes, mut messages, mut sizes) = (vec![0, 0], Vec::new(), Vec::new());
         for _ in 0..1 + random.below(24) {
             let most = if random.once_in(8) { 40_000 } else { 3_000 };
@@ -49,124 +110,156 @@ impl Life<'_> {
             };
             messages.push(Extent { properties_at: 0, properties_len: 2, body });
         }
-        let (exchange, key, queues) = if fan { ("fan", String::new(), FAN.to_vec()) } else { ("", name(at), vec![at]) };
-        let route = match self.broker.route("/", exchange, key.as_bytes(), None) {
-            Ok(route) => route,
-            Err(refusal) => return self.broken(refusal.text),
-        };
-        let token = self.clients.with(|state| {
-            let token = state.checker.publish(publisher, &queues, route.confirms(), &sizes);
-            state.trace.push(format!("publish {token}: {} messages to {queues:?}", sizes.len()));
-            token
-        });
-        let waiter = Waiter { to: self.clients.clone(), channel: 1, token };
-        if let Some(slow) = self.broker.publish(&route, &bytes, &messages, Some(&waiter)) {
-            slow.let_consumers_catch_up().await;
-        }
+        (bytes, messages, sizes)
     }
 
-    /// Settles some deliveries, at most `most`.
-    fn settle(&mut self, most: u64) {
+    /// The queue with that name at this moment.
+    fn named(&self, at: usize) -> Option<QueueId> {
+        let found = self.broker.find_queue("/", &name(at), None).ok().map(|queue| queue.id);
+        self.clients.with(|state| {
+            let known = &state.checker.names[at];
+            let (sure, id) = (known.is_sure(), known.id);
+            if sure && id != found {
+                state
+                    .checker
+                    .fail(|| format!("queue {at} is {found:?}, and was {id:?} when it was declared or deleted"));
+            }
+            if let Some(found) = found {
+                state.checker.register(found, at);
+            }
+        });
+        found
+    }
+
+    /// The queues that `fan` leads to, and whether each is known to be bound.
+    fn fan(&self) -> Vec<(QueueId, bool)> {
+        let mut queues: Vec<_> = FAN.into_iter().filter_map(|at| Some((self.named(at)?, true))).collect();
+        for at in BOUND_AT_TIMES {
+            let (sure, is) = self.clients.with(|state| {
+                let bound = &state.checker.bound[at];
+                (bound.is_sure(), bound.is)
+            });
+            if let Some(id) = self.named(at).filter(|_| is || !sure) {
+                queues.push((id, sure));
+            }
+        }
+        queues
+    }
+
+    /// Settles some deliveries of a channel, one by one or all up to one.
+    fn settle(&mut self) {
         let random = &mut self.world.random;
         let outcome =
             *random.pick(&[Outcome::Acknowledged, Outcome::Acknowledged, Outcome::Rejected, Outcome::Returned]);
+        let (channel, multiple) = (random.below(CHANNELS as u64) as usize, random.once_in(3));
         let mut settlement = Settlement::default();
         self.clients.with(|state| {
-            for _ in 0..random.below(most).min(state.out.len() as u64) {
-                let from_front = if random.once_in(4) { random.below(state.out.len() as u64) as usize } else { 0 };
-                let (tag, queue, number) = state.out.remove(from_front);
-                let taken = state.ledger.take(tag, false, |from, id| settlement.add(from, id, outcome));
-                if taken.is_err() {
-                    state.checker.broken(format!("delivery {tag} is not known to the ledger"));
-                }
-                state.trace.push(format!("queue {queue} {outcome:?} {number}"));
-                state.checker.settled(queue, number, outcome == Outcome::Returned);
+            let out = state.channels[channel].out.len() as u64;
+            if multiple && out > 0 {
+                let nth = random.below(out.min(100)) as usize;
+                let tag = state.channels[channel].out.keys().nth(nth).copied().unwrap_or_default();
+                return state.settle(channel, (tag, true), outcome, &mut settlement);
+            }
+            for left in (0..out).rev().take(random.below(40) as usize) {
+                let nth = if random.once_in(4) { random.below(left + 1) as usize } else { 0 };
+                let tag = state.channels[channel].out.keys().nth(nth).copied().unwrap_or_default();
+                state.settle(channel, (tag, false), outcome, &mut settlement);
             }
         });
-        self.broker.settle(&mut settlement, outcome);
+        self.settled(channel, &mut settlement, outcome);
+    }
+
+    /// Hands on what was taken from a ledger, and serves what its limit held back.
+    pub(crate) fn settled(&self, channel: usize, settlement: &mut Settlement, outcome: Outcome) {
+        self.broker.settle(settlement, outcome);
+        while let Some((queue, consumer)) = self.clients.with(|state| state.channels[channel].ledger.next_turn()) {
+            self.broker.unblocked(&queue, consumer);
+        }
     }
 
     fn subscribe(&mut self) {
         if self.consumers.len() < 6 {
-            let at = self.world.random.below(QUEUES as u64) as usize;
-            let prefetch = *self.world.random.pick(&[0, 1, 10, 100]);
-            self.subscribe_to(at, prefetch);
+            let random = &mut self.world.random;
+            let at = random.below(SLOTS as u64) as usize;
+            let how = (random.once_in(6), *random.pick(&[0, 1, 10, 100]));
+            let channel = random.below(CHANNELS as u64) as usize;
+            self.subscribe_to(at, channel, how);
         }
     }
 
-    pub(crate) fn subscribe_to(&mut self, at: usize, prefetch: u32) {
-        let queue = self.queues[at].clone();
-        let consumer = Consumer::new(&self.clients, at, &queue);
-        let subscription = Subscription { sink: consumer.clone(), exclusive: false, no_ack: false, prefetch };
+    pub(crate) fn subscribe_to(&mut self, at: usize, channel: usize, (no_ack, prefetch): (bool, u32)) {
+        let Some(id) = self.named(at) else { return };
+        let Some(queue) = self.broker.queue(id) else { return };
+        let consumer = Consumer::new(&self.clients, &queue, channel, (no_ack, prefetch));
+        let subscription = Subscription { sink: consumer.clone(), exclusive: false, no_ack, prefetch };
         match self.broker.subscribe(&queue, subscription) {
             Ok(id) => {
                 *consumer.id.lock() = Some(id);
-                self.clients.with(|state| state.ledger.set_consumer(consumer.account, id));
-                self.consumers.push((queue, consumer));
+                self.trace(format!("q{at} has a consumer on channel {channel}, {no_ack} {prefetch}"));
+                self.consumers.push(consumer);
             }
-            Err(refusal) => self.broken(refusal.text),
+            Err(refusal) => {
+                consumer.end();
+                if self.clients.with(|state| state.checker.names[at].is_sure()) {
+                    self.broken(refusal.text);
+                }
+            }
         }
     }
 
-    fn unsubscribe(&mut self) {
+    async fn unsubscribe(&mut self) {
         if self.consumers.is_empty() {
             return;
         }
         let at = self.world.random.below(self.consumers.len() as u64) as usize;
-        let (queue, consumer) = self.consumers.remove(at);
+        let consumer = self.consumers.remove(at);
+        self.leave(&consumer);
+        consumer.end();
+        self.broker.left(&consumer.queue).await;
+    }
+
+    fn leave(&self, consumer: &Arc<Consumer>) {
         if let Some(id) = *consumer.id.lock() {
-            self.broker.unsubscribe(&queue, id);
+            self.broker.unsubscribe(&consumer.queue, id);
         }
     }
 
-    pub(crate) fn drained(&self) {
-        for (queue, consumer) in &self.consumers {
+    /// Ends a channel: its consumers leave, what they had is ready again.
+    fn close_channel(&mut self) {
+        let random = &mut self.world.random;
+        let (channel, limit) = (random.below(CHANNELS as u64) as usize, *random.pick(&[0, 0, 0, 20]));
+        self.trace(format!("channel {channel} closes, the next one may have {limit} out"));
+        let (leaving, staying) =
+            std::mem::take(&mut self.consumers).into_iter().partition(|consumer| consumer.channel == channel);
+        self.consumers = staying;
+        let leaving: Vec<Arc<Consumer>> = leaving;
+        leaving.iter().for_each(|consumer| self.leave(consumer));
+        let mut settlement = Settlement::default();
+        self.clients.with(|state| {
+            state.settle(channel, (0, true), Outcome::Returned, &mut settlement);
+            let generation = state.channels[channel].generation + 1;
+            state.channels[channel] = Channel::new(generation, limit);
+        });
+        self.broker.settle(&mut settlement, Outcome::Returned);
+    }
+
+    /// The outputs of all consumers have drained; those whose queue is gone go.
+    pub(crate) fn drained(&mut self) {
+        self.consumers.retain(|consumer| !consumer.cancelled.load(Relaxed));
+        for consumer in &self.consumers {
             consumer.drained();
             if let Some(id) = *consumer.id.lock() {
-                self.broker.drained(queue, id);
+                self.broker.drained(&consumer.queue, id);
             }
         }
     }
 
-    async fn get(&mut self) {
-        let at = self.world.random.below(QUEUES as u64) as usize;
-        let queue = self.queues[at].clone();
-        let consumer = Consumer::new(&self.clients, at, &queue);
-        self.broker.get(&queue, &*consumer, false).await;
-    }
-
-    /// Purges a queue, or deletes one and declares it again.
-    async fn empty(&mut self) {
-        if !self.world.random.once_in(3) {
-            return;
-        }
-        let at = self.world.random.below(QUEUES as u64) as usize;
-        if at != DELETED {
-            self.clients.with(|state| state.checker.emptied(at));
-            self.trace(format!("queue {at} purged"));
-            if let Err(refusal) = self.broker.purge_queue("/", &name(at), None).await {
-                self.broken(refusal.text);
-            }
-            self.clients.with(|state| state.checker.purged(at));
-            return;
-        }
-        self.trace(format!("queue {at} deleted"));
-        self.world.declared[at] = false;
-        self.clients.with(|state| state.checker.emptied(at));
-        self.consumers.retain(|(_, consumer)| consumer.queue != at);
-        if let Err(refusal) = self.broker.delete_queue("/", &name(at), DeleteOnly::default(), None).await {
-            return self.broken(refusal.text);
-        }
-        self.clients.with(|state| {
-            state.checker.deleted(at);
-            state.out.retain(|(_, queue, _)| *queue != at);
-        });
-        match self.declare_queue(at).await {
-            Ok(queue) => self.queues[at] = queue,
-            Err(refused) => self.broken(refused),
-        }
+    /// Whether that is in the weather of this life.
+    pub(crate) fn has(&self, weather: Weather) -> bool {
+        self.weather.contains(&weather)
     }
 }
 
 /// Bytes of publishes on their way, at most.
 const UNCONFIRMED_MAX: usize = 1 << 20;
+const HELD_BACK_MAX: Duration = Duration::from_secs(5);

@@ -15,22 +15,34 @@ fn noticed(switches: &[&AtomicBool], scenario: &Scenario) -> String {
 
 #[test]
 fn broken_rules_are_noticed() {
-    let scenario = |fault, consume| Scenario { faults: vec![fault], consume, ..Scenario::default() };
+    let scenario = |fault, consume_from| Scenario {
+        faults: vec![fault],
+        weather: Vec::new(),
+        consume_from,
+        ..Scenario::default()
+    };
 
-    let text = noticed(&[&leveret_journal::mutants::CONFIRM_BEFORE_SYNC], &scenario(Fault::PowerLoss, true));
+    let text = noticed(&[&leveret_journal::mutants::CONFIRM_BEFORE_SYNC], &scenario(Fault::PowerLoss, 0));
     eprintln!("confirmed before the sync: {text}");
     assert!(text.contains("confirmed"), "{text}");
 
-    let text = noticed(&[&leveret_node::mutants::RELOCATION_FORGETS], &scenario(Fault::Stop, false));
+    let text = noticed(&[&leveret_node::mutants::RELOCATION_FORGETS], &scenario(Fault::Stop, NEVER));
     eprintln!("a relocation that forgets a message: {text}");
     assert!(text.contains("stand still") || text.contains("lost"), "{text}");
 
+    let text = noticed(&[&leveret_node::mutants::RELOCATION_UNNOTED], &scenario(Fault::Kill, NEVER));
+    eprintln!("a relocation that no snapshot knows of: {text}");
+    assert!(text.contains("not in the log") || text.contains("lack") || text.contains("lost"), "{text}");
+
     // An index that lacks a run is noticed by its digest, before anything is served; without the digest a message is lost.
     let forgets = &leveret_engine::mutants::SNAPSHOT_FORGETS;
-    let text = noticed(&[forgets], &scenario(Fault::Stop, false));
+    let text = noticed(&[forgets], &scenario(Fault::Stop, NEVER));
     eprintln!("an index that lacks a run: {text}");
     assert!(text.contains("digest"), "{text}");
-    let text = noticed(&[forgets, &leveret_engine::mutants::DIGEST_IGNORED], &scenario(Fault::Kill, false));
+    let text = noticed(&[forgets, &leveret_engine::mutants::DIGEST_IGNORED], &scenario(Fault::Kill, NEVER));
     eprintln!("the same, and the digest ignored: {text}");
     assert!(!text.contains("digest of a queue") && text.contains("messages"), "{text}");
 }
+
+/// A life that there is none of: queues grow.
+const NEVER: u64 = 100;

@@ -1,0 +1,12 @@
+//! What holds whatever happens: one promise a file.
+mod agreement;
+mod confirmed;
+mod delivery;
+mod ends;
+mod order;
+mod panics;
+mod progress;
+mod restart;
+
+pub(crate) use ends::Circumstances;
+pub(crate) use panics::watched;

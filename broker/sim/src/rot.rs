@@ -1,0 +1,130 @@
+//! Bytes that change on the disk without a write; and copies of the disk that are opened and looked through.
+use crate::life::{End, Plan, Purpose};
+use crate::scenario::Fault;
+use crate::world::World;
+use leveret_journal::Disk;
+use leveret_journal::faulty::FaultyDisk;
+
+impl World {
+    /// Something rots. A start that refuses has to name a file; one that does not has to have all messages but those whose bytes
+    /// cannot be read. What follows goes on from the disk without the rot.
+    pub(crate) fn rot(&mut self, fault: Fault) -> Result<(), String> {
+        let (disk, before) = (self.disk.clone(), self.before.clone());
+        let checker = self.checker.clone();
+        self.disk = disk.fork();
+        let rotten = match fault {
+            Fault::RotInTail | Fault::RotAfterKill => self.rot_in_tail(&disk),
+            _ => self.rot_somewhere(fault, &disk),
+        };
+        let rotten = rotten.map_err(|error| error.to_string())?;
+        if let Some((name, what)) = rotten {
+            self.note(what.clone());
+            let purpose = Purpose::Look { rotten: Some(name) };
+            let end = self.live(Plan { fault, weather: Vec::new(), purpose })?;
+            self.note(format!("ended with {end:?}"));
+            match &end {
+                End::Refused(reason) if NAMED.iter().any(|named| reason.contains(named)) => self.report.refused += 1,
+                End::Stopped => {}
+                end => return Err(format!("{what}: a life ended with {end:?}")),
+            }
+        }
+        (self.disk, self.before, self.checker) = (disk, before, checker);
+        Ok(())
+    }
+
+    /// A copy of the disk is opened and looked through: what is owed is there, message by message.
+    pub(crate) fn audit(&mut self) -> Result<(), String> {
+        let (disk, before, checker) = (self.disk.clone(), self.before.clone(), self.checker.clone());
+        self.disk = disk.fork();
+        self.note("a copy is looked through".to_owned());
+        let purpose = Purpose::Look { rotten: None };
+        let end = self.live(Plan { fault: Fault::Stop, weather: Vec::new(), purpose })?;
+        self.report.audits += 1;
+        if end != End::Stopped {
+            return Err(format!(
+                "a copy with {} bytes free that was looked through ended with {end:?}",
+                disk.free_bytes().unwrap_or_default()
+            ));
+        }
+        (self.disk, self.before, self.checker) = (disk, before, checker);
+        Ok(())
+    }
+
+    /// A bit of what was written to the log last.
+    fn rot_in_tail(&mut self, written: &FaultyDisk) -> std::io::Result<Option<(String, String)>> {
+        let last = written.last_writes("wal");
+        if last.is_empty() {
+            return Ok(None);
+        }
+        let (name, offset, len) = self.random.pick(&last).clone();
+        let offset = offset + self.random.below(len.max(1));
+        self.disk.flip(&name, offset);
+        let what = format!("bit flipped in {name} at {offset}, which was written last");
+        Ok(Some((name, what)))
+    }
+
+    fn rot_somewhere(&mut self, fault: Fault, written: &FaultyDisk) -> std::io::Result<Option<(String, String)>> {
+        let mut files = Vec::new();
+        for folder in ["wal", "groups", "archive"] {
+            files.extend(self.disk.list(folder)?.into_iter().map(|name| format!("{folder}/{name}")));
+        }
+        if files.is_empty() {
+            return Ok(None);
+        }
+        let name = self.random.pick(&files).clone();
+        let len = self.disk.open(&name)?.len()?;
+        if len == 0 {
+            return Ok(None);
+        }
+        let offset = self.some_offset(&name, len)?;
+        // That the newest segment of the log was there, and had a header, nothing else says.
+        let newest = written.last_writes("wal").last().is_some_and(|(newest, ..)| *newest == name);
+        let kinds = match fault {
+            Fault::Rot if newest => 2,
+            Fault::Rot => 4,
+            _ => 1,
+        };
+        let disk = &self.disk;
+        let what = match self.random.below(kinds) {
+            0 => {
+                disk.flip(&name, offset);
+                "bit flipped"
+            }
+            1 => {
+                disk.zero(&name, (offset / 512 * 512).max(64), 512);
+                "sector zeroed"
+            }
+            2 => {
+                disk.truncate(&name, offset);
+                "cut short"
+            }
+            _ if name.starts_with("wal/") => {
+                disk.truncate(&name, 0);
+                "emptied"
+            }
+            _ => {
+                disk.lose(&name);
+                "lost"
+            }
+        };
+        Ok(Some((name.clone(), format!("{what}: {name} at {offset}"))))
+    }
+
+    /// An offset at which something was written, if one is found soon.
+    fn some_offset(&mut self, name: &str, len: u64) -> std::io::Result<u64> {
+        let file = self.disk.open(name)?;
+        let mut offset = 0;
+        for _ in 0..16 {
+            offset = self.random.below(len);
+            let mut byte = [0];
+            file.read_at(&mut byte, offset)?;
+            if byte != [0] {
+                break;
+            }
+        }
+        Ok(offset)
+    }
+}
+
+/// A refusal names a file, or what is missing in which group.
+const NAMED: [&str; 4] = ["wal/", "groups/", "archive/", "the log of group"];

@@ -1,0 +1,58 @@
+//! In place of the node's threads: when the journal is written, and work that waits for the disk, as the seed says.
+//!
+//! The journal is written in all the ways there are: a write and its sync with time between them, in which the node goes on
+//! or ends; a whole turn of the writer's thread; or by the append itself.
+use crate::random::Random;
+use leveret_journal::faulty::Slow;
+use leveret_journal::{Driver, Journal};
+use parking_lot::Mutex;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::sleep;
+
+pub(crate) struct Writer {
+    random: Arc<Mutex<Random>>,
+    /// Of two journals one is never written by its appends.
+    at_once: bool,
+    /// Stalls are frequent.
+    slow: bool,
+}
+
+impl Writer {
+    pub(crate) fn new(seed: u64, slow: bool) -> Self {
+        let mut random = Random::new(seed);
+        let at_once = random.once_in(2);
+        Self { random: Arc::new(Mutex::new(random)), at_once, slow }
+    }
+}
+
+impl Driver for Writer {
+    fn drive(&self, journal: Journal) {
+        let (random, stalls) = (self.random.clone(), if self.slow { 20 } else { 200 });
+        tokio::spawn(async move {
+            loop {
+                let (wait, whole) = {
+                    let mut random = random.lock();
+                    let wait = if random.once_in(stalls) { 50 + random.below(400) } else { random.below(4) };
+                    (wait, random.once_in(3))
+                };
+                sleep(Duration::from_millis(wait)).await; // disks stall now and then
+                if whole { journal.turn() } else { journal.step() }
+            }
+        });
+    }
+
+    fn writes_at_once(&self) -> bool {
+        self.at_once && self.random.lock().once_in(2)
+    }
+
+    fn off_thread(&self, work: Box<dyn FnOnce() + Send>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let mut slow = Slow::new(work);
+        Box::pin(async move {
+            while let Some(time) = slow.go_on() {
+                sleep(time).await;
+            }
+        })
+    }
+}
