@@ -6,9 +6,7 @@
 use crate::Broker;
 use crate::fact_log::Mark;
 use crate::queue::{Queue, QueueId};
-use leveret_engine::catalog::{
-    Catalog, ConnectionId, Destination, Effect, ExchangeDeclare, QueueDeclare, idle_arguments,
-};
+use leveret_engine::catalog::{Catalog, ConnectionId, Destination, ExchangeDeclare, QueueDeclare, idle_arguments};
 use leveret_engine::queue::{Consumer, Depth};
 use leveret_model::name::without_line_breaks;
 use leveret_model::refusal::{Refusal, RefusalKind};
@@ -62,7 +60,7 @@ impl Broker {
         let changed = change(&mut catalog);
         let effects = catalog.take_effects();
         if !effects.is_empty() {
-            node.generations.changed(effects.iter().any(Effect::changes_bindings));
+            node.generations.changed(effects.iter().any(|effect| effect.changes_bindings));
         }
         let waits = effects.is_empty() || effects.iter().any(|effect| effect.logged);
         let mark = if waits && node.storage.get().is_some() {

@@ -345,6 +345,9 @@ async fn routes_stay_known_until_something_changes_that_concerns_them() {
     // A queue that nothing is bound to concerns the default exchange alone.
     broker.declare_queue("/", "other", declare(false)).await.unwrap();
     assert!(!broker.is_current(&by_name) && broker.is_current(&by_pattern));
+    let by_name = route("");
+    broker.delete_queue("/", "other", DeleteOnly::default(), None).await.unwrap();
+    assert!(!broker.is_current(&by_name) && broker.is_current(&by_pattern));
     broker.bind("/", "amq.topic", to_queue("q"), (b"#", &FieldTable::default()), None).await.unwrap();
     assert!(!broker.is_current(&by_pattern));
     let by_pattern = route("amq.topic");

@@ -276,6 +276,7 @@ impl Vhost {
         let durable = self.exchanges.get(&ends.source).is_some_and(|source| source.declared.durable);
         Effect {
             logged: durable && self.is_logged(&ends.destination),
+            changes_bindings: true,
             fact: fact(Bond {
                 vhost: self.name.clone(),
                 source: ends.source.clone(),

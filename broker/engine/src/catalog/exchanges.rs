@@ -64,7 +64,11 @@ impl Catalog {
         let id = self.next_id();
         let in_vhost = self.vhost_mut(vhost)?;
         let (vhost, name) = (in_vhost.name.clone(), in_vhost.add_exchange(id, name, declare.clone()));
-        self.effects.push(Effect { logged: declare.durable, fact: Fact::Exchange { vhost, name, declare } });
+        self.effects.push(Effect {
+            logged: declare.durable,
+            changes_bindings: true,
+            fact: Fact::Exchange { vhost, name, declare },
+        });
         Ok(true)
     }
 
@@ -106,7 +110,7 @@ impl Catalog {
             let Some(exchange) = vhost.take_exchange(&name) else { continue };
             gone.extend(exchange.sources.iter().filter(|source| vhost.is_left_over(source)).cloned());
             let fact = Fact::ExchangeGone { vhost: vhost.name.clone(), name };
-            effects.push(Effect { logged: exchange.declared.durable, fact });
+            effects.push(Effect { logged: exchange.declared.durable, changes_bindings: true, fact });
         }
     }
 }

@@ -82,15 +82,9 @@ pub struct Effect {
     pub fact: Fact,
     /// It is about what outlives a restart, and has to be logged.
     pub logged: bool,
-}
-
-impl Effect {
-    /// Whether routes from an exchange with a name may be different now. Those of the default exchange, which finds queues
-    /// by their name, may be so after every effect.
-    #[must_use]
-    pub fn changes_bindings(&self) -> bool {
-        !matches!(self.fact, Fact::Queue { .. } | Fact::NextId(_))
-    }
+    /// Routes from an exchange with a name may be different now. Those of the default exchange, which finds queues by their
+    /// name, may be so after every effect.
+    pub changes_bindings: bool,
 }
 
 impl Catalog {

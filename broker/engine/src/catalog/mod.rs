@@ -91,7 +91,7 @@ impl Catalog {
             vhost.add_exchange(self.next_id(), exchange, declare);
         }
         self.vhosts.insert(name.clone(), vhost);
-        self.effects.push(Effect { fact: Fact::Vhost(name), logged: true });
+        self.effects.push(Effect { fact: Fact::Vhost(name), logged: true, changes_bindings: true });
         true
     }
 
@@ -102,7 +102,7 @@ impl Catalog {
             owned.retain(|(at, _)| **at != *name);
         }
         self.exclusive.retain(|_, owned| !owned.is_empty());
-        self.effects.push(Effect { fact: Fact::VhostGone(vhost.name), logged: true });
+        self.effects.push(Effect { fact: Fact::VhostGone(vhost.name), logged: true, changes_bindings: true });
         Some(vhost.queues.values().map(|queue| queue.id).collect())
     }
 

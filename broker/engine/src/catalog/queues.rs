@@ -79,7 +79,7 @@ impl Catalog {
         let name: Arc<str> = name.into();
         let fact = queue.fact(&at, &name);
         in_vhost.add_queue(&name, queue);
-        self.effects.push(Effect { fact, logged });
+        self.effects.push(Effect { fact, logged, changes_bindings: false });
         if let Some(owner) = exclusive {
             self.exclusive.entry(owner).or_default().insert((at, name));
         }
@@ -129,7 +129,8 @@ impl Catalog {
                 self.exclusive.remove(&owner);
             }
         }
-        self.effects.push(Effect { fact: Fact::QueueGone { vhost: at, name }, logged });
+        let (fact, changes_bindings) = (Fact::QueueGone { vhost: at, name }, !queue.sources.is_empty());
+        self.effects.push(Effect { fact, logged, changes_bindings });
         self.remove_exchanges(vhost, left_over);
         Ok(())
     }

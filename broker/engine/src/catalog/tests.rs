@@ -78,7 +78,11 @@ fn only_what_changes_something_has_effects() {
     let mut catalog = Catalog::default();
     let effects = |catalog: &mut Catalog| {
         let effects = catalog.take_effects();
-        (effects.len(), effects.iter().any(Effect::changes_bindings), effects.iter().any(|effect| effect.logged))
+        (
+            effects.len(),
+            effects.iter().any(|effect| effect.changes_bindings),
+            effects.iter().any(|effect| effect.logged),
+        )
     };
     catalog.declare_queue("/", "q", queue(1, false)).unwrap();
     assert_eq!(effects(&mut catalog), (1, false, true));
