@@ -3,7 +3,7 @@
 //! It speaks just enough HTTP for one client: a request line, headers with a `content-length`, a body. Each call is kept
 //! as `METHOD PATH`, with the body behind it where there is one, so that a test can compare exactly what was asked.
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -23,6 +23,8 @@ struct State {
     objects: BTreeMap<String, Value>,
     /// What is answered instead, by `METHOD PATH`: status and reason.
     refusals: BTreeMap<String, (u16, String)>,
+    /// Paths that a declaration is taken for without anything being made: 204, as if it were there already.
+    ghosts: BTreeSet<String>,
     calls: Vec<String>,
 }
 
@@ -57,6 +59,11 @@ impl Fake {
     /// Has a call, `METHOD PATH`, refused.
     pub fn refuse(&self, call: &str, status: u16, reason: &str) {
         self.with(|state| state.refusals.insert(call.to_owned(), (status, reason.to_owned())));
+    }
+
+    /// Has declarations at a path, below `/api`, taken without anything being made.
+    pub fn haunt(&self, path: &str) {
+        self.with(|state| state.ghosts.insert(format!("/api{path}")));
     }
 
     /// The calls since the last time this was asked, sorted: they come in parallel. Lists are left out.
@@ -103,6 +110,11 @@ impl State {
         let short = path.trim_start_matches("/api");
         match method {
             "GET" if short == "/vhosts" => (200, json!([{"name": "/"}])),
+            "GET" if short.starts_with("/bindings/") && short.matches('/').count() == 6 => {
+                let below = format!("{path}/");
+                let all = self.objects.iter().filter(|(at, _)| at.starts_with(&below));
+                (200, all.map(|(_, object)| object.clone()).collect())
+            }
             "GET" => match self.objects.get(path) {
                 Some(object) => (200, object.clone()),
                 None if short.matches('/').count() == 1 => {
@@ -112,6 +124,7 @@ impl State {
                 }
                 None => (404, json!({"error": "Object Not Found", "reason": "Not Found"})),
             },
+            "PUT" if self.ghosts.contains(path) => (204, Value::Null),
             "PUT" => match self.objects.insert(path.to_owned(), named(short, body)) {
                 Some(_) => (204, Value::Null),
                 None => (201, Value::Null),
