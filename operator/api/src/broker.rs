@@ -240,7 +240,7 @@ fn quantity_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         "maxLength": 32,
         "pattern": QUANTITY,
         "x-kubernetes-validations": [{
-            "rule": "quantity(string(self)).isGreaterThan(quantity('0'))",
+            "rule": "isQuantity(string(self)) && quantity(string(self)).isGreaterThan(quantity('0'))",
             "message": "a quantity larger than 0 is expected, such as 500m, 128Mi or 10Gi",
         }],
     })

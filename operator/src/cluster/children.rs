@@ -80,18 +80,20 @@ pub(super) struct Written {
 }
 
 /// Brings the children to what is wanted. What the API server refuses is told, all of it, and does not keep the others
-/// from being written; the StatefulSet comes last, and only when all that its pods need is there.
+/// from being written; the StatefulSet comes last, and only when all that its pods are started with is as wanted. A new
+/// one waits for all children.
 pub(super) async fn write(client: &Client, looked: Looked, with_set: bool) -> kube::Result<Written> {
-    let mut refusals = Vec::new();
+    let (mut refusals, mut pods_can_start) = (Vec::new(), true);
     for (child, standing) in &looked.children {
         if let Err(error) = child.write(client, standing).await {
+            pods_can_start &= matches!(child.place.kind(), "Service" | "PodDisruptionBudget");
             refusals.push(refusal(&child.place, error)?);
         }
     }
     let (child, standing) = &looked.set;
     let is_new = matches!(standing, Standing::Missing);
     let mut written = Written { is_new: false, ..Written::default() };
-    if with_set && (refusals.is_empty() || !is_new) {
+    if with_set && (refusals.is_empty() || pods_can_start && !is_new) {
         match child.write(client, standing).await {
             Ok(set) => {
                 written.set = set.map(typed).transpose()?;

@@ -137,3 +137,35 @@ async fn edits_of_the_stateful_set_are_put_back() {
     };
     assert_eq!(without_version(fake.get(SET).unwrap()), without_version(made));
 }
+
+#[tokio::test]
+async fn pods_are_not_restarted_for_a_login_that_could_not_be_written() {
+    let fake = Fake::default();
+    assert_eq!(shape(&fake, &broker(json!({}))).await, None);
+    let before = fake.get(SET);
+    let edit = |path: &str, field: &str| {
+        let mut object = fake.get(path).unwrap();
+        object["data"][field] = json!("eA==");
+        fake.put(path, object);
+    };
+    let login = format!("{CORE}/secrets/shop-login");
+    edit(&login, "password");
+    fake.refuse(&format!("PUT {login}"), 422, "Invalid", "field is immutable");
+    let changed = broker(json!({"resources": {"limits": {"memory": "2Gi"}}}));
+    let problem = shape(&fake, &changed).await.unwrap();
+    assert!(problem.message.contains("Secret trade/shop-login") && problem.message.contains("immutable"));
+    assert_eq!(fake.get(SET), before);
+    // A Service that is refused is no reason to leave the pods as they are.
+    let fake = Fake::default();
+    assert_eq!(shape(&fake, &broker(json!({}))).await, None);
+    let service = format!("{CORE}/services/shop");
+    let mut edited = fake.get(&service).unwrap();
+    edited["spec"]["ports"] = json!([]);
+    fake.put(&service, edited);
+    fake.refuse(&format!("PUT {service}"), 403, "Forbidden", "denied");
+    assert_eq!(shape(&fake, &changed).await.unwrap().reason, "Forbidden");
+    assert_eq!(
+        fake.get(SET).unwrap()["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"],
+        "2Gi"
+    );
+}

@@ -108,19 +108,27 @@ fn of_container(container: &ContainerStatus) -> Option<(String, String, bool)> {
         words.map_or_else(|| how.clone(), |words| format!("{how}: {words}"))
     });
     if let Some(waiting) = state.and_then(|state| state.waiting.as_ref()) {
-        let reason = waiting.reason.clone().unwrap_or_else(|| "ContainerWaiting".to_owned());
+        // The kubelet says the one when it has tried, the other while it waits.
+        let reason = match waiting.reason.as_deref() {
+            Some("ErrImagePull") => "ImagePullBackOff",
+            reason => reason.unwrap_or("ContainerWaiting"),
+        };
+        let reason = reason.to_owned();
         let is_wrong = !matches!(&*reason, "ContainerCreating" | "PodInitializing");
         // A crash is told by what the container said last; the kubelet only says how long it waits.
         let words = match (&*reason, end) {
-            ("CrashLoopBackOff", Some(end)) => end,
+            (CRASH, Some(end)) => end,
             _ => waiting.message.clone().unwrap_or_else(|| reason.clone()),
         };
         return Some((reason, words, is_wrong));
     }
-    if state.is_some_and(|state| state.terminated.is_some()) {
-        return end.map(|end| ("ContainerEnded".to_owned(), end, true));
-    }
+    let has_failed = ended.is_some_and(|end| end.exit_code != 0);
     match end {
+        // One that ends again and again crashes in the moment in which it runs too.
+        Some(end) if has_failed && container.restart_count > 1 => Some((CRASH.to_owned(), end, true)),
+        Some(end) if state.is_some_and(|state| state.terminated.is_some()) => {
+            Some(("ContainerEnded".to_owned(), end, has_failed))
+        }
         Some(end) => {
             Some(("Restarting".to_owned(), format!("it was started anew, and is not ready yet; before, {end}"), false))
         }
@@ -135,6 +143,7 @@ fn shortened(text: &str) -> String {
     if characters > TEXT_MAX { format!("...{cut}") } else { cut }
 }
 
+const CRASH: &str = "CrashLoopBackOff";
 const UNSCHEDULABLE: &str = "Unschedulable";
 /// Longest text of a pod in a condition, in characters.
 const TEXT_MAX: usize = 800;

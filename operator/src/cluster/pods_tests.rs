@@ -37,13 +37,21 @@ fn pods_say_why_they_are_not_ready() {
         ),
         (
             container(json!({"state": {"waiting": {"reason": "ErrImagePull", "message": "x/evil:1: not found"}}})),
-            "ErrImagePull ! pod shop-0: x/evil:1: not found",
+            "ImagePullBackOff ! pod shop-0: x/evil:1: not found",
         ),
         (
             container(json!({"state": {"waiting": {"reason": "ContainerCreating"}}})),
             "ContainerCreating pod shop-0: ContainerCreating",
         ),
         (container(json!({"state": {"running": {}}})), "Starting pod shop-0: it runs, and is not ready yet"),
+        (
+            container(json!({"state": {"running": {}}, "lastState": ended})),
+            "Restarting pod shop-0: it was started anew, and is not ready yet; before, it ended with exit code 78 (Error): unknown key 'nonsense_key'",
+        ),
+        (
+            container(json!({"state": {"running": {}}, "lastState": ended, "restartCount": 2})),
+            "CrashLoopBackOff ! pod shop-0: it ended with exit code 78 (Error): unknown key 'nonsense_key'",
+        ),
         (
             json!({"phase": "Failed", "reason": "Evicted", "message": "the node was low on memory"}),
             "Evicted ! pod shop-0: the node was low on memory",

@@ -35,7 +35,7 @@ async fn step(broker: &Broker, work: &Work) -> kube::Result<Action> {
     let found = children::find(client, broker).await?;
     observed.set = found.set.clone();
     if !broker.spec.paused {
-        (observed.image, observed.default_image) = image(work, broker);
+        (observed.image, observed.default_image) = image(broker, &work.default_image);
         observed.problem = match found.problem() {
             Some(problem) => Some(problem),
             None => Box::pin(shape(broker, work, &found, &mut observed)).await?,
@@ -55,12 +55,12 @@ async fn step(broker: &Broker, work: &Work) -> kube::Result<Action> {
 
 /// The image that a Broker runs, and the operator's that it keeps: the one that was the default when it was first seen
 /// without an image of its own, so that a newer operator restarts no broker by itself.
-fn image(work: &Work, broker: &Broker) -> (Option<String>, Option<String>) {
+fn image(broker: &Broker, default_image: &str) -> (Option<String>, Option<String>) {
     if let Some(image) = &broker.spec.image {
         return (Some(image.clone()), None);
     }
     let kept = broker.status.as_ref().and_then(|status| status.default_image.clone());
-    let image = kept.unwrap_or_else(|| work.default_image.clone());
+    let image = kept.unwrap_or_else(|| default_image.to_owned());
     (Some(image.clone()), Some(image))
 }
 
@@ -83,11 +83,8 @@ async fn shape(
     };
     let growth = volumes::grow(work, broker, observed.set.as_ref()).await?;
     observed.growing = growth.waiting;
-    if growth.problem.is_some() {
-        return Ok(growth.problem);
-    }
     // The end of a StatefulSet that goes is a reason to look again.
-    let written = children::write(client, looked, !growth.set_goes).await?;
+    let written = children::write(client, looked, !growth.set_goes && growth.problem.is_none()).await?;
     if let Some(set) = written.set {
         observed.set = Some(set);
     }
@@ -95,7 +92,7 @@ async fn shape(
         let note = format!("StatefulSet {}, its Services and its Secrets were made", broker.name_any());
         work.context.event(&broker.object_ref(&()), false, "Created", note).await;
     }
-    Ok(written.problem)
+    Ok(growth.problem.or(written.problem))
 }
 
 /// The logins that follow from the Secrets.
@@ -177,3 +174,32 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 const LOOK_SOON: Duration = Duration::from_secs(5);
 /// The pods are ready, and the way to them is about to open.
 const LOOK_AT_ONCE: Duration = Duration::from_millis(250);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_broker_keeps_its_image_whatever_becomes_of_its_stateful_set() {
+        let with = |image: Option<&str>, status: Option<&BrokerStatus>| {
+            let mut broker = build::tests::broker(json!({"image": image}));
+            broker.status = status.cloned();
+            broker
+        };
+        let remembered = |broker: &Broker, default: &str| {
+            let (image, default_image) = image(broker, default);
+            let observed = Observed { image, default_image, ..Observed::default() };
+            status::next(broker, &broker.status.clone().unwrap_or_default(), &observed)
+        };
+        let first = remembered(&with(None, None), "operator:1");
+        assert_eq!(first.image.as_deref(), Some("operator:1"));
+        // There is no StatefulSet, since volumes grow, and the operator is a newer one.
+        let later = remembered(&with(None, Some(&first)), "operator:2");
+        assert_eq!(later.image.as_deref(), Some("operator:1"));
+        let own = remembered(&with(Some("mine:1"), Some(&later)), "operator:2");
+        assert_eq!((own.image.as_deref(), own.default_image.as_deref()), (Some("mine:1"), None));
+        // Its own image is taken back: it follows the operator that is there then.
+        assert_eq!(remembered(&with(None, Some(&own)), "operator:2").image.as_deref(), Some("operator:2"));
+    }
+}

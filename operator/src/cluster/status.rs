@@ -111,12 +111,13 @@ fn progressing(broker: &Broker, observed: &Observed) -> State {
     }
 }
 
-fn degraded(broker: &Broker, observed: &Observed) -> State {
+fn degraded(broker: &Broker, before: &BrokerStatus, observed: &Observed) -> State {
     let trouble = observed.trouble.as_ref().filter(|trouble| trouble.is_wrong && !is_up(broker, observed));
     match (&observed.problem, trouble, &observed.overview) {
         (Some(problem), ..) => state("True", &problem.reason, &problem.message),
         (_, Some(trouble), _) => state("True", &trouble.reason, &trouble.message),
-        (.., Some(Err(why))) => state("True", "NotAnswering", why),
+        // The way to a pod that has just become ready opens a moment later.
+        (.., Some(Err(why))) if conditions::is_true(&before.conditions, "Ready") => state("True", "NotAnswering", why),
         _ if !observed.alarms.is_empty() => {
             let message =
                 format!("the broker runs short of {}: publishers are held back", observed.alarms.join(" and "));
@@ -132,7 +133,7 @@ pub(super) fn next(broker: &Broker, before: &BrokerStatus, observed: &Observed) 
     let states = [
         ("Ready", ready(broker, before, observed)),
         ("Progressing", progressing(broker, observed)),
-        ("Degraded", degraded(broker, observed)),
+        ("Degraded", degraded(broker, before, observed)),
     ];
     let is_up = is_up(broker, observed);
     let numbers = observed.overview.as_ref().and_then(|overview| overview.as_ref().ok());

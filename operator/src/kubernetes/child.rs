@@ -47,6 +47,10 @@ impl Place {
         Self { resource: ApiResource::erase::<K>(&()), namespace: namespace.to_owned(), name: name.to_owned() }
     }
 
+    pub(crate) fn kind(&self) -> &str {
+        &self.resource.kind
+    }
+
     /// Whose the object is, if there is one; `owner` is a uid.
     pub(crate) async fn look(&self, client: &Client, owner: &str) -> kube::Result<Standing> {
         let found = self.api(client).get_opt(&self.name).await?;

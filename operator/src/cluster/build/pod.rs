@@ -107,7 +107,7 @@ fn container(broker: &Broker, image: &str) -> Value {
         "startupProbe": {"httpGet": get("/health/live"), "periodSeconds": 1, "timeoutSeconds": 3, "failureThreshold": 3600, "successThreshold": 1},
         "readinessProbe": {"httpGet": get("/health/ready"), "periodSeconds": 1, "timeoutSeconds": 3, "failureThreshold": 3, "successThreshold": 1},
         "livenessProbe": {"httpGet": get("/health/live"), "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6, "successThreshold": 1},
-        "resources": {"requests": broker.spec.resources.requests, "limits": broker.spec.resources.limits},
+        "resources": broker.spec.resources,
         "securityContext": {
             "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]},
         },
