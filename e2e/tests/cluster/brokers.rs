@@ -70,7 +70,8 @@ async fn every_refusal_is_told_by_whoever_knows() -> Result<()> {
     world.apply(&cases.map(|(name, spec, ..)| broker(name, spec)).concat())?;
     let brokers = world.api::<Broker>();
     for (name, spec, reason, words) in cases {
-        let told = wait(&brokers, name, &format!("told {reason} with {words}"), |broker: &Broker| {
+        let what = format!("told {reason} with {words}");
+        let told = wait(&brokers, name, &what, |broker: &Broker| {
             let conditions = broker.status.iter().flat_map(|status| &status.conditions);
             let said = |type_: &str| conditions.clone().find(|one| one.type_ == type_);
             said("Ready").is_some_and(|ready| ready.reason == reason && ready.message.contains(words))

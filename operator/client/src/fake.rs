@@ -75,6 +75,16 @@ impl Fake {
         calls
     }
 
+    /// The lists asked for since the calls were last asked for, sorted and without their parameters.
+    #[must_use]
+    pub fn lists(&self) -> Vec<String> {
+        let calls = self.with(|state| std::mem::take(&mut state.calls));
+        let paths = calls.iter().filter_map(|call| call.strip_prefix("GET /api/"));
+        let mut lists: Vec<_> = paths.filter_map(|path| path.split('?').next().map(str::to_owned)).collect();
+        lists.sort();
+        lists
+    }
+
     fn with<T>(&self, with: impl FnOnce(&mut State) -> T) -> T {
         with(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }

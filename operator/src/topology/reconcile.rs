@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 /// # Errors
 /// The broker cannot be asked at all.
 pub(crate) async fn pass(client: &Client, objects: Vec<Arc<Object>>) -> Result<Vec<Outcome>, Error> {
-    let mut actual = Actual::list(client).await?;
+    let mut actual = Actual::list(client, objects.iter().map(|object| &object.wanted)).await?;
     let owners = conflict::owners(&objects);
     let mut outcomes: Vec<Option<Outcome>> = vec![None; objects.len()];
     let mut phases: [Vec<Task>; 2] = Default::default();

@@ -398,3 +398,17 @@ fn a_queue_without_a_type_is_of_the_type_of_its_vhost() {
     let step = drift::decide(&of(wanted_queue("q")), None, &actual);
     assert_eq!(reported(step), "True Declared: on the broker as specified");
 }
+
+#[tokio::test]
+async fn only_the_lists_that_are_needed_are_asked_for() {
+    let fake = Fake::start().await.unwrap();
+    let client = Client::from_url(&fake.url).unwrap();
+    for (wanted, expected) in [
+        (wanted_queue("q"), vec!["queues", "vhosts"]),
+        (Wanted::Exchange(exchange("x", "topic")), vec!["bindings", "exchanges", "vhosts"]),
+        (Wanted::Binding(binding("x", "q")), vec!["bindings", "exchanges", "queues", "vhosts"]),
+    ] {
+        pass(&client, vec![of(wanted)]).await.unwrap();
+        assert_eq!(fake.lists(), expected);
+    }
+}

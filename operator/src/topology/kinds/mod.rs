@@ -51,10 +51,15 @@ pub(crate) enum Found {
 }
 
 impl Actual {
-    /// Asks the broker for all that it has: four requests at once.
-    pub(crate) async fn list(client: &Client) -> Result<Self, Error> {
-        let (vhosts, exchanges, queues, bindings) =
-            tokio::try_join!(client.vhosts(), client.exchanges(), client.queues(), client.bindings())?;
+    /// Asks the broker for the lists that objects of the wanted kinds are compared with, all at once.
+    pub(crate) async fn list(client: &Client, wanted: impl Iterator<Item = &Wanted>) -> Result<Self, Error> {
+        let needed = Lists::for_all(wanted);
+        let (vhosts, exchanges, queues, bindings) = tokio::try_join!(
+            client.vhosts(),
+            only_if(needed.exchanges, client.exchanges()),
+            only_if(needed.queues, client.queues()),
+            only_if(needed.bindings, client.bindings()),
+        )?;
         Ok(Self {
             vhosts: vhosts.into_iter().map(|vhost| (vhost.name, vhost.default_queue_type)).collect(),
             exchanges: exchanges.into_iter().map(|exchange| (exchange::identity(&exchange), exchange)).collect(),
@@ -194,6 +199,30 @@ impl Wanted {
             | Self::Binding(Binding { vhost, .. }) => vhost,
         }
     }
+}
+
+/// Which lists are needed: thousands of queues are no reason to list as many bindings.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lists {
+    exchanges: bool,
+    queues: bool,
+    bindings: bool,
+}
+
+impl Lists {
+    fn for_all<'a>(wanted: impl Iterator<Item = &'a Wanted>) -> Self {
+        wanted.fold(Self::default(), |needed, wanted| match wanted {
+            Wanted::Queue(_) => Self { queues: true, ..needed },
+            // Whether an exchange is in use is told by its bindings.
+            Wanted::Exchange(_) => Self { exchanges: true, bindings: true, ..needed },
+            Wanted::Binding(_) => Self { exchanges: true, queues: true, bindings: true },
+        })
+    }
+}
+
+/// A list, or an empty one if it is not needed: nothing is asked then.
+async fn only_if<T>(needed: bool, list: impl Future<Output = Result<Vec<T>, Error>>) -> Result<Vec<T>, Error> {
+    if needed { list.await } else { Ok(Vec::new()) }
 }
 
 /// Names the fields that differ.
