@@ -1,11 +1,13 @@
 # Each target is one line to the thing that does it.
-.PHONY: run test test-cluster up down lint fix
+.PHONY: run test test-cluster images up down lint fix
 run:
 	./e2e/run
 test:
 	./e2e/test
 test-cluster:
 	./e2e/test-cluster
+images:
+	./e2e/cluster/push-images "$(REGISTRY)" $(TAG)
 up:
 	./e2e/cluster/up $(NODES)
 down:

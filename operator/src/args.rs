@@ -54,6 +54,9 @@ pub(crate) struct Run {
     /// Namespace of the lease that makes one of several operators the leader: the operator's own.
     #[arg(long, env = "LEVERET_NAMESPACE", default_value = "default")]
     pub(crate) lease_namespace: String,
+    /// Name of the lease: operators with the same one take turns.
+    #[arg(long, env = "LEVERET_LEASE", default_value = "leveret-operator", value_name = "NAME")]
+    pub(crate) lease_name: String,
     /// Name of this operator among several: its pod's.
     #[arg(long, env = "LEVERET_IDENTITY", default_value = "leveret-operator")]
     pub(crate) identity: String,

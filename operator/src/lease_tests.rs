@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex};
 #[derive(Default)]
 struct Server {
     lease: Option<Value>,
+    /// Pods that are there.
+    pods: Vec<String>,
     version: u64,
 }
 
@@ -20,12 +22,20 @@ impl Server {
         (StatusCode::OK, lease)
     }
 
-    fn answer(&mut self, method: &Method, sent: Value) -> (StatusCode, Value) {
+    fn answer(&mut self, method: &Method, path: &str, sent: Value) -> (StatusCode, Value) {
         let refused = |code: StatusCode| {
             let reason = if code == StatusCode::NOT_FOUND { "NotFound" } else { "Conflict" };
             let status = json!({"kind": "Status", "status": "Failure", "code": code.as_u16(), "reason": reason, "message": reason});
             (code, status)
         };
+        if let Some((_, pod)) = path.split_once("/pods/") {
+            let is_there = self.pods.iter().any(|name| name == pod);
+            return if is_there {
+                (StatusCode::OK, json!({"metadata": {"name": pod}}))
+            } else {
+                refused(StatusCode::NOT_FOUND)
+            };
+        }
         match (method, &self.lease) {
             (&Method::GET, None) => refused(StatusCode::NOT_FOUND),
             (&Method::GET, Some(lease)) => (StatusCode::OK, lease.clone()),
@@ -48,7 +58,7 @@ fn client(server: &Arc<Mutex<Server>>) -> Client {
             let (head, body) = request.into_parts();
             let sent = body.collect_bytes().await.unwrap_or_default();
             let sent = serde_json::from_slice(&sent).unwrap_or_default();
-            let (status, answer) = server.lock().unwrap().answer(&head.method, sent);
+            let (status, answer) = server.lock().unwrap().answer(&head.method, head.uri.path(), sent);
             let response = Response::builder().status(status).body(Body::from(answer.to_string().into_bytes()));
             Ok::<_, Infallible>(response.unwrap())
         }
@@ -57,39 +67,70 @@ fn client(server: &Arc<Mutex<Server>>) -> Client {
 }
 
 fn two() -> (Election, Election) {
-    let server = Arc::default();
-    (Election::new(client(&server), "default", "a"), Election::new(client(&server), "default", "b"))
+    two_at(&Arc::new(Mutex::new(Server { pods: vec!["a".to_owned(), "b".to_owned()], ..Server::default() })))
+}
+
+fn two_at(server: &Arc<Mutex<Server>>) -> (Election, Election) {
+    let election = |identity| Election::new(client(server), "default", "lease", identity);
+    (election("a"), election("b"))
+}
+
+fn others(holder: &str) -> Attempt {
+    Attempt::Others(holder.to_owned())
+}
+
+/// As if the lease had last been seen to change so long ago.
+fn seen_ago(election: &mut Election, ago: Duration) {
+    if let Some((_, since)) = &mut election.observed {
+        *since = Instant::now().checked_sub(ago).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_holder_whose_pod_is_gone_is_succeeded_before_its_lease_runs_out() {
+    let server = Arc::new(Mutex::new(Server { pods: vec!["a".to_owned()], ..Server::default() }));
+    let (mut a, mut b) = two_at(&server);
+    assert_eq!(a.attempt().await.unwrap(), Attempt::Held);
+    assert_eq!(b.attempt().await.unwrap(), others("a"));
+    seen_ago(&mut b, MISSED * 2);
+    assert_eq!(b.attempt().await.unwrap(), others("a"), "its pod is there");
+    server.lock().unwrap().pods.clear();
+    seen_ago(&mut b, MISSED / 2);
+    assert_eq!(b.attempt().await.unwrap(), others("a"), "it has missed no renewal");
+    seen_ago(&mut b, MISSED * 2);
+    assert_eq!(b.attempt().await.unwrap(), Attempt::Held);
+    assert_eq!(a.attempt().await.unwrap(), others("b"));
+}
+
+#[test]
+fn work_has_ended_before_another_may_begin() {
+    assert!(GIVE_UP + crate::start::DRAIN_MAX < DURATION);
 }
 
 #[tokio::test]
 async fn a_lease_given_up_is_taken_over_at_once() {
     let (mut a, mut b) = two();
     assert_eq!(a.attempt().await.unwrap(), Attempt::Held);
-    assert_eq!(b.attempt().await.unwrap(), Attempt::Others);
+    assert_eq!(b.attempt().await.unwrap(), others("a"));
     assert_eq!(a.attempt().await.unwrap(), Attempt::Held);
     b.release().await;
-    assert_eq!(b.attempt().await.unwrap(), Attempt::Others);
+    assert_eq!(b.attempt().await.unwrap(), others("a"));
     a.release().await;
     assert_eq!(b.attempt().await.unwrap(), Attempt::Held);
-    assert_eq!(a.attempt().await.unwrap(), Attempt::Others);
+    assert_eq!(a.attempt().await.unwrap(), others("b"));
 }
 
 #[tokio::test]
 async fn a_lease_runs_out_only_when_nobody_renews_it() {
     let (mut a, mut b) = two();
     assert_eq!(a.attempt().await.unwrap(), Attempt::Held);
-    assert_eq!(b.attempt().await.unwrap(), Attempt::Others);
-    let long_ago = |observed: &mut Option<(Option<String>, Instant)>| {
-        if let Some((_, since)) = observed {
-            *since = Instant::now().checked_sub(DURATION * 2).unwrap();
-        }
-    };
-    long_ago(&mut b.observed);
+    assert_eq!(b.attempt().await.unwrap(), others("a"));
+    seen_ago(&mut b, DURATION * 2);
     assert_eq!(a.attempt().await.unwrap(), Attempt::Held);
-    assert_eq!(b.attempt().await.unwrap(), Attempt::Others, "it was renewed meanwhile");
-    long_ago(&mut b.observed);
+    assert_eq!(b.attempt().await.unwrap(), others("a"), "it was renewed meanwhile");
+    seen_ago(&mut b, DURATION * 2);
     assert_eq!(b.attempt().await.unwrap(), Attempt::Held);
-    assert_eq!(a.attempt().await.unwrap(), Attempt::Others);
+    assert_eq!(a.attempt().await.unwrap(), others("b"));
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ pub(crate) async fn run(args: Run) -> anyhow::Result<()> {
     let metrics = Metrics::new()?;
     admin::serve(&args.admin, metrics.clone(), stop.clone()).await?;
     let client = kube::Client::try_default().await.context("cannot find out how to reach the cluster")?;
-    let mut election = Election::new(client.clone(), &args.lease_namespace, &args.identity);
+    let mut election = Election::new(client.clone(), &args.lease_namespace, &args.lease_name, &args.identity);
     if !election.acquire(&stop).await {
         return Ok(());
     }
@@ -43,6 +43,7 @@ pub(crate) async fn run(args: Run) -> anyhow::Result<()> {
     };
     working.cancel();
     metrics.set_leader(false);
+    let aborts = [brokers.abort_handle(), topology.abort_handle()];
     let ended = async {
         for task in [brokers, topology] {
             if !task.is_finished() {
@@ -51,6 +52,7 @@ pub(crate) async fn run(args: Run) -> anyhow::Result<()> {
         }
     };
     let _ = tokio::time::timeout(DRAIN_MAX, ended).await;
+    aborts.iter().for_each(tokio::task::AbortHandle::abort);
     // Who has lost the lease starts anew, with nothing remembered.
     anyhow::ensure!(!lost, "the lease was lost, or the work has ended");
     let _ = tokio::time::timeout(DRAIN_MAX, election.release()).await;
@@ -69,4 +71,4 @@ fn log(format: &str) {
 }
 
 /// How long passes that are under way may take to end.
-const DRAIN_MAX: std::time::Duration = std::time::Duration::from_secs(5);
+pub(crate) const DRAIN_MAX: std::time::Duration = std::time::Duration::from_secs(3);

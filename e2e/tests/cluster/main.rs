@@ -3,6 +3,7 @@
 //! Run by `e2e/test-cluster`, one test at a time; KUBECONFIG says which cluster. [`world`] installs the chart once and gives each test a
 //! namespace that goes with it; [`shop`] is a broker with its topology in there; the tests are by subject.
 
+mod brokers;
 mod clients;
 mod deletion;
 mod figures;

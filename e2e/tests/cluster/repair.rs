@@ -77,7 +77,7 @@ pub(crate) async fn ready_queues(world: &World, count: usize) -> Result<()> {
     }
 }
 
-async fn kill_operator(world: &World) -> Result<()> {
+pub(crate) async fn kill_operator(world: &World) -> Result<()> {
     let pods = world.operator::<Pod>();
     let list = pods.list(&ListParams::default()).await?;
     ensure!(!list.items.is_empty(), "there is no operator");

@@ -69,9 +69,16 @@ impl Shop {
         Ok(Self { world, username, password })
     }
 
+    /// Takes over what the Secret says now.
+    pub(crate) async fn log_in_again(&mut self) -> Result<()> {
+        (self.username, self.password) = credentials(&self.world).await?;
+        Ok(())
+    }
+
     /// Where pods of the cluster reach it.
     pub(crate) fn amqp_url(&self) -> String {
-        format!("amqp://{}:{}@shop.{}.svc:5672/%2F", self.username, self.password, self.world.namespace)
+        let (username, password) = (percent(&self.username), percent(&self.password));
+        format!("amqp://{username}:{password}@shop.{}.svc:5672/%2F", self.world.namespace)
     }
 
     /// Waits for another pod of the broker than `before`, ready; it.
@@ -92,6 +99,14 @@ impl Shop {
         let http = format!("http://{}:{}@{}", self.username, self.password, forward.port(15672)?);
         Ok(ShopForward { metrics: format!("http://{}/metrics", forward.port(15692)?), http, _forward: forward })
     }
+}
+
+/// As it stands in an address.
+fn percent(text: &str) -> String {
+    let encode = |byte: u8| {
+        if byte.is_ascii_alphanumeric() || byte == b'-' { char::from(byte).to_string() } else { format!("%{byte:02X}") }
+    };
+    text.bytes().map(encode).collect()
 }
 
 /// Keys of the Secret of the broker's first user.

@@ -18,6 +18,18 @@ async fn the_api_server_refuses_what_can_be_known_to_be_wrong() -> Result<()> {
     for (kind, spec, words) in [
         ("Broker", "replicas: 3", "replicas"),
         ("Broker", "replica: 1", "replica"),
+        ("Broker", "storage: {size: lots}", "size"),
+        ("Broker", "storage: {size: -5Gi}", "size"),
+        ("Broker", "storage: {size: -5}", "larger than 0"),
+        ("Broker", "storage: {size: 0}", "larger than 0"),
+        ("Broker", "storage: {size: 0Gi}", "larger than 0"),
+        ("Broker", "storage: {size: 1Tb}", "size"),
+        ("Broker", "resources: {limits: {memory: plenty}}", "memory"),
+        ("Broker", "resources: {limits: {cpu: \"-1\"}}", "cpu"),
+        ("Broker", "resources: {requests: {memory: 2Gi}, limits: {memory: 1024Mi}}", "not larger than the limit"),
+        ("Broker", "resources: {requests: {cpu: 2}, limits: {cpu: 1500m}}", "not larger than the limit"),
+        ("Broker", "resources: {limits: {memry: 1Gi}}", "memory"),
+        ("Broker", "image: \"a b\"", "image"),
         ("Queue", "brokerRef: {name: shop}, name: amq.mine", "amq."),
         ("Queue", "name: no-broker", "brokerRef"),
         ("Queue", "brokerRef: {name: shop}, durable: 7", "durable"),
@@ -32,6 +44,27 @@ async fn the_api_server_refuses_what_can_be_known_to_be_wrong() -> Result<()> {
             "{kind} {{{spec}}}: the refusal does not name {words}: {error:#}"
         );
     }
+    for name in ["1shop", "my.shop", "shop-0123456789-0123456789-0123456789-0123456789"] {
+        let Err(error) = world.apply(&object("Broker", "").replace("wrong", name)) else {
+            anyhow::bail!("a Broker {name} was accepted")
+        };
+        ensure!(format!("{error:#}").contains("a Broker's name"), "{name}: {error:#}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_where_a_size_is_meant_is_the_default() -> Result<()> {
+    let world = World::new().await?;
+    let null = json!({
+        "apiVersion": "leveret.dev/v1alpha1", "kind": "Broker", "metadata": {"name": "wrong"},
+        "spec": {"paused": true, "storage": {"size": null}, "resources": {"limits": {"cpu": 2}}},
+    });
+    let folder = leveret_e2e::process::Folder::new()?;
+    let file = folder.write("broker.json", &null.to_string())?;
+    world.kubectl(&["create", "--filename", file.to_str().unwrap_or_default()])?;
+    let broker = world.api::<Broker>().get("wrong").await?;
+    ensure!(broker.spec.storage.size.0 == "1Gi" && broker.spec.resources.limits["cpu"].0 == "2", "{:?}", broker.spec);
     Ok(())
 }
 

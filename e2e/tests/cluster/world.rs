@@ -126,6 +126,8 @@ pub(crate) fn install_chart() -> Result<()> {
         "--namespace",
         OPERATOR_NAMESPACE,
         "--create-namespace",
+        "--set",
+        "registry=leveret.local",
         "--wait",
         "--timeout",
         "90s",

@@ -23,20 +23,23 @@ use std::collections::BTreeMap;
     printcolumn(name = "Queues", type_ = "integer", json_path = ".status.queues"),
     printcolumn(name = "Messages", type_ = "integer", json_path = ".status.messages"),
     printcolumn(name = "Connections", type_ = "integer", json_path = ".status.connections"),
+    printcolumn(name = "Image", type_ = "string", json_path = ".status.image", priority = 1),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[kube(validation = Rule::new("size(self.metadata.name) <= 40").message("a Broker's name has at most 40 characters: the names of its pods and services are made of it"))]
+#[kube(validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("a Broker's name consists of lower-case letters, digits and -, begins with a letter and does not end with -: its Services are named after it"))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BrokerSpec {
     /// Pods. One, until queues are replicated.
     #[serde(default = "one")]
     #[x_kube(validation = Rule::new("self == 1").message("replicas: only 1 is supported until queues are replicated"))]
     pub replicas: i32,
-    /// The broker's container image, unless it is the one that the operator came with.
+    /// The broker's container image. Unless it is given, the Broker keeps the image that was the operator's default when
+    /// the Broker was first seen without one (`status.defaultImage`), so that a newer operator restarts no broker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1))]
+    #[schemars(length(min = 1, max = 1024), regex(pattern = r"^\S+$"))]
     pub image: Option<String>,
     /// The volume of each pod.
     #[serde(default)]
@@ -66,8 +69,9 @@ pub struct BrokerSpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Storage {
-    /// Its size, such as 10Gi.
+    /// Its size, such as 10Gi. It can grow.
     #[serde(default = "default_size")]
+    #[schemars(schema_with = "quantity_schema")]
     pub size: Quantity,
     /// Its storage class, unless it is the cluster's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -89,13 +93,16 @@ pub enum Retention {
 
 /// What a pod may use: requests and limits by resource.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(validation = Rule::new("!has(self.requests) || !has(self.limits) || self.requests.all(name, !(name in self.limits) || !quantity(string(self.requests[name])).isGreaterThan(quantity(string(self.limits[name]))))").message("a request is not larger than the limit of the same resource"))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Resources {
-    /// What it is sure to get.
+    /// What it is sure to get, such as `cpu: 100m` and `memory: 128Mi`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "quantities_schema")]
     pub requests: BTreeMap<String, Quantity>,
     /// What it may use at most; the memory budget of the broker is a share of it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "quantities_schema")]
     pub limits: BTreeMap<String, Quantity>,
 }
 
@@ -103,7 +110,8 @@ pub struct Resources {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Service {
-    /// How it is reached.
+    /// How it is reached. NodePort and LoadBalancer publish AMQP alone: management and metrics stay inside the cluster, at
+    /// the Service `NAME-management`.
     #[serde(default, rename = "type")]
     pub kind: ServiceType,
     /// Annotations, such as a load balancer's.
@@ -156,7 +164,7 @@ pub struct BrokerStatus {
     /// The generation of the spec that this speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready: all pods answer. Progressing: something is being changed. Degraded: something is wrong.
+    /// Ready: all pods answer, and the management API answers through its Service. Progressing: something is being changed. Degraded: something is wrong.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -172,6 +180,15 @@ pub struct BrokerStatus {
     /// Clients connected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connections: Option<i64>,
+    /// Resources that have run short: memory, disk. Publishers are held back as long as one is listed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alarms: Vec<String>,
+    /// The image that the pods are to run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// The operator's default image when this Broker was first seen without an image of its own: it keeps this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_image: Option<String>,
     /// Where clients find user, password and address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_user: Option<DefaultUser>,
@@ -214,3 +231,34 @@ fn default_size() -> Quantity {
 fn any_object(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
 }
+
+/// A quantity that is larger than zero. Null is not meant: the API server takes the default instead of it.
+fn quantity_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "x-kubernetes-int-or-string": true,
+        "nullable": false,
+        "maxLength": 32,
+        "pattern": QUANTITY,
+        "x-kubernetes-validations": [{
+            "rule": "isQuantity(string(self)) && quantity(string(self)).isGreaterThan(quantity('0'))",
+            "message": "a quantity larger than 0 is expected, such as 500m, 128Mi or 10Gi",
+        }],
+    })
+}
+
+/// Quantities by the name of a resource that pods can ask for.
+fn quantities_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "object",
+        "maxProperties": 16,
+        "additionalProperties": quantity_schema(generator),
+        "x-kubernetes-validations": [{
+            "rule": "self.all(name, name in ['cpu', 'memory', 'ephemeral-storage'] || name.startsWith('hugepages-') || name.contains('/'))",
+            "message": "cpu, memory, ephemeral-storage, hugepages-SIZE or a device plugin's VENDOR/NAME is expected",
+        }],
+    })
+}
+
+/// How quantities are written, without a sign.
+/// Source: <https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/>.
+const QUANTITY: &str = r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|[eE][0-9]+)?$";

@@ -3,7 +3,7 @@
 //! It speaks just enough HTTP for one client: a request line, headers with a `content-length`, a body. Each call is kept
 //! as `METHOD PATH`, with the body behind it where there is one, so that a test can compare exactly what was asked.
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -23,6 +23,8 @@ struct State {
     objects: BTreeMap<String, Value>,
     /// What is answered instead, by `METHOD PATH`: status and reason.
     refusals: BTreeMap<String, (u16, String)>,
+    /// Paths that a declaration is taken for without anything being made: 204, as if it were there already.
+    ghosts: BTreeSet<String>,
     calls: Vec<String>,
 }
 
@@ -59,6 +61,11 @@ impl Fake {
         self.with(|state| state.refusals.insert(call.to_owned(), (status, reason.to_owned())));
     }
 
+    /// Has declarations at a path, below `/api`, taken without anything being made.
+    pub fn haunt(&self, path: &str) {
+        self.with(|state| state.ghosts.insert(format!("/api{path}")));
+    }
+
     /// The calls since the last time this was asked, sorted: they come in parallel. Lists are left out.
     #[must_use]
     pub fn writes(&self) -> Vec<String> {
@@ -66,6 +73,16 @@ impl Fake {
         calls.retain(|call| !call.starts_with("GET "));
         calls.sort();
         calls
+    }
+
+    /// The lists asked for since the calls were last asked for, sorted and without their parameters.
+    #[must_use]
+    pub fn lists(&self) -> Vec<String> {
+        let calls = self.with(|state| std::mem::take(&mut state.calls));
+        let paths = calls.iter().filter_map(|call| call.strip_prefix("GET /api/"));
+        let mut lists: Vec<_> = paths.filter_map(|path| path.split('?').next().map(str::to_owned)).collect();
+        lists.sort();
+        lists
     }
 
     fn with<T>(&self, with: impl FnOnce(&mut State) -> T) -> T {
@@ -103,6 +120,11 @@ impl State {
         let short = path.trim_start_matches("/api");
         match method {
             "GET" if short == "/vhosts" => (200, json!([{"name": "/"}])),
+            "GET" if short.starts_with("/bindings/") && short.matches('/').count() == 6 => {
+                let below = format!("{path}/");
+                let all = self.objects.iter().filter(|(at, _)| at.starts_with(&below));
+                (200, all.map(|(_, object)| object.clone()).collect())
+            }
             "GET" => match self.objects.get(path) {
                 Some(object) => (200, object.clone()),
                 None if short.matches('/').count() == 1 => {
@@ -112,6 +134,7 @@ impl State {
                 }
                 None => (404, json!({"error": "Object Not Found", "reason": "Not Found"})),
             },
+            "PUT" if self.ghosts.contains(path) => (204, Value::Null),
             "PUT" => match self.objects.insert(path.to_owned(), named(short, body)) {
                 Some(_) => (204, Value::Null),
                 None => (201, Value::Null),

@@ -9,6 +9,9 @@ pub type Arguments = serde_json::Map<String, serde_json::Value>;
 #[allow(missing_docs, reason = "the API's names")]
 pub struct Vhost {
     pub name: String,
+    /// The type of queues that are declared without one, if another than classic.
+    #[serde(default)]
+    pub default_queue_type: Option<String>,
 }
 
 /// A queue.
@@ -63,6 +66,14 @@ pub struct Binding {
     pub arguments: Arguments,
     #[serde(default)]
     pub properties_key: String,
+}
+
+/// A node: what it has run short of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(crate) struct Node {
+    pub(crate) mem_alarm: bool,
+    pub(crate) disk_free_alarm: bool,
 }
 
 /// Messages in all queues.

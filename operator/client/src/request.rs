@@ -1,6 +1,6 @@
 //! Requests, one method a route.
 use crate::Error;
-use crate::model::{Binding, BindingBody, Exchange, ExchangeBody, Overview, Queue, QueueBody, Vhost};
+use crate::model::{Binding, BindingBody, Exchange, ExchangeBody, Node, Overview, Queue, QueueBody, Vhost};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
@@ -96,12 +96,25 @@ impl Client {
         self.read("/api/overview").await
     }
 
-    /// Names of the virtual hosts that the user may use.
+    /// What the broker has run short of: memory, disk.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn alarms(&self) -> Result<Vec<String>, Error> {
+        let nodes: Vec<Node> = self.read("/api/nodes?columns=mem_alarm,disk_free_alarm").await?;
+        let resources = [
+            ("memory", nodes.iter().any(|node| node.mem_alarm)),
+            ("disk", nodes.iter().any(|node| node.disk_free_alarm)),
+        ];
+        Ok(resources.into_iter().filter(|(_, is_short)| *is_short).map(|(resource, _)| resource.to_owned()).collect())
+    }
+
+    /// The virtual hosts that the user may use.
     ///
     /// # Errors
     /// [`Error`].
     pub async fn vhosts(&self) -> Result<Vec<Vhost>, Error> {
-        self.read("/api/vhosts?columns=name").await
+        self.read("/api/vhosts?columns=name,default_queue_type").await
     }
 
     /// All queues.
@@ -119,6 +132,22 @@ impl Client {
     /// [`Error`].
     pub async fn queue(&self, vhost: &str, name: &str) -> Result<Queue, Error> {
         self.read(&path(&["queues", vhost, name])).await
+    }
+
+    /// One exchange.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn exchange(&self, vhost: &str, name: &str) -> Result<Exchange, Error> {
+        self.read(&path(&["exchanges", vhost, name])).await
+    }
+
+    /// The bindings between the ends of one.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn bindings_like(&self, binding: &Binding) -> Result<Vec<Binding>, Error> {
+        self.read(&between(binding, &[])).await
     }
 
     /// All exchanges.

@@ -1,10 +1,11 @@
 //! One document of YAML becomes an object. What the API server would refuse is refused here.
-use super::mistake;
+use super::{list, mistake};
 use crate::topology::kinds::Wanted;
 use crate::topology::object::{Key, Kind, Object};
 use leveret_api::{Binding, Broker, Exchange, Queue};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ pub(super) struct Document<'a> {
     pub(super) file: &'a str,
     /// Lines of the file before it.
     pub(super) line: usize,
-    pub(super) text: &'a str,
+    pub(super) text: Cow<'a, str>,
 }
 
 /// What a document says.
@@ -35,6 +36,13 @@ struct Head {
     kind: String,
 }
 
+/// A List: how many items it has.
+#[derive(Deserialize)]
+struct ListOf {
+    #[serde(default)]
+    items: Vec<IgnoredAny>,
+}
+
 /// A whole document, with no field that is not known.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -48,20 +56,62 @@ struct Strict {
     status: IgnoredAny,
 }
 
+/// What a person writes, and what the API server adds to it: that stands in every object that was read from a cluster, and
+/// says nothing here.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[allow(dead_code, reason = "that they can be read is all that is asked of them")]
 struct Meta {
     name: String,
     #[serde(default)]
     namespace: Option<String>,
     #[serde(default)]
-    labels: BTreeMap<String, String>,
+    labels: Option<BTreeMap<String, String>>,
     #[serde(default)]
-    annotations: BTreeMap<String, String>,
+    annotations: Option<BTreeMap<String, String>>,
+    #[serde(default)]
+    creation_timestamp: IgnoredAny,
+    #[serde(default)]
+    deletion_timestamp: IgnoredAny,
+    #[serde(default)]
+    deletion_grace_period_seconds: IgnoredAny,
+    #[serde(default)]
+    finalizers: IgnoredAny,
+    #[serde(default)]
+    generate_name: IgnoredAny,
+    #[serde(default)]
+    generation: IgnoredAny,
+    #[serde(default)]
+    managed_fields: IgnoredAny,
+    #[serde(default)]
+    owner_references: IgnoredAny,
+    #[serde(default)]
+    resource_version: IgnoredAny,
+    #[serde(default)]
+    self_link: IgnoredAny,
+    #[serde(default)]
+    uid: IgnoredAny,
 }
 
 impl Document<'_> {
+    /// The documents in it: its items if it is a List, as `kubectl get -o yaml` writes one, and else itself.
+    ///
+    /// # Errors
+    /// File, line, what was expected there.
+    pub(super) fn items(&self) -> Result<Vec<Document<'_>>, String> {
+        let head: Head = self.parse()?;
+        if !(head.kind.ends_with("List") && matches!(&*head.api_version, "v1" | API_VERSION)) {
+            return Ok(vec![Document { text: self.text.clone(), ..*self }]);
+        }
+        let items = list::items(&self.text);
+        let known: ListOf = self.parse()?;
+        if items.len() != known.items.len() {
+            return Err(self.wrong("items", "a list with an entry a line is expected".to_owned()));
+        }
+        let document = |(line, text)| Document { file: self.file, line: self.line + line, text: Cow::Owned(text) };
+        Ok(items.into_iter().map(document).collect())
+    }
+
     /// The object that it describes, the `number`th of its folder.
     ///
     /// # Errors
@@ -77,6 +127,13 @@ impl Document<'_> {
             "Binding" => self.object::<Binding>(number),
             "Broker" => {
                 let (_, broker) = self.resource::<Broker>()?;
+                let is_label = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+                let begins_well = broker.starts_with(|c: char| c.is_ascii_lowercase());
+                if !begins_well || !broker.bytes().all(is_label) || broker.len() > BROKER_NAME_BYTES_MAX {
+                    let expected =
+                        "a Broker's name has at most 40 lower-case letters, digits and -, and begins with a letter";
+                    return Err(self.wrong("name", format!("{expected}: '{broker}'")));
+                }
                 Ok(Said::Skipped(format!("Broker {broker}")))
             }
             other => Err(self.wrong("kind", format!("Broker, Exchange, Queue or Binding is expected, not '{other}'"))),
@@ -111,7 +168,7 @@ impl Document<'_> {
     }
 
     fn parse<T: DeserializeOwned>(&self) -> Result<T, String> {
-        serde_saphyr::from_str(self.text).map_err(|error| {
+        serde_saphyr::from_str(&self.text).map_err(|error| {
             let line = error.location().map_or(1, |location| location.line() as usize);
             let text = self.text.lines().nth(line.saturating_sub(1)).unwrap_or_default();
             format!("{}:{}: {}", self.file, self.line + line, mistake::text(&error, text))
@@ -174,13 +231,14 @@ const API_VERSION: &str = "leveret.dev/v1alpha1";
 /// AMQP's short strings.
 const NAME_BYTES_MAX: usize = 255;
 const RESOURCE_NAME_BYTES_MAX: usize = 253;
+const BROKER_NAME_BYTES_MAX: usize = 40;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn mistake_in(text: &str) -> String {
-        match (Document { file: "f.yaml", line: 0, text }).read(0) {
+        match (Document { file: "f.yaml", line: 0, text: text.into() }).read(0) {
             Ok(_) => String::new(),
             Err(mistake) => mistake,
         }
@@ -235,5 +293,62 @@ mod tests {
         assert!(mistake_in("a: [").starts_with("f.yaml:1: "));
         let tab = mistake_in("kind: Queue\nspec:\n\tbrokerRef: {}\n");
         assert_eq!(tab, "f.yaml:3: brokerRef: tabs disallowed within this context (block indentation)");
+    }
+
+    #[test]
+    fn what_was_read_from_a_cluster_can_be_applied() {
+        let text = r#"apiVersion: v1
+items:
+- apiVersion: leveret.dev/v1alpha1
+  kind: Queue
+  metadata:
+    annotations:
+      kubectl.kubernetes.io/last-applied-configuration: |
+        {"apiVersion":"leveret.dev/v1alpha1"}
+    creationTimestamp: "2026-01-01T00:00:00Z"
+    finalizers:
+    - leveret.dev/topology
+    generation: 1
+    managedFields:
+    - manager: kubectl
+    name: billing
+    namespace: trade
+    ownerReferences: []
+    resourceVersion: "7"
+    uid: 0a
+  spec:
+    brokerRef:
+      name: shop
+    vhost: /
+  status:
+    conditions:
+    - {type: Ready, status: "True", reason: Declared, message: "", lastTransitionTime: "2026-01-01T00:00:00Z"}
+- apiVersion: leveret.dev/v1alpha1
+  kind: Exchange
+  metadata: {name: orders, creationTimestamp: null, labels: null}
+  spec:
+    brokerRef: {name: shop}
+    type: topics
+kind: List
+metadata:
+  resourceVersion: ""
+"#;
+        let list = Document { file: "f.yaml", line: 10, text: text.into() };
+        let items = list.items().unwrap();
+        assert_eq!(items.len(), 2);
+        let object = match items[0].read(0) {
+            Ok(Said::Object(object)) => object,
+            Ok(Said::Skipped(what)) => panic!("skipped {what}"),
+            Err(mistake) => panic!("{mistake}"),
+        };
+        assert_eq!(object.key.to_string(), "Queue trade/billing");
+        let mistake = items[1].read(1).err().unwrap();
+        assert_eq!(mistake, "f.yaml:42: type: 'topics' is not known: did you mean 'topic'?");
+        let empty = Document { file: "f.yaml", line: 0, text: "apiVersion: v1\nkind: List\nitems: []\n".into() };
+        assert!(empty.items().unwrap().is_empty());
+        let inline = Document { file: "f.yaml", line: 0, text: "apiVersion: v1\nkind: List\nitems: [{a: 1}]\n".into() };
+        assert_eq!(inline.items().err().unwrap(), "f.yaml:3: items: a list with an entry a line is expected");
+        let broker = "apiVersion: leveret.dev/v1alpha1\nkind: Broker\nmetadata: {name: 1shop}\nspec: {}\n";
+        assert!(mistake_in(broker).contains("begins with a letter"));
     }
 }

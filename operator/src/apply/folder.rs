@@ -24,11 +24,17 @@ pub(super) fn read(folder: &Path) -> anyhow::Result<Content> {
         let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
         let name = file.display().to_string();
         for (line, text) in documents(&text) {
-            let document = Document { file: &name, line, text };
-            match document.read(content.objects.len()) {
-                Ok(Said::Object(object)) => content.objects.push((document.place(), object)),
-                Ok(Said::Skipped(what)) => content.skipped.push((document.place(), what)),
-                Err(mistake) => wrong.push(mistake),
+            let document = Document { file: &name, line, text: text.into() };
+            let items = document.items().unwrap_or_else(|mistake| {
+                wrong.push(mistake);
+                Vec::new()
+            });
+            for item in items {
+                match item.read(content.objects.len()) {
+                    Ok(Said::Object(object)) => content.objects.push((item.place(), object)),
+                    Ok(Said::Skipped(what)) => content.skipped.push((item.place(), what)),
+                    Err(mistake) => wrong.push(mistake),
+                }
             }
         }
     }

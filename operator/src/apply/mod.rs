@@ -2,6 +2,7 @@
 //! the end a table of what was done.
 mod document;
 mod folder;
+mod list;
 mod mistake;
 mod table;
 

@@ -1,10 +1,13 @@
 //! A Broker becomes pods, volumes, services and a Secret.
 //!
-//! `reconcile` is the way: gather, validate, build (one file a child object, pure), apply, `status`. `volumes`
-//! has volumes grow. `connect` is how the
-//! rest of the operator reaches a broker.
+//! `reconcile` is the way: gather, validate, build (one file a child object, pure), apply, `status`. `children` looks at
+//! the objects that there are and writes them, `login` decides which password the pods run with, `volumes` has volumes
+//! grow, `pods` knows why a pod is not ready. `connect` is how the rest of the operator reaches a broker.
 mod build;
+mod children;
 pub(crate) mod connect;
+mod login;
+mod pods;
 mod reconcile;
 mod status;
 mod volumes;
@@ -12,9 +15,10 @@ mod volumes;
 use crate::kubernetes::Context;
 use futures::StreamExt;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use kube::Api;
+use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::runtime::{Controller, watcher};
+use kube::{Api, Resource};
 use leveret_api::Broker;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -45,7 +49,7 @@ impl Work {
 
 /// Looks after all Brokers until `stop` is cancelled.
 pub(crate) async fn run(context: Context, default_image: String, stop: CancellationToken) {
-    let brokers: Vec<Api<Broker>> = context.scope.apis(&context.client);
+    let brokers: Vec<Api<DeserializeGuard<Broker>>> = context.scope.apis(&context.client);
     let sets: Vec<Api<StatefulSet>> = context.scope.apis(&context.client);
     let work = Arc::new(Work { context, default_image, numbers_written: Mutex::default() });
     let controllers = brokers.into_iter().zip(sets).map(|(brokers, sets)| {
@@ -62,8 +66,9 @@ pub(crate) async fn run(context: Context, default_image: String, stop: Cancellat
     futures::future::join_all(controllers).await;
 }
 
-fn retry(broker: Arc<Broker>, error: &kube::Error, _: Arc<Work>) -> Action {
-    tracing::warn!(broker = broker.metadata.name, "cannot be reconciled: {error}");
+fn retry(broker: Arc<DeserializeGuard<Broker>>, error: &kube::Error, _: Arc<Work>) -> Action {
+    let meta = broker.meta();
+    tracing::warn!(namespace = meta.namespace, broker = meta.name, "cannot be reconciled: {error}");
     Action::requeue(Duration::from_secs(2))
 }
 

@@ -1,20 +1,26 @@
 //! One Broker: gather, validate, build, apply, status.
-use super::build::{self, Children};
-use super::status::{self, Observed};
-use super::{Work, connect, volumes};
-use crate::kubernetes::apply;
-use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::Secret;
+use super::login::{Login, Logins};
+use super::status::{self, Observed, Problem};
+use super::{Work, build, children, connect, pods, volumes};
+use crate::kubernetes::{apply, unreadable};
+use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
-use kube::{Api, Resource, ResourceExt};
+use kube::{Resource, ResourceExt};
 use leveret_api::{Broker, BrokerStatus};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Has the cluster as the Broker says, and reports.
-pub(super) async fn reconcile(broker: Arc<Broker>, work: Arc<Work>) -> kube::Result<Action> {
+pub(super) async fn reconcile(broker: Arc<DeserializeGuard<Broker>>, work: Arc<Work>) -> kube::Result<Action> {
+    let broker = match &broker.0 {
+        Ok(broker) => broker,
+        Err(invalid) => {
+            unreadable::report::<Broker>(&work.context, invalid).await;
+            return Ok(Action::await_change());
+        }
+    };
     let started = Instant::now();
-    let result = Box::pin(step(&broker, &work)).await;
+    let result = Box::pin(step(broker, &work)).await;
     work.context.metrics.reconciled("broker", started.elapsed(), result.is_err());
     result
 }
@@ -24,91 +30,108 @@ async fn step(broker: &Broker, work: &Work) -> kube::Result<Action> {
     if broker.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
-    let mut observed = gather(broker, work).await?;
-    if !broker.spec.paused {
-        observed.problem = match build::children(broker, &image(work, &observed), observed.secret.as_ref()) {
-            Ok(children) => {
-                let growth = volumes::grow(work, broker, observed.set.as_ref()).await?;
-                observed.growing = growth.waiting;
-                match growth.problem {
-                    problem @ Some(_) => problem,
-                    None => Box::pin(apply_all(work, broker, children, growth.set_goes, &mut observed)).await?,
-                }
-            }
-            Err(problem) => Some(("InvalidSpec", problem)),
-        };
-    }
-    if status::is_up(broker, &observed) {
-        observed.overview = match connect::client(&work.context.client, broker).await {
-            Ok(client) => client.overview().await.ok(),
-            Err(_) => None,
-        };
-    }
-    report(broker, work, &observed).await?;
-    let is_settled = status::is_up(broker, &observed) && observed.growing.is_none();
-    Ok(Action::requeue(if is_settled { LOOK_EVERY } else { LOOK_SOON }))
-}
-
-/// The image of a Broker that names none: the one that it runs, so that a newer operator restarts no broker by itself;
-/// the operator's for one that is new.
-fn image(work: &Work, observed: &Observed) -> String {
-    let spec = observed.set.as_ref().and_then(|set| set.spec.as_ref());
-    let container = spec.and_then(|spec| spec.template.spec.as_ref()).and_then(|pod| pod.containers.first());
-    container.and_then(|container| container.image.clone()).unwrap_or_else(|| work.default_image.clone())
-}
-
-async fn gather(broker: &Broker, work: &Work) -> kube::Result<Observed> {
-    let namespace = broker.namespace().unwrap_or_default();
-    let secrets: Api<Secret> = Api::namespaced(work.context.client.clone(), &namespace);
-    let sets: Api<StatefulSet> = Api::namespaced(work.context.client.clone(), &namespace);
-    let secret_name = build::secret::name(broker);
-    let set_name = broker.name_any();
-    let (secret, set) = tokio::try_join!(secrets.get_opt(&secret_name), sets.get_opt(&set_name))?;
-    Ok(Observed { secret, set, ..Observed::default() })
-}
-
-/// Applies all children; what the API server refuses is a problem to report, not a reason to stop.
-async fn apply_all(
-    work: &Work,
-    broker: &Broker,
-    children: Children,
-    set_goes: bool,
-    observed: &mut Observed,
-) -> kube::Result<Option<(&'static str, String)>> {
-    let namespace = broker.namespace().unwrap_or_default();
     let client = &work.context.client;
-    let is_new = observed.secret.is_none();
-    let Children { secret, config, account, nodes, service, budget, set } = children;
-    if let Some(secret) = secret {
-        apply::object(client, &namespace, &secret).await?;
+    let mut observed = Observed::default();
+    let found = children::find(client, broker).await?;
+    observed.set = found.set.clone();
+    if !broker.spec.paused {
+        (observed.image, observed.default_image) = image(broker, &work.default_image);
+        observed.problem = match found.problem() {
+            Some(problem) => Some(problem),
+            None => Box::pin(shape(broker, work, &found, &mut observed)).await?,
+        };
     }
-    tokio::try_join!(
-        apply::object(client, &namespace, &config),
-        apply::object(client, &namespace, &account),
-        apply::object(client, &namespace, &nodes),
-        apply::object(client, &namespace, &service),
-        apply::object(client, &namespace, &budget),
-    )?;
-    if set_goes {
-        return Ok(None); // its end is a reason to look again
+    look(broker, work, &mut observed).await?;
+    report(broker, work, &observed).await?;
+    let is_settled =
+        status::is_rolled_out(broker, &observed) && observed.growing.is_none() && observed.problem.is_none();
+    let is_answering = matches!(observed.overview, Some(Ok(_)));
+    Ok(Action::requeue(match (is_settled, is_answering) {
+        (true, true) => LOOK_EVERY,
+        (true, false) if status::is_up(broker, &observed) => LOOK_AT_ONCE,
+        _ => LOOK_SOON,
+    }))
+}
+
+/// The image that a Broker runs, and the operator's that it keeps: the one that was the default when it was first seen
+/// without an image of its own, so that a newer operator restarts no broker by itself.
+fn image(broker: &Broker, default_image: &str) -> (Option<String>, Option<String>) {
+    if let Some(image) = &broker.spec.image {
+        return (Some(image.clone()), None);
     }
-    match apply::object(client, &namespace, &set).await {
-        Ok(applied) => observed.set = Some(applied),
-        Err(kube::Error::Api(refusal)) if refusal.code == 422 => {
-            let message = format!(
-                "the StatefulSet cannot be changed so: {}. Undo the change of spec.storage, or delete the Broker (its \
-                 volumes are kept unless storage.retention is Delete) and create it anew",
-                refusal.message
-            );
-            return Ok(Some(("ChangeRefused", message)));
-        }
-        Err(error) => return Err(error),
+    let kept = broker.status.as_ref().and_then(|status| status.default_image.clone());
+    let image = kept.unwrap_or_else(|| default_image.to_owned());
+    (Some(image.clone()), Some(image))
+}
+
+/// Brings the children to what the Broker says; what cannot be done.
+async fn shape(
+    broker: &Broker,
+    work: &Work,
+    found: &children::Found,
+    observed: &mut Observed,
+) -> kube::Result<Option<Problem>> {
+    let client = &work.context.client;
+    let logins = logins(broker, work, found, observed).await;
+    let children = match build::children(broker, observed.image.as_deref().unwrap_or_default(), &logins) {
+        Ok(children) => children,
+        Err(problem) => return Ok(Some(Problem::new("InvalidSpec", problem))),
+    };
+    let looked = match children::look(client, broker, children).await? {
+        Ok(looked) => looked,
+        Err(problem) => return Ok(Some(problem)),
+    };
+    let growth = volumes::grow(work, broker, observed.set.as_ref()).await?;
+    observed.growing = growth.waiting;
+    // The end of a StatefulSet that goes is a reason to look again.
+    let written = children::write(client, looked, !growth.set_goes && growth.problem.is_none()).await?;
+    if let Some(set) = written.set {
+        observed.set = Some(set);
     }
-    if is_new {
-        let note = format!("StatefulSet {}, its Services and its Secret were made", broker.name_any());
+    if written.is_new {
+        let note = format!("StatefulSet {}, its Services and its Secrets were made", broker.name_any());
         work.context.event(&broker.object_ref(&()), false, "Created", note).await;
     }
-    Ok(None)
+    Ok(growth.problem.or(written.problem))
+}
+
+/// The logins that follow from the Secrets.
+async fn logins(broker: &Broker, work: &Work, found: &children::Found, observed: &Observed) -> Logins {
+    let carried = observed.set.as_ref().and_then(build::login_version);
+    let kept = found.private.as_ref().and_then(Logins::read);
+    let is_current = kept.as_ref().is_some_and(|kept| carried.as_ref() == Some(&kept.version));
+    let is_rolled_out = is_current && status::is_rolled_out(broker, observed);
+    // Whether the pods run with what the Secret for applications says has to be asked only when the other one is lost.
+    let running = match (&kept, found.public.as_ref().and_then(Login::read)) {
+        (None, Some(login)) if carried.is_some() => connect::login(broker, &login).await.ok().and(carried),
+        _ => None,
+    };
+    let (public, private) = (found.public.as_ref(), found.private.as_ref());
+    let (logins, news) = Logins::decide(public, private, &rand::random(), running.as_deref(), is_rolled_out);
+    if let Some((is_warning, reason, text)) = news {
+        let note = format!("Secret {}: {text}", build::secret::name(broker));
+        work.context.event(&broker.object_ref(&()), is_warning, reason, note).await;
+    }
+    logins
+}
+
+/// Looks at what runs: the pods that are not ready, and the broker in those that are.
+async fn look(broker: &Broker, work: &Work, observed: &mut Observed) -> kube::Result<()> {
+    let client = &work.context.client;
+    if !status::is_up(broker, observed) {
+        if let Some(set) = &observed.set {
+            observed.trouble = pods::trouble(client, broker, set).await?;
+        }
+        return Ok(());
+    }
+    observed.overview = Some(match connect::client(client, broker).await {
+        Ok((client, overview)) => {
+            observed.alarms = client.alarms().await.unwrap_or_default();
+            Ok(overview)
+        }
+        Err(error) => Err(format!("{error:#}")),
+    });
+    Ok(())
 }
 
 async fn report(broker: &Broker, work: &Work, observed: &Observed) -> kube::Result<()> {
@@ -145,6 +168,38 @@ async fn events(broker: &Broker, work: &Work, before: &BrokerStatus, after: &Bro
     }
 }
 
-/// How often the numbers in the status are looked at.
+/// How often the children and the numbers in the status are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// As long as something is not as specified.
 const LOOK_SOON: Duration = Duration::from_secs(5);
+/// The pods are ready, and the way to them is about to open.
+const LOOK_AT_ONCE: Duration = Duration::from_millis(250);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_broker_keeps_its_image_whatever_becomes_of_its_stateful_set() {
+        let with = |image: Option<&str>, status: Option<&BrokerStatus>| {
+            let mut broker = build::tests::broker(json!({"image": image}));
+            broker.status = status.cloned();
+            broker
+        };
+        let remembered = |broker: &Broker, default: &str| {
+            let (image, default_image) = image(broker, default);
+            let observed = Observed { image, default_image, ..Observed::default() };
+            status::next(broker, &broker.status.clone().unwrap_or_default(), &observed)
+        };
+        let first = remembered(&with(None, None), "operator:1");
+        assert_eq!(first.image.as_deref(), Some("operator:1"));
+        // There is no StatefulSet, since volumes grow, and the operator is a newer one.
+        let later = remembered(&with(None, Some(&first)), "operator:2");
+        assert_eq!(later.image.as_deref(), Some("operator:1"));
+        let own = remembered(&with(Some("mine:1"), Some(&later)), "operator:2");
+        assert_eq!((own.image.as_deref(), own.default_image.as_deref()), (Some("mine:1"), None));
+        // Its own image is taken back: it follows the operator that is there then.
+        assert_eq!(remembered(&with(None, Some(&own)), "operator:2").image.as_deref(), Some("operator:2"));
+    }
+}

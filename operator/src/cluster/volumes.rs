@@ -1,6 +1,8 @@
 //! Volumes that are to be larger: the claims grow, then the StatefulSet is made anew around its pods, since its template of
 //! claims cannot be changed.
+use super::status::Problem;
 use super::{Work, build};
+use crate::kubernetes::quantity;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, VolumeResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -12,8 +14,8 @@ use serde_json::json;
 /// Where growing has come to.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Growth {
-    /// Reason and message of what cannot be done.
-    pub(super) problem: Option<(&'static str, String)>,
+    /// What cannot be done.
+    pub(super) problem: Option<Problem>,
     /// What is being waited for.
     pub(super) waiting: Option<String>,
     /// The StatefulSet is on its way out, and is not to be applied now.
@@ -21,8 +23,8 @@ pub(super) struct Growth {
 }
 
 impl Growth {
-    fn problem(reason: &'static str, message: String) -> Self {
-        Self { problem: Some((reason, message)), ..Self::default() }
+    fn problem(reason: &str, message: String) -> Self {
+        Self { problem: Some(Problem::new(reason, message)), ..Self::default() }
     }
 }
 
@@ -70,7 +72,14 @@ pub(super) async fn grow(work: &Work, broker: &Broker, set: Option<&StatefulSet>
             growth.waiting = Some(format!("volume {name} has {has} of {} so far", size.0));
         }
     }
-    let Some(set) = set else { return Ok(growth) };
+    match set {
+        Some(set) => remake(work, set, wanted, growth).await,
+        None => Ok(growth),
+    }
+}
+
+/// Takes the StatefulSet away around its pods, if its template of claims is not as large as is `wanted`.
+async fn remake(work: &Work, set: &StatefulSet, wanted: u128, mut growth: Growth) -> kube::Result<Growth> {
     if set.metadata.deletion_timestamp.is_some() {
         growth.set_goes = true;
         return Ok(growth);
@@ -79,7 +88,7 @@ pub(super) async fn grow(work: &Work, broker: &Broker, set: Option<&StatefulSet>
         set.spec.as_ref().and_then(|spec| spec.volume_claim_templates.as_ref()).and_then(|list| list.first());
     let template = template.and_then(|claim| claim.spec.as_ref()).and_then(|spec| spec.resources.as_ref());
     if requested(template).is_some_and(|had| had != wanted) {
-        let sets: Api<StatefulSet> = Api::namespaced(client.clone(), &namespace);
+        let sets: Api<StatefulSet> = Api::namespaced(work.context.client.clone(), &set.namespace().unwrap_or_default());
         let orphan = DeleteParams {
             propagation_policy: Some(PropagationPolicy::Orphan), // its pods run on, and are the next one's
             preconditions: Some(Preconditions { uid: set.uid(), ..Preconditions::default() }),
@@ -87,6 +96,14 @@ pub(super) async fn grow(work: &Work, broker: &Broker, set: Option<&StatefulSet>
         };
         match sets.delete(&set.name_any(), &orphan).await {
             Err(kube::Error::Api(refusal)) if matches!(refusal.code, 404 | 409) => {}
+            Err(kube::Error::Api(refusal)) if refusal.code == 403 => {
+                let message = format!(
+                    "the StatefulSet has to be made anew for larger volumes, and the operator may not delete it: {}. \
+                     The chart's growVolumes allows it",
+                    refusal.message
+                );
+                return Ok(Growth::problem("VolumesCannotGrow", message));
+            }
             deleted => drop(deleted?),
         }
         growth.set_goes = true;
@@ -99,53 +116,6 @@ fn requested(resources: Option<&VolumeResourceRequirements>) -> Option<u128> {
 }
 
 /// A quantity in bytes, rounded up; none if it is none, or negative.
-/// Source: <https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/>.
 fn bytes(quantity: &Quantity) -> Option<u128> {
-    let text = quantity.0.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, suffix) = text.split_at(digits);
-    let number: f64 = number.parse().ok()?;
-    let exponent = || suffix.strip_prefix(['e', 'E'])?.parse::<i32>().ok();
-    let factor = match suffix {
-        "" => 1.0,
-        "m" => 1e-3,
-        "k" => 1e3,
-        "M" => 1e6,
-        "G" => 1e9,
-        "T" => 1e12,
-        "P" => 1e15,
-        "E" => 1e18,
-        "Ki" => 1024.0,
-        "Mi" => 1024f64.powi(2),
-        "Gi" => 1024f64.powi(3),
-        "Ti" => 1024f64.powi(4),
-        "Pi" => 1024f64.powi(5),
-        "Ei" => 1024f64.powi(6),
-        _ => 10f64.powi(exponent()?),
-    };
-    Some((number * factor).ceil() as u128)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn quantities_are_read() {
-        for (text, expected) in [
-            ("10Gi", Some(10 << 30)),
-            ("1.5Ki", Some(1536)),
-            ("320Mi", Some(320 << 20)),
-            ("2G", Some(2_000_000_000)),
-            ("1e3", Some(1000)),
-            ("2E", Some(2_000_000_000_000_000_000)),
-            ("512", Some(512)),
-            ("lots", None),
-            ("", None),
-            ("-1Gi", None),
-            ("10Gb", None),
-        ] {
-            assert_eq!(bytes(&Quantity(text.to_owned())), expected, "{text}");
-        }
-    }
+    quantity::units(&quantity.0)
 }

@@ -1,27 +1,15 @@
-//! Server-side apply, of objects and of their status.
+//! Writes of what is the operator's own in a resource: its status, its finalizers.
 use super::MANAGER;
 use k8s_openapi::NamespaceResourceScope;
 use kube::api::{Patch, PatchParams};
+use kube::core::DeserializeGuard;
 use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::fmt::Debug;
 
-/// Applies a whole object; fields of other owners stay.
-pub(crate) async fn object<K>(client: &Client, namespace: &str, wanted: &K) -> kube::Result<K>
-where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug,
-{
-    let api: Api<K> = Api::namespaced(client.clone(), namespace);
-    let name = wanted.meta().name.clone().unwrap_or_default();
-    let mut value = serde_json::to_value(wanted).map_err(kube::Error::SerdeError)?;
-    value["apiVersion"] = json!(K::api_version(&()));
-    value["kind"] = json!(K::kind(&()));
-    api.patch(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&value)).await
-}
-
-/// Applies the status of an object; its version then.
+/// Applies the status of an object; its version then. The object itself need not be readable.
 pub(crate) async fn status<K>(
     client: &Client,
     (namespace, name): (&str, &str),
@@ -30,7 +18,7 @@ pub(crate) async fn status<K>(
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + DeserializeOwned + Clone + Debug,
 {
-    let api: Api<K> = Api::namespaced(client.clone(), namespace);
+    let api: Api<DeserializeGuard<K>> = Api::namespaced(client.clone(), namespace);
     let value: Value = json!({"apiVersion": K::api_version(&()), "kind": K::kind(&()), "status": status});
     let applied = api.patch_status(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&value)).await?;
     Ok(applied.meta().resource_version.clone())
@@ -46,7 +34,7 @@ pub(crate) async fn finalizers<K>(
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + DeserializeOwned + Clone + Debug,
 {
-    let api: Api<K> = Api::namespaced(client.clone(), namespace);
+    let api: Api<DeserializeGuard<K>> = Api::namespaced(client.clone(), namespace);
     let value = json!({"metadata": {"finalizers": finalizers, "resourceVersion": resource_version}});
     let patched = api.patch(name, &PatchParams::default(), &Patch::Merge(&value)).await?;
     Ok(patched.meta().resource_version.clone())

@@ -18,8 +18,11 @@ impl Context {
             once = self.one_time_recorder();
             &once
         };
-        if let Err(error) = recorder.publish(&event, about).await {
-            tracing::warn!("cannot record an event: {error}");
+        match recorder.publish(&event, about).await {
+            // In a namespace that goes there is nothing to be recorded any more.
+            Err(kube::Error::Api(refusal)) if refusal.message.contains("being terminated") => {}
+            Err(error) => tracing::warn!("cannot record an event: {error}"),
+            Ok(()) => {}
         }
     }
 }

@@ -1,8 +1,13 @@
 //! What any operator needs of Kubernetes; nothing here knows the product.
 pub(crate) mod apply;
+pub(crate) mod child;
 pub(crate) mod conditions;
 pub(crate) mod events;
+#[cfg(test)]
+pub(crate) mod fake;
+pub(crate) mod quantity;
 pub(crate) mod scope;
+pub(crate) mod unreadable;
 
 use kube::Client;
 use kube::runtime::events::{Recorder, Reporter};

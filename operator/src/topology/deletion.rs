@@ -4,7 +4,7 @@ use super::kinds::{Actual, Found, Numbers};
 use super::object::{Key, Object};
 use super::outcome::Outcome;
 use leveret_api::DeletionPolicy;
-use leveret_client::Error;
+use leveret_client::{DeleteOnly, Error};
 
 /// Whether the resource may go, must wait, or has to be deleted from the broker first.
 pub(super) fn decide(object: &Object, owner: Option<&Key>, actual: &Actual) -> Step {
@@ -28,7 +28,12 @@ pub(super) fn decide(object: &Object, owner: Option<&Key>, actual: &Actual) -> S
             let message = format!("{ready} messages ready and {unacked} unacknowledged hold {what}. {ADVICE}");
             Step::Report(Outcome::waiting(NOT_EMPTY, message))
         }
-        Found::Equal(_) => Step::Delete { if_empty },
+        Found::Equal(numbers) => {
+            // A queue without consumers has no message under way. Were one delivered between this look and the deletion,
+            // the queue would look empty: then it is in use, and stays.
+            let if_unused = if_empty && numbers.is_some_and(|numbers| numbers.consumers == 0);
+            Step::Delete(DeleteOnly { if_empty, if_unused })
+        }
     }
 }
 
@@ -37,9 +42,10 @@ pub(super) fn deleted(object: &Object, if_empty: bool, answer: Result<(), Error>
     let what = object.wanted.describe();
     match answer {
         Ok(()) | Err(Error::NotFound(_)) => Outcome::LetGo { message: format!("{what} was deleted from the broker") },
-        Err(Error::Refused { reason, .. }) if if_empty && object.wanted.nothing_yet().is_some() => {
-            Outcome::waiting(NOT_EMPTY, format!("{what} holds messages. {ADVICE}. The broker says: {reason}"))
-        }
+        Err(Error::Refused { reason, .. }) if if_empty && object.wanted.nothing_yet().is_some() => Outcome::waiting(
+            NOT_EMPTY,
+            format!("{what} holds messages or is in use. {ADVICE}. The broker says: {reason}"),
+        ),
         Err(error @ (Error::Refused { .. } | Error::Unauthorized { .. })) => {
             let advice = "Set deletionPolicy to Retain to let the resource go without it";
             Outcome::waiting("DeletionRefused", format!("{what} cannot be deleted. {advice}. The broker says: {error}"))

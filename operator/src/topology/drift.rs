@@ -2,6 +2,7 @@
 use super::kinds::{Actual, Found};
 use super::object::{Key, Object};
 use super::outcome::{CHANGED, Done, Outcome};
+use leveret_client::DeleteOnly;
 
 /// What is to be done for a resource.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,8 +13,8 @@ pub(super) enum Step {
     Declare,
     /// It is different, and nobody loses anything if it is made anew.
     Replace(String),
-    /// Its resource goes, and so does it; a queue only when it is empty, if told so.
-    Delete { if_empty: bool },
+    /// Its resource goes, and so does it, if it is as it has to be for that.
+    Delete(DeleteOnly),
 }
 
 /// Compares what is wanted with what is there.

@@ -2,9 +2,9 @@
 //!
 //! The store that a pass reads from follows the API server with a delay: a pass that runs before our own write has come
 //! back would write it again. And what the broker refused is not asked again every two seconds.
+use super::index::Seen;
 use super::kinds::Numbers;
 use super::outcome::{Outcome, REFUSED};
-use super::watch::Seen;
 use crate::kubernetes::conditions;
 use leveret_api::{FINALIZER, TopologyStatus};
 use std::collections::{HashMap, HashSet};

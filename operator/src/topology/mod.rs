@@ -3,10 +3,12 @@
 //!
 //! In the order of a pass over one broker (`reconcile`): `object` (what is wanted), `conflict` (who may have it), `drift`
 //! and `deletion` (what is to be done: pure), `kinds` (the only code that knows a kind), `outcome` (what to report).
-//! `watch`, `worker` and `memory` bring it to Kubernetes.
+//! `watch`, `index`, `worker` and `memory` bring it to Kubernetes.
 mod conflict;
 mod deletion;
 mod drift;
+#[cfg(feature = "kubernetes")]
+mod index;
 pub(crate) mod kinds;
 #[cfg(feature = "kubernetes")]
 mod memory;

@@ -65,3 +65,5 @@ impl Outcome {
 pub(crate) const CHANGED: &str = "Changed";
 /// The broker refused it: it is not asked again for a while.
 pub(crate) const REFUSED: &str = "Refused";
+/// The broker takes the declaration, and has no such thing all the same.
+pub(crate) const NOT_THERE: &str = "NotOnBroker";

@@ -2,9 +2,9 @@
 use super::drift::{self, Step};
 use super::kinds::Actual;
 use super::object::Object;
-use super::outcome::{Done, Outcome, REFUSED};
+use super::outcome::{Done, NOT_THERE, Outcome, REFUSED};
 use super::{conflict, deletion};
-use leveret_client::{Client, DeleteOnly, Error};
+use leveret_client::{Client, DeleteOnly, Error, Made};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 /// # Errors
 /// The broker cannot be asked at all.
 pub(crate) async fn pass(client: &Client, objects: Vec<Arc<Object>>) -> Result<Vec<Outcome>, Error> {
-    let mut actual = Actual::list(client).await?;
+    let mut actual = Actual::list(client, objects.iter().map(|object| &object.wanted)).await?;
     let owners = conflict::owners(&objects);
     let mut outcomes: Vec<Option<Outcome>> = vec![None; objects.len()];
     let mut phases: [Vec<Task>; 2] = Default::default();
@@ -87,9 +87,8 @@ async fn act(client: &Client, actual: &Actual, object: &Object, step: Step) -> O
                 }
             }
         }
-        Step::Delete { if_empty } => {
-            let only = DeleteOnly { if_empty, if_unused: false };
-            deletion::deleted(object, if_empty, object.wanted.delete(client, actual, only).await)
+        Step::Delete(only) => {
+            deletion::deleted(object, only.if_empty, object.wanted.delete(client, actual, only).await)
         }
     }
 }
@@ -99,6 +98,19 @@ async fn declare(client: &Client, actual: &Actual, object: &Object, done: Done) 
         return Outcome::waiting("Missing", format!("waits for {missing}: not on the broker yet"));
     }
     match object.wanted.declare(client).await {
+        // It was missing in the list and is said to be there: what counts is what can be read back. So it is for what was
+        // there before and went: it may never have come back.
+        Ok(made) if made == Made::Unchanged || done == Done::Restored => match object.wanted.is_there(client).await {
+            Ok(true) => Outcome::Ready { done, numbers: object.wanted.nothing_yet() },
+            Ok(false) => {
+                let what = object.wanted.describe();
+                Outcome::waiting(
+                    NOT_THERE,
+                    format!("the broker accepts the declaration of {what}, and does not have it"),
+                )
+            }
+            Err(error) => Outcome::waiting("BrokerUnavailable", error.to_string()),
+        },
         Ok(_) => Outcome::Ready { done, numbers: object.wanted.nothing_yet() },
         // It went in this moment.
         Err(Error::NotFound(message)) => Outcome::waiting("Missing", message),

@@ -105,6 +105,10 @@ fn what_stays_is_compared_with_the_broker() {
         let arguments = json!({name: value}).as_object().unwrap().clone();
         Wanted::Queue(Queue { durable: true, arguments, ..queue("q") })
     };
+    let of_type = |type_: &str| {
+        let arguments = json!({"x-queue-type": type_}).as_object().unwrap().clone();
+        Wanted::Queue(Queue { durable: true, arguments, ..queue("q") })
+    };
     let transient = Wanted::Queue(queue("q"));
     let busy = Wanted::Queue(Queue { messages_ready: 3, consumers: 1, ..queue("q") });
     let lost = Object { was_declared: true, ..of(wanted_queue("q")) };
@@ -134,7 +138,19 @@ fn what_stays_is_compared_with_the_broker() {
             format!("False Different: queue 'q' in vhost '/' differs on the broker: argument x-max-length is 6 there, not 5. {advice}"),
         ),
         // A RabbitMQ says the type of every queue.
-        (of(wanted_queue("q")), vec![with("x-queue-type", 1)], "True Declared: on the broker as specified".to_owned()),
+        (of(wanted_queue("q")), vec![of_type("classic")], "True Declared: on the broker as specified".to_owned()),
+        (
+            of(wanted_queue("q")),
+            vec![of_type("quorum")],
+            format!("False Different: queue 'q' in vhost '/' differs on the broker: argument x-queue-type is \"quorum\" there, not \"classic\". {advice}"),
+        ),
+        (
+            Object { was_declared: true, ..of(Wanted::Exchange(exchange("x", "topic"))) },
+            vec![Wanted::Exchange(exchange("x", "direct")), Wanted::Binding(Binding { destination_type: "exchange".to_owned(), ..binding("from", "x") })],
+            "False Changed: exchange 'x' in vhost '/' was changed on the broker: type is direct there, not topic. It stays \
+             so while it is bound to exchange 'from'"
+                .to_owned(),
+        ),
         (
             Object { was_declared: true, ..of(Wanted::Exchange(exchange("x", "topic"))) },
             vec![Wanted::Exchange(exchange("x", "direct")), Wanted::Binding(binding("x", "q"))],
@@ -158,10 +174,13 @@ fn what_goes_loses_no_message_by_accident() {
     let holding = |messages_ready, messages_unacknowledged| {
         Wanted::Queue(Queue { durable: true, messages_ready, messages_unacknowledged, ..queue("q") })
     };
+    let consumed = Wanted::Queue(Queue { durable: true, consumers: 1, ..queue("q") });
     let held = "Consume or purge them, or set deletionPolicy to Delete or Retain";
     let what = "queue 'q' in vhost '/'";
     let table = [
-        (DeleteIfEmpty, vec![holding(0, 0)], "Delete { if_empty: true }".to_owned()),
+        (DeleteIfEmpty, vec![holding(0, 0)], "Delete(DeleteOnly { if_empty: true, if_unused: true })".to_owned()),
+        // One that is consumed from goes when it is empty; what is under way holds it.
+        (DeleteIfEmpty, vec![consumed], "Delete(DeleteOnly { if_empty: true, if_unused: false })".to_owned()),
         (
             DeleteIfEmpty,
             vec![holding(2, 1)],
@@ -173,7 +192,7 @@ fn what_goes_loses_no_message_by_accident() {
             vec![holding(0, 1)],
             format!("False NotEmpty: 0 messages ready and 1 unacknowledged hold {what}. {held}"),
         ),
-        (Delete, vec![holding(2, 1)], "Delete { if_empty: false }".to_owned()),
+        (Delete, vec![holding(2, 1)], "Delete(DeleteOnly { if_empty: false, if_unused: false })".to_owned()),
         (Retain, vec![holding(2, 1)], format!("False Deleted: {what} stays on the broker, as deletionPolicy says")),
         (DeleteIfEmpty, vec![], format!("False Deleted: {what} was not on the broker")),
         // Another's, even if it is told to delete.
@@ -212,8 +231,8 @@ fn what_the_broker_does_not_delete_waits_in_its_words() {
     let refused = || Err(Error::Refused { status: 400, reason: "queue 'q' not empty".to_owned() });
     assert_eq!(
         said(&deletion::deleted(&going(wanted_queue("q"), DeleteIfEmpty), true, refused())),
-        "False NotEmpty: queue 'q' in vhost '/' holds messages. Consume or purge them, or set deletionPolicy to \
-         Delete or Retain. The broker says: queue 'q' not empty"
+        "False NotEmpty: queue 'q' in vhost '/' holds messages or is in use. Consume or purge them, or set \
+         deletionPolicy to Delete or Retain. The broker says: queue 'q' not empty"
     );
     let error = Err(Error::Unauthorized { user: "ann".to_owned(), reason: "Access refused.".to_owned() });
     let outcome = deletion::deleted(&going(Wanted::Exchange(exchange("x", "topic")), Delete), false, error);
@@ -321,7 +340,11 @@ async fn bindings_go_before_what_they_lead_to() {
     let outcomes = pass(&client, all).await.unwrap();
     assert_eq!(
         fake.writes(),
-        ["DELETE /api/bindings/%2F/e/x/q/q/k", "DELETE /api/exchanges/%2F/x", "DELETE /api/queues/%2F/q?if-empty=true"]
+        [
+            "DELETE /api/bindings/%2F/e/x/q/q/k",
+            "DELETE /api/exchanges/%2F/x",
+            "DELETE /api/queues/%2F/q?if-empty=true&if-unused=true"
+        ]
     );
     let kinds: Vec<_> = outcomes.iter().map(|outcome| outcome.condition().1).collect();
     assert_eq!(kinds, ["Deleted", "Deleted", "NotEmpty", "Deleted"]);
@@ -331,8 +354,61 @@ async fn bindings_go_before_what_they_lead_to() {
 async fn a_broker_that_does_not_answer_is_an_error_of_the_pass() {
     let fake = Fake::start().await.unwrap();
     let client = Client::from_url(&fake.url).unwrap();
-    fake.refuse("GET /api/vhosts?columns=name", 401, "Login failed");
+    fake.refuse("GET /api/vhosts?columns=name,default_queue_type", 401, "Login failed");
     let error = pass(&client, vec![of(wanted_queue("q"))]).await.unwrap_err();
     assert_eq!(error.to_string(), "the broker refuses user 'guest': Login failed");
     assert_eq!(fake.writes(), [""; 0]);
+}
+
+#[tokio::test]
+async fn what_the_broker_only_says_to_have_is_not_ready() {
+    let fake = Fake::start().await.unwrap();
+    let client = Client::from_url(&fake.url).unwrap();
+    fake.haunt("/queues/%2F/ghost");
+    fake.haunt("/exchanges/%2F/ghost");
+    let restored = |wanted| Object { was_declared: true, ..of(wanted) };
+    let all = vec![
+        of(wanted_queue("ghost")),
+        of(Wanted::Exchange(exchange("ghost", "topic"))),
+        restored(wanted_queue("lost")),
+    ];
+    let outcomes = pass(&client, all).await.unwrap();
+    let message = |what: &str| format!("the broker accepts the declaration of {what}, and does not have it");
+    assert_eq!(
+        outcomes,
+        [
+            Outcome::waiting("NotOnBroker", message("queue 'ghost' in vhost '/'")),
+            Outcome::waiting("NotOnBroker", message("exchange 'ghost' in vhost '/'")),
+            ready(Done::Restored, Some(Numbers::default())),
+        ]
+    );
+    // It was lost and comes back as a ghost: with an empty answer too.
+    fake.remove("/queues/%2F/lost");
+    fake.haunt("/queues/%2F/lost");
+    let outcomes = pass(&client, vec![restored(wanted_queue("lost"))]).await.unwrap();
+    assert_eq!(outcomes[0].condition().1, "NotOnBroker");
+}
+
+#[test]
+fn a_queue_without_a_type_is_of_the_type_of_its_vhost() {
+    let mut actual = actual(&[]);
+    actual.vhosts.insert("/".to_owned(), Some("quorum".to_owned()));
+    let arguments = json!({"x-queue-type": "quorum"}).as_object().unwrap().clone();
+    actual.declared(&Wanted::Queue(Queue { durable: true, arguments, ..queue("q") }));
+    let step = drift::decide(&of(wanted_queue("q")), None, &actual);
+    assert_eq!(reported(step), "True Declared: on the broker as specified");
+}
+
+#[tokio::test]
+async fn only_the_lists_that_are_needed_are_asked_for() {
+    let fake = Fake::start().await.unwrap();
+    let client = Client::from_url(&fake.url).unwrap();
+    for (wanted, expected) in [
+        (wanted_queue("q"), vec!["queues", "vhosts"]),
+        (Wanted::Exchange(exchange("x", "topic")), vec!["bindings", "exchanges", "vhosts"]),
+        (Wanted::Binding(binding("x", "q")), vec!["bindings", "exchanges", "queues", "vhosts"]),
+    ] {
+        pass(&client, vec![of(wanted)]).await.unwrap();
+        assert_eq!(fake.lists(), expected);
+    }
 }

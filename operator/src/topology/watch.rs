@@ -1,92 +1,50 @@
 //! Watches the kinds of the topology, and keeps a worker for each broker that something refers to.
-use super::object::{Key, Kind, Object};
-use super::outcome::CHANGED;
-use super::worker;
-use crate::kubernetes::{Context, conditions};
+use super::index::{BrokerKey, Index, Watched, broker_key, seen};
+use super::worker::Worker;
+use crate::kubernetes::{Context, unreadable};
 use futures::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
-use kube::runtime::reflector::{self, Store};
+use kube::core::DeserializeGuard;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Resource};
-use leveret_api::{Binding, Broker, Exchange, FINALIZER, Queue, TopologyStatus};
+use leveret_api::{Binding, Broker, Exchange, Queue};
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-/// Namespace and name of a Broker.
-pub(super) type BrokerKey = (String, String);
-
-/// A resource as the cluster has it.
-#[derive(Clone)]
-pub(super) struct Seen {
-    pub(super) object: Arc<Object>,
-    pub(super) reference: k8s_openapi::api::core::v1::ObjectReference,
-    pub(super) resource_version: Option<String>,
-    pub(super) finalizers: Vec<String>,
-    pub(super) status: TopologyStatus,
-}
-
-/// A kind as it is watched.
-pub(super) trait Watched:
-    Kind
-    + Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-    + DeserializeOwned
-    + Clone
-    + Debug
-    + Send
-    + Sync
-    + 'static
-{
-    fn status(&self) -> Option<&TopologyStatus>;
-}
-
-impl Watched for Exchange {
-    fn status(&self) -> Option<&TopologyStatus> {
-        self.status.as_ref()
-    }
-}
-
-impl Watched for Queue {
-    fn status(&self) -> Option<&TopologyStatus> {
-        self.status.as_ref()
-    }
-}
-
-impl Watched for Binding {
-    fn status(&self) -> Option<&TopologyStatus> {
-        self.status.as_ref()
-    }
-}
-
-/// What the cluster has of our kinds, kept up to date.
-pub(super) struct Stores {
-    exchanges: Vec<Store<Exchange>>,
-    queues: Vec<Store<Queue>>,
-    bindings: Vec<Store<Binding>>,
-    brokers: Vec<Store<Broker>>,
-}
-
-/// Runs until `stop` is cancelled.
+/// Runs until `stop` is cancelled, and its workers have ended.
 pub(crate) async fn run(context: Context, stop: CancellationToken) {
-    let changed = Arc::new(Changed::default());
-    let stores = Arc::new(Stores {
-        exchanges: watch(&context, &changed, &stop, topology_change::<Exchange>).await,
-        queues: watch(&context, &changed, &stop, topology_change::<Queue>).await,
-        bindings: watch(&context, &changed, &stop, topology_change::<Binding>).await,
-        brokers: watch(&context, &changed, &stop, broker_change).await,
-    });
-    let mut workers: BTreeMap<BrokerKey, Arc<Notify>> = BTreeMap::new();
+    let (index, changed) = (Arc::new(Index::default()), Arc::new(Changed::default()));
+    let mut listed = Vec::new();
+    listed.extend(watch::<Broker>(&context, &index, &changed, &stop));
+    listed.extend(watch::<Exchange>(&context, &index, &changed, &stop));
+    listed.extend(watch::<Queue>(&context, &index, &changed, &stop));
+    listed.extend(watch::<Binding>(&context, &index, &changed, &stop));
+    // Nothing is decided on half of what there is: a Broker that was not listed yet is not gone.
+    tokio::select! {
+        _ = futures::future::join_all(listed) => {}
+        () = stop.cancelled() => return,
+    }
+    let tasks = TaskTracker::new();
+    let mut workers: BTreeMap<BrokerKey, (Arc<Notify>, CancellationToken)> = BTreeMap::new();
     while !stop.is_cancelled() {
         for key in changed.take() {
-            let wake = workers.entry(key.clone()).or_insert_with(|| {
-                let wake = Arc::new(Notify::new());
-                let worker = worker::Worker::new(context.clone(), stores.clone(), key, wake.clone());
-                tokio::spawn(worker.run(stop.clone()));
-                wake
+            if !index.is_referred_to(&key) {
+                if let Some((_, end)) = workers.remove(&key) {
+                    end.cancel();
+                }
+                continue;
+            }
+            let (wake, _) = workers.entry(key.clone()).or_insert_with(|| {
+                let (wake, end) = (Arc::new(Notify::new()), stop.child_token());
+                let worker = Worker::new(context.clone(), index.clone(), key, wake.clone());
+                tasks.spawn(worker.run(end.clone()));
+                (wake, end)
             });
             wake.notify_one();
         }
@@ -97,6 +55,8 @@ pub(crate) async fn run(context: Context, stop: CancellationToken) {
         // What comes in one apply is looked at in one pass.
         tokio::time::sleep(GATHER).await;
     }
+    tasks.close();
+    tasks.wait().await;
 }
 
 /// The brokers that have to be looked at.
@@ -117,177 +77,184 @@ impl Changed {
     }
 }
 
-/// Which broker a change concerns, and what of a resource has to change for that: none for anything.
-type ChangeOf<K> = fn(&K) -> (BrokerKey, Option<Stamp>);
-
 /// Generation, whether it is being deleted, finalizers: what a status does not touch.
 type Stamp = (Option<i64>, bool, Vec<String>);
 
-/// The status is our own: that it was written is no reason to look again.
-fn topology_change<K: Watched>(resource: &K) -> (BrokerKey, Option<Stamp>) {
-    let meta = resource.meta();
-    let stamp = (meta.generation, meta.deletion_timestamp.is_some(), meta.finalizers.clone().unwrap_or_default());
-    (broker_key(resource), Some(stamp))
+/// A kind as it stands in the index.
+trait Indexed:
+    Resource<Scope = NamespaceResourceScope, DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static
+{
+    /// Enters it; the broker that it concerns, and what has to change of it for another look: none for anything.
+    fn enter(&self, index: &Index) -> (BrokerKey, Option<Stamp>);
+    /// Takes it out.
+    fn leave(index: &Index, key: &BrokerKey, uid: &str);
+    /// Enters one that cannot be read, if its place can be told.
+    fn enter_unreadable(_: &Index, _: &kube::core::error_boundary::InvalidObject) -> Option<BrokerKey> {
+        None
+    }
 }
 
-/// All of a Broker counts: it becomes ready in its status.
-fn broker_change(broker: &Broker) -> (BrokerKey, Option<Stamp>) {
-    let key = (broker.metadata.namespace.clone().unwrap_or_default(), broker.metadata.name.clone().unwrap_or_default());
-    (key, None)
+impl Indexed for Broker {
+    /// All of a Broker counts: it becomes ready in its status.
+    fn enter(&self, index: &Index) -> (BrokerKey, Option<Stamp>) {
+        let key = place(&self.metadata);
+        index.put_broker(key.clone(), Ok(Arc::new(self.clone())));
+        (key, None)
+    }
+
+    fn leave(index: &Index, key: &BrokerKey, _: &str) {
+        index.remove_broker(key);
+    }
+
+    fn enter_unreadable(index: &Index, invalid: &kube::core::error_boundary::InvalidObject) -> Option<BrokerKey> {
+        let key = place(&invalid.metadata);
+        index.put_broker(key.clone(), Err(Arc::new(invalid.clone())));
+        Some(key)
+    }
 }
 
-async fn watch<K>(
+impl<K: Watched> Indexed for K {
+    /// The status is our own: that it was written is no reason to look again.
+    fn enter(&self, index: &Index) -> (BrokerKey, Option<Stamp>) {
+        let (key, meta) = (broker_key(self), self.meta());
+        index.put(key.clone(), seen(self));
+        let stamp = (meta.generation, meta.deletion_timestamp.is_some(), meta.finalizers.clone().unwrap_or_default());
+        (key, Some(stamp))
+    }
+
+    fn leave(index: &Index, key: &BrokerKey, uid: &str) {
+        index.remove(key, uid);
+    }
+}
+
+fn place(meta: &kube::api::ObjectMeta) -> BrokerKey {
+    (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+}
+
+/// Starts to watch a kind; what is returned ends when all of it has been listed once.
+fn watch<K: Indexed>(
     context: &Context,
+    index: &Arc<Index>,
     changed: &Arc<Changed>,
     stop: &CancellationToken,
-    change_of: ChangeOf<K>,
-) -> Vec<Store<K>>
-where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-        + DeserializeOwned
-        + Clone
-        + Debug
-        + Send
-        + Sync
-        + 'static,
-{
-    let apis: Vec<Api<K>> = context.scope.apis(&context.client);
-    let mut stores = Vec::new();
-    for api in apis {
-        let (store, writer) = reflector::store();
-        // Who owns which field is half of an object, what was last applied a quarter; nothing here asks for it.
-        let events = watcher(api, watcher::Config::default()).default_backoff();
-        let events = events.modify(|resource| {
-            resource.meta_mut().managed_fields = None;
-            resource.meta_mut().annotations = None;
-        });
-        let stream = reflector::reflector(writer, events);
-        let (changed, stop) = (changed.clone(), stop.clone());
+) -> Vec<oneshot::Receiver<()>> {
+    let apis: Vec<Api<DeserializeGuard<K>>> = context.scope.apis(&context.client);
+    let start = |api: Api<DeserializeGuard<K>>| {
+        let (listed, is_listed) = oneshot::channel();
+        let mut view = View { index: index.clone(), known: HashMap::new(), listing: None };
+        let (context, changed, stop) = (context.clone(), changed.clone(), stop.clone());
         tokio::spawn(async move {
-            let mut stream = std::pin::pin!(stream);
-            let mut stamps = Stamps::default();
+            // Who owns which field is half of an object, what was last applied a quarter; nothing here asks for it.
+            let events = watcher(api, watcher::Config::default()).default_backoff().modify(|resource| {
+                resource.meta_mut().managed_fields = None;
+                resource.meta_mut().annotations = None;
+            });
+            let (mut events, mut listed) = (std::pin::pin!(events), Some(listed));
             loop {
                 let event = tokio::select! {
-                    event = stream.next() => event,
+                    event = events.next() => event,
                     () = stop.cancelled() => return,
                 };
                 match event {
-                    Some(Ok(event)) => stamps.changes(event, change_of).into_iter().for_each(|key| changed.add(key)),
+                    Some(Ok(event)) => {
+                        let is_complete = matches!(event, watcher::Event::InitDone);
+                        if let Some(invalid) = unread(&event) {
+                            unreadable::report::<K>(&context, &invalid).await;
+                        }
+                        view.changes(event).into_iter().for_each(|key| changed.add(key));
+                        if let Some(listed) = listed.take_if(|_| is_complete) {
+                            let _ = listed.send(());
+                        }
+                    }
                     Some(Err(error)) => tracing::warn!("watching {}: {error}", K::kind(&())),
                     None => return,
                 }
             }
         });
-        let _ = store.wait_until_ready().await;
-        stores.push(store);
+        is_listed
+    };
+    apis.into_iter().map(start).collect()
+}
+
+/// What could not be read of an event.
+fn unread<K>(event: &watcher::Event<DeserializeGuard<K>>) -> Option<kube::core::error_boundary::InvalidObject> {
+    match event {
+        watcher::Event::Apply(resource) | watcher::Event::InitApply(resource) => resource.0.as_ref().err().cloned(),
+        _ => None,
     }
-    stores
 }
 
-/// What resources were like when a change of them was last told, by uid.
-#[derive(Default)]
-struct Stamps {
-    known: HashMap<String, (BrokerKey, Option<Stamp>)>,
+/// Where a resource stands in the index, and what it was like when a change of it was last told.
+type Known = (BrokerKey, Option<Stamp>);
+
+/// What one watch has entered into the index, by uid.
+struct View {
+    index: Arc<Index>,
+    known: HashMap<String, Known>,
     /// While all are listed anew: those that have come so far.
-    listing: Option<HashMap<String, (BrokerKey, Option<Stamp>)>>,
+    listing: Option<HashMap<String, Known>>,
 }
 
-impl Stamps {
-    /// The brokers that an event concerns.
-    fn changes<K: Resource<DynamicType = ()>>(
-        &mut self,
-        event: watcher::Event<K>,
-        change_of: ChangeOf<K>,
-    ) -> BTreeSet<BrokerKey> {
-        let uid = |resource: &K| resource.meta().uid.clone().unwrap_or_default();
+impl View {
+    /// Enters an event into the index; the brokers that it concerns.
+    fn changes<K: Indexed>(&mut self, event: watcher::Event<DeserializeGuard<K>>) -> BTreeSet<BrokerKey> {
+        let uid = |resource: &DeserializeGuard<K>| resource.meta().uid.clone().unwrap_or_default();
         match event {
             watcher::Event::Apply(resource) => {
-                let (key, stamp) = change_of(&resource);
-                let before = self.known.insert(uid(&resource), (key.clone(), stamp.clone()));
-                let is_news = stamp.is_none() || before.is_none_or(|(_, before)| before != stamp);
-                is_news.then_some(key).into_iter().collect()
+                let uid = uid(&resource);
+                let before = self.known.remove(&uid);
+                let after = self.enter(&resource);
+                let mut concerned = BTreeSet::new();
+                if let Some((key, _)) = &before
+                    && after.as_ref().is_none_or(|(now, _)| now != key)
+                {
+                    K::leave(&self.index, key, &uid);
+                    concerned.insert(key.clone());
+                }
+                if let Some((key, stamp)) = &after {
+                    let is_news = stamp.is_none() || before.is_none_or(|(_, before)| before != *stamp);
+                    concerned.extend(is_news.then(|| key.clone()));
+                }
+                self.known.extend(after.map(|after| (uid, after)));
+                concerned
             }
             watcher::Event::Delete(resource) => {
-                self.known.remove(&uid(&resource));
-                [change_of(&resource).0].into()
+                let uid = uid(&resource);
+                let before = self.known.remove(&uid);
+                before.into_iter().inspect(|(key, _)| K::leave(&self.index, key, &uid)).map(|(key, _)| key).collect()
             }
             watcher::Event::Init => {
                 self.listing = Some(HashMap::new());
                 BTreeSet::new()
             }
             watcher::Event::InitApply(resource) => {
-                self.listing.get_or_insert_default().insert(uid(&resource), change_of(&resource));
+                let entered = self.enter(&resource).map(|known| (uid(&resource), known));
+                self.listing.get_or_insert_default().extend(entered);
                 BTreeSet::new()
             }
-            // The store has the new list from here on; what is not in it went unseen.
+            // What was not listed went unseen.
             watcher::Event::InitDone => {
                 let before = std::mem::replace(&mut self.known, self.listing.take().unwrap_or_default());
+                for (uid, (key, _)) in &before {
+                    if self.known.get(uid).is_none_or(|(now, _)| now != key) && !self.is_taken(key) {
+                        K::leave(&self.index, key, uid);
+                    }
+                }
                 before.into_values().chain(self.known.values().cloned()).map(|(key, _)| key).collect()
             }
         }
     }
-}
 
-impl Stores {
-    /// The Broker of that name.
-    pub(super) fn broker(&self, key: &BrokerKey) -> Option<Arc<Broker>> {
-        let (namespace, name) = key;
-        let reference = reflector::ObjectRef::new(name).within(namespace);
-        self.brokers.iter().find_map(|store| store.get(&reference))
+    /// Whether a Broker of that name is known, though one of another uid is gone: it has been entered in its place.
+    fn is_taken(&self, key: &BrokerKey) -> bool {
+        self.known.values().any(|(known, stamp)| stamp.is_none() && known == key)
     }
 
-    /// All that refers to a broker.
-    pub(super) fn referring_to(&self, key: &BrokerKey) -> Vec<Seen> {
-        fn of<'a, K: Watched>(stores: &'a [Store<K>], key: &'a BrokerKey) -> impl Iterator<Item = Seen> + 'a {
-            let all = stores.iter().flat_map(Store::state);
-            all.filter(move |resource| broker_key(&**resource) == *key).map(|resource| seen(&*resource))
+    fn enter<K: Indexed>(&self, resource: &DeserializeGuard<K>) -> Option<Known> {
+        match &resource.0 {
+            Ok(resource) => Some(resource.enter(&self.index)),
+            Err(invalid) => K::enter_unreadable(&self.index, invalid).map(|key| (key, None)),
         }
-        of(&self.exchanges, key).chain(of(&self.queues, key)).chain(of(&self.bindings, key)).collect()
-    }
-}
-
-fn broker_key<K: Watched>(resource: &K) -> BrokerKey {
-    let own = resource.meta().namespace.clone().unwrap_or_default();
-    let broker = resource.broker();
-    (broker.namespace.clone().unwrap_or(own), broker.name.clone())
-}
-
-fn seen<K: Watched>(resource: &K) -> Seen {
-    let meta = resource.meta();
-    let (namespace, name) = (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
-    let status = resource.status().cloned().unwrap_or_default();
-    let generation = meta.generation.unwrap_or_default();
-    let says = |reason| status.conditions.iter().any(|condition| condition.reason == reason);
-    let was_declared = (conditions::is_true(&status.conditions, "Ready") || says(CHANGED))
-        && status.observed_generation == Some(generation);
-    let created = meta.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
-    let object = Object {
-        wanted: resource.wanted(&name),
-        key: Key { kind: K::KIND, namespace, name },
-        deletion_policy: resource.deletion_policy(),
-        deleting: meta.deletion_timestamp.is_some(),
-        age: (created, meta.uid.clone().unwrap_or_default()),
-        generation,
-        was_declared,
-        refused: None,
-    };
-    Seen {
-        object: Arc::new(object),
-        reference: resource.object_ref(&()),
-        resource_version: meta.resource_version.clone(),
-        finalizers: meta.finalizers.clone().unwrap_or_default(),
-        status,
-    }
-}
-
-impl Seen {
-    pub(super) fn uid(&self) -> &str {
-        &self.object.age.1
-    }
-
-    /// Whether the resource is held until we let it go.
-    pub(super) fn is_held(&self) -> bool {
-        self.finalizers.iter().any(|finalizer| finalizer == FINALIZER)
     }
 }
 
@@ -297,24 +264,35 @@ const GATHER: Duration = Duration::from_millis(10);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use leveret_api::FINALIZER;
+    use serde_json::{Value, json};
     use watcher::Event;
 
-    fn queue(uid: &str, broker: &str, generation: i64) -> Queue {
-        let value = serde_json::json!({
+    fn queue(uid: &str, broker: &str, generation: i64) -> DeserializeGuard<Queue> {
+        read(json!({
             "apiVersion": "leveret.dev/v1alpha1", "kind": "Queue",
             "metadata": {"name": uid, "namespace": "n", "uid": uid, "generation": generation},
             "spec": {"brokerRef": {"name": broker}},
-        });
+        }))
+    }
+
+    fn read<K: Resource + DeserializeOwned>(value: Value) -> DeserializeGuard<K> {
         serde_json::from_value(value).unwrap()
+    }
+
+    fn view() -> View {
+        View { index: Arc::default(), known: HashMap::new(), listing: None }
+    }
+
+    fn names(keys: BTreeSet<BrokerKey>) -> Vec<String> {
+        keys.into_iter().map(|(namespace, name)| format!("{namespace}/{name}")).collect()
     }
 
     #[test]
     fn a_broker_is_looked_at_when_something_of_it_changed_but_not_its_status() {
-        let mut stamps = Stamps::default();
-        let mut changes = |event| {
-            let keys = stamps.changes(event, topology_change::<Queue>);
-            keys.into_iter().map(|(namespace, name)| format!("{namespace}/{name}")).collect::<Vec<_>>()
-        };
+        let mut view = view();
+        let index = view.index.clone();
+        let mut changes = |event| names(view.changes(event));
         let none: [&str; 0] = [];
         assert_eq!(changes(Event::Init), none);
         assert_eq!(changes(Event::InitApply(queue("a", "one", 1))), none);
@@ -323,13 +301,49 @@ mod tests {
         assert_eq!(changes(Event::Apply(queue("a", "one", 1))), none, "its status was written");
         assert_eq!(changes(Event::Apply(queue("a", "one", 2))), ["n/one"]);
         let mut held = queue("b", "two", 1);
-        held.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
+        held.meta_mut().finalizers = Some(vec![FINALIZER.to_owned()]);
         assert_eq!(changes(Event::Apply(held)), ["n/two"]);
         assert_eq!(changes(Event::Apply(queue("c", "three", 1))), ["n/three"]);
         assert_eq!(changes(Event::Delete(queue("c", "three", 1))), ["n/three"]);
+        let referring = |name: &str| index.referring_to(&("n".to_owned(), name.to_owned())).len();
+        assert_eq!((referring("one"), referring("two"), referring("three")), (1, 1, 0));
         // The watch broke: c is new again, b went meanwhile.
         assert_eq!(changes(Event::Init), none);
+        assert_eq!(changes(Event::InitApply(queue("a", "one", 2))), none);
         assert_eq!(changes(Event::InitApply(queue("c", "three", 1))), none);
+        assert_eq!(referring("two"), 1, "it is there until the list is complete");
         assert_eq!(changes(Event::InitDone), ["n/one", "n/three", "n/two"]);
+        assert_eq!((referring("one"), referring("two"), referring("three")), (1, 0, 1));
+        assert!(!index.is_referred_to(&("n".to_owned(), "two".to_owned())));
+    }
+
+    #[test]
+    fn what_cannot_be_read_keeps_nothing_else_from_being_looked_at() {
+        let mut view = view();
+        let (index, key) = (view.index.clone(), ("n".to_owned(), "shop".to_owned()));
+        let broker = |spec: Value| -> DeserializeGuard<Broker> {
+            read(json!({
+                "apiVersion": "leveret.dev/v1alpha1", "kind": "Broker",
+                "metadata": {"name": "shop", "namespace": "n", "uid": "u"}, "spec": spec,
+            }))
+        };
+        let bad = || broker(json!({"storage": {"size": null}}));
+        assert!(unread(&Event::Apply(bad())).is_some());
+        view.changes::<Broker>(Event::Init);
+        view.changes(Event::InitApply(bad()));
+        assert_eq!(names(view.changes::<Broker>(Event::InitDone)), ["n/shop"]);
+        assert!(matches!(index.broker(&key), Some(Err(_))), "it is not gone: nothing of it may be let go");
+        view.changes(Event::Apply(broker(json!({}))));
+        assert!(matches!(index.broker(&key), Some(Ok(_))));
+        view.changes(Event::Delete(bad()));
+        assert!(index.broker(&key).is_none());
+
+        // A queue that could be read and cannot any more is nobody's until it can again.
+        let mut view = self::view();
+        view.changes(Event::Apply(queue("a", "one", 1)));
+        let mut bad = json!({"metadata": {"name": "a", "namespace": "n", "uid": "a"}, "spec": {"brokerRef": 7}});
+        bad["apiVersion"] = json!("leveret.dev/v1alpha1");
+        assert_eq!(names(view.changes::<Queue>(Event::Apply(read(bad)))), ["n/one"]);
+        assert!(view.index.referring_to(&("n".to_owned(), "one".to_owned())).is_empty());
     }
 }

@@ -1,10 +1,12 @@
-//! One broker's worker: a pass whenever something changed, and every two seconds to see what changed on the broker.
+//! One broker's worker: a pass whenever something changed, and every two seconds to see what changed on the broker; less
+//! often where a pass takes long, so that a broker with many objects is not asked for its lists all the time.
+use super::index::{BrokerKey, BrokerSeen, Index, Seen};
+use super::kinds::Wanted;
 use super::memory::Memory;
-use super::outcome::{CHANGED, Done, Outcome};
-use super::watch::{BrokerKey, Seen, Stores};
+use super::outcome::{CHANGED, Done, NOT_THERE, Outcome};
 use super::{deletion, reconcile};
 use crate::cluster::connect;
-use crate::kubernetes::{Context, apply, conditions};
+use crate::kubernetes::{Context, apply, conditions, unreadable};
 use futures::StreamExt;
 use leveret_api::{Binding, Broker, Exchange, FINALIZER, Queue, TopologyStatus};
 use leveret_client::Client;
@@ -15,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(super) struct Worker {
     context: Context,
-    stores: Arc<Stores>,
+    index: Arc<Index>,
     broker: BrokerKey,
     wake: Arc<Notify>,
     /// How to reach the broker, and which one it is: a Broker made anew has another password.
@@ -40,31 +42,53 @@ enum Change {
 }
 
 impl Worker {
-    pub(super) fn new(context: Context, stores: Arc<Stores>, broker: BrokerKey, wake: Arc<Notify>) -> Self {
-        Self { context, stores, broker, wake, client: None, memory: Memory::default() }
+    pub(super) fn new(context: Context, index: Arc<Index>, broker: BrokerKey, wake: Arc<Notify>) -> Self {
+        Self { context, index, broker, wake, client: None, memory: Memory::default() }
     }
 
+    /// Runs until `stop` is cancelled; a pass that is under way then has a moment to end.
     pub(super) async fn run(mut self, stop: CancellationToken) {
+        let mut took = Duration::ZERO;
         loop {
+            let (at_least, at_most) = pause(took);
             tokio::select! {
-                () = self.wake.notified() => {}
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = async {
+                    tokio::time::sleep(at_least).await;
+                    self.wake.notified().await;
+                } => {}
+                () = tokio::time::sleep(at_most) => {}
                 () = stop.cancelled() => return,
             }
             let started = Instant::now();
-            let seen = self.stores.referring_to(&self.broker);
+            let seen = self.index.referring_to(&self.broker);
             if seen.is_empty() {
                 continue;
             }
-            let failed = self.pass(seen).await;
-            self.context.metrics.reconciled("topology", started.elapsed(), failed);
+            let metrics = self.context.metrics.clone();
+            let mut pass = std::pin::pin!(self.pass(seen));
+            let failed = tokio::select! {
+                failed = &mut pass => failed,
+                () = stop.cancelled() => {
+                    let _ = tokio::time::timeout(END_MAX, pass).await;
+                    return;
+                }
+            };
+            took = started.elapsed();
+            metrics.reconciled("topology", took, failed);
         }
     }
 
     /// Whether something failed.
     async fn pass(&mut self, seen: Vec<Seen>) -> bool {
         let seen = self.memory.recall(seen, Instant::now());
-        let broker = self.stores.broker(&self.broker);
+        let broker = match self.index.broker(&self.broker) {
+            Some(Err(invalid)) => {
+                let message = unreadable::message("Broker", &invalid.error);
+                let outcome = Outcome::waiting("BrokerUnreadable", message);
+                return self.report(seen.into_iter().map(|seen| (seen, outcome.clone())).collect()).await;
+            }
+            broker => broker.and_then(BrokerSeen::ok),
+        };
         let broker = broker.filter(|broker| broker.metadata.deletion_timestamp.is_none());
         let (seen, refused) = allowed(seen, &self.broker, broker.as_deref());
         let mut reports = refused;
@@ -118,7 +142,7 @@ impl Worker {
             return Ok(client.clone());
         }
         let client = connect::client(&self.context.client, broker).await;
-        let client = client.map_err(|error| Outcome::waiting(BROKER_UNAVAILABLE, format!("{error:#}")))?;
+        let (client, _) = client.map_err(|error| Outcome::waiting(BROKER_UNAVAILABLE, format!("{error:#}")))?;
         self.client = Some((uid, client.clone()));
         Ok(client)
     }
@@ -224,20 +248,20 @@ impl Worker {
     async fn set_finalizers(&self, seen: &Seen, finalizers: &[String]) -> kube::Result<Option<String>> {
         let (client, key) = (&self.context.client, &seen.object.key);
         let (place, version) = ((&*key.namespace, &*key.name), seen.resource_version.as_deref());
-        match key.kind {
-            "Exchange" => apply::finalizers::<Exchange>(client, place, version, finalizers).await,
-            "Queue" => apply::finalizers::<Queue>(client, place, version, finalizers).await,
-            _ => apply::finalizers::<Binding>(client, place, version, finalizers).await,
+        match &seen.object.wanted {
+            Wanted::Exchange(_) => apply::finalizers::<Exchange>(client, place, version, finalizers).await,
+            Wanted::Queue(_) => apply::finalizers::<Queue>(client, place, version, finalizers).await,
+            Wanted::Binding(_) => apply::finalizers::<Binding>(client, place, version, finalizers).await,
         }
     }
 
     async fn set_status(&self, seen: &Seen, status: &TopologyStatus) -> kube::Result<Option<String>> {
         let (client, key) = (&self.context.client, &seen.object.key);
         let place = (&*key.namespace, &*key.name);
-        match key.kind {
-            "Exchange" => apply::status::<Exchange>(client, place, status).await,
-            "Queue" => apply::status::<Queue>(client, place, status).await,
-            _ => apply::status::<Binding>(client, place, status).await,
+        match &seen.object.wanted {
+            Wanted::Exchange(_) => apply::status::<Exchange>(client, place, status).await,
+            Wanted::Queue(_) => apply::status::<Queue>(client, place, status).await,
+            Wanted::Binding(_) => apply::status::<Binding>(client, place, status).await,
         }
     }
 }
@@ -270,6 +294,12 @@ fn allowed(seen: Vec<Seen>, broker: &BrokerKey, spec: Option<&Broker>) -> (Vec<S
     (may, refused)
 }
 
+/// How long to wait for the next pass, after one that took so long: at least, though something changed, so that what comes
+/// meanwhile is looked at together; at most, though nothing did.
+fn pause(took: Duration) -> (Duration, Duration) {
+    (took.min(LOOK_EVERY), (took * SHARE).max(LOOK_EVERY))
+}
+
 /// What is worth an event: whether it is a warning, a word for programs, a sentence for people.
 fn note(seen: &Seen, outcome: &Outcome) -> Option<(bool, &'static str, String)> {
     let what = || seen.object.wanted.describe();
@@ -285,7 +315,7 @@ fn note(seen: &Seen, outcome: &Outcome) -> Option<(bool, &'static str, String)> 
             Some((false, "Declared", format!("{} is on the broker", what())))
         }
         Outcome::Refused { reason, message }
-        | Outcome::Waiting { reason: reason @ (CHANGED | "NotEmpty" | "DeletionRefused"), message }
+        | Outcome::Waiting { reason: reason @ (CHANGED | NOT_THERE | "NotEmpty" | "DeletionRefused"), message }
             if is_new(reason) =>
         {
             Some((true, reason, message.clone()))
@@ -298,5 +328,22 @@ fn note(seen: &Seen, outcome: &Outcome) -> Option<(bool, &'static str, String)> 
 const BROKER_UNAVAILABLE: &str = "BrokerUnavailable";
 /// How often a broker is looked at, for what was changed there.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Passes for which nothing is known to have changed take one part in so many of the time.
+const SHARE: u32 = 10;
+/// How long a pass that is under way may take to end.
+const END_MAX: Duration = Duration::from_secs(2);
 /// Writes to the API server at a time.
 const WRITES_MAX: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passes_that_take_long_come_less_often() {
+        let millis = Duration::from_millis;
+        assert_eq!(pause(millis(5)), (millis(5), LOOK_EVERY));
+        assert_eq!(pause(millis(900)), (millis(900), millis(9000)));
+        assert_eq!(pause(millis(5000)).0, LOOK_EVERY);
+    }
+}

@@ -6,52 +6,78 @@ pub(super) mod secret;
 mod service;
 mod set;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
+use super::login::Logins;
+use crate::kubernetes::child::{Child, Place};
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service, ServiceAccount};
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use kube::{Resource, ResourceExt};
 use leveret_api::Broker;
 use std::collections::BTreeMap;
 
+pub(super) use service::management_name;
+
 /// All that a Broker consists of.
+#[derive(Debug)]
 pub(super) struct Children {
-    /// Only when there is none: its password is made once.
-    pub(super) secret: Option<Secret>,
-    pub(super) config: ConfigMap,
-    pub(super) account: ServiceAccount,
-    pub(super) nodes: Service,
-    pub(super) service: Service,
-    pub(super) budget: PodDisruptionBudget,
-    pub(super) set: StatefulSet,
+    /// In the order in which they are made: what the pods need comes before the pods.
+    pub(super) before: Vec<Child>,
+    pub(super) set: Child,
 }
 
-/// The children of `broker`.
+/// Where a Broker's Secrets are: for applications, for the pods.
+pub(super) fn secrets(broker: &Broker) -> [Place; 2] {
+    let namespace = broker.namespace().unwrap_or_default();
+    [secret::name(broker), secret::login_name(broker)].map(|name| Place::of::<Secret>(&namespace, &name))
+}
+
+/// Where a Broker's StatefulSet is.
+pub(super) fn set_place(broker: &Broker) -> Place {
+    Place::of::<StatefulSet>(&broker.namespace().unwrap_or_default(), &broker.name_any())
+}
+
+/// The children of `broker`, which runs `image`.
 ///
 /// # Errors
 /// What is wrong with its spec, for its condition.
-pub(super) fn children(broker: &Broker, default_image: &str, secret: Option<&Secret>) -> Result<Children, String> {
+pub(super) fn children(broker: &Broker, image: &str, logins: &Logins) -> Result<Children, String> {
     let config = config::build(broker)?;
-    Ok(Children {
-        secret: secret.is_none().then(|| secret::build(broker, &rand::random())),
-        account: ServiceAccount {
-            metadata: meta(broker, broker.name_any()),
-            automount_service_account_token: Some(false),
-            ..ServiceAccount::default()
-        },
-        nodes: service::nodes(broker),
-        service: service::clients(broker),
-        budget: budget::build(broker),
-        set: set::build(broker, default_image, &config)?,
-        config,
-    })
+    let account = ServiceAccount {
+        metadata: meta(broker, broker.name_any()),
+        automount_service_account_token: Some(false),
+        ..ServiceAccount::default()
+    };
+    let set = set::build(broker, image, &config, &logins.version)?;
+    let unwritable = |error: serde_json::Error| format!("the children cannot be written: {error}");
+    let before = [
+        Child::new(&secret::build_login(broker, logins)),
+        Child::new(&secret::build(broker, &logins.current)),
+        Child::new(&config),
+        Child::new(&account),
+        Child::new(&service::nodes(broker)),
+        Child::new(&service::clients(broker)),
+        Child::new(&service::management(broker)),
+        Child::new(&budget::build(broker)),
+    ];
+    let before = before.into_iter().collect::<Result<_, _>>().map_err(unwritable)?;
+    Ok(Children { before, set: Child::new(&set).map_err(unwritable)? })
+}
+
+/// The version of the login that the pods of a StatefulSet are to carry.
+pub(super) fn login_version(set: &StatefulSet) -> Option<String> {
+    set.spec.as_ref()?.template.metadata.as_ref()?.annotations.as_ref()?.get(pod::LOGIN).cloned()
 }
 
 /// Name of the claim of a pod's volume, as StatefulSets make it.
 pub(super) fn claim_name(broker: &Broker, pod: i32) -> String {
     format!("{}-{}-{pod}", pod::DATA, broker.name_any())
+}
+
+/// Name of a pod.
+pub(super) fn pod_name(broker: &Broker, pod: i32) -> String {
+    format!("{}-{pod}", broker.name_any())
 }
 
 /// Name, namespace, labels, owner.
@@ -75,8 +101,8 @@ fn labels(broker: &Broker) -> BTreeMap<String, String> {
     labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
 }
 
-/// What its pods are found by.
-fn selector(broker: &Broker) -> BTreeMap<String, String> {
+/// What its pods are found by; StatefulSets put these labels on the claims that they make.
+pub(super) fn selector(broker: &Broker) -> BTreeMap<String, String> {
     let mut labels = labels(broker);
     labels.remove("app.kubernetes.io/managed-by");
     labels

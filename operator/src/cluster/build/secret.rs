@@ -1,36 +1,65 @@
-//! The Secret of the default user, in the shape that the Service Binding specification looks for. Its password is made
-//! once and never changed.
+//! The two Secrets of the default user: one for applications, in the shape that the Service Binding specification looks
+//! for, and one for the broker's pods and the operator.
+//!
+//! The first may be edited: that is how the password is changed. The second holds the login that the pods are to run with,
+//! so that neither an edit nor the loss of the first locks anybody out.
 use super::{AMQP, meta};
+use crate::cluster::login::{Login, Logins};
+use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use leveret_api::Broker;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+/// Name of the Secret for applications.
 pub(crate) fn name(broker: &Broker) -> String {
     format!("{}-default-user", broker.name_any())
 }
 
-/// A Secret with a password of these random bytes.
-pub(super) fn build(broker: &Broker, random: &[u8; 32]) -> Secret {
-    let text = |bytes: &[u8]| bytes.iter().map(|byte| char::from(ALPHABET[usize::from(byte % 32)])).collect::<String>();
-    let (username, password) = (format!("user-{}", text(&random[..8])), text(&random[8..]));
+/// Name of the Secret for the pods.
+pub(crate) fn login_name(broker: &Broker) -> String {
+    format!("{}-login", broker.name_any())
+}
+
+/// The Secret for applications: all that they need to connect.
+pub(super) fn build(broker: &Broker, login: &Login) -> Secret {
     let host = format!("{}.{}.svc", broker.name_any(), broker.namespace().unwrap_or_default());
-    let connection_string = format!("amqp://{username}:{password}@{host}:{AMQP}/");
+    let encoded = |text: &str| utf8_percent_encode(text, UNRESERVED).to_string();
+    let connection_string = format!("amqp://{}:{}@{host}:{AMQP}/", encoded(&login.username), encoded(&login.password));
     let fields = [
         ("type", "rabbitmq".to_owned()),
         ("provider", "leveret".to_owned()),
         ("host", host),
         ("port", AMQP.to_string()),
-        ("username", username),
-        ("password", password),
+        ("username", login.username.clone()),
+        ("password", login.password.clone()),
         ("connection_string", connection_string),
     ];
+    secret(broker, name(broker), "servicebinding.io/rabbitmq", &fields)
+}
+
+/// The Secret for the pods: the login, the one before it while a pod may still run with that, and the login's version.
+pub(super) fn build_login(broker: &Broker, logins: &Logins) -> Secret {
+    let previous = logins.previous.clone().unwrap_or_default();
+    let fields = [
+        ("username", logins.current.username.clone()),
+        ("password", logins.current.password.clone()),
+        ("version", logins.version.clone()),
+        ("previous-username", previous.username),
+        ("previous-password", previous.password),
+    ];
+    secret(broker, login_name(broker), "leveret.dev/login", &fields)
+}
+
+fn secret(broker: &Broker, name: String, kind: &str, fields: &[(&str, String)]) -> Secret {
+    let bytes = |(name, value): &(&str, String)| ((*name).to_owned(), ByteString(value.clone().into_bytes()));
     Secret {
-        metadata: meta(broker, name(broker)),
-        type_: Some("servicebinding.io/rabbitmq".to_owned()),
-        string_data: Some(fields.map(|(field, value)| (field.to_owned(), value)).into()),
+        metadata: meta(broker, name),
+        type_: Some(kind.to_owned()),
+        data: Some(fields.iter().map(bytes).collect()),
         ..Secret::default()
     }
 }
 
-/// Characters that need no quoting anywhere; 32, so that each is as likely as any other.
-const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+/// What stands in an address as it is.
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');

@@ -1,6 +1,9 @@
 //! The StatefulSet: pods with names and volumes of their own.
 use super::{label_selector, meta, pod, service};
-use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec};
+use k8s_openapi::api::apps::v1::{
+    RollingUpdateStatefulSetStrategy, StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec,
+    StatefulSetUpdateStrategy,
+};
 use k8s_openapi::api::core::v1::{
     ConfigMap, PersistentVolumeClaim, PersistentVolumeClaimSpec, VolumeResourceRequirements,
 };
@@ -8,8 +11,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use leveret_api::{Broker, Retention};
 
-pub(super) fn build(broker: &Broker, default_image: &str, config: &ConfigMap) -> Result<StatefulSet, String> {
-    let image = broker.spec.image.as_deref().unwrap_or(default_image);
+pub(super) fn build(
+    broker: &Broker,
+    image: &str,
+    config: &ConfigMap,
+    login_version: &str,
+) -> Result<StatefulSet, String> {
     let when_deleted = match broker.spec.storage.retention {
         Retention::Retain => "Retain",
         Retention::Delete => "Delete",
@@ -19,11 +26,16 @@ pub(super) fn build(broker: &Broker, default_image: &str, config: &ConfigMap) ->
         service_name: Some(service::nodes_name(broker)),
         pod_management_policy: Some("Parallel".to_owned()),
         selector: label_selector(broker),
-        template: pod::template(broker, image, &hash(config))?,
+        template: pod::template(broker, image, &hash(config), login_version)?,
         volume_claim_templates: Some(vec![claim(broker)]),
         persistent_volume_claim_retention_policy: Some(StatefulSetPersistentVolumeClaimRetentionPolicy {
             when_deleted: Some(when_deleted.to_owned()),
             when_scaled: Some("Retain".to_owned()),
+        }),
+        revision_history_limit: Some(10),
+        update_strategy: Some(StatefulSetUpdateStrategy {
+            type_: Some("RollingUpdate".to_owned()),
+            rolling_update: Some(RollingUpdateStatefulSetStrategy { partition: Some(0), ..Default::default() }),
         }),
         ..StatefulSetSpec::default()
     };

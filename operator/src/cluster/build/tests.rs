@@ -1,8 +1,9 @@
 //! What a Broker consists of, without a cluster.
 use super::*;
+use crate::cluster::login::Login;
 use serde_json::{Value, json};
 
-fn broker(spec: Value) -> Broker {
+pub(crate) fn broker(spec: Value) -> Broker {
     let broker = json!({
         "apiVersion": "leveret.dev/v1alpha1", "kind": "Broker",
         "metadata": {"name": "shop", "namespace": "trade", "uid": "u"}, "spec": spec,
@@ -10,14 +11,18 @@ fn broker(spec: Value) -> Broker {
     serde_json::from_value(broker).unwrap()
 }
 
-fn made(spec: Value) -> Result<Children, String> {
-    children(&broker(spec), "image:1", None)
+/// The StatefulSet and the configuration.
+fn made(spec: Value) -> Result<(Value, String), String> {
+    let broker = broker(spec);
+    let config = config::build(&broker)?;
+    let text = config.data.as_ref().unwrap()["leveret.toml"].clone();
+    let set = set::build(&broker, "image:1", &config, "v1")?;
+    Ok((serde_json::to_value(set).unwrap(), text))
 }
 
 #[test]
 fn a_broker_is_named_owned_and_restricted() {
-    let children = made(json!({})).unwrap();
-    let set = serde_json::to_value(&children.set).unwrap();
+    let (set, _) = made(json!({})).unwrap();
     assert_eq!(set["metadata"]["name"], "shop");
     assert_eq!(set["metadata"]["ownerReferences"][0]["uid"], "u");
     let pod = &set["spec"]["template"]["spec"];
@@ -26,32 +31,62 @@ fn a_broker_is_named_owned_and_restricted() {
     assert_eq!(pod["containers"][0]["securityContext"]["readOnlyRootFilesystem"], true);
     assert_eq!(set["spec"]["persistentVolumeClaimRetentionPolicy"]["whenDeleted"], "Retain");
     assert_eq!(set["spec"]["volumeClaimTemplates"][0]["spec"]["resources"]["requests"]["storage"], "1Gi");
-    let budget = serde_json::to_value(&children.budget).unwrap();
+    let budget = serde_json::to_value(budget::build(&broker(json!({})))).unwrap();
     assert_eq!(budget["spec"]["maxUnavailable"], 1);
-    assert_eq!(children.nodes.metadata.name.as_deref(), Some("shop-nodes"));
+    assert_eq!(service::nodes(&broker(json!({}))).metadata.name.as_deref(), Some("shop-nodes"));
 }
 
 #[test]
-fn the_secret_has_the_shape_of_a_service_binding_and_is_made_once() {
-    let secret = made(json!({})).unwrap().secret.unwrap();
-    let fields = secret.string_data.clone().unwrap();
-    assert_eq!((&*fields["type"], &*fields["provider"], &*fields["host"]), ("rabbitmq", "leveret", "shop.trade.svc"));
-    let expected = format!("amqp://{}:{}@shop.trade.svc:5672/", fields["username"], fields["password"]);
-    assert_eq!(fields["connection_string"], expected);
-    assert!(fields["password"].len() == 24);
-    assert!(children(&broker(json!({})), "image:1", Some(&secret)).unwrap().secret.is_none());
+fn the_secret_has_the_shape_of_a_service_binding_and_agrees_with_itself() {
+    let login = Login { username: "u".to_owned(), password: "p/w@:".to_owned() };
+    let secret = secret::build(&broker(json!({})), &login);
+    let field = |name: &str| String::from_utf8(secret.data.as_ref().unwrap()[name].0.clone()).unwrap();
+    assert_eq!(
+        (field("type"), field("provider"), field("host")),
+        ("rabbitmq".into(), "leveret".into(), "shop.trade.svc".into())
+    );
+    assert_eq!(field("connection_string"), "amqp://u:p%2Fw%40%3A@shop.trade.svc:5672/");
+    assert_eq!((field("username"), field("password")), (login.username, login.password));
+}
+
+#[test]
+fn outside_the_cluster_only_amqp_is_published() {
+    let ports = |kind: &str| {
+        let service = service::clients(&broker(json!({"service": {"type": kind}})));
+        let ports = service.spec.unwrap().ports.unwrap().into_iter().filter_map(|port| port.name);
+        ports.collect::<Vec<_>>()
+    };
+    assert_eq!(ports("ClusterIP"), ["amqp", "http", "metrics"]);
+    for kind in ["NodePort", "LoadBalancer"] {
+        assert_eq!(ports(kind), ["amqp"], "{kind}");
+    }
+    let inside = service::management(&broker(json!({"service": {"type": "LoadBalancer"}})));
+    assert_eq!(
+        (inside.metadata.name.as_deref(), inside.spec.unwrap().type_.as_deref()),
+        (Some("shop-management"), Some("ClusterIP"))
+    );
+}
+
+#[test]
+fn pods_are_restarted_with_another_login_and_say_last_why_they_end() {
+    let of = |version: &str| {
+        set::build(&broker(json!({})), "i", &config::build(&broker(json!({}))).unwrap(), version).unwrap()
+    };
+    assert_ne!(of("a").spec.unwrap().template, of("b").spec.unwrap().template);
+    assert_eq!(login_version(&of("a")).as_deref(), Some("a"));
+    let container = of("a").spec.unwrap().template.spec.unwrap().containers.remove(0);
+    assert_eq!(container.termination_message_policy.as_deref(), Some("FallbackToLogsOnError"));
+    let from = container.env.unwrap().remove(1).value_from.unwrap().secret_key_ref.unwrap();
+    assert_eq!((&*from.name, &*from.key), ("shop-login", "password"));
 }
 
 #[test]
 fn configuration_reaches_the_file_and_the_pod() {
-    let one = made(json!({"config": {"shutdown_grace_seconds": 20}})).unwrap();
-    let text = &one.config.data.as_ref().unwrap()["leveret.toml"];
+    let (one, text) = made(json!({"config": {"shutdown_grace_seconds": 20}})).unwrap();
     assert!(text.ends_with("shutdown_grace_seconds = 20\n"), "{text}");
-    let annotation = |children: &Children| {
-        let set = serde_json::to_value(&children.set).unwrap();
-        set["spec"]["template"]["metadata"]["annotations"]["leveret.dev/config-hash"].clone()
-    };
-    assert_ne!(annotation(&one), annotation(&made(json!({})).unwrap()));
+    let annotation =
+        |set: &Value| set["spec"]["template"]["metadata"]["annotations"]["leveret.dev/config-hash"].clone();
+    assert_ne!(annotation(&one), annotation(&made(json!({})).unwrap().0));
     let refused = made(json!({"config": {"amqp": "x"}})).err().unwrap();
     assert_eq!(refused, "spec.config: amqp is set by the operator");
 }
@@ -59,7 +94,7 @@ fn configuration_reaches_the_file_and_the_pod() {
 #[test]
 fn pods_can_be_scheduled_but_not_freed() {
     let spec = json!({"podTemplate": {"labels": {"team": "a", "app.kubernetes.io/name": "x"}, "spec": {"nodeSelector": {"disk": "fast"}}}});
-    let set = serde_json::to_value(&made(spec).unwrap().set).unwrap();
+    let (set, _) = made(spec).unwrap();
     assert_eq!(set["spec"]["template"]["spec"]["nodeSelector"]["disk"], "fast");
     assert_eq!(set["spec"]["template"]["metadata"]["labels"]["team"], "a");
     assert_eq!(set["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/name"], "leveret");
@@ -68,4 +103,22 @@ fn pods_can_be_scheduled_but_not_freed() {
         assert!(refused.contains(field), "{refused}");
     }
     assert!(made(json!({"podTemplate": {"spec": {"tolerations": 5}}})).is_err());
+    for (spec, field) in [
+        (json!({"tolerationz": []}), ""),
+        (json!({"tolerationz": [{"key": "a"}]}), "tolerationz"),
+        (json!({"tolerations": [{"key": "a", "operater": "Exists"}]}), "tolerations.0.operater"),
+        (json!({"affinity": {"nodeAffinity": {"preferred": 1}}}), "affinity.nodeAffinity.preferred"),
+        (
+            json!({"tolerations": [{"key": "a", "operator": "Exists"}], "dnsPolicy": "Default", "priorityClassName": "x"}),
+            "",
+        ),
+    ] {
+        let said = made(json!({"podTemplate": {"spec": spec}})).err().unwrap_or_default();
+        let expected = if field.is_empty() {
+            String::new()
+        } else {
+            format!("spec.podTemplate.spec.{field} is no field of a pod")
+        };
+        assert_eq!(said, expected, "{spec}");
+    }
 }

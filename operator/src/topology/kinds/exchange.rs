@@ -19,10 +19,22 @@ pub(super) fn compare<'a>(
         ("internal", wanted.internal.to_string(), is.internal.to_string()),
     ]);
     let arguments = arguments_differ(&wanted.arguments, &is.arguments);
-    // Only what differs is searched for: it takes the whole list.
-    let in_use = (fields.is_some() || arguments.is_some())
-        .then(|| bindings.find(|binding| binding.vhost == is.vhost && binding.source == is.name))
-        .flatten()
-        .map(|binding| format!("{} '{}' is bound to it", binding.destination_type, binding.destination));
+    // Only what differs is searched for: it takes the whole list. Bindings from it and to it go with it.
+    let in_use =
+        (fields.is_some() || arguments.is_some()).then(|| bindings.find_map(|binding| bound(binding, is))).flatten();
     found([fields, arguments], None, in_use)
+}
+
+/// What a binding has to do with an exchange.
+fn bound(binding: &Binding, exchange: &Exchange) -> Option<String> {
+    let Binding { vhost, source, destination, destination_type, .. } = binding;
+    if *vhost != exchange.vhost {
+        None
+    } else if *source == exchange.name {
+        Some(format!("{destination_type} '{destination}' is bound to it"))
+    } else if destination_type == "exchange" && *destination == exchange.name {
+        Some(format!("it is bound to exchange '{source}'"))
+    } else {
+        None
+    }
 }

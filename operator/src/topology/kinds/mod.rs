@@ -4,7 +4,7 @@ mod exchange;
 mod queue;
 
 use leveret_client::{Arguments, Binding, Client, DeleteOnly, Error, Exchange, Made, Queue};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 /// What is wanted.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,7 +21,8 @@ pub(crate) struct Identity(Vec<String>);
 /// What is on a broker, by identity.
 #[derive(Default)]
 pub(crate) struct Actual {
-    pub(super) vhosts: HashSet<String>,
+    /// By name, with the type of queues that are declared without one.
+    pub(super) vhosts: HashMap<String, Option<String>>,
     pub(super) exchanges: HashMap<Identity, Exchange>,
     pub(super) queues: HashMap<Identity, Queue>,
     pub(super) bindings: HashMap<Identity, Binding>,
@@ -50,12 +51,17 @@ pub(crate) enum Found {
 }
 
 impl Actual {
-    /// Asks the broker for all that it has: four requests at once.
-    pub(crate) async fn list(client: &Client) -> Result<Self, Error> {
-        let (vhosts, exchanges, queues, bindings) =
-            tokio::try_join!(client.vhosts(), client.exchanges(), client.queues(), client.bindings())?;
+    /// Asks the broker for the lists that objects of the wanted kinds are compared with, all at once.
+    pub(crate) async fn list(client: &Client, wanted: impl Iterator<Item = &Wanted>) -> Result<Self, Error> {
+        let needed = Lists::for_all(wanted);
+        let (vhosts, exchanges, queues, bindings) = tokio::try_join!(
+            client.vhosts(),
+            only_if(needed.exchanges, client.exchanges()),
+            only_if(needed.queues, client.queues()),
+            only_if(needed.bindings, client.bindings()),
+        )?;
         Ok(Self {
-            vhosts: vhosts.into_iter().map(|vhost| vhost.name).collect(),
+            vhosts: vhosts.into_iter().map(|vhost| (vhost.name, vhost.default_queue_type)).collect(),
             exchanges: exchanges.into_iter().map(|exchange| (exchange::identity(&exchange), exchange)).collect(),
             queues: queues.into_iter().map(|queue| (queue::identity(&queue), queue)).collect(),
             // Every queue is bound to the default exchange: nobody can want that.
@@ -94,7 +100,7 @@ impl Wanted {
     /// What has to be on the broker before, and is not.
     pub(crate) fn waits_for(&self, actual: &Actual) -> Option<String> {
         let vhost = self.vhost();
-        if !actual.vhosts.contains(vhost) {
+        if !actual.vhosts.contains_key(vhost) {
             return Some(format!("vhost '{vhost}'"));
         }
         let Self::Binding(binding) = self else { return None };
@@ -114,7 +120,10 @@ impl Wanted {
             Self::Exchange(wanted) => {
                 exchange::compare(wanted, actual.exchanges.get(&identity), actual.bindings.values())
             }
-            Self::Queue(wanted) => queue::compare(wanted, actual.queues.get(&identity)),
+            Self::Queue(wanted) => {
+                let default_type = actual.vhosts.get(&wanted.vhost).and_then(Option::as_deref);
+                queue::compare(wanted, actual.queues.get(&identity), default_type)
+            }
             Self::Binding(_) if actual.bindings.contains_key(&identity) => Found::Equal(None),
             Self::Binding(_) => Found::Missing,
         }
@@ -125,6 +134,27 @@ impl Wanted {
             Self::Exchange(exchange) => client.declare_exchange(exchange).await,
             Self::Queue(queue) => client.declare_queue(queue).await,
             Self::Binding(binding) => client.bind(binding).await.map(|()| Made::Created),
+        }
+    }
+
+    /// Whether the broker has it, when it is asked for this one thing.
+    pub(crate) async fn is_there(&self, client: &Client) -> Result<bool, Error> {
+        let named = |answer: Result<bool, Error>| match answer {
+            // An answer without a body is no queue.
+            Err(Error::NotFound(_) | Error::Unexpected { .. }) => Ok(false),
+            answer => answer,
+        };
+        match self {
+            Self::Exchange(Exchange { vhost, name, .. }) => {
+                named(client.exchange(vhost, name).await.map(|is| is.name == *name))
+            }
+            Self::Queue(Queue { vhost, name, .. }) => named(client.queue(vhost, name).await.map(|is| is.name == *name)),
+            Self::Binding(binding) => named(
+                client
+                    .bindings_like(binding)
+                    .await
+                    .map(|all| all.iter().any(|other| binding::identity(other) == self.identity())),
+            ),
         }
     }
 
@@ -171,6 +201,30 @@ impl Wanted {
     }
 }
 
+/// Which lists are needed: thousands of queues are no reason to list as many bindings.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lists {
+    exchanges: bool,
+    queues: bool,
+    bindings: bool,
+}
+
+impl Lists {
+    fn for_all<'a>(wanted: impl Iterator<Item = &'a Wanted>) -> Self {
+        wanted.fold(Self::default(), |needed, wanted| match wanted {
+            Wanted::Queue(_) => Self { queues: true, ..needed },
+            // Whether an exchange is in use is told by its bindings.
+            Wanted::Exchange(_) => Self { exchanges: true, bindings: true, ..needed },
+            Wanted::Binding(_) => Self { exchanges: true, queues: true, bindings: true },
+        })
+    }
+}
+
+/// A list, or an empty one if it is not needed: nothing is asked then.
+async fn only_if<T>(needed: bool, list: impl Future<Output = Result<Vec<T>, Error>>) -> Result<Vec<T>, Error> {
+    if needed { list.await } else { Ok(Vec::new()) }
+}
+
 /// Names the fields that differ.
 fn differences(fields: &[(&str, String, String)]) -> Option<Difference> {
     let different = fields.iter().filter(|(_, wanted, is)| wanted != is);
@@ -178,13 +232,13 @@ fn differences(fields: &[(&str, String, String)]) -> Option<Difference> {
     (!named.is_empty()).then(|| named.join(", "))
 }
 
-/// Names the arguments that differ. A RabbitMQ says the type of every queue, asked for or not.
+/// Names the arguments that differ.
 fn arguments_differ(wanted: &Arguments, is: &Arguments) -> Option<Difference> {
     let changed = wanted.iter().filter(|(name, value)| is.get(*name) != Some(value)).map(|(name, value)| {
         let is = is.get(name).map_or_else(|| "not set".to_owned(), ToString::to_string);
         format!("argument {name} is {is} there, not {value}")
     });
-    let further = is.iter().filter(|(name, _)| !wanted.contains_key(*name) && *name != "x-queue-type");
+    let further = is.iter().filter(|(name, _)| !wanted.contains_key(*name));
     let named: Vec<_> =
         changed.chain(further.map(|(name, value)| format!("argument {name} is {value} there, not unset"))).collect();
     (!named.is_empty()).then(|| named.join(", "))

@@ -1,0 +1,178 @@
+//! Which login a broker's pods run with: what the Secrets say, and what follows when one of them was edited or deleted.
+//! Pure.
+use k8s_openapi::api::core::v1::Secret;
+
+/// A user and its password.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Login {
+    pub(crate) username: String,
+    pub(crate) password: String,
+}
+
+/// The logins of a broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Logins {
+    /// What pods start with from now on.
+    pub(crate) current: Login,
+    /// What a pod that started before may still run with.
+    pub(crate) previous: Option<Login>,
+    /// Another one with every change; pods that carry it run with the current login.
+    pub(crate) version: String,
+}
+
+/// What there is to tell of a change: whether it is a warning, a reason, a sentence.
+pub(crate) type News = Option<(bool, &'static str, &'static str)>;
+
+impl Login {
+    /// The login in a Secret, if both parts are there as text.
+    pub(crate) fn read(secret: &Secret) -> Option<Self> {
+        Self::of(secret, "username", "password")
+    }
+
+    fn of(secret: &Secret, username: &str, password: &str) -> Option<Self> {
+        let login = Self { username: text(secret, username)?, password: text(secret, password)? };
+        Some(login).filter(|login| !login.username.is_empty() && !login.password.is_empty())
+    }
+
+    /// A new one, of random bytes.
+    fn random(random: &[u8; 40]) -> Self {
+        let text = |bytes: &[u8]| letters(bytes);
+        Self { username: format!("user-{}", text(&random[..8])), password: text(&random[8..32]) }
+    }
+}
+
+impl Logins {
+    /// The logins in the Secret of the pods.
+    pub(crate) fn read(secret: &Secret) -> Option<Self> {
+        Some(Self {
+            current: Login::read(secret)?,
+            previous: Login::of(secret, "previous-username", "previous-password"),
+            version: text(secret, "version").filter(|version| !version.is_empty())?,
+        })
+    }
+
+    /// The logins that follow from both Secrets, and what to tell of it.
+    ///
+    /// `random` makes what is new. `running` is the version that the pods carry when the broker was just seen to accept
+    /// the login of `public`. `is_rolled_out` says that all pods carry the version of `private`.
+    pub(crate) fn decide(
+        public: Option<&Secret>,
+        private: Option<&Secret>,
+        random: &[u8; 40],
+        running: Option<&str>,
+        is_rolled_out: bool,
+    ) -> (Self, News) {
+        let version = letters(&random[32..]);
+        let wanted = public.and_then(Login::read);
+        match (wanted, private.and_then(Self::read)) {
+            (Some(wanted), Some(kept)) if wanted != kept.current => {
+                (Self { current: wanted, previous: Some(kept.current), version }, Some(CHANGED))
+            }
+            (wanted, Some(kept)) => {
+                let news = match (public, wanted) {
+                    (_, Some(_)) => None,
+                    (None, _) => Some(RESTORED),
+                    (Some(_), None) => Some(REPAIRED),
+                };
+                (Self { previous: kept.previous.clone().filter(|_| !is_rolled_out), ..kept }, news)
+            }
+            (Some(wanted), None) => {
+                let version = running.map_or(version, str::to_owned);
+                (Self { current: wanted, previous: None, version }, None)
+            }
+            (None, None) => (Self { current: Login::random(random), previous: None, version }, None),
+        }
+    }
+}
+
+fn text(secret: &Secret, key: &str) -> Option<String> {
+    let bytes = secret.data.as_ref()?.get(key)?;
+    String::from_utf8(bytes.0.clone()).ok()
+}
+
+/// Random bytes as characters that need no quoting anywhere.
+fn letters(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| char::from(ALPHABET[usize::from(byte % 32)])).collect()
+}
+
+/// 32 of them, so that each is as likely as any other.
+const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+
+const CHANGED: (bool, &str, &str) =
+    (false, "PasswordChanged", "the login in the Secret was changed: the pods are restarted with it");
+const RESTORED: (bool, &str, &str) =
+    (true, "SecretRestored", "the Secret was deleted: it has been made again with the same login");
+const REPAIRED: (bool, &str, &str) =
+    (true, "SecretRepaired", "username or password was missing in the Secret: the login is as it was before");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::ByteString;
+
+    fn secret(fields: &[(&str, &str)]) -> Secret {
+        let data = fields.iter().map(|(key, value)| ((*key).to_owned(), ByteString(value.as_bytes().to_vec())));
+        Secret { data: Some(data.collect()), ..Secret::default() }
+    }
+
+    fn login(username: &str, password: &str) -> Login {
+        Login { username: username.to_owned(), password: password.to_owned() }
+    }
+
+    #[test]
+    fn an_edited_or_lost_secret_locks_nobody_out() {
+        let random: [u8; 40] = std::array::from_fn(|at| at as u8);
+        let fresh = letters(&random[32..]);
+        let kept = secret(&[("username", "u"), ("password", "p"), ("version", "v1")]);
+        let public = |username, password| secret(&[("username", username), ("password", password)]);
+        let logins = |current: Login, previous: Option<Login>, version: &str| Logins {
+            current,
+            previous,
+            version: version.to_owned(),
+        };
+        let same = logins(login("u", "p"), None, "v1");
+        let table = [
+            ("nothing happened", Some(public("u", "p")), Some(kept.clone()), same.clone(), None),
+            (
+                "the password was edited",
+                Some(public("u", "new")),
+                Some(kept.clone()),
+                logins(login("u", "new"), Some(login("u", "p")), &fresh),
+                Some(CHANGED),
+            ),
+            ("it was deleted", None, Some(kept.clone()), same.clone(), Some(RESTORED)),
+            ("a key was removed", Some(secret(&[("password", "p")])), Some(kept.clone()), same.clone(), Some(REPAIRED)),
+            ("a key was emptied", Some(public("u", "")), Some(kept), same, Some(REPAIRED)),
+            ("the pods' one was deleted", Some(public("u", "p")), None, logins(login("u", "p"), None, &fresh), None),
+        ];
+        for (what, public, private, expected, news) in table {
+            let decided = Logins::decide(public.as_ref(), private.as_ref(), &random, None, true);
+            assert_eq!(decided, (expected, news), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_new_broker_gets_a_login_and_pods_that_have_theirs_are_not_restarted() {
+        let (made, news) = Logins::decide(None, None, &[7; 40], None, false);
+        assert_eq!((made.current.password.len(), made.previous, news), (24, None, None));
+        let public = secret(&[("username", "u"), ("password", "p")]);
+        let (kept, _) = Logins::decide(Some(&public), None, &[7; 40], Some("v1"), false);
+        assert_eq!(kept.version, "v1");
+    }
+
+    #[test]
+    fn the_previous_login_is_kept_until_no_pod_runs_with_it() {
+        let private = secret(&[
+            ("username", "u"),
+            ("password", "new"),
+            ("version", "v2"),
+            ("previous-username", "u"),
+            ("previous-password", "p"),
+        ]);
+        let public = secret(&[("username", "u"), ("password", "new")]);
+        for (is_rolled_out, expected) in [(false, Some(login("u", "p"))), (true, None)] {
+            let (logins, _) = Logins::decide(Some(&public), Some(&private), &[7; 40], None, is_rolled_out);
+            assert_eq!(logins.previous, expected);
+        }
+    }
+}
