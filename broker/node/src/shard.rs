@@ -49,6 +49,8 @@ pub(crate) struct Shard {
 struct State {
     entries: VecDeque<Gathered>,
     bytes: usize,
+    /// Length of the entry handed in last, in bytes: the next will be as long.
+    last_len: usize,
     /// Publishers of the entries handed in, by number.
     waiting: VecDeque<(u64, Vec<Waiter>)>,
     next_number: u64,
@@ -84,18 +86,25 @@ impl Shard {
 
     /// A run for queues of this shard.
     pub(crate) fn publish(&self, queues: &[QueueId], publish: &Publish<'_>, waiter: Option<Waiter>) {
-        self.push(|bytes| entry::enqueue(bytes, queues, publish), waiter, true);
+        let mut pieces = entry::pieces(queues, publish.messages).peekable();
+        let mut waiter = waiter;
+        while let Some((queues, messages)) = pieces.next() {
+            let piece = Publish { messages, ..*publish };
+            let waiter = if pieces.peek().is_none() { waiter.take() } else { None };
+            self.push(|bytes| entry::enqueue(bytes, queues, &piece), waiter, true);
+        }
     }
 
     /// What happened to deliveries of a queue of this shard.
     pub(crate) fn facts(&self, queue: QueueId, facts: &Facts) {
-        self.push(|bytes| entry::facts(bytes, queue, facts), None, !facts.returned.is_empty());
+        let visible = !facts.returned.is_empty();
+        entry::facts(queue, facts, |append| self.push(append, None, visible));
     }
 
     fn push(&self, append: impl FnOnce(&mut Vec<u8>), waiter: Option<Waiter>, visible: bool) {
         let mut state = self.state.lock();
         if state.entries.back().is_none_or(|last| last.bytes.len() >= ENTRY_BYTES) {
-            let (bytes, since) = (entry::begin(), Instant::now());
+            let (bytes, since) = (entry::begin(state.last_len), Instant::now());
             state.entries.push_back(Gathered { bytes, waiters: Vec::new(), urgent: false, since });
         }
         let first = state.entries.len() == 1;
@@ -182,6 +191,7 @@ impl Shard {
         let number = state.next_number;
         state.next_number += 1;
         state.bytes = state.bytes.saturating_sub(bytes.len());
+        state.last_len = bytes.len().min(ENTRY_BYTES * 5 / 4);
         if state.bytes < PENDING_BYTES_MAX / 2 && self.full.swap(false, Relaxed) {
             self.room.notify_waiters();
         }

@@ -57,7 +57,7 @@ pub(crate) struct Storage {
     pub(crate) log: Arc<Log>,
     pub(crate) archive_next: AtomicU64,
     /// Declarations are logged one after the other.
-    turn: tokio::sync::Mutex<()>,
+    pub(crate) turn: tokio::sync::Mutex<()>,
     /// There are threads for what waits for the disk.
     threads: bool,
     pub(crate) on_failure: Arc<dyn Fn(String) + Send + Sync>,
@@ -90,6 +90,9 @@ pub enum OpenError {
         /// What fits.
         most: u64,
     },
+    /// The folder of the archive cannot be read.
+    #[error("archive: {0}")]
+    Archive(std::io::Error),
     /// The file with the node's identity cannot be read or written.
     #[error("node: {0}")]
     Identity(std::io::Error),
@@ -127,38 +130,42 @@ impl Broker {
         let options = replication::Options { node, groups: SHARDS + 1 };
         let groups = Groups::open(disk, journal, options, follower.clone()).await?;
         follower.declare();
-        let archive_next = AtomicU64::new(self.serve(&log, &groups));
+        let archive_next = AtomicU64::new(self.serve(&log, &groups).map_err(OpenError::Archive)?);
         let turn = tokio::sync::Mutex::default();
         for shard in &log.shards {
             let (groups, stopping) = (groups.clone(), self.0.stopping.clone());
-            tokio::spawn(shard.clone().propose(groups, log.incarnation, stopping, on_failure.clone()));
+            let propose = shard.clone().propose(groups, log.incarnation, stopping, on_failure.clone());
+            self.spawn_critical("proposer", propose);
         }
         let _ = self.0.storage.set(Storage { groups, log, archive_next, turn, threads, on_failure });
-        tokio::spawn(self.clone().fetch());
-        tokio::spawn(self.clone().maintain());
-        tokio::spawn(self.clone().watch_room());
+        self.spawn_critical("fetch", self.clone().fetch());
+        self.spawn_critical("maintenance", self.clone().maintain());
+        self.spawn_critical("room", self.clone().watch_room());
         Ok(())
     }
 
     /// Begins to serve the queues; what the archive holds for none of them goes. Returns the archive's next number.
-    fn serve(&self, log: &Log, groups: &Groups) -> u64 {
+    fn serve(&self, log: &Log, groups: &Groups) -> std::io::Result<u64> {
         let mut queues: Vec<_> = self.queues().values().filter(|queue| queue.log.is_some()).cloned().collect();
         queues.sort_by_key(|queue| queue.id);
         for queue in &queues {
             let mut entered = queue.enter();
-            entered.files().for_each(|file| log.hold(file));
+            entered.places().for_each(|place| log.files.hold(&place));
             entered.lead();
         }
         log.serving.store(true, Relaxed);
         let disk = groups.journal().disk();
         let mut next = 0;
-        for number in archive::list(&**disk).unwrap_or_default() {
+        let needed = log.files.now();
+        for number in archive::list(&**disk)? {
             next = next.max(number + 1);
-            if !log.files.lock().contains_key(&(ARCHIVE | number)) {
+            if needed.contains_key(&(ARCHIVE | number)) {
+                log.files.set_size(ARCHIVE | number, archive::size(&**disk, number)?);
+            } else {
                 let _ = archive::remove(&**disk, number);
             }
         }
-        next
+        Ok(next)
     }
 
     /// Waits for the log to have all that was handed in, then ends it.

@@ -33,7 +33,10 @@ pub type GroupId = u16;
 /// What a group's log is for. Synchronous; called by one task a group, in the order of the log.
 pub trait Applied: Send + Sync + 'static {
     /// An entry is committed; its bytes lie at `place` in the journal.
-    fn apply(&self, group: GroupId, entry: &Bytes, place: Place);
+    ///
+    /// # Errors
+    /// What the entry is that it cannot be applied: the group stops there.
+    fn apply(&self, group: GroupId, entry: &Bytes, place: Place) -> Result<(), String>;
 
     /// The state of the group as of the last entry applied.
     fn snapshot(&self, group: GroupId) -> Vec<u8>;

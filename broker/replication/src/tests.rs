@@ -17,9 +17,10 @@ use std::sync::atomic::Ordering::SeqCst;
 struct Lists(Mutex<BTreeMap<GroupId, Vec<Vec<u8>>>>);
 
 impl Applied for Lists {
-    fn apply(&self, group: GroupId, entry: &Bytes, place: Place) {
+    fn apply(&self, group: GroupId, entry: &Bytes, place: Place) -> Result<(), String> {
         assert_eq!(place.len as usize, entry.len());
         self.0.lock().entry(group).or_default().push(entry.to_vec());
+        Ok(())
     }
 
     fn snapshot(&self, group: GroupId) -> Vec<u8> {

@@ -132,7 +132,9 @@ impl Life<'_> {
         let at = self.world.random.below(QUEUES as u64) as usize;
         let queue = self.queues[at].clone();
         let consumer = Consumer::new(&self.clients, at, &queue);
-        self.broker.get(&queue, &*consumer, false).await;
+        if let Err(refusal) = self.broker.get(&queue, &*consumer, false).await {
+            self.broken(refusal.text);
+        }
     }
 
     /// Purges a queue, or deletes one and declares it again.
