@@ -44,7 +44,7 @@ impl Broker {
         queue.fetch_queued.store(false, Relaxed);
         let now = self.clock().now();
         let mut entered = queue.enter();
-        let Some(runs) = entered.wants() else {
+        let Some(runs) = entered.wants(!self.memory().takes_warm()) else {
             entered.dispatch(now); // it came to its end meanwhile
             drop(entered);
             queue.fetched.notify_waiters();
@@ -59,12 +59,15 @@ impl Broker {
     async fn read(self, queue: Arc<Queue>, runs: engine::Fetch, reading: Reading) {
         let Some(storage) = self.0.storage.get() else { return };
         let journal = storage.groups.journal().clone();
+        let turn = storage.log.reads.acquire().await;
         let read = storage.off_thread(move || {
             let read = read_runs(&journal, &runs);
             drop(reading);
             Ok(read)
         });
-        let Read { runs, failed } = match read.await {
+        let read = read.await;
+        drop(turn);
+        let Read { runs, failed } = match read {
             Ok(read) => read,
             Err(error) => {
                 let failed = Failure::Passing(error.to_string());

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 /// The log as queues see it.
 pub(crate) struct Log {
@@ -24,6 +24,8 @@ pub(crate) struct Log {
     pub(crate) damaged: Mutex<BTreeSet<u64>>,
     /// Where contents lie of queues that were closed and perhaps not deleted durably yet.
     pub(crate) closed: Mutex<Vec<engine::Place>>,
+    /// Reads of contents that may be under way at a time.
+    pub(crate) reads: Semaphore,
     fetches: Mutex<Vec<QueueId>>,
     fetch_wanted: Notify,
 }
@@ -39,6 +41,7 @@ impl Log {
             troubled: Mutex::default(),
             damaged: Mutex::default(),
             closed: Mutex::default(),
+            reads: Semaphore::new(READS_MAX),
             fetches: Mutex::default(),
             fetch_wanted: Notify::new(),
         }
@@ -79,3 +82,6 @@ impl Log {
         }
     }
 }
+
+/// Each has a record and four MiB of runs in memory at most, unless one run is longer.
+const READS_MAX: usize = 8;

@@ -128,18 +128,19 @@ impl Queue {
         !self.lead.fetching && (blocked() || ahead())
     }
 
-    /// Runs to be read before deliveries can go on, or soon; their bytes come back through [`fetched`](Self::fetched).
-    /// None: dispatch.
-    pub fn wants(&mut self) -> Option<Fetch> {
+    /// Runs to be read before deliveries can go on, or soon, as few as can be when memory is `tight`; their bytes come back
+    /// through [`fetched`](Self::fetched). None: dispatch.
+    pub fn wants(&mut self, tight: bool) -> Option<Fetch> {
         if self.lead.fetching {
             return None;
         }
+        let (bounds, ahead) = if tight { (&FETCH_TIGHT, AHEAD_TIGHT_BYTES) } else { (&FETCH, AHEAD_BYTES) };
         let blocked = self.lead.blocked_on.take().filter(|segment| !self.lead.unreadable.contains_key(segment));
         let mut runs = match blocked {
-            Some(segment) => self.state.cold_from_segment(segment, &FETCH),
+            Some(segment) => self.state.cold_from_segment(segment, bounds),
             None => {
                 self.lead.looked_at = self.lead.cursor.run;
-                self.state.cold_ahead(self.lead.cursor.run, AHEAD_BYTES, &FETCH)
+                self.state.cold_ahead(self.lead.cursor.run, ahead, bounds)
             }
         };
         if let Some(at) = runs.iter().position(|(segment, _)| self.lead.unreadable.contains_key(segment)) {
@@ -242,6 +243,9 @@ impl Queue {
 const FETCH: FetchBounds = FetchBounds { run_bytes: 4 << 20, record_bytes: 16 << 20 };
 /// Read when less than this lies warm before the cursor.
 const AHEAD_BYTES: u64 = 4 << 20;
+/// The same, when what all queues may keep in memory is used up.
+const FETCH_TIGHT: FetchBounds = FetchBounds { run_bytes: 256 << 10, record_bytes: 1 << 20 };
+const AHEAD_TIGHT_BYTES: u64 = 1;
 /// Kept in memory for a queue that is consumed from.
 const WARM_BYTES: u64 = 16 << 20;
 /// Kept in memory for one that is not.

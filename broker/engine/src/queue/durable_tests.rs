@@ -40,7 +40,7 @@ impl Log {
     }
 
     fn read(&self, queue: &mut Queue) {
-        if let Some(fetch) = queue.wants() {
+        if let Some(fetch) = queue.wants(false) {
             let runs = fetch.iter().map(|(segment, place)| (*segment, self.0[place.file as usize].clone())).collect();
             queue.fetched(runs);
         }
@@ -156,9 +156,11 @@ fn in_shared_records(runs: u64) -> Queue {
 fn a_read_is_bounded_by_the_records_that_it_has_to_read() {
     let mut queue = in_shared_records(1000);
     assert_eq!(queue.get(&Recorder::default(), false, 0), Got::Cold);
-    let fetch = queue.wants().unwrap();
-    let records: u64 = fetch.iter().map(|(_, place)| u64::from(place.len)).sum();
-    assert!(records <= 16 << 20 && fetch.len() == 64, "{} runs in {records} bytes of records", fetch.len());
+    let fetch = queue.wants(false).unwrap();
+    assert_eq!((fetch.len(), fetch.iter().map(|(_, place)| u64::from(place.len)).sum()), (64, 16 << 20));
+    let mut queue = in_shared_records(1000);
+    assert_eq!(queue.get(&Recorder::default(), false, 0), Got::Cold);
+    assert_eq!(queue.wants(true).unwrap().len(), 4);
 }
 
 #[test]
@@ -166,7 +168,7 @@ fn what_cannot_be_read_stops_deliveries_before_it_and_is_not_asked_for_again() {
     let (mut queue, mut log) = (led(None), Log::default());
     (0..10).for_each(|at| log.publish(&mut queue, &[vec![at]], false));
     assert_eq!(queue.get(&Recorder::default(), true, 0), Got::Cold);
-    let fetch = queue.wants().unwrap();
+    let fetch = queue.wants(false).unwrap();
     queue.set_unreadable(fetch[3].0, "a bit is another");
     queue.fetched(fetch[..3].iter().map(|(at, place)| (*at, log.0[place.file as usize].clone())).collect());
     assert_eq!((queue.unreadable(), queue.standstill()), (Some("a bit is another"), None));
@@ -175,7 +177,7 @@ fn what_cannot_be_read_stops_deliveries_before_it_and_is_not_asked_for_again() {
     }
     assert_eq!(queue.get(&Recorder::default(), true, 0), Got::Cold);
     assert_eq!((queue.standstill(), queue.may_want()), (Some("a bit is another"), false));
-    assert_eq!(queue.wants(), None);
+    assert_eq!(queue.wants(false), None);
     assert_eq!(queue.purge(), 7);
     apply_facts(&mut queue);
     assert_eq!((queue.unreadable(), queue.depth().ready), (None, 0));
