@@ -54,6 +54,9 @@ impl Broker {
                 _ = ticks.tick() => {}
                 () = self.0.stopping.cancelled() => return,
             }
+            if let Some(stopped) = storage.groups.stopped() {
+                return (storage.on_failure)(stopped.to_string()); // who waits for it would wait for ever
+            }
             match self.keep_in_bounds(storage, &mut upkeep).await {
                 Ok(()) => upkeep.held_up = false,
                 Err(error) if is_passing(&error) => {

@@ -248,3 +248,7 @@ const IN_FLIGHT_MAX: u64 = 4;
 const LINGER: Duration = Duration::from_millis(2);
 /// Publishers wait while this much is not handed in.
 const PENDING_BYTES_MAX: usize = 8 << 20;
+
+#[cfg(test)]
+#[path = "shard_tests.rs"]
+mod tests;

@@ -173,9 +173,21 @@ impl TestNode {
         self.broker.declare_queue("/", name, declare).await.unwrap().1
     }
 
-    /// Publishes messages, each of `size` bytes that begin with its number, straight to the shard of `queues`; not waited for.
+    /// Publishes messages, each of `size` bytes that begin with its number, to queues of one shard; not waited for.
     pub(crate) fn publish(
         &self,
+        queues: &[QueueId],
+        numbers: std::ops::Range<u64>,
+        size: usize,
+        confirmed: &Arc<Confirmed>,
+    ) {
+        self.publish_to(self.log().shard(queues[0]), queues, numbers, size, confirmed);
+    }
+
+    /// As [`publish`](Self::publish), whichever shard the queues are of.
+    pub(crate) fn publish_to(
+        &self,
+        shard: &shard::Shard,
         queues: &[QueueId],
         numbers: std::ops::Range<u64>,
         size: usize,
@@ -192,7 +204,7 @@ impl TestNode {
             .collect();
         let publish = Publish { exchange: b"", routing_key: b"key", bytes: &bytes, messages: &messages };
         let waiter = Waiter { to: confirmed.clone(), channel: 1, token: 1 };
-        self.log().shard(queues[0]).publish(queues, &publish, Some(waiter));
+        shard.publish(queues, &publish, Some(waiter));
     }
 
     /// As [`publish`](Self::publish), in a run a message; until all are confirmed.
