@@ -14,6 +14,7 @@ use std::process::ExitCode;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
+    leveret_node::install_panic_hook();
     match args::Args::parse().command {
         args::Command::Config => {
             #[expect(clippy::print_stdout, reason = "what the command is for")]

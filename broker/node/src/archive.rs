@@ -1,16 +1,36 @@
 //! Contents that outlived their segment of the log: copied to files of their own, so that the segment is used again.
 //!
 //! A file `archive/<n>` holds runs one after the other, each as `length u32, crc32 u32, run`, little-endian. It is written
-//! once, synced, and removed when the last of its runs is gone.
+//! once, synced, and removed when the last of its runs is gone. A number that a file has is not used for another one.
+use crate::read::Failure;
 use bytes::Bytes;
 use leveret_engine::queue::Place;
 use leveret_journal::Disk;
-use std::io::{self, IoSlice};
+use std::io::{self, ErrorKind, IoSlice};
 
 /// Marks a file number as one of the archive; others are segments of the log.
 pub(crate) const ARCHIVE: u64 = 1 << 63;
 
-/// Writes runs into file `number`: where each lies.
+/// The first number from `next` on that no file has.
+///
+/// # Errors
+/// The disk's: then it is not known.
+pub(crate) fn free_number(disk: &dyn Disk, next: u64) -> io::Result<u64> {
+    let mut number = next;
+    loop {
+        match disk.open(&name(number)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(number),
+            taken => drop(taken?),
+        }
+        tracing::warn!(
+            file = name(number),
+            "a file of the archive is there that was not known: its number is passed over"
+        );
+        number += 1;
+    }
+}
+
+/// Writes runs into file `number`, which is not there: where each lies.
 pub(crate) fn write(disk: &dyn Disk, number: u64, runs: &[Bytes]) -> io::Result<Vec<Place>> {
     let heads: Vec<[u8; HEAD]> = runs.iter().map(|run| head(run)).collect();
     let (mut parts, mut places, mut offset) = (Vec::new(), Vec::new(), 0);
@@ -23,23 +43,27 @@ pub(crate) fn write(disk: &dyn Disk, number: u64, runs: &[Bytes]) -> io::Result<
         offset += len;
     }
     let file = disk.create(&name(number), u64::from(offset), false)?;
-    file.write_at(&mut parts, 0)?;
-    file.sync_data()?;
-    disk.sync_folder(FOLDER)?;
+    let written = file.write_at(&mut parts, 0).and_then(|()| file.sync_data()).and_then(|()| disk.sync_folder(FOLDER));
+    if let Err(error) = written {
+        let _ = remove(disk, number); // nobody knows of it
+        return Err(error);
+    }
     Ok(places)
 }
 
 /// Reads a run, and checks it.
-pub(crate) fn read(disk: &dyn Disk, place: &Place) -> io::Result<Bytes> {
-    let number = place.file & !ARCHIVE;
+///
+/// # Errors
+/// [`Failure`].
+pub(crate) fn read(disk: &dyn Disk, place: &Place) -> Result<Bytes, Failure> {
+    let name = name(place.file & !ARCHIVE);
     let mut bytes = vec![0; place.len as usize];
-    let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", name(number)));
-    let read = disk.open(&name(number)).and_then(|file| file.read_at(&mut bytes, u64::from(place.offset)));
-    read.map_err(named)?;
+    let read = disk.open(&name).and_then(|file| file.read_at(&mut bytes, u64::from(place.offset)));
+    read.map_err(|error| Failure::of_disk(&name, &error))?;
     let run = Bytes::from(bytes);
-    if run.get(..HEAD) != Some(&head(&run[HEAD..])) {
-        let text = format!("{} is damaged at offset {}: the checksum does not fit", name(number), place.offset);
-        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+    if run.len() < HEAD || run[..HEAD] != head(&run[HEAD..]) {
+        let text = format!("{name} is damaged at offset {}: the checksum does not fit", place.offset);
+        return Err(Failure::Damaged(text));
     }
     Ok(run.slice(HEAD..))
 }
@@ -49,8 +73,16 @@ pub(crate) fn remove(disk: &dyn Disk, number: u64) -> io::Result<()> {
 }
 
 /// Numbers of the files that are there.
+///
+/// # Errors
+/// The disk's.
 pub(crate) fn list(disk: &dyn Disk) -> io::Result<Vec<u64>> {
     Ok(disk.list(FOLDER)?.iter().filter_map(|name| name.parse().ok()).collect())
+}
+
+/// Length of a file in bytes.
+pub(crate) fn size(disk: &dyn Disk, number: u64) -> io::Result<u64> {
+    disk.open(&name(number))?.len()
 }
 
 fn head(run: &[u8]) -> [u8; HEAD] {

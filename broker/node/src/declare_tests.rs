@@ -20,18 +20,8 @@ impl Node {
     async fn start(disk: FaultyDisk) -> Self {
         let (stalled, failure) = (Arc::new(AtomicBool::new(false)), Arc::<Mutex<Option<String>>>::default());
         let broker = Broker::start(Options { memory_max: 1 << 30, message_bytes_max: 64 << 10, ..Options::default() });
-        let (held_up, failed) = (stalled.clone(), failure.clone());
-        let driver = move |journal: leveret_journal::Journal| {
-            let held_up = held_up.clone();
-            tokio::spawn(async move {
-                loop {
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                    if !held_up.load(Relaxed) {
-                        journal.step();
-                    }
-                }
-            });
-        };
+        let failed = failure.clone();
+        let driver = crate::test_node::Steps { stalled: stalled.clone() };
         let options = StorageOptions {
             disk: Arc::new(disk.clone()),
             log_bytes_max: 0,

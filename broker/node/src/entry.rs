@@ -1,10 +1,13 @@
 //! Entries of a shard's log: operations on its queues, as many as gathered while the entry before was on its way.
 //!
-//! Format, integers little-endian: `version u8 = 1, incarnation u64, number u64`, then operations, each beginning with its
+//! Format, integers little-endian: `version u8 = 2, incarnation u64, number u64`, then operations, each beginning with its
 //! number: 1 enqueue `queues u16, uid u64 each, messages u32, body bytes u64, length u32, run` (the run in the stored form of
-//! engine's segments); 2 settle `uid u64, first u64, messages u64`; 3 return `uid u64, n u32, (sequence u64, offset u32)...`.
-//! 4 expire, 5 drop (overflow), 6 move (dead letter) and 7 tick are kept for what they say. `incarnation` and `number` tell
-//! a node its own entries, whose publishers wait, from those that it finds in its log.
+//! engine's segments); 2 settle `uid u64, first u64, messages u64`; 3 return `uid u64, n u32, (sequence u64, offset u32)...`,
+//! which version 1 wrote; 8 return `uid u64, stretches u32`, each `first u64, messages u32, offset u32 each`. 4 expire, 5 drop
+//! (overflow), 6 move (dead letter) and 7 tick are kept for what they say. `incarnation` and `number` tell a node its own
+//! entries, whose publishers wait, from those that it finds in its log.
+//!
+//! An operation is bounded, and so is an entry: whatever is larger is split before it is logged ([`pieces`], [`facts`]).
 use crate::queue::QueueId;
 use bytes::Bytes;
 use leveret_engine::queue::{Body, Extent, Facts, Publish};
@@ -28,14 +31,15 @@ pub(crate) enum Operation {
     },
     Return {
         queue: QueueId,
-        sequence: u64,
-        offset: u32,
+        /// Sequence and offset of each.
+        messages: Vec<(u64, u32)>,
     },
 }
 
 /// An entry being put together; `header` is written when it is handed in.
-pub(crate) fn begin() -> Vec<u8> {
-    let mut entry = Vec::with_capacity(CAPACITY);
+/// It begins with room for `bytes`.
+pub(crate) fn begin(bytes: usize) -> Vec<u8> {
+    let mut entry = Vec::with_capacity(bytes.max(CAPACITY));
     entry.resize(HEADER, 0);
     entry[0] = VERSION;
     entry
@@ -49,10 +53,30 @@ pub(crate) fn seal(entry: &mut [u8], incarnation: u64, number: u64) {
 /// Incarnation and number.
 pub(crate) fn header(entry: &[u8]) -> Option<(u64, u64)> {
     let (&version, mut rest) = entry.split_first()?;
-    (version == VERSION).then_some(())?;
+    (1..=VERSION).contains(&version).then_some(())?;
     Some((long(&mut rest)?, long(&mut rest)?))
 }
 
+/// Splits a publish into what goes into one operation each: queues and messages. Many messages are split, but for one of them
+/// that is larger than an operation is; many queues are.
+pub(crate) fn pieces<'p>(
+    queues: &'p [QueueId],
+    mut messages: &'p [Extent],
+) -> impl Iterator<Item = (&'p [QueueId], &'p [Extent])> {
+    let some = std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fitting = messages.iter().take_while(|message| {
+            bytes += MESSAGE_HEAD + message.properties_len as usize + message.body.len();
+            bytes <= PIECE_BYTES
+        });
+        let (now, later) = messages.split_at_checked(fitting.count().max(1))?;
+        messages = later;
+        Some(now)
+    });
+    some.flat_map(|messages| queues.chunks(QUEUES_MAX).map(move |queues| (queues, messages)))
+}
+
+/// One piece of a publish, see [`pieces`].
 pub(crate) fn enqueue(out: &mut Vec<u8>, queues: &[QueueId], publish: &Publish<'_>) {
     out.push(ENQUEUE);
     out.extend_from_slice(&(queues.len() as u16).to_le_bytes());
@@ -73,7 +97,7 @@ pub(crate) fn enqueue(out: &mut Vec<u8>, queues: &[QueueId], publish: &Publish<'
 }
 
 fn message_bytes(out: &mut Vec<u8>, publish: &Publish<'_>, message: &Extent) {
-    let mut head = [0; 8];
+    let mut head = [0; MESSAGE_HEAD];
     head[..4].copy_from_slice(&message.properties_len.to_le_bytes());
     head[4..].copy_from_slice(&(message.body.len() as u32).to_le_bytes());
     out.extend_from_slice(&head);
@@ -85,24 +109,51 @@ fn message_bytes(out: &mut Vec<u8>, publish: &Publish<'_>, message: &Extent) {
     }
 }
 
-pub(crate) fn facts(out: &mut Vec<u8>, queue: QueueId, facts: &Facts) {
-    for (first, count) in &facts.settled {
-        out.push(SETTLE);
-        [queue.0, *first, *count].iter().for_each(|long| out.extend_from_slice(&long.to_le_bytes()));
-    }
-    if !facts.returned.is_empty() {
-        out.push(RETURN);
-        out.extend_from_slice(&queue.0.to_le_bytes());
-        out.extend_from_slice(&(facts.returned.len() as u32).to_le_bytes());
-        for (sequence, offset) in &facts.returned {
-            out.extend_from_slice(&sequence.to_le_bytes());
-            out.extend_from_slice(&offset.to_le_bytes());
+/// Hands the operations that facts are to `push`, a bounded part of them at a time. Neighbours become one range.
+pub(crate) fn facts(queue: QueueId, facts: &Facts, mut push: impl FnMut(&dyn Fn(&mut Vec<u8>))) {
+    let mut settled = Vec::with_capacity(facts.settled.len().min(RANGES_MAX));
+    for &(first, count) in &facts.settled {
+        if let Some((before, messages)) = settled.last_mut()
+            && *before + *messages == first
+        {
+            *messages += count;
+            continue;
         }
+        if settled.len() == RANGES_MAX {
+            push(&|out| settle(out, queue, &settled));
+            settled.clear();
+        }
+        settled.push((first, count));
+    }
+    if !settled.is_empty() {
+        push(&|out| settle(out, queue, &settled));
+    }
+    for messages in facts.returned.chunks(RETURNS_MAX) {
+        push(&|out| give_back(out, queue, messages));
     }
 }
 
-/// Hands the operations of an entry to `each`, in order. None if it is not an entry of this version: then some may have
-/// been handed over.
+fn settle(out: &mut Vec<u8>, queue: QueueId, ranges: &[(u64, u64)]) {
+    for (first, count) in ranges {
+        out.push(SETTLE);
+        [queue.0, *first, *count].iter().for_each(|long| out.extend_from_slice(&long.to_le_bytes()));
+    }
+}
+
+fn give_back(out: &mut Vec<u8>, queue: QueueId, messages: &[(u64, u32)]) {
+    let stretches = || messages.chunk_by(|(one, _), (next, _)| one + 1 == *next);
+    out.push(RETURN_STRETCHES);
+    out.extend_from_slice(&queue.0.to_le_bytes());
+    out.extend_from_slice(&(stretches().count() as u32).to_le_bytes());
+    for stretch in stretches() {
+        out.extend_from_slice(&stretch[0].0.to_le_bytes());
+        out.extend_from_slice(&(stretch.len() as u32).to_le_bytes());
+        stretch.iter().for_each(|(_, offset)| out.extend_from_slice(&offset.to_le_bytes()));
+    }
+}
+
+/// Hands the operations of an entry to `each`, in order. None if it is not an entry of a version that is known, or ends too
+/// early: then some may have been handed over.
 pub(crate) fn operations(entry: &Bytes, mut each: impl FnMut(Operation)) -> Option<()> {
     header(entry)?;
     let mut rest = &entry[HEADER..];
@@ -122,9 +173,22 @@ pub(crate) fn operations(entry: &Bytes, mut each: impl FnMut(Operation)) -> Opti
             }
             RETURN => {
                 let queue = QueueId(long(&mut rest)?);
+                let mut messages = Vec::new();
                 for _ in 0..word(&mut rest)? {
-                    each(Operation::Return { queue, sequence: long(&mut rest)?, offset: word(&mut rest)? });
+                    messages.push((long(&mut rest)?, word(&mut rest)?));
                 }
+                each(Operation::Return { queue, messages });
+            }
+            RETURN_STRETCHES => {
+                let queue = QueueId(long(&mut rest)?);
+                let mut messages = Vec::new();
+                for _ in 0..word(&mut rest)? {
+                    let (first, count) = (long(&mut rest)?, word(&mut rest)?);
+                    for at in 0..u64::from(count) {
+                        messages.push((first + at, word(&mut rest)?));
+                    }
+                }
+                each(Operation::Return { queue, messages });
             }
             _ => return None,
         }
@@ -186,11 +250,27 @@ fn short(bytes: &mut &[u8]) -> Option<u16> {
     Some(u16::from_le_bytes(*value))
 }
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const HEADER: usize = 17;
 /// Length of an entry without operations in bytes.
 pub(crate) const EMPTY: usize = HEADER;
 const ENQUEUE: u8 = 1;
 const SETTLE: u8 = 2;
 const RETURN: u8 = 3;
+const RETURN_STRETCHES: u8 = 8;
 const CAPACITY: usize = 4 << 10;
+/// Bytes before a message's properties.
+const MESSAGE_HEAD: usize = 8;
+/// Messages of one operation, in bytes, unless one alone is larger.
+const PIECE_BYTES: usize = 256 << 10;
+/// Queues of one operation: they are counted in 16 bits, and their names are a part of the room that an entry has beside its
+/// largest message.
+const QUEUES_MAX: usize = 16 << 10;
+/// Ranges that are settled by one operation.
+const RANGES_MAX: usize = 4 << 10;
+/// Messages that are given back by one operation.
+const RETURNS_MAX: usize = 8 << 10;
+
+#[cfg(test)]
+#[path = "entry_tests.rs"]
+mod tests;

@@ -1,4 +1,7 @@
 //! What the log says, applied: to the catalog by group 0, to the queues by the shards.
+//!
+//! Snapshot of a shard, integers little-endian: `mark u64 = all ones, version u8 = 2`, then each queue as `uid u64, length u64,
+//! index` (see engine's `snapshot`). Without mark and version, and with lengths of 32 bits, it is one of version 1.
 use crate::Node;
 use crate::definitions;
 use crate::entry::{self, Operation, long, word};
@@ -23,11 +26,8 @@ impl Applied for Follower {
     fn apply(&self, group: GroupId, entry: &Bytes, place: journal::Place) -> Result<(), String> {
         let node = self.node()?;
         if group == 0 {
-            let known = definitions::decode(entry);
-            assert!(known.is_some(), "an entry of group 0 is of a version that is not known");
-            if let Some((incarnation, facts)) = known
-                && incarnation != self.log.incarnation
-            {
+            let (incarnation, facts) = definitions::decode(entry).ok_or_else(|| not_known(entry))?;
+            if incarnation != self.log.incarnation {
                 let mut catalog = node.catalog.write();
                 facts.into_iter().for_each(|fact| catalog.replay(fact));
             }
@@ -36,7 +36,7 @@ impl Applied for Follower {
         self.declare();
         let now = node.clock.now();
         let known = entry::operations(entry, |operation| self.operation(&node, operation, entry, place, now));
-        assert!(known.is_some(), "an entry of group {group} is of a version that is not known");
+        known.ok_or_else(|| not_known(entry))?;
         if let Some((incarnation, number)) = entry::header(entry)
             && incarnation == self.log.incarnation
         {
@@ -53,14 +53,15 @@ impl Applied for Follower {
         let mut queues: Vec<_> = node.queues.read().values().cloned().collect();
         queues.retain(|queue| queue.log.is_some() && self.log.shard(queue.id).group == group && !queue.is_deleted());
         queues.sort_by_key(|queue| queue.id);
-        let mut out = Vec::new();
+        let mut out = SNAPSHOT_MARK.to_le_bytes().to_vec();
+        out.push(SNAPSHOT_VERSION);
         for queue in queues {
             out.extend_from_slice(&queue.id.0.to_le_bytes());
             let length_at = out.len();
-            out.extend_from_slice(&[0; 4]);
+            out.extend_from_slice(&[0; 8]);
             queue.look(|state| state.snapshot(&mut out));
-            let length = (out.len() - length_at - 4) as u32;
-            out[length_at..length_at + 4].copy_from_slice(&length.to_le_bytes());
+            let length = (out.len() - length_at - 8) as u64;
+            out[length_at..length_at + 8].copy_from_slice(&length.to_le_bytes());
         }
         Ok(out)
     }
@@ -75,10 +76,18 @@ impl Applied for Follower {
         }
         self.declare();
         let short = || "the snapshot ends too early".to_owned();
+        let marked = snapshot.first_chunk() == Some(&SNAPSHOT_MARK.to_le_bytes());
+        if marked {
+            snapshot = &snapshot[8..];
+            match snapshot.split_off_first() {
+                Some(&SNAPSHOT_VERSION) => {}
+                version => return Err(format!("the snapshot is of version {version:?}, which is not known")),
+            }
+        }
         while !snapshot.is_empty() {
             let id = QueueId(long(&mut snapshot).ok_or_else(short)?);
-            let length = word(&mut snapshot).ok_or_else(short)?;
-            let mut index = snapshot.split_off(..length as usize).ok_or_else(short)?;
+            let length = if marked { long(&mut snapshot) } else { word(&mut snapshot).map(u64::from) };
+            let mut index = snapshot.split_off(..length.ok_or_else(short)? as usize).ok_or_else(short)?;
             let queue = node.queues.read().get(&id).cloned();
             if let Some(queue) = queue {
                 let restored = queue.enter().restore(&mut index, node.clock.now());
@@ -130,7 +139,7 @@ impl Follower {
                     }
                     let serving = self.log.serving.load(Relaxed);
                     if serving {
-                        self.log.hold(place.file);
+                        self.log.files.hold(&place);
                     }
                     let warm = serving && node.memory.takes_warm() && entered.takes_warm();
                     entered.apply_logged(&Logged { run: &run, place, count, body_bytes, warm }, now);
@@ -144,13 +153,29 @@ impl Follower {
                     queue.enter().apply_settled(first, count);
                 }
             }
-            Operation::Return { queue, sequence, offset } => {
+            Operation::Return { queue, messages } => {
                 if let Some(queue) = find(queue) {
                     let mut entered = queue.enter();
-                    entered.apply_returned(sequence, offset);
+                    messages.into_iter().for_each(|(sequence, offset)| entered.apply_returned(sequence, offset));
                     entered.dispatch(now);
                 }
             }
         }
     }
 }
+
+/// Why an entry cannot be applied.
+fn not_known(entry: &[u8]) -> String {
+    match entry.first() {
+        None => "it is empty".to_owned(),
+        Some(version) => format!("its version is {version}, and it is not whole or that version is not known"),
+    }
+}
+
+/// Where older snapshots have the identity of a queue, which this is not.
+const SNAPSHOT_MARK: u64 = u64::MAX;
+const SNAPSHOT_VERSION: u8 = 2;
+
+#[cfg(test)]
+#[path = "follower_tests.rs"]
+mod tests;

@@ -4,8 +4,9 @@
 //! message's journey: `declare`, `publish`, `subscribe`, `ledger` and `settle`. Behind them `queue` (the rules of a
 //! queue behind their lock), `connections`, `limits`, `auth`, `memory`, `clock`.
 //!
-//! Of durable queues: `shard` and `entry` (what is logged), `log` (what they share), `storage` (opened and closed), `follower`
-//! (applied), `fetch` (read), `maintain` and `archive` (kept in bounds), `definitions` and `fact_log` (what is declared, as facts).
+//! Of durable queues: `shard` and `entry` (what is logged), `log` and `files` (what they share), `storage` (opened and closed),
+//! `follower` (applied), `fetch` and `read` (read), `maintain`, `relocate` and `archive` (kept in bounds), `definitions` and
+//! `fact_log` (what is declared, as facts). `health` tells whether all of that goes on, `tasks` what a panic ends.
 //!
 //! Lock order: catalog, queues, queue, shard, output; catalog, facts. No lock is held across an await.
 mod activity;
@@ -19,7 +20,9 @@ mod entry;
 mod fact_log;
 mod fetch;
 mod figures;
+mod files;
 mod follower;
+mod health;
 mod held;
 mod ledger;
 mod limits;
@@ -30,16 +33,22 @@ mod memory;
 pub mod mutants;
 mod publish;
 mod queue;
+mod read;
+mod relocate;
 mod settle;
 mod shard;
 mod storage;
 mod subscribe;
+mod tasks;
+#[cfg(test)]
+mod test_node;
 
 pub use auth::Identity;
 pub use clock::Clock;
 pub use connections::{ChannelView, Connection, ConnectionId, Hello};
 pub use declare::{DeleteOnly, Deleted};
 pub use figures::{ConsumerView, Descriptors, Listener, descriptors};
+pub use health::{StorageTrouble, Trouble};
 pub use held::Held;
 pub use ledger::{Ledger, Subscriber, UnknownTag};
 pub use leveret_engine::catalog;
@@ -55,6 +64,7 @@ pub use queue::{Queue, QueueId};
 pub use settle::{Outcome, Settlement};
 pub use shard::{Confirm, Waiter};
 pub use storage::{OpenError, StorageOptions};
+pub use tasks::{EXIT_AFTER_PANIC, install_panic_hook};
 
 use leveret_engine::catalog::Catalog;
 use parking_lot::{RwLock, RwLockReadGuard};
@@ -142,7 +152,7 @@ impl Broker {
             options,
         };
         let broker = Self(Arc::new(node));
-        tokio::spawn(broker.clone().upkeep());
+        broker.spawn_critical("upkeep", broker.clone().upkeep());
         broker
     }
 

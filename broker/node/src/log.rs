@@ -1,30 +1,31 @@
 //! What durable queues share: shards, the files that hold their contents, and who waits for a read.
-use crate::archive::{self, ARCHIVE};
+use crate::files::Files;
 use crate::queue::{Queue, QueueId};
 use crate::shard::Shard;
-use bytes::Bytes;
 use leveret_engine::queue as engine;
-use leveret_journal::{Disk, Journal, Place};
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, BTreeSet};
-use std::io;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 /// The log as queues see it.
 pub(crate) struct Log {
     /// Tells this start of the node from those before.
     pub(crate) incarnation: u64,
     pub(crate) shards: Vec<Arc<Shard>>,
-    /// Runs with live messages by the file that holds them.
-    pub(crate) files: Mutex<BTreeMap<u64, u64>>,
+    /// The files that hold contents.
+    pub(crate) files: Arc<Files>,
     /// Queues are served: the log before this start was applied.
     pub(crate) serving: AtomicBool,
-    /// Reads of contents that failed.
-    pub(crate) unreadable: Mutex<Vec<String>>,
-    /// Segments with contents that cannot be read: left where they are.
+    /// Queues with contents that could not be read.
+    pub(crate) troubled: Mutex<BTreeSet<QueueId>>,
+    /// Files with contents that cannot be read: left where they are.
     pub(crate) damaged: Mutex<BTreeSet<u64>>,
+    /// Where contents lie of queues that were closed and perhaps not deleted durably yet.
+    pub(crate) closed: Mutex<Vec<engine::Place>>,
+    /// Reads of contents that may be under way at a time.
+    pub(crate) reads: Semaphore,
     fetches: Mutex<Vec<QueueId>>,
     fetch_wanted: Notify,
 }
@@ -35,10 +36,12 @@ impl Log {
         Self {
             incarnation,
             shards,
-            files: Mutex::default(),
+            files: Arc::default(),
             serving: AtomicBool::new(false),
-            unreadable: Mutex::default(),
+            troubled: Mutex::default(),
             damaged: Mutex::default(),
+            closed: Mutex::default(),
+            reads: Semaphore::new(READS_MAX),
             fetches: Mutex::default(),
             fetch_wanted: Notify::new(),
         }
@@ -59,22 +62,12 @@ impl Log {
             self.shard(queue.id).facts(queue.id, &facts);
         }
         if !freed.is_empty() {
-            let mut files = self.files.lock();
-            for file in freed {
-                if let Some(runs) = files.get_mut(&file) {
-                    *runs -= 1;
-                }
-            }
+            self.files.free(freed);
         }
         if state.may_want() && !queue.fetch_queued.swap(true, Relaxed) {
             self.fetches.lock().push(queue.id);
             self.fetch_wanted.notify_one();
         }
-    }
-
-    /// Another run lies in `file`.
-    pub(crate) fn hold(&self, file: u64) {
-        *self.files.lock().entry(file).or_default() += 1;
     }
 
     /// Queues that wait for a read; waits for some.
@@ -90,30 +83,5 @@ impl Log {
     }
 }
 
-/// Reads runs from the log or the archive.
-pub(crate) struct Reader<'r> {
-    pub(crate) journal: &'r Journal,
-    /// The record read last.
-    last: Option<(Place, Bytes)>,
-}
-
-impl<'r> Reader<'r> {
-    pub(crate) fn new(journal: &'r Journal) -> Self {
-        Self { journal, last: None }
-    }
-
-    pub(crate) fn read(&mut self, place: &engine::Place) -> io::Result<Bytes> {
-        let disk: &dyn Disk = &**self.journal.disk();
-        if place.file & ARCHIVE != 0 {
-            return archive::read(disk, place);
-        }
-        let record = Place { segment: place.file, offset: place.offset, len: place.len };
-        let bytes = match &self.last {
-            Some((last, bytes)) if *last == record => bytes.clone(),
-            _ => self.journal.read(record).map_err(io::Error::other)?,
-        };
-        let run = bytes.slice(place.at as usize..(place.at + place.run_len) as usize);
-        self.last = Some((record, bytes));
-        Ok(run)
-    }
-}
+/// Each has a record and four MiB of runs in memory at most, unless one run is longer.
+const READS_MAX: usize = 8;

@@ -2,13 +2,13 @@
 //! back in time.
 use crate::Broker;
 use crate::archive::{self, ARCHIVE};
-use crate::log::Reader;
+use crate::files::Needed;
+use crate::log::Log;
 use crate::storage::Storage;
-use bytes::Bytes;
-use leveret_engine::queue::Place;
 use leveret_journal as journal;
 use leveret_replication::GroupId;
 use std::collections::BTreeSet;
+#[cfg(any(test, feature = "mutants"))]
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub struct StorageUsage {
     pub log_bytes_written: u64,
     /// Syncs of the log since the start.
     pub log_syncs: u64,
-    /// Queues that stand still since their contents cannot be read.
+    /// Queues with contents that cannot be read, at which their deliveries stop.
     pub unreadable: u64,
 }
 
@@ -41,25 +41,31 @@ impl Broker {
             log_segments: (usage.used, usage.segments_max),
             log_bytes_written: usage.bytes_written,
             log_syncs: usage.syncs,
-            unreadable: storage.log.unreadable.lock().len() as u64,
+            unreadable: self.unreadable().len() as u64,
         })
     }
 
     pub(crate) async fn maintain(self) {
         let Some(storage) = self.0.storage.get() else { return };
-        let mut moved = BTreeSet::new();
+        let mut upkeep = Upkeep::default();
         loop {
             tokio::select! {
                 biased;
                 () = self.0.activity.next_look(MAINTAIN_EVERY) => {}
                 () = self.0.stopping.cancelled() => return,
             }
-            if let Err(error) = self.keep_in_bounds(storage, &mut moved).await {
-                if !journal::is_passing(&error) {
-                    return (storage.on_failure)(format!("the log cannot be tidied: {error}"));
+            if let Some(stopped) = storage.groups.stopped() {
+                return (storage.on_failure)(stopped.to_string()); // who waits for it would wait for ever
+            }
+            match self.keep_in_bounds(storage, &mut upkeep).await {
+                Ok(()) => upkeep.held_up = false,
+                Err(error) if journal::is_passing(&error) => {
+                    self.0.activity.mark(); // it is tried again
+                    if !std::mem::replace(&mut upkeep.held_up, true) {
+                        tracing::warn!(%error, "the log stays as it is for the moment: tidied again soon");
+                    }
                 }
-                tracing::debug!(%error, "the log stays as it is for now");
-                self.0.activity.mark(); // it is tried again
+                Err(error) => return (storage.on_failure)(format!("the log cannot be tidied: {error}")),
             }
         }
     }
@@ -94,136 +100,110 @@ impl Broker {
         }
     }
 
-    /// `moved` are groups whose snapshot on disk does not say yet where contents lie now.
-    async fn keep_in_bounds(&self, storage: &Storage, moved: &mut BTreeSet<GroupId>) -> std::io::Result<()> {
+    /// One round: logs cut, old contents copied on, what is not needed released.
+    pub(crate) async fn keep_in_bounds(&self, storage: &Storage, upkeep: &mut Upkeep) -> std::io::Result<()> {
         let Storage { groups, log, .. } = storage;
         let usage = groups.journal().usage();
         let behind_max = u64::from((usage.segments_max / 4).clamp(1, 4));
         for group in 0..groups.len() {
-            let behind = groups.first_segment(group).map_or(0, |first| usage.current - first);
+            let first = groups.first_segment(group).unwrap_or(usage.current);
+            let behind = groups.journal().usage().current.saturating_sub(first);
             if behind >= behind_max || groups.log_len(group) > LOG_ENTRIES_MAX {
                 groups.snapshot(group).await?;
             }
         }
+        let relocated = self.relocate_oldest(storage, &mut upkeep.moved).await;
+        upkeep.rounds += 1;
+        let compacted = match upkeep.rounds.is_multiple_of(COMPACT_EVERY_ROUNDS) {
+            true => self.compact(storage, &mut upkeep.moved).await,
+            false => Ok(()),
+        };
+        #[cfg(any(test, feature = "mutants"))]
+        if crate::mutants::RELOCATION_UNNOTED.load(Relaxed) {
+            upkeep.moved.clear();
+        }
+        while let Some(&group) = upkeep.moved.first() {
+            groups.snapshot(group).await?;
+            upkeep.moved.remove(&group);
+        }
+        let needed = (0..groups.len()).filter_map(|group| groups.first_segment(group)).min();
+        self.free_closed(log);
+        release(storage, log, needed.unwrap_or(usage.current).min(usage.current));
+        relocated.and(compacted)
+    }
+
+    /// Lets go of what lay in queues that were deleted, once the log has their end.
+    fn free_closed(&self, log: &Log) {
+        let _nobody_deletes = self.catalog();
+        if self.node().facts.is_idle() {
+            log.files.free(std::mem::take(&mut *log.closed.lock()));
+        }
+    }
+
+    /// When the log is half full: copies what lives in its oldest segments into the archive.
+    async fn relocate_oldest(&self, storage: &Storage, moved: &mut BTreeSet<GroupId>) -> std::io::Result<()> {
+        let Storage { groups, log, .. } = storage;
+        let usage = groups.journal().usage();
         let space = groups.journal().disk().free_bytes()?;
         let spare = space.saturating_sub(free_min(groups.journal()));
         let segments = (spare / groups.journal().segment_bytes()).min(RELOCATED_AT_A_TIME);
-        if usage.used > usage.segments_max / 2 && segments > 0 {
-            let newest = usage.current - u64::from(usage.segments_max / 4);
-            let damaged = log.damaged.lock().clone();
-            let held = log.files.lock().clone();
-            let oldest =
-                held.iter().filter(|(file, runs)| **runs > 0 && !damaged.contains(file)).map(|(&file, _)| file).min();
-            if let Some(oldest) = oldest.filter(|oldest| *oldest < newest) {
-                self.relocate(storage, newest.min(oldest + segments), moved).await?;
-            }
+        if usage.used <= usage.segments_max / 2 || segments == 0 {
+            return Ok(());
         }
-        #[cfg(any(test, feature = "mutants"))]
-        if crate::mutants::RELOCATION_UNNOTED.load(Relaxed) {
-            moved.clear();
-        }
-        while let Some(&group) = moved.first() {
-            groups.snapshot(group).await?;
-            moved.remove(&group);
-        }
-        let needed = (0..groups.len()).filter_map(|group| groups.first_segment(group)).min();
-        let below = needed.unwrap_or(usage.current).min(usage.current);
-        let files = log.files.lock().clone();
-        groups.journal().release(below, &|segment| files.get(&segment).is_some_and(|&runs| runs > 0));
-        for (&file, _) in files.iter().filter(|(file, runs)| **runs == 0 && **file & ARCHIVE != 0) {
-            let _ = archive::remove(&**groups.journal().disk(), file & !ARCHIVE);
-        }
-        log.files.lock().retain(|_, runs| *runs > 0);
-        Ok(())
-    }
-
-    /// Copies what lives in segments below `below` into the archive. The segments are free once the snapshots say where
-    /// it lies now.
-    async fn relocate(&self, storage: &Storage, below: u64, moved: &mut BTreeSet<GroupId>) -> std::io::Result<()> {
-        let Storage { groups, log, archive_next, .. } = storage;
+        let newest = usage.current.saturating_sub(u64::from(usage.segments_max / 4));
         let damaged = log.damaged.lock().clone();
-        let old = |file: u64| file & ARCHIVE == 0 && file < below && !damaged.contains(&file);
-        let mut queues: Vec<_> = self.queues().values().filter(|queue| queue.log.is_some()).cloned().collect();
-        queues.sort_by_key(|queue| queue.id);
-        for queue in queues {
-            let runs = queue.look(|state| state.runs_in(&old));
-            let mut rest = &runs[..];
-            while !rest.is_empty() {
-                let mut bytes = 0;
-                let some = rest.iter().take_while(|(_, place)| {
-                    bytes += u64::from(place.run_len);
-                    bytes <= ARCHIVE_BYTES
-                });
-                let (now, later) = rest.split_at(some.count().max(1));
-                rest = later;
-                let number = archive_next.fetch_add(1, Relaxed);
-                let (journal, copied) = (groups.journal().clone(), now.to_vec());
-                let places = storage.off_thread(move || copy(&journal, number, &copied)).await?;
-                #[cfg(any(test, feature = "mutants"))]
-                let now = forget_first(log, now);
-                let mut held = false;
-                let mut entered = queue.enter();
-                for ((segment, from), place) in now.iter().zip(places) {
-                    let Some(place) = place else {
-                        log.damaged.lock().insert(from.file); // it stays as it is, for the rest of what it holds
-                        continue;
-                    };
-                    if entered.relocate(*segment, place) {
-                        log.hold(place.file);
-                        held = true;
-                    }
-                }
-                drop(entered);
-                if !held {
-                    let _ = archive::remove(&**groups.journal().disk(), number); // all of it was consumed meanwhile
-                }
-                moved.insert(log.shard(queue.id).group);
-            }
-        }
-        Ok(())
+        let held = log.files.now().into_iter().filter(|(file, needed)| needed.runs > 0 && !damaged.contains(file));
+        let oldest = held.map(|(file, _)| file).filter(|file| *file < newest).take(segments as usize);
+        self.relocate(storage, &oldest.collect(), moved).await
     }
 }
 
+/// What the rounds of maintenance have to remember.
+#[derive(Default)]
+pub(crate) struct Upkeep {
+    /// Groups whose snapshot on disk does not say yet where contents lie now.
+    moved: BTreeSet<GroupId>,
+    rounds: u64,
+    /// The round before did not come to its end.
+    held_up: bool,
+}
+
+/// Releases segments of the log below `below` and files of the archive that nothing needs.
+fn release(storage: &Storage, log: &Log, below: u64) {
+    let journal = storage.groups.journal();
+    let files = log.files.now();
+    journal.release(below, &|segment| files.get(&segment).is_some_and(Needed::is_needed));
+    let unneeded: Vec<u64> = files.iter().filter(|(_, needed)| !needed.is_needed()).map(|(&file, _)| file).collect();
+    for file in unneeded.iter().filter(|file| **file & ARCHIVE != 0) {
+        if let Err(error) = archive::remove(&**journal.disk(), file & !ARCHIVE) {
+            tracing::warn!(file = file & !ARCHIVE, %error, "a file of the archive that nothing needs was not removed");
+        }
+    }
+    log.files.forget(&unneeded);
+}
+
+/// Bytes that the disk has to have free for publishers to go on: snapshots and a restart need some.
 fn free_min(journal: &journal::Journal) -> u64 {
     disk_free_min(journal.segment_bytes())
 }
 
-/// Bytes that the disk has to have free for publishers to go on: snapshots and a restart need some.
+/// The same for segments of a size.
 pub(crate) fn disk_free_min(segment_bytes: u64) -> u64 {
     DISK_FREE_MIN + segment_bytes
-}
-
-/// Copies runs into file `number` of the archive: where each lies there, none for one that cannot be read.
-fn copy(journal: &journal::Journal, number: u64, runs: &[(u64, Place)]) -> std::io::Result<Vec<Option<Place>>> {
-    let mut reader = Reader::new(journal);
-    let mut read = |place: &Place| {
-        let run = reader.read(place);
-        run.inspect_err(|error| tracing::error!(%error, "contents cannot be read, and are not relocated")).ok()
-    };
-    let bytes: Vec<Option<Bytes>> = runs.iter().map(|(_, place)| read(place)).collect();
-    let whole: Vec<Bytes> = bytes.iter().flatten().cloned().collect();
-    let mut places = archive::write(&**journal.disk(), number, &whole)?.into_iter();
-    Ok(bytes.into_iter().map(|run| run.and_then(|_| places.next())).collect())
-}
-
-#[cfg(any(test, feature = "mutants"))]
-fn forget_first<'r>(log: &crate::log::Log, runs: &'r [(u64, Place)]) -> &'r [(u64, Place)] {
-    let Some(((_, first), rest)) = runs.split_first().filter(|_| crate::mutants::RELOCATION_FORGETS.load(Relaxed))
-    else {
-        return runs;
-    };
-    log.files.lock().entry(first.file).and_modify(|runs| *runs -= 1);
-    rest
 }
 
 /// A log of more entries than this is cut by a snapshot.
 const LOG_ENTRIES_MAX: u64 = 200_000;
 const MAINTAIN_EVERY: Duration = Duration::from_millis(200);
+/// The archive is looked through for files that are mostly dead every ten seconds.
+const COMPACT_EVERY_ROUNDS: u64 = 50;
 const WATCH_EVERY: Duration = Duration::from_millis(20);
 const WATCH_DISK_TICKS: u64 = 10;
 /// Segments emptied into the archive at a time, at most.
 const RELOCATED_AT_A_TIME: u64 = 4;
-/// Size of a file of the archive.
-const ARCHIVE_BYTES: u64 = 8 << 20;
 /// Beside a segment.
 const DISK_FREE_MIN: u64 = 32 << 20;
+
+#[cfg(test)]
+#[path = "maintain_tests.rs"]
+mod tests;

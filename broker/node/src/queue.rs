@@ -6,7 +6,7 @@ use leveret_engine::queue as engine;
 use leveret_model::refusal::Refusal;
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -42,6 +42,9 @@ pub struct Queue {
     pub(crate) fetch_queued: AtomicBool,
     /// Notified when contents were read.
     pub(crate) fetched: Notify,
+    /// Reads that failed in a row, for reasons that pass, and what the last one said.
+    pub(crate) read_failures: AtomicU32,
+    pub(crate) read_trouble: Mutex<Option<String>>,
 }
 
 impl Queue {
@@ -82,6 +85,8 @@ impl Queue {
             log,
             fetch_queued: AtomicBool::new(false),
             fetched: Notify::new(),
+            read_failures: AtomicU32::new(0),
+            read_trouble: Mutex::default(),
         }
     }
 
@@ -166,16 +171,13 @@ impl Queue {
         let ready = entered.purge();
         if entered.is_durable() {
             entered.take_facts(); // the queue's end is a fact of its own
-            let held: Vec<u64> = entered.files().collect();
-            *entered.state = engine::Queue::durable(None);
             if let Some(log) = &self.log {
-                let mut files = log.files.lock();
-                held.iter().for_each(|file| {
-                    files.entry(*file).and_modify(|runs| *runs -= 1);
-                });
+                log.closed.lock().extend(entered.places()); // kept until the log has the queue's end
             }
+            *entered.state = engine::Queue::durable(None);
         }
         entered.trim();
+        self.fetched.notify_waiters();
         Ok((ready, consumers))
     }
 }

@@ -56,6 +56,8 @@ struct State {
     /// Publishes wait for room.
     held: bool,
     bytes: usize,
+    /// Length of the entry handed in last, in bytes: the next will be as long.
+    last_len: usize,
     /// Publishers of the entries handed in, by number.
     waiting: VecDeque<(u64, Vec<Waiter>)>,
     next_number: u64,
@@ -110,18 +112,26 @@ impl Shard {
 
     /// A run for queues of this shard.
     pub(crate) fn publish(&self, queues: &[QueueId], publish: &Publish<'_>, waiter: Option<Waiter>) {
-        self.push(|bytes| entry::enqueue(bytes, queues, publish), waiter, true);
+        let mut pieces = entry::pieces(queues, publish.messages).peekable();
+        let mut waiter = waiter;
+        while let Some((queues, messages)) = pieces.next() {
+            let piece = Publish { messages, ..*publish };
+            let waiter = if pieces.peek().is_none() { waiter.take() } else { None };
+            self.push(|bytes| entry::enqueue(bytes, queues, &piece), waiter, true);
+        }
     }
 
     /// What happened to deliveries of a queue of this shard.
     pub(crate) fn facts(&self, queue: QueueId, facts: &Facts) {
-        self.push(|bytes| entry::facts(bytes, queue, facts), None, !facts.returned.is_empty());
+        let visible = !facts.returned.is_empty();
+        entry::facts(queue, facts, |append| self.push(append, None, visible));
     }
 
     fn push(&self, append: impl FnOnce(&mut Vec<u8>), waiter: Option<Waiter>, visible: bool) {
         let mut state = self.state.lock();
         if state.entries.back().is_none_or(|last| last.bytes.len() >= ENTRY_BYTES) {
-            state.entries.push_back(Gathered::new(entry::begin()));
+            let begun = entry::begin(state.last_len);
+            state.entries.push_back(Gathered::new(begun));
         }
         let first = state.entries.len() == 1;
         let Some(last) = state.entries.back_mut() else { return };
@@ -219,6 +229,7 @@ impl Shard {
         let number = state.next_number;
         state.next_number += 1;
         state.bytes = state.bytes.saturating_sub(bytes.len());
+        state.last_len = bytes.len().min(ENTRY_BYTES * 5 / 4);
         if state.bytes < PENDING_BYTES_MAX / 2 && self.full.swap(false, Relaxed) {
             self.room.notify_waiters();
         }
@@ -303,7 +314,7 @@ impl State {
             if self.relief.back().is_none_or(|last| last.bytes.len() >= ENTRY_BYTES) {
                 // What waits in `entries` will have a number more.
                 self.visible += u64::from(self.visible > self.next_number + self.relief.len() as u64);
-                self.relief.push_back(Gathered { settles: true, ..Gathered::new(entry::begin()) });
+                self.relief.push_back(Gathered { settles: true, ..Gathered::new(entry::begin(0)) });
                 self.bytes += entry::EMPTY;
             }
             if let Some(relief) = self.relief.back_mut() {
@@ -327,3 +338,7 @@ const PENDING_BYTES_MAX: usize = 8 << 20;
 #[cfg(test)]
 #[path = "shard_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "shard_parts_tests.rs"]
+mod parts_tests;

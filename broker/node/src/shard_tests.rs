@@ -81,7 +81,7 @@ async fn an_entry_is_split_at_its_operations() {
         settle(&shard, at % 10, at % 3 == 0);
     }
     let Next::Entry(whole) = shard.next(NOW, |_, _| true) else { panic!("there is one") };
-    let mut settled = entry::begin();
+    let mut settled = entry::begin(0);
     let left = entry::split(&whole, &mut settled);
     assert_eq!(says(left.into()), "p".repeat(50));
     assert_eq!(says(settled.into()), says(whole).replace('p', ""));

@@ -8,6 +8,7 @@ use crate::entry::{long, word};
 use crate::follower::Follower;
 use crate::log::Log;
 use crate::maintain;
+use crate::tasks::critical;
 use leveret_journal::{self as journal, Disk, RealDisk, read_whole, write_whole};
 use leveret_replication::{self as replication, Groups};
 use std::path::Path;
@@ -109,6 +110,9 @@ pub enum OpenError {
         /// The largest message as configured.
         message: u64,
     },
+    /// The folder of the archive cannot be read.
+    #[error("archive: {0}")]
+    Archive(std::io::Error),
     /// The file with the node's identity cannot be read or written.
     #[error("node: {0}")]
     Identity(std::io::Error),
@@ -151,7 +155,7 @@ impl Broker {
         let groups = Groups::open(disk.clone(), journal, options, follower.clone()).await?;
         identity.log_is_made(&*disk).map_err(OpenError::Identity)?;
         follower.declare();
-        let archive_next = AtomicU64::new(self.serve(&log, &groups));
+        let archive_next = AtomicU64::new(self.serve(&log, &groups).map_err(OpenError::Archive)?);
         let turn = tokio::sync::Mutex::default();
         let (tasks, stopping) = (TaskTracker::new(), self.0.stopping.clone());
         // What fails because the node stops is no failure.
@@ -164,26 +168,27 @@ impl Broker {
         });
         for shard in &log.shards {
             let (groups, stopping) = (groups.clone(), stopping.clone());
-            tasks.spawn(shard.clone().propose(groups, log.incarnation, stopping, on_failure.clone()));
+            let propose = shard.clone().propose(groups, log.incarnation, stopping, on_failure.clone());
+            tasks.spawn(critical("proposer", propose));
         }
         let spawned = tasks.clone();
         let _ = self.0.storage.set(Storage { groups, log, archive_next, turn, driver, tasks, on_failure });
-        spawned.spawn(self.clone().fetch());
-        spawned.spawn(self.clone().maintain());
-        spawned.spawn(self.clone().watch_room());
+        spawned.spawn(critical("fetch", self.clone().fetch()));
+        spawned.spawn(critical("maintenance", self.clone().maintain()));
+        spawned.spawn(critical("room", self.clone().watch_room()));
         Ok(())
     }
 
     /// Begins to serve the queues; what the archive holds for none of them goes. Returns the archive's next number.
-    fn serve(&self, log: &Log, groups: &Groups) -> u64 {
+    fn serve(&self, log: &Log, groups: &Groups) -> std::io::Result<u64> {
         let mut queues: Vec<_> = self.queues().values().filter(|queue| queue.log.is_some()).cloned().collect();
         queues.sort_by_key(|queue| queue.id);
         for queue in &queues {
             let mut entered = queue.enter();
-            for file in entered.files() {
-                log.hold(file);
-                if file & ARCHIVE == 0 && !groups.journal().holds(file) {
-                    let queue = &*queue.name;
+            for place in entered.places() {
+                log.files.hold(&place);
+                if place.file & ARCHIVE == 0 && !groups.journal().holds(place.file) {
+                    let (queue, file) = (&*queue.name, place.file);
                     tracing::error!(queue, "contents of a queue lay in segment {file} of the log, which is missing");
                 }
             }
@@ -192,13 +197,16 @@ impl Broker {
         log.serving.store(true, Relaxed);
         let disk = groups.journal().disk();
         let mut next = 0;
-        for number in archive::list(&**disk).unwrap_or_default() {
+        let needed = log.files.now();
+        for number in archive::list(&**disk)? {
             next = next.max(number + 1);
-            if !log.files.lock().contains_key(&(ARCHIVE | number)) {
+            if needed.contains_key(&(ARCHIVE | number)) {
+                log.files.set_size(ARCHIVE | number, archive::size(&**disk, number)?);
+            } else {
                 let _ = archive::remove(&**disk, number);
             }
         }
-        next
+        Ok(next)
     }
 
     /// Says that storage will be opened with these options: until that has been done the node is recovering. For who listens

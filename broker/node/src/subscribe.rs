@@ -3,6 +3,7 @@ use crate::Broker;
 use crate::queue::Queue;
 use leveret_engine::queue::{ConsumerId, ExclusiveUse, Got, Sink, Subscription};
 use leveret_model::refusal::{Refusal, RefusalKind};
+use std::time::Duration;
 
 impl Broker {
     /// Subscribes a consumer: its sink hears `started`, then takes what is ready.
@@ -53,15 +54,34 @@ impl Broker {
     }
 
     /// Hands the first ready message to `sink`. False if there is none.
-    pub async fn get(&self, queue: &Queue, sink: &dyn Sink, no_ack: bool) -> bool {
+    ///
+    /// # Errors
+    /// The queue was deleted meanwhile, or its next message cannot be read.
+    pub async fn get(&self, queue: &Queue, sink: &dyn Sink, no_ack: bool) -> Result<bool, Refusal> {
         queue.caught_up().await;
+        let began = tokio::time::Instant::now();
         loop {
             let fetched = queue.fetched.notified();
-            let got = queue.enter().get(sink, no_ack, self.clock().now());
+            let (got, standstill) = {
+                let mut entered = queue.enter();
+                let got = entered.get(sink, no_ack, self.clock().now());
+                (got, entered.standstill().map(str::to_owned))
+            };
             match got {
-                Got::Message => return true,
-                Got::Empty => return false,
-                Got::Cold => fetched.await,
+                Got::Message => return Ok(true),
+                _ if queue.is_deleted() => return Err(queue.not_found()),
+                Got::Empty => return Ok(false),
+                Got::Cold => {}
+            }
+            let waited = began.elapsed();
+            if let Some(reason) = standstill.or_else(|| queue.reason_to_give_up(waited)) {
+                return Err(queue.not_readable(&reason));
+            }
+            let until = began + if waited < READ_TROUBLE_MAX { READ_TROUBLE_MAX } else { READ_MAX };
+            tokio::select! {
+                biased;
+                _ = tokio::time::timeout_at(until, fetched) => {}
+                () = self.node().stopping.cancelled() => return Ok(false),
             }
         }
     }
@@ -75,8 +95,25 @@ impl Queue {
         }
     }
 
+    /// Why a client that has waited so long for contents had better not wait any more.
+    fn reason_to_give_up(&self, waited: Duration) -> Option<String> {
+        let trouble = if waited >= READ_TROUBLE_MAX { self.read_trouble.lock().clone() } else { None };
+        trouble.or_else(|| (waited >= READ_MAX).then(|| format!("the disk took more than {READ_MAX:?}")))
+    }
+
+    fn not_readable(&self, reason: &str) -> Refusal {
+        let text =
+            format!("the next message of queue '{}' in vhost '{}' cannot be read: {reason}", self.name, self.vhost);
+        Refusal::precondition(text)
+    }
+
     pub(crate) fn not_found(&self) -> Refusal {
         let text = format!("no queue '{}' in vhost '{}'", self.name, self.vhost);
         Refusal { kind: RefusalKind::NotFound, text }
     }
 }
+
+/// A client that asks for a message waits this long for the disk, at most.
+const READ_MAX: Duration = Duration::from_secs(10);
+/// And this long if reads fail.
+const READ_TROUBLE_MAX: Duration = Duration::from_secs(1);

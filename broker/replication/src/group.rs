@@ -9,6 +9,7 @@ use crate::{Applied, GroupId};
 use bytes::Bytes;
 use leveret_journal::{self as journal, Disk, Journal, Place};
 use openraft::async_runtime::watch::WatchReceiver;
+use openraft::error::Fatal;
 use openraft::{Config, EmptyNode, Raft, ServerState, SnapshotPolicy};
 use std::collections::BTreeMap;
 use std::io;
@@ -203,6 +204,16 @@ impl Groups {
         let written = wait.metrics(|metrics| metrics.snapshot >= applied, "the snapshot is written");
         let Some(upto) = written.await.map_err(io::Error::other)?.snapshot else { return Ok(()) };
         raft.trigger().purge_log(upto.index).await.map_err(io::Error::other)
+    }
+
+    /// The first group that stopped by itself, and why.
+    #[must_use]
+    pub fn stopped(&self) -> Option<NotLeader> {
+        self.0.groups.iter().find_map(|group| {
+            let state = group.raft.metrics().borrow_watched().running_state.clone();
+            let fatal = state.err().filter(|fatal| !matches!(fatal, Fatal::Stopped))?;
+            Some(NotLeader { group: group.log.group, reason: fatal.to_string() })
+        })
     }
 
     /// Entries in the log of a group.

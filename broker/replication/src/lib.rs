@@ -35,7 +35,7 @@ pub trait Applied: Send + Sync + 'static {
     /// An entry is committed; its bytes lie at `place` in the journal.
     ///
     /// # Errors
-    /// It cannot be applied any more: the group stops.
+    /// What the entry is that it cannot be applied: the group stops there.
     fn apply(&self, group: GroupId, entry: &Bytes, place: Place) -> Result<(), String>;
 
     /// The state of the group as of the last entry applied.

@@ -4,7 +4,7 @@ use crate::snapshot;
 use crate::types::{LogId, StoredMembership, TypeConfig};
 use crate::{Applied, GroupId};
 use futures::{Stream, TryStreamExt};
-use leveret_journal::{Disk, is_passing};
+use leveret_journal::{Disk, Place, is_passing};
 use openraft::alias::{SnapshotMetaOf, SnapshotOf};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
@@ -73,6 +73,17 @@ impl Builder {
 }
 
 impl Machine {
+    /// Names the entry: nothing else says which one it was once openraft has stopped.
+    fn not_applied(&self, index: u64, place: Place, reason: &str) -> io::Error {
+        let Place { segment, offset, .. } = place;
+        let text = format!(
+            "entry {index} of group {}, at offset {offset} of segment {segment}, cannot be applied: {reason}",
+            self.group
+        );
+        tracing::error!("{text}");
+        io::Error::other(text)
+    }
+
     fn meta(&self) -> SnapshotMetaOf<TypeConfig> {
         SnapshotMetaOf::<TypeConfig> { last_log_id: self.last, last_membership: self.membership.clone() }
     }
@@ -129,9 +140,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
                 EntryPayload::Blank => {}
                 EntryPayload::Normal(command) => {
                     let applied = self.applied.apply(self.group, &command.bytes, command.place);
-                    applied.map_err(|reason| {
-                        io::Error::other(format!("entry {} of group {}: {reason}", entry.log_id.index, self.group))
-                    })?;
+                    applied.map_err(|reason| self.not_applied(entry.log_id.index, command.place, &reason))?;
                 }
                 EntryPayload::Membership(members) => {
                     self.membership = StoredMembership::new(Some(entry.log_id), members);

@@ -93,10 +93,11 @@ impl Session {
             if let Some(ledger) = state.ledger(number) {
                 ledger.end(subscriber);
             }
-            if !got {
+            if matches!(got, Ok(false)) {
                 encode::basic_get_empty(&mut state.buffer, number);
             }
         });
+        got?;
         Ok(())
     }
 

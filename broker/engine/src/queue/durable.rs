@@ -51,6 +51,14 @@ pub struct Facts {
 /// Runs to be read: segment of the queue, and where it lies.
 pub type Fetch = Vec<(u64, Place)>;
 
+/// How much is read at a time, at most; one run in any case.
+pub(super) struct FetchBounds {
+    /// Of the runs, in bytes: what stays in memory.
+    pub(super) run_bytes: u64,
+    /// Of the records that the runs lie in, in bytes: what the disk is asked for.
+    pub(super) record_bytes: u64,
+}
+
 #[derive(Default)]
 pub(super) struct Durable {
     pub(super) settled: Ranges,
@@ -116,27 +124,33 @@ impl Queue {
         let ahead = || {
             self.state.cold_ahead_maybe && self.lead.consumers.len() > 0 && self.lead.looked_at != self.lead.cursor.run
         };
-        !self.lead.fetching && (self.lead.blocked_on.is_some() || ahead())
+        let blocked = || self.lead.blocked_on.is_some_and(|segment| !self.lead.unreadable.contains_key(&segment));
+        !self.lead.fetching && (blocked() || ahead())
     }
 
-    /// Runs to be read before deliveries can go on, or soon; their bytes come back through [`fetched`](Self::fetched).
-    /// None: dispatch.
-    pub fn wants(&mut self) -> Option<Fetch> {
+    /// Runs to be read before deliveries can go on, or soon, as few as can be when memory is `tight`; their bytes come back
+    /// through [`fetched`](Self::fetched). None: dispatch.
+    pub fn wants(&mut self, tight: bool) -> Option<Fetch> {
         if self.lead.fetching {
             return None;
         }
-        let runs = match self.lead.blocked_on.take() {
-            Some(segment) => self.state.cold_from_segment(segment, FETCH_BYTES),
+        let (bounds, ahead) = if tight { (&FETCH_TIGHT, AHEAD_TIGHT_BYTES) } else { (&FETCH, AHEAD_BYTES) };
+        let blocked = self.lead.blocked_on.take().filter(|segment| !self.lead.unreadable.contains_key(segment));
+        let mut runs = match blocked {
+            Some(segment) => self.state.cold_from_segment(segment, bounds),
             None => {
                 self.lead.looked_at = self.lead.cursor.run;
-                self.state.cold_ahead(self.lead.cursor.run, AHEAD_BYTES, FETCH_BYTES)
+                self.state.cold_ahead(self.lead.cursor.run, ahead, bounds)
             }
         };
+        if let Some(at) = runs.iter().position(|(segment, _)| self.lead.unreadable.contains_key(segment)) {
+            runs.truncate(at);
+        }
         self.lead.fetching = !runs.is_empty();
         self.lead.fetching.then_some(runs)
     }
 
-    /// Runs were read. Dispatch afterwards.
+    /// Runs were read, all that were asked for or the first ones. Dispatch afterwards.
     pub fn fetched(&mut self, runs: Vec<(u64, Bytes)>) {
         self.lead.fetching = false;
         self.lead.blocked_on = None;
@@ -155,6 +169,25 @@ impl Queue {
         }
     }
 
+    /// The bytes of a run that was to be read are not what was written, and `reason` says how that was seen. Deliveries stop
+    /// before it, until it has been purged or acknowledged.
+    pub fn set_unreadable(&mut self, segment: u64, reason: &str) {
+        self.lead.unreadable.insert(segment, reason.into());
+    }
+
+    /// Why some message of the queue cannot be read.
+    #[must_use]
+    pub fn unreadable(&self) -> Option<&str> {
+        let is_there = |segment: u64| self.state.segments().place(segment).is_some();
+        self.lead.unreadable.iter().find(|(segment, _)| is_there(**segment)).map(|(_, reason)| &**reason)
+    }
+
+    /// Why the next message cannot be delivered, where that will not pass.
+    #[must_use]
+    pub fn standstill(&self) -> Option<&str> {
+        self.lead.unreadable.get(&self.lead.blocked_on?).map(|reason| &**reason)
+    }
+
     /// Whether what comes next would be delivered before long if it stayed in memory.
     #[must_use]
     pub fn takes_warm(&self) -> bool {
@@ -162,20 +195,20 @@ impl Queue {
         self.state.segments().bytes() < allowance && (self.state.fresh() == 0 || !self.state.cold_ahead_maybe)
     }
 
-    /// Files in which a run of this queue came to its end since the last call, one entry a run.
-    pub fn take_freed(&mut self) -> Vec<u64> {
+    /// Where runs of this queue lay that came to their end, or were moved, since the last call.
+    pub fn take_freed(&mut self) -> Vec<Place> {
         self.state.segments_mut().take_freed()
     }
 
-    /// Runs with live messages in files that `wanted` names.
+    /// Runs with live messages in files that `wanted` names, `most` at most.
     #[must_use]
-    pub fn runs_in(&self, wanted: &dyn Fn(u64) -> bool) -> Fetch {
-        self.state.segments().places().filter(|(_, place)| wanted(place.file)).collect()
+    pub fn runs_in(&self, wanted: &dyn Fn(u64) -> bool, most: usize) -> Fetch {
+        self.state.segments().places().filter(|(_, place)| wanted(place.file)).take(most).collect()
     }
 
-    /// Files that hold a run of this queue, one entry a run.
-    pub fn files(&self) -> impl Iterator<Item = u64> {
-        self.state.segments().places().map(|(_, place)| place.file)
+    /// Where the runs of this queue lie.
+    pub fn places(&self) -> impl Iterator<Item = Place> {
+        self.state.segments().places().map(|(_, place)| place)
     }
 
     /// A run lies elsewhere now. False if it came to its end meanwhile.
@@ -207,9 +240,12 @@ impl Queue {
 }
 
 /// Read at a time.
-const FETCH_BYTES: u64 = 4 << 20;
+const FETCH: FetchBounds = FetchBounds { run_bytes: 4 << 20, record_bytes: 16 << 20 };
 /// Read when less than this lies warm before the cursor.
 const AHEAD_BYTES: u64 = 4 << 20;
+/// The same, when what all queues may keep in memory is used up.
+const FETCH_TIGHT: FetchBounds = FetchBounds { run_bytes: 256 << 10, record_bytes: 1 << 20 };
+const AHEAD_TIGHT_BYTES: u64 = 1;
 /// Kept in memory for a queue that is consumed from.
 const WARM_BYTES: u64 = 16 << 20;
 /// Kept in memory for one that is not.

@@ -40,7 +40,7 @@ impl Log {
     }
 
     fn read(&self, queue: &mut Queue) {
-        if let Some(fetch) = queue.wants() {
+        if let Some(fetch) = queue.wants(false) {
             let runs = fetch.iter().map(|(segment, place)| (*segment, self.0[place.file as usize].clone())).collect();
             queue.fetched(runs);
         }
@@ -168,7 +168,7 @@ fn one_unacknowledged_message_holds_its_own_run_only() {
     assert_eq!((queue.digest(), queue.depth().ready), (digest, 2));
     assert!(log.get(&mut queue, true).is_some() && log.get(&mut queue, true).is_some());
     apply_facts(&mut queue);
-    assert_eq!((queue.digest(), queue.files().count()), (0, 0));
+    assert_eq!((queue.digest(), queue.places().count()), (0, 0));
 }
 
 #[test]
@@ -184,6 +184,50 @@ fn an_index_that_lacks_a_run_between_others_is_refused() {
     let run_bytes = 8 + 4 + 4 + 8 + 8 + 4 * 4;
     snapshot.drain(runs_at + 8 + run_bytes..runs_at + 8 + 2 * run_bytes);
     assert!(Queue::durable(None).restore(&mut &snapshot[..], 0).unwrap_err().0.starts_with("digest"));
+}
+
+/// Runs of 1 KiB, each in a record of 256 KiB that other queues share, and none of them in memory.
+fn in_shared_records(runs: u64) -> Queue {
+    let mut queue = led(None);
+    for at in 0..runs {
+        let run = Bytes::from(vec![0; 1 << 10]);
+        let place = Place { file: 1, offset: (at << 18) as u32, len: 256 << 10, at: 17, run_len: 1 << 10 };
+        queue.apply_logged(&Logged { run: &run, place, count: 1, body_bytes: 1000, warm: false }, 0);
+    }
+    queue
+}
+
+#[test]
+fn a_read_is_bounded_by_the_records_that_it_has_to_read() {
+    let mut queue = in_shared_records(1000);
+    assert_eq!(queue.get(&Recorder::default(), false, 0), Got::Cold);
+    let fetch = queue.wants(false).unwrap();
+    assert_eq!((fetch.len(), fetch.iter().map(|(_, place)| u64::from(place.len)).sum()), (64, 16 << 20));
+    let mut queue = in_shared_records(1000);
+    assert_eq!(queue.get(&Recorder::default(), false, 0), Got::Cold);
+    assert_eq!(queue.wants(true).unwrap().len(), 4);
+}
+
+#[test]
+fn what_cannot_be_read_stops_deliveries_before_it_and_is_not_asked_for_again() {
+    let (mut queue, mut log) = (led(None), Log::default());
+    (0..10).for_each(|at| log.publish(&mut queue, &[vec![at]], false));
+    assert_eq!(queue.get(&Recorder::default(), true, 0), Got::Cold);
+    let fetch = queue.wants(false).unwrap();
+    queue.set_unreadable(fetch[3].0, "a bit is another");
+    queue.fetched(fetch[..3].iter().map(|(at, place)| (*at, log.0[place.file as usize].clone())).collect());
+    assert_eq!((queue.unreadable(), queue.standstill()), (Some("a bit is another"), None));
+    for _ in 0..3 {
+        assert_eq!(queue.get(&Recorder::default(), true, 0), Got::Message);
+    }
+    assert_eq!(queue.get(&Recorder::default(), true, 0), Got::Cold);
+    assert_eq!((queue.standstill(), queue.may_want()), (Some("a bit is another"), false));
+    assert_eq!(queue.wants(false), None);
+    assert_eq!(queue.purge(), 7);
+    apply_facts(&mut queue);
+    assert_eq!((queue.unreadable(), queue.depth().ready), (None, 0));
+    log.publish(&mut queue, &[b"on".to_vec()], false);
+    assert!(log.get(&mut queue, true).is_some());
 }
 
 #[derive(Clone, Debug)]
@@ -263,6 +307,6 @@ proptest! {
         while log.get(&mut queue, true).is_some() {}
         for (sequence, _) in out { queue.acknowledge(None, sequence, 1); }
         apply_facts(&mut queue);
-        prop_assert_eq!((queue.digest(), queue.files().count()), (0, 0));
+        prop_assert_eq!((queue.digest(), queue.places().count()), (0, 0));
     }
 }

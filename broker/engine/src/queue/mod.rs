@@ -38,6 +38,7 @@ pub use snapshot::Damaged;
 use consumers::Consumers;
 use dispatch::Cursor;
 use state::State;
+use std::collections::BTreeMap;
 
 /// A queue's messages, consumers and counters.
 #[derive(Default)]
@@ -68,6 +69,8 @@ struct Lead {
     fetching: bool,
     /// Segments behind the cursor that were read for messages given back.
     revived: Vec<u64>,
+    /// Segments whose bytes are not what was written, each with what is wrong: they are not read again.
+    unreadable: BTreeMap<u64, Box<str>>,
 }
 
 impl Default for Lead {
@@ -83,6 +86,7 @@ impl Default for Lead {
             looked_at: u64::MAX,
             fetching: false,
             revived: Vec::new(),
+            unreadable: BTreeMap::new(),
         }
     }
 }

@@ -16,8 +16,8 @@ pub(super) struct Segments {
     bytes: u64,
     /// Logged segments that are not in memory.
     cold: usize,
-    /// Files of logged segments that came to their end.
-    freed: Vec<u64>,
+    /// Where logged segments lay that came to their end, or were moved.
+    freed: Vec<Place>,
 }
 
 /// One of them.
@@ -128,7 +128,7 @@ impl Segments {
         match self.get_mut(number) {
             Some(segment) if segment.place.is_some() && segment.live > 0 => {
                 let before = segment.place.replace(place);
-                self.freed.extend(before.map(|before| before.file));
+                self.freed.extend(before);
                 true
             }
             _ => false,
@@ -145,8 +145,8 @@ impl Segments {
         self.get(number)?.place
     }
 
-    /// Files of logged segments that came to their end since the last call.
-    pub(super) fn take_freed(&mut self) -> Vec<u64> {
+    /// Where logged segments lay that came to their end, or were moved, since the last call.
+    pub(super) fn take_freed(&mut self) -> Vec<Place> {
         std::mem::take(&mut self.freed)
     }
 
@@ -185,7 +185,7 @@ impl Segments {
     fn free(&mut self, number: u64) {
         let Some(segment) = self.list.remove(number) else { return };
         if let Some(place) = segment.place {
-            self.freed.push(place.file);
+            self.freed.push(place);
             self.cold -= usize::from(segment.body.is_none());
         }
         self.bytes -= (segment.bytes.capacity() + segment.body.as_ref().map_or(0, Bytes::len)) as u64;

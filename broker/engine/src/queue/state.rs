@@ -4,7 +4,7 @@
 //! Whoever settles or gives back a message has taken it from the queue before and does it once.
 use super::content::{Body, Extent, Publish};
 use super::dispatch::Cursor;
-use super::durable::{Durable, Fetch, Logged, Place};
+use super::durable::{Durable, Fetch, FetchBounds, Logged, Place};
 use super::numbered::Numbered;
 use super::run::{MessageId, Run};
 use super::segment::{HEAD, SEGMENT_MAX, Segments};
@@ -187,27 +187,35 @@ impl State {
         &mut self.segments
     }
 
-    /// Cold runs from `segment` on, up to `bytes`.
-    pub(super) fn cold_from_segment(&self, segment: u64, bytes: u64) -> Fetch {
+    /// Cold runs from `segment` on, until they or the records that they lie in, each read as a whole, come to the bound.
+    pub(super) fn cold_from_segment(&self, segment: u64, bounds: &FetchBounds) -> Fetch {
         let mut found = Fetch::new();
-        let mut total = 0;
+        let (mut runs, mut records, mut last) = (0, 0, None);
         for number in segment..=self.segments.last_number() {
             let Some(place) = self.segments.cold(number) else { break };
+            let record = Some((place.file, place.offset));
+            if record != last {
+                if !found.is_empty() && records + u64::from(place.len) > bounds.record_bytes {
+                    break;
+                }
+                records += u64::from(place.len);
+                last = record;
+            }
             found.push((number, place));
-            total += u64::from(place.run_len);
-            if total >= bytes {
+            runs += u64::from(place.run_len);
+            if runs >= bounds.run_bytes {
                 break;
             }
         }
         found
     }
 
-    /// Cold runs, up to `bytes`, if one begins less than `ahead` bytes behind run `number`.
-    pub(super) fn cold_ahead(&mut self, number: u64, ahead: u64, bytes: u64) -> Fetch {
+    /// Cold runs up to the bounds, if one begins less than `ahead` bytes behind run `number`.
+    pub(super) fn cold_ahead(&mut self, number: u64, ahead: u64, bounds: &FetchBounds) -> Fetch {
         let mut warm = 0;
         for (_, run) in self.runs.starting_at(number) {
             if self.segments.cold(run.segment).is_some() {
-                return self.cold_from_segment(run.segment, bytes);
+                return self.cold_from_segment(run.segment, bounds);
             }
             warm += self.segments.place(run.segment).map_or(0, |place| u64::from(place.run_len));
             if warm >= ahead {

@@ -1,0 +1,109 @@
+//! Entries: what is written is read again, older ones are, and nothing is longer than an entry may be.
+use super::*;
+
+type Read = Vec<(u64, &'static str, u64, u64)>;
+
+fn read(entry: Vec<u8>) -> Option<Read> {
+    let mut read = Read::new();
+    operations(&entry.into(), |operation| match operation {
+        Operation::Enqueue { queues, count, run, .. } => {
+            read.push((queues.len() as u64, "enqueue", u64::from(count), run.len() as u64));
+        }
+        Operation::Settle { queue, first, count } => read.push((queue.0, "settle", first, count)),
+        Operation::Return { queue, messages } => {
+            read.extend(
+                messages.into_iter().map(|(sequence, offset)| (queue.0, "return", sequence, u64::from(offset))),
+            );
+        }
+    })?;
+    Some(read)
+}
+
+/// The operations of facts, each in an entry of its own.
+fn parts(what: &Facts) -> Vec<Vec<u8>> {
+    let mut parts = Vec::new();
+    facts(QueueId(7), what, |append| {
+        let mut entry = begin(0);
+        append(&mut entry);
+        parts.push(entry);
+    });
+    parts
+}
+
+#[test]
+fn neighbours_are_settled_and_returned_as_ranges() {
+    let settled = vec![(4, 1), (5, 2), (7, 1), (9, 1)];
+    let returned = vec![(20, 1), (21, 50), (23, 1)];
+    let parts = parts(&Facts { settled, returned });
+    let read: Read = parts.iter().cloned().filter_map(read).flatten().collect();
+    let expected =
+        [(7, "settle", 4, 4), (7, "settle", 9, 1), (7, "return", 20, 1), (7, "return", 21, 50), (7, "return", 23, 1)];
+    assert_eq!(read, expected);
+}
+
+#[test]
+fn what_a_consumer_with_very_many_messages_leaves_behind_is_split() {
+    let most = 64 << 10;
+    let returned: Vec<(u64, u32)> = (0..180_000).map(|at| (at * 2, at as u32)).collect();
+    let settled: Vec<(u64, u64)> = (0..180_000).map(|at| (1 + at * 2, 1)).collect();
+    let parts = parts(&Facts { settled: settled.clone(), returned: returned.clone() });
+    assert!(parts.iter().all(|part| part.len() <= 3 * most), "{:?}", parts.iter().map(Vec::len).max());
+    let read: Read = parts.into_iter().filter_map(read).flatten().collect();
+    assert_eq!(read.len(), settled.len() + returned.len());
+    assert_eq!((read[0], read[180_000]), ((7, "settle", 1, 1), (7, "return", 0, 0)));
+}
+
+#[test]
+fn a_publish_to_very_many_queues_or_of_very_many_messages_is_split() {
+    let queues: Vec<QueueId> = (0..70_000).map(QueueId).collect();
+    let bytes = vec![b'x'; 100_000];
+    let message = || Extent { properties_at: 0, properties_len: 2, body: Body::Inline { at: 2, len: 99_998 } };
+    let messages: Vec<Extent> = (0..5).map(|_| message()).collect();
+    let whole = Publish { exchange: b"fan", routing_key: b"", bytes: &bytes, messages: &messages };
+    let (mut seen, mut longest, mut first_queue) = (0, 0, 0);
+    for (queues, messages) in pieces(&queues, whole.messages) {
+        let mut entry = begin(0);
+        enqueue(&mut entry, queues, &Publish { messages, ..whole });
+        longest = longest.max(entry.len());
+        let read = read(entry).unwrap();
+        assert_eq!((read[0].0, read[0].2), (queues.len() as u64, messages.len() as u64));
+        seen += queues.len() * messages.len();
+        first_queue += queues.iter().filter(|queue| queue.0 == 0).count() * messages.len();
+    }
+    assert_eq!((seen, first_queue), (70_000 * 5, 5));
+    assert!(longest < 512 << 10, "{longest}");
+}
+
+#[test]
+fn one_message_larger_than_a_piece_goes_alone() {
+    let message = |len| Extent { properties_at: 0, properties_len: 0, body: Body::Inline { at: 0, len } };
+    let messages = [message(10), message(1 << 20), message(10), message(10)];
+    let lengths: Vec<usize> = pieces(&[QueueId(1)], &messages).map(|(_, messages)| messages.len()).collect();
+    assert_eq!(lengths, [1, 1, 2]);
+    assert_eq!(pieces(&[QueueId(1)], &[]).count(), 0);
+}
+
+#[test]
+fn entries_of_version_1_are_read() {
+    let mut entry = begin(0);
+    entry[0] = 1;
+    seal(&mut entry, 3, 4);
+    entry.push(RETURN);
+    entry.extend_from_slice(&9u64.to_le_bytes());
+    entry.extend_from_slice(&2u32.to_le_bytes());
+    for (sequence, offset) in [(5u64, 6u32), (7, 8)] {
+        entry.extend_from_slice(&sequence.to_le_bytes());
+        entry.extend_from_slice(&offset.to_le_bytes());
+    }
+    assert_eq!(header(&entry), Some((3, 4)));
+    assert_eq!(read(entry), Some(vec![(9, "return", 5, 6), (9, "return", 7, 8)]));
+}
+
+#[test]
+fn an_entry_of_a_later_version_or_one_cut_short_is_none() {
+    let mut entry = begin(0);
+    give_back(&mut entry, QueueId(1), &[(1, 1), (2, 2)]);
+    assert!(read(entry[..entry.len() - 1].to_vec()).is_none());
+    entry[0] = VERSION + 1;
+    assert!(read(entry).is_none());
+}

@@ -1,0 +1,127 @@
+//! Which files of the log and of the archive are needed: a file stays while a run lies in it, or while it is read.
+//!
+//! A read is counted under the lock of the queue whose runs it is for, where the runs still count: there is no moment in
+//! between at which the file could go.
+use leveret_engine::queue::{Fetch, Place};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The files, by number.
+#[derive(Default)]
+pub(crate) struct Files(Mutex<BTreeMap<u64, Needed>>);
+
+/// What a file is needed for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Needed {
+    /// Runs with live messages that lie in it.
+    pub(crate) runs: u64,
+    /// Their length in bytes.
+    pub(crate) run_bytes: u64,
+    /// Reads that are under way or about to begin.
+    reads: u64,
+    /// Length of the file in bytes, of the archive.
+    pub(crate) size: u64,
+}
+
+/// Files that somebody reads: they stay until this is dropped.
+pub(crate) struct Reading {
+    files: Arc<Files>,
+    numbers: Vec<u64>,
+}
+
+impl Files {
+    /// Another run lies at `place`.
+    pub(crate) fn hold(&self, place: &Place) {
+        let mut files = self.0.lock();
+        let needed = files.entry(place.file).or_default();
+        needed.runs += 1;
+        needed.run_bytes += u64::from(place.run_len);
+    }
+
+    /// Runs came to their end, or were moved.
+    pub(crate) fn free(&self, places: impl IntoIterator<Item = Place>) {
+        let mut files = self.0.lock();
+        for place in places {
+            match files.get_mut(&place.file) {
+                Some(needed) if needed.runs > 0 => {
+                    needed.runs -= 1;
+                    needed.run_bytes = needed.run_bytes.saturating_sub(u64::from(place.run_len));
+                }
+                _ => tracing::error!(file = place.file, "a run ended in a file that was not known to hold one"),
+            }
+        }
+    }
+
+    /// Notes the length of a file of the archive.
+    pub(crate) fn set_size(&self, file: u64, bytes: u64) {
+        self.0.lock().entry(file).or_default().size = bytes;
+    }
+
+    /// Keeps the files of `runs`. The caller is in the queue that the runs belong to.
+    pub(crate) fn read(self: &Arc<Self>, runs: &Fetch) -> Reading {
+        let mut numbers: Vec<u64> = runs.iter().map(|(_, place)| place.file).collect();
+        numbers.dedup();
+        let mut files = self.0.lock();
+        numbers.iter().for_each(|number| files.entry(*number).or_default().reads += 1);
+        drop(files);
+        Reading { files: self.clone(), numbers }
+    }
+
+    /// The files as they are now.
+    pub(crate) fn now(&self) -> BTreeMap<u64, Needed> {
+        self.0.lock().clone()
+    }
+
+    /// Forgets the files that nobody needs.
+    pub(crate) fn forget(&self, numbers: &[u64]) {
+        let mut files = self.0.lock();
+        for number in numbers {
+            if files.get(number).is_some_and(|needed| !needed.is_needed()) {
+                files.remove(number);
+            }
+        }
+    }
+}
+
+impl Needed {
+    /// Whether the file has to stay.
+    pub(crate) fn is_needed(&self) -> bool {
+        self.runs > 0 || self.reads > 0
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        let mut files = self.files.0.lock();
+        for number in &self.numbers {
+            if let Some(needed) = files.get_mut(number) {
+                needed.reads = needed.reads.saturating_sub(1);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_needed_while_a_run_lies_in_it_or_it_is_read() {
+        let files = Arc::new(Files::default());
+        let place = |file, run_len| Place { file, run_len, ..Place::default() };
+        files.hold(&place(3, 10));
+        files.hold(&place(3, 5));
+        files.free([place(3, 10)]);
+        let needed = files.now()[&3];
+        assert_eq!((needed.runs, needed.run_bytes, needed.is_needed()), (1, 5, true));
+        let reading = files.read(&vec![(0, place(3, 5)), (1, place(3, 5)), (2, place(4, 1))]);
+        files.free([place(3, 5)]);
+        files.forget(&[3, 4]);
+        assert!(files.now()[&3].is_needed() && files.now()[&4].is_needed());
+        drop(reading);
+        assert!(!files.now()[&3].is_needed());
+        files.forget(&[3, 4]);
+        assert!(files.now().is_empty());
+    }
+}

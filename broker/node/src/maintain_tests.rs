@@ -1,0 +1,244 @@
+//! Contents that move or end while somebody reads them, or is about to; files that go once nothing needs them; what is read
+//! and kept in memory for many queues that share records.
+use super::*;
+use crate::Trouble;
+use crate::queue::Queue;
+use crate::read::Reader;
+use crate::test_node::{Confirmed, Refuses, Refusing, TestNode, in_paused_time};
+use leveret_engine::queue as engine;
+use leveret_journal::Disk;
+use leveret_journal::faulty::FaultyDisk;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Fills the log of a queue past the point from which its oldest segments are relocated.
+const MESSAGES: u64 = 300;
+const SIZE: usize = 40_000;
+
+fn first_places(queue: &Queue) -> engine::Fetch {
+    queue.look(|state| state.runs_in(&|_| true, 20))
+}
+
+/// What a read does, without its task: the queue's wishes, their files kept.
+fn begin(node: &TestNode, queue: &Queue) -> (engine::Fetch, crate::files::Reading) {
+    let runs = first_places(queue);
+    let entered = queue.enter();
+    let reading = node.log().files.read(&runs);
+    drop(entered);
+    (runs, reading)
+}
+
+#[test]
+fn what_is_about_to_be_read_stays_where_it_is() {
+    in_paused_time(async {
+        let mut node = TestNode::open(Arc::new(FaultyDisk::new(1))).await;
+        let queue = node.declare("q").await;
+        node.publish_one_by_one(&queue, 0..20, SIZE).await;
+        let (runs, reading) = begin(&node, &queue);
+        node.publish_one_by_one(&queue, 20..MESSAGES, SIZE).await;
+        node.keep_in_bounds().await;
+        let now = first_places(&queue);
+        assert!(now.iter().zip(&runs).all(|(now, before)| now.1.file & ARCHIVE != 0 && before.1.file & ARCHIVE == 0));
+        let journal = node.storage().groups.journal().clone();
+        let read_all = |runs: &engine::Fetch| {
+            let mut reader = Reader::new(&journal);
+            runs.iter().map(|(_, place)| reader.read(place).map_err(|failure| failure.to_string())).collect()
+        };
+        let read: Result<Vec<_>, String> = read_all(&runs);
+        assert_eq!(read.map(|runs| runs.len()), Ok(20));
+        drop(reading);
+        node.keep_in_bounds().await;
+        let gone = read_all(&runs).unwrap_err();
+        assert!(gone.contains("is not in the log any more"), "nobody reads it: its segment is used again, {gone}");
+        assert_eq!(node.drain(&queue).await, (0..MESSAGES).collect::<Vec<_>>());
+        node.close().await;
+    });
+}
+
+#[test]
+fn a_read_of_what_was_relocated_and_consumed_meanwhile_stops_nothing() {
+    in_paused_time(async {
+        let mut node = TestNode::open(Arc::new(FaultyDisk::new(2))).await;
+        let queue = node.declare("q").await;
+        node.publish_one_by_one(&queue, 0..MESSAGES, SIZE).await;
+        for round in 0..6 {
+            node.keep_in_bounds().await;
+            let (runs, reading) = begin(&node, &queue);
+            if round == 3 {
+                node.broker.purge_queue("/", "q", None).await.unwrap();
+                node.until("the purge is logged", || queue.look(|queue| queue.depth().unacked) == 0).await;
+                node.publish_one_by_one(&queue, 0..MESSAGES, SIZE).await;
+            }
+            node.keep_in_bounds().await;
+            let journal = node.storage().groups.journal().clone();
+            let mut reader = Reader::new(&journal);
+            assert!(runs.iter().all(|(_, place)| reader.read(place).is_ok()), "round {round}");
+            drop(reading);
+        }
+        assert_eq!(node.drain(&queue).await, (0..MESSAGES).collect::<Vec<_>>());
+        assert_eq!(node.broker.storage_health(), Ok(()));
+        node.close().await;
+    });
+}
+
+/// Files of the archive, and the segments of the log that are in use.
+fn files(node: &TestNode) -> (Vec<u64>, u32) {
+    let journal = node.storage().groups.journal();
+    (archive::list(&**journal.disk()).unwrap(), journal.usage().used)
+}
+
+#[test]
+fn a_file_of_the_archive_that_is_mostly_dead_is_copied_on_and_goes() {
+    in_paused_time(async {
+        let disk = FaultyDisk::new(3);
+        let mut node = TestNode::open(Arc::new(disk.clone())).await;
+        let (queue, other) = (node.declare("q").await, node.declare("other").await);
+        // One message of every forty is of a queue that nobody consumes from.
+        for at in 0..10 {
+            node.publish_one_by_one(&other, at..at + 1, SIZE).await;
+            node.publish_one_by_one(&queue, at * 40..at * 40 + 40, SIZE).await;
+        }
+        node.keep_in_bounds().await;
+        let relocated = node.log().files.now().range(ARCHIVE..).map(|(_, needed)| needed.size).sum::<u64>();
+        assert!(relocated > 4 << 20, "{relocated}");
+        assert_eq!(node.drain(&queue).await.len(), 400);
+        for _ in 0..2 * COMPACT_EVERY_ROUNDS {
+            node.keep_in_bounds().await;
+        }
+        let left = node.log().files.now().range(ARCHIVE..).map(|(_, needed)| needed.size).sum::<u64>();
+        assert!(left < 1 << 20, "{left} of {relocated}");
+        assert_eq!(files(&node).0.len(), node.log().files.now().range(ARCHIVE..).count());
+        node.close().await;
+        disk.end_process();
+        let node = TestNode::open(Arc::new(disk.clone())).await;
+        let other = node.broker.find_queue("/", "other", None).unwrap();
+        assert_eq!(node.drain(&other).await, (0..10).collect::<Vec<_>>());
+        node.close().await;
+    });
+}
+
+#[test]
+fn a_file_that_nobody_knows_of_is_not_overwritten() {
+    in_paused_time(async {
+        let disk = FaultyDisk::new(4);
+        let mut node = TestNode::open(Arc::new(disk.clone())).await;
+        let queue = node.declare("q").await;
+        node.publish_one_by_one(&queue, 0..MESSAGES, SIZE).await;
+        disk.create("archive/0000000000000000", 5, false).unwrap();
+        node.keep_in_bounds().await;
+        assert_eq!(disk.open("archive/0000000000000000").unwrap().len().unwrap(), 5);
+        assert!(files(&node).0.len() > 1);
+        assert_eq!(node.drain(&queue).await, (0..MESSAGES).collect::<Vec<_>>());
+        node.close().await;
+    });
+}
+
+#[test]
+fn a_queue_that_is_closed_keeps_its_files_until_the_log_has_its_end() {
+    in_paused_time(async {
+        let mut node = TestNode::open(Arc::new(FaultyDisk::new(5))).await;
+        let queue = node.declare("q").await;
+        node.publish_one_by_one(&queue, 0..20, SIZE).await;
+        let file = first_places(&queue)[0].1.file;
+        let broker = node.broker.clone();
+        let turn = broker.turn().await;
+        queue.close(|_| Ok(())).unwrap();
+        node.keep_in_bounds().await;
+        assert!(node.log().files.now()[&file].is_needed());
+        drop(turn);
+        node.keep_in_bounds().await;
+        assert!(node.log().files.now().get(&file).is_none_or(|needed| !needed.is_needed()));
+        node.close().await;
+    });
+}
+
+#[test]
+fn records_that_many_queues_share_are_read_once_and_not_kept() {
+    const QUEUES: u64 = 256;
+    in_paused_time(async {
+        let refuses = Arc::new(Refuses::default());
+        let disk = Refusing { disk: FaultyDisk::new(6), refuses: refuses.clone() };
+        let node = TestNode::open(Arc::new(disk)).await;
+        let mut queues = Vec::new();
+        for at in 0..QUEUES * 12 {
+            let queue = node.declare(&format!("q{at}")).await;
+            if node.log().shard(queue.id).group == 1 {
+                queues.push(queue);
+            }
+        }
+        assert_eq!(queues.len() as u64, QUEUES);
+        let confirmed = Arc::new(Confirmed::default());
+        for round in 0..10 {
+            for queue in &queues {
+                node.publish(&[queue.id], round..round + 1, 1000, &confirmed);
+            }
+            node.until("it is confirmed", || *confirmed.0.lock() == (round + 1) * QUEUES).await;
+        }
+        let places: Vec<_> = queues.iter().flat_map(|queue| first_places(queue)).map(|(_, place)| place).collect();
+        let records: BTreeMap<_, _> = places.iter().map(|place| ((place.file, place.offset), place.len)).collect();
+        assert!(places.len() == 2560 && records.len() < 40, "{} records hold {} runs", records.len(), places.len());
+        // What is kept of a record is the run alone.
+        let journal = node.storage().groups.journal().clone();
+        let mut reader = Reader::new(&journal);
+        let (first, second) = (reader.read(&places[0]).unwrap(), reader.read(&places[1]).unwrap());
+        drop(reader);
+        let kept = |run: bytes::Bytes| run.try_into_mut().map(|run| run.capacity()).ok();
+        assert!(kept(first).is_some_and(|bytes| bytes < 4096) && kept(second).is_some_and(|bytes| bytes < 4096));
+        // A relocation reads each record once, and not once for each queue.
+        let before = refuses.reads.load(Relaxed);
+        let files = places.iter().map(|place| place.file).collect();
+        node.broker.relocate(node.storage(), &files, &mut BTreeSet::new()).await.unwrap();
+        let reads = refuses.reads.load(Relaxed) - before;
+        assert!(reads <= records.len() as u64, "{reads} reads of {} records", records.len());
+        assert!(queues.iter().flat_map(|queue| first_places(queue)).all(|(_, place)| place.file & ARCHIVE != 0));
+        assert_eq!(node.drain(&queues[200]).await, (0..10).collect::<Vec<_>>());
+        node.close().await;
+    });
+}
+
+/// Flips a bit of message `at` of a queue: the file that it lies in.
+fn flip(disk: &FaultyDisk, queue: &Queue, at: usize) -> String {
+    let places = queue.look(|state| state.runs_in(&|_| true, usize::MAX));
+    let place = places[at].1;
+    let names = disk.list("wal").unwrap();
+    let number = |name: &String| {
+        let mut header = vec![0; 64];
+        disk.open(&format!("wal/{name}")).and_then(|file| file.read_at(&mut header, 0)).ok()?;
+        header.windows(8).any(|eight| eight == place.file.to_le_bytes()).then(|| format!("wal/{name}"))
+    };
+    let name = names.iter().find_map(number).unwrap();
+    disk.flip(&name, u64::from(place.offset + place.at) + 100);
+    name
+}
+
+#[test]
+fn damage_stops_one_queue_at_the_message_and_is_said() {
+    in_paused_time(async {
+        let disk = FaultyDisk::new(7);
+        let node = TestNode::open(Arc::new(disk.clone())).await;
+        let (queue, other) = (node.declare("q").await, node.declare("other").await);
+        node.publish_one_by_one(&queue, 0..50, SIZE).await;
+        node.publish_one_by_one(&other, 0..50, SIZE).await;
+        let name = flip(&disk, &queue, 30);
+        let sink = Arc::new(crate::test_node::Taker::default());
+        let subscription = crate::Subscription { sink: sink.clone(), exclusive: false, no_ack: true, prefetch: 0 };
+        let id = node.broker.subscribe(&queue, subscription).unwrap();
+        node.until("the damage is said", || queue.trouble().is_some()).await;
+        node.until("what lies before it is delivered", || sink.taken.lock().len() == 30).await;
+        assert!(matches!(queue.trouble(), Some(Trouble::Unreadable(reason)) if reason.contains(&name)));
+        assert_eq!(node.broker.storage_usage().unwrap().unreadable, 1);
+        let health = node.broker.storage_health().unwrap_err().to_string();
+        assert!(health.contains("'q'") && health.contains(&name) && health.contains("offset"), "{health}");
+        node.broker.unsubscribe(&queue, id);
+        let refused = node.broker.get(&queue, &*sink, true).await.unwrap_err();
+        assert!(refused.text.contains(&name), "{}", refused.text);
+        assert_eq!(node.drain(&other).await, (0..50).collect::<Vec<_>>());
+        // A purge takes the message away that cannot be read: the queue goes on.
+        assert_eq!(node.broker.purge_queue("/", "q", None).await.unwrap(), 20);
+        node.publish_one_by_one(&queue, 60..70, SIZE).await;
+        assert_eq!(node.drain(&queue).await, (60..70).collect::<Vec<_>>());
+        assert_eq!((queue.trouble(), node.broker.storage_health()), (None, Ok(())));
+        node.close().await;
+    });
+}

@@ -1,0 +1,193 @@
+//! Contents are copied to other files: out of old segments of the log, which are used again then, and out of files of the
+//! archive of which little is needed, which go.
+//!
+//! Runs are taken in the order in which they lie, so that a record is read once however many queues share it. No more than
+//! one record and one new file is in memory at a time. A file that was emptied goes only after the snapshots of all groups
+//! concerned say where its runs lie now.
+use crate::Broker;
+use crate::archive::{self, ARCHIVE};
+use crate::queue::Queue;
+use crate::read::{Failure, Reader};
+use crate::storage::Storage;
+use bytes::Bytes;
+use leveret_engine::queue::Place;
+use leveret_journal::Journal;
+use leveret_replication::GroupId;
+use std::collections::BTreeSet;
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// A run that is to lie elsewhere.
+struct Move {
+    queue: Arc<Queue>,
+    segment: u64,
+    from: Place,
+}
+
+/// A new file of the archive.
+struct Copied {
+    number: u64,
+    bytes: u64,
+    /// Where each run lies now; what is wrong with one that could not be read.
+    places: Vec<Result<Place, String>>,
+}
+
+impl Broker {
+    /// Copies what lives in `files` into new files of the archive. `moved` gains the groups whose snapshots do not say yet
+    /// where their contents lie.
+    ///
+    /// # Errors
+    /// The disk's. What was copied by then counts.
+    pub(crate) async fn relocate(
+        &self,
+        storage: &Storage,
+        files: &BTreeSet<u64>,
+        moved: &mut BTreeSet<GroupId>,
+    ) -> io::Result<()> {
+        loop {
+            let moves = self.moves_from(storage, files);
+            let mut rest = &moves[..];
+            while !rest.is_empty() {
+                let (now, later) = rest.split_at(of_one_file(rest));
+                rest = later;
+                self.relocate_some(storage, now, moved).await?;
+            }
+            if moves.len() < MOVES_MAX {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Runs that lie in `files`, in the order of their places; not all of them if they are many.
+    fn moves_from(&self, storage: &Storage, files: &BTreeSet<u64>) -> Vec<Move> {
+        let damaged = storage.log.damaged.lock().clone();
+        let wanted = |file: u64| files.contains(&file) && !damaged.contains(&file);
+        let mut queues: Vec<_> = self.queues().values().filter(|queue| queue.log.is_some()).cloned().collect();
+        queues.sort_by_key(|queue| queue.id);
+        let mut moves = Vec::new();
+        for queue in queues {
+            let runs = queue.look(|state| state.runs_in(&wanted, MOVES_MAX - moves.len()));
+            moves.extend(runs.into_iter().map(|(segment, from)| Move { queue: queue.clone(), segment, from }));
+            if moves.len() == MOVES_MAX {
+                break;
+            }
+        }
+        moves.sort_by_key(|run| (run.from.file, run.from.offset, run.from.at, run.queue.id));
+        moves
+    }
+
+    /// Copies runs into one new file.
+    async fn relocate_some(&self, storage: &Storage, moves: &[Move], moved: &mut BTreeSet<GroupId>) -> io::Result<()> {
+        let Storage { groups, log, archive_next, .. } = storage;
+        let froms: Vec<Place> = moves.iter().map(|run| run.from).collect();
+        let (journal, next) = (groups.journal().clone(), archive_next.load(Relaxed));
+        let copied = storage.off_thread(move || copy(&journal, next, &froms)).await?;
+        archive_next.store(copied.number + 1, Relaxed);
+        #[cfg(any(test, feature = "mutants"))]
+        let (moves, copied) = forget_first(log, moves, copied);
+        let mut held = false;
+        for (run, place) in moves.iter().zip(&copied.places) {
+            let mut entered = run.queue.enter();
+            match place {
+                Ok(place) => {
+                    if entered.relocate(run.segment, *place) {
+                        log.files.hold(place);
+                        held = true;
+                    }
+                    moved.insert(log.shard(run.queue.id).group);
+                }
+                Err(reason) => self.note_damage(&run.queue, &mut entered, (run.segment, run.from), reason),
+            }
+        }
+        let file = ARCHIVE | copied.number;
+        if held {
+            log.files.set_size(file, copied.bytes);
+        } else if copied.bytes > 0 {
+            let _ = archive::remove(&**groups.journal().disk(), copied.number); // all of it was consumed meanwhile
+        }
+        Ok(())
+    }
+
+    /// Copies what lives in files of the archive that are mostly dead, or small and many, into one new file.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(crate) async fn compact(&self, storage: &Storage, moved: &mut BTreeSet<GroupId>) -> io::Result<()> {
+        let damaged = storage.log.damaged.lock().clone();
+        let files = storage.log.files.now().into_iter();
+        let files: Vec<_> =
+            files.filter(|(file, needed)| file & ARCHIVE != 0 && needed.runs > 0 && !damaged.contains(file)).collect();
+        let small = files.iter().filter(|(_, needed)| needed.size < SMALL_BYTES).count();
+        let (mut chosen, mut bytes) = (BTreeSet::new(), 0);
+        for (file, needed) in files {
+            let mostly_dead = needed.run_bytes.saturating_mul(MOSTLY_DEAD) < needed.size;
+            if mostly_dead || small >= SMALL_MANY && needed.size < SMALL_BYTES {
+                bytes += needed.run_bytes;
+                if bytes > ARCHIVE_BYTES && !chosen.is_empty() {
+                    break;
+                }
+                chosen.insert(file);
+            }
+        }
+        if chosen.is_empty() { Ok(()) } else { self.relocate(storage, &chosen, moved).await }
+    }
+}
+
+/// How many of the first runs go into one file.
+fn of_one_file(moves: &[Move]) -> usize {
+    let mut bytes = 0;
+    let fitting = moves.iter().take_while(|run| {
+        bytes += u64::from(run.from.run_len);
+        bytes <= ARCHIVE_BYTES
+    });
+    fitting.count().max(1)
+}
+
+/// Copies the runs at `froms`, which are in order, into a file of the archive with a number from `next` on. None is written if
+/// none can be read. A run that several queues share is copied once.
+fn copy(journal: &Journal, next: u64, froms: &[Place]) -> io::Result<Copied> {
+    let disk = &**journal.disk();
+    let mut reader = Reader::new(journal);
+    let mut runs: Vec<Bytes> = Vec::new();
+    let mut found: Vec<Result<usize, String>> = Vec::with_capacity(froms.len());
+    for (at, from) in froms.iter().enumerate() {
+        if at > 0 && froms[at - 1] == *from {
+            found.push(found[at - 1].clone());
+            continue;
+        }
+        match reader.read(from) {
+            Ok(run) => {
+                found.push(Ok(runs.len()));
+                runs.push(run);
+            }
+            Err(Failure::Damaged(reason)) => found.push(Err(reason)),
+            Err(Failure::Passing(reason)) => return Err(io::Error::new(ErrorKind::Interrupted, reason)),
+        }
+    }
+    let number = archive::free_number(disk, next)?;
+    let places = if runs.is_empty() { Vec::new() } else { archive::write(disk, number, &runs)? };
+    let bytes = places.iter().map(|place| u64::from(place.len)).sum();
+    let places = found.into_iter().map(|run| run.map(|at| places[at])).collect();
+    Ok(Copied { number, bytes, places })
+}
+
+#[cfg(any(test, feature = "mutants"))]
+fn forget_first<'m>(log: &crate::log::Log, moves: &'m [Move], mut copied: Copied) -> (&'m [Move], Copied) {
+    if !crate::mutants::RELOCATION_FORGETS.load(Relaxed) || moves.is_empty() {
+        return (moves, copied);
+    }
+    log.files.free([moves[0].from]);
+    copied.places = copied.places.split_off(1);
+    (&moves[1..], copied)
+}
+
+/// Size of a file of the archive, unless one run is larger.
+pub(crate) const ARCHIVE_BYTES: u64 = 8 << 20;
+/// Runs that are looked up at a time.
+const MOVES_MAX: usize = 64 << 10;
+/// A file is mostly dead when what lives in it is less than one part in this many.
+const MOSTLY_DEAD: u64 = 4;
+/// Files below this size are put together once there are many.
+const SMALL_BYTES: u64 = 512 << 10;
+const SMALL_MANY: usize = 16;

@@ -1,0 +1,287 @@
+//! A durable node on a disk in memory, for tests: its clients, and its maintenance a round at a time.
+use crate::maintain::Upkeep;
+use crate::*;
+use leveret_engine::catalog::QueueDeclare;
+use leveret_engine::queue::Publish;
+use leveret_journal::faulty::FaultyDisk;
+use leveret_journal::{Disk, DiskFile, Journal};
+use leveret_model::table::FieldTable;
+use parking_lot::Mutex;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+/// The node, and what its storage said when it failed.
+pub(crate) struct TestNode {
+    pub(crate) broker: Broker,
+    pub(crate) failure: Arc<Mutex<Option<String>>>,
+    upkeep: Upkeep,
+}
+
+/// Takes what it is given, and keeps how it begins.
+#[derive(Default)]
+pub(crate) struct Taker {
+    /// Sequence, and the first bytes of the body.
+    pub(crate) taken: Mutex<Vec<(MessageId, Vec<u8>)>>,
+}
+
+impl Sink for Taker {
+    fn fill(&self, source: &mut dyn Source) -> Fill {
+        let mut taken = self.taken.lock();
+        while let Some(delivery) = source.next() {
+            taken.push((delivery.id, delivery.body[..delivery.body.len().min(8)].to_vec()));
+        }
+        Fill::Exhausted
+    }
+}
+
+/// Hears of confirmations.
+#[derive(Default)]
+pub(crate) struct Confirmed(pub(crate) Mutex<u64>);
+
+impl Confirm for Confirmed {
+    fn confirmed(&self, _channel: u16, _token: u64) {
+        *self.0.lock() += 1;
+    }
+}
+
+/// Runs a test in time that jumps ahead when nobody has work.
+pub(crate) fn in_paused_time<T>(test: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(test)
+}
+
+/// Writes the log a step every millisecond, unless it is told to stall.
+#[derive(Default)]
+pub(crate) struct Steps {
+    pub(crate) stalled: Arc<AtomicBool>,
+}
+
+impl leveret_journal::Driver for Steps {
+    fn drive(&self, journal: Journal) {
+        let stalled = self.stalled.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                if !stalled.load(Relaxed) {
+                    journal.step();
+                }
+            }
+        });
+    }
+
+    fn writes_at_once(&self) -> bool {
+        false
+    }
+
+    fn off_thread(&self, work: Box<dyn FnOnce() + Send>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(async move { work() })
+    }
+}
+
+/// A disk that reads nothing while it is told so: the process is out of descriptors.
+pub(crate) struct Refusing {
+    pub(crate) disk: FaultyDisk,
+    pub(crate) refuses: Arc<Refuses>,
+}
+
+#[derive(Default)]
+pub(crate) struct Refuses {
+    pub(crate) now: AtomicBool,
+    /// Reads so far.
+    pub(crate) reads: AtomicU64,
+    /// The folder of the archive is not listed.
+    pub(crate) archive: bool,
+}
+
+pub(crate) struct RefusingFile {
+    file: Arc<dyn DiskFile>,
+    refuses: Arc<Refuses>,
+}
+
+impl Refusing {
+    fn wrap(&self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
+        Arc::new(RefusingFile { file, refuses: self.refuses.clone() })
+    }
+}
+
+impl Disk for Refusing {
+    fn create(&self, name: &str, len: u64, zeroed: bool) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(self.wrap(self.disk.create(name, len, zeroed)?))
+    }
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(self.wrap(self.disk.open(name)?))
+    }
+    fn list(&self, folder: &str) -> io::Result<Vec<String>> {
+        if self.refuses.archive && folder == "archive" {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        self.disk.list(folder)
+    }
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.disk.remove(name)
+    }
+    fn sync_folder(&self, folder: &str) -> io::Result<()> {
+        self.disk.sync_folder(folder)
+    }
+    fn free_bytes(&self) -> io::Result<u64> {
+        self.disk.free_bytes()
+    }
+    fn total_bytes(&self) -> io::Result<u64> {
+        self.disk.total_bytes()
+    }
+}
+
+impl DiskFile for RefusingFile {
+    fn write_at(&self, parts: &mut [IoSlice<'_>], offset: u64) -> io::Result<()> {
+        self.file.write_at(parts, offset)
+    }
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.refuses.reads.fetch_add(1, Relaxed);
+        match self.refuses.now.load(Relaxed) {
+            true => Err(io::Error::from_raw_os_error(rustix::io::Errno::MFILE.raw_os_error())),
+            false => self.file.read_at(buffer, offset),
+        }
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+    fn sync_and_drop_cache(&self, len: u64) -> io::Result<()> {
+        self.file.sync_and_drop_cache(len)
+    }
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+}
+
+impl TestNode {
+    /// Opens what `disk` holds. Its own maintenance tasks run as they do everywhere.
+    pub(crate) async fn open(disk: Arc<dyn Disk>) -> Self {
+        Self::try_open(disk).await.unwrap()
+    }
+
+    pub(crate) async fn try_open(disk: Arc<dyn Disk>) -> Result<Self, OpenError> {
+        let failure = Arc::new(Mutex::new(None));
+        let said = failure.clone();
+        let storage = StorageOptions {
+            disk,
+            log_bytes_max: 0,
+            segment_bytes: 0,
+            incarnation: rand::random(),
+            on_failure: Arc::new(move |reason| {
+                said.lock().get_or_insert(reason);
+            }),
+            driver: Some(Arc::new(Steps::default())),
+        };
+        let options = Options { memory_max: u64::MAX / 2, message_bytes_max: 64 << 10, ..Options::default() };
+        let broker = Broker::start(options);
+        broker.open_storage(storage).await?;
+        Ok(Self { broker, failure, upkeep: Upkeep::default() })
+    }
+
+    pub(crate) async fn declare(&self, name: &str) -> Arc<Queue> {
+        let declare = QueueDeclare {
+            durable: true,
+            exclusive: None,
+            auto_delete: false,
+            arguments: FieldTable::default(),
+            server_named: false,
+            connection: None,
+        };
+        self.broker.declare_queue("/", name, declare).await.unwrap().1
+    }
+
+    /// Publishes messages, each of `size` bytes that begin with its number, to queues of one shard; not waited for.
+    pub(crate) fn publish(
+        &self,
+        queues: &[QueueId],
+        numbers: std::ops::Range<u64>,
+        size: usize,
+        confirmed: &Arc<Confirmed>,
+    ) {
+        self.publish_to(self.log().shard(queues[0]), queues, numbers, size, confirmed);
+    }
+
+    /// As [`publish`](Self::publish), whichever shard the queues are of.
+    pub(crate) fn publish_to(
+        &self,
+        shard: &shard::Shard,
+        queues: &[QueueId],
+        numbers: std::ops::Range<u64>,
+        size: usize,
+        confirmed: &Arc<Confirmed>,
+    ) {
+        let mut bytes = vec![0, 0];
+        let messages: Vec<Extent> = numbers
+            .map(|number| {
+                let at = bytes.len() as u32;
+                bytes.extend_from_slice(&number.to_be_bytes());
+                bytes.resize(at as usize + size, number as u8);
+                Extent { properties_at: 0, properties_len: 2, body: Body::Inline { at, len: size as u32 } }
+            })
+            .collect();
+        let publish = Publish { exchange: b"", routing_key: b"key", bytes: &bytes, messages: &messages };
+        let waiter = Waiter { to: confirmed.clone(), channel: 1, token: 1 };
+        shard.publish(queues, &publish, Some(waiter));
+    }
+
+    /// As [`publish`](Self::publish), in a run a message; until all are confirmed.
+    pub(crate) async fn publish_one_by_one(&self, queue: &Queue, numbers: std::ops::Range<u64>, size: usize) {
+        let confirmed = Arc::new(Confirmed::default());
+        let wanted = numbers.end - numbers.start;
+        for number in numbers {
+            self.publish(&[queue.id], number..number + 1, size, &confirmed);
+            if number % 16 == 15 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        self.until("all is confirmed", || *confirmed.0.lock() == wanted).await;
+    }
+
+    pub(crate) fn log(&self) -> &Arc<log::Log> {
+        self.broker.0.log.get().unwrap()
+    }
+
+    pub(crate) fn storage(&self) -> &storage::Storage {
+        self.broker.0.storage.get().unwrap()
+    }
+
+    /// A round of maintenance, here and now.
+    pub(crate) async fn keep_in_bounds(&mut self) {
+        let storage = self.broker.0.storage.get().unwrap();
+        self.broker.keep_in_bounds(storage, &mut self.upkeep).await.unwrap();
+    }
+
+    /// Waits until `done`, at most a minute of the test's time.
+    pub(crate) async fn until(&self, what: &str, mut done: impl FnMut() -> bool) {
+        for _ in 0..60_000 {
+            if done() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        panic!("in vain: {what}; storage said {:?}", self.failure.lock());
+    }
+
+    /// All messages of a queue, which is empty afterwards.
+    pub(crate) async fn drain(&self, queue: &Arc<Queue>) -> Vec<u64> {
+        let sink = Arc::new(Taker::default());
+        let subscription = Subscription { sink: sink.clone(), exclusive: false, no_ack: true, prefetch: 0 };
+        let id = self.broker.subscribe(queue, subscription).unwrap();
+        self.until("the queue is empty", || queue.look(|queue| queue.depth().ready) == 0).await;
+        self.broker.unsubscribe(queue, id);
+        self.until("what was settled is logged", || queue.look(|queue| queue.depth().unacked) == 0).await;
+        let taken = sink.taken.lock();
+        taken.iter().map(|(_, body)| u64::from_be_bytes(body[..].try_into().unwrap())).collect()
+    }
+
+    /// Stops it in order.
+    pub(crate) async fn close(self) {
+        self.broker.close_storage().await;
+        self.broker.stop();
+        tokio::time::sleep(Duration::from_secs(1)).await; // its tasks end
+    }
+}
