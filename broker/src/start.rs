@@ -3,6 +3,7 @@ use crate::config::Config;
 use crate::data_dir::DataDir;
 use crate::listener::listen;
 use anyhow::Context;
+use leveret_management::Bounds;
 use leveret_node::{Broker, Options, StorageOptions};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -101,8 +102,11 @@ impl Administration {
         let (end, ended) = tokio::sync::oneshot::channel();
         let serve = async move {
             let (http, metrics) = (TcpListener::from_std(http)?, TcpListener::from_std(metrics)?);
-            let http = leveret_management::serve_http(http, broker.clone(), stop.clone());
-            let metrics = leveret_management::serve_metrics(metrics, broker, stop);
+            let limits = broker.limits();
+            let within = Bounds { connections_max: limits.http_connections_max as usize, ..Bounds::http() };
+            let http = leveret_management::serve_http_within(http, broker.clone(), within, stop.clone());
+            let within = Bounds { connections_max: limits.metrics_connections_max as usize, ..Bounds::metrics() };
+            let metrics = leveret_management::serve_metrics_within(metrics, broker, within, stop);
             tokio::join!(http, metrics);
             anyhow::Ok(())
         };

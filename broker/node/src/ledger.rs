@@ -31,6 +31,11 @@ pub struct Ledger {
     turn_below: u64,
     /// Deliveries of one turn.
     share: u64,
+    /// How many were outstanding when the last turn began, and turns in a row in which none was added.
+    outstanding_before: u64,
+    idle_turns: usize,
+    /// Nobody waits for a turn of others: the line is told so, one after the other.
+    is_open_to_all: bool,
     /// Shows how many are outstanding.
     view: Arc<ChannelView>,
     /// The budget that a ledger of more than one block is accounted to, once an account was opened.
@@ -79,6 +84,9 @@ impl Ledger {
             turn: None,
             turn_below: 0,
             share: 1,
+            outstanding_before: 0,
+            idle_turns: 0,
+            is_open_to_all: false,
             view,
             memory: None,
             accounted: 0,
@@ -137,7 +145,7 @@ impl Ledger {
     fn wait(&mut self, subscriber: u32) -> bool {
         let below = match self.turn {
             Some(turn) if turn == subscriber => self.turn_below,
-            None if self.waiting.is_empty() => self.limit,
+            None if self.is_open_to_all || self.waiting.is_empty() => self.limit,
             _ => 0,
         };
         if self.outstanding < below {
@@ -160,20 +168,31 @@ impl Ledger {
     /// The consumer that comes first, if there is room: it has to be told, and then it is the next one's turn, until
     /// there is none. A turn is for an equal share of the room that there was at first.
     pub fn next_turn(&mut self) -> Option<(Arc<Queue>, ConsumerId)> {
-        if self.turn.take().is_none() {
+        let goes_on = self.turn.take().is_some();
+        if goes_on {
+            self.idle_turns = if self.outstanding == self.outstanding_before { self.idle_turns + 1 } else { 0 };
+            // All had their turns and none took anything: what comes next has to be read from the disk.
+            self.is_open_to_all |= self.idle_turns > self.waiting.len();
+        } else if !self.is_open_to_all {
             let room = self.limit.saturating_sub(self.outstanding);
             self.share = (room / (self.waiting.len() as u64).max(1)).max(1);
+            self.idle_turns = 0;
         }
-        while self.outstanding < self.limit {
-            let (_, subscriber) = self.waiting.pop_first()?;
+        while self.outstanding < self.limit
+            && let Some((_, subscriber)) = self.waiting.pop_first()
+        {
             let Some(account) = self.subscribers.get_mut(subscriber as usize) else { continue };
             account.place = None;
-            if let Some(id) = account.consumer {
+            let Some(id) = account.consumer else { continue };
+            let queue = account.queue.clone();
+            if !self.is_open_to_all {
                 self.turn = Some(subscriber);
                 self.turn_below = self.limit.min(self.outstanding.saturating_add(self.share));
-                return Some((account.queue.clone(), id));
+                self.outstanding_before = self.outstanding;
             }
+            return Some((queue, id));
         }
+        self.is_open_to_all = false;
         None
     }
 

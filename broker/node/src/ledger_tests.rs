@@ -138,6 +138,28 @@ fn a_turn_is_for_an_equal_share_of_the_room() {
 }
 
 #[test]
+fn turns_in_which_nobody_takes_anything_come_to_an_end() {
+    let (mut ledger, _, queue) = ledger();
+    let accounts: Vec<u32> = (0..3).map(|_| ledger.open(queue.clone())).collect();
+    accounts.iter().for_each(|&account| ledger.set_consumer(account, ConsumerId(account.into())));
+    ledger.set_limit(1);
+    ledger.deliver(accounts[0], message(0));
+    assert!(accounts.iter().all(|&account| ledger.must_wait(account)));
+    assert_eq!(taken(&mut ledger, 0, true), Ok(vec![0]));
+    let mut turns = 0;
+    while let Some((_, ConsumerId(id))) = ledger.next_turn() {
+        turns += 1;
+        assert!(turns < 20, "they wait for one another on and on");
+        // What comes next has to be read from the disk: it takes nothing, and the queue asks the others.
+        accounts.iter().filter(|&&account| u64::from(account) != id).for_each(|&account| {
+            ledger.must_wait(account);
+        });
+    }
+    assert!(turns >= 4, "all had a turn, and then were told that they need not wait for one another");
+    assert!(!ledger.has_waiting() && !ledger.must_wait(accounts[1]), "who asks first may take it");
+}
+
+#[test]
 fn one_that_does_not_use_its_turn_does_not_hold_the_others_up() {
     let (mut ledger, _, queue) = ledger();
     let accounts: Vec<u32> = (0..2).map(|_| ledger.open(queue.clone())).collect();

@@ -196,7 +196,8 @@ impl Checker {
         for held in self.queues.values_mut().filter(|held| held.slot == at) {
             held.purges += 1;
             for message in held.messages.values_mut().filter(|message| !message.out && !message.ended) {
-                message.purging |= !message.excused;
+                // What is not confirmed may wait for room in the log, and come after the purge.
+                message.purging |= message.confirmed && !message.excused;
                 message.excused = true;
             }
         }

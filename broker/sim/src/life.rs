@@ -121,6 +121,7 @@ impl<'w> Life<'w> {
         if let Err(reason) = self.open().await {
             return End::Refused(reason);
         }
+        self.world.opened = true;
         let before = self.world.before.take();
         if let Err(broken) = self.is_as_before(before) {
             self.broken(broken);

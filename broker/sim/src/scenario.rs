@@ -44,8 +44,6 @@ pub const FAULTS: [Fault; 10] = [
 pub enum Weather {
     /// Reads, and whatever else runs beside the node, take their time while everything else goes on; syncs do.
     SlowDisk,
-    /// Calls to the disk are interrupted by signals (EINTR).
-    Interrupted,
     /// No file is opened or made for a while (EMFILE).
     TooManyFiles,
     /// Reads fail for a while (EIO).
@@ -65,9 +63,8 @@ pub enum Weather {
 }
 
 /// All of it.
-pub const WEATHER: [Weather; 10] = [
+pub const WEATHER: [Weather; 9] = [
     Weather::SlowDisk,
-    Weather::Interrupted,
     Weather::TooManyFiles,
     Weather::ReadsFail,
     Weather::WritesFail,

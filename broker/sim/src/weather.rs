@@ -45,7 +45,6 @@ fn event(random: &mut Random, weather: Weather) -> Option<Event> {
         Some(Event::Expect(Trouble { calls: calls.to_vec(), error, after, times }))
     };
     match weather {
-        Weather::Interrupted => trouble(&Call::ALL, &[Errno::Interrupted], 5),
         Weather::TooManyFiles => trouble(&Call::OPENING, &[Errno::TooManyFiles], 30),
         Weather::ReadsFail => trouble(&[Call::Read], &[Errno::Io], 10),
         Weather::WritesFail => trouble(&CHANGING, &[Errno::Io, Errno::NoSpace], 2),

@@ -200,6 +200,8 @@ pub(super) fn node(api: &Api, text: &mut Text) {
 }
 
 fn storage(api: &Api, text: &mut Text) {
+    let help = "Panics of tasks since the start; one that the broker cannot go on after ends it.";
+    text.counter("leveret_panics_total", help, api.broker.panics() as f64);
     let Some(usage) = api.broker.storage_usage() else { return };
     let (segments, segments_max) = usage.log_segments;
     let free = "Bytes that the disk has free.";

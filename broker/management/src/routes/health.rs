@@ -3,7 +3,7 @@ use crate::error::Error;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use leveret_node::Broker;
+use leveret_node::{Broker, StorageTrouble};
 use serde_json::{Value, json};
 
 /// What a check came to.
@@ -14,7 +14,11 @@ fn readiness(broker: &Broker) -> Result<(), String> {
     if broker.is_recovering() {
         return Err("the log is being read: nothing is served yet".to_owned());
     }
-    Ok(())
+    match broker.storage_health() {
+        Err(stopped @ StorageTrouble::Stopped(_)) => Err(stopped.to_string()),
+        // Other queues are served; which one is not is said by its state and by the metrics.
+        _ => Ok(()),
+    }
 }
 
 /// It answers, so it lives.

@@ -12,7 +12,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use leveret_model::table::FieldTable;
 use leveret_node::catalog::{self, Catalog, ConnectionId, QueueDeclare};
-use leveret_node::{Broker, DeleteOnly, Queue, QueueId};
+use leveret_node::{Broker, DeleteOnly, Queue, QueueId, Trouble};
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -152,10 +152,15 @@ impl Walk for Queues {
         let (depth, counters, memory) = queue.look(|queue| (queue.depth(), queue.counters(), queue.memory_bytes()));
         let rates = self.api.rates.observe(broker, row.id, (counters, depth), broker.clock().now());
         let owner = row.owner.and_then(|owner| self.owner(owner));
+        let state = match queue.trouble() {
+            None => "running".to_owned(),
+            Some(Trouble::Retrying(reason)) => format!("reading again: {reason}"),
+            Some(Trouble::Unreadable(reason)) => format!("unreadable: {reason}"),
+        };
         let mut shown = json!({
             "name": &*row.name, "vhost": &*row.vhost, "type": row.kind, "durable": row.durable,
             "auto_delete": row.auto_delete, "exclusive": row.owner.is_some(),
-            "arguments": json::from_table(&row.arguments), "node": broker.name(), "state": "running",
+            "arguments": json::from_table(&row.arguments), "node": broker.name(), "state": state,
             "owner_pid_details": owner.map(|name| json!({"name": name})), "consumers": depth.consumers,
             "message_bytes": depth.body_bytes, "memory": memory, "policy": null, "operator_policy": null,
             "effective_policy_definition": {}, "exclusive_consumer_tag": null,

@@ -10,12 +10,15 @@ pub(crate) struct Circumstances<'a> {
     pub(crate) met: bool,
     /// Bytes of the volume that were free when the node started.
     pub(crate) free: u64,
+    /// A node had been open on this disk before.
+    pub(crate) opened: bool,
 }
 
 impl Circumstances<'_> {
     /// Why the life was not to end like that, if it was not.
     pub(crate) fn wrong(&self, end: &End) -> Option<String> {
         let allowed = match end {
+            End::Refused(reason) if !self.opened && is_out_of_space(reason) => true, // there is nothing yet that has to start
             End::Refused(_) => self.failed_disk() || self.met && self.is(&[Weather::ReadsFail, Weather::TooManyFiles]),
             End::Failed(_) => self.failed_disk(),
             _ => true,
@@ -33,4 +36,9 @@ impl Circumstances<'_> {
     fn is(&self, any_of: &[Weather]) -> bool {
         self.weather.iter().any(|weather| any_of.contains(weather))
     }
+}
+
+/// Whether a start was refused since there was no space for what it has to write.
+pub(crate) fn is_out_of_space(reason: &str) -> bool {
+    reason.contains("No space left") || reason.contains("no room for a record")
 }

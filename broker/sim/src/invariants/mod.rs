@@ -8,5 +8,5 @@ mod panics;
 mod progress;
 mod restart;
 
-pub(crate) use ends::Circumstances;
+pub(crate) use ends::{Circumstances, is_out_of_space};
 pub(crate) use panics::watched;

@@ -5,7 +5,7 @@ use crate::scenario::Weather;
 impl Life<'_> {
     /// Where no read has failed nothing is called unreadable.
     pub(crate) fn all_readable(&self) {
-        let failing = [Weather::ReadsFail, Weather::TooManyFiles, Weather::Interrupted, Weather::WritesFail];
+        let failing = [Weather::ReadsFail, Weather::TooManyFiles, Weather::WritesFail];
         let unreadable = self.broker.unreadable();
         if !unreadable.is_empty() && !failing.into_iter().any(|weather| self.has(weather)) {
             self.broken(format!("no read has failed, and there are contents that cannot be read: {unreadable:?}"));
