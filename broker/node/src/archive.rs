@@ -112,9 +112,9 @@ mod tests {
         assert_eq!(read(&disk, &place).unwrap(), run);
         disk.truncate("archive/0000000000000007", 9);
         let short = read(&disk, &place).unwrap_err().to_string();
-        assert!(short.starts_with("archive/0000000000000007: "), "{short}");
+        assert!(short.starts_with("archive/0000000000000007 is damaged"), "{short}");
         disk.lose("archive/0000000000000007");
         let lost = read(&disk, &place).unwrap_err().to_string();
-        assert!(lost.starts_with("archive/0000000000000007: "), "{lost}");
+        assert!(lost.starts_with("archive/0000000000000007 is "), "{lost}");
     }
 }

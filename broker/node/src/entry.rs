@@ -228,6 +228,15 @@ fn operation_len(bytes: &[u8]) -> Option<usize> {
             long(&mut rest)?;
             Some(13 + word(&mut rest)? as usize * 12)
         }
+        RETURN_STRETCHES => {
+            long(&mut rest)?;
+            for _ in 0..word(&mut rest)? {
+                long(&mut rest)?;
+                let count = word(&mut rest)? as usize;
+                rest.split_off(..count * 4)?;
+            }
+            Some(bytes.len() - rest.len())
+        }
         _ => None,
     }
 }

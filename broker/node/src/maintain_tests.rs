@@ -1,10 +1,10 @@
 //! Contents that move or end while somebody reads them, or is about to; files that go once nothing needs them; what is read
 //! and kept in memory for many queues that share records.
 use super::*;
-use crate::Trouble;
 use crate::queue::Queue;
 use crate::read::Reader;
 use crate::test_node::{Confirmed, Refuses, Refusing, TestNode, in_paused_time};
+use crate::{DeleteOnly, Trouble};
 use leveret_engine::queue as engine;
 use leveret_journal::Disk;
 use leveret_journal::faulty::FaultyDisk;
@@ -141,12 +141,15 @@ fn a_queue_that_is_closed_keeps_its_files_until_the_log_has_its_end() {
         let queue = node.declare("q").await;
         node.publish_one_by_one(&queue, 0..20, SIZE).await;
         let file = first_places(&queue)[0].1.file;
-        let broker = node.broker.clone();
-        let turn = broker.turn().await;
-        queue.close(|_| Ok(())).unwrap();
+        // Deleted, and the log does not have that yet.
+        let (broker, turn) = (node.broker.clone(), node.broker.clone());
+        let turn = turn.turn().await;
+        let deletion = tokio::spawn(async move { broker.delete_queue("/", "q", DeleteOnly::default(), None).await });
+        node.until("the queue is deleted", || queue.is_deleted()).await;
         node.keep_in_bounds().await;
         assert!(node.log().files.now()[&file].is_needed());
         drop(turn);
+        deletion.await.unwrap().unwrap();
         node.keep_in_bounds().await;
         assert!(node.log().files.now().get(&file).is_none_or(|needed| !needed.is_needed()));
         node.close().await;
