@@ -165,7 +165,7 @@ async fn numbers_follow_the_messages() {
     let served = serve(Options::default()).await;
     let (broker, queue) = (&served.broker, served.declare("q\"1").await);
     served.publish("q\"1", 5);
-    assert!(broker.get(&queue, &Taker, false).await && broker.get(&queue, &Taker, true).await);
+    assert!(broker.get(&queue, &Taker, false).await.unwrap() && broker.get(&queue, &Taker, true).await.unwrap());
     let shown = served.get("/api/queues/%2F/q%221").await;
     assert_eq!((&shown["messages_ready"], &shown["messages_unacknowledged"]), (&json!(3), &json!(1)));
     for (name, count) in [("publish", 5), ("deliver_get", 2), ("ack", 1), ("redeliver", 0)] {

@@ -222,6 +222,7 @@ async fn clients_their_channels_and_consumers_are_shown_and_sent_away() {
     let served = serve(Options::default()).await;
     let name = FieldValue::from("billing");
     let connection = served.broker.connected(Hello {
+        mechanism: "PLAIN",
         peer: "[::ffff:10.0.0.1]:4000".parse().unwrap(),
         local: "127.0.0.1:5672".parse().unwrap(),
         user: "guest".into(),
