@@ -203,6 +203,12 @@ impl Raw {
         }
     }
 
+    /// Resets the connection, as the kernel does for a client that was killed with something unread.
+    pub fn reset(self) -> Result<()> {
+        rustix::net::sockopt::set_socket_linger(&self.writer, Some(Duration::ZERO))?;
+        Ok(())
+    }
+
     /// The socket alone, and what was received from it and not asked for.
     pub fn into_parts(self) -> (TcpStream, Vec<u8>) {
         (self.writer, self.reader.buffer().to_vec())

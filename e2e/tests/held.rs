@@ -104,7 +104,7 @@ fn messages_that_never_come_in_full_count_as_memory() -> Result<()> {
     raw.send_some(&vec![0; 64 << 20], Duration::from_secs(1)).ok();
     let resident = broker.process.resident_bytes()?;
     ensure!(resident < 250 * MEBIBYTE, "{} MiB are held for bodies that have not come in full", resident / MEBIBYTE);
-    drop(raw);
+    raw.reset()?;
     until("the memory to be free again", || {
         let alarmed = http::get(&format!("{}/api/health/checks/alarms", broker.http())).ok()?.status == 503;
         (!alarmed && connections(&broker).ok()? == 0).then_some(())
@@ -119,7 +119,7 @@ fn the_end_of_a_client_is_seen_while_it_is_held_back() -> Result<()> {
         ensure!(connections(&broker)? == 1, "one client is connected");
         // It had consumed as well: what it holds has to come back although it is not read from.
         consumer.send_some(&Bytes::new().get(1, "full").0, Duration::from_millis(100))?;
-        drop(consumer);
+        consumer.reset()?;
         until_for(PATIENCE / 6, "the end of a client that is held back", || {
             (connections(&broker).ok()? == 0).then_some(())
         })?;

@@ -57,7 +57,10 @@ fn stopped() -> Result<(Folder, PathBuf)> {
     let folder = Folder::new()?;
     let host = address();
     let mut process = Process::start(&mut command(&folder, &host)?)?;
-    until_ok(PATIENCE, "the broker".to_owned(), || Ok(TcpStream::connect(format!("{host}:5672"))?))?;
+    until_ok(PATIENCE, "the broker".to_owned(), || {
+        ensure!(process.output().contains("leveret is ready"), "{}", process.output());
+        Ok(())
+    })?;
     process.terminate(PATIENCE)?;
     let begun = |path: &PathBuf| std::fs::read(path).is_ok_and(|bytes| bytes[..8] != [0; 8]);
     let files = std::fs::read_dir(folder.path().join("data/wal"))?.map(|entry| entry.map(|entry| entry.path()));

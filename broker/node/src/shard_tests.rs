@@ -1,3 +1,4 @@
+//! The order in which a shard hands in what gathered while there is no room for publishes.
 use super::*;
 use leveret_engine::queue::{Body, Extent};
 

@@ -1,3 +1,4 @@
+//! Storage that is opened, full, and closed.
 use super::*;
 use crate::{Confirm, Options, Waiter};
 use leveret_engine::catalog::QueueDeclare;

@@ -166,7 +166,7 @@ impl Reader {
             if let Err(end) = hold::back(session, &self.socket, &ends).await {
                 return end;
             }
-            if session.output.is_unread() {
+            if std::mem::take(&mut session.paused) || session.output.is_unread() {
                 let read = session.output.until_read();
                 if let Err(end) = hold::until(read, &self.socket, &ends).await {
                     return end;

@@ -50,6 +50,8 @@ pub(crate) struct Session {
     pub(crate) published: bool,
     /// The client asked to close the connection, and was answered.
     pub(crate) finished: bool,
+    /// Frames were left in the buffer, to be handled once the client has read its answers.
+    pub(crate) paused: bool,
     /// What was done since the others last had a turn.
     pub(crate) turn: Turn,
 }
@@ -57,6 +59,7 @@ pub(crate) struct Session {
 impl Session {
     pub(crate) fn new(broker: Broker, connection: Arc<Connection>, output: Arc<Output>, client: Client) -> Self {
         Self {
+            paused: false,
             turn: Turn::new(broker.clock()),
             vhost: connection.vhost.clone(),
             frame_max: connection.frame_max,
@@ -86,6 +89,7 @@ impl Session {
         self.turn = Turn::new(self.broker.clock());
         while !self.finished {
             if self.turn.is_worth_a_look() && self.must_pause(turns).await {
+                self.paused = true;
                 break;
             }
             let frame = match frame::parse(&buffer[at..], self.frame_max) {
