@@ -150,7 +150,6 @@ fn files_beyond_the_budget_go_once_they_are_free() {
     journal.release(journal.usage().current, &|_| false);
     until(&journal, |_| disk.list("wal").unwrap().len() == 8);
     journal.stop();
-    assert_eq!(open(&disk).unwrap().0.usage().used, 1);
 }
 
 #[test]
