@@ -123,7 +123,10 @@ async fn bindings_are_deleted_by_the_location_they_were_made_with() {
         assert_eq!(status, 201, "{body}");
         let location = head.lines().find_map(|line| line.strip_prefix("location: ")).expect(&head);
         // Heads are read in small letters here; escapes are made with large ones, and "%25" stands for one more.
-        let made = format!("/api/bindings/%2F/e/amq.headers/q/{}", location.replace("%257e", "%257E"));
+        let mut parts = location.split("%25");
+        let first = parts.next().unwrap_or_default().to_owned();
+        let whole = parts.fold(first, |whole, part| whole + "%25" + &part[..2].to_uppercase() + &part[2..]);
+        let made = format!("/api/bindings/%2F/e/amq.headers/q/{whole}");
         assert_eq!(served.get(&made).await["destination"], "q /1", "{made}");
         assert_eq!(served.ask("DELETE", &made, "").await.0, 204, "{made}");
         assert_eq!(served.ask("GET", &made, "").await.0, 404, "{made}");
