@@ -89,7 +89,9 @@ pub(crate) async fn get(
         let found = catalog.queue(&vhost, &destination, catalog.owner(&vhost, &destination));
         found.map_err(Error::at_path)?;
         let binding = of_default_exchange(&destination);
-        Some(binding).filter(|binding| binding.destination == to && binding.properties_key == properties)
+        // Its key is the queue's name, which is taken as it is too.
+        let is_named = binding.properties_key == properties || destination == properties;
+        Some(binding).filter(|binding| binding.destination == to && is_named)
     } else {
         find(&broker, (&vhost, source), &to, &properties)?
     };
