@@ -79,8 +79,8 @@ impl Turn {
 
 /// Bytes of all turns together until each waiting reader had one.
 const ALL_BYTES: usize = 8 << 20;
-/// Bytes of one turn when few wait: a whole read.
-const TURN_BYTES_MAX: usize = 512 << 10;
+/// Bytes of one turn when few wait: a few reads, about a millisecond and a half.
+const TURN_BYTES_MAX: usize = 2 << 20;
 /// Bytes of one turn when many wait.
 const TURN_BYTES_MIN: usize = 16 << 10;
 /// A turn whose frames cost more than their bytes ends after a millisecond.
