@@ -58,8 +58,10 @@ struct State {
     bytes: usize,
     /// Length of the entry handed in last, in bytes: the next will be as long.
     last_len: usize,
-    /// Publishers of the entries handed in, by number.
-    waiting: VecDeque<(u64, Vec<Waiter>)>,
+    /// The entries handed in and not applied.
+    waiting: VecDeque<HandedIn>,
+    /// Bytes of them.
+    in_flight_bytes: usize,
     next_number: u64,
     /// Entries below this number are applied.
     applied: u64,
@@ -85,6 +87,14 @@ impl Gathered {
         let since = Instant::now();
         Self { bytes, waiters: Vec::new(), urgent: false, since, publishes: false, settles: false }
     }
+}
+
+/// An entry that was handed in.
+struct HandedIn {
+    number: u64,
+    /// Its length in bytes.
+    len: usize,
+    waiters: Vec<Waiter>,
 }
 
 /// What may be handed in.
@@ -206,10 +216,10 @@ impl Shard {
 
     /// What to hand in. `has_room`, asked for an entry's bytes and whether it has no publishes, keeps the room that it grants.
     fn next(&self, incarnation: u64, has_room: impl Fn(usize, bool) -> bool) -> Next {
-        if self.in_flight.load(Relaxed) >= IN_FLIGHT_MAX {
+        let mut state = self.state.lock();
+        if !state.may_hand_in(self.in_flight.load(Relaxed)) {
             return Next::Nothing;
         }
-        let mut state = self.state.lock();
         if state.relief.is_empty()
             && let Some(first) = state.entries.front()
         {
@@ -233,7 +243,8 @@ impl Shard {
         if state.bytes < PENDING_BYTES_MAX / 2 && self.full.swap(false, Relaxed) {
             self.room.notify_waiters();
         }
-        state.waiting.push_back((number, waiters));
+        state.in_flight_bytes += bytes.len();
+        state.waiting.push_back(HandedIn { number, len: bytes.len(), waiters });
         self.in_flight.fetch_add(1, Relaxed);
         drop(state);
         entry::seal(&mut bytes, incarnation, number);
@@ -247,9 +258,10 @@ impl Shard {
             self.in_flight.fetch_sub(1, Relaxed);
             state.applied = number + 1;
             match state.waiting.pop_front() {
-                Some((first, waiters)) => {
-                    assert!(first == number, "entries of shard {} are applied in their order", self.group);
-                    waiters
+                Some(first) => {
+                    assert!(first.number == number, "entries of shard {} are applied in their order", self.group);
+                    state.in_flight_bytes -= first.len;
+                    first.waiters
                 }
                 None => Vec::new(),
             }
@@ -290,6 +302,12 @@ impl Shard {
 }
 
 impl State {
+    /// Whether a further entry may be handed in while `in_flight` are on their way. A large one gains nothing by waiting.
+    fn may_hand_in(&self, in_flight: u64) -> bool {
+        let is_large = || self.entries.front().is_some_and(|first| first.bytes.len() >= LARGE_BYTES);
+        in_flight < IN_FLIGHT_MAX || self.in_flight_bytes < IN_FLIGHT_BYTES_MAX && is_large()
+    }
+
     fn take(&mut self, has_room: impl Fn(usize, bool) -> bool) -> Taken {
         if self.relief.is_empty() {
             let Some(first) = self.entries.front() else { return Taken::Nothing };
@@ -327,7 +345,11 @@ impl State {
 
 /// An entry takes no further operation from this size on.
 const ENTRY_BYTES: usize = 256 << 10;
+/// So many entries are on their way; what gathers meanwhile is the next one.
 const IN_FLIGHT_MAX: u64 = 4;
+/// A large entry (a large message, as a rule) is handed in beside those, while the ones on their way have fewer bytes than this.
+const IN_FLIGHT_BYTES_MAX: usize = 8 << 20;
+const LARGE_BYTES: usize = 2 * ENTRY_BYTES;
 /// How often to ask for room in a full log.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
 /// What was settled waits this long for an entry that someone waits for.

@@ -87,3 +87,26 @@ async fn an_entry_is_split_at_its_operations() {
     assert_eq!(says(left.into()), "p".repeat(50));
     assert_eq!(says(settled.into()), says(whole).replace('p', ""));
 }
+
+#[tokio::test]
+async fn large_entries_do_not_wait_for_those_on_their_way() {
+    let shard = Shard::new(1);
+    let hand_in = || {
+        let entries = std::iter::from_fn(|| match shard.next(NOW, |_, _| true) {
+            Next::Entry(bytes) => Some(entry::header(&bytes).unwrap().1),
+            Next::Later(_) | Next::Nothing => None,
+        });
+        entries.collect::<Vec<u64>>()
+    };
+    for _ in 0..12 {
+        publish(&shard, 1 << 20);
+    }
+    let first = hand_in();
+    assert_eq!(first.len(), 8, "as many as {IN_FLIGHT_BYTES_MAX} bytes let");
+    first.iter().for_each(|number| shard.applied(*number));
+    publish(&shard, 10);
+    let more = hand_in();
+    assert_eq!(more.len(), 4, "a small one gathers company while four are on their way");
+    shard.applied(more[0]);
+    assert_eq!(hand_in(), [12]);
+}
