@@ -98,12 +98,9 @@ impl Proof {
     pub(crate) fn begin(disk: &dyn Disk, node: u64, found: Found, known: Known) -> io::Result<Self> {
         let file = match found.file {
             Some(file) => file,
-            None => {
-                let file = disk.create(NAME, SLOTS * BLOCK, true)?;
-                disk.sync_folder("")?;
-                file
-            }
+            None => disk.create(NAME, SLOTS * BLOCK, true)?,
         };
+        disk.sync_folder("")?; // also for a file that was found: whoever made it may have failed here
         let state = Mutex::new(State { known, generation: found.generation });
         let proof = Self { file, node, state, noting: Mutex::default() };
         proof.note(|_| ())?;

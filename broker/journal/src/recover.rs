@@ -257,7 +257,11 @@ fn ring(files: Files, options: &Options, end: &End) -> Ring {
 
 fn load(disk: &dyn Disk, options: &Options) -> Result<Files, OpenError> {
     let mut files = Files::default();
-    for name in disk.list(FOLDER).map_err(failed(FOLDER))? {
+    let names = disk.list(FOLDER).map_err(failed(FOLDER))?;
+    if !names.is_empty() {
+        disk.sync_folder(FOLDER).map_err(failed(FOLDER))?; // whoever made them may have failed before it did
+    }
+    for name in names {
         let name = format!("{FOLDER}/{name}");
         let file = disk.open(&name).map_err(failed(&name))?;
         let len = file.len().map_err(failed(&name))?;

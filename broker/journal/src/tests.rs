@@ -1,4 +1,5 @@
 //! The journal against a plain list, on a disk that loses what was not synced: a crash at every write.
+mod names;
 mod room;
 mod rot;
 
