@@ -13,7 +13,7 @@ use leveret_replication::{GroupId, Groups};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -44,8 +44,6 @@ pub(crate) struct Shard {
     room: Notify,
     progress: Notify,
     full: AtomicBool,
-    /// Entries handed in and not applied.
-    in_flight: AtomicU64,
 }
 
 #[derive(Default)]
@@ -116,8 +114,7 @@ enum Next {
 impl Shard {
     pub(crate) fn new(group: GroupId) -> Self {
         let (wake, room, progress) = (Notify::new(), Notify::new(), Notify::new());
-        let in_flight = AtomicU64::new(0);
-        Self { group, state: Mutex::default(), wake, room, progress, full: AtomicBool::new(false), in_flight }
+        Self { group, state: Mutex::default(), wake, room, progress, full: AtomicBool::new(false) }
     }
 
     /// A run for queues of this shard.
@@ -217,7 +214,7 @@ impl Shard {
     /// What to hand in. `has_room`, asked for an entry's bytes and whether it has no publishes, keeps the room that it grants.
     fn next(&self, incarnation: u64, has_room: impl Fn(usize, bool) -> bool) -> Next {
         let mut state = self.state.lock();
-        if !state.may_hand_in(self.in_flight.load(Relaxed)) {
+        if !state.may_hand_in() {
             return Next::Nothing;
         }
         if state.relief.is_empty()
@@ -245,7 +242,6 @@ impl Shard {
         }
         state.in_flight_bytes += bytes.len();
         state.waiting.push_back(HandedIn { number, len: bytes.len(), waiters });
-        self.in_flight.fetch_add(1, Relaxed);
         drop(state);
         entry::seal(&mut bytes, incarnation, number);
         Next::Entry(bytes.into())
@@ -255,7 +251,6 @@ impl Shard {
     pub(crate) fn applied(&self, number: u64) {
         let waiters = {
             let mut state = self.state.lock();
-            self.in_flight.fetch_sub(1, Relaxed);
             state.applied = number + 1;
             match state.waiting.pop_front() {
                 Some(first) => {
@@ -297,15 +292,15 @@ impl Shard {
     /// Whether all that was pushed is applied.
     pub(crate) fn is_idle(&self) -> bool {
         let state = self.state.lock();
-        self.in_flight.load(Relaxed) == 0 && state.entries.is_empty() && state.relief.is_empty()
+        state.waiting.is_empty() && state.entries.is_empty() && state.relief.is_empty()
     }
 }
 
 impl State {
-    /// Whether a further entry may be handed in while `in_flight` are on their way. A large one gains nothing by waiting.
-    fn may_hand_in(&self, in_flight: u64) -> bool {
+    /// Whether a further entry may be handed in beside those on their way. A large one gains nothing by waiting.
+    fn may_hand_in(&self) -> bool {
         let is_large = || self.entries.front().is_some_and(|first| first.bytes.len() >= LARGE_BYTES);
-        in_flight < IN_FLIGHT_MAX || self.in_flight_bytes < IN_FLIGHT_BYTES_MAX && is_large()
+        self.waiting.len() < IN_FLIGHT_MAX || self.in_flight_bytes < IN_FLIGHT_BYTES_MAX && is_large()
     }
 
     fn take(&mut self, has_room: impl Fn(usize, bool) -> bool) -> Taken {
@@ -346,7 +341,7 @@ impl State {
 /// An entry takes no further operation from this size on.
 const ENTRY_BYTES: usize = 256 << 10;
 /// So many entries are on their way; what gathers meanwhile is the next one.
-const IN_FLIGHT_MAX: u64 = 4;
+const IN_FLIGHT_MAX: usize = 4;
 /// A large entry (a large message, as a rule) is handed in beside those, while the ones on their way have fewer bytes than this.
 const IN_FLIGHT_BYTES_MAX: usize = 8 << 20;
 const LARGE_BYTES: usize = 2 * ENTRY_BYTES;
