@@ -117,6 +117,9 @@ struct End {
     offset: u32,
     /// Something is behind it.
     torn: bool,
+    /// A record that is kept is not in the newest segment: the process ended after it had written that segment's header, and
+    /// before it had written what is kept behind that.
+    lacks_kept: bool,
 }
 
 pub(crate) fn recover(
@@ -148,7 +151,8 @@ pub(crate) fn recover(
     );
     let mut scan = Scan::new(options.node, known.durable, record);
     let end = read(scanned, options, &mut scan)?;
-    let (next_sequence, kept) = (scan.expected.max(1), scan.kept);
+    let next_sequence = scan.expected.max(1);
+    let kept = scan.kept.into_iter().map(|(of, (head, _))| (of, head)).collect();
     tracing::info!(records = scan.records, torn = end.torn, "the log is read");
     for name in &files.unfinished {
         disk.remove(name).map_err(failed(name))?;
@@ -201,7 +205,7 @@ fn missing(files: &Files, options: &Options, segment: u64) -> Result<OpenError, 
 
 /// Reads the segments, each of which has to end where the next begins.
 fn read(segments: &[Segment], options: &Options, scan: &mut Scan<'_>) -> Result<End, OpenError> {
-    let mut end = End { offset: SEGMENT_HEAD as u32, torn: false };
+    let mut end = End { offset: SEGMENT_HEAD as u32, torn: false, lacks_kept: false };
     for (at, segment) in segments.iter().enumerate() {
         let next_first = segments.get(at + 1).map(|next| next.header.first_sequence);
         if at == 0 {
@@ -224,8 +228,9 @@ fn read(segments: &[Segment], options: &Options, scan: &mut Scan<'_>) -> Result<
     }
     let Some(newest) = segments.last() else { return Ok(end) };
     if let Some(offset) = scan.finish(newest)? {
-        end = End { offset, torn: true };
+        end = End { offset, torn: true, ..end };
     }
+    end.lacks_kept = scan.kept.values().any(|&(_, segment)| segment != newest.header.segment);
     Ok(end)
 }
 
@@ -238,8 +243,9 @@ fn ring(files: Files, options: &Options, end: &End) -> Ring {
     let in_use: BTreeMap<u64, Slot> =
         files.segments.into_iter().map(|segment| (segment.header.segment, segment.slot)).collect();
     let current = in_use.last_key_value().map_or(0, |(&last, _)| last);
-    // After a torn tail a new segment begins: what is left of the tail is never taken for a record.
-    let full = end.torn || in_use.is_empty();
+    // After a torn tail a new segment begins: what is left of the tail is never taken for a record. So it does where the newest
+    // one lacks what is kept, which the release of those before it would take away.
+    let full = end.torn || end.lacks_kept || in_use.is_empty();
     Ring {
         in_use,
         free: files.free,

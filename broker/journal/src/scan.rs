@@ -21,8 +21,8 @@ pub(crate) struct Scan<'r> {
     pub(crate) expected: u64,
     /// Group of the record found last.
     pub(crate) group: u16,
-    /// The newest record of each group and kind that is kept.
-    pub(crate) kept: BTreeMap<(u16, u8), Head>,
+    /// The newest record of each group and kind that is kept, and the segment in which it was found last.
+    pub(crate) kept: BTreeMap<(u16, u8), (Head, u64)>,
     /// How many were found.
     pub(crate) records: u64,
     told: Instant,
@@ -61,7 +61,7 @@ impl<'r> Scan<'r> {
         let Some(Unvouched { header, offset }) = self.unvouched.pop_front() else { return };
         let head = header.head;
         if head.is_kept() {
-            self.kept.insert((head.group, head.kind), head);
+            self.kept.insert((head.group, head.kind), (head, header.segment));
         }
         if head.kind != 0 {
             let offset = offset + RECORD_HEAD as u32;

@@ -53,6 +53,8 @@ struct State {
     relief: VecDeque<Gathered>,
     /// Publishes wait for room.
     held: bool,
+    /// Even what was settled does.
+    stuck: bool,
     bytes: usize,
     /// Length of the entry handed in last, in bytes: the next will be as long.
     last_len: usize,
@@ -65,6 +67,9 @@ struct State {
     applied: u64,
     /// Entries below this number change what is ready.
     visible: u64,
+    /// Times that messages were given back, and how many of these are applied.
+    returns: u64,
+    returns_applied: u64,
 }
 
 struct Gathered {
@@ -78,12 +83,14 @@ struct Gathered {
     publishes: bool,
     /// There is something else in it.
     settles: bool,
+    /// The last of the `returns` in it.
+    returns: u64,
 }
 
 impl Gathered {
     fn new(bytes: Vec<u8>) -> Self {
         let since = Instant::now();
-        Self { bytes, waiters: Vec::new(), urgent: false, since, publishes: false, settles: false }
+        Self { bytes, waiters: Vec::new(), urgent: false, since, publishes: false, settles: false, returns: 0 }
     }
 }
 
@@ -93,6 +100,7 @@ struct HandedIn {
     /// Its length in bytes.
     len: usize,
     waiters: Vec<Waiter>,
+    returns: u64,
 }
 
 /// What may be handed in.
@@ -135,7 +143,8 @@ impl Shard {
     }
 
     fn push(&self, append: impl FnOnce(&mut Vec<u8>), waiter: Option<Waiter>, visible: bool) {
-        let mut state = self.state.lock();
+        let mut locked = self.state.lock();
+        let state = &mut *locked;
         if state.entries.back().is_none_or(|last| last.bytes.len() >= ENTRY_BYTES) {
             let begun = entry::begin(state.last_len);
             state.entries.push_back(Gathered::new(begun));
@@ -151,13 +160,17 @@ impl Shard {
         (last.publishes, last.settles) = (last.publishes | publishes, last.settles | !publishes);
         last.waiters.extend(waiter);
         state.bytes += added;
+        if visible && !publishes {
+            state.returns += 1;
+            last.returns = state.returns;
+        }
         if visible {
             state.visible = state.next_number + (state.relief.len() + state.entries.len()) as u64;
         }
         if state.bytes > PENDING_BYTES_MAX {
             self.full.store(true, Relaxed);
         }
-        drop(state);
+        drop(locked);
         if wakes {
             self.wake.notify_one();
         }
@@ -225,7 +238,7 @@ impl Shard {
                 return Next::Later(due);
             }
         }
-        let Gathered { mut bytes, waiters, .. } = match state.take(has_room) {
+        let Gathered { mut bytes, waiters, returns, .. } = match state.take(has_room) {
             Taken::Entry(entry) => entry,
             Taken::Nothing => return Next::Nothing,
             Taken::NoRoom => {
@@ -241,7 +254,7 @@ impl Shard {
             self.room.notify_waiters();
         }
         state.in_flight_bytes += bytes.len();
-        state.waiting.push_back(HandedIn { number, len: bytes.len(), waiters });
+        state.waiting.push_back(HandedIn { number, len: bytes.len(), waiters, returns });
         drop(state);
         entry::seal(&mut bytes, incarnation, number);
         Next::Entry(bytes.into())
@@ -256,6 +269,7 @@ impl Shard {
                 Some(first) => {
                     assert!(first.number == number, "entries of shard {} are applied in their order", self.group);
                     state.in_flight_bytes -= first.len;
+                    state.returns_applied = state.returns_applied.max(first.returns);
                     first.waiters
                 }
                 None => Vec::new(),
@@ -268,14 +282,18 @@ impl Shard {
         }
     }
 
-    /// Waits until what was pushed so far can be seen in the queues; not for publishes that wait for room.
+    /// Waits until what was pushed so far can be seen in the queues; not for what waits for room.
     pub(crate) async fn until_visible(&self) {
-        let visible = self.state.lock().visible;
+        let (visible, returns) = {
+            let state = self.state.lock();
+            (state.visible, state.returns)
+        };
         loop {
             let progress = self.progress.notified();
             {
                 let state = self.state.lock();
-                if state.applied >= visible || state.held {
+                let returned = state.stuck || state.returns_applied >= returns;
+                if state.applied >= visible || state.held && returned {
                     return;
                 }
             }
@@ -307,17 +325,17 @@ impl State {
         if self.relief.is_empty() {
             let Some(first) = self.entries.front() else { return Taken::Nothing };
             if has_room(first.bytes.len(), !first.publishes) {
-                self.held = false;
+                (self.held, self.stuck) = (false, false);
                 return self.entries.pop_front().map_or(Taken::Nothing, Taken::Entry);
             }
             self.hold();
         }
-        match self.relief.front() {
-            Some(first) if has_room(first.bytes.len(), true) => {
-                self.relief.pop_front().map_or(Taken::NoRoom, Taken::Entry)
-            }
-            _ => Taken::NoRoom,
+        let Some(first) = self.relief.front() else { return Taken::NoRoom };
+        self.stuck = !has_room(first.bytes.len(), true);
+        if self.stuck {
+            return Taken::NoRoom;
         }
+        self.relief.pop_front().map_or(Taken::NoRoom, Taken::Entry)
     }
 
     /// Lets what was settled overtake the publishes. An entry of which nothing is left stays, for its number.
@@ -332,6 +350,7 @@ impl State {
             }
             if let Some(relief) = self.relief.back_mut() {
                 gathered.bytes = entry::split(&gathered.bytes, &mut relief.bytes);
+                relief.returns = relief.returns.max(std::mem::take(&mut gathered.returns));
                 gathered.settles = false;
             }
         }

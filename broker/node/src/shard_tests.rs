@@ -110,3 +110,27 @@ async fn large_entries_do_not_wait_for_those_on_their_way() {
     shard.applied(more[0]);
     assert_eq!(hand_in(), [12]);
 }
+
+#[tokio::test]
+async fn what_was_given_back_is_waited_for_while_publishes_have_no_room() {
+    let shard = Shard::new(1);
+    let hand_in = |room: bool| match shard.next(NOW, |_, control| room && control) {
+        Next::Entry(bytes) => Some(entry::header(&bytes).unwrap().1),
+        Next::Later(_) | Next::Nothing => None,
+    };
+    publish(&shard, 10);
+    assert_eq!(hand_in(true), None);
+    assert!(!futures_pending(&shard), "publishes are held");
+    settle(&shard, 1, true);
+    assert!(futures_pending(&shard), "it is not handed in");
+    let first = hand_in(true).unwrap();
+    assert!(futures_pending(&shard), "it is on its way");
+    settle(&shard, 2, true);
+    shard.applied(first);
+    assert!(futures_pending(&shard), "only the first one is applied");
+    assert_eq!(hand_in(false), None);
+    assert!(!futures_pending(&shard), "it has no room either");
+    shard.applied(hand_in(true).unwrap());
+    settle(&shard, 3, false);
+    assert!(!futures_pending(&shard), "what is gone for good can be seen at once");
+}

@@ -108,6 +108,7 @@ impl<'w> Life<'w> {
             .with(|state| (std::mem::take(&mut state.checker), std::mem::take(&mut state.trace), state.cancelled));
         self.world.report.trace.extend(trace);
         self.world.report.cancelled += cancelled;
+        self.all_leave();
         let verdict = checker.verdict();
         self.world.checker = checker;
         verdict.map(|()| end)

@@ -243,6 +243,13 @@ impl Life<'_> {
         self.broker.settle(&mut settlement, Outcome::Returned);
     }
 
+    /// The life is over: no consumer takes anything any more, and none holds its queue, which holds the consumer.
+    pub(crate) fn all_leave(&mut self) {
+        self.clients.with(|state| state.channels.iter_mut().for_each(|channel| channel.generation += 1));
+        std::mem::take(&mut self.consumers).iter().for_each(|consumer| self.leave(consumer));
+        self.clients.with(|state| state.channels.clear());
+    }
+
     /// The outputs of all consumers have drained; those whose queue is gone go.
     pub(crate) fn drained(&mut self) {
         self.consumers.retain(|consumer| !consumer.cancelled.load(Relaxed));
