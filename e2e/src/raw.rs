@@ -195,6 +195,14 @@ impl Raw {
         Ok(Some(Frame { kind: head[0], channel: u16::from_be_bytes([head[1], head[2]]), payload }))
     }
 
+    /// Reads what is there, until nothing more has come for `silence`.
+    pub fn drain(&mut self, silence: Duration) -> Result<()> {
+        self.writer.set_read_timeout(Some(silence))?;
+        let mut bytes = [0; 4096];
+        while self.reader.read(&mut bytes).is_ok_and(|read| read > 0) {}
+        Ok(self.writer.set_read_timeout(Some(PATIENCE))?)
+    }
+
     /// The next frame, which has to be this method.
     pub fn expect(&mut self, ids: (u16, u16)) -> Result<Frame> {
         match self.receive()? {

@@ -76,39 +76,60 @@ fn answers_that_nobody_reads_are_not_piled_up() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn messages_that_never_come_in_full_count_as_memory() -> Result<()> {
-    let broker = BrokerProcess::start_with(BUDGET)?;
-    let mut raw = Raw::open(&broker.amqp())?;
-    for channel in 2..=300 {
-        raw.open_channel(channel)?;
-    }
+/// Sends `bytes` of the beginnings of messages of 8 MiB, each on a channel of its own.
+fn begin_messages(raw: &mut Raw, bytes: usize) -> Result<()> {
     let part = vec![9; 100 << 10];
-    let mut sent = 0;
-    'all: for _ in 0..40 {
-        for channel in 1..=300 {
-            let mut bytes = Bytes::new();
-            if sent < 300 * part.len() {
-                bytes = bytes.method(channel, (60, 40), &[0, 0, 0, 0, 0]).header(channel, 8 << 20);
-            }
-            let bytes = bytes.frame(3, channel, &part);
-            sent += raw.send_some(&bytes.0, Duration::from_secs(1))?;
-            if sent % 1000 == 1 || broker.process.resident_bytes()? > 400 * MEBIBYTE {
-                break 'all;
-            }
-            if http::get(&format!("{}/api/health/checks/alarms", broker.http()))?.status == 503 {
-                break 'all;
-            }
-        }
+    for channel in 1..=(bytes / part.len() / 20) as u16 {
+        let mut begun = Bytes::new().method(channel, (60, 40), &[0, 0, 0, 0, 0]).header(channel, 8 << 20);
+        begun = (0..20).fold(begun, |begun, _| begun.frame(3, channel, &part));
+        raw.send(begun)?;
     }
-    raw.send_some(&vec![0; 64 << 20], Duration::from_secs(1)).ok();
+    Ok(())
+}
+
+/// A connection with 40 channels.
+fn with_channels(broker: &BrokerProcess) -> Result<Raw> {
+    let mut raw = Raw::open(&broker.amqp())?;
+    (2..=40).try_for_each(|channel| raw.open_channel(channel))?;
+    Ok(raw)
+}
+
+#[test]
+fn messages_that_never_come_in_full_have_a_bound() -> Result<()> {
+    let broker = BrokerProcess::start_with(BUDGET)?;
+    let mut raw = with_channels(&broker)?;
+    begin_messages(&mut raw, 63 << 20)?;
+    let others = Raw::open(&broker.amqp())?;
+    ensure!(connections(&broker)? == 2, "up to four messages of the largest size are held");
+    raw.send(Bytes::new().frame(3, 1, &vec![9; 100 << 10]).frame(3, 2, &vec![9; 100 << 10]))?;
+    for channel in 3..30 {
+        let _refused = raw.send(Bytes::new().frame(3, channel, &vec![9; 100 << 10]));
+    }
+    let close = raw.expect((10, 50))?;
+    ensure!(close.reply_code() == Some(506), "closed with {:?}", close.reply_code());
+    until("the others alone to be left", || (connections(&broker).ok()? == 1).then_some(()))?;
+    drop(others);
+    Ok(())
+}
+
+#[test]
+fn messages_of_which_none_can_come_in_full_make_room_for_each_other() -> Result<()> {
+    let broker = BrokerProcess::start_with(BUDGET)?;
+    let mut stuck = (0..4).map(|_| with_channels(&broker)).collect::<Result<Vec<_>>>()?;
+    for raw in &mut stuck {
+        begin_messages(raw, 30 << 20)?;
+    }
+    let alarmed = || Some(http::get(&format!("{}/api/health/checks/alarms", broker.http())).ok()?.status == 503);
+    until("a memory alarm", || alarmed()?.then_some(()))?;
     let resident = broker.process.resident_bytes()?;
     ensure!(resident < 250 * MEBIBYTE, "{} MiB are held for bodies that have not come in full", resident / MEBIBYTE);
-    raw.reset()?;
-    until("the memory to be free again", || {
-        let alarmed = http::get(&format!("{}/api/health/checks/alarms", broker.http())).ok()?.status == 503;
-        (!alarmed && connections(&broker).ok()? == 0).then_some(())
-    })
+    // All of them wait for room that only they could make: one after the other is sent away, until the rest has room.
+    for raw in &mut stuck {
+        let _taken = raw.send_some(&Bytes::new().frame(3, 1, &[9]).0, Duration::from_millis(100))?;
+    }
+    until("the alarm to be over", || (!alarmed()?).then_some(()))?;
+    ensure!(connections(&broker)? > 0, "not all of them had to go");
+    Ok(())
 }
 
 #[test]
@@ -123,6 +144,23 @@ fn the_end_of_a_client_is_seen_while_it_is_held_back() -> Result<()> {
         until_for(PATIENCE / 6, "the end of a client that is held back", || {
             (connections(&broker).ok()? == 0).then_some(())
         })?;
+    }
+    Ok(())
+}
+
+/// What it sent is not read, and its end is behind that: only what is sent to it finds out.
+#[test]
+fn a_client_that_closes_in_order_while_it_is_held_back_is_gone_soon() -> Result<()> {
+    for heartbeat in [2, 0] {
+        let broker = BrokerProcess::start_with(BUDGET)?;
+        let mut publisher = fill(&broker, heartbeat)?;
+        while publisher.send_some(&[0; 1 << 20], Duration::from_millis(300))? > 0 {}
+        publisher.drain(Duration::from_millis(100))?;
+        drop(publisher);
+        until_for(PATIENCE / 2, "the end of a client that is held back", || {
+            (connections(&broker).ok()? == 0).then_some(())
+        })
+        .with_context(|| format!("heartbeat {heartbeat}"))?;
     }
     Ok(())
 }

@@ -286,6 +286,38 @@ async fn a_channel_that_waits_to_be_closed_counts() {
 }
 
 #[tokio::test]
+async fn content_on_channel_0_is_an_unexpected_frame() {
+    let served = serve().await;
+    for kind in [2, 3] {
+        let mut client = Client::open(&served, 1).await;
+        client.send(&framed(kind, 0, &[0; 20])).await;
+        let (code, text, _) = client.closed((10, 50)).await;
+        assert_eq!(code, 505);
+        assert_eq!(text, "UNEXPECTED_FRAME - expected a method on channel 0, got a frame with content");
+    }
+}
+
+#[tokio::test]
+async fn consumers_of_a_connection_have_a_bound() {
+    let served = serve().await;
+    let mut client = Client::open(&served, 2047).await;
+    client.open_channel(1).await;
+    client.open_channel(2).await;
+    client.method(1, (50, 10), b"\0\0\x01q\0\0\0\0\0").await;
+    client.expect((50, 11)).await;
+    let (most, mut consumes) = (16_384, Vec::new());
+    for at in 0..most {
+        // No tag, no-ack, no-wait: nothing is answered.
+        consumes.extend(framed(1, 1 + at % 2, b"\0\x3c\0\x14\0\0\x01q\0\x0a\0\0\0\0"));
+    }
+    client.send(&consumes).await;
+    client.method(2, (60, 20), b"\0\0\x01q\0\x0a\0\0\0\0").await;
+    let (code, text, cause) = client.closed((10, 50)).await;
+    assert_eq!((code, cause), (530, (60, 20)));
+    assert_eq!(text, format!("NOT_ALLOWED - reached maximum ({most}) of consumers per connection"));
+}
+
+#[tokio::test]
 async fn an_unknown_delivery_tag_is_blamed_on_the_method_that_named_it() {
     let served = serve().await;
     let mut client = Client::open(&served, 2047).await;

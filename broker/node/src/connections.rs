@@ -43,6 +43,8 @@ pub struct Connection {
     pub received_bytes: AtomicU64,
     /// Bytes sent.
     pub sent_bytes: AtomicU64,
+    /// Bytes of its messages that have not come in full.
+    pub(crate) incomplete_bytes: AtomicU64,
     /// Held back by the memory alarm at this moment.
     pub blocked: AtomicBool,
     /// Its channels by number.
@@ -118,6 +120,7 @@ impl Broker {
             connected_at_ms: self.clock().unix_ms(),
             received_bytes: AtomicU64::new(0),
             sent_bytes: AtomicU64::new(0),
+            incomplete_bytes: AtomicU64::new(0),
             blocked: AtomicBool::new(false),
             channels: Mutex::default(),
             close: CancellationToken::new(),
@@ -135,6 +138,12 @@ impl Broker {
             connections.closed.fetch_add(1, Relaxed);
         }
         self.delete_exclusive_queues(connection.id).await;
+    }
+
+    /// Whether the connection holds bytes of a message that has not come in full, and such messages of all connections fill the
+    /// memory budget: it is held back, and might wait for itself.
+    pub fn waits_for_itself(&self, connection: &Connection) -> bool {
+        connection.incomplete_bytes.load(Relaxed) > 0 && self.memory().is_filled_by_incomplete()
     }
 
     /// The clients that are connected, oldest first.

@@ -1,48 +1,93 @@
-//! Bytes that a client makes the broker hold outside the queues, counted against the memory budget: messages that have not
-//! come in full.
+//! Messages that have not come in full: what a client makes the broker hold outside the queues.
+//!
+//! Their bytes count against the memory budget and, beside that, against what one connection may hold of them. Where such
+//! messages of many connections fill the budget, none of them could ever come in full, as their publishers are held back: then
+//! publishers that have waited for a while are to be sent away ([`Memory::is_filled_by_incomplete`]).
 use crate::Broker;
+use crate::connections::Connection;
 use crate::memory::Memory;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
-/// An account of the memory budget; what it holds is given back when it is dropped.
+/// Bytes of one such message; they count until it is dropped.
 pub struct Held {
     memory: Arc<Memory>,
+    connection: Arc<Connection>,
     bytes: u64,
+    connection_max: u64,
+}
+
+/// A connection holds more of messages that have not come in full than one may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{bytes} bytes of messages that have not come in full are held for this connection, and {max} may be: \
+     publish on fewer channels at a time"
+)]
+pub struct TooMuchHeld {
+    /// Bytes that it holds.
+    pub bytes: u64,
+    /// The limit in bytes.
+    pub max: u64,
 }
 
 impl Broker {
-    /// An account that holds nothing yet.
-    pub fn hold(&self) -> Held {
-        Held { memory: self.node().memory.clone(), bytes: 0 }
+    /// An account for a message of this connection, which holds nothing yet.
+    pub fn hold(&self, connection: &Arc<Connection>) -> Held {
+        let memory = self.node().memory.clone();
+        let messages = self.options().message_bytes_max.saturating_mul(CONNECTION_MESSAGES);
+        let connection_max = (memory.max() / CONNECTION_OF_BUDGET).max(messages);
+        Held { memory, connection: connection.clone(), bytes: 0, connection_max }
     }
 }
 
 impl Held {
     /// The account holds `bytes` from now on.
-    pub fn set(&mut self, bytes: u64) {
-        self.memory.account(self.bytes, bytes);
-        self.bytes = bytes;
+    ///
+    /// # Errors
+    /// [`TooMuchHeld`], with which the connection has to end.
+    pub fn set(&mut self, bytes: u64) -> Result<(), TooMuchHeld> {
+        let before = std::mem::replace(&mut self.bytes, bytes);
+        self.memory.account_incomplete(before, bytes);
+        let all = &self.connection.incomplete_bytes;
+        let bytes = all.fetch_add(bytes.wrapping_sub(before), Relaxed).wrapping_add(bytes.wrapping_sub(before));
+        let max = self.connection_max;
+        if bytes > max { Err(TooMuchHeld { bytes, max }) } else { Ok(()) }
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.set(0);
+        let _ = self.set(0);
     }
 }
 
+/// A connection may hold an eighth of the memory budget, and in any case so many of the largest messages.
+const CONNECTION_OF_BUDGET: u64 = 8;
+const CONNECTION_MESSAGES: u64 = 4;
+
 #[cfg(test)]
 mod tests {
+    use crate::Options;
+    use crate::test_node::connection;
+
     use super::*;
 
-    #[test]
-    fn what_is_held_counts_until_it_is_dropped() {
-        let memory = Arc::new(Memory::new(1000));
-        let mut held = Held { memory: memory.clone(), bytes: 0 };
-        held.set(1500);
-        held.set(1200);
-        assert!(memory.is_alarmed() && memory.used() == 1200);
-        drop(held);
-        assert_eq!(memory.used(), 0);
+    #[tokio::test]
+    async fn what_is_held_counts_until_it_is_dropped_and_has_a_bound() {
+        let broker = Broker::start(Options { memory_max: 1000, message_bytes_max: 300, ..Options::default() });
+        let (one, other) = (connection(&broker), connection(&broker));
+        let (mut first, mut second) = (broker.hold(&one), broker.hold(&one));
+        assert_eq!((first.set(1000), first.set(700), second.set(500)), (Ok(()), Ok(()), Ok(())));
+        assert_eq!(second.set(501), Err(TooMuchHeld { bytes: 1201, max: 1200 }));
+        assert_eq!(broker.hold(&other).set(100), Ok(()), "the other one has its own");
+        let memory = broker.memory();
+        assert!(memory.is_alarmed() && memory.is_filled_by_incomplete());
+        drop(first);
+        assert_eq!(memory.contents(), 501);
+        assert!(memory.is_filled_by_incomplete());
+        assert_eq!(second.set(200), Ok(()));
+        assert!(!memory.is_filled_by_incomplete());
+        drop(second);
+        assert_eq!((memory.contents(), one.incomplete_bytes.load(Relaxed)), (0, 0));
     }
 }

@@ -49,7 +49,7 @@ pub use connections::{ChannelView, Connection, ConnectionId, Hello};
 pub use declare::{DeleteOnly, Deleted};
 pub use figures::{ConsumerView, Descriptors, Listener, descriptors};
 pub use health::{StorageTrouble, Trouble};
-pub use held::Held;
+pub use held::{Held, TooMuchHeld};
 pub use ledger::{Ledger, Subscriber, UnknownTag};
 pub use leveret_engine::catalog;
 pub use leveret_engine::queue::{

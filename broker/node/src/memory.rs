@@ -12,6 +12,8 @@ pub struct Memory {
     resident: AtomicU64,
     /// Of the contents, those that could be read again.
     warm: AtomicU64,
+    /// Bytes of messages that have not come in full.
+    incomplete: AtomicU64,
     alarmed: AtomicBool,
     /// There is no room for further messages on the disk.
     disk_alarm: AtomicBool,
@@ -26,6 +28,7 @@ impl Memory {
             contents: AtomicU64::new(0),
             resident: AtomicU64::new(0),
             warm: AtomicU64::new(0),
+            incomplete: AtomicU64::new(0),
             alarmed: AtomicBool::new(false),
             disk_alarm: AtomicBool::new(false),
             changed: Notify::new(),
@@ -43,6 +46,17 @@ impl Memory {
         } else if before > after {
             self.contents.fetch_sub(before - after, Relaxed);
         }
+    }
+
+    /// A message that has not come in full went from `before` to `after` bytes.
+    pub(crate) fn account_incomplete(&self, before: u64, after: u64) {
+        self.account(before, after);
+        self.incomplete.fetch_add(after.wrapping_sub(before), Relaxed);
+    }
+
+    /// Whether memory is used up, and by more than a quarter for messages that have not come in full.
+    pub fn is_filled_by_incomplete(&self) -> bool {
+        self.is_over() && self.incomplete.load(Relaxed) > self.max / 4
     }
 
     /// A durable queue's contents in memory went from `before` to `after` bytes.

@@ -45,6 +45,21 @@ impl Confirm for Confirmed {
     }
 }
 
+/// A client of `broker`.
+pub(crate) fn connection(broker: &Broker) -> Arc<Connection> {
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], 5672));
+    broker.connected(Hello {
+        peer: address,
+        local: address,
+        user: "guest".into(),
+        mechanism: "PLAIN",
+        vhost: "/".into(),
+        protocol: "AMQP 0-9-1",
+        client_properties: FieldTable::default(),
+        tuned: (131_072, 2047, 0),
+    })
+}
+
 /// Runs a test in time that jumps ahead when nobody has work.
 pub(crate) fn in_paused_time<T>(test: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();

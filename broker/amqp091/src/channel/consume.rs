@@ -15,6 +15,10 @@ impl Session {
             let text = format!("invalid arg '{name}' for basic.consume: not supported");
             return Err(Failure::new(406, text));
         }
+        if self.consumers() >= CONSUMERS_MAX {
+            let text = format!("reached maximum ({CONSUMERS_MAX}) of consumers per connection");
+            return Err(Failure::new(530, text));
+        }
         let name = self.queue_name(number, consume.queue)?;
         let queue = self.broker.find_queue(&self.vhost, &name, Some(self.connection.id))?;
         let tag: Box<str> = match consume.consumer_tag {
@@ -138,3 +142,5 @@ impl Session {
 
 /// Taken and without effect, as in RabbitMQ 4.
 const IDLE: &str = "x-cancel-on-ha-failover";
+/// Consumers of one connection.
+const CONSUMERS_MAX: usize = 16_384;

@@ -9,7 +9,7 @@ use crate::codec::{encode, method};
 use crate::connection::failure::Failure;
 use crate::connection::session::Session;
 use bytes::Bytes;
-use leveret_node::{Body, Extent, Held, Route, Waiter};
+use leveret_node::{Body, Extent, Held, Route, TooMuchHeld, Waiter};
 use std::sync::Arc;
 
 /// Messages noted in the read buffer, all on one channel and for one route.
@@ -35,6 +35,10 @@ pub(crate) struct Assembly {
     body: Vec<u8>,
     /// Counts what has come of the body.
     held: Held,
+}
+
+fn too_much_held(error: TooMuchHeld) -> Failure {
+    Failure::new(506, error.to_string())
 }
 
 impl Session {
@@ -96,7 +100,7 @@ impl Session {
     fn assemble(&mut self, buffer: &[u8], channel: u16, publish: &method::Publish<'_>) -> Result<(), Failure> {
         self.flush_run(buffer);
         let (exchange, routing_key) = (publish.exchange.into(), publish.routing_key.into());
-        let (mandatory, held) = (publish.mandatory, self.broker.hold());
+        let (mandatory, held) = (publish.mandatory, self.broker.hold(&self.connection));
         self.channel(channel)?.assembly =
             Some(Assembly { exchange, routing_key, mandatory, header: None, body: Vec::new(), held });
         Ok(())
@@ -226,6 +230,7 @@ impl Session {
             let text = format!("message size {size} is larger than configured max size {message_max}");
             return Err(Failure::new(406, text));
         }
+        assembly.held.set(header.properties_raw.len() as u64).map_err(too_much_held)?;
         assembly.header = Some((header.properties_raw.into(), size));
         if size == 0 { self.finish_assembly(channel) } else { Ok(()) }
     }
@@ -235,7 +240,8 @@ impl Session {
         let Some(assembly @ Assembly { header: Some(_), .. }) = &mut self.channel(channel)?.assembly else {
             return Err(Failure::new(505, "expected a method or a content header, got a content body frame"));
         };
-        let size = assembly.header.as_ref().map_or(0, |(_, size)| *size);
+        let (header_bytes, size) =
+            assembly.header.as_ref().map_or((0, 0), |(properties, size)| (properties.len() as u64, *size));
         let now = (assembly.body.len() + payload.len()) as u64;
         if now > size {
             return Err(Failure::new(
@@ -248,7 +254,7 @@ impl Session {
             assembly.body.reserve_exact(size.min(payload.len() as u64 * 16) as usize);
         }
         assembly.body.extend_from_slice(payload);
-        assembly.held.set(now);
+        assembly.held.set(header_bytes + now).map_err(too_much_held)?;
         self.published = true; // it is held back like a publish if there is no room
         if now == size { self.finish_assembly(channel) } else { Ok(()) }
     }

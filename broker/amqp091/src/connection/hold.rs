@@ -4,6 +4,7 @@
 //! Whatever the client sent meanwhile waits in the socket, its heartbeats and its end among it. So the end is looked for
 //! beside the socket's bytes, several times a second: what a client held is free soon after it has gone.
 use super::failure::Failure;
+use super::output::Output;
 use super::reader::End;
 use super::session::Session;
 use crate::codec::encode;
@@ -87,13 +88,37 @@ pub(crate) async fn back(session: &mut Session, socket: &OwnedReadHalf, ends: &E
         seconds => u32::from(seconds) * 2000,
     };
     let _ = sockopt::set_tcp_user_timeout(socket.as_ref(), limit);
-    let held = until(session.broker.memory().until_cleared(), socket, ends).await;
+    let held = tokio::select! {
+        biased;
+        held = until(session.broker.memory().until_cleared(), socket, ends) => held,
+        () = nudge(output), if connection.heartbeat == 0 => Err(End::Lost),
+        () = until_it_waits_for_itself(session) => Err(End::Failed(Failure::new(506, WAITS_FOR_ITSELF))),
+    };
     let _ = sockopt::set_tcp_user_timeout(socket.as_ref(), 0);
     connection.blocked.store(false, Relaxed);
     if session.client.connection_blocked {
         output.write(|state| encode::bare(&mut state.buffer, 0, (10, 61)));
     }
     held
+}
+
+/// Sends a heartbeat now and then to a client that wanted none, for ever. The end of a client may wait behind bytes that we do not
+/// read; where nobody has the socket any more, the system that it was on answers whatever comes with a reset.
+async fn nudge(output: &Output) {
+    loop {
+        tokio::time::sleep(NUDGE_EVERY).await;
+        output.write(|state| encode::heartbeat(&mut state.buffer));
+    }
+}
+
+/// Waits until it is no use to wait: the connection has waited for long, and messages that have not come in full, some of its
+/// own among them, fill the memory. Not all such connections are sent away at a time: those left may have room then.
+async fn until_it_waits_for_itself(session: &Session) {
+    let turn = (session.connection.id.0 % TURNS_TO_LEAVE) as u32;
+    tokio::time::sleep(LEAVE_AFTER + LEAVE_EVERY * turn).await;
+    while !session.broker.waits_for_itself(&session.connection) {
+        tokio::time::sleep(LEAVE_EVERY * TURNS_TO_LEAVE as u32).await;
+    }
 }
 
 /// How long a publisher waits for the consumers of what it published: in proportion to what it was, so that a publisher is
@@ -147,6 +172,14 @@ pub(crate) fn forced(reason: &str) -> Failure {
 
 /// What clients are told when the broker stops.
 pub(crate) const STOPPING: &str = "broker is shutting down";
+const NUDGE_EVERY: Duration = Duration::from_secs(5);
+const WAITS_FOR_ITSELF: &str =
+    "memory is used up by messages that have not come in full, some of this connection among them";
+/// A publisher that is held back waits so long before it may be found to wait for itself.
+const LEAVE_AFTER: Duration = Duration::from_secs(10);
+/// Connections leave one after the other, in turns of this length.
+const LEAVE_EVERY: Duration = Duration::from_millis(250);
+const TURNS_TO_LEAVE: u64 = 16;
 /// Bytes a second that a publisher is not slowed below.
 const PACE_BYTES: u64 = 24 << 20;
 /// What a message counts beside its body, in bytes.

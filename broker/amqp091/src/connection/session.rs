@@ -149,6 +149,9 @@ impl Session {
                 self.turn.add(METHOD_WORK);
                 self.method(buffer, channel, frame.payload).await?;
             }
+            Kind::Header | Kind::Body if channel == 0 => {
+                return Err(Failure::new(505, "expected a method on channel 0, got a frame with content"));
+            }
             Kind::Header if !self.is_closing(channel) => {
                 self.content_header(channel, frame.payload).map_err(|failure| failure.caused_by(60, 40))?;
             }
@@ -192,6 +195,11 @@ impl Session {
 
     pub(crate) fn is_closing(&self, channel: u16) -> bool {
         matches!(self.channels.get(usize::from(channel)), Some(Some(open)) if open.closing)
+    }
+
+    /// How many consumers the channels have together.
+    pub(crate) fn consumers(&self) -> usize {
+        self.channels.values().map(|channel| channel.consumers.len()).sum()
     }
 
     /// The channel `number`.
