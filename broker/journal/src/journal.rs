@@ -46,6 +46,22 @@ pub trait Driver: Send + Sync {
     fn off_thread(&self, work: Box<dyn FnOnce() + Send>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 }
 
+/// The body of a record, and its CRC32.
+#[derive(Clone, Debug)]
+pub struct Body {
+    /// The bytes.
+    pub bytes: Bytes,
+    /// Their CRC32.
+    pub crc: u32,
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        let crc = crc32fast::hash(&bytes);
+        Self { bytes, crc }
+    }
+}
+
 /// There is no room for the record; control records go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the log has no room for a record of {bytes} bytes")]
@@ -202,7 +218,7 @@ impl Journal {
         control: bool,
         durable: Option<Box<dyn FnOnce() + Send>>,
     ) -> Result<Place, Full> {
-        self.queue(head, body, control, durable, true)
+        self.queue(head, body.into(), control, durable, true)
     }
 
     /// As [`append`](Self::append). Without `wake` the caller calls [`write_or_leave`](Self::write_or_leave) soon.
@@ -212,28 +228,27 @@ impl Journal {
     pub fn queue(
         &self,
         head: Head,
-        body: Bytes,
+        body: Body,
         control: bool,
         durable: Option<Box<dyn FnOnce() + Send>>,
         wake: bool,
     ) -> Result<Place, Full> {
-        let full = Full { bytes: body.len() };
-        if body.len() > self.record_bytes_max() {
+        let full = Full { bytes: body.bytes.len() };
+        if body.bytes.len() > self.record_bytes_max() {
             return Err(full);
         }
-        let body_crc = crc32fast::hash(&body);
         let mut state = self.0.state.lock();
         if !control && !self.has_room_in(&state.ring) {
             return Err(full);
         }
         if head.is_kept() {
-            assert!(body.is_empty(), "a record that is kept has no body");
+            assert!(body.bytes.is_empty(), "a record that is kept has no body");
             state.kept.insert((head.group, head.kind), head);
             assert!(state.kept.len() <= KEPT_MAX, "more than {KEPT_MAX} records are to be kept");
         }
-        let fits = state.ring.fits(stride(body.len() as u32));
+        let fits = state.ring.fits(stride(body.bytes.len() as u32));
         let begins = if fits { None } else { self.begin_segment(&mut state, control).ok_or(full)? };
-        let place = self.put(&mut state, Unplaced { head, body, body_crc, durable }, begins);
+        let place = self.put(&mut state, Unplaced { head, body, durable }, begins);
         drop(state);
         if wake {
             self.0.queued.notify_all();
@@ -248,7 +263,7 @@ impl Journal {
         let mut begins = Some(state.ring.advance(&*self.0.disk, self.0.options.node, first_sequence, control)?);
         let kept: Vec<Head> = state.kept.values().copied().collect();
         for head in kept {
-            let record = Unplaced { head, body: Bytes::new(), body_crc: crc32fast::hash(&[]), durable: None };
+            let record = Unplaced { head, body: Bytes::new().into(), durable: None };
             self.put(state, record, begins.take());
         }
         Some(begins)
@@ -256,7 +271,7 @@ impl Journal {
 
     /// Queues a record where it fits.
     fn put(&self, state: &mut State, record: Unplaced, begins: Option<Begun>) -> Place {
-        let Unplaced { head, body, body_crc, durable } = record;
+        let Unplaced { head, body: Body { bytes: body, crc: body_crc }, durable } = record;
         let body_len = body.len() as u32;
         let sequence = state.next_sequence;
         state.next_sequence += 1;
@@ -433,8 +448,7 @@ impl Inner {
 /// A record that has no place yet.
 struct Unplaced {
     head: Head,
-    body: Bytes,
-    body_crc: u32,
+    body: Body,
     durable: Option<Box<dyn FnOnce() + Send>>,
 }
 

@@ -22,5 +22,5 @@ mod writer;
 
 pub use disk::{Disk, DiskFile, RealDisk, is_passing, read_whole, write_whole};
 pub use format::{Head, KEPT_FROM, Place};
-pub use journal::{Driver, Full, Journal, Options, ReadError, Usage};
+pub use journal::{Body, Driver, Full, Journal, Options, ReadError, Usage};
 pub use recover::{OpenError, Recovered};

@@ -140,7 +140,7 @@ fn writers_of_their_own_records_do_not_overtake_one_another() {
                             *next += 1;
                             let (index, told) = (*next, durable.clone());
                             let told = Box::new(move || told.lock().push(index));
-                            let _ = journal.queue(head(index), body(index), true, Some(told), false);
+                            let _ = journal.queue(head(index), body(index).into(), true, Some(told), false);
                         }
                         journal.write_or_leave();
                     }

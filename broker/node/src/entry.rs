@@ -76,6 +76,13 @@ pub(crate) fn pieces<'p>(
     some.flat_map(|messages| queues.chunks(QUEUES_MAX).map(move |queues| (queues, messages)))
 }
 
+/// Bytes of an entry with one piece of a publish, about.
+pub(crate) fn room_for(queues: &[QueueId], publish: &Publish<'_>) -> usize {
+    let of = |message: &Extent| MESSAGE_HEAD + message.properties_len as usize + message.body.len();
+    let messages: usize = publish.messages.iter().map(of).sum();
+    NAMES_MAX + queues.len() * 8 + messages
+}
+
 /// One piece of a publish, see [`pieces`].
 pub(crate) fn enqueue(out: &mut Vec<u8>, queues: &[QueueId], publish: &Publish<'_>) {
     out.push(ENQUEUE);
@@ -268,6 +275,8 @@ const SETTLE: u8 = 2;
 const RETURN: u8 = 3;
 const RETURN_STRETCHES: u8 = 8;
 const CAPACITY: usize = 4 << 10;
+/// What an entry and an operation begin with, names of exchange and key included, at most.
+const NAMES_MAX: usize = 600;
 /// Bytes before a message's properties.
 const MESSAGE_HEAD: usize = 8;
 /// Messages of one operation, in bytes, unless one alone is larger.

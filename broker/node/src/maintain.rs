@@ -104,11 +104,12 @@ impl Broker {
     pub(crate) async fn keep_in_bounds(&self, storage: &Storage, upkeep: &mut Upkeep) -> std::io::Result<()> {
         let Storage { groups, log, .. } = storage;
         let usage = groups.journal().usage();
-        let behind_max = u64::from((usage.segments_max / 4).clamp(1, 4));
         for group in 0..groups.len() {
             let first = groups.first_segment(group).unwrap_or(usage.current);
             let behind = groups.journal().usage().current.saturating_sub(first);
-            if behind >= behind_max || groups.log_len(group) > LOG_ENTRIES_MAX {
+            if behind >= behind_max(&usage, groups.journal().segment_bytes(), groups.snapshot_bytes(group))
+                || groups.log_len(group) > LOG_ENTRIES_MAX
+            {
                 groups.snapshot(group).await?;
             }
         }
@@ -168,6 +169,14 @@ pub(crate) struct Upkeep {
     held_up: bool,
 }
 
+/// How many segments the log of a group may reach back before it is cut by a snapshot. Few: what is not needed is soon used
+/// again, and a file that was written before is synced faster than a new one. More where the snapshot is large beside them.
+fn behind_max(usage: &journal::Usage, segment_bytes: u64, snapshot_bytes: u64) -> u64 {
+    let quarter = u64::from(usage.segments_max / 4);
+    let worth_it = (snapshot_bytes * LOG_OF_SNAPSHOT).div_ceil(segment_bytes);
+    worth_it.clamp(quarter.clamp(1, BEHIND_MIN), quarter.clamp(1, BEHIND_MAX))
+}
+
 /// Releases segments of the log below `below` and files of the archive that nothing needs.
 fn release(storage: &Storage, log: &Log, below: u64) {
     let journal = storage.groups.journal();
@@ -192,6 +201,11 @@ pub(crate) fn disk_free_min(segment_bytes: u64) -> u64 {
     DISK_FREE_MIN + segment_bytes
 }
 
+/// Segments that the log of a group reaches back at least, and at most, when it is cut, unless the log is small.
+const BEHIND_MIN: u64 = 2;
+const BEHIND_MAX: u64 = 4;
+/// A snapshot is worth this many times its bytes of the log.
+const LOG_OF_SNAPSHOT: u64 = 4;
 /// A log of more entries than this is cut by a snapshot.
 const LOG_ENTRIES_MAX: u64 = 200_000;
 const MAINTAIN_EVERY: Duration = Duration::from_millis(200);

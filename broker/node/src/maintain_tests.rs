@@ -245,3 +245,13 @@ fn damage_stops_one_queue_at_the_message_and_is_said() {
         node.close().await;
     });
 }
+
+#[test]
+fn the_log_is_cut_soon_unless_the_snapshot_is_large() {
+    let behind = |segments_max, snapshot_bytes| {
+        let usage = journal::Usage { segments_max, ..journal::Usage::default() };
+        behind_max(&usage, 64 << 20, snapshot_bytes)
+    };
+    assert_eq!([behind(64, 0), behind(64, 32 << 20), behind(64, 40 << 20), behind(64, 1 << 40)], [2, 2, 3, 4]);
+    assert_eq!([behind(8, 0), behind(8, 1 << 30), behind(4, 0), behind(2, 1 << 30)], [2, 2, 1, 1]);
+}

@@ -132,21 +132,23 @@ impl Shard {
         while let Some((queues, messages)) = pieces.next() {
             let piece = Publish { messages, ..*publish };
             let waiter = if pieces.peek().is_none() { waiter.take() } else { None };
-            self.push(|bytes| entry::enqueue(bytes, queues, &piece), waiter, true);
+            let room = entry::room_for(queues, &piece);
+            self.push(|bytes| entry::enqueue(bytes, queues, &piece), room, waiter, true);
         }
     }
 
     /// What happened to deliveries of a queue of this shard.
     pub(crate) fn facts(&self, queue: QueueId, facts: &Facts) {
         let visible = !facts.returned.is_empty();
-        entry::facts(queue, facts, |append| self.push(append, None, visible));
+        entry::facts(queue, facts, |append| self.push(append, 0, None, visible));
     }
 
-    fn push(&self, append: impl FnOnce(&mut Vec<u8>), waiter: Option<Waiter>, visible: bool) {
+    /// An operation of about `room` bytes, unless that is little.
+    fn push(&self, append: impl FnOnce(&mut Vec<u8>), room: usize, waiter: Option<Waiter>, visible: bool) {
         let mut locked = self.state.lock();
         let state = &mut *locked;
         if state.entries.back().is_none_or(|last| last.bytes.len() >= ENTRY_BYTES) {
-            let begun = entry::begin(state.last_len);
+            let begun = entry::begin(state.last_len.max(room));
             state.entries.push_back(Gathered::new(begun));
         }
         let first = state.entries.len() == 1;
@@ -369,7 +371,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(20);
 /// What was settled waits this long for an entry that someone waits for.
 const LINGER: Duration = Duration::from_millis(2);
 /// Publishers wait while this much is not handed in.
-const PENDING_BYTES_MAX: usize = 8 << 20;
+const PENDING_BYTES_MAX: usize = 2 << 20;
 
 #[cfg(test)]
 #[path = "shard_tests.rs"]

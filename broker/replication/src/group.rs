@@ -206,6 +206,12 @@ impl Groups {
         raft.trigger().purge_log(upto.index).await.map_err(io::Error::other)
     }
 
+    /// Bytes of the state of a group in its snapshot on the disk; 0: there is none.
+    #[must_use]
+    pub fn snapshot_bytes(&self, group: GroupId) -> u64 {
+        self.group(group).builds.bytes()
+    }
+
     /// The first group that stopped by itself, and why.
     #[must_use]
     pub fn stopped(&self) -> Option<NotLeader> {
@@ -270,14 +276,15 @@ impl Group {
             let state = if found.is_none() { "is missing" } else { "is older than the log" };
             return Err(OpenError::Snapshot { file: snapshot::file_name(group), state, group, purged });
         }
-        let (mut last, mut membership) = (None, StoredMembership::default());
+        let (mut last, mut membership, mut bytes) = (None, StoredMembership::default(), 0);
         if let Some(found) = found {
+            bytes = found.state.len();
             applied.restore(group, &found.state).map_err(|reason| state(io::Error::other(reason)))?;
             (last, membership) = (found.last, found.membership);
         }
         let (table, threads) = (log.table.clone(), !log.journal.is_driven());
         let builds = Arc::new(Builds::default());
-        builds.is_stored(last, membership.clone());
+        builds.is_stored(last, membership.clone(), bytes);
         let machine = Machine { group, disk, applied, table, last, membership, builds: builds.clone(), threads };
         let failed = |reason: String| OpenError::Raft { group, reason };
         let config = config(group).map_err(failed)?;

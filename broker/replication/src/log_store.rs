@@ -4,7 +4,7 @@ use crate::GroupId;
 use crate::log_table::{self, BLANK, Found, LogTable, MEMBERSHIP, NORMAL, PURGED, Slot, TRUNCATE, VOTE};
 use crate::types::{self, Command, Entry, LogId, TypeConfig, Vote};
 use bytes::Bytes;
-use leveret_journal::{Disk, Head, Journal, Recovered, read_whole};
+use leveret_journal::{Body, Disk, Head, Journal, Recovered, read_whole};
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{EntryPayload, OptionalSend, RaftLogReader};
 use parking_lot::Mutex;
@@ -77,7 +77,7 @@ impl LogStore {
         let durable = Box::new(move || {
             let _ = tell.send(()); // or nobody waits any more
         });
-        self.journal.queue(head, Bytes::new(), true, Some(durable), false).map_err(io::Error::other)?;
+        self.journal.queue(head, Bytes::new().into(), true, Some(durable), false).map_err(io::Error::other)?;
         self.journal.write_or_leave();
         told.await.map_err(|_| io::Error::other("the log has failed"))
     }
@@ -182,7 +182,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 EntryPayload::Membership(members) => (MEMBERSHIP, types::encode_membership(&members).into()),
             };
             let (index, term) = (entry.log_id.index, entry.log_id.leader_id.term);
-            let chain = table.next_chain(&bytes);
+            let body = Body::from(bytes.clone());
+            let chain = table.next_chain(&body);
             let head = Head { group: self.group, kind, index, term, note: chain };
             let last = entries.peek().is_none();
             let durable = callback
@@ -192,7 +193,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             if kind == NORMAL {
                 self.journal.redeem(bytes.len());
             }
-            let place = self.journal.queue(head, bytes.clone(), true, durable, false).map_err(io::Error::other)?;
+            let place = self.journal.queue(head, body, true, durable, false).map_err(io::Error::other)?;
             table.push(index, Slot { place, term, chain, kind }, bytes);
         }
         drop(table);

@@ -4,7 +4,7 @@
 //! hold the same entries.
 use crate::types::{LogId, log_id};
 use bytes::Bytes;
-use leveret_journal::{Head, KEPT_FROM, Place};
+use leveret_journal::{Body, Head, KEPT_FROM, Place};
 use std::collections::VecDeque;
 
 /// What a record of the journal is to its group.
@@ -62,6 +62,13 @@ pub(crate) fn chain(before: u32, bytes: &[u8]) -> u32 {
     hasher.finalize()
 }
 
+/// The chain with bytes whose CRC32 is known.
+fn chain_summed(before: u32, body: &Body) -> u32 {
+    let mut hasher = crc32fast::Hasher::new_with_initial(before);
+    hasher.combine(&crc32fast::Hasher::new_with_initial_len(body.crc, body.bytes.len() as u64));
+    hasher.finalize()
+}
+
 impl LogTable {
     /// A table whose entries up to `purged` are gone.
     pub(crate) fn new(purged: Option<LogId>, purged_chain: u32) -> Self {
@@ -91,8 +98,8 @@ impl LogTable {
     }
 
     /// The chain that an entry with these bytes has, put behind the last one.
-    pub(crate) fn next_chain(&self, bytes: &[u8]) -> u32 {
-        chain(self.last_chain(), bytes)
+    pub(crate) fn next_chain(&self, body: &Body) -> u32 {
+        chain_summed(self.last_chain(), body)
     }
 
     /// Appends entry `index`: the next one, or the first of an empty log.
@@ -189,5 +196,21 @@ impl LogTable {
     /// How many entries there are.
     pub(crate) fn len(&self) -> u64 {
         self.slots.len() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_chain_follows_from_the_checksum_as_from_the_bytes() {
+        let mut before = 7;
+        for len in [0, 1, 3, 17, 4096, 100_001] {
+            let bytes: Vec<u8> = (0..len).map(|at| (at * 31) as u8).collect();
+            let expected = chain(before, &bytes);
+            assert_eq!(chain_summed(before, &Body::from(Bytes::from(bytes))), expected, "{len} bytes");
+            before = expected;
+        }
     }
 }

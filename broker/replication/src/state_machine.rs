@@ -34,6 +34,8 @@ pub(crate) struct Builds {
     pub(crate) ended: watch::Sender<Ended>,
     /// What the snapshot on the disk covers.
     stored: Mutex<(Option<LogId>, StoredMembership)>,
+    /// Bytes of the state in it.
+    bytes: AtomicU64,
 }
 
 /// The number of a snapshot, and why it was not written.
@@ -44,9 +46,15 @@ pub(crate) struct Ended {
 }
 
 impl Builds {
-    /// The snapshot on the disk covers the log up to `last`.
-    pub(crate) fn is_stored(&self, last: Option<LogId>, membership: StoredMembership) {
+    /// The snapshot on the disk, of a state of `bytes`, covers the log up to `last`.
+    pub(crate) fn is_stored(&self, last: Option<LogId>, membership: StoredMembership, bytes: usize) {
         *self.stored.lock() = (last, membership);
+        self.bytes.store(bytes as u64, Relaxed);
+    }
+
+    /// Bytes of the state in the snapshot on the disk.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Relaxed)
     }
 
     /// Number of the snapshot begun last.
@@ -96,7 +104,8 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         let builds = &self.machine.builds;
         let error = match self.write().await {
             Ok(()) => {
-                builds.is_stored(self.machine.last, self.machine.membership.clone());
+                let bytes = self.state.as_ref().map_or(0, |state| state.len());
+                builds.is_stored(self.machine.last, self.machine.membership.clone(), bytes);
                 None
             }
             Err(error) => Some(Arc::new(error)),
@@ -165,7 +174,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         self.last = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         snapshot::write(&*self.disk, self.group, self.last, &self.membership, &state)?;
-        self.builds.is_stored(self.last, self.membership.clone());
+        self.builds.is_stored(self.last, self.membership.clone(), state.len());
         Ok(())
     }
 

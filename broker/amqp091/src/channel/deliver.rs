@@ -1,7 +1,7 @@
 //! Deliveries, encoded straight into the connection's output.
 use super::{Cancelled, Ended};
 use crate::codec::encode;
-use crate::connection::output::{OUTPUT_MAX, Output};
+use crate::connection::output::{OUTPUT_MAX, Output, Room};
 use leveret_node::{ConnectionId, ConsumerId, ConsumerOwner, Delivery, Fill, Queue, Sink, Source};
 use std::sync::{Arc, OnceLock};
 
@@ -30,12 +30,13 @@ impl ConsumerSink {
     #[inline]
     fn encode(
         &self,
-        out: &mut Vec<u8>,
+        room: &mut Room<'_>,
         delivery: &Delivery<'_>,
         delivery_tag: u64,
         template: &mut Option<usize>,
         frame_max: u32,
     ) {
+        let out = &mut *room.buffer;
         let at = out.len();
         let len = METHOD_FIXED + self.tag.len() + delivery.exchange.len() + delivery.routing_key.len();
         match *template {
@@ -59,7 +60,23 @@ impl ConsumerSink {
         }
         debug_assert_eq!(out.len(), at + len);
         *template = Some(at);
-        encode::content(out, self.channel, frame_max, delivery.properties, delivery.body);
+        content(room, (self.channel, frame_max), delivery);
+    }
+}
+
+/// Appends header and body of a delivery. A large body is not copied.
+#[inline]
+fn content(room: &mut Room<'_>, (channel, frame_max): (u16, u32), delivery: &Delivery<'_>) {
+    let Delivery { properties, body, .. } = *delivery;
+    match delivery.shared {
+        Some(memory) if body.len() >= LARGE => {
+            let body = memory.slice_ref(body);
+            let between = &mut *room.between;
+            encode::large_content(room.buffer, (channel, frame_max), properties, body, |at, part| {
+                between.push(at, part)
+            });
+        }
+        _ => encode::content(room.buffer, channel, frame_max, properties, body),
     }
 }
 
@@ -68,12 +85,12 @@ impl Sink for ConsumerSink {
         let mut template = None;
         self.output.deliver(|state| {
             let frame_max = state.frame_max;
-            let Some((buffer, ledger)) = state.for_delivery(self.channel) else { return Fill::Blocked };
+            let Some((mut room, ledger)) = state.for_delivery(self.channel) else { return Fill::Blocked };
             if !ledger.is_open(self.subscriber, &self.queue) {
                 return Fill::Blocked;
             }
             loop {
-                if buffer.len() >= OUTPUT_MAX {
+                if room.len() >= OUTPUT_MAX {
                     if let Some(&id) = self.id.get() {
                         state.stall(self.queue.clone(), id);
                     }
@@ -85,7 +102,7 @@ impl Sink for ConsumerSink {
                 let Some(delivery) = source.next() else { return Fill::Exhausted };
                 let tag =
                     if self.no_ack { ledger.deliver_settled() } else { ledger.deliver(self.subscriber, delivery.id) };
-                self.encode(buffer, &delivery, tag, &mut template, frame_max);
+                self.encode(&mut room, &delivery, tag, &mut template, frame_max);
             }
         })
     }
@@ -132,7 +149,7 @@ impl Sink for GetSink<'_> {
     fn fill(&self, source: &mut dyn Source) -> Fill {
         self.output.write(|state| {
             let frame_max = state.frame_max;
-            let Some((buffer, ledger)) = state.for_delivery(self.channel) else { return Fill::Blocked };
+            let Some((mut room, ledger)) = state.for_delivery(self.channel) else { return Fill::Blocked };
             let Some(delivery) = source.next() else { return Fill::Exhausted };
             let delivery_tag =
                 if self.no_ack { ledger.deliver_settled() } else { ledger.deliver(self.subscriber, delivery.id) };
@@ -144,13 +161,15 @@ impl Sink for GetSink<'_> {
                 routing_key: delivery.routing_key,
                 message_count: ready_after,
             };
-            encode::basic_get_ok(buffer, self.channel, &got);
-            encode::content(buffer, self.channel, frame_max, delivery.properties, delivery.body);
+            encode::basic_get_ok(room.buffer, self.channel, &got);
+            content(&mut room, (self.channel, frame_max), &delivery);
             Fill::Exhausted
         })
     }
 }
 
+/// Bodies from this size on are not copied, in bytes.
+const LARGE: usize = 64 << 10;
 /// Offset of the delivery tag in the frame, without the consumer tag before it: frame header 7, class and method 4,
 /// length of the consumer tag 1.
 const TAG_OFFSET: usize = 7 + 4 + 1;

@@ -1,6 +1,7 @@
 //! What a server sends: each function appends whole frames.
 use super::frame::{END, FRAME_OVERHEAD};
 use super::{table, text};
+use bytes::Bytes;
 use leveret_model::table::FieldTable;
 
 /// Appends a short string; beyond 255 bytes it is cut at a character.
@@ -211,11 +212,7 @@ pub(crate) fn heartbeat(out: &mut Vec<u8>) {
 #[inline]
 pub(crate) fn content(out: &mut Vec<u8>, channel: u16, frame_max: u32, properties: &[u8], body: &[u8]) {
     let [c0, c1] = channel.to_be_bytes();
-    let [s0, s1, s2, s3] = (properties.len() as u32 + 12).to_be_bytes();
-    let [b0, b1, b2, b3, b4, b5, b6, b7] = (body.len() as u64).to_be_bytes();
-    out.extend_from_slice(&[2, c0, c1, s0, s1, s2, s3, 0, 60, 0, 0, b0, b1, b2, b3, b4, b5, b6, b7]);
-    out.extend_from_slice(properties);
-    out.push(END);
+    content_header(out, channel, properties, body.len());
     let part_max = if frame_max == 0 { usize::MAX } else { frame_max as usize - FRAME_OVERHEAD };
     for part in body.chunks(part_max) {
         let [s0, s1, s2, s3] = (part.len() as u32).to_be_bytes();
@@ -223,4 +220,34 @@ pub(crate) fn content(out: &mut Vec<u8>, channel: u16, frame_max: u32, propertie
         out.extend_from_slice(part);
         out.push(END);
     }
+}
+
+/// As [`content`], for a large body that is not copied: its parts are handed to `part`, each with its place in `out`.
+pub(crate) fn large_content(
+    out: &mut Vec<u8>,
+    (channel, frame_max): (u16, u32),
+    properties: &[u8],
+    mut body: Bytes,
+    mut part: impl FnMut(usize, Bytes),
+) {
+    let [c0, c1] = channel.to_be_bytes();
+    content_header(out, channel, properties, body.len());
+    let part_max = if frame_max == 0 { usize::MAX } else { frame_max as usize - FRAME_OVERHEAD };
+    while !body.is_empty() {
+        let now = body.split_to(body.len().min(part_max));
+        let [s0, s1, s2, s3] = (now.len() as u32).to_be_bytes();
+        out.extend_from_slice(&[3, c0, c1, s0, s1, s2, s3]);
+        part(out.len(), now);
+        out.push(END);
+    }
+}
+
+#[inline]
+fn content_header(out: &mut Vec<u8>, channel: u16, properties: &[u8], body_len: usize) {
+    let [c0, c1] = channel.to_be_bytes();
+    let [s0, s1, s2, s3] = (properties.len() as u32 + 12).to_be_bytes();
+    let [b0, b1, b2, b3, b4, b5, b6, b7] = (body_len as u64).to_be_bytes();
+    out.extend_from_slice(&[2, c0, c1, s0, s1, s2, s3, 0, 60, 0, 0, b0, b1, b2, b3, b4, b5, b6, b7]);
+    out.extend_from_slice(properties);
+    out.push(END);
 }

@@ -5,8 +5,10 @@
 //! writer has the queue dispatched again once it has drained.
 use super::by_channel::ByChannel;
 use crate::channel::confirm::Confirms;
+use bytes::Bytes;
 use leveret_node::{ChannelView, Confirm, ConsumerId, Ledger, Queue};
 use parking_lot::{Mutex, MutexGuard};
+use std::io::IoSlice;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
@@ -18,10 +20,64 @@ pub(crate) struct Output {
     drained: Notify,
 }
 
+/// Large bodies that lie between the bytes of a buffer, not copied into it.
+#[derive(Default)]
+pub(crate) struct Between {
+    /// Each with its place in the buffer, in order.
+    parts: Vec<(usize, Bytes)>,
+    len: usize,
+}
+
+impl Between {
+    /// Adds bytes that come before the byte `at` of the buffer.
+    pub(crate) fn push(&mut self, at: usize, bytes: Bytes) {
+        self.len += bytes.len();
+        self.parts.push((at, bytes));
+    }
+
+    /// How many bytes they are together.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// The bytes of `buffer` with these between them, in order.
+    pub(crate) fn slices<'b>(&'b self, buffer: &'b [u8]) -> Vec<IoSlice<'b>> {
+        let (mut slices, mut from) = (Vec::with_capacity(self.parts.len() * 2 + 1), 0);
+        for (at, bytes) in &self.parts {
+            slices.extend([IoSlice::new(&buffer[from..*at]), IoSlice::new(bytes)]);
+            from = *at;
+        }
+        slices.push(IoSlice::new(&buffer[from..]));
+        slices.retain(|slice| !slice.is_empty());
+        slices
+    }
+}
+
+/// Where deliveries are written.
+pub(crate) struct Room<'s> {
+    pub(crate) buffer: &'s mut Vec<u8>,
+    pub(crate) between: &'s mut Between,
+}
+
+impl Room<'_> {
+    /// Bytes that are in it.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.buffer.len() + self.between.len()
+    }
+}
+
 /// What the lock protects.
 pub(crate) struct State {
     /// Encoded frames.
     pub(crate) buffer: Vec<u8>,
+    /// Large bodies in them.
+    between: Between,
     /// Bytes of them that are deliveries to consumers; the rest answers what the client asked.
     delivered_bytes: usize,
     /// Deliveries by channel number.
@@ -42,6 +98,7 @@ impl Output {
     pub(crate) fn new() -> Self {
         let state = State {
             buffer: Vec::new(),
+            between: Between::default(),
             delivered_bytes: 0,
             ledgers: ByChannel::new(),
             confirms: ByChannel::new(),
@@ -56,9 +113,9 @@ impl Output {
     /// Delivers with `encode`: as [`write`](Self::write), for what is bounded by [`OUTPUT_MAX`] and was not asked for.
     pub(crate) fn deliver<T>(&self, encode: impl FnOnce(&mut State) -> T) -> T {
         self.write(|state| {
-            let before = state.buffer.len();
+            let before = state.len();
             let answer = encode(state);
-            state.delivered_bytes += state.buffer.len() - before;
+            state.delivered_bytes += state.len() - before;
             answer
         })
     }
@@ -67,7 +124,7 @@ impl Output {
     /// deliveries do not count: a client may well acknowledge before it reads on.
     pub(crate) fn is_unread(&self) -> bool {
         let state = self.state.lock();
-        state.buffer.len() - state.delivered_bytes > ANSWERS_MAX
+        state.len() - state.delivered_bytes > ANSWERS_MAX
     }
 
     /// Waits until the client has read enough.
@@ -105,10 +162,11 @@ impl Output {
         self.wake.notify_one();
     }
 
-    /// Takes what is to be written: swaps it into `empty`. False when there will never be more.
-    pub(crate) fn swap(&self, empty: &mut Vec<u8>) -> bool {
+    /// Takes what is to be written: swaps it into `empty`, and large bodies into `between`. False when there will never be more.
+    pub(crate) fn swap(&self, empty: &mut Vec<u8>, between: &mut Between) -> bool {
         let mut state = self.state.lock();
         std::mem::swap(&mut state.buffer, empty);
+        std::mem::swap(&mut state.between, between);
         state.delivered_bytes = 0;
         let more = !(empty.is_empty() && state.closing);
         drop(state);
@@ -195,13 +253,18 @@ impl State {
         self.ledgers.get_mut(usize::from(channel))?.as_deref_mut()
     }
 
+    /// Bytes that are to be written.
+    fn len(&self) -> usize {
+        self.buffer.len() + self.between.len()
+    }
+
     /// Buffer and ledger, to deliver into; none when the channel or the connection closes.
-    pub(crate) fn for_delivery(&mut self, channel: u16) -> Option<(&mut Vec<u8>, &mut Ledger)> {
+    pub(crate) fn for_delivery(&mut self, channel: u16) -> Option<(Room<'_>, &mut Ledger)> {
         if self.closing {
             return None;
         }
         let ledger = self.ledgers.get_mut(usize::from(channel))?.as_deref_mut()?;
-        Some((&mut self.buffer, ledger))
+        Some((Room { buffer: &mut self.buffer, between: &mut self.between }, ledger))
     }
 
     /// The queue of a consumer waits for the buffer to drain.
@@ -218,3 +281,39 @@ const ANSWERS_MAX: usize = 1 << 20;
 pub(crate) const BUFFER_KEPT: usize = 4 << 10;
 /// Frames before the client and we have agreed on more, in bytes.
 pub(crate) const FRAME_MAX_UNTUNED: u32 = 8192;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::encode;
+
+    #[test]
+    fn a_body_that_is_not_copied_is_written_as_one_that_is() {
+        let body: Vec<u8> = (0..300_000u32).map(|at| at as u8).collect();
+        let (memory, mut copied) = (Bytes::from(body.clone()), vec![1, 2, 3]);
+        let (mut buffer, mut between) = (copied.clone(), Between::default());
+        for (frame_max, len) in [(0, 300_000), (131_072, 300_000), (131_072, 131_064), (4096, 65_536), (131_072, 0)] {
+            encode::content(&mut copied, 7, frame_max, b"\0\0", &body[..len]);
+            let part = |at, part| between.push(at, part);
+            encode::large_content(&mut buffer, (7, frame_max), b"\0\0", memory.slice(..len), part);
+            buffer.push(9);
+            copied.push(9);
+        }
+        assert_eq!(buffer.len() + between.len(), copied.len());
+        let written: Vec<u8> = between.slices(&buffer).iter().flat_map(|slice| slice.iter().copied()).collect();
+        assert!(written == copied, "{} bytes", written.len());
+    }
+
+    #[test]
+    fn large_bodies_count_as_what_is_to_be_written() {
+        let output = Output::new();
+        let large = Bytes::from(vec![0; ANSWERS_MAX + 1]);
+        output.deliver(|state| state.between.push(0, large.clone()));
+        assert!(!output.is_unread(), "deliveries do not count as answers");
+        output.write(|state| state.between.push(0, large));
+        assert!(output.is_unread());
+        let (mut bytes, mut between) = (Vec::new(), Between::default());
+        assert!(output.swap(&mut bytes, &mut between));
+        assert_eq!((between.len(), output.is_unread()), (2 * ANSWERS_MAX + 2, false));
+    }
+}

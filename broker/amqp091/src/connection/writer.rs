@@ -2,9 +2,10 @@
 //!
 //! It sleeps until there is something to write, a heartbeat is due, or the buffers of a connection that has fallen idle are
 //! to be given back.
-use super::output::{BUFFER_KEPT, Output};
+use super::output::{BUFFER_KEPT, Between, Output};
 use crate::pool::Pool;
 use leveret_node::Broker;
+use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -25,19 +26,25 @@ pub(crate) struct Writer {
 impl Writer {
     /// Writes until the output is closed and empty, or the socket fails.
     pub(crate) async fn write(mut self, mut socket: OwnedWriteHalf) {
-        let mut ready = Vec::new();
+        let (mut ready, mut between) = (Vec::new(), Between::default());
         let mut turn_bytes = 0;
-        while self.output.swap(&mut ready) {
+        while self.output.swap(&mut ready, &mut between) {
             if ready.is_empty() {
                 turn_bytes = 0;
                 self.idle(&mut ready).await;
                 continue;
             }
-            if socket.write_all(&ready).await.is_err() {
+            let written = match between.len() {
+                0 => socket.write_all(&ready).await,
+                _ => write_all(&mut socket, &mut between.slices(&ready)).await,
+            };
+            if written.is_err() {
                 break;
             }
-            self.sent_bytes.fetch_add(ready.len() as u64, Relaxed);
-            turn_bytes += ready.len();
+            let bytes = ready.len() + between.len();
+            self.sent_bytes.fetch_add(bytes as u64, Relaxed);
+            turn_bytes += bytes;
+            between.clear();
             if ready.capacity() > BUFFER_MAX {
                 ready = Vec::new();
             }
@@ -86,6 +93,16 @@ impl Writer {
             }
         }
     }
+}
+
+async fn write_all(socket: &mut OwnedWriteHalf, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
+    while !slices.is_empty() {
+        match socket.write_vectored(slices).await? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            written => IoSlice::advance_slices(&mut slices, written),
+        }
+    }
+    Ok(())
 }
 
 /// An idle connection gives its buffers back after this time.

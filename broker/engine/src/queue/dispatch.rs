@@ -257,6 +257,7 @@ impl Source for Taking<'_> {
             redelivered,
             properties: stored.properties,
             body: stored.body,
+            shared: segment.shared(),
             id,
             ready_after: self.state.ready(),
         })

@@ -238,6 +238,12 @@ impl Segment {
         }
     }
 
+    /// The memory that bodies lie in, if it is shared.
+    #[inline]
+    pub(super) fn shared(&self) -> Option<&Bytes> {
+        self.body.as_ref()
+    }
+
     #[inline]
     fn raw(&self) -> &[u8] {
         match (&self.place, &self.body) {

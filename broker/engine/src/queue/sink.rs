@@ -1,4 +1,5 @@
 //! Where deliveries go: the protocol's side of a consumer.
+use bytes::Bytes;
 
 /// One message handed to a consumer, borrowed from the queue's memory.
 pub struct Delivery<'a> {
@@ -14,6 +15,8 @@ pub struct Delivery<'a> {
     pub properties: &'a [u8],
     /// The body.
     pub body: &'a [u8],
+    /// The memory that the body is a part of, where that is shared and need not be copied.
+    pub shared: Option<&'a Bytes>,
     /// Its identity, to settle it with.
     pub id: super::MessageId,
     /// Messages still ready behind it.
