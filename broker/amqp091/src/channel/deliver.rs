@@ -1,7 +1,8 @@
 //! Deliveries, encoded straight into the connection's output.
 use super::{Cancelled, Ended};
 use crate::codec::encode;
-use crate::connection::output::{OUTPUT_MAX, Output, Room};
+use crate::connection::output::{Between, OUTPUT_MAX, Output};
+use bytes::Bytes;
 use leveret_node::{ConnectionId, ConsumerId, ConsumerOwner, Delivery, Fill, Queue, Sink, Source};
 use std::sync::{Arc, OnceLock};
 
@@ -25,18 +26,10 @@ pub(crate) struct ConsumerSink {
 }
 
 impl ConsumerSink {
-    /// Appends the frames of one delivery. `template` is where the method frame of the delivery before lies, which is
+    /// Appends the method frame of one delivery. `template` is where the method frame of the delivery before lies, which is
     /// copied when the route is the same.
     #[inline]
-    fn encode(
-        &self,
-        room: &mut Room<'_>,
-        delivery: &Delivery<'_>,
-        delivery_tag: u64,
-        template: &mut Option<usize>,
-        frame_max: u32,
-    ) {
-        let out = &mut *room.buffer;
+    fn encode(&self, out: &mut Vec<u8>, delivery: &Delivery<'_>, delivery_tag: u64, template: &mut Option<usize>) {
         let at = out.len();
         let len = METHOD_FIXED + self.tag.len() + delivery.exchange.len() + delivery.routing_key.len();
         match *template {
@@ -60,24 +53,30 @@ impl ConsumerSink {
         }
         debug_assert_eq!(out.len(), at + len);
         *template = Some(at);
-        content(room, (self.channel, frame_max), delivery);
     }
 }
 
-/// Appends header and body of a delivery. A large body is not copied.
+/// Appends header and body of a delivery.
 #[inline]
-fn content(room: &mut Room<'_>, (channel, frame_max): (u16, u32), delivery: &Delivery<'_>) {
-    let Delivery { properties, body, .. } = *delivery;
+fn content(out: &mut Vec<u8>, between: &mut Between, (channel, frame_max): (u16, u32), delivery: &Delivery<'_>) {
     match delivery.shared {
-        Some(memory) if body.len() >= LARGE => {
-            let body = memory.slice_ref(body);
-            let between = &mut *room.between;
-            encode::large_content(room.buffer, (channel, frame_max), properties, body, |at, part| {
-                between.push(at, part)
-            });
+        Some(memory) if delivery.body.len() >= LARGE => {
+            large_content(out, between, (channel, frame_max), delivery.properties, memory.slice_ref(delivery.body));
         }
-        _ => encode::content(room.buffer, channel, frame_max, properties, body),
+        _ => encode::content(out, channel, frame_max, delivery.properties, delivery.body),
     }
+}
+
+/// The same with a large body, which is not copied.
+#[cold]
+fn large_content(
+    out: &mut Vec<u8>,
+    between: &mut Between,
+    (channel, frame_max): (u16, u32),
+    properties: &[u8],
+    body: Bytes,
+) {
+    encode::large_content(out, (channel, frame_max), properties, body, |at, part| between.push(at, part));
 }
 
 impl Sink for ConsumerSink {
@@ -85,12 +84,12 @@ impl Sink for ConsumerSink {
         let mut template = None;
         self.output.deliver(|state| {
             let frame_max = state.frame_max;
-            let Some((mut room, ledger)) = state.for_delivery(self.channel) else { return Fill::Blocked };
+            let Some((out, between, ledger)) = state.for_delivery(self.channel) else { return Fill::Blocked };
             if !ledger.is_open(self.subscriber, &self.queue) {
                 return Fill::Blocked;
             }
             loop {
-                if room.len() >= OUTPUT_MAX {
+                if out.len() + between.len() >= OUTPUT_MAX {
                     if let Some(&id) = self.id.get() {
                         state.stall(self.queue.clone(), id);
                     }
@@ -102,7 +101,8 @@ impl Sink for ConsumerSink {
                 let Some(delivery) = source.next() else { return Fill::Exhausted };
                 let tag =
                     if self.no_ack { ledger.deliver_settled() } else { ledger.deliver(self.subscriber, delivery.id) };
-                self.encode(&mut room, &delivery, tag, &mut template, frame_max);
+                self.encode(out, &delivery, tag, &mut template);
+                content(out, between, (self.channel, frame_max), &delivery);
             }
         })
     }
@@ -149,7 +149,7 @@ impl Sink for GetSink<'_> {
     fn fill(&self, source: &mut dyn Source) -> Fill {
         self.output.write(|state| {
             let frame_max = state.frame_max;
-            let Some((mut room, ledger)) = state.for_delivery(self.channel) else { return Fill::Blocked };
+            let Some((out, between, ledger)) = state.for_delivery(self.channel) else { return Fill::Blocked };
             let Some(delivery) = source.next() else { return Fill::Exhausted };
             let delivery_tag =
                 if self.no_ack { ledger.deliver_settled() } else { ledger.deliver(self.subscriber, delivery.id) };
@@ -161,8 +161,8 @@ impl Sink for GetSink<'_> {
                 routing_key: delivery.routing_key,
                 message_count: ready_after,
             };
-            encode::basic_get_ok(room.buffer, self.channel, &got);
-            content(&mut room, (self.channel, frame_max), &delivery);
+            encode::basic_get_ok(out, self.channel, &got);
+            content(out, between, (self.channel, frame_max), &delivery);
             Fill::Exhausted
         })
     }

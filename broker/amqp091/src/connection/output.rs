@@ -58,20 +58,6 @@ impl Between {
     }
 }
 
-/// Where deliveries are written.
-pub(crate) struct Room<'s> {
-    pub(crate) buffer: &'s mut Vec<u8>,
-    pub(crate) between: &'s mut Between,
-}
-
-impl Room<'_> {
-    /// Bytes that are in it.
-    #[inline]
-    pub(crate) fn len(&self) -> usize {
-        self.buffer.len() + self.between.len()
-    }
-}
-
 /// What the lock protects.
 pub(crate) struct State {
     /// Encoded frames.
@@ -258,13 +244,13 @@ impl State {
         self.buffer.len() + self.between.len()
     }
 
-    /// Buffer and ledger, to deliver into; none when the channel or the connection closes.
-    pub(crate) fn for_delivery(&mut self, channel: u16) -> Option<(Room<'_>, &mut Ledger)> {
+    /// Buffer, large bodies in it, and ledger, to deliver into; none when the channel or the connection closes.
+    pub(crate) fn for_delivery(&mut self, channel: u16) -> Option<(&mut Vec<u8>, &mut Between, &mut Ledger)> {
         if self.closing {
             return None;
         }
         let ledger = self.ledgers.get_mut(usize::from(channel))?.as_deref_mut()?;
-        Some((Room { buffer: &mut self.buffer, between: &mut self.between }, ledger))
+        Some((&mut self.buffer, &mut self.between, ledger))
     }
 
     /// The queue of a consumer waits for the buffer to drain.
