@@ -81,11 +81,14 @@ impl Disk for RealDisk {
     fn create(&self, name: &str, len: u64, zeroed: bool) -> io::Result<Arc<dyn DiskFile>> {
         let path = self.root.join(name);
         // Never the root itself: if that is gone, it was taken away under the broker.
-        if let Some(folder) = path.parent().filter(|folder| *folder != self.root)
-            && let Err(error) = std::fs::create_dir(folder)
-            && error.kind() != io::ErrorKind::AlreadyExists
-        {
-            return Err(self.explain(error));
+        if let Some(folder) = path.parent().filter(|folder| *folder != self.root) {
+            match std::fs::create_dir(folder) {
+                Ok(()) => self.sync_folder("").inspect_err(|_| {
+                    let _ = std::fs::remove_dir(folder); // so that whoever comes next makes and syncs it
+                })?,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(self.explain(error)),
+            }
         }
         let file = File::options().read(true).write(true).create(true).truncate(true).open(&path);
         let file = file.map_err(|error| self.explain(error))?;
