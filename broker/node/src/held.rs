@@ -48,8 +48,8 @@ impl Held {
     pub fn set(&mut self, bytes: u64) -> Result<(), TooMuchHeld> {
         let before = std::mem::replace(&mut self.bytes, bytes);
         self.memory.account_incomplete(before, bytes);
-        let all = &self.connection.incomplete_bytes;
-        let bytes = all.fetch_add(bytes.wrapping_sub(before), Relaxed).wrapping_add(bytes.wrapping_sub(before));
+        let change = bytes.wrapping_sub(before);
+        let bytes = self.connection.incomplete_bytes.fetch_add(change, Relaxed).wrapping_add(change);
         let max = self.connection_max;
         if bytes > max { Err(TooMuchHeld { bytes, max }) } else { Ok(()) }
     }

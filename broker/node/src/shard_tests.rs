@@ -28,6 +28,14 @@ fn says(bytes: Bytes) -> String {
     said
 }
 
+/// Hands in what is next: the number of its entry.
+fn hand_in(shard: &Shard, has_room: impl Fn(usize, bool) -> bool) -> Option<u64> {
+    match shard.next(NOW, has_room) {
+        Next::Entry(bytes) => Some(entry::header(&bytes).unwrap().1),
+        Next::Later(_) | Next::Nothing => None,
+    }
+}
+
 fn next(shard: &Shard, has_room: impl Fn(usize, bool) -> bool) -> String {
     match shard.next(NOW, has_room) {
         Next::Entry(bytes) => {
@@ -91,13 +99,7 @@ async fn an_entry_is_split_at_its_operations() {
 #[tokio::test]
 async fn large_entries_do_not_wait_for_those_on_their_way() {
     let shard = Shard::new(1);
-    let hand_in = || {
-        let entries = std::iter::from_fn(|| match shard.next(NOW, |_, _| true) {
-            Next::Entry(bytes) => Some(entry::header(&bytes).unwrap().1),
-            Next::Later(_) | Next::Nothing => None,
-        });
-        entries.collect::<Vec<u64>>()
-    };
+    let hand_in = || std::iter::from_fn(|| hand_in(&shard, |_, _| true)).collect::<Vec<u64>>();
     for _ in 0..12 {
         publish(&shard, 1 << 20);
     }
@@ -114,10 +116,7 @@ async fn large_entries_do_not_wait_for_those_on_their_way() {
 #[tokio::test]
 async fn what_was_given_back_is_waited_for_while_publishes_have_no_room() {
     let shard = Shard::new(1);
-    let hand_in = |room: bool| match shard.next(NOW, |_, control| room && control) {
-        Next::Entry(bytes) => Some(entry::header(&bytes).unwrap().1),
-        Next::Later(_) | Next::Nothing => None,
-    };
+    let hand_in = |room: bool| hand_in(&shard, |_, control| room && control);
     publish(&shard, 10);
     assert_eq!(hand_in(true), None);
     assert!(!futures_pending(&shard), "publishes are held");

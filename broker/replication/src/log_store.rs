@@ -88,7 +88,7 @@ impl LogStore {
             Some(bytes) => bytes,
             None => {
                 let bytes = self.journal.read(slot.place).map_err(io::Error::other)?;
-                if log_table::chain(chain_before, &bytes) != slot.chain {
+                if log_table::chain(chain_before, &bytes.clone().into()) != slot.chain {
                     let text = format!("entry {index} of group {} does not follow the one before", self.group);
                     return Err(io::Error::new(io::ErrorKind::InvalidData, text));
                 }

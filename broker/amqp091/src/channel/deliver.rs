@@ -1,8 +1,8 @@
 //! Deliveries, encoded straight into the connection's output.
+use super::publish::SHARED_MIN;
 use super::{Cancelled, Ended};
 use crate::codec::encode;
 use crate::connection::output::{Between, OUTPUT_MAX, Output};
-use bytes::Bytes;
 use leveret_node::{ConnectionId, ConsumerId, ConsumerOwner, Delivery, Fill, Queue, Sink, Source};
 use std::sync::{Arc, OnceLock};
 
@@ -56,27 +56,17 @@ impl ConsumerSink {
     }
 }
 
-/// Appends header and body of a delivery.
+/// Appends header and body of a delivery; a body that lies in memory of its own is not copied.
 #[inline]
 fn content(out: &mut Vec<u8>, between: &mut Between, (channel, frame_max): (u16, u32), delivery: &Delivery<'_>) {
     match delivery.shared {
-        Some(memory) if delivery.body.len() >= LARGE => {
-            large_content(out, between, (channel, frame_max), delivery.properties, memory.slice_ref(delivery.body));
+        Some(memory) if delivery.body.len() >= SHARED_MIN => {
+            let body = memory.slice_ref(delivery.body);
+            let add = |at, part| between.push(at, part);
+            encode::large_content(out, (channel, frame_max), delivery.properties, body, add);
         }
         _ => encode::content(out, channel, frame_max, delivery.properties, delivery.body),
     }
-}
-
-/// The same with a large body, which is not copied.
-#[cold]
-fn large_content(
-    out: &mut Vec<u8>,
-    between: &mut Between,
-    (channel, frame_max): (u16, u32),
-    properties: &[u8],
-    body: Bytes,
-) {
-    encode::large_content(out, (channel, frame_max), properties, body, |at, part| between.push(at, part));
 }
 
 impl Sink for ConsumerSink {
@@ -168,8 +158,6 @@ impl Sink for GetSink<'_> {
     }
 }
 
-/// Bodies from this size on are not copied, in bytes.
-const LARGE: usize = 64 << 10;
 /// Offset of the delivery tag in the frame, without the consumer tag before it: frame header 7, class and method 4,
 /// length of the consumer tag 1.
 const TAG_OFFSET: usize = 7 + 4 + 1;

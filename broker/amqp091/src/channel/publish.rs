@@ -393,6 +393,6 @@ const COPIED_MAX: u32 = 512;
 /// Larger ones are shared where their copies would be more than this, in bytes.
 const COPIES_BYTES_MAX: usize = 1 << 20;
 /// A body from this size on is shared by the queues that it goes to, not copied.
-const SHARED_MIN: usize = 64 << 10;
+pub(super) const SHARED_MIN: usize = 64 << 10;
 /// Properties up to this size are compared with those of the message before.
 const PLAIN_PROPERTIES_MAX: usize = 256;

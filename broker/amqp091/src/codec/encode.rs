@@ -223,6 +223,7 @@ pub(crate) fn content(out: &mut Vec<u8>, channel: u16, frame_max: u32, propertie
 }
 
 /// As [`content`], for a large body that is not copied: its parts are handed to `part`, each with its place in `out`.
+#[cold]
 pub(crate) fn large_content(
     out: &mut Vec<u8>,
     (channel, frame_max): (u16, u32),
