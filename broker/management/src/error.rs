@@ -78,6 +78,7 @@ impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
         match refusal.kind {
             RefusalKind::NotFound => Self::not_found(refusal.text),
+            RefusalKind::Stopping => Self::unavailable(refusal.text),
             _ => Self::bad_request(refusal.text),
         }
     }

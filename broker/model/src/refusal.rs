@@ -25,6 +25,8 @@ pub enum RefusalKind {
     CommandInvalid,
     /// 530: the connection may not do that.
     NotAllowed,
+    /// 320: the node is about to end. Nobody knows whether what was asked is durable.
+    Stopping,
 }
 
 impl RefusalKind {
@@ -38,6 +40,7 @@ impl RefusalKind {
             Self::PreconditionFailed => 406,
             Self::CommandInvalid => 503,
             Self::NotAllowed => 530,
+            Self::Stopping => 320,
         }
     }
 }

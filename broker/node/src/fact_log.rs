@@ -129,7 +129,7 @@ impl Broker {
 }
 
 fn stopping() -> Refusal {
-    Refusal::new(RefusalKind::PreconditionFailed, "the node is stopping: what was asked may not be durable".to_owned())
+    Refusal::new(RefusalKind::Stopping, "the node is stopping: what was asked may not be durable".to_owned())
 }
 
 /// Ends the process when it is dropped by a panic.

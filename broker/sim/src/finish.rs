@@ -3,7 +3,6 @@ use crate::life::{End, Life, held};
 use crate::names::{DELETED, SLOTS, is_durable};
 use crate::scenario::{Fault, Weather};
 use crate::weather;
-use leveret_journal::Disk;
 use leveret_node::{Outcome, Settlement};
 use std::time::Duration;
 use tokio::time::sleep;
@@ -62,17 +61,21 @@ impl Life<'_> {
 
     async fn publish_and_wait(&mut self) {
         self.publish().await;
-        let confirmed = self.until(|life| life.clients.with(|state| state.checker.all_confirmed())).await;
-        if !confirmed && !self.is_without_reserve() {
+        let mut confirmed = self.until(|life| life.clients.with(|state| state.checker.all_confirmed())).await;
+        if !confirmed && self.has_no_space() {
+            self.trace("the volume has room again".to_owned());
+            weather::clear(&self.world.disk);
+            confirmed = self.until(|life| life.clients.with(|state| state.checker.all_confirmed())).await;
+        }
+        if !confirmed {
             self.broken("a publish is not confirmed".to_owned());
         }
     }
 
-    /// The volume was filled by others before the log had a second file, and publishers are told to wait: what one sends
-    /// nevertheless stays unconfirmed, as the log's only file is for what frees space.
-    fn is_without_reserve(&self) -> bool {
-        let files = self.world.disk.list("wal").map_or(0, |files| files.len());
-        self.broker.memory().is_alarmed() && self.world.free() < SEGMENT_BYTES && files < 2
+    /// The volume was filled by others, and publishers are told to wait: what one sends nevertheless may wait for room, as what
+    /// the log has left is for what frees space.
+    fn has_no_space(&self) -> bool {
+        self.broker.memory().is_alarmed() && self.world.free() < SEGMENT_BYTES
     }
 
     /// Everything is consumed; then what can be deleted is deleted, and declared and used again.

@@ -113,15 +113,19 @@ impl Life<'_> {
 }
 
 impl Client {
-    async fn ask<'f, T: Send + 'f>(&self, request: impl Future<Output = T> + Send + 'f) -> Option<T> {
+    /// Asks, for as long as the client's patience lasts. A node that is stopping does not say what came of it, either.
+    async fn ask<'f, T: Send + 'f>(&self, request: impl Future<Output = Result<T, Refusal>> + Send + 'f) -> Answer<T> {
         let answer = Impatient { request: Box::pin(request), patience: self.patience }.await;
-        if answer.is_none() {
-            self.clients.with(|state| {
-                state.cancelled += 1;
-                state.trace.push("the client has lost patience".to_owned());
-            });
-        }
-        answer
+        let why = match &answer {
+            None => "the client has lost patience",
+            Some(Err(refusal)) if refusal.kind == RefusalKind::Stopping => "the node is stopping",
+            Some(_) => return answer,
+        };
+        self.clients.with(|state| {
+            state.cancelled += u64::from(answer.is_none());
+            state.trace.push(why.to_owned());
+        });
+        None
     }
 
     async fn declare(self, at: usize) {
