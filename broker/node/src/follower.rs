@@ -11,6 +11,7 @@ use bytes::Bytes;
 use leveret_engine::queue::{Logged, Place};
 use leveret_journal as journal;
 use leveret_replication::{Applied, GroupId};
+use parking_lot::Mutex;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -20,6 +21,8 @@ pub(crate) struct Follower {
     log: Arc<Log>,
     /// The queues that group 0 declared are there.
     declared: OnceLock<()>,
+    /// By shard: the queues that have something to deliver since the last entries.
+    ready: Vec<Mutex<Vec<Arc<Queue>>>>,
 }
 
 impl Applied for Follower {
@@ -43,6 +46,17 @@ impl Applied for Follower {
             self.log.shards[usize::from(group) - 1].applied(number);
         }
         Ok(())
+    }
+
+    /// Delivers what the entries made ready. Publishers were told before: they are on their way again meanwhile.
+    fn follow_up(&self, group: GroupId) {
+        let Some(ready) = self.ready(group) else { return };
+        let mut queues = std::mem::take(&mut *ready.lock());
+        queues.sort_by_key(|queue| queue.id);
+        queues.dedup_by_key(|queue| queue.id);
+        let Ok(node) = self.node() else { return };
+        let now = node.clock.now();
+        queues.into_iter().for_each(|queue| queue.enter().dispatch(now));
     }
 
     fn snapshot(&self, group: GroupId) -> Result<Vec<u8>, String> {
@@ -100,7 +114,12 @@ impl Applied for Follower {
 
 impl Follower {
     pub(crate) fn new(node: &Arc<Node>, log: Arc<Log>) -> Self {
-        Self { node: Arc::downgrade(node), log, declared: OnceLock::new() }
+        let ready = log.shards.iter().map(|_| Mutex::default()).collect();
+        Self { node: Arc::downgrade(node), log, declared: OnceLock::new(), ready }
+    }
+
+    fn ready(&self, group: GroupId) -> Option<&Mutex<Vec<Arc<Queue>>>> {
+        self.ready.get(usize::from(group).checked_sub(1)?)
     }
 
     /// The node; an error once it is gone, so that nothing is passed by and nothing empty is written for it.
@@ -124,6 +143,15 @@ impl Follower {
         });
     }
 
+    /// The queue has something to deliver, perhaps.
+    fn is_ready(&self, queue: Arc<Queue>) {
+        let Some(ready) = self.ready(self.log.shard(queue.id).group) else { return };
+        let mut ready = ready.lock();
+        if !ready.last().is_some_and(|last| Arc::ptr_eq(last, &queue)) {
+            ready.push(queue);
+        }
+    }
+
     fn operation(&self, node: &Node, operation: Operation, entry: &Bytes, place: journal::Place, now: u64) {
         let find = |id: QueueId| node.queues.read().get(&id).cloned();
         match operation {
@@ -143,8 +171,9 @@ impl Follower {
                     }
                     let warm = serving && node.memory.takes_warm() && entered.takes_warm();
                     entered.apply_logged(&Logged { run: &run, place, count, body_bytes, warm }, now);
+                    drop(entered);
                     if serving {
-                        entered.dispatch(now);
+                        self.is_ready(queue);
                     }
                 }
             }
@@ -157,7 +186,8 @@ impl Follower {
                 if let Some(queue) = find(queue) {
                     let mut entered = queue.enter();
                     messages.into_iter().for_each(|(sequence, offset)| entered.apply_returned(sequence, offset));
-                    entered.dispatch(now);
+                    drop(entered);
+                    self.is_ready(queue);
                 }
             }
         }

@@ -359,10 +359,11 @@ impl State {
     }
 }
 
-/// An entry takes no further operation from this size on.
-const ENTRY_BYTES: usize = 256 << 10;
+/// An entry takes no further operation from this size on. Small enough for a publisher's window to be several entries: some
+/// are on the disk while others are put together.
+const ENTRY_BYTES: usize = 128 << 10;
 /// So many entries are on their way; what gathers meanwhile is the next one.
-const IN_FLIGHT_MAX: usize = 4;
+const IN_FLIGHT_MAX: usize = 8;
 /// A large entry (a large message, as a rule) is handed in beside those, while the ones on their way have fewer bytes than this.
 const IN_FLIGHT_BYTES_MAX: usize = 8 << 20;
 const LARGE_BYTES: usize = 2 * ENTRY_BYTES;

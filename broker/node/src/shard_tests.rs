@@ -100,7 +100,7 @@ async fn an_entry_is_split_at_its_operations() {
 async fn large_entries_do_not_wait_for_those_on_their_way() {
     let shard = Shard::new(1);
     let hand_in = || std::iter::from_fn(|| hand_in(&shard, |_, _| true)).collect::<Vec<u64>>();
-    for _ in 0..12 {
+    for _ in 0..16 {
         publish(&shard, 1 << 20);
     }
     let first = hand_in();
@@ -108,9 +108,9 @@ async fn large_entries_do_not_wait_for_those_on_their_way() {
     first.iter().for_each(|number| shard.applied(*number));
     publish(&shard, 10);
     let more = hand_in();
-    assert_eq!(more.len(), 4, "a small one gathers company while four are on their way");
+    assert_eq!(more.len(), IN_FLIGHT_MAX, "a small one gathers company while so many are on their way");
     shard.applied(more[0]);
-    assert_eq!(hand_in(), [12]);
+    assert_eq!(hand_in(), [16]);
 }
 
 #[tokio::test]

@@ -38,6 +38,10 @@ pub trait Applied: Send + Sync + 'static {
     /// What the entry is that it cannot be applied: the group stops there.
     fn apply(&self, group: GroupId, entry: &Bytes, place: Place) -> Result<(), String>;
 
+    /// Called after some entries were applied and other tasks had a turn: for what follows from the entries and may come after
+    /// those who waited for them were told.
+    fn follow_up(&self, group: GroupId);
+
     /// The state of the group as of the last entry applied.
     ///
     /// # Errors

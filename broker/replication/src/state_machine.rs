@@ -161,6 +161,8 @@ impl RaftStateMachine<TypeConfig> for Machine {
                 responder.send(());
             }
         }
+        tokio::task::yield_now().await; // so that who was told is not kept waiting by what follows
+        self.applied.follow_up(self.group);
         Ok(())
     }
 

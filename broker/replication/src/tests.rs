@@ -25,6 +25,8 @@ impl Applied for Lists {
         Ok(())
     }
 
+    fn follow_up(&self, _: GroupId) {}
+
     fn snapshot(&self, group: GroupId) -> Result<Vec<u8>, String> {
         let lists = self.0.lock();
         let entries = lists.get(&group).into_iter().flatten();

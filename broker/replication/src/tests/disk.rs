@@ -201,6 +201,8 @@ impl Applied for Gone {
         Err("nobody is there".to_owned())
     }
 
+    fn follow_up(&self, _: GroupId) {}
+
     fn snapshot(&self, _: GroupId) -> Result<Vec<u8>, String> {
         Err("nobody is there".to_owned())
     }
