@@ -219,9 +219,11 @@ pub fn write_whole(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<()> 
     let beside = format!("{name}.new");
     let file = disk.create(&beside, 0, false)?;
     let checksum = crc32fast::hash(bytes).to_le_bytes();
-    file.write_at(&mut [IoSlice::new(bytes), IoSlice::new(&checksum)], 0)?;
-    file.sync_data()?;
-    disk.rename(&beside, name)?;
+    let written = file.write_at(&mut [IoSlice::new(bytes), IoSlice::new(&checksum)], 0);
+    if let Err(error) = written.and_then(|()| file.sync_data()).and_then(|()| disk.rename(&beside, name)) {
+        let _ = disk.remove(&beside); // it takes space that others may need
+        return Err(error);
+    }
     disk.sync_folder(folder)
 }
 

@@ -7,7 +7,8 @@ use crate::log::Log;
 use crate::storage::Storage;
 use leveret_journal as journal;
 use leveret_replication::GroupId;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 #[cfg(any(test, feature = "mutants"))]
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -58,7 +59,7 @@ impl Broker {
                 return (storage.on_failure)(stopped.to_string()); // who waits for it would wait for ever
             }
             match self.keep_in_bounds(storage, &mut upkeep).await {
-                Ok(()) => upkeep.held_up = false,
+                Ok(()) => upkeep.held_up &= upkeep.waits(),
                 Err(error) if journal::is_passing(&error) => {
                     self.0.activity.mark(); // it is tried again
                     if !std::mem::replace(&mut upkeep.held_up, true) {
@@ -100,37 +101,61 @@ impl Broker {
         }
     }
 
-    /// One round: logs cut, old contents copied on, what is not needed released.
-    pub(crate) async fn keep_in_bounds(&self, storage: &Storage, upkeep: &mut Upkeep) -> std::io::Result<()> {
+    /// One round: logs cut, old contents copied on, what is not needed released. A step that fails keeps what it needs, and the
+    /// others are done all the same: what one of them frees may be what the first one lacks.
+    pub(crate) async fn keep_in_bounds(&self, storage: &Storage, upkeep: &mut Upkeep) -> io::Result<()> {
         let Storage { groups, log, .. } = storage;
-        let usage = groups.journal().usage();
-        for group in 0..groups.len() {
-            let first = groups.first_segment(group).unwrap_or(usage.current);
-            let behind = groups.journal().usage().current.saturating_sub(first);
-            if behind >= behind_max(&usage, groups.journal().segment_bytes(), groups.snapshot_bytes(group))
-                || groups.log_len(group) > LOG_ENTRIES_MAX
-            {
-                groups.snapshot(group).await?;
-            }
-        }
-        let relocated = self.relocate_oldest(storage, &mut upkeep.moved).await;
         upkeep.rounds += 1;
+        let cut = self.cut_logs(storage, upkeep).await;
+        let relocated = self.relocate_oldest(storage, upkeep).await;
         let compacted = match upkeep.rounds.is_multiple_of(COMPACT_EVERY_ROUNDS) {
-            true => self.compact(storage, &mut upkeep.moved).await,
+            true => self.compact(storage, upkeep).await,
             false => Ok(()),
         };
         #[cfg(any(test, feature = "mutants"))]
         if crate::mutants::RELOCATION_UNNOTED.load(Relaxed) {
             upkeep.moved.clear();
         }
+        let noted = self.note_moves(storage, upkeep).await;
+        let needed = (0..groups.len()).filter_map(|group| groups.first_segment(group)).min();
+        let current = groups.journal().usage().current;
+        self.free_closed(log);
+        release(storage, log, needed.unwrap_or(current).min(current), &upkeep.emptied);
+        let failed: Vec<_> = [cut, relocated, compacted, noted].into_iter().filter_map(Result::err).collect();
+        upkeep.wait_if_in_vain(&failed);
+        let lasting = failed.iter().position(|error| !journal::is_passing(error));
+        failed.into_iter().nth(lasting.unwrap_or(0)).map_or(Ok(()), Err)
+    }
+
+    /// Cuts logs that reach back too far.
+    async fn cut_logs(&self, storage: &Storage, upkeep: &Upkeep) -> io::Result<()> {
+        let groups = &storage.groups;
+        if upkeep.waits() {
+            return Ok(());
+        }
+        for group in 0..groups.len() {
+            let usage = groups.journal().usage();
+            let behind = usage.current.saturating_sub(groups.first_segment(group).unwrap_or(usage.current));
+            if behind >= behind_max(&usage, groups.journal().segment_bytes(), groups.snapshot_bytes(group))
+                || groups.log_len(group) > LOG_ENTRIES_MAX
+            {
+                groups.snapshot(group).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the groups whose contents were moved say in a snapshot where they lie now. Until then the emptied files stay.
+    async fn note_moves(&self, storage: &Storage, upkeep: &mut Upkeep) -> io::Result<()> {
+        if upkeep.waits() {
+            return Ok(());
+        }
         while let Some(&group) = upkeep.moved.first() {
-            groups.snapshot(group).await?;
+            storage.groups.snapshot(group).await?;
             upkeep.moved.remove(&group);
         }
-        let needed = (0..groups.len()).filter_map(|group| groups.first_segment(group)).min();
-        self.free_closed(log);
-        release(storage, log, needed.unwrap_or(usage.current).min(usage.current));
-        relocated.and(compacted)
+        upkeep.emptied.clear();
+        Ok(())
     }
 
     /// Lets go of what lay in queues that were deleted, once the log has their end.
@@ -142,7 +167,7 @@ impl Broker {
     }
 
     /// When the log is half full: copies what lives in its oldest segments into the archive.
-    async fn relocate_oldest(&self, storage: &Storage, moved: &mut BTreeSet<GroupId>) -> std::io::Result<()> {
+    async fn relocate_oldest(&self, storage: &Storage, upkeep: &mut Upkeep) -> io::Result<()> {
         let Storage { groups, log, .. } = storage;
         let usage = groups.journal().usage();
         let space = groups.journal().disk().free_bytes()?;
@@ -154,8 +179,9 @@ impl Broker {
         let newest = usage.current.saturating_sub(u64::from(usage.segments_max / 4));
         let damaged = log.damaged.lock().clone();
         let held = log.files.now().into_iter().filter(|(file, needed)| needed.runs > 0 && !damaged.contains(file));
-        let oldest = held.map(|(file, _)| file).filter(|file| *file < newest).take(segments as usize);
-        self.relocate(storage, &oldest.collect(), moved).await
+        let readable = held.map(|(file, _)| file).filter(|file| !upkeep.is_aside(*file));
+        let oldest = readable.filter(|file| *file < newest).take(segments as usize);
+        self.relocate(storage, &oldest.collect(), upkeep).await
     }
 }
 
@@ -163,10 +189,38 @@ impl Broker {
 #[derive(Default)]
 pub(crate) struct Upkeep {
     /// Groups whose snapshot on disk does not say yet where contents lie now.
-    moved: BTreeSet<GroupId>,
+    pub(crate) moved: BTreeSet<GroupId>,
+    /// Files that contents were moved out of since all snapshots said where they lie.
+    pub(crate) emptied: BTreeSet<u64>,
+    /// Files that could not be read, and the round from which on that is tried again.
+    aside: BTreeMap<u64, u64>,
     rounds: u64,
+    /// No snapshot is begun before this round: the last one found no space.
+    snapshots_from: u64,
     /// The round before did not come to its end.
     held_up: bool,
+}
+
+impl Upkeep {
+    /// Leaves a file alone for some time: what lies in it cannot be read.
+    pub(crate) fn set_aside(&mut self, file: u64) {
+        self.aside.insert(file, self.rounds + ASIDE_ROUNDS);
+    }
+
+    pub(crate) fn is_aside(&self, file: u64) -> bool {
+        self.aside.get(&file).is_some_and(|until| *until > self.rounds)
+    }
+
+    fn wait_if_in_vain(&mut self, failed: &[io::Error]) {
+        if !failed.is_empty() {
+            self.snapshots_from = self.rounds + SNAPSHOT_AGAIN_ROUNDS;
+        }
+        self.aside.retain(|_, until| *until > self.rounds);
+    }
+
+    fn waits(&self) -> bool {
+        self.rounds < self.snapshots_from
+    }
 }
 
 /// How many segments the log of a group may reach back before it is cut by a snapshot. Few: what is not needed is soon used
@@ -177,12 +231,14 @@ fn behind_max(usage: &journal::Usage, segment_bytes: u64, snapshot_bytes: u64) -
     worth_it.clamp(quarter.clamp(1, BEHIND_MIN), quarter.clamp(1, BEHIND_MAX))
 }
 
-/// Releases segments of the log below `below` and files of the archive that nothing needs.
-fn release(storage: &Storage, log: &Log, below: u64) {
+/// Releases segments of the log below `below` and files of the archive that nothing needs, nor a snapshot that says that
+/// contents lie in `emptied`.
+fn release(storage: &Storage, log: &Log, below: u64, emptied: &BTreeSet<u64>) {
     let journal = storage.groups.journal();
     let files = log.files.now();
-    journal.release(below, &|segment| files.get(&segment).is_some_and(Needed::is_needed));
-    let unneeded: Vec<u64> = files.iter().filter(|(_, needed)| !needed.is_needed()).map(|(&file, _)| file).collect();
+    let is_needed = |file: &u64| files.get(file).is_some_and(Needed::is_needed) || emptied.contains(file);
+    journal.release(below, &|segment| is_needed(&segment));
+    let unneeded: Vec<u64> = files.keys().filter(|file| !is_needed(file)).copied().collect();
     for file in unneeded.iter().filter(|file| **file & ARCHIVE != 0) {
         if let Err(error) = archive::remove(&**journal.disk(), file & !ARCHIVE) {
             tracing::warn!(file = file & !ARCHIVE, %error, "a file of the archive that nothing needs was not removed");
@@ -209,6 +265,10 @@ const LOG_OF_SNAPSHOT: u64 = 4;
 /// A log of more entries than this is cut by a snapshot.
 const LOG_ENTRIES_MAX: u64 = 200_000;
 const MAINTAIN_EVERY: Duration = Duration::from_millis(200);
+/// A snapshot that found no space is begun again after two seconds.
+const SNAPSHOT_AGAIN_ROUNDS: u64 = 10;
+/// A file that could not be read is left alone for ten seconds.
+const ASIDE_ROUNDS: u64 = 50;
 /// The archive is looked through for files that are mostly dead every ten seconds.
 const COMPACT_EVERY_ROUNDS: u64 = 50;
 const WATCH_EVERY: Duration = Duration::from_millis(20);

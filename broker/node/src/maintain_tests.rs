@@ -191,7 +191,7 @@ fn records_that_many_queues_share_are_read_once_and_not_kept() {
         // A relocation reads each record once, and not once for each queue.
         let before = refuses.reads.load(Relaxed);
         let files = places.iter().map(|place| place.file).collect();
-        node.broker.relocate(node.storage(), &files, &mut BTreeSet::new()).await.unwrap();
+        node.broker.relocate(node.storage(), &files, &mut Upkeep::default()).await.unwrap();
         let reads = refuses.reads.load(Relaxed) - before;
         assert!(reads <= records.len() as u64, "{reads} reads of {} records", records.len());
         assert!(queues.iter().flat_map(|queue| first_places(queue)).all(|(_, place)| place.file & ARCHIVE != 0));
@@ -200,17 +200,71 @@ fn records_that_many_queues_share_are_read_once_and_not_kept() {
     });
 }
 
+#[test]
+fn a_spot_that_the_disk_cannot_read_holds_up_nothing_else() {
+    in_paused_time(async {
+        let refuses = Arc::new(Refuses::default());
+        let disk = FaultyDisk::new(8);
+        let mut node = TestNode::open(Arc::new(Refusing { disk: disk.clone(), refuses: refuses.clone() })).await;
+        let queue = node.declare("q").await;
+        node.publish_one_by_one(&queue, 0..1, SIZE).await;
+        let (_, place) = first_places(&queue)[0];
+        *refuses.spot.lock() = Some((segment_name(&disk, place.file), u64::from(place.offset)));
+        // More than the log takes.
+        for part in 0..4 {
+            node.publish_one_by_one(&queue, 1 + part * MESSAGES..1 + (part + 1) * MESSAGES, SIZE).await;
+            node.keep_in_bounds().await;
+        }
+        let places = queue.look(|state| state.runs_in(&|_| true, usize::MAX));
+        assert_eq!(places[0].1, place, "it stays where it is");
+        assert!(places[1..].iter().filter(|(_, place)| place.file & ARCHIVE != 0).count() > 3 * MESSAGES as usize / 2);
+        // The disk reads it again.
+        refuses.spot.lock().take();
+        assert_eq!(node.drain(&queue).await, (0..1 + 4 * MESSAGES).collect::<Vec<_>>());
+        node.close().await;
+    });
+}
+
+#[test]
+fn a_snapshot_that_finds_no_space_keeps_nothing_else_from_making_some() {
+    in_paused_time(async {
+        let disk = FaultyDisk::new(9);
+        let mut node = TestNode::open(Arc::new(disk.clone())).await;
+        let queue = node.declare("q").await;
+        node.publish_one_by_one(&queue, 0..MESSAGES, SIZE).await;
+        node.keep_in_bounds().await;
+        assert!(!files(&node).0.is_empty(), "there is an archive");
+        // The log of a group reaches back too far, and others take all space that there is.
+        node.publish_one_by_one(&queue, MESSAGES..MESSAGES + 100, SIZE).await;
+        disk.leave_free(0);
+        assert_eq!(node.drain(&queue).await.len() as u64, MESSAGES + 100);
+        let round = node.try_to_keep_in_bounds().await;
+        assert!(round.is_err_and(|error| journal::is_passing(&error)), "no snapshot was written");
+        assert_eq!(files(&node).0, [0; 0], "what nobody needs goes all the same");
+        assert!(disk.list("groups").unwrap().iter().all(|name| !name.ends_with(".new")));
+        for _ in 0..=SNAPSHOT_AGAIN_ROUNDS {
+            node.keep_in_bounds().await;
+        }
+        assert_eq!(files(&node).1, 1, "the log is cut with the space that was made");
+        node.close().await;
+    });
+}
+
+/// Name of the file that has a segment of the log.
+fn segment_name(disk: &FaultyDisk, segment: u64) -> String {
+    let has_it = |name: &String| {
+        let mut header = vec![0; 64];
+        disk.open(&format!("wal/{name}")).and_then(|file| file.read_at(&mut header, 0)).ok()?;
+        header.windows(8).any(|eight| eight == segment.to_le_bytes()).then(|| format!("wal/{name}"))
+    };
+    disk.list("wal").unwrap().iter().find_map(has_it).unwrap()
+}
+
 /// Flips a bit of message `at` of a queue: the file that it lies in, and how many messages lie before its entry.
 fn flip(disk: &FaultyDisk, queue: &Queue, at: usize) -> (String, usize) {
     let places = queue.look(|state| state.runs_in(&|_| true, usize::MAX));
     let place = places[at].1;
-    let names = disk.list("wal").unwrap();
-    let number = |name: &String| {
-        let mut header = vec![0; 64];
-        disk.open(&format!("wal/{name}")).and_then(|file| file.read_at(&mut header, 0)).ok()?;
-        header.windows(8).any(|eight| eight == place.file.to_le_bytes()).then(|| format!("wal/{name}"))
-    };
-    let name = names.iter().find_map(number).unwrap();
+    let name = segment_name(disk, place.file);
     disk.flip(&name, u64::from(place.offset + place.at) + 100);
     let of_one_entry = |other: &&(u64, engine::Place)| (other.1.file, other.1.offset) == (place.file, place.offset);
     (name, places.iter().take_while(|other| !of_one_entry(other)).count())

@@ -6,7 +6,7 @@ use leveret_journal::{Disk, Journal, Place, ReadError};
 use std::io::{self, ErrorKind};
 
 /// Why a run was not read.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum Failure {
     /// Its bytes are not what was written, or are not there any more: reading again changes nothing.
     #[error("{0}")]

@@ -6,15 +6,15 @@
 //! concerned say where its runs lie now.
 use crate::Broker;
 use crate::archive::{self, ARCHIVE};
+use crate::maintain::Upkeep;
 use crate::queue::Queue;
 use crate::read::{Failure, Reader};
 use crate::storage::Storage;
 use bytes::Bytes;
 use leveret_engine::queue::Place;
 use leveret_journal::Journal;
-use leveret_replication::GroupId;
 use std::collections::BTreeSet;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -29,13 +29,13 @@ struct Move {
 struct Copied {
     number: u64,
     bytes: u64,
-    /// Where each run lies now; what is wrong with one that could not be read.
-    places: Vec<Result<Place, String>>,
+    /// Where each run lies now, or why it could not be read.
+    places: Vec<Result<Place, Failure>>,
 }
 
 impl Broker {
-    /// Copies what lives in `files` into new files of the archive. `moved` gains the groups whose snapshots do not say yet
-    /// where their contents lie.
+    /// Copies what lives in `files` into new files of the archive. `upkeep` gains the groups whose snapshots do not say yet
+    /// where their contents lie. A file that cannot be read at the moment stays as it is and is set aside.
     ///
     /// # Errors
     /// The disk's. What was copied by then counts.
@@ -43,15 +43,20 @@ impl Broker {
         &self,
         storage: &Storage,
         files: &BTreeSet<u64>,
-        moved: &mut BTreeSet<GroupId>,
+        upkeep: &mut Upkeep,
     ) -> io::Result<()> {
+        if files.is_empty() {
+            return Ok(());
+        }
+        upkeep.emptied.extend(files);
         loop {
-            let moves = self.moves_from(storage, files);
+            let readable: BTreeSet<u64> = files.iter().copied().filter(|file| !upkeep.is_aside(*file)).collect();
+            let moves = self.moves_from(storage, &readable);
             let mut rest = &moves[..];
             while !rest.is_empty() {
                 let (now, later) = rest.split_at(of_one_file(rest));
                 rest = later;
-                self.relocate_some(storage, now, moved).await?;
+                self.relocate_some(storage, now, upkeep).await?;
             }
             if moves.len() < MOVES_MAX {
                 return Ok(());
@@ -78,7 +83,7 @@ impl Broker {
     }
 
     /// Copies runs into one new file.
-    async fn relocate_some(&self, storage: &Storage, moves: &[Move], moved: &mut BTreeSet<GroupId>) -> io::Result<()> {
+    async fn relocate_some(&self, storage: &Storage, moves: &[Move], upkeep: &mut Upkeep) -> io::Result<()> {
         let Storage { groups, log, archive_next, .. } = storage;
         let froms: Vec<Place> = moves.iter().map(|run| run.from).collect();
         let (journal, next) = (groups.journal().clone(), archive_next.load(Relaxed));
@@ -95,9 +100,17 @@ impl Broker {
                         log.files.hold(place);
                         held = true;
                     }
-                    moved.insert(log.shard(run.queue.id).group);
+                    upkeep.moved.insert(log.shard(run.queue.id).group);
                 }
-                Err(reason) => self.note_damage(&run.queue, &mut entered, (run.segment, run.from), reason),
+                Err(Failure::Damaged(reason)) => {
+                    self.note_damage(&run.queue, &mut entered, (run.segment, run.from), reason);
+                }
+                Err(Failure::Passing(reason)) => {
+                    if !upkeep.is_aside(run.from.file) {
+                        tracing::warn!(reason, "contents cannot be copied on at the moment: tried again in a while");
+                    }
+                    upkeep.set_aside(run.from.file);
+                }
             }
         }
         let file = ARCHIVE | copied.number;
@@ -113,11 +126,12 @@ impl Broker {
     ///
     /// # Errors
     /// The disk's.
-    pub(crate) async fn compact(&self, storage: &Storage, moved: &mut BTreeSet<GroupId>) -> io::Result<()> {
+    pub(crate) async fn compact(&self, storage: &Storage, upkeep: &mut Upkeep) -> io::Result<()> {
         let damaged = storage.log.damaged.lock().clone();
         let files = storage.log.files.now().into_iter();
-        let files: Vec<_> =
+        let mut files: Vec<_> =
             files.filter(|(file, needed)| file & ARCHIVE != 0 && needed.runs > 0 && !damaged.contains(file)).collect();
+        files.retain(|(file, _)| !upkeep.is_aside(*file));
         let small = files.iter().filter(|(_, needed)| needed.size < SMALL_BYTES).count();
         let (mut chosen, mut bytes) = (BTreeSet::new(), 0);
         for (file, needed) in files {
@@ -130,7 +144,7 @@ impl Broker {
                 chosen.insert(file);
             }
         }
-        if chosen.is_empty() { Ok(()) } else { self.relocate(storage, &chosen, moved).await }
+        self.relocate(storage, &chosen, upkeep).await
     }
 }
 
@@ -150,20 +164,21 @@ fn copy(journal: &Journal, next: u64, froms: &[Place]) -> io::Result<Copied> {
     let disk = &**journal.disk();
     let mut reader = Reader::new(journal);
     let mut runs: Vec<Bytes> = Vec::new();
-    let mut found: Vec<Result<usize, String>> = Vec::with_capacity(froms.len());
+    let mut found: Vec<Result<usize, Failure>> = Vec::with_capacity(froms.len());
     for (at, from) in froms.iter().enumerate() {
-        if at > 0 && froms[at - 1] == *from {
-            found.push(found[at - 1].clone());
-            continue;
-        }
-        match reader.read(from) {
-            Ok(run) => {
-                found.push(Ok(runs.len()));
-                runs.push(run);
+        let before = at.checked_sub(1).map(|before| (froms[before], &found[before]));
+        let run = match before {
+            Some((place, run)) if place == *from => run.clone(),
+            // The file stays as it is: there is no use in asking for the rest of it.
+            Some((place, Err(Failure::Passing(reason)))) if place.file == from.file => {
+                Err(Failure::Passing(reason.clone()))
             }
-            Err(Failure::Damaged(reason)) => found.push(Err(reason)),
-            Err(Failure::Passing(reason)) => return Err(io::Error::new(ErrorKind::Interrupted, reason)),
-        }
+            _ => reader.read(from).map(|run| {
+                runs.push(run);
+                runs.len() - 1
+            }),
+        };
+        found.push(run);
     }
     let number = archive::free_number(disk, next)?;
     let places = if runs.is_empty() { Vec::new() } else { archive::write(disk, number, &runs)? };

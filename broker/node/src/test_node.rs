@@ -105,27 +105,30 @@ pub(crate) struct Refuses {
     pub(crate) now: AtomicBool,
     /// Reads so far.
     pub(crate) reads: AtomicU64,
+    /// A file, and an offset in it that the disk cannot read.
+    pub(crate) spot: Mutex<Option<(String, u64)>>,
     /// The folder of the archive is not listed.
     pub(crate) archive: bool,
 }
 
 pub(crate) struct RefusingFile {
+    name: String,
     file: Arc<dyn DiskFile>,
     refuses: Arc<Refuses>,
 }
 
 impl Refusing {
-    fn wrap(&self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
-        Arc::new(RefusingFile { file, refuses: self.refuses.clone() })
+    fn wrap(&self, name: &str, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
+        Arc::new(RefusingFile { name: name.to_owned(), file, refuses: self.refuses.clone() })
     }
 }
 
 impl Disk for Refusing {
     fn create(&self, name: &str, len: u64, zeroed: bool) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(self.wrap(self.disk.create(name, len, zeroed)?))
+        Ok(self.wrap(name, self.disk.create(name, len, zeroed)?))
     }
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(self.wrap(self.disk.open(name)?))
+        Ok(self.wrap(name, self.disk.open(name)?))
     }
     fn list(&self, folder: &str) -> io::Result<Vec<String>> {
         if self.refuses.archive && folder == "archive" {
@@ -156,6 +159,10 @@ impl DiskFile for RefusingFile {
     }
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         self.refuses.reads.fetch_add(1, Relaxed);
+        let here = offset..offset + buffer.len() as u64;
+        if self.refuses.spot.lock().as_ref().is_some_and(|(name, at)| *name == self.name && here.contains(at)) {
+            return Err(io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error()));
+        }
         match self.refuses.now.load(Relaxed) {
             true => Err(io::Error::from_raw_os_error(rustix::io::Errno::MFILE.raw_os_error())),
             false => self.file.read_at(buffer, offset),
@@ -266,8 +273,12 @@ impl TestNode {
 
     /// A round of maintenance, here and now.
     pub(crate) async fn keep_in_bounds(&mut self) {
+        self.try_to_keep_in_bounds().await.unwrap();
+    }
+
+    pub(crate) async fn try_to_keep_in_bounds(&mut self) -> io::Result<()> {
         let storage = self.broker.0.storage.get().unwrap();
-        self.broker.keep_in_bounds(storage, &mut self.upkeep).await.unwrap();
+        self.broker.keep_in_bounds(storage, &mut self.upkeep).await
     }
 
     /// Waits until `done`, at most a minute of the test's time.
