@@ -440,7 +440,7 @@ impl Inner {
     /// Whether there is something to do when nothing is queued.
     pub(crate) fn has_idle_work(&self, state: &State) -> bool {
         let durable = self.durable_sequence.load(Relaxed);
-        let prepares = state.ring.wants_spare().is_some() || state.ring.wants_sweep(durable);
+        let prepares = state.ring.wants_spare().is_some() || state.ring.wants_sweep(durable, state.promised);
         !self.failed.load(Relaxed) && (durable > self.noted.load(Relaxed) || (prepares && !state.preparing))
     }
 }

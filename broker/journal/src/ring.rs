@@ -123,9 +123,15 @@ impl Ring {
         }
     }
 
-    /// Whether a free file is to be swept.
-    pub(crate) fn wants_sweep(&self, durable: u64) -> bool {
-        self.free.iter().any(|slot| self.is_for_sweep(slot, durable))
+    /// Whether a free file is to be swept. None is taken that `promised` bytes of records need: it is away meanwhile.
+    pub(crate) fn wants_sweep(&self, durable: u64, promised: u64) -> bool {
+        let others = u64::from(self.left()) + self.free.len().saturating_sub(1) as u64 * u64::from(self.segment_bytes);
+        promised + self.unasked() <= others && self.free.iter().any(|slot| self.is_for_sweep(slot, durable))
+    }
+
+    /// Bytes that are kept for records that nobody asks room for.
+    pub(crate) fn unasked(&self) -> u64 {
+        UNASKED.min(u64::from(self.segment_bytes) / 8)
     }
 
     fn has_too_many(&self) -> bool {
@@ -140,7 +146,10 @@ impl Ring {
     }
 
     /// Takes a free file to be swept: its old header is to go or, if there are too many files, the file (second value).
-    pub(crate) fn take_for_sweep(&mut self, durable: u64) -> Option<(Slot, bool)> {
+    pub(crate) fn take_for_sweep(&mut self, durable: u64, promised: u64) -> Option<(Slot, bool)> {
+        if !self.wants_sweep(durable, promised) {
+            return None;
+        }
         let at = self.free.iter().position(|slot| self.is_for_sweep(slot, durable))?;
         let too_many = self.has_too_many();
         let slot = self.free.remove(at);
@@ -160,6 +169,8 @@ fn name_of(number: u32) -> String {
     format!("{FOLDER}/{number:03}")
 }
 
+/// Bytes for records that nobody asks room for: votes and the like.
+const UNASKED: u64 = 64 << 10;
 /// The folder of the segments.
 pub(crate) const FOLDER: &str = "wal";
 /// Files prepared in the background have names of their own, apart from those made in need.

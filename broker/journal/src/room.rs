@@ -31,7 +31,7 @@ impl Journal {
         let segment = u64::from(self.0.options.segment_bytes);
         let ready = u64::from(state.ring.left()) + state.ring.free.len() as u64 * segment;
         let reserve = u64::from(self.0.options.segments_reserved.div_ceil(2)) * segment;
-        let granted = wanted + UNASKED.min(segment / 8) <= ready
+        let granted = wanted + state.ring.unasked() <= ready
             && (control || wanted + reserve <= ready || wanted + reserve <= ready + self.growth(&state));
         if granted {
             state.promised = wanted;
@@ -85,6 +85,3 @@ impl Journal {
         }
     }
 }
-
-/// Bytes for records that nobody asks room for.
-const UNASKED: u64 = 64 << 10;

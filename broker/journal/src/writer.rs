@@ -205,7 +205,7 @@ fn prepare(inner: &Arc<Inner>) {
     {
         let mut state = inner.state.lock();
         let durable = inner.durable_sequence.load(Relaxed);
-        if state.preparing || (state.ring.wants_spare().is_none() && !state.ring.wants_sweep(durable)) {
+        if state.preparing || (state.ring.wants_spare().is_none() && !state.ring.wants_sweep(durable, state.promised)) {
             return;
         }
         state.preparing = true;
@@ -229,7 +229,8 @@ fn sweep(inner: &Inner) -> bool {
     let durable = inner.durable_sequence.load(Acquire);
     let (taken, released) = {
         let mut state = inner.state.lock();
-        (state.ring.take_for_sweep(durable), state.ring.released)
+        let promised = state.promised;
+        (state.ring.take_for_sweep(durable, promised), state.ring.released)
     };
     let Some((slot, too_many)) = taken else { return false };
     let noted = inner.proof.note(|known| known.released = known.released.max(released));

@@ -188,6 +188,9 @@ impl Broker {
     ) -> Result<Deleted, Refusal> {
         let queue = self.find_queue(vhost, &without_line_breaks(name), connection)?;
         queue.caught_up().await;
+        if only.if_empty {
+            queue.settled().await;
+        }
         self.end_queue(&queue, only).await
     }
 

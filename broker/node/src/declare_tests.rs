@@ -289,6 +289,20 @@ async fn a_queue_with_a_message_that_is_out_is_not_empty() {
     assert!(broker.find_queue("/", "q", None).is_ok());
 }
 
+#[test]
+fn a_durable_queue_is_empty_once_its_last_message_was_taken() {
+    use crate::test_node::{Taker, TestNode, in_paused_time};
+    in_paused_time(async {
+        let node = TestNode::open(Arc::new(FaultyDisk::new(1))).await;
+        let queue = node.declare("q").await;
+        node.publish_one_by_one(&queue, 0..1, 10).await;
+        assert!(node.broker.get(&queue, &Taker::default(), true).await.unwrap());
+        let only = DeleteOnly { if_empty: true, if_unused: false };
+        assert!(node.broker.delete_queue("/", "q", only, None).await.is_ok(), "the log need not have it before");
+        node.close().await;
+    });
+}
+
 #[tokio::test]
 async fn consumers_hear_of_a_deletion_after_it_is_durable_and_was_answered() {
     let node = Node::start(FaultyDisk::new(8)).await;

@@ -62,7 +62,8 @@ impl Applied for Follower {
     fn snapshot(&self, group: GroupId) -> Result<Vec<u8>, String> {
         let node = self.node()?;
         if group == 0 {
-            return Ok(definitions::encode(0, &node.catalog.read().durable_facts()));
+            let facts = node.catalog.read().durable_facts(); // encoded once the catalog is free again
+            return Ok(definitions::encode(0, &facts));
         }
         let mut queues: Vec<_> = node.queues.read().values().cloned().collect();
         queues.retain(|queue| queue.log.is_some() && self.log.shard(queue.id).group == group && !queue.is_deleted());

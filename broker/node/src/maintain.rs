@@ -106,6 +106,7 @@ impl Broker {
     pub(crate) async fn keep_in_bounds(&self, storage: &Storage, upkeep: &mut Upkeep) -> io::Result<()> {
         let Storage { groups, log, .. } = storage;
         upkeep.rounds += 1;
+        self.cool_idle_queues();
         let cut = self.cut_logs(storage, upkeep).await;
         let relocated = self.relocate_oldest(storage, upkeep).await;
         let compacted = match upkeep.rounds.is_multiple_of(COMPACT_EVERY_ROUNDS) {
@@ -125,6 +126,15 @@ impl Broker {
         upkeep.wait_if_in_vain(&failed);
         let lasting = failed.iter().position(|error| !journal::is_passing(error));
         failed.into_iter().nth(lasting.unwrap_or(0)).map_or(Ok(()), Err)
+    }
+
+    /// When contents in memory are as many as they may be: lets go of those that no consumer takes at the moment.
+    fn cool_idle_queues(&self) {
+        if self.memory().takes_warm() {
+            return;
+        }
+        let queues: Vec<_> = self.queues().values().filter(|queue| queue.is_warm()).cloned().collect();
+        queues.iter().for_each(|queue| queue.enter().cool_idle());
     }
 
     /// Cuts logs that reach back too far.

@@ -201,6 +201,59 @@ fn records_that_many_queues_share_are_read_once_and_not_kept() {
 }
 
 #[test]
+fn what_many_queues_have_in_memory_has_one_bound() {
+    in_paused_time(async {
+        let mut node = TestNode::open_with(Arc::new(FaultyDisk::new(10)), 8 << 20).await.unwrap();
+        let mut sinks = Vec::new();
+        for number in 0..100 {
+            let queue = node.declare(&format!("q{number}")).await;
+            node.publish_one_by_one(&queue, 0..5, SIZE).await;
+            let sink = Arc::new(crate::test_node::Taker::default());
+            let subscription = crate::Subscription { sink: sink.clone(), exclusive: false, no_ack: false, prefetch: 1 };
+            sinks.push((queue.clone(), node.broker.subscribe(&queue, subscription).unwrap(), sink));
+        }
+        node.until("each has a message", || sinks.iter().all(|(.., sink)| sink.taken.lock().len() == 1)).await;
+        node.keep_in_bounds().await;
+        assert!(node.broker.memory().warm() < 2 << 20, "{} bytes", node.broker.memory().warm());
+        for (queue, id, sink) in &sinks {
+            let (first, _) = sink.taken.lock()[0];
+            queue.enter().acknowledge(Some(*id), first.sequence, 1);
+            node.broker.unsubscribe(queue, *id);
+            assert_eq!(node.drain(queue).await, [1, 2, 3, 4]);
+        }
+        node.close().await;
+    });
+}
+
+#[test]
+fn runs_that_queues_share_count_once_in_the_archive() {
+    in_paused_time(async {
+        let mut node = TestNode::open(Arc::new(FaultyDisk::new(11))).await;
+        let mut queues = Vec::new();
+        for at in 0..24 * 12 {
+            let queue = node.declare(&format!("q{at}")).await;
+            if node.log().shard(queue.id).group == 1 {
+                queues.push(queue);
+            }
+        }
+        let ids: Vec<_> = queues.iter().map(|queue| queue.id).collect();
+        let confirmed = Arc::new(Confirmed::default());
+        (0..80).for_each(|number| node.publish(&ids, number..number + 1, SIZE, &confirmed));
+        node.until("all is confirmed", || *confirmed.0.lock() == 80).await;
+        let all = node.log().files.now().into_keys().collect();
+        let mut upkeep = Upkeep::default();
+        node.broker.relocate(node.storage(), &all, &mut upkeep).await.unwrap();
+        let copies = || node.log().files.now().range(ARCHIVE..).filter(|(_, needed)| needed.is_needed()).count();
+        assert_eq!(copies(), 1, "3 MB, although 24 queues have it");
+        node.broker.compact(node.storage(), &mut upkeep).await.unwrap();
+        assert_eq!(copies(), 1);
+        assert_eq!(node.drain(&queues[20]).await, (0..80).collect::<Vec<_>>());
+        node.keep_in_bounds().await;
+        node.close().await;
+    });
+}
+
+#[test]
 fn a_spot_that_the_disk_cannot_read_holds_up_nothing_else() {
     in_paused_time(async {
         let refuses = Arc::new(Refuses::default());

@@ -69,6 +69,12 @@ impl Memory {
         }
     }
 
+    /// Bytes of contents that durable queues keep in memory.
+    #[cfg(test)]
+    pub(crate) fn warm(&self) -> u64 {
+        self.warm.load(Relaxed)
+    }
+
     /// Whether durable queues may keep more of their contents in memory.
     pub(crate) fn takes_warm(&self) -> bool {
         self.warm.load(Relaxed) < WARM_MAX.min(self.max / 4)

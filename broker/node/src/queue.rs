@@ -151,6 +151,11 @@ impl Queue {
         self.deleted.load(Relaxed)
     }
 
+    /// Whether it has contents in memory that the log has, too.
+    pub(crate) fn is_warm(&self) -> bool {
+        self.warm_bytes.load(Relaxed) > 0
+    }
+
     /// Gives back what an empty queue keeps.
     pub(crate) fn trim(&self) {
         if self.memory_bytes.load(Relaxed) > 0 {

@@ -137,7 +137,7 @@ impl Broker {
         for (file, needed) in files {
             let mostly_dead = needed.run_bytes.saturating_mul(MOSTLY_DEAD) < needed.size;
             if mostly_dead || small >= SMALL_MANY && needed.size < SMALL_BYTES {
-                bytes += needed.run_bytes;
+                bytes += needed.run_bytes.min(needed.size); // what queues share is there once
                 if bytes > ARCHIVE_BYTES && !chosen.is_empty() {
                     break;
                 }
@@ -148,11 +148,13 @@ impl Broker {
     }
 }
 
-/// How many of the first runs go into one file.
+/// How many of the first runs go into one file. One that several queues share counts once.
 fn of_one_file(moves: &[Move]) -> usize {
-    let mut bytes = 0;
+    let (mut bytes, mut last) = (0, None);
     let fitting = moves.iter().take_while(|run| {
-        bytes += u64::from(run.from.run_len);
+        if last.replace(run.from) != Some(run.from) {
+            bytes += u64::from(run.from.run_len);
+        }
         bytes <= ARCHIVE_BYTES
     });
     fitting.count().max(1)

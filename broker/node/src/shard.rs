@@ -67,9 +67,10 @@ struct State {
     applied: u64,
     /// Entries below this number change what is ready.
     visible: u64,
-    /// Times that messages were given back, and how many of these are applied.
-    returns: u64,
-    returns_applied: u64,
+    /// Operations other than publishes, how many of these are applied, and the number of the last one that gave messages back.
+    settles: u64,
+    settles_applied: u64,
+    last_return: u64,
 }
 
 struct Gathered {
@@ -81,16 +82,14 @@ struct Gathered {
     since: Instant,
     /// There are publishes in it.
     publishes: bool,
-    /// There is something else in it.
-    settles: bool,
-    /// The last of the `returns` in it.
-    returns: u64,
+    /// The number of the last other operation in it, if there is any.
+    settles: Option<u64>,
 }
 
 impl Gathered {
     fn new(bytes: Vec<u8>) -> Self {
         let since = Instant::now();
-        Self { bytes, waiters: Vec::new(), urgent: false, since, publishes: false, settles: false, returns: 0 }
+        Self { bytes, waiters: Vec::new(), urgent: false, since, publishes: false, settles: None }
     }
 }
 
@@ -100,7 +99,7 @@ struct HandedIn {
     /// Its length in bytes.
     len: usize,
     waiters: Vec<Waiter>,
-    returns: u64,
+    settles: Option<u64>,
 }
 
 /// What may be handed in.
@@ -149,6 +148,7 @@ impl Shard {
         let state = &mut *locked;
         if state.entries.back().is_none_or(|last| last.bytes.len() >= ENTRY_BYTES) {
             let begun = entry::begin(state.last_len.max(room));
+            state.bytes += begun.len();
             state.entries.push_back(Gathered::new(begun));
         }
         let first = state.entries.len() == 1;
@@ -159,12 +159,15 @@ impl Shard {
         append(&mut last.bytes);
         let added = last.bytes.len() - before;
         let publishes = entry::is_publish(&last.bytes[before..]);
-        (last.publishes, last.settles) = (last.publishes | publishes, last.settles | !publishes);
+        last.publishes |= publishes;
         last.waiters.extend(waiter);
         state.bytes += added;
+        if !publishes {
+            state.settles += 1;
+            last.settles = Some(state.settles);
+        }
         if visible && !publishes {
-            state.returns += 1;
-            last.returns = state.returns;
+            state.last_return = state.settles;
         }
         if visible {
             state.visible = state.next_number + (state.relief.len() + state.entries.len()) as u64;
@@ -240,7 +243,7 @@ impl Shard {
                 return Next::Later(due);
             }
         }
-        let Gathered { mut bytes, waiters, returns, .. } = match state.take(has_room) {
+        let Gathered { mut bytes, waiters, settles, .. } = match state.take(has_room) {
             Taken::Entry(entry) => entry,
             Taken::Nothing => return Next::Nothing,
             Taken::NoRoom => {
@@ -256,7 +259,7 @@ impl Shard {
             self.room.notify_waiters();
         }
         state.in_flight_bytes += bytes.len();
-        state.waiting.push_back(HandedIn { number, len: bytes.len(), waiters, returns });
+        state.waiting.push_back(HandedIn { number, len: bytes.len(), waiters, settles });
         drop(state);
         entry::seal(&mut bytes, incarnation, number);
         Next::Entry(bytes.into())
@@ -271,7 +274,7 @@ impl Shard {
                 Some(first) => {
                     assert!(first.number == number, "entries of shard {} are applied in their order", self.group);
                     state.in_flight_bytes -= first.len;
-                    state.returns_applied = state.returns_applied.max(first.returns);
+                    state.settles_applied = first.settles.unwrap_or(state.settles_applied);
                     first.waiters
                 }
                 None => Vec::new(),
@@ -286,16 +289,38 @@ impl Shard {
 
     /// Waits until what was pushed so far can be seen in the queues; not for what waits for room.
     pub(crate) async fn until_visible(&self) {
-        let (visible, returns) = {
+        let (visible, last_return) = {
             let state = self.state.lock();
-            (state.visible, state.returns)
+            (state.visible, state.last_return)
         };
         loop {
             let progress = self.progress.notified();
             {
                 let state = self.state.lock();
-                let returned = state.stuck || state.returns_applied >= returns;
+                let returned = state.stuck || state.settles_applied >= last_return;
                 if state.applied >= visible || state.held && returned {
+                    return;
+                }
+            }
+            progress.await;
+        }
+    }
+
+    /// Waits until what was settled so far has gone from the queues; not for what waits for room.
+    pub(crate) async fn until_settled(&self) {
+        let upto = {
+            let mut state = self.state.lock();
+            if let Some(last) = state.entries.back_mut() {
+                last.urgent = true;
+            }
+            state.settles
+        };
+        self.wake.notify_one();
+        loop {
+            let progress = self.progress.notified();
+            {
+                let state = self.state.lock();
+                if state.stuck || state.settles_applied >= upto {
                     return;
                 }
             }
@@ -343,17 +368,16 @@ impl State {
     /// Lets what was settled overtake the publishes. An entry of which nothing is left stays, for its number.
     fn hold(&mut self) {
         self.held = true;
-        for gathered in self.entries.iter_mut().filter(|gathered| gathered.settles) {
+        for gathered in self.entries.iter_mut().filter(|gathered| gathered.settles.is_some()) {
             if self.relief.back().is_none_or(|last| last.bytes.len() >= ENTRY_BYTES) {
                 // What waits in `entries` will have a number more.
                 self.visible += u64::from(self.visible > self.next_number + self.relief.len() as u64);
-                self.relief.push_back(Gathered { settles: true, ..Gathered::new(entry::begin(0)) });
+                self.relief.push_back(Gathered::new(entry::begin(0)));
                 self.bytes += entry::EMPTY;
             }
             if let Some(relief) = self.relief.back_mut() {
                 gathered.bytes = entry::split(&gathered.bytes, &mut relief.bytes);
-                relief.returns = relief.returns.max(std::mem::take(&mut gathered.returns));
-                gathered.settles = false;
+                relief.settles = gathered.settles.take();
             }
         }
     }

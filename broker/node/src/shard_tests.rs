@@ -133,3 +133,36 @@ async fn what_was_given_back_is_waited_for_while_publishes_have_no_room() {
     settle(&shard, 3, false);
     assert!(!futures_pending(&shard), "what is gone for good can be seen at once");
 }
+
+#[tokio::test]
+async fn what_was_settled_is_waited_for_and_handed_in_at_once() {
+    let shard = Shard::new(1);
+    publish(&shard, 10);
+    let first = hand_in(&shard, |_, _| true).unwrap();
+    settle(&shard, 1, false);
+    let mut waits = std::pin::pin!(shard.until_settled());
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(waits.as_mut().poll(&mut context).is_pending());
+    let second = hand_in(&shard, |_, _| true).expect("it does not wait for company");
+    shard.applied(first);
+    assert!(waits.as_mut().poll(&mut context).is_pending(), "only the publish is applied");
+    shard.applied(second);
+    tokio::time::timeout(Duration::from_secs(10), waits).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_not_handed_in_is_counted_with_the_heads_of_the_entries() {
+    let shard = Shard::new(1);
+    for _ in 0..5 {
+        publish(&shard, ENTRY_BYTES);
+    }
+    let pending = |shard: &Shard| {
+        let state = shard.state.lock();
+        (state.bytes, state.entries.iter().map(|entry| entry.bytes.len()).sum::<usize>())
+    };
+    let (counted, there) = pending(&shard);
+    assert_eq!(counted, there);
+    shard.applied(hand_in(&shard, |_, _| true).unwrap());
+    let (counted, there) = pending(&shard);
+    assert_eq!(counted, there);
+}

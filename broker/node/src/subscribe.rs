@@ -95,6 +95,13 @@ impl Queue {
         }
     }
 
+    /// Waits until all that was acknowledged so far has gone from it.
+    pub(crate) async fn settled(&self) {
+        if let Some(log) = &self.log {
+            log.shard(self.id).until_settled().await;
+        }
+    }
+
     /// Why a client that has waited so long for contents had better not wait any more.
     fn reason_to_give_up(&self, waited: Duration) -> Option<String> {
         let trouble = if waited >= READ_TROUBLE_MAX { self.read_trouble.lock().clone() } else { None };

@@ -186,6 +186,11 @@ impl TestNode {
     }
 
     pub(crate) async fn try_open(disk: Arc<dyn Disk>) -> Result<Self, OpenError> {
+        Self::open_with(disk, u64::MAX / 2).await
+    }
+
+    /// As [`open`](Self::open), with a budget of memory in bytes.
+    pub(crate) async fn open_with(disk: Arc<dyn Disk>, memory_max: u64) -> Result<Self, OpenError> {
         let failure = Arc::new(Mutex::new(None));
         let said = failure.clone();
         let storage = StorageOptions {
@@ -198,7 +203,7 @@ impl TestNode {
             }),
             driver: Some(Arc::new(Steps::default())),
         };
-        let options = Options { memory_max: u64::MAX / 2, message_bytes_max: 64 << 10, ..Options::default() };
+        let options = Options { memory_max, message_bytes_max: 64 << 10, ..Options::default() };
         let broker = Broker::start(options);
         broker.open_storage(storage).await?;
         Ok(Self { broker, failure, upkeep: Upkeep::default() })

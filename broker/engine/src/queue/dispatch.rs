@@ -215,6 +215,9 @@ impl<'q> Taking<'q> {
         if self.taken == 0 {
             return 0;
         }
+        if let Some(run) = self.run.filter(|run| self.cursor.index == run.count) {
+            self.state.segments_mut().cool(run.segment); // all of it is out: the log has it, should it be given back
+        }
         self.before.push(self.stretch);
         for (first, messages, arrived) in take(&mut self.before) {
             dwell.observe(self.now.saturating_sub(arrived), messages);

@@ -122,7 +122,7 @@ impl Queue {
     #[must_use]
     pub fn may_want(&self) -> bool {
         let ahead = || {
-            self.state.cold_ahead_maybe && self.lead.consumers.len() > 0 && self.lead.looked_at != self.lead.cursor.run
+            self.state.cold_ahead_maybe && self.lead.consumers.len() > 0 && self.lead.look_at <= self.lead.cursor.run
         };
         let blocked = || self.lead.blocked_on.is_some_and(|segment| !self.lead.unreadable.contains_key(&segment));
         !self.lead.fetching && (blocked() || ahead())
@@ -138,9 +138,15 @@ impl Queue {
         let blocked = self.lead.blocked_on.take().filter(|segment| !self.lead.unreadable.contains_key(segment));
         let mut runs = match blocked {
             Some(segment) => self.state.cold_from_segment(segment, bounds),
+            None if tight && self.lead.consumers.takers() == 0 => {
+                self.lead.look_at = self.lead.cursor.run + 1;
+                Fetch::new()
+            }
             None => {
-                self.lead.looked_at = self.lead.cursor.run;
-                self.state.cold_ahead(self.lead.cursor.run, ahead, bounds)
+                let next = self.next_run();
+                let (runs, warm_upto) = self.state.cold_ahead(next, ahead, bounds);
+                self.lead.look_at = next.midpoint(warm_upto) + 1;
+                runs
             }
         };
         if let Some(at) = runs.iter().position(|(segment, _)| self.lead.unreadable.contains_key(segment)) {
@@ -150,11 +156,18 @@ impl Queue {
         self.lead.fetching.then_some(runs)
     }
 
+    /// The run that the next delivery comes from.
+    fn next_run(&self) -> u64 {
+        let Cursor { run: number, index, .. } = self.lead.cursor;
+        let is_out = self.state.run_from(number).is_some_and(|(at, run)| at == number && index == run.count);
+        number + u64::from(is_out)
+    }
+
     /// Runs were read, all that were asked for or the first ones. Dispatch afterwards.
     pub fn fetched(&mut self, runs: Vec<(u64, Bytes)>) {
         self.lead.fetching = false;
         self.lead.blocked_on = None;
-        self.lead.looked_at = u64::MAX;
+        self.lead.look_at = 0;
         let cursor = self.state.run(self.lead.cursor.run).map_or(u64::MAX, |run| run.segment);
         for segment in std::mem::take(&mut self.lead.revived) {
             if segment < cursor {
@@ -186,6 +199,25 @@ impl Queue {
     #[must_use]
     pub fn standstill(&self) -> Option<&str> {
         self.lead.unreadable.get(&self.lead.blocked_on?).map(|reason| &**reason)
+    }
+
+    /// Lets go of contents that no consumer takes at the moment, where the log has them.
+    pub fn cool_idle(&mut self) {
+        if !self.is_durable() || self.lead.consumers.takers() > 0 {
+            return;
+        }
+        for segment in std::mem::take(&mut self.lead.revived) {
+            self.state.segments_mut().cool(segment);
+        }
+        let first = self.state.run(self.lead.cursor.run).map_or(u64::MAX, |run| run.segment);
+        for segment in (first..=self.state.segments().last_number()).take(COOLED_MAX) {
+            if self.state.segments().bytes() == 0 {
+                break;
+            }
+            self.state.segments_mut().cool(segment);
+            self.state.cold_ahead_maybe = true;
+        }
+        self.lead.look_at = self.lead.cursor.run + 1; // not before something was delivered again
     }
 
     /// Whether what comes next would be delivered before long if it stayed in memory.
@@ -246,6 +278,8 @@ const AHEAD_BYTES: u64 = 4 << 20;
 /// The same, when what all queues may keep in memory is used up.
 const FETCH_TIGHT: FetchBounds = FetchBounds { run_bytes: 256 << 10, record_bytes: 1 << 20 };
 const AHEAD_TIGHT_BYTES: u64 = 1;
+/// Looked at to be let go of at a time: what is warm lies close behind the cursor, as a rule.
+const COOLED_MAX: usize = 64 << 10;
 /// Kept in memory for a queue that is consumed from.
 const WARM_BYTES: u64 = 16 << 20;
 /// Kept in memory for one that is not.

@@ -4,7 +4,7 @@ use super::*;
 use bytes::Bytes;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 type Message = (u64, u32, bool, Vec<u8>);
 
@@ -184,6 +184,29 @@ fn an_index_that_lacks_a_run_between_others_is_refused() {
     let run_bytes = 8 + 4 + 4 + 8 + 8 + 4 * 4;
     snapshot.drain(runs_at + 8 + run_bytes..runs_at + 8 + 2 * run_bytes);
     assert!(Queue::durable(None).restore(&mut &snapshot[..], 0).unwrap_err().0.starts_with("digest"));
+}
+
+#[test]
+fn what_lies_ahead_is_looked_through_now_and_then() {
+    let (mut queue, mut log) = (led(None), Log::default());
+    for at in 0..10_000 {
+        log.publish(&mut queue, &[vec![0; 1000]], at != 9_999);
+    }
+    let subscription = Subscription { sink: Arc::new(Recorder::default()), exclusive: false, no_ack: false, prefetch: 1 };
+    let consumer = queue.subscribe(subscription).unwrap();
+    let mut looks = 0;
+    for sequence in 0..9_999 {
+        queue.dispatch(0);
+        if queue.may_want() {
+            looks += 1;
+            log.read(&mut queue);
+        }
+        queue.acknowledge(Some(consumer), sequence, 1);
+        apply_facts(&mut queue);
+    }
+    assert!(looks > 2 && looks < 12, "{looks}");
+    queue.dispatch(0);
+    assert_eq!((queue.depth().unacked, queue.standstill()), (1, None), "it was read in time");
 }
 
 /// Runs of 1 KiB, each in a record of 256 KiB that other queues share, and none of them in memory.

@@ -63,8 +63,8 @@ struct Lead {
     facts: Facts,
     /// The next delivery waits for this segment to be read.
     blocked_on: Option<u64>,
-    /// The cursor's run when it was last looked for cold ones ahead.
-    looked_at: u64,
+    /// Cold runs ahead are looked for once the cursor has come to this run: up to the same distance behind it all are warm.
+    look_at: u64,
     /// Runs are being read.
     fetching: bool,
     /// Segments behind the cursor that were read for messages given back.
@@ -83,7 +83,7 @@ impl Default for Lead {
             delivery_limit: None,
             facts: Facts::default(),
             blocked_on: None,
-            looked_at: u64::MAX,
+            look_at: 0,
             fetching: false,
             revived: Vec::new(),
             unreadable: BTreeMap::new(),

@@ -210,20 +210,21 @@ impl State {
         found
     }
 
-    /// Cold runs up to the bounds, if one begins less than `ahead` bytes behind run `number`.
-    pub(super) fn cold_ahead(&mut self, number: u64, ahead: u64, bounds: &FetchBounds) -> Fetch {
+    /// Cold runs up to the bounds, if one begins less than `ahead` bytes behind run `number`; and the run up to which, from
+    /// there on, all are warm.
+    pub(super) fn cold_ahead(&mut self, number: u64, ahead: u64, bounds: &FetchBounds) -> (Fetch, u64) {
         let mut warm = 0;
-        for (_, run) in self.runs.starting_at(number) {
+        for (at, run) in self.runs.starting_at(number) {
             if self.segments.cold(run.segment).is_some() {
-                return self.cold_from_segment(run.segment, bounds);
+                return (self.cold_from_segment(run.segment, bounds), at);
             }
             warm += self.segments.place(run.segment).map_or(0, |place| u64::from(place.run_len));
             if warm >= ahead {
-                return Fetch::new();
+                return (Fetch::new(), at);
             }
         }
         self.cold_ahead_maybe = false;
-        Fetch::new()
+        (Fetch::new(), number)
     }
 
     /// The run after the last one.

@@ -139,6 +139,37 @@ fn segments_that_were_freed_are_free_after_a_restart_on_a_full_disk() {
 }
 
 #[test]
+fn a_file_that_was_promised_is_not_away_to_be_swept() {
+    let _one_at_a_time = MUTANT.lock();
+    let (disk, failures) = (FaultyDisk::new(1), Arc::<AtomicUsize>::default());
+    let journal = Journal::open(Arc::new(disk.clone()), options(&failures), &mut |_| ()).unwrap();
+    let mut index = 0;
+    until(&journal, |usage| {
+        while journal.promise(4000, true) {
+            index += 1;
+            redeem(&journal, index);
+        }
+        usage.used == usage.segments_max
+    });
+    disk.leave_free(0);
+    journal.flush().unwrap();
+    disk.set_slow(std::time::Duration::from_millis(2));
+    for _ in 0..200 {
+        journal.release(journal.usage().first + 1, &|_| false);
+        let mut promised = 0;
+        while promised == 0 || journal.usage().available > 0 && journal.promise(4000, true) {
+            promised += u32::from(promised > 0 || journal.promise(4000, true));
+        }
+        for _ in 0..promised {
+            index += 1;
+            redeem(&journal, index); // however the sweep fares
+        }
+        journal.flush().unwrap();
+    }
+    assert_eq!(failures.load(SeqCst), 0);
+}
+
+#[test]
 fn files_beyond_the_budget_go_once_they_are_free() {
     let _one_at_a_time = MUTANT.lock();
     let disk = FaultyDisk::new(1);
