@@ -192,7 +192,8 @@ fn what_lies_ahead_is_looked_through_now_and_then() {
     for at in 0..10_000 {
         log.publish(&mut queue, &[vec![0; 1000]], at != 9_999);
     }
-    let subscription = Subscription { sink: Arc::new(Recorder::default()), exclusive: false, no_ack: false, prefetch: 1 };
+    let subscription =
+        Subscription { sink: Arc::new(Recorder::default()), exclusive: false, no_ack: false, prefetch: 1 };
     let consumer = queue.subscribe(subscription).unwrap();
     let mut looks = 0;
     for sequence in 0..9_999 {
