@@ -7,7 +7,7 @@ use crate::Broker;
 use crate::fact_log::Mark;
 use crate::queue::{Queue, QueueId};
 use leveret_engine::catalog::{Catalog, ConnectionId, Destination, ExchangeDeclare, QueueDeclare, idle_arguments};
-use leveret_engine::queue::{Consumer, Depth};
+use leveret_engine::queue::{self as engine, Consumer, Depth};
 use leveret_model::name::without_line_breaks;
 use leveret_model::refusal::{Refusal, RefusalKind};
 use leveret_model::table::FieldTable;
@@ -28,12 +28,18 @@ pub struct Deleted {
     /// How many messages were ready in it.
     pub ready: u64,
     consumers: Vec<Consumer>,
+    contents: Option<engine::Queue>,
 }
 
 impl Drop for Deleted {
     fn drop(&mut self) {
         for consumer in self.consumers.drain(..) {
             consumer.subscription.sink.cancelled();
+        }
+        // What takes long to drop is dropped where nobody waits.
+        let large = self.contents.take().filter(|contents| contents.memory_bytes() > CONTENTS_LARGE);
+        if let (Some(contents), Ok(runtime)) = (large, tokio::runtime::Handle::try_current()) {
+            drop(runtime.spawn_blocking(move || drop(contents)));
         }
     }
 }
@@ -167,11 +173,19 @@ impl Broker {
         let name = without_line_breaks(name);
         let queue = self.find_queue(vhost, &name, connection)?;
         queue.caught_up().await;
-        let mut entered = queue.enter();
-        if queue.is_deleted() {
-            return Err(Refusal::no_queue(vhost, &name));
+        let before = queue.look(engine::Queue::next_sequence);
+        let mut purged = 0;
+        loop {
+            let (more, done) = queue.enter().purge_some(before, PURGED_AT_ONCE);
+            if queue.is_deleted() {
+                return Err(Refusal::no_queue(vhost, &name));
+            }
+            purged += more;
+            if done {
+                return Ok(purged);
+            }
+            tokio::task::yield_now().await;
         }
-        Ok(entered.purge())
     }
 
     /// Deletes a queue with all that is in it.
@@ -206,9 +220,12 @@ impl Broker {
             return Err(Refusal::no_queue(vhost, name));
         }
         // Under the queue's lock: nothing is published to it between the question and its end.
-        let (ready, consumers) = queue.close(|depth| refuse((vhost, name), only, depth))?;
-        let deleted = Deleted { ready, consumers };
+        let (ready, consumers, contents) = queue.close(|depth| refuse((vhost, name), only, depth))?;
+        let deleted = Deleted { ready, consumers, contents };
         catalog.delete_queue(vhost, name, queue.id)?;
+        if let Some((log, queue)) = queue.log.as_ref().zip(self.queue(queue.id)) {
+            log.closed.insert(queue); // before it is gone: a snapshot looks here afterwards
+        }
         self.node().queues.write().remove(&queue.id);
         Ok(deleted)
     }
@@ -307,6 +324,10 @@ fn refuse((vhost, name): (&str, &str), only: DeleteOnly, depth: Depth) -> Result
     Ok(())
 }
 
+/// Runs that are purged in one visit to a queue, about: others want its lock as well.
+const PURGED_AT_ONCE: usize = 8192;
+/// Contents of more bytes than this take long to drop.
+const CONTENTS_LARGE: u64 = 1 << 20;
 /// Queues that go with their connection are deleted so many at a time: others want the catalog too.
 const DELETED_AT_ONCE: usize = 64;
 

@@ -51,10 +51,14 @@ impl FactLog {
         self.durable.load(Acquire) >= mark.0
     }
 
+    /// Behind all facts that were handed over so far.
+    pub(crate) fn mark(&self) -> Mark {
+        Mark(self.waiting.lock().handed_over)
+    }
+
     /// Whether nothing waits to be logged.
     pub(crate) fn is_idle(&self) -> bool {
-        let handed_over = self.waiting.lock().handed_over;
-        self.has(Mark(handed_over))
+        self.has(self.mark())
     }
 
     /// From now on a fact that is not logged is no failure.

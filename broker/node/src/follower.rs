@@ -66,8 +66,10 @@ impl Applied for Follower {
             return Ok(definitions::encode(0, &facts));
         }
         let mut queues: Vec<_> = node.queues.read().values().cloned().collect();
-        queues.retain(|queue| queue.log.is_some() && self.log.shard(queue.id).group == group && !queue.is_deleted());
+        queues.extend(self.log.closed.all()); // the log may not have their ends, and has what is in them
+        queues.retain(|queue| queue.log.is_some() && self.log.shard(queue.id).group == group);
         queues.sort_by_key(|queue| queue.id);
+        queues.dedup_by_key(|queue| queue.id);
         let mut out = SNAPSHOT_MARK.to_le_bytes().to_vec();
         out.push(SNAPSHOT_VERSION);
         for queue in queues {
@@ -154,7 +156,7 @@ impl Follower {
     }
 
     fn operation(&self, node: &Node, operation: Operation, entry: &Bytes, place: journal::Place, now: u64) {
-        let find = |id: QueueId| node.queues.read().get(&id).cloned();
+        let find = |id: QueueId| node.queues.read().get(&id).cloned().or_else(|| self.log.closed.get(id));
         match operation {
             Operation::Enqueue { queues, count, body_bytes, at, run } => {
                 // A run that is a small part of its entry would hold all of it in memory.
@@ -163,8 +165,8 @@ impl Follower {
                 let place = Place { file: segment, offset, len, at, run_len: run.len() as u32 };
                 for queue in queues.into_iter().filter_map(find) {
                     let mut entered = queue.enter();
-                    if queue.is_deleted() {
-                        continue;
+                    if !entered.is_durable() {
+                        continue; // its end is durable by now
                     }
                     let serving = self.log.serving.load(Relaxed);
                     if serving {
@@ -180,7 +182,10 @@ impl Follower {
             }
             Operation::Settle { queue, first, count } => {
                 if let Some(queue) = find(queue) {
-                    queue.enter().apply_settled(first, count);
+                    let end = first.saturating_add(count);
+                    for part in (first..end).step_by(SETTLED_AT_ONCE) {
+                        queue.enter().apply_settled(part, (end - part).min(SETTLED_AT_ONCE as u64));
+                    }
                 }
             }
             Operation::Return { queue, messages } => {
@@ -203,6 +208,8 @@ fn not_known(entry: &[u8]) -> String {
     }
 }
 
+/// Messages that go in one visit to a queue: others want its lock as well.
+const SETTLED_AT_ONCE: usize = 8192;
 /// Where older snapshots have the identity of a queue, which this is not.
 const SNAPSHOT_MARK: u64 = u64::MAX;
 const SNAPSHOT_VERSION: u8 = 2;

@@ -1,13 +1,47 @@
 //! What durable queues share: shards, the files that hold their contents, and who waits for a read.
+use crate::fact_log::Mark;
 use crate::files::Files;
 use crate::queue::{Queue, QueueId};
 use crate::shard::Shard;
 use leveret_engine::queue as engine;
 use parking_lot::Mutex;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use tokio::sync::{Notify, Semaphore};
+
+/// Durable queues that were deleted, until the log has that: what it says of them up to there still counts.
+#[derive(Default)]
+pub(crate) struct Closed(Mutex<BTreeMap<QueueId, Ended>>);
+
+struct Ended {
+    queue: Arc<Queue>,
+    /// What has to be durable, once that is known.
+    end: Option<Mark>,
+}
+
+impl Closed {
+    /// Another one. It is among the others still.
+    pub(crate) fn insert(&self, queue: Arc<Queue>) {
+        self.0.lock().insert(queue.id, Ended { queue, end: None });
+    }
+
+    pub(crate) fn get(&self, id: QueueId) -> Option<Arc<Queue>> {
+        self.0.lock().get(&id).map(|ended| ended.queue.clone())
+    }
+
+    /// All of them.
+    pub(crate) fn all(&self) -> Vec<Arc<Queue>> {
+        self.0.lock().values().map(|ended| ended.queue.clone()).collect()
+    }
+
+    /// Takes those out whose end is durable. `upto` is behind the ends of all that are here.
+    pub(crate) fn take_durable(&self, upto: Mark, is_durable: impl Fn(Mark) -> bool) -> Vec<Arc<Queue>> {
+        let mut closed = self.0.lock();
+        let ended = closed.extract_if(.., |_, ended| is_durable(*ended.end.get_or_insert(upto)));
+        ended.map(|(_, ended)| ended.queue).collect()
+    }
+}
 
 /// The log as queues see it.
 pub(crate) struct Log {
@@ -22,8 +56,8 @@ pub(crate) struct Log {
     pub(crate) troubled: Mutex<BTreeSet<QueueId>>,
     /// Files with contents that cannot be read: left where they are.
     pub(crate) damaged: Mutex<BTreeSet<u64>>,
-    /// Where contents lie of queues that were closed and perhaps not deleted durably yet.
-    pub(crate) closed: Mutex<Vec<engine::Place>>,
+    /// Queues that were deleted, and perhaps not durably yet.
+    pub(crate) closed: Closed,
     /// Reads of contents that may be under way at a time.
     pub(crate) reads: Semaphore,
     fetches: Mutex<Vec<QueueId>>,
@@ -40,7 +74,7 @@ impl Log {
             serving: AtomicBool::new(false),
             troubled: Mutex::default(),
             damaged: Mutex::default(),
-            closed: Mutex::default(),
+            closed: Closed::default(),
             reads: Semaphore::new(READS_MAX),
             fetches: Mutex::default(),
             fetch_wanted: Notify::new(),

@@ -120,9 +120,9 @@ impl Broker {
         let noted = self.note_moves(storage, upkeep).await;
         let needed = (0..groups.len()).filter_map(|group| groups.first_segment(group)).min();
         let current = groups.journal().usage().current;
-        self.free_closed(log);
+        let freed = self.free_closed(storage).await;
         release(storage, log, needed.unwrap_or(current).min(current), &upkeep.emptied);
-        let failed: Vec<_> = [cut, relocated, compacted, noted].into_iter().filter_map(Result::err).collect();
+        let failed: Vec<_> = [cut, relocated, compacted, noted, freed].into_iter().filter_map(Result::err).collect();
         upkeep.wait_if_in_vain(&failed);
         let lasting = failed.iter().position(|error| !journal::is_passing(error));
         failed.into_iter().nth(lasting.unwrap_or(0)).map_or(Ok(()), Err)
@@ -168,12 +168,22 @@ impl Broker {
         Ok(())
     }
 
-    /// Lets go of what lay in queues that were deleted, once the log has their end.
-    fn free_closed(&self, log: &Log) {
-        let _nobody_deletes = self.catalog();
-        if self.node().facts.is_idle() {
-            log.files.free(std::mem::take(&mut *log.closed.lock()));
+    /// Lets go of queues that were deleted, once the log has that.
+    async fn free_closed(&self, storage: &Storage) -> io::Result<()> {
+        let facts = &self.node().facts;
+        let ended = {
+            let _nobody_deletes = self.catalog();
+            storage.log.closed.take_durable(facts.mark(), |end| facts.has(end))
+        };
+        if ended.is_empty() {
+            return Ok(());
         }
+        let log = storage.log.clone();
+        let free = move || {
+            ended.iter().for_each(|queue| queue.free_contents(&log));
+            Ok(())
+        };
+        storage.off_thread(free).await
     }
 
     /// When the log is half full: copies what lives in its oldest segments into the archive.

@@ -157,6 +157,29 @@ fn a_queue_that_is_closed_keeps_its_files_until_the_log_has_its_end() {
 }
 
 #[test]
+fn a_queue_whose_end_is_not_durable_is_whole_after_a_crash() {
+    in_paused_time(async {
+        let disk = FaultyDisk::new(12);
+        let node = TestNode::open(Arc::new(disk.clone())).await;
+        let queue = node.declare("q").await;
+        node.publish_one_by_one(&queue, 0..20, SIZE).await;
+        let (broker, turn) = (node.broker.clone(), node.broker.clone());
+        let turn = turn.turn().await;
+        let deletion = tokio::spawn(async move { broker.delete_queue("/", "q", DeleteOnly::default(), None).await });
+        node.until("the queue is deleted", || queue.is_deleted()).await;
+        node.storage().groups.snapshot(node.log().shard(queue.id).group).await.unwrap();
+        deletion.abort();
+        disk.crash();
+        node.broker.stop();
+        drop(turn);
+        let node = TestNode::open(Arc::new(disk.clone())).await;
+        let queue = node.broker.find_queue("/", "q", None).unwrap();
+        assert_eq!(node.drain(&queue).await, (0..20).collect::<Vec<_>>());
+        node.close().await;
+    });
+}
+
+#[test]
 fn records_that_many_queues_share_are_read_once_and_not_kept() {
     const QUEUES: u64 = 256;
     in_paused_time(async {

@@ -163,27 +163,37 @@ impl Queue {
         }
     }
 
-    /// Marks the queue deleted and takes its consumers and contents away, unless `refuse` finds a reason not to. Returns
-    /// how many messages were ready, and the consumers to be told.
+    /// Marks the queue deleted and takes its consumers away, unless `refuse` finds a reason not to. Returns how many messages
+    /// were ready, the consumers to be told, and the contents, to be dropped where nobody waits. Those of a durable queue stay
+    /// until the log has its end: a snapshot before that has to have them.
     pub(crate) fn close(
         &self,
         refuse: impl FnOnce(engine::Depth) -> Result<(), Refusal>,
-    ) -> Result<(u64, Vec<engine::Consumer>), Refusal> {
+    ) -> Result<(u64, Vec<engine::Consumer>, Option<engine::Queue>), Refusal> {
         let mut entered = self.enter();
         refuse(entered.depth())?;
         self.deleted.store(true, Relaxed);
         let consumers = entered.unsubscribe_all();
-        let ready = entered.purge();
-        if entered.is_durable() {
-            entered.take_facts(); // the queue's end is a fact of its own
-            if let Some(log) = &self.log {
-                log.closed.lock().extend(entered.places()); // kept until the log has the queue's end
+        let ready = entered.depth().ready;
+        entered.end();
+        let contents = match entered.is_durable() {
+            true => {
+                entered.cool_idle();
+                None
             }
-            *entered.state = engine::Queue::durable(None);
-        }
-        entered.trim();
+            false => Some(std::mem::replace(&mut *entered.state, engine::Queue::ended())),
+        };
         self.fetched.notify_waiters();
-        Ok((ready, consumers))
+        Ok((ready, consumers, contents))
+    }
+
+    /// The log has the end of this durable queue: its contents go, and the files that they lie in need not stay for it.
+    pub(crate) fn free_contents(&self, log: &Log) {
+        let contents = std::mem::replace(&mut *self.enter().state, engine::Queue::ended());
+        let mut places = contents.places().peekable();
+        while places.peek().is_some() {
+            log.files.free(places.by_ref().take(FREED_AT_ONCE));
+        }
     }
 }
 
@@ -253,6 +263,8 @@ fn ready_bytes(state: &engine::Queue, bytes: u64) -> u64 {
     (u128::from(bytes) * u128::from(depth.ready) / u128::from((depth.ready + depth.unacked).max(1))) as u64
 }
 
+/// Places that are let go of at a time: others want the list of files, too.
+const FREED_AT_ONCE: usize = 8192;
 /// Memory of messages that wait for consumers before publishers are slowed down: what is copied next had better still be in
 /// the processor's cache.
 const OUTRUNNING_BYTES: u64 = 2 << 20;

@@ -334,3 +334,21 @@ proptest! {
         prop_assert_eq!((queue.digest(), queue.places().count()), (0, 0));
     }
 }
+
+#[test]
+fn runs_that_end_together_go_and_leave_those_between_which_they_lay() {
+    let mut queue = led(None);
+    for file in 0..1_000 {
+        let place = Place { file, run_len: 20, ..Place::default() };
+        queue.apply_logged(&Logged { run: &Bytes::new(), place, count: 1, body_bytes: 1, warm: false }, 0);
+    }
+    (0..1_000).step_by(7).for_each(|sequence| queue.apply_settled(sequence, 1));
+    queue.apply_settled(100, 800);
+    let mut freed: Vec<u64> = queue.take_freed().into_iter().map(|place| place.file).collect();
+    freed.sort_unstable();
+    let is_gone = |file: &u64| file.is_multiple_of(7) || (100..900).contains(file);
+    assert_eq!(freed, (0..1_000).filter(is_gone).collect::<Vec<_>>());
+    let left: Vec<u64> = queue.places().map(|place| place.file).collect();
+    assert_eq!(left, (0..1_000).filter(|file| !is_gone(file)).collect::<Vec<_>>());
+    assert_eq!(queue.depth().body_bytes, left.len() as u64);
+}

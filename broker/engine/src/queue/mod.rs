@@ -126,15 +126,46 @@ impl Queue {
 
     /// Removes every message that is ready; returns how many. What is unacknowledged stays.
     pub fn purge(&mut self) -> u64 {
-        if self.is_durable() {
-            let (ranges, ready) = self.state.take_ready(&self.lead.cursor);
-            self.lead.facts.settled.extend(ranges);
-            self.lead.cursor = Cursor::at(self.state.runs_end());
-            return ready;
+        let (before, mut purged) = (self.next_sequence(), 0);
+        loop {
+            let (more, done) = self.purge_some(before, usize::MAX);
+            purged += more;
+            if done {
+                return purged;
+            }
         }
-        let purged = self.state.purge(&self.lead.cursor);
+    }
+
+    /// Removes messages that are ready and came before `before` (see [`next_sequence`](Self::next_sequence)): those of about
+    /// `most` runs where each costs something. Returns how many, and whether that was all.
+    pub fn purge_some(&mut self, before: u64, most: usize) -> (u64, bool) {
+        if !self.is_durable() {
+            return self.state.purge_some(&mut self.lead.cursor, before, most);
+        }
+        let (ranges, ready) = self.state.take_ready(&self.lead.cursor);
+        self.lead.facts.settled.extend(ranges);
         self.lead.cursor = Cursor::at(self.state.runs_end());
-        purged
+        (ready, true)
+    }
+
+    /// The sequence that the next message will have.
+    #[must_use]
+    pub fn next_sequence(&self) -> u64 {
+        self.state.next_sequence()
+    }
+
+    /// The queue is deleted: nobody is served from it any more, and what consumers say of its messages changes nothing.
+    pub fn end(&mut self) {
+        self.lead.leading = false;
+        self.lead.facts = Facts::default();
+    }
+
+    /// A transient queue that was deleted, without its contents.
+    #[must_use]
+    pub fn ended() -> Self {
+        let mut queue = Self::default();
+        queue.end();
+        queue
     }
 
     /// Depth and consumers at this moment.

@@ -3,6 +3,7 @@
 //! Items lie in chunks of 64 numbers. While no chunk before it has gone, an item is found by an index, otherwise by a binary
 //! search over the chunks. Invariant: only the last chunk may be empty; it is kept for the items to come.
 use std::collections::VecDeque;
+use std::ops::Range;
 
 pub(super) struct Numbered<T> {
     chunks: VecDeque<Chunk<T>>,
@@ -70,6 +71,39 @@ impl<T> Numbered<T> {
             self.room = self.room + chunk.items.capacity() - room;
         }
         item
+    }
+
+    /// Takes all items out that are numbered in `range`, in order, and hands each to `taken`.
+    pub(super) fn remove_range(&mut self, range: Range<u64>, mut taken: impl FnMut(T)) {
+        let begin = self.chunks.partition_point(|chunk| (chunk.key + 1) * SLOTS <= range.start);
+        let mut empty = begin..begin;
+        for at in begin..self.chunks.len() {
+            let chunk = &mut self.chunks[at];
+            let from = chunk.key * SLOTS;
+            if from >= range.end {
+                break;
+            }
+            let slots = range.start.saturating_sub(from)..(range.end - from).min(SLOTS);
+            let going = chunk.present & bits(slots);
+            let rank = chunk.rank_of(going);
+            chunk.items.drain(rank..rank + going.count_ones() as usize).for_each(&mut taken);
+            chunk.present &= !going;
+            self.len -= going.count_ones() as usize;
+            if chunk.present != 0 && chunk.items.len() * 4 <= chunk.items.capacity() {
+                let room = chunk.items.capacity();
+                chunk.items.shrink_to(chunk.items.len() * 2);
+                self.room = self.room + chunk.items.capacity() - room;
+            }
+            if chunk.present == 0 && at + 1 < self.chunks.len() {
+                empty = if empty.is_empty() { at..at + 1 } else { empty.start..at + 1 };
+            }
+        }
+        for chunk in self.chunks.drain(empty) {
+            self.room -= chunk.items.capacity();
+        }
+        if self.chunks.capacity() > CHUNKS_KEPT && self.chunks.len() * 4 < self.chunks.capacity() {
+            self.chunks.shrink_to(self.chunks.len() * 2);
+        }
     }
 
     #[inline]
@@ -168,6 +202,11 @@ impl<T> Chunk<T> {
         (self.present & bit != 0).then(|| (self.present & (bit - 1)).count_ones() as usize)
     }
 
+    /// How many items lie before those of some slots.
+    fn rank_of(&self, slots: u64) -> usize {
+        if slots == 0 { 0 } else { (self.present & ((1 << slots.trailing_zeros()) - 1)).count_ones() as usize }
+    }
+
     /// Number of the item with that index.
     fn number(&self, rank: usize) -> u64 {
         let rest = (0..rank).fold(self.present, |rest, _| rest & rest.wrapping_sub(1));
@@ -188,6 +227,12 @@ impl<T> Chunk<T> {
 #[inline]
 fn bit(number: u64) -> u64 {
     1 << (number % SLOTS)
+}
+
+/// The bits of slots of a chunk.
+fn bits(slots: Range<u64>) -> u64 {
+    let below = |end: u64| if end >= SLOTS { u64::MAX } else { (1 << end) - 1 };
+    below(slots.end) & !below(slots.start.min(slots.end))
 }
 
 /// Numbers of a chunk: the bits of `present`.
@@ -232,13 +277,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_does_what_a_map_does(steps in prop::collection::vec((0..5u8, any::<u64>()), 1..600)) {
+        fn it_does_what_a_map_does(steps in prop::collection::vec((0..6u8, any::<u64>()), 1..600)) {
             let (mut list, mut model) = (Numbered::default(), BTreeMap::new());
             for (step, pick) in steps {
                 let number = pick % (list.end() + 3);
                 match step {
                     0..=2 => { model.insert(list.push(pick), pick); }
                     3 => prop_assert_eq!(list.remove(number), model.remove(&number)),
+                    4 if pick % 7 == 0 => {
+                        let range = number..number + pick / 7 % 300;
+                        let mut taken = Vec::new();
+                        list.remove_range(range.clone(), |item| taken.push(item));
+                        prop_assert_eq!(taken, model.extract_if(range, |_, _| true).map(|(_, item)| item).collect::<Vec<_>>());
+                    }
                     _ => if model.is_empty() { list.trim() },
                 }
                 prop_assert_eq!(list.get(number), model.get(&number));

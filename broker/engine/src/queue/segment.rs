@@ -9,6 +9,7 @@
 use super::durable::Place;
 use super::numbered::Numbered;
 use bytes::Bytes;
+use std::ops::Range;
 
 #[derive(Default)]
 pub(super) struct Segments {
@@ -59,7 +60,8 @@ impl Segments {
 
     fn push(&mut self, bytes: Vec<u8>, body: Option<Bytes>) -> u64 {
         if self.list.last_mut().is_some_and(|last| last.live == 0) {
-            self.free(self.last_number()); // it was kept for a run that would have fitted
+            let last = self.last_number();
+            self.free(last..last + 1); // it was kept for a run that would have fitted
         }
         self.bytes += (bytes.capacity() + body.as_ref().map_or(0, Bytes::len)) as u64;
         self.list.push(Segment { bytes, body, place: None, live: 0 })
@@ -167,23 +169,39 @@ impl Segments {
         }
     }
 
-    /// Messages of segment `number` are settled; frees it with the last one.
-    pub(super) fn settle(&mut self, number: u64, messages: u32) {
+    /// Messages of segment `number` are settled. Whether it is to be freed.
+    pub(super) fn settle(&mut self, number: u64, messages: u32) -> bool {
         let is_last = number == self.last_number();
-        let Some(segment) = self.list.get_mut(number) else { return };
+        let Some(segment) = self.list.get_mut(number) else { return false };
         segment.live -= messages;
         if segment.live > 0 {
-            return;
+            return false;
         }
         if is_last && segment.body.is_none() && segment.place.is_none() {
             segment.bytes.clear(); // the next run is written over it, while it is still in the processor's cache
-        } else {
-            self.free(number);
+            return false;
+        }
+        true
+    }
+
+    /// Frees segments, those of them that are there.
+    pub(super) fn free(&mut self, numbers: Range<u64>) {
+        match numbers.end - numbers.start {
+            0 => {}
+            1 => {
+                if let Some(segment) = self.list.remove(numbers.start) {
+                    self.freed_one(segment);
+                }
+            }
+            _ => {
+                let mut list = std::mem::take(&mut self.list);
+                list.remove_range(numbers, |segment| self.freed_one(segment));
+                self.list = list;
+            }
         }
     }
 
-    fn free(&mut self, number: u64) {
-        let Some(segment) = self.list.remove(number) else { return };
+    fn freed_one(&mut self, segment: Segment) {
         if let Some(place) = segment.place {
             self.freed.push(place);
             self.cold -= usize::from(segment.body.is_none());

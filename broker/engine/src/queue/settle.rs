@@ -19,6 +19,9 @@ impl Queue {
     /// A delivery is ready again at its old place, and will be marked as redelivered.
     pub fn give_back(&mut self, consumer: Option<ConsumerId>, id: MessageId) {
         self.credit(consumer, 1);
+        if !self.lead.leading {
+            return;
+        }
         if self.is_durable() {
             self.log_return(id.sequence, id.offset);
         } else {
@@ -28,6 +31,9 @@ impl Queue {
 
     /// At once, or once it is logged.
     fn settle(&mut self, sequence: u64, count: u64) {
+        if !self.lead.leading {
+            return;
+        }
         if self.is_durable() {
             self.lead.facts.settled.push((sequence, count));
         } else {

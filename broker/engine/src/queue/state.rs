@@ -9,6 +9,7 @@ use super::numbered::Numbered;
 use super::run::{MessageId, Run};
 use super::segment::{HEAD, SEGMENT_MAX, Segments};
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 #[derive(Default)]
 pub(super) struct State {
@@ -288,6 +289,7 @@ impl State {
     /// `count` messages from `sequence` on, all of them out, are settled for good. A run goes with its last live message.
     pub(super) fn settle(&mut self, mut sequence: u64, mut count: u64) {
         let mut next = self.holding(sequence).map(|(number, _)| number);
+        let mut over = Over::default();
         while count > 0 {
             let Some(number) = next else { break };
             let Some(run) = self.runs.get_mut(number) else { break };
@@ -296,9 +298,12 @@ impl State {
             let Run { live, segment, body_bytes, .. } = *run;
             if live == 0 {
                 self.body_bytes -= body_bytes;
-                self.runs.remove(number);
             }
-            self.segments.settle(segment, part as u32);
+            let segment_is_over = self.segments.settle(segment, part as u32);
+            match live {
+                0 => over.extend(number, segment_is_over.then_some(segment)),
+                _ => self.forget(std::mem::take(&mut over)),
+            }
             self.live -= part;
             sequence += part;
             count -= part;
@@ -306,19 +311,38 @@ impl State {
                 next = self.runs.at_or_after(number + 1).map(|(number, _)| number);
             }
         }
+        self.forget(over);
     }
 
-    /// Settles all that is ready: what was given back, and what lies at and behind `cursor`. Returns how many.
-    pub(super) fn purge(&mut self, cursor: &Cursor) -> u64 {
-        let ready = self.ready();
-        for (sequence, _) in std::mem::take(&mut self.returned) {
+    fn forget(&mut self, over: Over) {
+        match over.runs.end - over.runs.start {
+            0 => return,
+            1 => drop(self.runs.remove(over.runs.start)),
+            _ => self.runs.remove_range(over.runs, drop),
+        }
+        self.segments.free(over.segments);
+    }
+
+    /// Settles what is ready and came before `before`, about `most` runs of it: what was given back, and what lies at and behind
+    /// `cursor`, which is moved on. Returns how many messages, and whether that was all.
+    pub(super) fn purge_some(&mut self, cursor: &mut Cursor, before: u64, mut most: usize) -> (u64, bool) {
+        let live = self.live;
+        while let Some((&sequence, _)) = self.returned.first_key_value().filter(|(first, _)| **first < before) {
+            if most == 0 {
+                return (live - self.live, false);
+            }
+            most -= 1;
+            self.returned.pop_first();
             self.settle(sequence, 1);
         }
-        let from = self.next_sequence - self.fresh;
-        debug_assert!(self.position(cursor).is_none_or(|position| position == from));
-        self.settle(from, self.fresh);
-        self.fresh = 0;
-        ready
+        let runs = self.runs.starting_at(cursor.run).take_while(|(_, run)| run.first < before);
+        let last = runs.take(most).last().map(|(number, run)| (number, run.end()));
+        if let (Some(from), Some((number, end))) = (self.position(cursor), last) {
+            self.fresh -= end - from;
+            *cursor = Cursor::at(number + 1);
+            self.settle(from, end - from);
+        }
+        (live - self.live, self.run(cursor.run).is_none_or(|run| run.first >= before))
     }
 
     /// Takes all that is ready, as if it had been delivered: its ranges, and how many messages they are.
@@ -361,6 +385,30 @@ impl State {
         if self.live == 0 {
             self.segments.trim();
             self.runs.trim();
+        }
+    }
+}
+
+/// Runs that have no live message left, with none between them that has, and the segments that go with them.
+#[derive(Default)]
+struct Over {
+    runs: Range<u64>,
+    segments: Range<u64>,
+}
+
+impl Over {
+    /// Takes along the next run of those that are left, and its segment if that goes with it. Messages lie in segments in their
+    /// order: there is none between two that go.
+    fn extend(&mut self, run: u64, segment: Option<u64>) {
+        if self.runs.is_empty() {
+            self.runs.start = run;
+        }
+        self.runs.end = run + 1;
+        if let Some(segment) = segment {
+            if self.segments.is_empty() {
+                self.segments.start = segment;
+            }
+            self.segments.end = segment + 1;
         }
     }
 }

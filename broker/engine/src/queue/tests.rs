@@ -98,6 +98,34 @@ fn prefetch_holds_deliveries_back_until_an_acknowledgement() {
 }
 
 #[test]
+fn a_purge_in_parts_takes_what_was_ready_when_it_began() {
+    let (mut queue, sink) = (Queue::default(), Recorder::with_room(10));
+    (0..100).for_each(|at| publish(&mut queue, if at % 2 == 0 { "a" } else { "b" }, &["x"]));
+    let consumer = subscribe(&mut queue, &sink, 10, false);
+    queue.dispatch(0);
+    let out = sink.take();
+    queue.unsubscribe(consumer);
+    for (sequence, offset, ..) in &out[..2] {
+        queue.give_back(None, MessageId { sequence: *sequence, offset: *offset });
+    }
+    let (before, mut parts, mut purged) = (queue.next_sequence(), 0, 0);
+    loop {
+        let (more, done) = queue.purge_some(before, 7);
+        (parts, purged) = (parts + 1, purged + more);
+        publish(&mut queue, "late", &["y"]);
+        if done {
+            break;
+        }
+    }
+    assert_eq!((purged, parts > 10), (92, true));
+    assert_eq!((queue.depth().ready, queue.depth().unacked), (parts, 8));
+    queue.acknowledge(None, out[2].0, 8);
+    assert_eq!(queue.purge(), parts);
+    queue.trim();
+    assert_eq!(queue.memory_bytes(), 0);
+}
+
+#[test]
 fn few_messages_are_dealt_one_by_one() {
     let mut queue = Queue::default();
     let sinks = [Recorder::with_room(100), Recorder::with_room(100)];
