@@ -17,7 +17,7 @@ const MESSAGES: u64 = 300;
 const SIZE: usize = 40_000;
 
 fn first_places(queue: &Queue) -> engine::Fetch {
-    queue.look(|state| state.runs_in(&|_| true, 20))
+    queue.look(|state| state.runs_in(&|_| true, 0, 20).0)
 }
 
 /// What a read does, without its task: the queue's wishes, their files kept.
@@ -291,7 +291,7 @@ fn a_spot_that_the_disk_cannot_read_holds_up_nothing_else() {
             node.publish_one_by_one(&queue, 1 + part * MESSAGES..1 + (part + 1) * MESSAGES, SIZE).await;
             node.keep_in_bounds().await;
         }
-        let places = queue.look(|state| state.runs_in(&|_| true, usize::MAX));
+        let places = queue.look(|state| state.runs_in(&|_| true, 0, usize::MAX).0);
         assert_eq!(places[0].1, place, "it stays where it is");
         assert!(places[1..].iter().filter(|(_, place)| place.file & ARCHIVE != 0).count() > 3 * MESSAGES as usize / 2);
         // The disk reads it again.
@@ -338,7 +338,7 @@ fn segment_name(disk: &FaultyDisk, segment: u64) -> String {
 
 /// Flips a bit of message `at` of a queue: the file that it lies in, and how many messages lie before its entry.
 fn flip(disk: &FaultyDisk, queue: &Queue, at: usize) -> (String, usize) {
-    let places = queue.look(|state| state.runs_in(&|_| true, usize::MAX));
+    let places = queue.look(|state| state.runs_in(&|_| true, 0, usize::MAX).0);
     let place = places[at].1;
     let name = segment_name(disk, place.file);
     disk.flip(&name, u64::from(place.offset + place.at) + 100);

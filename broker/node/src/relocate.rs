@@ -49,37 +49,21 @@ impl Broker {
             return Ok(());
         }
         upkeep.emptied.extend(files);
-        loop {
-            let readable: BTreeSet<u64> = files.iter().copied().filter(|file| !upkeep.is_aside(*file)).collect();
-            let moves = self.moves_from(storage, &readable);
+        let mut queues: Vec<_> = self.queues().values().filter(|queue| queue.log.is_some()).cloned().collect();
+        queues.sort_by_key(|queue| queue.id);
+        let mut next = (0, 0);
+        while next.0 < queues.len() {
+            let moves =
+                moves_from(storage, &queues, &mut next, &|file| files.contains(&file) && !upkeep.is_aside(file));
             let mut rest = &moves[..];
             while !rest.is_empty() {
                 let (now, later) = rest.split_at(of_one_file(rest));
                 rest = later;
                 self.relocate_some(storage, now, upkeep).await?;
             }
-            if moves.len() < MOVES_MAX {
-                return Ok(());
-            }
+            tokio::task::yield_now().await;
         }
-    }
-
-    /// Runs that lie in `files`, in the order of their places; not all of them if they are many.
-    fn moves_from(&self, storage: &Storage, files: &BTreeSet<u64>) -> Vec<Move> {
-        let damaged = storage.log.damaged.lock().clone();
-        let wanted = |file: u64| files.contains(&file) && !damaged.contains(&file);
-        let mut queues: Vec<_> = self.queues().values().filter(|queue| queue.log.is_some()).cloned().collect();
-        queues.sort_by_key(|queue| queue.id);
-        let mut moves = Vec::new();
-        for queue in queues {
-            let runs = queue.look(|state| state.runs_in(&wanted, MOVES_MAX - moves.len()));
-            moves.extend(runs.into_iter().map(|(segment, from)| Move { queue: queue.clone(), segment, from }));
-            if moves.len() == MOVES_MAX {
-                break;
-            }
-        }
-        moves.sort_by_key(|run| (run.from.file, run.from.offset, run.from.at, run.queue.id));
-        moves
+        Ok(())
     }
 
     /// Copies runs into one new file.
@@ -146,6 +130,28 @@ impl Broker {
         }
         self.relocate(storage, &chosen, upkeep).await
     }
+}
+
+/// Runs that lie in files that `wanted` names, in the order of their places; not all of them if they are many. `next` is the
+/// queue and its segment to go on from.
+fn moves_from(
+    storage: &Storage,
+    queues: &[Arc<Queue>],
+    next: &mut (usize, u64),
+    wanted: &dyn Fn(u64) -> bool,
+) -> Vec<Move> {
+    let damaged = storage.log.damaged.lock().clone();
+    let wanted = |file: u64| wanted(file) && !damaged.contains(&file);
+    let mut moves = Vec::new();
+    while moves.len() < MOVES_MAX
+        && let Some(queue) = queues.get(next.0)
+    {
+        let (runs, more) = queue.look(|state| state.runs_in(&wanted, next.1, MOVES_MAX - moves.len()));
+        moves.extend(runs.into_iter().map(|(segment, from)| Move { queue: queue.clone(), segment, from }));
+        *next = more.map_or((next.0 + 1, 0), |segment| (next.0, segment));
+    }
+    moves.sort_by_key(|run| (run.from.file, run.from.offset, run.from.at, run.queue.id));
+    moves
 }
 
 /// How many of the first runs go into one file. One that several queues share counts once.

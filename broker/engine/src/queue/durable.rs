@@ -232,15 +232,25 @@ impl Queue {
         self.state.segments_mut().take_freed()
     }
 
-    /// Runs with live messages in files that `wanted` names, `most` at most.
+    /// Runs with live messages in files that `wanted` names, `most` at most: of those from segment `from` on, as many as are
+    /// looked through at a time. And the segment to go on from, if there is more.
     #[must_use]
-    pub fn runs_in(&self, wanted: &dyn Fn(u64) -> bool, most: usize) -> Fetch {
-        self.state.segments().places().filter(|(_, place)| wanted(place.file)).take(most).collect()
+    pub fn runs_in(&self, wanted: &dyn Fn(u64) -> bool, from: u64, most: usize) -> (Fetch, Option<u64>) {
+        let mut found = Fetch::new();
+        for (looked_at, (number, place)) in self.state.segments().places(from).enumerate() {
+            if looked_at == LOOKED_AT_MAX || found.len() == most {
+                return (found, Some(number));
+            }
+            if wanted(place.file) {
+                found.push((number, place));
+            }
+        }
+        (found, None)
     }
 
     /// Where the runs of this queue lie.
     pub fn places(&self) -> impl Iterator<Item = Place> {
-        self.state.segments().places().map(|(_, place)| place)
+        self.state.segments().places(0).map(|(_, place)| place)
     }
 
     /// A run lies elsewhere now. False if it came to its end meanwhile.
@@ -278,6 +288,8 @@ const AHEAD_BYTES: u64 = 4 << 20;
 /// The same, when what all queues may keep in memory is used up.
 const FETCH_TIGHT: FetchBounds = FetchBounds { run_bytes: 256 << 10, record_bytes: 1 << 20 };
 const AHEAD_TIGHT_BYTES: u64 = 1;
+/// Runs looked through at a time.
+const LOOKED_AT_MAX: usize = 64 << 10;
 /// Looked at to be let go of at a time: what is warm lies close behind the cursor, as a rule.
 const COOLED_MAX: usize = 64 << 10;
 /// Kept in memory for a queue that is consumed from.

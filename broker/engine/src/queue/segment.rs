@@ -137,9 +137,9 @@ impl Segments {
         }
     }
 
-    /// Logged segments with where they lie.
-    pub(super) fn places(&self) -> impl Iterator<Item = (u64, Place)> {
-        self.list.starting_at(0).filter_map(|(number, segment)| Some((number, segment.place?)))
+    /// Logged segments from `number` on with where they lie.
+    pub(super) fn places(&self, number: u64) -> impl Iterator<Item = (u64, Place)> {
+        self.list.starting_at(number).filter_map(|(number, segment)| Some((number, segment.place?)))
     }
 
     /// Where segment `number` lies in the log.
