@@ -129,7 +129,9 @@ impl Broker {
             }
             let found = catalog.queue(vhost, &name, catalog.owner(vhost, &name))?;
             let names = (vhost.into(), (&*name).into());
-            let queue = Arc::new(Queue::new(found, names, self.node().memory.clone(), self.node().log.get().cloned()));
+            let node = self.node();
+            let shared = (node.memory.clone(), node.unfinished.clone());
+            let queue = Arc::new(Queue::new(found, names, shared, node.log.get().cloned()));
             self.node().queues.write().insert(declared.id, queue.clone());
             Ok((true, queue))
         })?;

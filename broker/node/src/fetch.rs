@@ -29,7 +29,7 @@ impl Broker {
         loop {
             let wanted = tokio::select! {
                 biased;
-                wanted = log.wanted() => wanted,
+                wanted = log.fetches.take() => wanted,
                 () = self.0.stopping.cancelled() => return,
             };
             for queue in wanted.into_iter().filter_map(|id| self.queue(id)) {

@@ -139,7 +139,8 @@ impl Follower {
             for vhost in catalog.vhosts() {
                 for (name, queue) in catalog.queues(vhost).into_iter().flatten() {
                     let names = (vhost.clone(), name.clone());
-                    let made = Queue::new(queue, names, node.memory.clone(), Some(self.log.clone()));
+                    let shared = (node.memory.clone(), node.unfinished.clone());
+                    let made = Queue::new(queue, names, shared, Some(self.log.clone()));
                     queues.insert(queue.id, Arc::new(made));
                 }
             }

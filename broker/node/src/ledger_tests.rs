@@ -19,7 +19,7 @@ fn ledger() -> (Ledger, Arc<ChannelView>, Arc<Queue>) {
     };
     catalog.declare_queue("/", "q", declare).unwrap();
     let declared = catalog.queue("/", "q", None).unwrap();
-    let queue = Queue::new(declared, ("/".into(), "q".into()), Arc::new(Memory::new(u64::MAX)), None);
+    let queue = Queue::new(declared, ("/".into(), "q".into()), (Arc::new(Memory::new(u64::MAX)), Arc::default()), None);
     (Ledger::new(view.clone()), view, Arc::new(queue))
 }
 

@@ -42,6 +42,7 @@ mod subscribe;
 mod tasks;
 #[cfg(test)]
 mod test_node;
+mod wanted;
 
 pub use auth::Identity;
 pub use clock::Clock;
@@ -118,6 +119,8 @@ pub(crate) struct Node {
     generations: publish::Generations,
     facts: fact_log::FactLog,
     queues: RwLock<Queues>,
+    /// Queues with more to deliver than one visit may.
+    unfinished: Arc<wanted::Wanted>,
     connections: connections::Connections,
     activity: activity::Activity,
     listeners: figures::Listeners,
@@ -143,6 +146,7 @@ impl Broker {
             generations: publish::Generations::default(),
             facts: fact_log::FactLog::default(),
             queues: RwLock::default(),
+            unfinished: Arc::default(),
             connections: connections::Connections::default(),
             activity: activity::Activity::default(),
             listeners: figures::Listeners::default(),
@@ -153,6 +157,7 @@ impl Broker {
         };
         let broker = Self(Arc::new(node));
         broker.spawn_critical("upkeep", broker.clone().upkeep());
+        broker.spawn_critical("deliveries that go on", broker.clone().go_on());
         broker
     }
 
@@ -184,6 +189,20 @@ impl Broker {
                 for queue in queues {
                     queue.trim();
                 }
+            }
+        }
+    }
+
+    /// Goes on with deliveries that were more than one visit to their queue may make.
+    async fn go_on(self) {
+        loop {
+            let queues = tokio::select! {
+                queues = self.0.unfinished.take() => queues,
+                () = self.0.stopping.cancelled() => return,
+            };
+            for queue in queues.into_iter().filter_map(|id| self.queue(id)) {
+                queue.go_on(self.clock().now());
+                tokio::task::yield_now().await;
             }
         }
     }

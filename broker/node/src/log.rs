@@ -3,12 +3,13 @@ use crate::fact_log::Mark;
 use crate::files::Files;
 use crate::queue::{Queue, QueueId};
 use crate::shard::Shard;
+use crate::wanted::Wanted;
 use leveret_engine::queue as engine;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 
 /// Durable queues that were deleted, until the log has that: what it says of them up to there still counts.
 #[derive(Default)]
@@ -60,8 +61,8 @@ pub(crate) struct Log {
     pub(crate) closed: Closed,
     /// Reads of contents that may be under way at a time.
     pub(crate) reads: Semaphore,
-    fetches: Mutex<Vec<QueueId>>,
-    fetch_wanted: Notify,
+    /// Queues that wait for a read.
+    pub(crate) fetches: Wanted,
 }
 
 impl Log {
@@ -76,8 +77,7 @@ impl Log {
             damaged: Mutex::default(),
             closed: Closed::default(),
             reads: Semaphore::new(READS_MAX),
-            fetches: Mutex::default(),
-            fetch_wanted: Notify::new(),
+            fetches: Wanted::default(),
         }
     }
 
@@ -99,20 +99,7 @@ impl Log {
             self.files.free(freed);
         }
         if state.may_want() && !queue.fetch_queued.swap(true, Relaxed) {
-            self.fetches.lock().push(queue.id);
-            self.fetch_wanted.notify_one();
-        }
-    }
-
-    /// Queues that wait for a read; waits for some.
-    pub(crate) async fn wanted(&self) -> Vec<QueueId> {
-        loop {
-            let wanted = self.fetch_wanted.notified();
-            let queues = std::mem::take(&mut *self.fetches.lock());
-            if !queues.is_empty() {
-                return queues;
-            }
-            wanted.await;
+            self.fetches.push(queue.id);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A queue behind its lock, and the bookkeeping that goes with every visit.
 use crate::log::Log;
 use crate::memory::Memory;
+use crate::wanted::Wanted;
 use leveret_engine::catalog;
 use leveret_engine::queue as engine;
 use leveret_model::refusal::Refusal;
@@ -36,6 +37,9 @@ pub struct Queue {
     declared: AtomicBool,
     deleted: AtomicBool,
     pub(crate) memory: Arc<Memory>,
+    unfinished: Arc<Wanted>,
+    /// It is on the list of those.
+    goes_on: AtomicBool,
     /// Of a queue whose changes are logged.
     pub(crate) log: Option<Arc<Log>>,
     /// It is on the list of those that wait for a read.
@@ -52,7 +56,7 @@ impl Queue {
     pub(crate) fn new(
         declared: &catalog::Queue,
         (vhost, name): (Arc<str>, Arc<str>),
-        memory: Arc<Memory>,
+        (memory, unfinished): (Arc<Memory>, Arc<Wanted>),
         log: Option<Arc<Log>>,
     ) -> Self {
         let log = log.filter(|_| declared.is_logged());
@@ -82,6 +86,8 @@ impl Queue {
             declared: AtomicBool::new(!is_logged_now),
             deleted: AtomicBool::new(false),
             memory,
+            unfinished,
+            goes_on: AtomicBool::new(false),
             log,
             fetch_queued: AtomicBool::new(false),
             fetched: Notify::new(),
@@ -149,6 +155,12 @@ impl Queue {
     /// Whether the queue was deleted; nothing enters it any more.
     pub fn is_deleted(&self) -> bool {
         self.deleted.load(Relaxed)
+    }
+
+    /// Goes on with deliveries that were more than one visit may make.
+    pub(crate) fn go_on(&self, now: u64) {
+        self.goes_on.store(false, Relaxed);
+        self.enter().dispatch(now);
     }
 
     /// Whether it has contents in memory that the log has, too.
@@ -230,6 +242,9 @@ impl Drop for Entered<'_> {
     fn drop(&mut self) {
         if let Some(log) = &self.queue.log {
             log.left(self.queue, &mut self.state);
+        }
+        if self.state.take_unfinished() && !self.queue.goes_on.swap(true, Relaxed) {
+            self.queue.unfinished.push(self.queue.id);
         }
         let after = self.state.memory_bytes();
         let before = self.queue.memory_bytes.swap(after, Relaxed);

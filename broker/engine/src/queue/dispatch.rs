@@ -23,9 +23,10 @@ impl Cursor {
 }
 
 impl Queue {
-    /// Hands ready messages to consumers until there are none, or none has credit and room. `now` in nanoseconds of
-    /// the clock that `enqueue` was told.
+    /// Hands ready messages to consumers until there are none, or none has credit and room, or they were many: then
+    /// [`take_unfinished`](Self::take_unfinished) says so. `now` in nanoseconds of the clock that `enqueue` was told.
     pub fn dispatch(&mut self, now: u64) {
+        let mut left = DISPATCHED_MAX;
         while self.lead.leading && self.state.ready() > 0 {
             let share = share(self.state.ready(), self.lead.consumers.takers());
             let Some(consumer) = self.lead.consumers.take_turn() else { return };
@@ -46,7 +47,18 @@ impl Queue {
             if self.lead.blocked_on.is_some() || fill == Fill::Exhausted && taken == 0 {
                 return; // goes on once the run has been read
             }
+            left = left.saturating_sub(taken);
+            if left == 0 && self.state.ready() > 0 {
+                self.lead.unfinished = true;
+                return;
+            }
         }
+    }
+
+    /// Whether deliveries stopped since the last call only because they were many: another `dispatch` goes on with them.
+    #[inline]
+    pub fn take_unfinished(&mut self) -> bool {
+        take(&mut self.lead.unfinished)
     }
 
     /// The sink of a consumer has room again: it is served with the rest.
@@ -101,6 +113,9 @@ pub enum Got {
     /// The next one has to be read first.
     Cold,
 }
+
+/// Messages that are handed out in one call, about: others want the queue as well. A consumer alone takes what it has room for.
+const DISPATCHED_MAX: u64 = 16 << 10;
 
 /// How many messages a consumer gets at a time: all where it is alone; one where there are few, so that consumers get
 /// equal parts; more where there are many, so that a turn is worth its cost.

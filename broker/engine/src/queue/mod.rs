@@ -61,6 +61,8 @@ struct Lead {
     delivery_limit: Option<u32>,
     /// What is to be logged.
     facts: Facts,
+    /// Deliveries stopped since they were many.
+    unfinished: bool,
     /// The next delivery waits for this segment to be read.
     blocked_on: Option<u64>,
     /// Cold runs ahead are looked for once the cursor has come to this run: up to the same distance behind it all are warm.
@@ -82,6 +84,7 @@ impl Default for Lead {
             recovered_below: 0,
             delivery_limit: None,
             facts: Facts::default(),
+            unfinished: false,
             blocked_on: None,
             look_at: 0,
             fetching: false,

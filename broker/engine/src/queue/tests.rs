@@ -126,6 +126,26 @@ fn a_purge_in_parts_takes_what_was_ready_when_it_began() {
 }
 
 #[test]
+fn deliveries_of_a_deep_queue_are_made_in_parts() {
+    let mut queue = Queue::default();
+    (0..100_000).for_each(|_| publish(&mut queue, "k", &["x"]));
+    for _ in 0..3 {
+        subscribe(&mut queue, &Recorder::with_room(1_000_000), 0, true);
+    }
+    let mut calls = 0;
+    loop {
+        let before = queue.depth().ready;
+        queue.dispatch(0);
+        calls += 1;
+        assert!(before - queue.depth().ready < 17 << 10);
+        if !queue.take_unfinished() {
+            break;
+        }
+    }
+    assert_eq!((queue.depth().ready, calls), (0, 7));
+}
+
+#[test]
 fn few_messages_are_dealt_one_by_one() {
     let mut queue = Queue::default();
     let sinks = [Recorder::with_room(100), Recorder::with_room(100)];
