@@ -25,7 +25,7 @@ fn restored(queue: &Queue, follower: &Follower, snapshot: &[u8]) -> Result<u64, 
     *queue.enter() = leveret_engine::queue::Queue::durable(None);
     follower.restore(1, snapshot)?;
     let mut entered = queue.enter();
-    entered.lead();
+    entered.lead(u64::MAX);
     Ok(entered.depth().ready)
 }
 

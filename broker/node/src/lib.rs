@@ -16,6 +16,7 @@ mod clock;
 mod connections;
 mod declare;
 mod definitions;
+mod delivered;
 mod entry;
 mod fact_log;
 mod fetch;

@@ -64,7 +64,7 @@ impl Queue {
             Some(log) => {
                 let mut state = engine::Queue::durable(declared.delivery_limit());
                 if log.serving.load(Relaxed) {
-                    state.lead();
+                    state.lead(0);
                 }
                 state
             }

@@ -4,6 +4,7 @@
 //! what deliveries need (`fetch`) and keep the log in bounds (`maintain`).
 use crate::Broker;
 use crate::archive::{self, ARCHIVE};
+use crate::delivered::{self, Delivered};
 use crate::entry::{long, word};
 use crate::follower::Follower;
 use crate::log::Log;
@@ -113,6 +114,9 @@ pub enum OpenError {
     /// The folder of the archive cannot be read.
     #[error("archive: {0}")]
     Archive(std::io::Error),
+    /// The file that says what was delivered cannot be removed.
+    #[error("delivered: {0}")]
+    Delivered(std::io::Error),
     /// The file with the node's identity cannot be read or written.
     #[error("node: {0}")]
     Identity(std::io::Error),
@@ -155,7 +159,8 @@ impl Broker {
         let groups = Groups::open(disk.clone(), journal, options, follower.clone()).await?;
         identity.log_is_made(&*disk).map_err(OpenError::Identity)?;
         follower.declare();
-        let archive_next = AtomicU64::new(self.serve(&log, &groups).map_err(OpenError::Archive)?);
+        let delivered = delivered::take(&*disk).map_err(OpenError::Delivered)?;
+        let archive_next = AtomicU64::new(self.serve(&log, &groups, &delivered).map_err(OpenError::Archive)?);
         let turn = tokio::sync::Mutex::default();
         let (tasks, stopping) = (TaskTracker::new(), self.0.stopping.clone());
         // What fails because the node stops is no failure.
@@ -180,7 +185,7 @@ impl Broker {
     }
 
     /// Begins to serve the queues; what the archive holds for none of them goes. Returns the archive's next number.
-    fn serve(&self, log: &Log, groups: &Groups) -> std::io::Result<u64> {
+    fn serve(&self, log: &Log, groups: &Groups, delivered: &Delivered) -> std::io::Result<u64> {
         let mut queues: Vec<_> = self.queues().values().filter(|queue| queue.log.is_some()).cloned().collect();
         queues.sort_by_key(|queue| queue.id);
         for queue in &queues {
@@ -192,7 +197,7 @@ impl Broker {
                     tracing::error!(queue, "contents of a queue lay in segment {file} of the log, which is missing");
                 }
             }
-            entered.lead();
+            entered.lead(delivered.get(&queue.id).copied().unwrap_or(u64::MAX));
         }
         log.serving.store(true, Relaxed);
         let disk = groups.journal().disk();
@@ -238,7 +243,21 @@ impl Broker {
             tracing::warn!("a snapshot or a copy is given up: it is made again after the next start");
         }
         self.0.facts.close();
+        self.end_deliveries(storage);
         storage.groups.stop().await;
+    }
+
+    /// Delivers nothing of durable queues any more, and notes how far they were delivered.
+    fn end_deliveries(&self, storage: &Storage) {
+        let queues: Vec<_> = self.queues().values().filter(|queue| queue.log.is_some()).cloned().collect();
+        let delivered = queues.iter().map(|queue| {
+            let mut entered = queue.enter();
+            entered.end();
+            (queue.id, entered.delivered_below())
+        });
+        if let Err(error) = delivered::write(&**storage.groups.journal().disk(), delivered) {
+            tracing::warn!(%error, "all messages will be delivered as redelivered after the next start");
+        }
     }
 
     /// The right to declare something durable; none without storage.

@@ -60,7 +60,7 @@ async fn panic_after_an_await() {
 /// An index out of bounds in the rules.
 fn deliver_what_is_no_message() {
     let mut queue = Queue::durable(None);
-    queue.lead();
+    queue.lead(u64::MAX);
     let logged = Logged { run: &Bytes::new(), place: Place::default(), count: 1, body_bytes: 0, warm: true };
     queue.apply_logged(&logged, 0);
     queue.get(&Anything, true, 0);

@@ -94,8 +94,8 @@ impl Queue {
             return (Fill::Blocked, 0);
         }
         let durable = self.is_durable();
-        let Lead { cursor, recovered_below, facts, blocked_on, .. } = &mut self.lead;
-        let mut taking = Taking::new(&mut self.state, cursor, now, limit, *recovered_below);
+        let Lead { cursor, recovered_below, delivered_below, facts, blocked_on, .. } = &mut self.lead;
+        let mut taking = Taking::new(&mut self.state, cursor, now, limit, (*recovered_below, *delivered_below));
         let fill = sink.fill(&mut taking);
         *blocked_on = taking.cold;
         let facts = durable.then_some(facts);
@@ -137,17 +137,36 @@ struct Taking<'q> {
     stretch: (u64, u64, u64),
     /// Stretches before that.
     before: Vec<(u64, u64, u64)>,
-    /// Messages below may have been delivered before.
+    /// Messages below may have been settled before this began.
     recovered_below: u64,
+    /// Messages below may have been delivered before this began.
+    delivered_below: u64,
     /// The segment of the next message is not in memory.
     cold: Option<u64>,
 }
 
 impl<'q> Taking<'q> {
-    fn new(state: &'q mut State, cursor: &'q mut Cursor, now: u64, left: u64, recovered_below: u64) -> Self {
-        let (stretch, before) = ((0, 0, 0), Vec::new());
-        let (run, taken, redelivered, cold) = (None, 0, 0, None);
-        Self { state, cursor, run, now, left, taken, redelivered, stretch, before, recovered_below, cold }
+    fn new(
+        state: &'q mut State,
+        cursor: &'q mut Cursor,
+        now: u64,
+        left: u64,
+        (recovered_below, delivered_below): (u64, u64),
+    ) -> Self {
+        Self {
+            state,
+            cursor,
+            run: None,
+            now,
+            left,
+            taken: 0,
+            redelivered: 0,
+            stretch: (0, 0, 0),
+            before: Vec::new(),
+            recovered_below,
+            delivered_below,
+            cold: None,
+        }
     }
 
     fn count(&mut self, sequence: u64, run: &Run) -> bool {
@@ -259,7 +278,7 @@ impl Source for Taking<'_> {
         }
         let given_back = self.state.has_returned();
         let (id, run) = if given_back { self.returned()? } else { self.fresh()? };
-        let redelivered = given_back || id.sequence < self.recovered_below;
+        let redelivered = given_back || id.sequence < self.delivered_below;
         self.redelivered += u64::from(redelivered);
         let route_changed = self.count(id.sequence, &run);
         let segment = self.state.segments().at(run.segment);

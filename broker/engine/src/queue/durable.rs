@@ -89,11 +89,20 @@ impl Queue {
         queue
     }
 
-    /// From here on the queue is served here. All that is not settled is ready.
-    pub fn lead(&mut self) {
+    /// From here on the queue is served here. All that is not settled is ready, and what lies below `delivered_below` may have
+    /// been delivered before.
+    pub fn lead(&mut self, delivered_below: u64) {
         self.lead.leading = true;
         self.lead.recovered_below = self.state.begin_lead();
+        self.lead.delivered_below = delivered_below.min(self.lead.recovered_below);
         self.lead.cursor = Cursor::at(self.state.runs_first());
+    }
+
+    /// The sequence from which on no message was ever delivered.
+    #[must_use]
+    pub fn delivered_below(&self) -> u64 {
+        let reached = self.state.position(&self.lead.cursor).unwrap_or(self.state.next_sequence());
+        reached.max(self.lead.delivered_below)
     }
 
     /// Messages were logged.

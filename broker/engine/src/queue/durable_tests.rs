@@ -76,13 +76,13 @@ fn restarted(queue: &Queue, limit: Option<u32>) -> Queue {
     let mut rest = &snapshot[..];
     next.restore(&mut rest, 0).unwrap();
     assert!(rest.is_empty());
-    next.lead();
+    next.lead(u64::MAX);
     next
 }
 
 fn led(limit: Option<u32>) -> Queue {
     let mut queue = Queue::durable(limit);
-    queue.lead();
+    queue.lead(u64::MAX);
     queue
 }
 
@@ -111,6 +111,27 @@ fn what_was_out_is_ready_again_and_marked_for_the_next_leader() {
     log.publish(&mut queue, &[b"4".to_vec()], true);
     let seen: Vec<_> = std::iter::from_fn(|| log.get(&mut queue, false)).map(|got| (got.0, got.2)).collect();
     assert_eq!(seen, [(0, true), (2, true), (3, false)]);
+}
+
+#[test]
+fn what_was_delivered_to_nobody_is_not_marked_where_that_is_known() {
+    let (mut queue, mut log) = (led(None), Log::default());
+    log.publish(&mut queue, &[b"1".to_vec(), b"2".to_vec(), b"3".to_vec()], false);
+    log.get(&mut queue, false).unwrap();
+    assert_eq!(queue.delivered_below(), 1);
+    for below in [1, 2] {
+        let mut snapshot = Vec::new();
+        queue.snapshot(&mut snapshot);
+        let mut next = Queue::durable(None);
+        next.restore(&mut &snapshot[..], 0).unwrap();
+        next.lead(queue.delivered_below());
+        assert_eq!(next.delivered_below(), below, "also where nothing was delivered since");
+        let (sequence, _, redelivered, _) = log.get(&mut next, false).unwrap();
+        assert_eq!((sequence, redelivered), (0, true));
+        let (sequence, _, redelivered, _) = log.get(&mut next, false).unwrap();
+        assert_eq!((sequence, redelivered), (1, below > 1));
+        queue = next;
+    }
 }
 
 #[test]

@@ -55,8 +55,10 @@ struct Lead {
     cursor: Cursor,
     /// Of a durable queue: whether it is served here.
     leading: bool,
-    /// Messages below were there when this began, and may have been delivered before.
+    /// Messages below were there when this began.
     recovered_below: u64,
+    /// Messages below may have been delivered before this began.
+    delivered_below: u64,
     /// A message given back more often is dropped.
     delivery_limit: Option<u32>,
     /// What is to be logged.
@@ -82,6 +84,7 @@ impl Default for Lead {
             cursor: Cursor::default(),
             leading: true,
             recovered_below: 0,
+            delivered_below: 0,
             delivery_limit: None,
             facts: Facts::default(),
             unfinished: false,

@@ -357,7 +357,7 @@ impl State {
     }
 
     /// The sequence that a cursor stands at, if it is in front of a run.
-    fn position(&self, cursor: &Cursor) -> Option<u64> {
+    pub(super) fn position(&self, cursor: &Cursor) -> Option<u64> {
         let (number, run) = self.run_from(cursor.run)?;
         Some(run.first + if number == cursor.run { u64::from(cursor.index) } else { 0 })
     }
