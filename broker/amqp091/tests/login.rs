@@ -330,6 +330,47 @@ async fn an_unknown_delivery_tag_is_blamed_on_the_method_that_named_it() {
     }
 }
 
+/// What a client is told whose connection ends with what it sent last.
+const END: (u16, (u16, u16)) = (0, (10, 50));
+
+/// The bytes of one method frame.
+fn method(channel: u16, (class, id): (u16, u16), arguments: &[u8]) -> Vec<u8> {
+    framed(1, channel, &[&class.to_be_bytes()[..], &id.to_be_bytes(), arguments].concat())
+}
+
+#[tokio::test]
+async fn a_wrong_acknowledgement_keeps_no_other_frame_from_being_handled() {
+    let served = serve().await;
+    let ack = |channel, tag| method(channel, (60, 80), &[0, 0, 0, 0, 0, 0, 0, tag, 0]);
+    let close = b"\0\0\0\0\0\0\0";
+    for (next, answers) in [
+        (method(2, (50, 10), b"\0\0\x01q\0\0\0\0\0"), &[(2, (50, 11)), END][..]),
+        (method(2, (60, 90), &[0, 0, 0, 0, 0, 0, 0, 8, 0, 0]), &[(2, (20, 40)), END]),
+        (method(2, (60, 40), b"\0\0\x04none\x01q\0"), &[(2, (20, 40)), END]),
+        (method(1, (60, 40), b"\0\0\x04none\x01q\0"), &[END]),
+        (ack(2, 8), &[(2, (20, 40)), END]),
+        (method(1, (20, 40), close), &[(1, (20, 41)), END]),
+        (method(0, (10, 50), close), &[(0, (10, 51))]),
+        (framed(3, 0, b"no method"), &[END]),
+    ] {
+        let mut client = Client::open(&served, 2047).await;
+        client.open_channel(1).await;
+        client.open_channel(2).await;
+        client.send(&[ack(1, 9), next.clone(), method(0, (10, 1), &[])].concat()).await;
+        for (channel, (class, id)) in [&[(1, (20, 40))], answers].concat() {
+            let (_, answered, payload) = client.next().await.expect("an answer");
+            let ids = [&class.to_be_bytes()[..], &id.to_be_bytes()].concat();
+            assert_eq!(
+                (answered, &payload[..4]),
+                (channel, &ids[..]),
+                "{}: {}",
+                next.escape_ascii(),
+                payload.escape_ascii()
+            );
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_ticket_is_given_to_those_who_ask() {
     let served = serve().await;

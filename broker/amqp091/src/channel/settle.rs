@@ -34,11 +34,14 @@ impl Session {
     }
 
     /// Settles the acknowledgements that were remembered.
+    ///
+    /// # Errors
+    /// 406 on their channel, which need not be that of the frame being handled. They are not remembered any more.
     pub(crate) fn flush_acks(&mut self) -> Result<(), Failure> {
         let Some(PendingAcks { channel, first, last, multiple }) = self.pending_acks.take() else { return Ok(()) };
         if multiple {
             let settled = self.settle(channel, last, true, Outcome::Acknowledged);
-            return settled.map_err(|failure| failure.caused_by(60, 80));
+            return settled.map_err(|failure| failure.caused_by(60, 80).on_channel(channel));
         }
         let settlement = &mut self.settlement;
         let (result, others_wait) = {
@@ -71,7 +74,7 @@ impl Session {
         if others_wait {
             self.give_turns(channel);
         }
-        result.map_err(|UnknownTag| unknown_tag(tag).on_channel(channel))
+        result.map_err(|UnknownTag| unknown_tag(tag))
     }
 
     /// Consumers that the limit of their channel held back take their turns while there is room.

@@ -10,7 +10,7 @@ pub(crate) struct Failure {
     pub(crate) text: String,
     /// Class and method that caused it, if any.
     pub(crate) cause: (u16, u16),
-    /// The channel that it ends, where that is not the one whose frame was being handled.
+    /// The channel that it ends, where a frame before the one being handled caused it, which may be one of another channel.
     pub(crate) channel: Option<u16>,
 }
 

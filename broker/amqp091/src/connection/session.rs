@@ -96,7 +96,7 @@ impl Session {
                 Ok(Some(frame)) => frame,
                 Ok(None) => break,
                 Err(error) => {
-                    let _ = self.flush(buffer);
+                    self.hand_over_all(buffer).await?;
                     return Err(Failure::new(error.reply_code(), error.to_string()));
                 }
             };
@@ -104,17 +104,24 @@ impl Session {
             at = match self.frame(buffer, next, &frame).await {
                 Ok(next) => next,
                 Err(failure) => {
-                    let _ = self.flush(buffer);
-                    self.fail(failure.channel.unwrap_or(frame.channel), failure).await?;
+                    self.hand_over_all(buffer).await?;
+                    // One that names its channel is that of a frame before: this one was not looked at yet.
+                    let next = if failure.channel.is_some() { at } else { next };
+                    self.fail(frame.channel, failure).await?;
                     next
                 }
             };
         }
-        if let Err(failure) = self.flush(buffer) {
-            let channel = failure.channel.unwrap_or(0);
-            self.fail(channel, failure).await?;
-        }
+        self.hand_over_all(buffer).await?;
         Ok(at)
+    }
+
+    /// Hands over everything that was gathered. The channel whose acknowledgements name no delivery ends.
+    async fn hand_over_all(&mut self, buffer: &[u8]) -> Result<(), Failure> {
+        match self.flush(buffer) {
+            Ok(()) => Ok(()),
+            Err(failure) => self.fail(0, failure).await,
+        }
     }
 
     /// Lets others have their turn when this one is over. Whether the client has to read its answers first.
@@ -262,10 +269,14 @@ impl Session {
         }
     }
 
-    /// Ends what a failure ends: the channel here, the connection by passing it on.
+    /// Ends what a failure ends: a channel here, the one that it names or else `number`; the connection by passing it on.
     async fn fail(&mut self, number: u16, failure: Failure) -> Result<(), Failure> {
+        let number = failure.channel.unwrap_or(number);
         if failure.ends_connection() || self.channel(number).is_err() {
             return Err(failure);
+        }
+        if self.is_closing(number) {
+            return Ok(());
         }
         tracing::debug!(connection = self.connection.name, channel = number, "{}", failure.text);
         self.release_channel(number).await;
