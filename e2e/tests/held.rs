@@ -1,7 +1,7 @@
 //! What clients make the broker hold has a bound, and is free soon after they have gone.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -81,13 +81,15 @@ fn answers_that_nobody_reads_are_not_piled_up() -> Result<()> {
     Ok(())
 }
 
-/// Sends `bytes` of the beginnings of messages of 8 MiB, each on a channel of its own.
+/// Sends `bytes` of the beginnings of messages of 8 MiB, each on a channel of its own, until it is held back.
 fn begin_messages(raw: &mut Raw, bytes: usize) -> Result<()> {
     let part = vec![9; 100 << 10];
     for channel in 1..=(bytes / part.len() / 20) as u16 {
         let mut begun = Bytes::new().method(channel, (60, 40), &[0, 0, 0, 0, 0]).header(channel, 8 << 20);
         begun = (0..20).fold(begun, |begun, _| begun.frame(3, channel, &part));
-        raw.send(begun)?;
+        if raw.send_some(&begun.0, Duration::from_secs(1))? < begun.0.len() {
+            break;
+        }
     }
     Ok(())
 }
@@ -152,6 +154,32 @@ fn messages_of_which_none_can_come_in_full_make_room_for_each_other() -> Result<
     }
     until("the alarm to be over", || (!is_alarmed(&broker)?).then_some(()))?;
     ensure!(connections(&broker)? > 0, "not all of them had to go");
+    Ok(())
+}
+
+/// What a silent connection was told, if it was closed.
+fn told(raw: Raw) -> Result<Vec<u8>> {
+    let (mut socket, mut told) = raw.into_parts();
+    socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+    let _open_or_closed = socket.read_to_end(&mut told);
+    Ok(told)
+}
+
+#[test]
+fn messages_that_nobody_goes_on_with_make_room_when_others_need_it() -> Result<()> {
+    let broker = BrokerProcess::start_with(BUDGET)?;
+    let mut silent = (0..4).map(|_| with_channels(&broker)).collect::<Result<Vec<_>>>()?;
+    silent.iter_mut().try_for_each(|raw| begin_messages(raw, 24 << 20))?;
+    ensure!(is_alarmed(&broker) == Some(false), "there is room for the beginnings");
+    let _publisher = fill(&broker, 0)?;
+    until_for(Duration::from_secs(20), "one of the silent connections to be sent away", || {
+        // Heartbeats are nothing of a message.
+        silent.iter_mut().for_each(|raw| drop(raw.send(Bytes::new().frame(8, 0, &[]))));
+        (connections(&broker).ok()? < 5).then_some(())
+    })?;
+    let resource_error = |told: Vec<u8>| told.get(7..13) == Some(&[0, 10, 0, 50, 1, 250]);
+    let gone = silent.into_iter().map(told).collect::<Result<Vec<_>>>()?.into_iter().filter(|told| !told.is_empty());
+    ensure!(gone.clone().count() > 0 && gone.clone().all(resource_error), "told {:?}", gone.collect::<Vec<_>>());
     Ok(())
 }
 

@@ -90,6 +90,14 @@ pub struct Hello {
     pub tuned: (u32, u16, u16),
 }
 
+impl Connection {
+    /// Whether it holds bytes of messages that have not come in full.
+    #[inline]
+    pub fn holds_incomplete(&self) -> bool {
+        self.incomplete_bytes.load(Relaxed) > 0
+    }
+}
+
 #[derive(Default)]
 pub(crate) struct Connections {
     open: Mutex<BTreeMap<ConnectionId, Arc<Connection>>>,
@@ -143,7 +151,7 @@ impl Broker {
     /// Whether the connection holds bytes of a message that has not come in full, and such messages of all connections fill the
     /// memory budget: it is held back, and might wait for itself.
     pub fn waits_for_itself(&self, connection: &Connection) -> bool {
-        connection.incomplete_bytes.load(Relaxed) > 0 && self.memory().is_filled_by_incomplete()
+        connection.holds_incomplete() && self.memory().is_filled_by_incomplete()
     }
 
     /// The clients that are connected, oldest first.

@@ -16,6 +16,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// What ends a connection from our side.
@@ -92,7 +93,7 @@ pub(crate) async fn back(session: &mut Session, socket: &OwnedReadHalf, ends: &E
         biased;
         held = until(session.broker.memory().until_cleared(), socket, ends) => held,
         () = nudge(output), if connection.heartbeat == 0 => Err(End::Lost),
-        () = until_it_waits_for_itself(session) => Err(End::Failed(Failure::new(506, WAITS_FOR_ITSELF))),
+        end = until_it_waits_for_itself(session, Instant::now()) => Err(end),
     };
     let _ = sockopt::set_tcp_user_timeout(socket.as_ref(), 0);
     connection.blocked.store(false, Relaxed);
@@ -111,14 +112,16 @@ async fn nudge(output: &Output) {
     }
 }
 
-/// Waits until it is no use to wait: the connection has waited for long, and messages that have not come in full, some of its
-/// own among them, fill the memory. Not all such connections are sent away at a time: those left may have room then.
-async fn until_it_waits_for_itself(session: &Session) {
+/// Waits until it is no use to wait: the connection was held back, or sent nothing of the messages that it began, from `since`
+/// on for long, and messages that have not come in full, some of its own among them, fill the memory. Not all such connections
+/// are sent away at a time: those left may have room then.
+pub(crate) async fn until_it_waits_for_itself(session: &Session, since: Instant) -> End {
     let turn = (session.connection.id.0 % TURNS_TO_LEAVE) as u32;
-    tokio::time::sleep(LEAVE_AFTER + LEAVE_EVERY * turn).await;
+    tokio::time::sleep_until(since + LEAVE_AFTER + LEAVE_EVERY * turn).await;
     while !session.broker.waits_for_itself(&session.connection) {
         tokio::time::sleep(LEAVE_EVERY * TURNS_TO_LEAVE as u32).await;
     }
+    End::Failed(Failure::new(506, WAITS_FOR_ITSELF))
 }
 
 /// How long a publisher waits for the consumers of what it published: in proportion to what it was, so that a publisher is
@@ -175,7 +178,7 @@ pub(crate) const STOPPING: &str = "broker is shutting down";
 const NUDGE_EVERY: Duration = Duration::from_secs(5);
 const WAITS_FOR_ITSELF: &str =
     "memory is used up by messages that have not come in full, some of this connection among them";
-/// A publisher that is held back waits so long before it may be found to wait for itself.
+/// A publisher is held back or silent for so long before it may be found to wait for itself.
 const LEAVE_AFTER: Duration = Duration::from_secs(10);
 /// Connections leave one after the other, in turns of this length.
 const LEAVE_EVERY: Duration = Duration::from_millis(250);

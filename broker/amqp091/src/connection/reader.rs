@@ -32,8 +32,7 @@ pub(crate) async fn serve(socket: TcpStream, broker: Broker, pool: Arc<Pool>, st
     let (Ok(peer), Ok(local)) = (socket.peer_addr(), socket.local_addr()) else { return };
     hold::set_up(&socket);
     let (read, mut write) = socket.into_split();
-    let mut reader =
-        Reader { socket: read, pool, buffer: Vec::new(), opened: false, heartbeat: None, received: 0, turn_bytes: 0 };
+    let mut reader = Reader::new(read, pool);
     match in_time(deadline, &permit, &stop, reader.protocol(&stop)).await {
         Some(Protocol::Amqp091) => {}
         Some(Protocol::Other) => {
@@ -98,9 +97,24 @@ struct Reader {
     received: u64,
     /// Bytes handled since the others last had a turn.
     turn_bytes: usize,
+    /// When something of a message came last, if messages have not come in full.
+    incomplete_since: Option<Instant>,
 }
 
 impl Reader {
+    fn new(socket: OwnedReadHalf, pool: Arc<Pool>) -> Self {
+        Self {
+            socket,
+            pool,
+            buffer: Vec::new(),
+            opened: false,
+            heartbeat: None,
+            received: 0,
+            turn_bytes: 0,
+            incomplete_since: None,
+        }
+    }
+
     async fn protocol(&mut self, stop: &CancellationToken) -> Protocol {
         loop {
             if self.fill(stop).await.is_err() {
@@ -163,8 +177,14 @@ impl Reader {
             if session.finished {
                 return End::Asked;
             }
+            let published = session.published;
             if let Err(end) = hold::back(session, &self.socket, &ends).await {
                 return end;
+            }
+            if !connection.holds_incomplete() {
+                self.incomplete_since = None;
+            } else if published || self.incomplete_since.is_none() {
+                self.incomplete_since = Some(Instant::now());
             }
             if std::mem::take(&mut session.paused) || session.output.is_unread() {
                 let read = session.output.until_read();
@@ -177,10 +197,18 @@ impl Reader {
                 self.turn_bytes = 0;
                 self.pool.turns.pass().await;
             }
+            let incomplete_since = self.incomplete_since;
+            let no_use = async {
+                match incomplete_since {
+                    Some(since) => hold::until_it_waits_for_itself(session, since).await,
+                    None => std::future::pending().await,
+                }
+            };
             let filled = tokio::select! {
                 biased;
                 () = connection.close.cancelled() => return End::Failed(hold::forced(&connection.close_reason.lock())),
                 filled = self.fill(stop) => filled,
+                end = no_use => return end,
             };
             session.broker.mark_activity();
             connection.received_bytes.store(self.received, Relaxed);
