@@ -9,6 +9,8 @@ pub struct Bounds {
     pub connections_max: usize,
     /// Requests that are worked on at once. One more waits, and is answered 503 after `queue_max`.
     pub requests_max: usize,
+    /// Requests whose bodies are read or held at once, before they have their turn. One more waits likewise.
+    pub bodies_max: usize,
     /// How long a request waits for its turn.
     pub queue_max: Duration,
     /// How long a client may take for the head of a request, from its connection or the first byte on.
@@ -38,6 +40,7 @@ impl Bounds {
         Self {
             connections_max: share(512, 8),
             requests_max: 64,
+            bodies_max: 64,
             queue_max: Duration::from_secs(10),
             head_max: Duration::from_secs(10),
             idle_max: Duration::from_secs(75),

@@ -1,5 +1,6 @@
-//! One request on its way: the path in order, a login, a turn, the body, the route, all within their bounds.
+//! One request on its way: the path in order, a login, the body, a turn, the route, all within their bounds.
 //!
+//! Only who is logged in has a body read, and a client that is slow to send one keeps no turn from others.
 //! What changes something runs in a task of its own: a client that goes does not stop it half way. Health checks are
 //! answered at once, without login or turn, from what can be read without a lock.
 use crate::Bounds;
@@ -8,6 +9,7 @@ use crate::error::Error;
 use crate::socket::Client;
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
+use axum::http::header::{CONNECTION, HeaderValue};
 use axum::http::request::Parts;
 use axum::http::uri::PathAndQuery;
 use axum::http::{Method, Request, Response, Uri};
@@ -19,7 +21,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 use tower::ServiceExt;
 
@@ -28,12 +30,14 @@ pub(crate) struct Requests {
     api: Api,
     router: Router,
     turns: Arc<Semaphore>,
+    /// Taken by requests with a body while it is read and until they have their turn.
+    bodies: Arc<Semaphore>,
 }
 
 impl Requests {
     pub(crate) fn new(api: Api, router: Router) -> Arc<Self> {
-        let turns = Arc::new(Semaphore::new(api.bounds.requests_max));
-        Arc::new(Self { api, router, turns })
+        let [turns, bodies] = [api.bounds.requests_max, api.bounds.bodies_max].map(|max| Arc::new(Semaphore::new(max)));
+        Arc::new(Self { api, router, turns, bodies })
     }
 
     pub(crate) fn bounds(&self) -> &Bounds {
@@ -49,17 +53,23 @@ impl Requests {
     ) -> Response<Answer> {
         client.asked();
         let until = Instant::now() + self.bounds().request_max + self.bounds().answer_max;
-        let response = self.respond(request, peer).await.unwrap_or_else(IntoResponse::into_response);
+        let response = self.respond(request, peer, &client).await.unwrap_or_else(IntoResponse::into_response);
         response.map(|body| Answer { body, client, until })
     }
 
-    async fn respond(&self, request: Request<Incoming>, peer: SocketAddr) -> Result<Response<Body>, Error> {
+    async fn respond(
+        &self,
+        request: Request<Incoming>,
+        peer: SocketAddr,
+        client: &Client,
+    ) -> Result<Response<Body>, Error> {
         let (mut parts, body) = request.into_parts();
         put_in_order(&mut parts.uri)?;
         let path = parts.uri.path();
         if path.starts_with("/health/") {
             return self.route(Request::from_parts(parts, Body::empty())).await;
         }
+        let only_reads = matches!(parts.method, Method::GET | Method::HEAD);
         if path.starts_with("/api/") {
             let identity = self.within(self.api.logins.identify(&self.api.broker, peer, &parts.headers)).await?;
             parts.extensions.insert(identity);
@@ -67,14 +77,23 @@ impl Requests {
                 // What is declared is not known yet, and what would be declared now would not be logged.
                 return Err(Error::unavailable("the log is being read: nothing is served yet"));
             }
+        } else if !only_reads {
+            // Nothing can be changed here: that is told without the body.
+            let mut response = self.route(Request::from_parts(parts, Body::empty())).await?;
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            return Ok(response);
         }
-        let turn = timeout(self.bounds().queue_max, self.turns.clone().acquire_owned()).await;
-        let Ok(Ok(turn)) = turn else { return Err(Error::unavailable("too many requests are in progress")) };
-        if matches!(parts.method, Method::GET | Method::HEAD) {
+        if only_reads {
+            let _turn = self.turn(&self.turns).await?;
             return self.within(self.route(Request::from_parts(parts, Body::empty()))).await;
         }
-        let body = self.read(&parts, body).await?;
-        let request = Request::from_parts(parts, Body::from(body));
+        let room = self.turn(&self.bodies).await?;
+        client.awaits_body();
+        let body = self.read(&parts, body).await;
+        client.asked();
+        let request = Request::from_parts(parts, Body::from(body?));
+        let turn = self.turn(&self.turns).await?;
+        drop(room);
         let router = self.router.clone();
         let changing = tokio::spawn(async move {
             let response = call(router, request).await;
@@ -82,6 +101,14 @@ impl Requests {
             response
         });
         self.within(async { changing.await.map_err(|_| Error::internal()) }).await
+    }
+
+    /// A turn of those that `turns` has.
+    async fn turn(&self, turns: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Error> {
+        match timeout(self.bounds().queue_max, turns.clone().acquire_owned()).await {
+            Ok(Ok(turn)) => Ok(turn),
+            _ => Err(Error::unavailable("too many requests are in progress")),
+        }
     }
 
     async fn route(&self, request: Request<Body>) -> Result<Response<Body>, Error> {

@@ -1,6 +1,6 @@
 //! A client's socket as hyper uses it, and what is known of the client from it: since when it has been waited for.
 //!
-//! A client is waited for while it has sent no request or half of one, and while it does not read its answer. Each of these
+//! A client is waited for while it has sent no request or a part of one, and while it does not read its answer. Each of these
 //! has a bound; and when there are too many clients, the one that was waited for the longest goes first.
 use crate::Bounds;
 use hyper::rt::{Read, ReadBufCursor, Write};
@@ -36,6 +36,8 @@ enum Phase {
     Idle(Instant),
     /// A part of a request's head has come.
     Head(Instant),
+    /// A request's body has not come in full; `request` bounds how long that may take, and answers then.
+    Body(Instant),
     /// It waits for us.
     Served,
 }
@@ -46,9 +48,14 @@ impl Client {
         Self { state: Mutex::new(state), leave: CancellationToken::new() }
     }
 
-    /// A request has come.
+    /// A request has come, as far as it is needed.
     pub(crate) fn asked(&self) {
         self.state.lock().phase = Phase::Served;
+    }
+
+    /// The body of the request is waited for.
+    pub(crate) fn awaits_body(&self) {
+        self.state.lock().phase = Phase::Body(Instant::now());
     }
 
     /// A request was answered.
@@ -60,7 +67,7 @@ impl Client {
     pub(crate) fn waited_for_since(&self) -> Option<Instant> {
         let state = self.state.lock();
         state.unread_since.or(match state.phase {
-            Phase::New(since) | Phase::Idle(since) | Phase::Head(since) => Some(since),
+            Phase::New(since) | Phase::Idle(since) | Phase::Head(since) | Phase::Body(since) => Some(since),
             Phase::Served => None,
         })
     }
@@ -72,7 +79,7 @@ impl Client {
         unread.or(match state.phase {
             Phase::New(since) | Phase::Head(since) => Some(since + bounds.head_max),
             Phase::Idle(since) => Some(since + bounds.idle_max),
-            Phase::Served => None,
+            Phase::Body(_) | Phase::Served => None,
         })
     }
 

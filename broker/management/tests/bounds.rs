@@ -125,31 +125,72 @@ async fn what_is_too_large_or_no_request_is_refused_in_json() {
 #[tokio::test]
 async fn a_body_that_does_not_come_is_not_waited_for() {
     let served = serve_within(Options::default(), Bounds { body_max: Duration::from_millis(100), ..patient() }).await;
-    let half = request("PUT", "/api/queues/%2F/q", "").replace("content-length: 0", "content-length: 10");
+    let half = without_body(&request("PUT", "/api/queues/%2F/q", ""), 10);
     let (status, _, body) = exchange(served.http, &half).await;
     assert!(status == 408 && body.contains("request_timeout"), "{status} {body}");
 }
 
+/// A request whose body lacks `missing` bytes.
+fn without_body(request: &str, missing: usize) -> String {
+    request.replace("content-length: 0", &format!("content-length: {missing}"))
+}
+
 #[tokio::test]
-async fn requests_wait_for_their_turn_but_health_checks_do_not() {
-    let bounds = Bounds { requests_max: 1, queue_max: Duration::from_millis(50), ..patient() };
+async fn a_slow_body_keeps_other_bodies_waiting_but_nothing_else() {
+    let bounds = Bounds { requests_max: 1, bodies_max: 1, queue_max: Duration::from_millis(50), ..patient() };
     let served = serve_within(Options::default(), bounds).await;
-    let half = request("PUT", "/api/queues/%2F/q", "").replace("content-length: 0", "content-length: 2");
     let mut slow = TcpStream::connect(served.http).await.unwrap();
-    slow.write_all(half.as_bytes()).await.unwrap();
+    slow.write_all(without_body(&request("PUT", "/api/queues/%2F/q", ""), 2).as_bytes()).await.unwrap();
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let (status, answer) = served.ask("GET", "/api/whoami", "").await;
+        let (status, answer) = served.ask("PUT", "/api/queues/%2F/other", "{}").await;
         if status == 503 {
             assert_eq!(answer["reason"], "too many requests are in progress");
             break;
         }
         assert!(Instant::now() < deadline, "nobody waits");
     }
+    assert_eq!(served.get("/api/whoami").await["name"], "guest");
     assert_eq!(exchange(served.http, HEALTH).await.0, 200);
     slow.write_all(b"{}").await.unwrap();
     assert_eq!(read_answer(&mut slow).await.0, 201);
-    assert_eq!(served.get("/api/whoami").await["name"], "guest");
+    assert!(matches!(served.ask("PUT", "/api/queues/%2F/other", "{}").await.0, 201 | 204));
+}
+
+#[tokio::test]
+async fn who_is_not_logged_in_has_no_body_waited_for() {
+    let bounds = Bounds { requests_max: 1, connections_max: 4, queue_max: Duration::from_millis(50), ..patient() };
+    let served = serve_within(Options::default(), bounds).await;
+    for (at, path, expected) in
+        [(served.http, "/x", 404), (served.http, "/health/live", 405), (served.metrics, "/metrics", 405)]
+    {
+        let post = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n");
+        let mut half = Vec::new();
+        for _ in 0..4 {
+            let mut socket = TcpStream::connect(at).await.unwrap();
+            socket.write_all(post.as_bytes()).await.unwrap();
+            half.push(socket);
+        }
+        assert_eq!(exchange(served.http, HEALTH).await.0, 200);
+        assert!(served.scrape("/metrics").await.contains("leveret_connections 0"));
+        // Some had to give way to those.
+        assert_eq!(exchange(at, &post).await.0, expected, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_whose_body_does_not_come_gives_way() {
+    let served = serve_within(Options::default(), Bounds { connections_max: 4, ..patient() }).await;
+    let mut half = Vec::new();
+    for _ in 0..4 {
+        let mut socket = TcpStream::connect(served.http).await.unwrap();
+        let put = without_body(&request("PUT", "/api/queues/%2F/q", ""), 2);
+        socket.write_all(put.as_bytes()).await.unwrap();
+        half.push(socket);
+    }
+    for _ in 0..4 {
+        assert_eq!(exchange(served.http, HEALTH).await.0, 200);
+    }
 }
 
 #[tokio::test]
