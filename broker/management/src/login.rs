@@ -69,21 +69,21 @@ impl Logins {
             Some(trying) => trying.acquire_owned().await.ok(),
             None => None,
         };
-        match broker.log_in(&user, &password, peer.ip()).await {
+        match broker.log_in(&user, &password, peer.ip()) {
             Ok(identity) => {
                 self.succeeded.fetch_add(1, Relaxed);
                 self.remember(hash);
                 Ok(identity)
             }
-            Err(_) => {
+            Err(wrong) => {
                 self.failed.fetch_add(1, Relaxed);
                 self.right.lock().remove(&hash);
                 let user: String = user.chars().take(USER_SHOWN_MAX).collect();
                 tracing::warn!(%peer, ?user, "a login to the management API failed");
-                let delay = self.delay;
+                let wait = wrong.wait.saturating_add(self.delay);
                 // In a task of its own: a client that goes does not free its turn.
                 let held_back = tokio::spawn(async move {
-                    tokio::time::sleep(delay).await;
+                    tokio::time::sleep(wait).await;
                     drop(turn);
                 });
                 let _ = held_back.await;

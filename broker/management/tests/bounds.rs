@@ -225,6 +225,23 @@ async fn wrong_logins_are_held_back_and_right_ones_are_not() {
 }
 
 #[tokio::test]
+async fn who_hangs_up_tries_no_more_passwords_than_who_waits() {
+    let served = serve(Options::default()).await;
+    let began = Instant::now();
+    for _ in 0..200 {
+        let mut socket = TcpStream::connect(served.http).await.unwrap();
+        socket.write_all(WRONG.as_bytes()).await.unwrap();
+        let nothing = tokio::time::timeout(Duration::from_millis(2), socket.read(&mut [0])).await;
+        assert!(nothing.is_err(), "no answer yet");
+    }
+    let attempts = served.get(&format!("/api/auth/attempts/{}", served.broker.name())).await;
+    // 32 at a time, each for a second or longer: whoever hung up while it waited for its turn was not tried.
+    let failed = attempts[0]["auth_attempts_failed"].as_u64().unwrap();
+    let most = 32 * (1 + began.elapsed().as_secs());
+    assert!((32..=most).contains(&failed), "{failed} tried, {most} may be");
+}
+
+#[tokio::test]
 async fn while_the_log_is_read_the_node_lives_and_is_not_ready() {
     let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("recovering-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();

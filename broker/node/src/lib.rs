@@ -45,7 +45,7 @@ mod tasks;
 mod test_node;
 mod wanted;
 
-pub use auth::Identity;
+pub use auth::{Identity, WrongLogin};
 pub use clock::Clock;
 pub use connections::{ChannelView, Connection, ConnectionId, Hello};
 pub use declare::{DeleteOnly, Deleted};

@@ -10,7 +10,7 @@ use crate::codec::frame::{self, Kind};
 use crate::codec::method::{self, Method};
 use crate::codec::{table, text};
 use leveret_model::table::{FieldTable, FieldValue};
-use leveret_node::{Broker, Connection, Hello, Identity, Permit};
+use leveret_node::{Broker, Connection, Hello, Identity, Permit, WrongLogin};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -160,12 +160,16 @@ impl<'a> Handshake<'a> {
         let credentials = mechanism.credentials(response);
         let (user, password) = credentials.ok_or_else(|| Failure::new(502, format!("malformed {name} response")))?;
         let peer = self.ends.0;
-        self.broker.log_in(&user, &password, peer.ip()).await.map_err(|refusal| {
-            self.broker.log_refused(peer, &format!("login refused: {}", refusal.text));
-            let text =
-                format!("Login was refused using authentication mechanism {name}. For details see the broker logfile.");
-            Failure::new(403, text)
-        })
+        let WrongLogin { refusal, wait } = match self.broker.log_in(&user, &password, peer.ip()) {
+            Ok(identity) => return Ok(identity),
+            Err(wrong) => wrong,
+        };
+        // Before the wait, which ends early if the place is wanted for another client.
+        self.broker.log_refused(peer, &format!("login refused: {}", refusal.text));
+        tokio::time::sleep(wait).await;
+        let text =
+            format!("Login was refused using authentication mechanism {name}. For details see the broker logfile.");
+        Err(Failure::new(403, text))
     }
 
     fn tune(&mut self, channel_max: u16, frame_max: u32, heartbeat: u16) -> Result<(), Failure> {
