@@ -47,6 +47,8 @@ pub struct Route {
     pub routing_key: Box<[u8]>,
     /// The answer depends on a message's headers: it is good for that message alone.
     pub by_headers: bool,
+    /// What it cost to find it: a step is about ten nanoseconds.
+    pub steps: u64,
     /// In memory only.
     queues: SmallVec<[Arc<Queue>; 2]>,
     /// Logged, by shard.
@@ -138,7 +140,7 @@ impl Broker {
     ) -> Result<Route, Refusal> {
         let generations = [false, true].map(|by_queue_name| self.node().generations.now(by_queue_name));
         let mut ids = SmallVec::new();
-        let Routed { by_headers, by_queue_name } =
+        let Routed { by_headers, by_queue_name, steps } =
             self.catalog().route(vhost, exchange, routing_key, headers, &mut ids)?;
         let generation = generations[usize::from(by_queue_name)];
         let (mut queues, mut shards) = (SmallVec::new(), SmallVec::<[ToShard; 1]>::new());
@@ -159,7 +161,7 @@ impl Broker {
             }
         }
         let (exchange, routing_key) = (exchange.as_bytes().into(), routing_key.into());
-        Ok(Route { generation, by_queue_name, exchange, routing_key, by_headers, queues, shards })
+        Ok(Route { generation, by_queue_name, exchange, routing_key, by_headers, steps, queues, shards })
     }
 
     /// Whether nothing was declared, bound or deleted since the route was made that may change it.

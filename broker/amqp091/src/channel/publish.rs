@@ -9,6 +9,7 @@ use crate::codec::{encode, method};
 use crate::connection::failure::Failure;
 use crate::connection::session::Session;
 use bytes::Bytes;
+use leveret_model::table::FieldTable;
 use leveret_node::{Body, Extent, Held, Route, TooMuchHeld, Waiter};
 use std::sync::Arc;
 
@@ -141,9 +142,16 @@ impl Session {
         {
             return Ok(route.clone());
         }
-        let route = Arc::new(self.broker.route(&self.vhost, exchange, routing_key, None)?);
+        let route = self.route(exchange, routing_key, None)?;
         self.routes.insert(&self.broker, route.clone());
         Ok(route)
+    }
+
+    /// A route that was not found before.
+    fn route(&mut self, exchange: &str, key: &[u8], headers: Option<&FieldTable>) -> Result<Arc<Route>, Failure> {
+        let route = self.broker.route(&self.vhost, exchange, key, headers)?;
+        self.turn.add(route.steps / STEPS_PER_WORK);
+        Ok(Arc::new(route))
     }
 
     /// Hands the run over, before anything else happens on the connection and at the end of each read.
@@ -271,7 +279,7 @@ impl Session {
         if let Some(parsed) = self.look_at(&bytes)?
             && (route.by_headers || names_recipients(&parsed))
         {
-            route = Arc::new(self.broker.route(&self.vhost, &exchange, &routing_key, parsed.headers.as_ref())?);
+            route = self.route(&exchange, &routing_key, parsed.headers.as_ref())?;
             if parsed.headers.is_some_and(|headers| headers.get("BCC").is_some()) {
                 // Blind copies: no recipient sees the others (RabbitMQ's sender-selected distribution).
                 bytes =
@@ -386,6 +394,8 @@ const USER_ID: u16 = 1 << 4;
 const FRAME_HEAD: usize = 7;
 /// Copies of messages that one run makes at most, in all queues together.
 const RUN_COPIES_MAX: usize = 16 << 10;
+/// Steps of routing that cost as much as a unit of work (see `turn`).
+const STEPS_PER_WORK: u64 = 10;
 /// What handing a run over costs beside its messages (see `turn`).
 const RUN_WORK: u64 = 2;
 /// Bodies up to this size are copied into each queue, in bytes.

@@ -43,6 +43,7 @@ impl Session {
             let settled = self.settle(channel, last, true, Outcome::Acknowledged);
             return settled.map_err(|failure| failure.caused_by(60, 80).on_channel(channel));
         }
+        self.turn.add(SETTLE_WORK + last - first);
         let settlement = &mut self.settlement;
         let (result, others_wait) = {
             let mut output = self.output.lock();
@@ -63,13 +64,17 @@ impl Session {
 
     /// One delivery, or all up to `tag`, come to an end. The caller names the method that asked for it.
     pub(crate) fn settle(&mut self, channel: u16, tag: u64, multiple: bool, outcome: Outcome) -> Result<(), Failure> {
-        let settlement = &mut self.settlement;
+        let (settlement, mut work) = (&mut self.settlement, SETTLE_WORK);
         let (result, others_wait) = {
             let mut output = self.output.lock();
             let Some(ledger) = output.ledger(channel) else { return Ok(()) };
-            let result = ledger.take(tag, multiple, |from, id| settlement.add(from, id, outcome));
+            let result = ledger.take(tag, multiple, |from, id| {
+                settlement.add(from, id, outcome);
+                work += 1;
+            });
             (result, ledger.has_waiting())
         };
+        self.turn.add(work);
         self.broker.settle(&mut self.settlement, outcome);
         if others_wait {
             self.give_turns(channel);
@@ -90,3 +95,6 @@ impl Session {
 fn unknown_tag(tag: u64) -> Failure {
     Failure::new(406, format!("unknown delivery tag {tag}"))
 }
+
+/// What settling costs beside its deliveries (see `turn`).
+const SETTLE_WORK: u64 = 5;

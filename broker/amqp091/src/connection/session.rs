@@ -104,6 +104,7 @@ impl Session {
             at = match self.frame(buffer, next, &frame).await {
                 Ok(next) => next,
                 Err(failure) => {
+                    self.turn.add(METHOD_WORK);
                     self.hand_over_all(buffer).await?;
                     // One that names its channel is that of a frame before: this one was not looked at yet.
                     let next = if failure.channel.is_some() { at } else { next };
@@ -311,5 +312,9 @@ impl Session {
     }
 }
 
-/// A method that is no publish and no acknowledgement is worth a look at the clock and at what it has answered.
+/// A method that is no publish and no acknowledgement, or a failure, is worth a look at the clock and at what it has answered.
 const METHOD_WORK: u64 = 100;
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;

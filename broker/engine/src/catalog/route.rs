@@ -17,6 +17,8 @@ pub struct Routed {
     pub by_headers: bool,
     /// Queues were looked up by their names, as the default exchange does.
     pub by_queue_name: bool,
+    /// What it cost to find it: a step is about ten nanoseconds.
+    pub steps: u64,
 }
 
 impl Catalog {
@@ -108,6 +110,7 @@ impl<'a> Routing<'a> {
                 }
             }
         }
+        self.routed.steps = steps.spent();
         Ok(())
     }
 

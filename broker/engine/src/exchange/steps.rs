@@ -21,7 +21,6 @@ impl Steps {
         Ok(())
     }
 
-    #[cfg(test)]
     pub(crate) fn spent(&self) -> u64 {
         STEPS_MAX - self.0
     }
