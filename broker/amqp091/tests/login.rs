@@ -330,6 +330,23 @@ async fn an_unknown_delivery_tag_is_blamed_on_the_method_that_named_it() {
     }
 }
 
+#[tokio::test]
+async fn what_a_client_says_of_itself_takes_little_memory() {
+    let served = serve().await;
+    let mut client = Client::begin(&served).await;
+    // An array of nothing, seven thousand times, takes a byte each on its way.
+    let array = [&b"\x04manyA"[..], &7000u32.to_be_bytes(), &[b'V'; 7000]].concat();
+    let properties = [&b"\x07productS\0\0\0\x04mine"[..], &array, b"\x08platformS\0\0\0\x01x"].concat();
+    client.method(0, (10, 11), &plain_start_ok(&properties, "PLAIN", b"\0guest\0guest")).await;
+    client.expect((10, 30)).await;
+    client.method(0, (10, 31), b"\x07\xff\0\x02\0\0\0\0").await;
+    client.method(0, (10, 40), b"\x01/\0\0").await;
+    client.expect((10, 41)).await;
+    let kept = &served.broker.connections()[0].client_properties;
+    assert!(kept.memory_bytes() <= 16 << 10, "{} bytes", kept.memory_bytes());
+    assert!(kept.get("product").is_some() && kept.get("platform").is_some() && kept.get("many").is_none());
+}
+
 /// What a client is told whose connection ends with what it sent last.
 const END: (u16, (u16, u16)) = (0, (10, 50));
 

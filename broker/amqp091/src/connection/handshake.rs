@@ -148,7 +148,7 @@ impl<'a> Handshake<'a> {
             consumer_cancel_notify: capability(&properties, "consumer_cancel_notify"),
             connection_blocked: capability(&properties, "connection.blocked"),
         };
-        self.client_properties = properties;
+        self.client_properties = shown(properties);
     }
 
     async fn log_in(&mut self, mechanism: &str, response: &[u8]) -> Result<Identity, Failure> {
@@ -263,6 +263,19 @@ pub(super) async fn in_time<T>(
     }
 }
 
+/// What is kept of a client's properties, to be shown: the entries that there is room for.
+fn shown(properties: FieldTable) -> FieldTable {
+    let mut room = PROPERTIES_BYTES_MAX;
+    let kept = properties.0.into_iter().filter_map(|entry| {
+        let entry = FieldTable(vec![entry]);
+        room = room.checked_sub(entry.memory_bytes())?;
+        entry.0.into_iter().next()
+    });
+    let mut kept: Vec<_> = kept.collect();
+    kept.shrink_to_fit();
+    FieldTable(kept)
+}
+
 fn capability(properties: &FieldTable, name: &str) -> bool {
     match properties.get("capabilities") {
         Some(FieldValue::Table(capabilities)) => capabilities.get(name).and_then(FieldValue::as_bool).unwrap_or(false),
@@ -303,6 +316,8 @@ const FRAME_MIN: u32 = 4096;
 const CHANNEL_MAX: u16 = 2047;
 /// Heartbeat suggested, in seconds: RabbitMQ's.
 const HEARTBEAT: u16 = 60;
+/// Memory for what a client says of itself, in bytes.
+const PROPERTIES_BYTES_MAX: usize = 16 << 10;
 /// Heartbeats that a client may send before its connection is open.
 const HEARTBEATS_MAX: u32 = 8;
 /// Class and method of `connection.start-ok`.

@@ -1,6 +1,7 @@
 //! The task that reads: bytes into a buffer, complete frames out of it, until one side has enough.
 //!
-//! The buffer comes from a pool while there is something in it: an idle connection holds none. A reader does a turn of work
+//! The buffer comes from a pool while there is something in it: an idle connection holds none, and half a frame that nothing
+//! follows is kept in memory of its own size. A reader does a turn of work
 //! and lets the others go first (see `turn`). While it does not read (see `hold`) it still looks for the connection's end.
 use super::failure::Failure;
 use super::handshake::{HANDSHAKE_MAX, Handshake, in_time};
@@ -231,17 +232,29 @@ impl Reader {
                     None => std::future::pending().await,
                 }
             };
+            let holds_room = self.room() >= ROOM_MIN;
+            let pause = async {
+                match holds_room {
+                    true => tokio::time::sleep(PAUSE).await,
+                    false => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Err(Silence::Stopping),
                 ready = self.socket.readable() => ready.map_err(|_| Silence::Gone)?,
                 () = silence => return Err(Silence::Gone),
+                () = pause => {
+                    let rest = self.buffer.as_slice().into();
+                    self.pool.give_back(std::mem::replace(&mut self.buffer, rest));
+                    continue;
+                }
             }
             if !self.opened {
                 self.buffer.reserve(HANDSHAKE_ROOM);
-            } else if self.buffer.capacity() == 0 {
-                self.buffer = self.pool.take();
-            } else if self.buffer.capacity() - self.buffer.len() < ROOM_MIN {
+            } else if self.room() < ROOM_MIN {
+                let rest = std::mem::replace(&mut self.buffer, self.pool.take());
+                self.buffer.extend_from_slice(&rest);
                 self.buffer.reserve(ROOM_MIN);
             }
             let turn = self.pool.turns.bytes_max();
@@ -258,6 +271,11 @@ impl Reader {
                 Err(_) => return Err(Silence::Gone),
             }
         }
+    }
+
+    /// Bytes that the buffer has room for as it is.
+    fn room(&self) -> usize {
+        self.buffer.capacity() - self.buffer.len()
     }
 
     /// Takes handled bytes off the front; an empty buffer goes back.
@@ -344,10 +362,30 @@ const READ_COST: usize = 2 << 10;
 const HANDSHAKE_ROOM: usize = 4 << 10;
 /// Room for the next read, in bytes.
 const ROOM_MIN: usize = 64 << 10;
+/// A client that sends nothing for so long is not about to send the rest of a frame.
+const PAUSE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn half_a_frame_that_nothing_follows_takes_its_own_size() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (read, _write) = listener.accept().await.unwrap().0.into_split();
+        let (mut reader, never) = (Reader::new(read, Arc::default()), CancellationToken::new());
+        reader.opened = true;
+        client.write_all(b"\x01\0\x01\0\0").await.unwrap();
+        assert!(reader.fill(&never).await.is_ok());
+        assert!(reader.room() >= ROOM_MIN);
+        assert!(timeout(PAUSE * 3, reader.fill(&never)).await.is_err(), "there is no more");
+        assert_eq!((&*reader.buffer, reader.room()), (&b"\x01\0\x01\0\0"[..], 0));
+        client.write_all(b"\0\x04").await.unwrap();
+        assert!(reader.fill(&never).await.is_ok());
+        assert_eq!(reader.buffer, b"\x01\0\x01\0\0\0\x04");
+        assert!(reader.room() >= ROOM_MIN, "reads are as large as before");
+    }
 
     #[test]
     fn nothing_gathers_while_a_client_is_sent_away() {
