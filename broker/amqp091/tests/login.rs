@@ -1,7 +1,7 @@
 //! Clients that are strange, many or wrong, byte by byte over real sockets.
 #![allow(clippy::unwrap_used, reason = "a test")]
 use leveret_amqp091::codec::frame;
-use leveret_node::{Broker, Limits, Options};
+use leveret_node::{Broker, Limits, Options, StorageOptions};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -444,4 +444,49 @@ async fn what_is_not_utf8_is_delivered_as_it_was_sent() {
         let (_, _, payload) = client.next().await.unwrap();
         assert_eq!(payload[12..], expected, "{}", payload.escape_ascii());
     }
+}
+
+#[tokio::test]
+async fn the_end_is_seen_while_a_lot_is_done_for_a_client() {
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("a-lot-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let served = serve().await;
+    let storage = StorageOptions { segment_bytes: 32 << 20, ..StorageOptions::in_folder(&folder) };
+    served.broker.open_storage(storage).await.unwrap();
+    let busy = async |burst: u16| {
+        let mut client = Client::open(&served, 2047).await;
+        client.open_channel(1).await;
+        // Each waits for the disk.
+        let name = |number| format!("\0\0\x08{burst:02}-{number:05}\x02\0\0\0\0");
+        let declares = (0..2000).flat_map(|number| method(1, (50, 10), name(number).as_bytes()));
+        client.send(&declares.collect::<Vec<_>>()).await;
+        client.expect((50, 11)).await;
+        client
+    };
+    // The first read of the broker has more than a thousand of them.
+    let was_all_done = |burst: u16| served.broker.find_queue("/", &format!("{burst:02}-01000"), None).is_ok();
+    let is_closed = async |mut client: Client| {
+        while client.next().await.unwrap().2[..6] != [0, 10, 0, 50, 1, 64] {}
+    };
+
+    let client = busy(0).await;
+    let connection = served.broker.connections().remove(0);
+    served.broker.close_connection(&connection, "enough");
+    is_closed(client).await;
+    assert!(!was_all_done(0), "before the connection was closed");
+
+    let client = busy(1).await;
+    client.socket.set_zero_linger().unwrap();
+    drop(client);
+    while !served.broker.connections().is_empty() {
+        tokio::time::sleep(POLL).await;
+    }
+    assert!(!was_all_done(1), "for a client that had gone");
+
+    let client = busy(2).await;
+    served.stop.cancel();
+    is_closed(client).await;
+    assert!(!was_all_done(2), "before the broker stopped");
+    served.broker.close_storage().await;
+    std::fs::remove_dir_all(&folder).unwrap();
 }

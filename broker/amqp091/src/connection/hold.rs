@@ -51,12 +51,24 @@ pub(crate) async fn until(room: impl Future<Output = ()>, socket: &OwnedReadHalf
             }
             () = ends.stop.cancelled() => return Err(End::Failed(forced(STOPPING))),
             () = tokio::time::sleep(LOOK_EVERY) => {
-                if is_gone(socket) {
+                if has(socket, PollFlags::RDHUP) {
                     return Err(End::Lost);
                 }
             }
         }
     }
+}
+
+/// How the connection has ended while a lot was done for the client, if it has. That the client only said nothing more is no
+/// end: what it sent before is still done.
+pub(crate) fn ended(socket: &OwnedReadHalf, ends: &Ends<'_>) -> Option<End> {
+    if ends.connection.close.is_cancelled() {
+        return Some(End::Failed(forced(&ends.connection.close_reason.lock())));
+    }
+    if ends.stop.is_cancelled() {
+        return Some(End::Failed(forced(STOPPING)));
+    }
+    has(socket, PollFlags::empty()).then_some(End::Lost)
 }
 
 /// Holds a client back that published what there is no room for: until its consumers or the log have caught up a bit, and
@@ -161,9 +173,10 @@ impl Pace {
     }
 }
 
-/// Whether the peer has closed or reset the connection, whatever it sent before that.
-fn is_gone(socket: &OwnedReadHalf) -> bool {
-    let mut looked_at = [PollFd::new(socket.as_ref(), PollFlags::RDHUP)];
+/// Whether the connection was reset, or what `flags` ask for is so: with `RDHUP` that the peer has closed it, whatever it sent
+/// before that.
+fn has(socket: &OwnedReadHalf, flags: PollFlags) -> bool {
+    let mut looked_at = [PollFd::new(socket.as_ref(), flags)];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     poll(&mut looked_at, Some(&now)).is_ok_and(|ready| ready > 0)
 }

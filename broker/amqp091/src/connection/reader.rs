@@ -87,6 +87,12 @@ pub(crate) enum End {
     Failed(Failure),
 }
 
+impl From<Failure> for End {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
 struct Reader {
     socket: OwnedReadHalf,
     pool: Arc<Pool>,
@@ -168,12 +174,12 @@ impl Reader {
         let connection = session.connection.clone();
         let ends = Ends { connection: &connection, stop };
         loop {
-            match session.handle(&self.buffer, &self.pool.turns).await {
+            match session.handle(&self.buffer, &self.pool.turns, || hold::ended(&self.socket, &ends)).await {
                 Ok(used) => {
                     self.turn_bytes += used + READ_COST;
                     self.consumed(used);
                 }
-                Err(failure) => return End::Failed(failure),
+                Err(end) => return end,
             }
             if session.finished {
                 return End::Asked;

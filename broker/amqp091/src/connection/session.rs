@@ -3,6 +3,7 @@ use super::by_channel::ByChannel;
 use super::failure::Failure;
 use super::hold::Pace;
 use super::output::Output;
+use super::reader::End;
 use super::turn::{Turn, Turns};
 use crate::channel::Channel;
 use crate::channel::publish::Run;
@@ -83,21 +84,37 @@ impl Session {
     }
 
     /// Handles the complete frames in `buffer`: all, or as many as the client reads the answers to. Returns how many bytes
-    /// they were.
-    pub(crate) async fn handle(&mut self, buffer: &[u8], turns: &Turns) -> Result<usize, Failure> {
+    /// they were. A buffer may be much work: whether the connection `ended` meanwhile is asked after each turn.
+    ///
+    /// # Errors
+    /// How it ended.
+    pub(crate) async fn handle(
+        &mut self,
+        buffer: &[u8],
+        turns: &Turns,
+        ended: impl Fn() -> Option<End>,
+    ) -> Result<usize, End> {
         let mut at = 0;
         self.turn = Turn::new(self.broker.clock());
         while !self.finished {
-            if self.turn.is_worth_a_look() && self.must_pause(turns).await {
-                self.paused = true;
-                break;
+            if self.turn.is_worth_a_look() {
+                if self.ends_turn(turns).await
+                    && let Some(end) = ended()
+                {
+                    self.hand_over_all(buffer).await?;
+                    return Err(end);
+                }
+                if self.output.is_unread() {
+                    self.paused = true;
+                    break;
+                }
             }
             let frame = match frame::parse(&buffer[at..], self.frame_max) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => break,
                 Err(error) => {
                     self.hand_over_all(buffer).await?;
-                    return Err(Failure::new(error.reply_code(), error.to_string()));
+                    return Err(Failure::new(error.reply_code(), error.to_string()).into());
                 }
             };
             let next = at + frame.len;
@@ -125,13 +142,14 @@ impl Session {
         }
     }
 
-    /// Lets others have their turn when this one is over. Whether the client has to read its answers first.
-    async fn must_pause(&mut self, turns: &Turns) -> bool {
-        if self.turn.is_over(self.broker.clock()) {
+    /// Lets others have their turn when this one is over. Whether it was.
+    async fn ends_turn(&mut self, turns: &Turns) -> bool {
+        let is_over = self.turn.is_over(self.broker.clock());
+        if is_over {
             turns.pass().await;
             self.turn = Turn::new(self.broker.clock());
         }
-        self.output.is_unread()
+        is_over
     }
 
     /// One frame, which ends at `next`. Returns where to go on: further than that if its content was taken too.
