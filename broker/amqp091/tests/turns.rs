@@ -182,6 +182,20 @@ fn consumers_of_a_queue_take_turns_under_a_limit_of_the_channel() {
 }
 
 #[test]
+fn what_was_got_does_not_count_against_a_limit_of_the_channel() {
+    let served = Served::start();
+    let mut client = Client::connect(&served);
+    client.limit(1);
+    client.queue("g", 3);
+    client.method(1, (60, 70), &[&[0; 2], &short("g"), &[0]]);
+    client.until((60, 71));
+    client.consume("g", "c");
+    assert_eq!(client.delivery(), ("c".to_owned(), 2));
+    client.acknowledge(2, false);
+    assert_eq!(client.delivery(), ("c".to_owned(), 3));
+}
+
+#[test]
 fn one_that_leaves_while_it_waits_is_not_waited_for() {
     let served = Served::start();
     let mut client = Client::connect(&served);

@@ -1,7 +1,7 @@
 //! What a channel was delivered and has not settled: delivery tags to messages.
 //!
 //! The ledger lives in the channel's output, under its lock: a delivery is entered where it is written. It costs 18 bytes
-//! for each delivery that is outstanding; those that need no settling only have a tag. When all accounts together have as
+//! for each delivery that is outstanding; those that need no settling only have a tag. When all consumers together have as
 //! many outstanding as they may, those that want more wait in line, and take their turns as there is room again.
 mod blocks;
 
@@ -19,6 +19,8 @@ pub struct Ledger {
     blocks: Blocks,
     next_tag: u64,
     outstanding: u64,
+    /// How many of those outstanding came through gets: they do not count against the limit, as in RabbitMQ.
+    got: u64,
     limit: u64,
     subscribers: slab::Slab<Subscriber>,
     /// Accounts that wait for room, by their place in the line.
@@ -50,6 +52,8 @@ pub struct Subscriber {
     pub queue: Arc<Queue>,
     /// The consumer, unless they are gets.
     pub consumer: Option<ConsumerId>,
+    /// Its deliveries count against the limit.
+    is_limited: bool,
     outstanding: u64,
     ended: bool,
     /// Tag of its last delivery.
@@ -77,6 +81,7 @@ impl Ledger {
             blocks: Blocks::default(),
             next_tag: 1,
             outstanding: 0,
+            got: 0,
             limit: u64::MAX,
             subscribers: slab::Slab::new(),
             waiting: BTreeMap::new(),
@@ -93,10 +98,20 @@ impl Ledger {
         }
     }
 
-    /// Opens an account; deliveries are entered with its number.
+    /// Opens an account for a consumer; deliveries are entered with its number.
     pub fn open(&mut self, queue: Arc<Queue>) -> u32 {
+        self.insert(queue, true)
+    }
+
+    /// Opens an account for gets, whatever the limit.
+    pub fn open_for_gets(&mut self, queue: Arc<Queue>) -> u32 {
+        self.insert(queue, false)
+    }
+
+    fn insert(&mut self, queue: Arc<Queue>, is_limited: bool) -> u32 {
         self.memory.get_or_insert_with(|| queue.memory.clone());
-        let account = Subscriber { queue, consumer: None, outstanding: 0, ended: false, last_tag: 0, place: None };
+        let account =
+            Subscriber { queue, consumer: None, is_limited, outstanding: 0, ended: false, last_tag: 0, place: None };
         self.subscribers.insert(account) as u32
     }
 
@@ -126,14 +141,14 @@ impl Ledger {
         }
     }
 
-    /// All accounts together may have this many outstanding; 0: no limit. See [`next_turn`](Self::next_turn) then.
+    /// All accounts of consumers together may have this many outstanding; 0: no limit. See [`next_turn`](Self::next_turn) then.
     pub fn set_limit(&mut self, limit: u32) {
         self.limit = if limit == 0 { u64::MAX } else { u64::from(limit) };
     }
 
-    /// Whether all accounts together may have a further delivery.
+    /// Whether all accounts of consumers together may have a further delivery.
     pub fn has_room(&self) -> bool {
-        self.outstanding < self.limit
+        self.limited() < self.limit
     }
 
     /// Whether the account may have no further delivery now: the limit is reached, or others wait. It is in line then.
@@ -148,7 +163,7 @@ impl Ledger {
             None if self.is_open_to_all || self.waiting.is_empty() => self.limit,
             _ => 0,
         };
-        if self.outstanding < below {
+        if self.limited() < below {
             return false;
         }
         if let Some(account) = self.subscribers.get_mut(subscriber as usize).filter(|account| account.place.is_none()) {
@@ -170,15 +185,15 @@ impl Ledger {
     pub fn next_turn(&mut self) -> Option<(Arc<Queue>, ConsumerId)> {
         let goes_on = self.turn.take().is_some();
         if goes_on {
-            self.idle_turns = if self.outstanding == self.outstanding_before { self.idle_turns + 1 } else { 0 };
+            self.idle_turns = if self.limited() == self.outstanding_before { self.idle_turns + 1 } else { 0 };
             // All had their turns and none took anything: what comes next has to be read from the disk.
             self.is_open_to_all |= self.idle_turns > self.waiting.len();
         } else if !self.is_open_to_all {
-            let room = self.limit.saturating_sub(self.outstanding);
+            let room = self.limit.saturating_sub(self.limited());
             self.share = (room / (self.waiting.len() as u64).max(1)).max(1);
             self.idle_turns = 0;
         }
-        while self.outstanding < self.limit
+        while self.limited() < self.limit
             && let Some((_, subscriber)) = self.waiting.pop_first()
         {
             let Some(account) = self.subscribers.get_mut(subscriber as usize) else { continue };
@@ -187,13 +202,18 @@ impl Ledger {
             let queue = account.queue.clone();
             if !self.is_open_to_all {
                 self.turn = Some(subscriber);
-                self.turn_below = self.limit.min(self.outstanding.saturating_add(self.share));
-                self.outstanding_before = self.outstanding;
+                self.turn_below = self.limit.min(self.limited().saturating_add(self.share));
+                self.outstanding_before = self.limited();
             }
             return Some((queue, id));
         }
         self.is_open_to_all = false;
         None
+    }
+
+    /// Deliveries not settled that count against the limit.
+    fn limited(&self) -> u64 {
+        self.outstanding - self.got
     }
 
     /// Deliveries not settled.
@@ -211,6 +231,7 @@ impl Ledger {
         if let Some(account) = self.subscribers.get_mut(subscriber as usize) {
             account.outstanding += 1;
             account.last_tag = tag;
+            self.got += u64::from(!account.is_limited);
         }
         if self.blocks.bytes() != self.accounted {
             self.account();
@@ -235,13 +256,14 @@ impl Ledger {
         multiple: bool,
         mut taken: impl FnMut(&Subscriber, MessageId),
     ) -> Result<(), UnknownTag> {
-        let Self { blocks, subscribers, outstanding, .. } = self;
+        let Self { blocks, subscribers, outstanding, got, .. } = self;
         let mut settle = |entry: Entry| {
             *outstanding -= 1;
             let index = entry.subscriber as usize;
             let Some(account) = subscribers.get_mut(index) else { return };
             taken(account, MessageId { sequence: entry.sequence, offset: entry.offset });
             account.outstanding -= 1;
+            *got -= u64::from(!account.is_limited);
             if account.ended && account.outstanding == 0 {
                 subscribers.remove(index);
             }

@@ -123,6 +123,25 @@ fn accounts_take_turns_under_a_limit() {
 }
 
 #[test]
+fn gets_do_not_count_against_the_limit() {
+    let (mut ledger, view, queue) = ledger();
+    let (consumer, gets) = (ledger.open(queue.clone()), ledger.open_for_gets(queue));
+    ledger.set_consumer(consumer, ConsumerId(0));
+    ledger.set_limit(1);
+    for sequence in 0..3 {
+        ledger.deliver(gets, message(sequence));
+    }
+    assert!(ledger.has_room() && !ledger.must_wait(consumer));
+    let tag = ledger.deliver(consumer, message(3));
+    assert!(!ledger.has_room() && ledger.must_wait(consumer));
+    ledger.end(gets);
+    assert_eq!((taken(&mut ledger, 3, true), view.unacked.load(Relaxed)), (Ok(vec![0, 1, 2]), 1));
+    assert!(!ledger.has_room() && ledger.next_turn().is_none(), "what was got makes no room");
+    assert_eq!(taken(&mut ledger, tag, false), Ok(vec![3]));
+    assert!(ledger.has_room() && ledger.next_turn().is_some());
+}
+
+#[test]
 fn a_turn_is_for_an_equal_share_of_the_room() {
     let (mut ledger, _, queue) = ledger();
     let accounts: Vec<u32> = (0..3).map(|_| ledger.open(queue.clone())).collect();

@@ -88,7 +88,8 @@ impl Session {
     pub(crate) async fn get(&mut self, number: u16, queue: &str, no_ack: bool) -> Result<(), Failure> {
         let name = self.queue_name(number, queue)?;
         let queue = self.broker.find_queue(&self.vhost, &name, Some(self.connection.id))?;
-        let Some(subscriber) = self.output.lock().ledger(number).map(|ledger| ledger.open(queue.clone())) else {
+        let Some(subscriber) = self.output.lock().ledger(number).map(|ledger| ledger.open_for_gets(queue.clone()))
+        else {
             return Ok(());
         };
         let sink = GetSink { output: &self.output, channel: number, subscriber, no_ack };
