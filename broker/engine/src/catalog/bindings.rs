@@ -12,6 +12,7 @@ use leveret_model::table::FieldTable;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::ops::Bound;
 use std::sync::Arc;
 
 /// What a binding leads to, by name.
@@ -69,6 +70,13 @@ impl Bindings {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Binding> {
         self.0.values()
+    }
+
+    pub(super) fn after(&self, binding: Option<&Binding>) -> impl Iterator<Item = &Binding> {
+        let from = binding.map_or(Bound::Unbounded, |Binding { destination, routing_key, arguments, .. }| {
+            Bound::Excluded(Identity::new(destination, routing_key, arguments))
+        });
+        self.0.range((from, Bound::Unbounded)).map(|(_, binding)| binding)
     }
 
     fn to<'a>(&'a self, destination: &'a Destination) -> impl Iterator<Item = (&'a Identity, &'a Binding)> {

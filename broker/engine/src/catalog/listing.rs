@@ -60,12 +60,18 @@ impl Catalog {
         Ok(self.vhost(vhost)?.queues.range::<str, _>((beyond(after), Bound::Unbounded)))
     }
 
-    /// The bindings from one exchange, always in the same order.
+    /// The bindings from one exchange that come after `after`, always in the same order: so that a list can be read in pieces.
+    /// That one may be gone.
     ///
     /// # Errors
     /// 404 for a virtual host or an exchange that is not there.
-    pub fn bindings_from(&self, vhost: &str, source: &str) -> Result<impl Iterator<Item = &Binding>, Refusal> {
-        Ok(self.exchange(vhost, source)?.bindings.iter())
+    pub fn bindings_after(
+        &self,
+        vhost: &str,
+        source: &str,
+        after: Option<&Binding>,
+    ) -> Result<impl Iterator<Item = &Binding>, Refusal> {
+        Ok(self.exchange(vhost, source)?.bindings.after(after))
     }
 }
 

@@ -158,8 +158,6 @@ struct Bindings {
     vhosts: VecDeque<Arc<str>>,
     wanted: Wanted,
     place: Where,
-    /// The last binding seen of the exchange in which it is.
-    last: Option<Binding>,
 }
 
 /// How far a walk has come in a virtual host.
@@ -168,8 +166,8 @@ enum Where {
     Default(Option<Arc<str>>),
     /// The last exchange all of whose bindings were seen.
     After(Arc<str>),
-    /// An exchange, and how many of its bindings were seen.
-    In(Arc<str>, usize),
+    /// An exchange, and the last of its bindings that was seen.
+    In(Arc<str>, Binding),
 }
 
 /// A binding and where it lies.
@@ -181,7 +179,7 @@ struct Row {
 
 impl Bindings {
     fn new(broker: &Broker, vhosts: Vec<Arc<str>>, wanted: Wanted) -> Self {
-        Self { broker: broker.clone(), vhosts: vhosts.into(), wanted, place: Where::Default(None), last: None }
+        Self { broker: broker.clone(), vhosts: vhosts.into(), wanted, place: Where::Default(None) }
     }
 
     /// Those of the default exchange after the queue `after`.
@@ -220,23 +218,16 @@ impl Bindings {
         }
     }
 
-    /// The next bindings of one exchange, of which `seen` were seen.
-    fn of_source(&mut self, vhost: &str, source: &Arc<str>, seen: usize) -> Vec<Binding> {
+    /// The next bindings of one exchange, after the one that was seen last.
+    fn of_source(&mut self, vhost: &str, source: &Arc<str>, last: Option<&Binding>) -> Vec<Binding> {
         let catalog = self.broker.catalog();
-        let all = || catalog.bindings_from(vhost, source).into_iter().flatten();
-        // Others may have come or gone before the last one that was seen.
-        let at = match &self.last {
-            Some(last) if all().nth(seen - 1) != Some(last) => {
-                all().position(|binding| binding == last).map_or(seen, |at| at + 1)
-            }
-            _ => seen,
-        };
-        let looked_at: Vec<&Binding> = all().skip(at).take(LOOK).collect();
+        let next = catalog.bindings_after(vhost, source, last).into_iter().flatten();
+        let looked_at: Vec<&Binding> = next.take(LOOK).collect();
         let wanted = |binding: &&&Binding| self.wanted.destination.as_ref().is_none_or(|to| binding.destination == *to);
         let found = looked_at.iter().filter(wanted).map(|binding| (**binding).clone()).collect();
-        (self.last, self.place) = match looked_at.last() {
-            Some(last) => (Some((**last).clone()), Where::In(source.clone(), at + looked_at.len())),
-            None => (None, Where::After(source.clone())),
+        self.place = match looked_at.last() {
+            Some(last) => Where::In(source.clone(), (**last).clone()),
+            None => Where::After(source.clone()),
         };
         found
     }
@@ -249,9 +240,9 @@ impl Walk for Bindings {
         let vhost = self.vhosts.front()?.clone();
         let (source, found) = match std::mem::replace(&mut self.place, Where::Default(None)) {
             Where::Default(after) => ("".into(), self.of_default(&vhost, after)),
-            Where::In(source, seen) => (source.clone(), self.of_source(&vhost, &source, seen)),
+            Where::In(source, last) => (source.clone(), self.of_source(&vhost, &source, Some(&last))),
             Where::After(source) => match self.next_source(&vhost, &source) {
-                Some(source) => (source.clone(), self.of_source(&vhost, &source, 0)),
+                Some(source) => (source.clone(), self.of_source(&vhost, &source, None)),
                 None => {
                     self.vhosts.pop_front();
                     return Some(Vec::new());
@@ -327,7 +318,10 @@ mod tests {
         let (mut seen, mut gone) = (Vec::new(), BTreeSet::new());
         while let Some(rows) = walk.rows() {
             seen.extend(rows.into_iter().map(|row| String::from_utf8(row.binding.routing_key.to_vec()).unwrap()));
-            // Those before the last one go in part, and others come between them.
+            // The last one goes, some before it do, and others come between them.
+            if let Some(last) = seen.last() {
+                broker.unbind("/", "amq.direct", &to, (last.as_bytes(), &none), None).await.unwrap();
+            }
             for key in seen.iter().rev().skip(1).step_by(3) {
                 if gone.insert(key.clone()) {
                     broker.unbind("/", "amq.direct", &to, (key.as_bytes(), &none), None).await.unwrap();
