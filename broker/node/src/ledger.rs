@@ -246,42 +246,56 @@ impl Ledger {
         self.next_tag - 1
     }
 
-    /// Takes the delivery `tag`, or with `multiple` all up to it (0: all), in order.
+    /// Takes the delivery `tag`.
     ///
     /// # Errors
-    /// [`UnknownTag`] when `tag` is not outstanding; nothing was taken then.
-    pub fn take(
-        &mut self,
-        tag: u64,
-        multiple: bool,
-        mut taken: impl FnMut(&Subscriber, MessageId),
-    ) -> Result<(), UnknownTag> {
-        let Self { blocks, subscribers, outstanding, got, .. } = self;
-        let mut settle = |entry: Entry| {
-            *outstanding -= 1;
-            let index = entry.subscriber as usize;
-            let Some(account) = subscribers.get_mut(index) else { return };
-            taken(account, MessageId { sequence: entry.sequence, offset: entry.offset });
-            account.outstanding -= 1;
-            *got -= u64::from(!account.is_limited);
-            if account.ended && account.outstanding == 0 {
-                subscribers.remove(index);
-            }
-        };
-        if tag == 0 && multiple {
-            blocks.take_up_to(u64::MAX, &mut settle);
-        } else if !multiple {
-            settle(blocks.take(tag).ok_or(UnknownTag)?);
-        } else if blocks.contains(tag) {
-            blocks.take_up_to(tag, &mut settle);
-        } else {
-            return Err(UnknownTag);
+    /// [`UnknownTag`] when it is not outstanding.
+    pub fn take(&mut self, tag: u64, mut taken: impl FnMut(&Subscriber, MessageId)) -> Result<(), UnknownTag> {
+        let entry = self.blocks.take(tag).ok_or(UnknownTag)?;
+        self.taken(entry, &mut taken);
+        self.is_changed();
+        Ok(())
+    }
+
+    /// The last tag of those that `tag` and `multiple` mean: all up to `tag`, or all that there are if it is 0.
+    ///
+    /// # Errors
+    /// [`UnknownTag`] when `tag` is not outstanding.
+    pub fn last_of(&self, tag: u64) -> Result<u64, UnknownTag> {
+        match tag {
+            0 => Ok(self.next_tag - 1),
+            _ if self.blocks.contains(tag) => Ok(tag),
+            _ => Err(UnknownTag),
         }
+    }
+
+    /// Takes deliveries up to the tag `last`, in order: a bounded part of them. Whether there may be more.
+    pub fn take_up_to(&mut self, last: u64, mut taken: impl FnMut(&Subscriber, MessageId)) -> bool {
+        let mut blocks = std::mem::take(&mut self.blocks);
+        let more = blocks.take_up_to(last, TAKEN_AT_ONCE, &mut |entry| self.taken(entry, &mut taken));
+        self.blocks = blocks;
+        self.is_changed();
+        more
+    }
+
+    #[inline]
+    fn taken(&mut self, entry: Entry, taken: &mut impl FnMut(&Subscriber, MessageId)) {
+        self.outstanding -= 1;
+        let index = entry.subscriber as usize;
+        let Some(account) = self.subscribers.get_mut(index) else { return };
+        taken(account, MessageId { sequence: entry.sequence, offset: entry.offset });
+        account.outstanding -= 1;
+        self.got -= u64::from(!account.is_limited);
+        if account.ended && account.outstanding == 0 {
+            self.subscribers.remove(index);
+        }
+    }
+
+    fn is_changed(&mut self) {
         self.view.unacked.store(self.outstanding, Relaxed);
         if self.blocks.bytes() != self.accounted {
             self.account();
         }
-        Ok(())
     }
 
     fn account(&mut self) {
@@ -299,6 +313,9 @@ impl Drop for Ledger {
         }
     }
 }
+
+/// Deliveries that are taken at a time: the output that they belong to is held meanwhile.
+const TAKEN_AT_ONCE: usize = 8192;
 
 #[cfg(test)]
 #[path = "ledger_tests.rs"]

@@ -1,7 +1,7 @@
 //! The clients' side: what they published, and what each of their channels was delivered, under one lock.
 use crate::checker::{Checker, Number};
 use leveret_engine::queue::{ConsumerId, Fill, Sink, Source};
-use leveret_node::{ChannelView, Confirm, Ledger, Queue, QueueId, Settlement};
+use leveret_node::{ChannelView, Confirm, Ledger, Queue, QueueId, Settlement, Subscriber};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -83,10 +83,14 @@ impl State {
             (_, false) => vec![tag],
         };
         let mut taken = 0;
-        let known = ledger.take(tag, multiple, |from, id| {
+        let mut take = |from: &Subscriber, id| {
             taken += 1;
             settlement.add(from, id, outcome);
-        });
+        };
+        let known = match multiple {
+            true => ledger.last_of(tag).map(|last| while ledger.take_up_to(last, &mut take) {}),
+            false => ledger.take(tag, take),
+        };
         if known.is_err() || taken != settled.len() {
             let count = settled.len();
             checker.fail(|| format!("the ledger took {taken} of {count} deliveries up to {tag} of channel {channel}"));

@@ -3,7 +3,7 @@
 //! Acknowledgements that follow each other are gathered over a whole read and settled together.
 use crate::connection::failure::Failure;
 use crate::connection::session::Session;
-use leveret_node::{Ledger, Outcome, UnknownTag};
+use leveret_node::{Ledger, Outcome, Subscriber, UnknownTag};
 
 /// Acknowledgements of one channel not passed on yet: single tags in a row, or all up to one.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +50,7 @@ impl Session {
             let Some(ledger) = output.ledger(channel) else { return Ok(()) };
             let result = (first..=last).try_for_each(|tag| {
                 ledger
-                    .take(tag, false, |from, id| settlement.add(from, id, Outcome::Acknowledged))
+                    .take(tag, |from, id| settlement.add(from, id, Outcome::Acknowledged))
                     .map_err(|UnknownTag| unknown_tag(tag).caused_by(60, 80))
             });
             (result, ledger.has_waiting())
@@ -62,24 +62,41 @@ impl Session {
         result.map_err(|failure| failure.on_channel(channel))
     }
 
-    /// One delivery, or all up to `tag`, come to an end. The caller names the method that asked for it.
+    /// One delivery, or all up to `tag`, come to an end, a part of them at a time: others want the output and the queues as
+    /// well. The caller names the method that asked for it.
     pub(crate) fn settle(&mut self, channel: u16, tag: u64, multiple: bool, outcome: Outcome) -> Result<(), Failure> {
+        let last = match self.output.lock().ledger(channel) {
+            None => return Ok(()),
+            Some(ledger) if multiple => ledger.last_of(tag),
+            Some(_) => Ok(tag),
+        };
+        let last = last.map_err(|UnknownTag| unknown_tag(tag))?;
+        while self.settle_some(channel, last, multiple, outcome)? {}
+        Ok(())
+    }
+
+    /// Whether there may be more.
+    fn settle_some(&mut self, channel: u16, last: u64, multiple: bool, outcome: Outcome) -> Result<bool, Failure> {
         let (settlement, mut work) = (&mut self.settlement, SETTLE_WORK);
-        let (result, others_wait) = {
+        let mut settle = |from: &Subscriber, id| {
+            settlement.add(from, id, outcome);
+            work += 1;
+        };
+        let (more, others_wait) = {
             let mut output = self.output.lock();
-            let Some(ledger) = output.ledger(channel) else { return Ok(()) };
-            let result = ledger.take(tag, multiple, |from, id| {
-                settlement.add(from, id, outcome);
-                work += 1;
-            });
-            (result, ledger.has_waiting())
+            let Some(ledger) = output.ledger(channel) else { return Ok(false) };
+            let more = match multiple {
+                true => Ok(ledger.take_up_to(last, settle)),
+                false => ledger.take(last, &mut settle).map(|()| false),
+            };
+            (more, ledger.has_waiting())
         };
         self.turn.add(work);
         self.broker.settle(&mut self.settlement, outcome);
         if others_wait {
             self.give_turns(channel);
         }
-        result.map_err(|UnknownTag| unknown_tag(tag))
+        more.map_err(|UnknownTag| unknown_tag(last))
     }
 
     /// Consumers that the limit of their channel held back take their turns while there is room.

@@ -272,7 +272,10 @@ impl Session {
         }
         if let Some(mut ledger) = ledger {
             let settlement = &mut self.settlement;
-            let _ = ledger.take(0, true, |from, id| settlement.add(from, id, Outcome::Returned));
+            while ledger.take_up_to(u64::MAX, |from, id| settlement.add(from, id, Outcome::Returned)) {
+                self.broker.settle(settlement, Outcome::Returned);
+                tokio::task::yield_now().await;
+            }
         }
         self.broker.settle(&mut self.settlement, Outcome::Returned);
         for consumer in &consumers {

@@ -81,21 +81,28 @@ impl Blocks {
         Some(entry)
     }
 
-    /// Takes all entries up to `last`, in the order of their tags.
-    pub(super) fn take_up_to(&mut self, last: u64, taken: &mut impl FnMut(Entry)) {
+    /// Takes entries up to `last`, in the order of their tags, as many blocks as begin among the first `most`. Whether there may
+    /// be more.
+    pub(super) fn take_up_to(&mut self, last: u64, most: usize, taken: &mut impl FnMut(Entry)) -> bool {
+        let mut begun = 0;
         while let Some(mut oldest) = self.older.first_entry() {
+            if begun >= most {
+                return true;
+            }
             let block = oldest.get_mut();
+            begun += block.left;
             let before = block.bytes();
             block.take_up_to(last, taken);
             block.pack();
             self.bytes = self.bytes - before + block.bytes();
             if block.left > 0 {
-                return; // what is left of it has higher tags
+                return false; // what is left of it has higher tags
             }
             self.bytes -= block.bytes();
             oldest.remove();
         }
         self.newest.take_up_to(last, taken);
+        false
     }
 
     /// Whether the entry of a tag is outstanding.
