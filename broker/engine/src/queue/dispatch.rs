@@ -1,5 +1,6 @@
 //! Ready messages to consumers: in turn, as much as each has credit and room for.
 use super::consumers::Standing;
+use super::numbered::Spot;
 use super::run::{MessageId, Run};
 use super::state::State;
 use super::{ConsumerId, Counters, Delivery, Dwell, Facts, Fill, Lead, Queue, Sink, Source};
@@ -129,6 +130,8 @@ struct Taking<'q> {
     cursor: &'q mut Cursor,
     /// The cursor's run, once it was looked up: it has a message left, and is in memory.
     run: Option<Run>,
+    /// Where the segment of that run is: none is freed meanwhile.
+    spot: Spot,
     now: u64,
     left: u64,
     taken: u64,
@@ -157,6 +160,7 @@ impl<'q> Taking<'q> {
             state,
             cursor,
             run: None,
+            spot: Spot::default(),
             now,
             left,
             taken: 0,
@@ -223,6 +227,7 @@ impl<'q> Taking<'q> {
                 self.cursor.offset = self.state.segments().at(run.segment).route(run.offset).2;
             }
             self.run = Some(run);
+            self.spot = self.state.segments().spot(run.segment);
             return Some(run);
         }
     }
@@ -281,7 +286,8 @@ impl Source for Taking<'_> {
         let redelivered = given_back || id.sequence < self.delivered_below;
         self.redelivered += u64::from(redelivered);
         let route_changed = self.count(id.sequence, &run);
-        let segment = self.state.segments().at(run.segment);
+        let segments = self.state.segments();
+        let segment = if given_back { segments.at(run.segment) } else { segments.at_spot(self.spot, run.segment) };
         let (exchange, routing_key, _) = segment.route(run.offset);
         let stored = segment.message(id.offset);
         if !given_back {

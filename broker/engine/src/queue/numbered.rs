@@ -14,6 +14,13 @@ pub(super) struct Numbered<T> {
     room: usize,
 }
 
+/// Where an item lies.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Spot {
+    chunk: usize,
+    rank: usize,
+}
+
 struct Chunk<T> {
     /// Number of its first slot, divided by [`SLOTS`].
     key: u64,
@@ -110,6 +117,18 @@ impl<T> Numbered<T> {
     pub(super) fn get(&self, number: u64) -> Option<&T> {
         let chunk = &self.chunks[self.chunk_at(number / SLOTS)?];
         chunk.items.get(chunk.rank(number)?)
+    }
+
+    /// Where item `number` lies until an item is taken out.
+    pub(super) fn spot(&self, number: u64) -> Option<Spot> {
+        let chunk = self.chunk_at(number / SLOTS)?;
+        Some(Spot { chunk, rank: self.chunks[chunk].rank(number)? })
+    }
+
+    /// The item at that spot: found faster than by its number.
+    #[inline]
+    pub(super) fn at_spot(&self, spot: Spot) -> Option<&T> {
+        self.chunks.get(spot.chunk)?.items.get(spot.rank)
     }
 
     #[inline]
@@ -294,6 +313,7 @@ mod tests {
                 }
                 prop_assert_eq!(list.get(number), model.get(&number));
                 prop_assert_eq!(list.get_mut(number), model.get_mut(&number));
+                prop_assert_eq!(list.spot(number).and_then(|spot| list.at_spot(spot)), model.get(&number));
                 let rest: Vec<_> = list.starting_at(number).map(|(number, item)| (number, *item)).collect();
                 let expected: Vec<_> = model.range(number..).map(|(&number, &item)| (number, item)).collect();
                 prop_assert_eq!(list.at_or_after(number).map(|(number, item)| (number, *item)), expected.first().copied());

@@ -7,7 +7,7 @@
 //! A large body is not in the segment: it is shared with the buffer that it arrived in, a segment of its own.
 //! Of a durable queue each run is a segment of its own, whose bytes lie in the log and, while warm, in `body`.
 use super::durable::Place;
-use super::numbered::Numbered;
+use super::numbered::{Numbered, Spot};
 use bytes::Bytes;
 use std::ops::Range;
 
@@ -89,6 +89,20 @@ impl Segments {
             panic!("segment {number} of a queue has live messages and is not there");
         };
         segment
+    }
+
+    /// Where segment `number` is in the list, as long as none is freed.
+    pub(super) fn spot(&self, number: u64) -> Spot {
+        self.list.spot(number).unwrap_or_default()
+    }
+
+    /// As [`at`](Self::at), for the segment at `spot`.
+    #[inline]
+    pub(super) fn at_spot(&self, spot: Spot, number: u64) -> &Segment {
+        match self.list.at_spot(spot) {
+            Some(segment) => segment,
+            None => self.at(number),
+        }
     }
 
     /// Where segment `number` lies, if it is not in memory.
