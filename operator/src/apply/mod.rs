@@ -19,7 +19,7 @@ pub(crate) async fn apply(folder: &Path, url: &str) -> anyhow::Result<bool> {
     let content = folder::read(folder)?;
     let client = Client::from_url(url)?;
     let objects = content.objects.iter().map(|(_, object)| object.clone()).collect();
-    let outcomes = reconcile::pass(&client, objects).await?;
+    let outcomes = reconcile::pass(&client, objects, false).await?;
     let ready = outcomes.iter().all(|outcome| matches!(outcome, Outcome::Ready { .. }));
     table::print(&content, &outcomes);
     Ok(ready)

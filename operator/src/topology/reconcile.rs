@@ -9,11 +9,12 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-/// Has every object on the broker as wanted, or says why not: an outcome an object, in their order.
+/// Has every object on the broker as wanted, or says why not: an outcome an object, in their order. Nothing is changed on a
+/// broker that is `paused`.
 ///
 /// # Errors
 /// The broker cannot be asked at all.
-pub(crate) async fn pass(client: &Client, objects: Vec<Arc<Object>>) -> Result<Vec<Outcome>, Error> {
+pub(crate) async fn pass(client: &Client, objects: Vec<Arc<Object>>, paused: bool) -> Result<Vec<Outcome>, Error> {
     let mut actual = Actual::list(client, objects.iter().map(|object| &object.wanted)).await?;
     let owners = conflict::owners(&objects);
     let mut outcomes: Vec<Option<Outcome>> = vec![None; objects.len()];
@@ -22,6 +23,7 @@ pub(crate) async fn pass(client: &Client, objects: Vec<Arc<Object>>) -> Result<V
         let decide = if object.deleting { deletion::decide } else { drift::decide };
         match decide(&object, owner.as_ref(), &actual) {
             Step::Report(outcome) => outcomes[at] = Some(outcome),
+            step if paused => outcomes[at] = Some(while_paused(&object, &step)),
             // Declared in the order of need, deleted in the opposite one.
             step => {
                 phases[usize::from(object.wanted.comes_second() != object.deleting)].push(Task { at, object, step })
@@ -33,6 +35,14 @@ pub(crate) async fn pass(client: &Client, objects: Vec<Arc<Object>>) -> Result<V
     }
     let missed = || Outcome::waiting("Interrupted", "not looked at yet");
     Ok(outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(missed)).collect())
+}
+
+fn while_paused(object: &Object, step: &Step) -> Outcome {
+    let is_not = match step {
+        Step::Delete(_) => "is not deleted",
+        _ => "is not declared",
+    };
+    Outcome::waiting("Paused", format!("{} {is_not}: spec.paused of the Broker is set", object.wanted.describe()))
 }
 
 /// What is to be done for the object at a place in the list.

@@ -28,7 +28,7 @@ fn owners_of(objects: &[Object]) -> Vec<Option<Key>> {
 }
 
 async fn pass(client: &Client, objects: Vec<Object>) -> Result<Vec<Outcome>, Error> {
-    reconcile::pass(client, objects.into_iter().map(Arc::new).collect()).await
+    reconcile::pass(client, objects.into_iter().map(Arc::new).collect(), false).await
 }
 
 fn wanted_queue(name: &str) -> Wanted {
@@ -303,6 +303,26 @@ async fn what_was_lost_or_changed_is_put_back() {
     );
     assert_eq!(outcomes, [Outcome::waiting("Changed", message)]);
     assert_eq!(fake.writes(), ["DELETE /api/queues/%2F/changed?if-empty=true&if-unused=true"]);
+}
+
+#[tokio::test]
+async fn nothing_is_changed_on_a_broker_that_is_paused() {
+    let fake = Fake::start().await.unwrap();
+    let client = Client::from_url(&fake.url).unwrap();
+    fake.put("/queues/%2F/there", json!({"durable": true}));
+    fake.put("/queues/%2F/going", json!({"durable": true}));
+    fake.put("/queues/%2F/changed", json!({"durable": false}));
+    let ours = |wanted| Arc::new(Object { was_declared: true, ..of(wanted) });
+    let going = Arc::new(Object { was_declared: true, ..going(wanted_queue("going"), Delete) });
+    let names = ["there", "lost", "changed"].map(|name| ours(wanted_queue(name)));
+    let outcomes = reconcile::pass(&client, names.into_iter().chain([going]).collect(), true).await.unwrap();
+    assert!(matches!(outcomes[0], Outcome::Ready { .. }), "{outcomes:?}");
+    let waits = |name: &str, what: &str| {
+        let message = format!("queue '{name}' in vhost '/' is not {what}: spec.paused of the Broker is set");
+        Outcome::waiting("Paused", message)
+    };
+    assert_eq!(outcomes[1..], [waits("lost", "declared"), waits("changed", "declared"), waits("going", "deleted")]);
+    assert_eq!(fake.writes(), [""; 0]);
 }
 
 #[tokio::test]

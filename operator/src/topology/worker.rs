@@ -115,7 +115,8 @@ impl Worker {
         };
         let held = self.hold(seen).await;
         let objects = held.iter().map(|seen| seen.object.clone()).collect();
-        match reconcile::pass(&client, objects).await {
+        let paused = broker.is_some_and(|broker| broker.spec.paused);
+        match reconcile::pass(&client, objects, paused).await {
             Ok(outcomes) => held.into_iter().zip(outcomes).collect(),
             Err(error) => {
                 // Its connections may lead nowhere, its password may be another by now.
