@@ -169,6 +169,9 @@ impl Session {
     fn hand_over(&mut self, channel: u16, route: &Route, mandatory: bool, buffer: &[u8], messages: &[Extent]) {
         self.turn.add(RUN_WORK + (messages.len() * route.recipients()) as u64);
         let waits_for = route.confirms();
+        if waits_for > 0 {
+            self.logged_bytes += messages.iter().map(|message| message.body.len()).sum::<usize>();
+        }
         let mut waiter = None;
         let output = self.output.clone();
         if let Ok(channel) = self.channel(channel)

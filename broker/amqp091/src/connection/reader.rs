@@ -200,6 +200,10 @@ impl Reader {
                 }
                 continue; // with the frames that were left in the buffer
             }
+            if session.logged_bytes >= LOGGED_BYTES {
+                session.logged_bytes = 0;
+                tokio::task::yield_now().await; // the log has it before more is read
+            }
             if self.turn_bytes >= self.pool.turns.bytes_max() {
                 self.turn_bytes = 0;
                 self.pool.turns.pass().await;
@@ -366,6 +370,8 @@ const GOODBYE_MAX: Duration = Duration::from_secs(2);
 const READ_COST: usize = 2 << 10;
 /// Room for the next read of a client that has not opened its connection, in bytes.
 const HANDSHAKE_ROOM: usize = 4 << 10;
+/// So much goes into the log at once: it is on its way to the disk while the next is read.
+const LOGGED_BYTES: usize = 128 << 10;
 /// Room for the next read, in bytes.
 const ROOM_MIN: usize = 64 << 10;
 /// A client that sends nothing for so long is not about to send the rest of a frame.

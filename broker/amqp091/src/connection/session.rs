@@ -49,6 +49,8 @@ pub(crate) struct Session {
     pub(crate) pace: Pace,
     /// Something was published in this read.
     pub(crate) published: bool,
+    /// Bytes that were published and are logged first, since others had their turn.
+    pub(crate) logged_bytes: usize,
     /// The client asked to close the connection, and was answered.
     pub(crate) finished: bool,
     /// Frames were left in the buffer, to be handled once the client has read its answers.
@@ -79,6 +81,7 @@ impl Session {
             outrunning: None,
             pace: Pace::default(),
             published: false,
+            logged_bytes: 0,
             finished: false,
         }
     }
