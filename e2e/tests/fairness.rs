@@ -100,7 +100,7 @@ fn publishers_at_full_speed_leave_consumers_and_newcomers_their_part() -> Result
         let _ended = publisher.join();
     }
     eprintln!("{published} published, {consumed} consumed, {asked} times a new client and two HTTP requests");
-    ensure!(consumed * 2 > published, "{published} published, only {consumed} consumed"); // nine tenths on a quiet machine
+    ensure!(consumed * 10 > published * 7, "{published} published, only {consumed} consumed");
     ensure!(asked >= 20, "only {asked} times was there a turn for newcomers");
     Ok(())
 }
