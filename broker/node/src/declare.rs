@@ -132,7 +132,7 @@ impl Broker {
             let node = self.node();
             let shared = (node.memory.clone(), node.unfinished.clone());
             let queue = Arc::new(Queue::new(found, names, shared, node.log.get().cloned()));
-            self.node().queues.write().insert(declared.id, queue.clone());
+            node.queues.write().insert(declared.id, queue.clone());
             Ok((true, queue))
         })?;
         if created && !idle.is_empty() {

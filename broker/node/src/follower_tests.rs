@@ -6,14 +6,7 @@ use leveret_journal::faulty::FaultyDisk;
 /// A node with a queue of twenty messages in group 1, and its follower.
 async fn node() -> (TestNode, Arc<Queue>, Follower) {
     let node = TestNode::open(Arc::new(FaultyDisk::new(1))).await;
-    let mut at = 0;
-    let queue = loop {
-        let queue = node.declare(&format!("q{at}")).await;
-        if node.log().shard(queue.id).group == 1 {
-            break queue;
-        }
-        at += 1;
-    };
+    let queue = node.declare_in_one_shard(1).await.remove(0);
     node.publish_one_by_one(&queue, 0..20, 100).await;
     let follower = Follower::new(&node.broker.0, node.log().clone());
     follower.declared.get_or_init(|| ());

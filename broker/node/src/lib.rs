@@ -237,6 +237,13 @@ impl Broker {
         self.0.catalog.read()
     }
 
+    /// The queues whose changes are logged, in the order of their identities.
+    pub(crate) fn durable_queues(&self) -> Vec<Arc<Queue>> {
+        let mut queues: Vec<_> = self.queues().values().filter(|queue| queue.log.is_some()).cloned().collect();
+        queues.sort_by_key(|queue| queue.id);
+        queues
+    }
+
     pub(crate) fn queues(&self) -> RwLockReadGuard<'_, Queues> {
         self.0.queues.read()
     }

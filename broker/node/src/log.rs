@@ -98,8 +98,8 @@ impl Log {
         if !freed.is_empty() {
             self.files.free(freed);
         }
-        if state.may_want() && !queue.fetch_queued.swap(true, Relaxed) {
-            self.fetches.push(queue.id);
+        if state.may_want() {
+            self.fetches.push(queue.id, &queue.fetch_queued);
         }
     }
 }

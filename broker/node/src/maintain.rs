@@ -4,6 +4,7 @@ use crate::Broker;
 use crate::archive::{self, ARCHIVE};
 use crate::files::Needed;
 use crate::log::Log;
+use crate::relocate::movable;
 use crate::storage::Storage;
 use leveret_journal as journal;
 use leveret_replication::GroupId;
@@ -197,10 +198,7 @@ impl Broker {
             return Ok(());
         }
         let newest = usage.current.saturating_sub(u64::from(usage.segments_max / 4));
-        let damaged = log.damaged.lock().clone();
-        let held = log.files.now().into_iter().filter(|(file, needed)| needed.runs > 0 && !damaged.contains(file));
-        let readable = held.map(|(file, _)| file).filter(|file| !upkeep.is_aside(*file));
-        let oldest = readable.filter(|file| *file < newest).take(segments as usize);
+        let oldest = movable(log, upkeep).into_keys().filter(|file| *file < newest).take(segments as usize);
         self.relocate(storage, &oldest.collect(), upkeep).await
     }
 }

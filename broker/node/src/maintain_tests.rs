@@ -186,13 +186,7 @@ fn records_that_many_queues_share_are_read_once_and_not_kept() {
         let refuses = Arc::new(Refuses::default());
         let disk = Refusing { disk: FaultyDisk::new(6), refuses: refuses.clone() };
         let node = TestNode::open(Arc::new(disk)).await;
-        let mut queues = Vec::new();
-        for at in 0..QUEUES * 12 {
-            let queue = node.declare(&format!("q{at}")).await;
-            if node.log().shard(queue.id).group == 1 {
-                queues.push(queue);
-            }
-        }
+        let queues = node.declare_in_one_shard(QUEUES as usize).await;
         assert_eq!(queues.len() as u64, QUEUES);
         let confirmed = Arc::new(Confirmed::default());
         for round in 0..10 {
@@ -252,13 +246,7 @@ fn what_many_queues_have_in_memory_has_one_bound() {
 fn runs_that_queues_share_count_once_in_the_archive() {
     in_paused_time(async {
         let mut node = TestNode::open(Arc::new(FaultyDisk::new(11))).await;
-        let mut queues = Vec::new();
-        for at in 0..24 * 12 {
-            let queue = node.declare(&format!("q{at}")).await;
-            if node.log().shard(queue.id).group == 1 {
-                queues.push(queue);
-            }
-        }
+        let queues = node.declare_in_one_shard(24).await;
         let ids: Vec<_> = queues.iter().map(|queue| queue.id).collect();
         let confirmed = Arc::new(Confirmed::default());
         (0..80).for_each(|number| node.publish(&ids, number..number + 1, SIZE, &confirmed));

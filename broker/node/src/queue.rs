@@ -243,8 +243,8 @@ impl Drop for Entered<'_> {
         if let Some(log) = &self.queue.log {
             log.left(self.queue, &mut self.state);
         }
-        if self.state.take_unfinished() && !self.queue.goes_on.swap(true, Relaxed) {
-            self.queue.unfinished.push(self.queue.id);
+        if self.state.take_unfinished() {
+            self.queue.unfinished.push(self.queue.id, &self.queue.goes_on);
         }
         let after = self.state.memory_bytes();
         let before = self.queue.memory_bytes.swap(after, Relaxed);

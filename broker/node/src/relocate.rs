@@ -6,6 +6,8 @@
 //! concerned say where its runs lie now.
 use crate::Broker;
 use crate::archive::{self, ARCHIVE};
+use crate::files::Needed;
+use crate::log::Log;
 use crate::maintain::Upkeep;
 use crate::queue::Queue;
 use crate::read::{Failure, Reader};
@@ -13,7 +15,7 @@ use crate::storage::Storage;
 use bytes::Bytes;
 use leveret_engine::queue::Place;
 use leveret_journal::Journal;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -49,8 +51,7 @@ impl Broker {
             return Ok(());
         }
         upkeep.emptied.extend(files);
-        let mut queues: Vec<_> = self.queues().values().filter(|queue| queue.log.is_some()).cloned().collect();
-        queues.sort_by_key(|queue| queue.id);
+        let queues = self.durable_queues();
         let mut next = (0, 0);
         while next.0 < queues.len() {
             let moves =
@@ -111,11 +112,7 @@ impl Broker {
     /// # Errors
     /// The disk's.
     pub(crate) async fn compact(&self, storage: &Storage, upkeep: &mut Upkeep) -> io::Result<()> {
-        let damaged = storage.log.damaged.lock().clone();
-        let files = storage.log.files.now().into_iter();
-        let mut files: Vec<_> =
-            files.filter(|(file, needed)| file & ARCHIVE != 0 && needed.runs > 0 && !damaged.contains(file)).collect();
-        files.retain(|(file, _)| !upkeep.is_aside(*file));
+        let files: Vec<_> = movable(&storage.log, upkeep).into_iter().filter(|(file, _)| file & ARCHIVE != 0).collect();
         let small = files.iter().filter(|(_, needed)| needed.size < SMALL_BYTES).count();
         let (mut chosen, mut bytes) = (BTreeSet::new(), 0);
         for (file, needed) in files {
@@ -130,6 +127,14 @@ impl Broker {
         }
         self.relocate(storage, &chosen, upkeep).await
     }
+}
+
+/// Files with contents that can be read, as far as is known, by number.
+pub(crate) fn movable(log: &Log, upkeep: &Upkeep) -> BTreeMap<u64, Needed> {
+    let mut files = log.files.now();
+    let damaged = log.damaged.lock();
+    files.retain(|file, needed| needed.runs > 0 && !damaged.contains(file) && !upkeep.is_aside(*file));
+    files
 }
 
 /// Runs that lie in files that `wanted` names, in the order of their places; not all of them if they are many. `next` is the
@@ -196,7 +201,7 @@ fn copy(journal: &Journal, next: u64, froms: &[Place]) -> io::Result<Copied> {
 }
 
 #[cfg(any(test, feature = "mutants"))]
-fn forget_first<'m>(log: &crate::log::Log, moves: &'m [Move], mut copied: Copied) -> (&'m [Move], Copied) {
+fn forget_first<'m>(log: &Log, moves: &'m [Move], mut copied: Copied) -> (&'m [Move], Copied) {
     if !crate::mutants::RELOCATION_FORGETS.load(Relaxed) || moves.is_empty() {
         return (moves, copied);
     }

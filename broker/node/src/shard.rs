@@ -293,17 +293,7 @@ impl Shard {
             let state = self.state.lock();
             (state.visible, state.last_return)
         };
-        loop {
-            let progress = self.progress.notified();
-            {
-                let state = self.state.lock();
-                let returned = state.stuck || state.settles_applied >= last_return;
-                if state.applied >= visible || state.held && returned {
-                    return;
-                }
-            }
-            progress.await;
-        }
+        self.until(|state| state.applied >= visible || state.held && state.has_settled(last_return)).await;
     }
 
     /// Waits until what was settled so far has gone from the queues; not for what waits for room.
@@ -316,13 +306,14 @@ impl Shard {
             state.settles
         };
         self.wake.notify_one();
+        self.until(|state| state.has_settled(upto)).await;
+    }
+
+    async fn until(&self, done: impl Fn(&State) -> bool) {
         loop {
             let progress = self.progress.notified();
-            {
-                let state = self.state.lock();
-                if state.stuck || state.settles_applied >= upto {
-                    return;
-                }
+            if done(&self.state.lock()) {
+                return;
             }
             progress.await;
         }
@@ -346,6 +337,11 @@ impl State {
     fn may_hand_in(&self) -> bool {
         let is_large = || self.entries.front().is_some_and(|first| first.bytes.len() >= LARGE_BYTES);
         self.waiting.len() < IN_FLIGHT_MAX || self.in_flight_bytes < IN_FLIGHT_BYTES_MAX && is_large()
+    }
+
+    /// Whether the operations up to that number are applied, publishes apart, or have no room.
+    fn has_settled(&self, upto: u64) -> bool {
+        self.stuck || self.settles_applied >= upto
     }
 
     fn take(&mut self, has_room: impl Fn(usize, bool) -> bool) -> Taken {

@@ -186,9 +186,7 @@ impl Broker {
 
     /// Begins to serve the queues; what the archive holds for none of them goes. Returns the archive's next number.
     fn serve(&self, log: &Log, groups: &Groups, delivered: &Delivered) -> std::io::Result<u64> {
-        let mut queues: Vec<_> = self.queues().values().filter(|queue| queue.log.is_some()).cloned().collect();
-        queues.sort_by_key(|queue| queue.id);
-        for queue in &queues {
+        for queue in self.durable_queues() {
             let mut entered = queue.enter();
             for place in entered.places() {
                 log.files.hold(&place);
@@ -249,8 +247,7 @@ impl Broker {
 
     /// Delivers nothing of durable queues any more, and notes how far they were delivered.
     fn end_deliveries(&self, storage: &Storage) {
-        let queues: Vec<_> = self.queues().values().filter(|queue| queue.log.is_some()).cloned().collect();
-        let delivered = queues.iter().map(|queue| {
+        let delivered = self.durable_queues().into_iter().map(|queue| {
             let mut entered = queue.enter();
             entered.end();
             (queue.id, entered.delivered_below())

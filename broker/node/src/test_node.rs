@@ -209,6 +209,21 @@ impl TestNode {
         Ok(Self { broker, failure, upkeep: Upkeep::default() })
     }
 
+    /// Declares `count` queues that share a shard.
+    pub(crate) async fn declare_in_one_shard(&self, count: usize) -> Vec<Arc<Queue>> {
+        let mut queues = Vec::new();
+        for at in 0.. {
+            let queue = self.declare(&format!("q{at}")).await;
+            if self.log().shard(queue.id).group == 1 {
+                queues.push(queue);
+            }
+            if queues.len() == count {
+                break;
+            }
+        }
+        queues
+    }
+
     pub(crate) async fn declare(&self, name: &str) -> Arc<Queue> {
         let declare = QueueDeclare {
             durable: true,

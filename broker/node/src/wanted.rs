@@ -1,6 +1,7 @@
-//! Queues that a task has to see to: each is on the list once, as its own flag says.
+//! Queues that a task has to see to: each is on the list once, as a flag of its own says, which the task takes back.
 use crate::queue::QueueId;
 use parking_lot::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use tokio::sync::Notify;
 
 /// A list of queues, and who waits for some.
@@ -11,9 +12,12 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
-    pub(crate) fn push(&self, queue: QueueId) {
-        self.queues.lock().push(queue);
-        self.some.notify_one();
+    /// Puts a queue on the list unless `is_on_it`.
+    pub(crate) fn push(&self, queue: QueueId, is_on_it: &AtomicBool) {
+        if !is_on_it.swap(true, Relaxed) {
+            self.queues.lock().push(queue);
+            self.some.notify_one();
+        }
     }
 
     /// All that are on the list, which is empty afterwards; waits for some.

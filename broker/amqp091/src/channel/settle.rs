@@ -3,7 +3,7 @@
 //! Acknowledgements that follow each other are gathered over a whole read and settled together.
 use crate::connection::failure::Failure;
 use crate::connection::session::Session;
-use leveret_node::{Ledger, Outcome, Subscriber, UnknownTag};
+use leveret_node::{Ledger, Outcome, Settlement, Subscriber, UnknownTag};
 
 /// Acknowledgements of one channel not passed on yet: single tags in a row, or all up to one.
 #[derive(Clone, Copy, Debug)]
@@ -44,31 +44,22 @@ impl Session {
             return settled.map_err(|failure| failure.caused_by(60, 80).on_channel(channel));
         }
         self.turn.add(SETTLE_WORK + last - first);
-        let settlement = &mut self.settlement;
-        let (result, others_wait) = {
-            let mut output = self.output.lock();
-            let Some(ledger) = output.ledger(channel) else { return Ok(()) };
-            let result = (first..=last).try_for_each(|tag| {
+        let result = self.take(channel, Outcome::Acknowledged, |ledger, settlement| {
+            (first..=last).try_for_each(|tag| {
                 ledger
                     .take(tag, |from, id| settlement.add(from, id, Outcome::Acknowledged))
                     .map_err(|UnknownTag| unknown_tag(tag).caused_by(60, 80))
-            });
-            (result, ledger.has_waiting())
-        };
-        self.broker.settle(&mut self.settlement, Outcome::Acknowledged);
-        if others_wait {
-            self.give_turns(channel);
-        }
-        result.map_err(|failure| failure.on_channel(channel))
+            })
+        });
+        result.unwrap_or(Ok(())).map_err(|failure| failure.on_channel(channel))
     }
 
     /// One delivery, or all up to `tag`, come to an end, a part of them at a time: others want the output and the queues as
     /// well. The caller names the method that asked for it.
     pub(crate) fn settle(&mut self, channel: u16, tag: u64, multiple: bool, outcome: Outcome) -> Result<(), Failure> {
-        let last = match self.output.lock().ledger(channel) {
-            None => return Ok(()),
-            Some(ledger) if multiple => ledger.last_of(tag),
-            Some(_) => Ok(tag),
+        let last = match multiple {
+            true => self.output.lock().ledger(channel).map_or(Ok(0), |ledger| ledger.last_of(tag)),
+            false => Ok(tag),
         };
         let last = last.map_err(|UnknownTag| unknown_tag(tag))?;
         while self.settle_some(channel, last, multiple, outcome)? {}
@@ -77,26 +68,39 @@ impl Session {
 
     /// Whether there may be more.
     fn settle_some(&mut self, channel: u16, last: u64, multiple: bool, outcome: Outcome) -> Result<bool, Failure> {
-        let (settlement, mut work) = (&mut self.settlement, SETTLE_WORK);
-        let mut settle = |from: &Subscriber, id| {
-            settlement.add(from, id, outcome);
-            work += 1;
-        };
-        let (more, others_wait) = {
-            let mut output = self.output.lock();
-            let Some(ledger) = output.ledger(channel) else { return Ok(false) };
-            let more = match multiple {
+        let mut work = SETTLE_WORK;
+        let more = self.take(channel, outcome, |ledger, settlement| {
+            let mut settle = |from: &Subscriber, id| {
+                settlement.add(from, id, outcome);
+                work += 1;
+            };
+            match multiple {
                 true => Ok(ledger.take_up_to(last, settle)),
                 false => ledger.take(last, &mut settle).map(|()| false),
-            };
-            (more, ledger.has_waiting())
-        };
+            }
+        });
         self.turn.add(work);
+        more.unwrap_or(Ok(false)).map_err(|UnknownTag| unknown_tag(last))
+    }
+
+    /// Takes deliveries out of the ledger of a channel and settles them. None if the channel has no ledger any more.
+    #[inline]
+    fn take<T>(
+        &mut self,
+        channel: u16,
+        outcome: Outcome,
+        take: impl FnOnce(&mut Ledger, &mut Settlement) -> T,
+    ) -> Option<T> {
+        let (taken, others_wait) = {
+            let mut output = self.output.lock();
+            let ledger = output.ledger(channel)?;
+            (take(ledger, &mut self.settlement), ledger.has_waiting())
+        };
         self.broker.settle(&mut self.settlement, outcome);
         if others_wait {
             self.give_turns(channel);
         }
-        more.map_err(|UnknownTag| unknown_tag(last))
+        Some(taken)
     }
 
     /// Consumers that the limit of their channel held back take their turns while there is room.

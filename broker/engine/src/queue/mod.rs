@@ -132,14 +132,7 @@ impl Queue {
 
     /// Removes every message that is ready; returns how many. What is unacknowledged stays.
     pub fn purge(&mut self) -> u64 {
-        let (before, mut purged) = (self.next_sequence(), 0);
-        loop {
-            let (more, done) = self.purge_some(before, usize::MAX);
-            purged += more;
-            if done {
-                return purged;
-            }
-        }
+        self.purge_some(self.next_sequence(), usize::MAX).0
     }
 
     /// Removes messages that are ready and came before `before` (see [`next_sequence`](Self::next_sequence)): those of about

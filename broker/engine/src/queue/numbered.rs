@@ -60,7 +60,6 @@ impl<T> Numbered<T> {
         let at = self.chunk_at(number / SLOTS)?;
         let is_last = at + 1 == self.chunks.len();
         let chunk = &mut self.chunks[at];
-        let room = chunk.items.capacity();
         let item = chunk.items.remove(chunk.rank(number)?);
         chunk.present &= !bit(number);
         self.len -= 1;
@@ -68,20 +67,22 @@ impl<T> Numbered<T> {
             return item;
         }
         if chunk.present == 0 {
+            self.room -= chunk.items.capacity();
             self.chunks.remove(at);
-            self.room -= room;
-            if self.chunks.capacity() > CHUNKS_KEPT && self.chunks.len() * 4 < self.chunks.capacity() {
-                self.chunks.shrink_to(self.chunks.len() * 2);
-            }
-        } else if chunk.items.len() * 4 <= room {
-            chunk.items.shrink_to(chunk.items.len() * 2);
-            self.room = self.room + chunk.items.capacity() - room;
+            self.shrink();
+        } else {
+            self.room -= chunk.shrink();
         }
         item
     }
 
     /// Takes all items out that are numbered in `range`, in order, and hands each to `taken`.
     pub(super) fn remove_range(&mut self, range: Range<u64>, mut taken: impl FnMut(T)) {
+        match range.end.saturating_sub(range.start) {
+            0 => return,
+            1 => return self.remove(range.start).into_iter().for_each(taken),
+            _ => {}
+        }
         let begin = self.chunks.partition_point(|chunk| (chunk.key + 1) * SLOTS <= range.start);
         let mut empty = begin..begin;
         for at in begin..self.chunks.len() {
@@ -96,18 +97,20 @@ impl<T> Numbered<T> {
             chunk.items.drain(rank..rank + going.count_ones() as usize).for_each(&mut taken);
             chunk.present &= !going;
             self.len -= going.count_ones() as usize;
-            if chunk.present != 0 && chunk.items.len() * 4 <= chunk.items.capacity() {
-                let room = chunk.items.capacity();
-                chunk.items.shrink_to(chunk.items.len() * 2);
-                self.room = self.room + chunk.items.capacity() - room;
-            }
-            if chunk.present == 0 && at + 1 < self.chunks.len() {
+            if chunk.present != 0 {
+                self.room -= chunk.shrink();
+            } else if at + 1 < self.chunks.len() {
                 empty = if empty.is_empty() { at..at + 1 } else { empty.start..at + 1 };
             }
         }
         for chunk in self.chunks.drain(empty) {
             self.room -= chunk.items.capacity();
         }
+        self.shrink();
+    }
+
+    /// Gives back what the list of chunks has too much.
+    fn shrink(&mut self) {
         if self.chunks.capacity() > CHUNKS_KEPT && self.chunks.len() * 4 < self.chunks.capacity() {
             self.chunks.shrink_to(self.chunks.len() * 2);
         }
@@ -219,6 +222,16 @@ impl<T> Chunk<T> {
     fn rank(&self, number: u64) -> Option<usize> {
         let bit = bit(number);
         (self.present & bit != 0).then(|| (self.present & (bit - 1)).count_ones() as usize)
+    }
+
+    /// Gives back what it has too much. For how many items that was.
+    #[inline]
+    fn shrink(&mut self) -> usize {
+        let room = self.items.capacity();
+        if self.items.len() * 4 <= room {
+            self.items.shrink_to(self.items.len() * 2);
+        }
+        room - self.items.capacity()
     }
 
     /// How many items lie before those of some slots.

@@ -200,27 +200,14 @@ impl Segments {
 
     /// Frees segments, those of them that are there.
     pub(super) fn free(&mut self, numbers: Range<u64>) {
-        match numbers.end - numbers.start {
-            0 => {}
-            1 => {
-                if let Some(segment) = self.list.remove(numbers.start) {
-                    self.freed_one(segment);
-                }
+        let Self { list, bytes, cold, freed } = self;
+        list.remove_range(numbers, |segment| {
+            if let Some(place) = segment.place {
+                freed.push(place);
+                *cold -= usize::from(segment.body.is_none());
             }
-            _ => {
-                let mut list = std::mem::take(&mut self.list);
-                list.remove_range(numbers, |segment| self.freed_one(segment));
-                self.list = list;
-            }
-        }
-    }
-
-    fn freed_one(&mut self, segment: Segment) {
-        if let Some(place) = segment.place {
-            self.freed.push(place);
-            self.cold -= usize::from(segment.body.is_none());
-        }
-        self.bytes -= (segment.bytes.capacity() + segment.body.as_ref().map_or(0, Bytes::len)) as u64;
+            *bytes -= (segment.bytes.capacity() + segment.body.as_ref().map_or(0, Bytes::len)) as u64;
+        });
     }
 
     /// Bytes of contents in memory.

@@ -315,11 +315,7 @@ impl State {
     }
 
     fn forget(&mut self, over: Over) {
-        match over.runs.end - over.runs.start {
-            0 => return,
-            1 => drop(self.runs.remove(over.runs.start)),
-            _ => self.runs.remove_range(over.runs, drop),
-        }
+        self.runs.remove_range(over.runs, drop);
         self.segments.free(over.segments);
     }
 
