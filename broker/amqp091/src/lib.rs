@@ -7,6 +7,7 @@ pub mod codec;
 mod connection;
 mod pool;
 
+use futures::future::BoxFuture;
 use leveret_node::{Broker, Door};
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -15,7 +16,13 @@ use tokio_util::task::TaskTracker;
 
 /// Accepts clients, as many as there are places, until `stop` is cancelled; then sends them away with 320 and ends when
 /// the last one is gone.
-pub async fn serve(listener: TcpListener, broker: Broker, stop: CancellationToken) {
+///
+/// The future is boxed so that all of it is compiled here, once, and not in each program that awaits it.
+pub fn serve(listener: TcpListener, broker: Broker, stop: CancellationToken) -> BoxFuture<'static, ()> {
+    Box::pin(accept(listener, broker, stop))
+}
+
+async fn accept(listener: TcpListener, broker: Broker, stop: CancellationToken) {
     let (clients, pool) = (TaskTracker::new(), Arc::default());
     if let Ok(address) = listener.local_addr() {
         broker.add_listener("amqp", address);

@@ -198,6 +198,9 @@ impl Journal {
             driven: Mutex::default(),
             writing: Mutex::default(),
         });
+        if found.lacks_kept {
+            Self(inner.clone()).put_kept(&mut inner.state.lock(), None);
+        }
         match &inner.options.driver {
             Some(driver) => driver.drive(Self(inner.clone())),
             None => writer::start(&inner)
@@ -260,13 +263,18 @@ impl Journal {
     /// there is no file for it.
     fn begin_segment(&self, state: &mut State, control: bool) -> Option<Option<Begun>> {
         let first_sequence = state.next_sequence;
-        let mut begins = Some(state.ring.advance(&*self.0.disk, self.0.options.node, first_sequence, control)?);
+        let begun = state.ring.advance(&*self.0.disk, self.0.options.node, first_sequence, control)?;
+        Some(self.put_kept(state, Some(begun)))
+    }
+
+    /// Queues the records that are kept; what the first of them begins is returned if there are none.
+    fn put_kept(&self, state: &mut State, mut begins: Option<Begun>) -> Option<Begun> {
         let kept: Vec<Head> = state.kept.values().copied().collect();
         for head in kept {
             let record = Unplaced { head, body: Bytes::new().into(), durable: None };
             self.put(state, record, begins.take());
         }
-        Some(begins)
+        begins
     }
 
     /// Queues a record where it fits.

@@ -13,7 +13,7 @@ use crate::proof::{self, Known, Proof};
 use crate::ring::{FOLDER, Ring, Slot};
 use crate::scan::{Scan, find_segment, later};
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, IoSlice};
 
 /// A record that was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +93,8 @@ pub(crate) struct Found {
     pub(crate) ring: Ring,
     pub(crate) next_sequence: u64,
     pub(crate) kept: BTreeMap<(u16, u8), Head>,
+    /// The newest segment lacks some of what is kept.
+    pub(crate) lacks_kept: bool,
     pub(crate) proof: Proof,
 }
 
@@ -115,8 +117,9 @@ struct Files {
 struct End {
     /// In the newest segment.
     offset: u32,
-    /// Something is behind it.
-    torn: bool,
+    /// Where the last header ends of the records behind it, which are not taken for records any more; `offset` if there are
+    /// none.
+    torn_upto: u32,
     /// A record that is kept is not in the newest segment: the process ended after it had written that segment's header, and
     /// before it had written what is kept behind that.
     lacks_kept: bool,
@@ -153,15 +156,29 @@ pub(crate) fn recover(
     let end = read(scanned, options, &mut scan)?;
     let next_sequence = scan.expected.max(1);
     let kept = scan.kept.into_iter().map(|(of, (head, _))| (of, head)).collect();
-    tracing::info!(records = scan.records, torn = end.torn, "the log is read");
+    tracing::info!(records = scan.records, torn = end.torn_upto > end.offset, "the log is read");
     for name in &files.unfinished {
         disk.remove(name).map_err(failed(name))?;
+    }
+    if let Some(newest) = scanned.last() {
+        wipe(&newest.slot, &end).map_err(failed(&newest.slot.name))?;
     }
     let now = Known { durable: next_sequence - 1, stopped: false, ..known };
     let proof = Proof::begin(disk, options.node, proof, now).map_err(failed(proof::NAME))?;
     let mut ring = ring(files, options, &end);
     ring.released = known.released;
-    Ok(Found { ring, next_sequence, kept, proof })
+    Ok(Found { ring, next_sequence, kept, lacks_kept: end.lacks_kept, proof })
+}
+
+/// Writes zeros over the headers of a torn tail: records go on in its place, also where the disk has no space for a further
+/// segment, and what is left of the tail is never taken for a record.
+fn wipe(slot: &Slot, end: &End) -> io::Result<()> {
+    if end.torn_upto <= end.offset {
+        return Ok(());
+    }
+    let zeros = vec![0; (end.torn_upto - end.offset) as usize];
+    slot.file.write_at(&mut [IoSlice::new(&zeros)], u64::from(end.offset))?;
+    slot.file.sync_data()
 }
 
 /// What is known of the log: by the proof, and by the segments' headers.
@@ -205,7 +222,7 @@ fn missing(files: &Files, options: &Options, segment: u64) -> Result<OpenError, 
 
 /// Reads the segments, each of which has to end where the next begins.
 fn read(segments: &[Segment], options: &Options, scan: &mut Scan<'_>) -> Result<End, OpenError> {
-    let mut end = End { offset: SEGMENT_HEAD as u32, torn: false, lacks_kept: false };
+    let mut end = End { offset: SEGMENT_HEAD as u32, torn_upto: 0, lacks_kept: false };
     for (at, segment) in segments.iter().enumerate() {
         let next_first = segments.get(at + 1).map(|next| next.header.first_sequence);
         if at == 0 {
@@ -220,15 +237,16 @@ fn read(segments: &[Segment], options: &Options, scan: &mut Scan<'_>) -> Result<
         if whole {
             continue;
         }
-        let (torn, durable) = later(segment, end.offset, options.node)?;
+        let (last, durable) = later(segment, end.offset, options.node)?;
         if scan.durable.max(durable) >= scan.expected {
             return Err(corrupt(segment, end.offset, scan));
         }
-        end.torn = torn;
+        end.torn_upto = last.unwrap_or(end.offset);
     }
     let Some(newest) = segments.last() else { return Ok(end) };
     if let Some(offset) = scan.finish(newest)? {
-        end = End { offset, torn: true, ..end };
+        let (last, _) = later(newest, offset, options.node)?;
+        end = End { offset, torn_upto: last.unwrap_or(offset), ..end };
     }
     end.lacks_kept = scan.kept.values().any(|&(_, segment)| segment != newest.header.segment);
     Ok(end)
@@ -243,9 +261,6 @@ fn ring(files: Files, options: &Options, end: &End) -> Ring {
     let in_use: BTreeMap<u64, Slot> =
         files.segments.into_iter().map(|segment| (segment.header.segment, segment.slot)).collect();
     let current = in_use.last_key_value().map_or(0, |(&last, _)| last);
-    // After a torn tail a new segment begins: what is left of the tail is never taken for a record. So it does where the newest
-    // one lacks what is kept, which the release of those before it would take away.
-    let full = end.torn || end.lacks_kept || in_use.is_empty();
     Ring {
         in_use,
         free: files.free,
@@ -254,7 +269,7 @@ fn ring(files: Files, options: &Options, end: &End) -> Ring {
         segments_max: options.segments_max,
         segments_reserved: options.segments_reserved,
         current,
-        offset: if full { options.segment_bytes } else { end.offset },
+        offset: end.offset,
         released: 0,
         disk_full: false,
         pressed: false,

@@ -170,7 +170,7 @@ fn name_of(number: u32) -> String {
 }
 
 /// Bytes for records that nobody asks room for: votes and the like.
-const UNASKED: u64 = 64 << 10;
+const UNASKED: u64 = 1 << 20;
 /// The folder of the segments.
 pub(crate) const FOLDER: &str = "wal";
 /// Files prepared in the background have names of their own, apart from those made in need.

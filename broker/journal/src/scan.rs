@@ -94,22 +94,23 @@ impl<'r> Scan<'r> {
     }
 }
 
-/// Looks for records behind `offset`: whether there are any, and up to which sequence they say that all is durable.
-pub(crate) fn later(segment: &Segment, offset: u32, node: u64) -> Result<(bool, u64), OpenError> {
-    let (mut any, mut durable) = (false, 0);
+/// Looks for records behind `offset`: where the header of the last one ends, if there is one, and up to which sequence they
+/// say that all is durable.
+pub(crate) fn later(segment: &Segment, offset: u32, node: u64) -> Result<(Option<u32>, u64), OpenError> {
+    let (mut last, mut durable) = (None, 0);
     let mut window = Window::new(&segment.slot)?;
     let mut at = offset;
     while u64::from(at) + RECORD_HEAD as u64 <= window.len {
         match RecordHeader::decode(window.at(at)?) {
             Some(header) if header.is_of(node, segment.header.segment) => {
-                any = true;
+                last = Some(at + RECORD_HEAD as u32);
                 durable = durable.max(header.durable);
             }
             _ => {}
         }
         at += ALIGN;
     }
-    Ok((any, durable))
+    Ok((last, durable))
 }
 
 /// Whether a file without a header holds a record of segment `number`.

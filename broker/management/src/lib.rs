@@ -22,34 +22,47 @@ mod walk;
 pub use bounds::Bounds;
 
 use api::Api;
+use futures::future::BoxFuture;
 use leveret_node::Broker;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// Serves the management API and the health checks until `stop` is cancelled.
-pub async fn serve_http(listener: TcpListener, broker: Broker, stop: CancellationToken) {
-    serve_http_within(listener, broker, Bounds::http(), stop).await;
+pub fn serve_http(listener: TcpListener, broker: Broker, stop: CancellationToken) -> BoxFuture<'static, ()> {
+    serve_http_within(listener, broker, Bounds::http(), stop)
 }
 
 /// Serves the management API and the health checks within `bounds` until `stop` is cancelled.
-pub async fn serve_http_within(listener: TcpListener, broker: Broker, bounds: Bounds, stop: CancellationToken) {
+///
+/// The future is boxed so that all of it is compiled here, once, and not in each program that awaits it.
+pub fn serve_http_within(
+    listener: TcpListener,
+    broker: Broker,
+    bounds: Bounds,
+    stop: CancellationToken,
+) -> BoxFuture<'static, ()> {
     note(&listener, &broker, "http");
     let api = Api::new(broker, bounds);
     let router = router::api(api.clone());
-    server::serve(listener, request::Requests::new(api, router), stop).await;
+    Box::pin(server::serve(listener, request::Requests::new(api, router), stop))
 }
 
 /// Serves `/metrics` until `stop` is cancelled.
-pub async fn serve_metrics(listener: TcpListener, broker: Broker, stop: CancellationToken) {
-    serve_metrics_within(listener, broker, Bounds::metrics(), stop).await;
+pub fn serve_metrics(listener: TcpListener, broker: Broker, stop: CancellationToken) -> BoxFuture<'static, ()> {
+    serve_metrics_within(listener, broker, Bounds::metrics(), stop)
 }
 
 /// Serves `/metrics` within `bounds` until `stop` is cancelled.
-pub async fn serve_metrics_within(listener: TcpListener, broker: Broker, bounds: Bounds, stop: CancellationToken) {
+pub fn serve_metrics_within(
+    listener: TcpListener,
+    broker: Broker,
+    bounds: Bounds,
+    stop: CancellationToken,
+) -> BoxFuture<'static, ()> {
     note(&listener, &broker, "http/prometheus");
     let api = Api::new(broker, bounds);
     let router = router::metrics(api.clone());
-    server::serve(listener, request::Requests::new(api, router), stop).await;
+    Box::pin(server::serve(listener, request::Requests::new(api, router), stop))
 }
 
 fn note(listener: &TcpListener, broker: &Broker, protocol: &'static str) {

@@ -32,6 +32,7 @@ mod maintain;
 mod memory;
 #[cfg(any(test, feature = "mutants"))]
 pub mod mutants;
+mod opened;
 mod publish;
 mod queue;
 mod read;
@@ -61,6 +62,7 @@ pub use leveret_engine::queue::{
 pub use limits::{Door, Limits, LimitsError, Permit, Wishes};
 pub use maintain::StorageUsage;
 pub use memory::{Memory, available_bytes, default_max};
+pub use opened::{Opened, TooMuchOpened};
 pub use publish::{Route, RouteMemory};
 pub use queue::{Queue, QueueId};
 pub use settle::{Outcome, Settlement};
@@ -143,7 +145,7 @@ impl Broker {
             users: auth::Users::new(&options.default_user, &options.default_pass),
             wrong_logins: auth::WrongLogins::default(),
             places: limits::Places::new(options.limits),
-            catalog: RwLock::default(),
+            catalog: RwLock::new(Catalog::new((options.memory_max / DEFINITIONS_PART) as usize)),
             generations: publish::Generations::default(),
             facts: fact_log::FactLog::default(),
             queues: RwLock::default(),
@@ -249,5 +251,7 @@ impl Broker {
     }
 }
 
+/// The definitions of a virtual host may take this part of the memory budget.
+const DEFINITIONS_PART: u64 = 4;
 const SAMPLE_EVERY: Duration = Duration::from_millis(100);
 const TRIM_EVERY_TICKS: u64 = 50;

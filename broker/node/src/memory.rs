@@ -14,6 +14,8 @@ pub struct Memory {
     warm: AtomicU64,
     /// Bytes of messages that have not come in full.
     incomplete: AtomicU64,
+    /// Bytes of channels and consumers.
+    opened: AtomicU64,
     alarmed: AtomicBool,
     /// There is no room for further messages on the disk.
     disk_alarm: AtomicBool,
@@ -29,6 +31,7 @@ impl Memory {
             resident: AtomicU64::new(0),
             warm: AtomicU64::new(0),
             incomplete: AtomicU64::new(0),
+            opened: AtomicU64::new(0),
             alarmed: AtomicBool::new(false),
             disk_alarm: AtomicBool::new(false),
             changed: Notify::new(),
@@ -52,6 +55,22 @@ impl Memory {
     pub(crate) fn account_incomplete(&self, before: u64, after: u64) {
         self.account(before, after);
         self.incomplete.fetch_add(after.wrapping_sub(before), Relaxed);
+    }
+
+    /// A channel or a consumer takes `bytes`, if all of them take `most` at most then. False if they would take more.
+    pub(crate) fn account_opened(&self, bytes: u64, most: u64) -> bool {
+        let more = |opened: u64| opened.checked_add(bytes).filter(|&sum| sum <= most);
+        let granted = self.opened.fetch_update(Relaxed, Relaxed, more).is_ok();
+        if granted {
+            self.account(0, bytes);
+        }
+        granted
+    }
+
+    /// What was granted to a channel or a consumer is free again.
+    pub(crate) fn release_opened(&self, bytes: u64) {
+        self.opened.fetch_sub(bytes, Relaxed);
+        self.account(bytes, 0);
     }
 
     /// Whether memory is used up, and by more than a quarter for messages that have not come in full.

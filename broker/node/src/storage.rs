@@ -10,6 +10,7 @@ use crate::follower::Follower;
 use crate::log::Log;
 use crate::maintain;
 use crate::tasks::critical;
+use futures::future::BoxFuture;
 use leveret_journal::{self as journal, Disk, RealDisk, read_whole, write_whole};
 use leveret_replication::{self as replication, Groups};
 use std::path::Path;
@@ -127,7 +128,13 @@ impl Broker {
     ///
     /// # Errors
     /// [`OpenError`]: damage, another node's or a newer version's files, the disk.
-    pub async fn open_storage(&self, options: StorageOptions) -> Result<(), OpenError> {
+    ///
+    /// The future is boxed so that all of it is compiled here, once, and not in each program that awaits it.
+    pub fn open_storage(&self, options: StorageOptions) -> BoxFuture<'_, Result<(), OpenError>> {
+        Box::pin(self.open(options))
+    }
+
+    async fn open(&self, options: StorageOptions) -> Result<(), OpenError> {
         let StorageOptions { disk, log_bytes_max, segment_bytes, incarnation, on_failure, driver } = options;
         let least = self.options().message_bytes_max + ENTRY_SLACK;
         let total = disk.total_bytes().map_err(OpenError::Identity)?;

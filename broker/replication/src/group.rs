@@ -7,6 +7,7 @@ use crate::state_machine::{Builds, Machine, copy};
 use crate::types::{Command, StoredMembership, TypeConfig};
 use crate::{Applied, GroupId};
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use leveret_journal::{self as journal, Disk, Journal, Place};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::error::Fatal;
@@ -99,12 +100,22 @@ pub(crate) struct Group {
 }
 
 impl Groups {
-    /// Opens journal and groups, and applies what their logs hold. Group 0 is complete before the others begin, and
-    /// `before_others` is called in between.
+    /// Opens journal and groups, and applies what their logs hold. Group 0 is complete before the others begin.
     ///
     /// # Errors
     /// [`OpenError`].
-    pub async fn open(
+    ///
+    /// The future is boxed so that all of openraft is compiled here, once, and not in each crate that awaits it.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        journal: journal::Options,
+        options: Options,
+        applied: Arc<dyn Applied>,
+    ) -> BoxFuture<'static, Result<Self, OpenError>> {
+        Box::pin(Self::open_all(disk, journal, options, applied))
+    }
+
+    async fn open_all(
         disk: Arc<dyn Disk>,
         journal: journal::Options,
         options: Options,
@@ -176,7 +187,13 @@ impl Groups {
     ///
     /// # Errors
     /// The disk's, or that the group stopped.
-    pub async fn snapshot(&self, group: GroupId) -> io::Result<()> {
+    ///
+    /// The future is boxed as that of [`open`](Self::open).
+    pub fn snapshot(&self, group: GroupId) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(self.write_snapshot(group))
+    }
+
+    async fn write_snapshot(&self, group: GroupId) -> io::Result<()> {
         let Group { raft, builds, .. } = self.group(group);
         let applied = raft.metrics().borrow_watched().last_applied;
         let begun = builds.begun();

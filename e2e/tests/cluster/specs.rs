@@ -30,6 +30,8 @@ async fn the_api_server_refuses_what_can_be_known_to_be_wrong() -> Result<()> {
         ("Broker", "resources: {requests: {cpu: 2}, limits: {cpu: 1500m}}", "not larger than the limit"),
         ("Broker", "resources: {limits: {memry: 1Gi}}", "memory"),
         ("Broker", "image: \"a b\"", "image"),
+        ("Broker", "service: {type: LoadBalancer, loadBalancerSourceRanges: [anybody]}", "loadBalancerSourceRanges"),
+        ("Broker", "service: {type: NodePort, loadBalancerSourceRanges: [192.0.2.0/24]}", "of type LoadBalancer"),
         ("Queue", "brokerRef: {name: shop}, name: amq.mine", "amq."),
         ("Queue", "name: no-broker", "brokerRef"),
         ("Queue", "brokerRef: {name: shop}, durable: 7", "durable"),

@@ -108,6 +108,7 @@ pub struct Resources {
 
 /// The Service for clients.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(validation = Rule::new("!has(self.loadBalancerSourceRanges) || size(self.loadBalancerSourceRanges) == 0 || (has(self.type) && self.type == 'LoadBalancer')").message("loadBalancerSourceRanges: only a Service of type LoadBalancer has them"))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Service {
     /// How it is reached. NodePort and LoadBalancer publish AMQP alone: management and metrics stay inside the cluster, at
@@ -117,6 +118,10 @@ pub struct Service {
     /// Annotations, such as a load balancer's.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
+    /// Addresses that may connect through a load balancer, such as `192.0.2.0/24`. Unless some are given all may.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), inner(length(max = 50), regex(pattern = r"^[0-9a-fA-F.:]+/[0-9]{1,3}$")))]
+    pub load_balancer_source_ranges: Vec<String>,
 }
 
 /// How a Service is reached.

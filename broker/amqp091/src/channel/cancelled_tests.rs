@@ -20,10 +20,13 @@ async fn declare(broker: &Broker, name: &str) -> Arc<Queue> {
 async fn the_end_of_a_consumer_does_not_touch_another_that_has_its_tag_by_now() {
     let broker = Broker::start(Options::default());
     let (gone, there) = (declare(&broker, "a").await, declare(&broker, "b").await);
-    let mut channel = Channel::new(1, Arc::new(ChannelView::default()));
+    let mut channel = Channel::new(1, Arc::new(ChannelView::default()), broker.count_opened(1).unwrap());
     // Both are the first consumer of their queue.
     let id = ConsumerId(0);
-    channel.consumers.insert("tag".into(), Consumer { queue: there.clone(), id, subscriber: 7 });
+    channel.consumers.insert(
+        "tag".into(),
+        Consumer { queue: there.clone(), id, subscriber: 7, _opened: broker.count_opened(1).unwrap() },
+    );
     let ended = |queue: &Queue, id| Ended { tag: "tag".into(), queue: queue.id, id };
     channel.cancelled.push(ended(&gone, id));
     channel.cancelled.push(ended(&there, ConsumerId(1)));

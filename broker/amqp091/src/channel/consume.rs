@@ -27,6 +27,7 @@ impl Session {
         };
         let (output, connection) = (self.output.clone(), self.connection.id);
         let notify_cancel = self.client.consumer_cancel_notify;
+        let opened = self.broker.count_opened(CONSUMER_BYTES).map_err(|error| Failure::new(506, error.to_string()))?;
         let channel = self.channel(number)?;
         if channel.consumers.contains_key(&tag) {
             return Err(Failure::new(530, format!("attempt to reuse consumer tag '{tag}'")));
@@ -52,7 +53,7 @@ impl Session {
         match self.broker.subscribe(&queue, subscription) {
             Ok(id) => {
                 let channel = self.channel(number)?;
-                channel.consumers.insert(tag, Consumer { queue, id, subscriber });
+                channel.consumers.insert(tag, Consumer { queue, id, subscriber, _opened: opened });
                 channel.view.consumers.store(channel.consumers.len() as u32, Relaxed);
                 Ok(())
             }
@@ -143,5 +144,7 @@ impl Session {
 
 /// Taken and without effect, as in RabbitMQ 4.
 const IDLE: &str = "x-cancel-on-ha-failover";
+/// Memory of a consumer in bytes, about.
+const CONSUMER_BYTES: u64 = 1 << 10;
 /// Consumers of one connection.
 const CONSUMERS_MAX: usize = 16_384;

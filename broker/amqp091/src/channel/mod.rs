@@ -11,7 +11,7 @@ pub(crate) mod publish;
 pub(crate) mod routes;
 pub(crate) mod settle;
 
-use leveret_node::{ChannelView, ConsumerId, Queue, QueueId};
+use leveret_node::{ChannelView, ConsumerId, Opened, Queue, QueueId};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -38,6 +38,8 @@ pub(crate) struct Channel {
     pub(crate) cancelled: Arc<Cancelled>,
     /// A message that has not come in full.
     pub(crate) assembly: Option<publish::Assembly>,
+    /// Its memory, for as long as it is open.
+    _opened: Opened,
 }
 
 /// A consumer of this channel.
@@ -45,6 +47,8 @@ pub(crate) struct Consumer {
     pub(crate) queue: Arc<Queue>,
     pub(crate) id: ConsumerId,
     pub(crate) subscriber: u32,
+    /// Its memory, for as long as it is there.
+    pub(crate) _opened: Opened,
 }
 
 /// Consumers that ended because their queue did; filled by whoever deleted it.
@@ -69,7 +73,7 @@ impl Cancelled {
 }
 
 impl Channel {
-    pub(crate) fn new(number: u16, view: Arc<ChannelView>) -> Self {
+    pub(crate) fn new(number: u16, view: Arc<ChannelView>, opened: Opened) -> Self {
         Self {
             number,
             closing: false,
@@ -81,6 +85,7 @@ impl Channel {
             consumers: HashMap::new(),
             cancelled: Arc::default(),
             assembly: None,
+            _opened: opened,
         }
     }
 

@@ -253,10 +253,11 @@ impl Session {
                 format!("number of channels opened ({open}) has reached the negotiated channel_max ({channel_max})");
             return Err(Failure::new(530, text));
         }
+        let opened = self.broker.count_opened(CHANNEL_BYTES).map_err(|error| Failure::new(506, error.to_string()))?;
         self.channels_open += 1;
         let view = Arc::new(ChannelView::default());
         self.connection.channels.lock().insert(number, view.clone());
-        *self.channels.place(usize::from(number)) = Some(Box::new(Channel::new(number, view.clone())));
+        *self.channels.place(usize::from(number)) = Some(Box::new(Channel::new(number, view.clone(), opened)));
         self.output.write(|state| {
             state.open_ledger(number, view);
             encode::channel_open_ok(&mut state.buffer, number);
@@ -338,6 +339,8 @@ impl Session {
 
 /// A method that is no publish and no acknowledgement, or a failure, is worth a look at the clock and at what it has answered.
 const METHOD_WORK: u64 = 100;
+/// Memory of a channel in bytes, about.
+const CHANNEL_BYTES: u64 = 1 << 10;
 
 #[cfg(test)]
 #[path = "session_tests.rs"]

@@ -134,6 +134,7 @@ impl Catalog {
         let ends = self.ends(vhost, source, &destination, connection)?;
         check_key(source, routing_key)?;
         limits::check_arguments("a binding of exchange", source, arguments)?;
+        let bytes_max = self.bytes_max;
         let in_vhost = self.vhost_mut(vhost)?;
         let Some(from) = in_vhost.exchanges.get(source) else { return Ok(false) };
         if from.declared.kind == ExchangeType::Headers {
@@ -143,7 +144,7 @@ impl Catalog {
             return Ok(false);
         }
         limits::check(in_vhost.usage.bindings + 1, BINDINGS_MAX, "bindings", vhost)?;
-        in_vhost.usage.check_bytes(from.binding_bytes(routing_key, arguments), vhost)?;
+        in_vhost.usage.check_bytes(from.binding_bytes(routing_key, arguments), bytes_max, vhost)?;
         in_vhost.add_binding(&ends, routing_key, arguments);
         let effect = in_vhost.bond(&ends, (routing_key, arguments), Fact::Bound);
         self.effects.push(effect);

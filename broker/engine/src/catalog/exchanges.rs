@@ -60,7 +60,7 @@ impl Catalog {
         limits::check_arguments("exchange", name, &declare.arguments)?;
         let in_vhost = self.vhost(vhost)?;
         limits::check(in_vhost.exchanges.len() + 1, EXCHANGES_MAX, "exchanges", vhost)?;
-        in_vhost.usage.check_bytes(exchange_bytes(name, &declare), vhost)?;
+        in_vhost.usage.check_bytes(exchange_bytes(name, &declare), self.bytes_max, vhost)?;
         let id = self.next_id();
         let in_vhost = self.vhost_mut(vhost)?;
         let (vhost, name) = (in_vhost.name.clone(), in_vhost.add_exchange(id, name, declare.clone()));

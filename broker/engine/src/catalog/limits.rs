@@ -11,12 +11,12 @@ pub(super) struct Usage {
 }
 
 impl Usage {
-    /// Checks that something of this size may be added.
+    /// Checks that something of this size may be added, if there may be `most` bytes.
     ///
     /// # Errors
     /// 406 naming the limit.
-    pub(super) fn check_bytes(&self, bytes: usize, vhost: &str) -> Result<(), Refusal> {
-        check(self.bytes + bytes, BYTES_MAX, "bytes of definitions", vhost)
+    pub(super) fn check_bytes(&self, bytes: usize, most: usize, vhost: &str) -> Result<(), Refusal> {
+        check(self.bytes + bytes, most, "bytes of definitions", vhost)
     }
 }
 
@@ -51,7 +51,7 @@ pub(super) const QUEUES_MAX: usize = 500_000;
 pub(super) const EXCHANGES_MAX: usize = 100_000;
 /// Bindings of a virtual host.
 pub(super) const BINDINGS_MAX: usize = 1_000_000;
-/// Memory of a virtual host's definitions, in bytes.
-const BYTES_MAX: usize = 512 << 20;
+/// Memory of a virtual host's definitions, in bytes, if nobody says that it is less.
+pub(super) const BYTES_MAX: usize = 512 << 20;
 /// Memory of the arguments of one declaration, in bytes.
 const ARGUMENTS_BYTES_MAX: usize = 64 << 10;

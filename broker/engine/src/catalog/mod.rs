@@ -52,6 +52,8 @@ pub struct Catalog {
     exclusive: BTreeMap<ConnectionId, BTreeSet<Names>>,
     /// What changed since somebody asked.
     effects: Vec<Effect>,
+    /// Memory that the definitions of a virtual host may take, in bytes.
+    bytes_max: usize,
 }
 
 /// One virtual host.
@@ -64,16 +66,28 @@ pub(crate) struct Vhost {
 }
 
 impl Default for Catalog {
-    /// The virtual host `/` with the exchanges that every virtual host has.
     fn default() -> Self {
-        let mut catalog = Self { vhosts: BTreeMap::new(), next_id: 1, exclusive: BTreeMap::new(), effects: Vec::new() };
-        catalog.create_vhost("/");
-        catalog.effects.clear();
-        catalog
+        Self::new(limits::BYTES_MAX)
     }
 }
 
 impl Catalog {
+    /// The virtual host `/` with the exchanges that every virtual host has. The definitions of each may take `bytes_max` bytes
+    /// of memory, and never more than 512 MiB.
+    #[must_use]
+    pub fn new(bytes_max: usize) -> Self {
+        let mut catalog = Self {
+            vhosts: BTreeMap::new(),
+            next_id: 1,
+            exclusive: BTreeMap::new(),
+            effects: Vec::new(),
+            bytes_max: bytes_max.min(limits::BYTES_MAX),
+        };
+        catalog.create_vhost("/");
+        catalog.effects.clear();
+        catalog
+    }
+
     /// Makes a virtual host with its predeclared exchanges. False if it is there already.
     pub fn create_vhost(&mut self, name: &str) -> bool {
         if self.vhosts.contains_key(name) {

@@ -70,7 +70,7 @@ impl Catalog {
         limits::check_arguments("queue", name, &declare.arguments)?;
         let in_vhost = self.vhost(vhost)?;
         limits::check(in_vhost.queues.len() + 1, QUEUES_MAX, "queues", vhost)?;
-        in_vhost.usage.check_bytes(queue_bytes(name, &declare.arguments), vhost)?;
+        in_vhost.usage.check_bytes(queue_bytes(name, &declare.arguments), self.bytes_max, vhost)?;
         let id = QueueId(self.next_id());
         let QueueDeclare { durable, exclusive, auto_delete, arguments, .. } = declare;
         let queue = Queue { id, durable, exclusive, auto_delete, arguments, sources: BTreeSet::new() };

@@ -189,6 +189,9 @@ fn more_than_there_may_be_is_refused() {
     catalog.vhosts.get_mut("/").unwrap().usage.bytes = usize::MAX / 2;
     assert_eq!(code(catalog.declare_queue("/", "r", queue(1, false))), 406);
     assert_eq!(code(catalog.declare_exchange("/", "e", exchange(ExchangeType::Topic))), 406);
+    let mut small = Catalog::new(100_000);
+    let refusal = (0..1000).find_map(|at| small.declare_queue("/", &format!("q{at}"), queue(1, false)).err()).unwrap();
+    assert_eq!(refusal.text, "vhost '/' has the 100000 bytes of definitions that it may have");
 }
 
 #[test]

@@ -224,3 +224,33 @@ fn what_passes_is_told_from_a_failed_disk() {
         assert!(!is_passing(&os(failed)), "{}", os(failed));
     }
 }
+
+#[test]
+fn after_a_torn_tail_the_log_goes_on_in_its_segment_also_on_a_full_disk() {
+    let _one_at_a_time = MUTANT.lock();
+    let mut torn = 0;
+    for seed in 0..40 {
+        let disk = FaultyDisk::new(seed);
+        let (journal, _) = open(&disk).unwrap();
+        append(&journal, 1..6, 1);
+        disk.power_off_at_write(1);
+        append(&journal, 6..12, 6);
+        disk.crash();
+        for name in disk.list("wal").unwrap().iter().filter(|name| *name != "000") {
+            disk.lose(&format!("wal/{name}"));
+        }
+        disk.set_full(true);
+        disk.power_off_at_write(seed % 3);
+        drop(open(&disk)); // a start that is cut off, perhaps while it takes the tail away
+        disk.crash();
+        let (journal, found) = open(&disk).unwrap();
+        let last = found.len() as u64;
+        torn += usize::from(last < 11);
+        assert_eq!(append(&journal, last + 1..last + 4, 1).lock().len(), 3, "seed {seed}: {last} were found");
+        journal.stop();
+        let (journal, again) = open(&disk).unwrap();
+        check(&journal, &again, &[]);
+        assert_eq!(again.len(), found.len() + 3, "seed {seed}");
+    }
+    assert!(torn > 20);
+}

@@ -26,6 +26,8 @@ pub(super) fn clients(broker: &Broker) -> Service {
         selector: Some(selector(broker)),
         session_affinity: Some("None".to_owned()),
         ports: Some(ports.collect()),
+        load_balancer_source_ranges: Some(broker.spec.service.load_balancer_source_ranges.clone())
+            .filter(|ranges| !ranges.is_empty()),
         ..ServiceSpec::default()
     };
     Service { metadata, spec: Some(spec), ..Service::default() }

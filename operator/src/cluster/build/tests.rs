@@ -60,6 +60,9 @@ fn outside_the_cluster_only_amqp_is_published() {
     for kind in ["NodePort", "LoadBalancer"] {
         assert_eq!(ports(kind), ["amqp"], "{kind}");
     }
+    let some = json!({"service": {"type": "LoadBalancer", "loadBalancerSourceRanges": ["192.0.2.0/24"]}});
+    let ranges = service::clients(&broker(some)).spec.unwrap().load_balancer_source_ranges;
+    assert_eq!(ranges, Some(vec!["192.0.2.0/24".to_owned()]));
     let inside = service::management(&broker(json!({"service": {"type": "LoadBalancer"}})));
     assert_eq!(
         (inside.metadata.name.as_deref(), inside.spec.unwrap().type_.as_deref()),

@@ -1,11 +1,8 @@
 //! What RabbitMQ's tools and clients of many languages send and look for.
-#![allow(clippy::unwrap_used, reason = "a test")]
-mod served;
-
+use crate::served::{exchange, request, serve};
 use leveret_model::table::{FieldTable, FieldValue};
 use leveret_node::{ConsumerOwner, Fill, Hello, Options, Sink, Source, Subscription};
 use serde_json::{Value, json};
-use served::{exchange, request, serve};
 use std::sync::Arc;
 
 #[tokio::test]

@@ -1,5 +1,4 @@
 //! Clients that are strange, many or wrong, byte by byte over real sockets.
-#![allow(clippy::unwrap_used, reason = "a test")]
 use leveret_amqp091::codec::frame;
 use leveret_node::{Broker, Limits, Options, StorageOptions};
 use std::net::SocketAddr;
@@ -489,4 +488,48 @@ async fn the_end_is_seen_while_a_lot_is_done_for_a_client() {
     assert!(!was_all_done(2), "before the broker stopped");
     served.broker.close_storage().await;
     std::fs::remove_dir_all(&folder).unwrap();
+}
+
+/// Panics where a channel is closed because of a queue named `panic`, as if the broker had a fault there.
+struct Faulty;
+
+impl tracing::Subscriber for Faulty {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        event.record(&mut |_: &tracing::field::Field, value: &dyn std::fmt::Debug| {
+            assert!(!format!("{value:?}").contains("no queue 'panic'"), "a fault");
+        });
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[tokio::test]
+async fn a_panic_at_a_frame_ends_its_connection_with_541_and_frees_what_it_held() {
+    let _faulty = tracing::subscriber::set_default(Faulty);
+    let served = serve().await;
+    let (mut client, mut other) = (Client::open(&served, 0).await, Client::open(&served, 0).await);
+    client.open_channel(1).await;
+    other.open_channel(1).await;
+    client.method(1, (50, 10), b"\0\0\x04held\x04\0\0\0\0").await;
+    client.expect((50, 11)).await;
+    client.method(1, (50, 10), b"\0\0\x05panic\x01\0\0\0\0").await;
+    let (code, text, _) = client.closed((10, 50)).await;
+    assert_eq!((code, &text[..17]), (541, "INTERNAL_ERROR - "), "{text}");
+    assert!(served.broker.find_queue("/", "held", None).is_err(), "its exclusive queue is gone");
+    other.method(1, (50, 10), b"\0\0\x04held\0\0\0\0\0").await;
+    other.expect((50, 11)).await;
 }

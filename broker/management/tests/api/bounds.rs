@@ -1,10 +1,7 @@
 //! What bounds a client of the management API: connections, heads, bodies, requests, logins. Each client is told.
-#![allow(clippy::unwrap_used, reason = "a test")]
-mod served;
-
+use crate::served::{PATIENCE, exchange, exchange_bytes, read_answer, request, serve, serve_within};
 use leveret_management::Bounds;
 use leveret_node::{Options, StorageOptions};
-use served::{PATIENCE, exchange, exchange_bytes, read_answer, request, serve, serve_within};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};

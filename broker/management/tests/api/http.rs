@@ -1,10 +1,7 @@
 //! The management API over a real socket, in front of a real broker: what is declared, and lists.
-#![allow(clippy::unwrap_used, reason = "a test")]
-mod served;
-
+use crate::served::{exchange, serve};
 use leveret_node::{Delivery, Fill, Options, Sink, Source};
 use serde_json::json;
-use served::{exchange, serve};
 
 #[tokio::test]
 async fn nobody_comes_in_without_a_login_but_health_is_for_all() {

@@ -1,5 +1,4 @@
 //! A broker behind the management API, on sockets of its own, and a client that says exactly what it is told to.
-#![allow(dead_code, reason = "each test uses its own part")]
 use leveret_management::Bounds;
 use leveret_node::catalog::QueueDeclare;
 use leveret_node::{Body, Broker, Extent, Options, Queue};

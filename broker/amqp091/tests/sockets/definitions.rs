@@ -1,5 +1,4 @@
 //! What is declared, bound and deleted, as a client sees it on the wire: frames written and read by hand.
-#![allow(clippy::unwrap_used, reason = "a test")]
 use leveret_amqp091::codec::table;
 use leveret_model::table::{FieldTable, FieldValue};
 use leveret_node::{Broker, Options};

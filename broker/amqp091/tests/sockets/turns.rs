@@ -1,5 +1,4 @@
 //! Who is served next under a limit of the whole channel, seen by a client over a real socket.
-#![allow(clippy::unwrap_used, reason = "a test")]
 use leveret_node::{Broker, Options};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};

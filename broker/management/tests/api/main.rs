@@ -1,0 +1,6 @@
+//! The management API over real sockets, in one program: each file of its own would compile the whole broker once more.
+#![allow(clippy::unwrap_used, reason = "a test")]
+mod bounds;
+mod http;
+mod served;
+mod tools;
