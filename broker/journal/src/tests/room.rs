@@ -149,7 +149,7 @@ fn a_file_that_was_promised_is_not_away_to_be_swept() {
             index += 1;
             redeem(&journal, index);
         }
-        usage.used == usage.segments_max
+        usage.used >= usage.segments_max
     });
     disk.leave_free(0);
     journal.flush().unwrap();
@@ -233,10 +233,10 @@ fn after_a_torn_tail_the_log_goes_on_in_its_segment_also_on_a_full_disk() {
         let disk = FaultyDisk::new(seed);
         let (journal, _) = open(&disk).unwrap();
         append(&journal, 1..6, 1);
-        disk.power_off_at_write(1);
-        append(&journal, 6..12, 6);
+        disk.power_off_at_write(0);
+        append(&journal, 6..7, 1);
         disk.crash();
-        for name in disk.list("wal").unwrap().iter().filter(|name| *name != "000") {
+        for name in disk.clone().list("wal").unwrap().iter().filter(|name| *name != "000") {
             disk.lose(&format!("wal/{name}"));
         }
         disk.set_full(true);
@@ -245,12 +245,12 @@ fn after_a_torn_tail_the_log_goes_on_in_its_segment_also_on_a_full_disk() {
         disk.crash();
         let (journal, found) = open(&disk).unwrap();
         let last = found.len() as u64;
-        torn += usize::from(last < 11);
-        assert_eq!(append(&journal, last + 1..last + 4, 1).lock().len(), 3, "seed {seed}: {last} were found");
+        torn += usize::from(last < 6);
+        assert_eq!(append(&journal, last + 1..last + 2, 1).lock().len(), 1, "seed {seed}: {last} were found");
         journal.stop();
         let (journal, again) = open(&disk).unwrap();
         check(&journal, &again, &[]);
-        assert_eq!(again.len(), found.len() + 3, "seed {seed}");
+        assert_eq!(again.len(), found.len() + 1, "seed {seed}");
     }
     assert!(torn > 20);
 }
