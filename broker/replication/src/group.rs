@@ -328,6 +328,7 @@ impl Group {
         let failed = |reason: String| OpenError::Raft { group: self.log.group, reason };
         let mut metrics = self.raft.metrics();
         loop {
+            let applied = self.log.table.lock().applied_len();
             {
                 let metrics = metrics.borrow_watched();
                 metrics.running_state.as_ref().map_err(|fatal| failed(fatal.to_string()))?;
@@ -338,6 +339,7 @@ impl Group {
             }
             match tokio::time::timeout(STANDSTILL_MAX, metrics.changed()).await {
                 Ok(changed) => changed.map_err(|_| failed("openraft ended".to_owned()))?,
+                Err(_) if self.log.table.lock().applied_len() != applied => {}
                 Err(_) => return Err(failed(format!("its log is not applied: nothing moved for {STANDSTILL_MAX:?}"))),
             }
         }
@@ -345,11 +347,8 @@ impl Group {
 
     /// Entries that are applied, of how many.
     fn applied(&self) -> (u64, u64) {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let first = self.log.table.lock().first();
-        let applied = metrics.last_applied.map_or(0, |id| (id.index + 1).saturating_sub(first));
-        (applied, metrics.last_log_index.map_or(0, |index| (index + 1).saturating_sub(first)))
+        let table = self.log.table.lock();
+        (table.applied_len(), table.len())
     }
 }
 

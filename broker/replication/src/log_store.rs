@@ -4,13 +4,14 @@ use crate::GroupId;
 use crate::log_table::{self, BLANK, Found, LogTable, MEMBERSHIP, NORMAL, PURGED, Slot, TRUNCATE, VOTE};
 use crate::types::{self, Command, Entry, LogId, TypeConfig, Vote};
 use bytes::Bytes;
+use futures::Stream;
 use leveret_journal::{Body, Disk, Head, Journal, Recovered, read_whole};
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{EntryPayload, OptionalSend, RaftLogReader};
 use parking_lot::Mutex;
 use std::fmt::Debug;
 use std::io;
-use std::ops::{Bound, RangeBounds};
+use std::ops::{Bound, Range, RangeBounds};
 use std::sync::Arc;
 
 /// The log of one group.
@@ -120,22 +121,65 @@ impl LogStore {
     }
 }
 
+/// Entries in their order, of which a part is in memory.
+struct Entries {
+    log: LogStore,
+    /// Index of the first entry that was not read yet.
+    next: u64,
+    end: u64,
+    read: std::vec::IntoIter<Entry>,
+}
+
+impl Iterator for Entries {
+    type Item = io::Result<Entry>;
+
+    fn next(&mut self) -> Option<io::Result<Entry>> {
+        if self.read.len() == 0 && self.next < self.end {
+            match self.log.read_range(self.next, self.end, READ_BYTES_MAX) {
+                Ok(entries) => self.read = entries.into_iter(),
+                Err(error) => {
+                    self.next = self.end;
+                    return Some(Err(error));
+                }
+            }
+        }
+        let entry = self.read.next()?;
+        self.next = entry.log_id.index + 1;
+        Some(Ok(entry))
+    }
+}
+
+/// The indexes that a range of openraft's names.
+fn indexes(range: &impl RangeBounds<u64>) -> Range<u64> {
+    let start = match range.start_bound() {
+        Bound::Included(&start) => start,
+        Bound::Excluded(&start) => start + 1,
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(&end) => end + 1,
+        Bound::Excluded(&end) => end,
+        Bound::Unbounded => u64::MAX,
+    };
+    start..end
+}
+
 impl RaftLogReader<TypeConfig> for LogStore {
     async fn try_get_log_entries<R: RangeBounds<u64> + Clone + Debug + OptionalSend>(
         &mut self,
         range: R,
     ) -> Result<Vec<Entry>, io::Error> {
-        let start = match range.start_bound() {
-            Bound::Included(&start) => start,
-            Bound::Excluded(&start) => start + 1,
-            Bound::Unbounded => 0,
-        };
-        let end = match range.end_bound() {
-            Bound::Included(&end) => end + 1,
-            Bound::Excluded(&end) => end,
-            Bound::Unbounded => u64::MAX,
-        };
+        let Range { start, end } = indexes(&range);
         self.read_range(start, end, usize::MAX)
+    }
+
+    /// Reads a part of the entries at a time: at a start the log of a group may be larger than the memory.
+    async fn entries_stream<R: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: R,
+    ) -> impl Stream<Item = Result<Entry, io::Error>> + OptionalSend {
+        let Range { start, end } = indexes(&range);
+        futures::stream::iter(Entries { log: self.clone(), next: start, end, read: Vec::new().into_iter() })
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {

@@ -28,6 +28,8 @@ pub(crate) struct LogTable {
     pub(crate) purged_chain: u32,
     /// Bytes of entries that were appended and not applied.
     hot: VecDeque<(u64, Bytes)>,
+    /// The index after the entry that was applied last.
+    applied: u64,
     /// While the journal is read: entries that are missing before the first slot. A record further on may say that they were
     /// purged.
     hole: Option<Hole>,
@@ -169,6 +171,7 @@ impl LogTable {
 
     /// Entries up to `index` are applied: their bytes are read from the journal if anyone asks.
     pub(crate) fn applied(&mut self, index: u64) {
+        self.applied = index + 1;
         while self.hot.front().is_some_and(|(hot, _)| *hot <= index) {
             self.hot.pop_front();
         }
@@ -185,6 +188,11 @@ impl LogTable {
     /// The oldest segment of the journal that an entry lies in.
     pub(crate) fn first_segment(&self) -> Option<u64> {
         Some(self.slots.front()?.place.segment)
+    }
+
+    /// How many of the entries are applied.
+    pub(crate) fn applied_len(&self) -> u64 {
+        self.applied.saturating_sub(self.first)
     }
 
     /// How many entries there are.

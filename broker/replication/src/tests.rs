@@ -183,6 +183,28 @@ impl Builder {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn entries_are_read_while_they_are_applied_and_not_all_before() {
+    use futures::StreamExt;
+    use leveret_journal::faulty::{Call, Errno, Trouble};
+    use openraft::RaftLogReader;
+    use openraft::storage::RaftLogStorageExt;
+    let disk = FaultyDisk::new(1);
+    let options = journal::Options { segment_bytes: 1 << 20, ..journal_options() };
+    let journal = Journal::open(Arc::new(disk.clone()), options, &mut |_| ()).unwrap();
+    let mut log = LogStore::new(0, journal, Noted::default());
+    let entry = |index| {
+        let command = types::Command { bytes: vec![7; 100_000].into(), place: Place::default() };
+        types::entry(types::log_id(1, index), openraft::EntryPayload::Normal(command))
+    };
+    log.blocking_append((0..40).map(entry)).await.unwrap();
+    log.table.lock().applied(39); // so that they are in the journal alone
+    disk.expect(Trouble { calls: vec![Call::Read], error: Errno::Io, after: 20, times: 1 });
+    let entries: Vec<_> = Box::pin(log.entries_stream(0..40).await).collect().await;
+    let read = entries.iter().take_while(|entry| entry.is_ok()).count();
+    assert!((1..=20).contains(&read) && entries.len() == read + 1, "{read} of {}", entries.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn what_was_taken_back_does_not_come_back() {
     assert_eq!(take_back().await, 5);
     mutants::TRUNCATE_SKIPPED.store(true, SeqCst);
