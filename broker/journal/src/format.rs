@@ -10,6 +10,9 @@
 //! under a new number, so what is left of an earlier use is not taken for a record. `released`: segments below this number
 //! may be gone, since their files may have been used again; all others have to be there.
 //!
+//! A file that holds no segment begins with `magic u64` of its own instead. One that begins with neither was made by a process
+//! that ended before it had written either, was freed by an older version, or is damaged: what its records say decides.
+//!
 //! Version 1 has no `released` (it is 0) and no proof beside the log; it is read, and everything new is written as version 2.
 
 /// What the caller says of a record.
@@ -147,6 +150,18 @@ impl SegmentHeader {
     }
 }
 
+/// What a file begins with that holds no segment.
+pub(crate) fn free_header() -> [u8; SEGMENT_HEAD] {
+    let mut bytes = [0; SEGMENT_HEAD];
+    bytes.chunks_mut(COPY).for_each(|copy| copy[..8].copy_from_slice(&FREE_MAGIC.to_le_bytes()));
+    bytes
+}
+
+/// Whether a file begins with that.
+pub(crate) fn is_free(bytes: &[u8; SEGMENT_HEAD]) -> bool {
+    bytes.chunks(COPY).any(|copy| long(copy, 0) == FREE_MAGIC)
+}
+
 /// Bytes that a record with a body of this length takes.
 pub(crate) fn stride(body_len: u32) -> u32 {
     (RECORD_HEAD as u32 + body_len).next_multiple_of(ALIGN)
@@ -176,4 +191,5 @@ pub(crate) const SEGMENT_HEAD: usize = 2 * COPY;
 const COPY: usize = 64;
 pub(crate) const ALIGN: u32 = 8;
 const RECORD_MAGIC: u32 = 0x4c56_5231;
+const FREE_MAGIC: u64 = u64::from_le_bytes(*b"LVRTFREE");
 const SEGMENT_MAGIC: u64 = u64::from_le_bytes(*b"LVRTWAL\0");

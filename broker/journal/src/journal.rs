@@ -7,11 +7,12 @@ use crate::disk::{Disk, DiskFile};
 use crate::format::{Head, Place, RECORD_HEAD, RecordHeader, SEGMENT_HEAD, stride};
 use crate::proof::Proof;
 use crate::recover::{self, OpenError, Recovered};
-use crate::ring::{Begun, Ring};
+use crate::ring::{Begun, Ring, Slot};
+use crate::scan::find_segment;
 use crate::writer::{self, Driven};
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -392,6 +393,29 @@ impl Journal {
         if self.0.asleep.load(Relaxed) && self.0.has_idle_work(&state) {
             self.0.queued.notify_all();
         }
+    }
+
+    /// Looks through the files without a header for the segments of these numbers, which are needed and not there: a file that
+    /// holds one gets its header back. The other files are free from then on. Returns the numbers that were found.
+    ///
+    /// # Errors
+    /// [`OpenError::Disk`].
+    pub fn settle_unknown(&self, missing: &BTreeSet<u64>) -> Result<Vec<u64>, OpenError> {
+        let mut unknown = std::mem::take(&mut self.0.state.lock().ring.unknown);
+        let mut found = Vec::new();
+        for &segment in missing {
+            for at in 0..unknown.len() {
+                if find_segment(&unknown[at], self.0.options.node, segment)? {
+                    let slot = unknown.remove(at);
+                    recover::give_header(&slot, self.0.options.node, segment)?;
+                    self.0.state.lock().ring.in_use.insert(segment, Slot { written: true, ..slot });
+                    found.push(segment);
+                    break;
+                }
+            }
+        }
+        self.0.state.lock().ring.free.append(&mut unknown);
+        Ok(found)
     }
 
     /// Whether a segment is there.

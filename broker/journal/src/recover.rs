@@ -7,7 +7,7 @@
 //!
 //! Headers are read, bodies only where nothing vouches for them; every body is checked when it is read.
 use crate::disk::Disk;
-use crate::format::{Head, Place, RecordHeader, SEGMENT_HEAD, SegmentHeader, VERSION, WITHOUT_PROOF};
+use crate::format::{Head, Place, RecordHeader, SEGMENT_HEAD, SegmentHeader, VERSION, WITHOUT_PROOF, is_free};
 use crate::journal::Options;
 use crate::proof::{self, Known, Proof};
 use crate::ring::{FOLDER, Ring, Slot};
@@ -109,6 +109,8 @@ struct Files {
     /// Those with a header, by number.
     segments: Vec<Segment>,
     free: Vec<Slot>,
+    /// Those that begin with nothing that is known.
+    unknown: Vec<Slot>,
     /// Names of those whose making was interrupted.
     unfinished: Vec<String>,
 }
@@ -181,6 +183,14 @@ fn wipe(slot: &Slot, end: &End) -> io::Result<()> {
     slot.file.sync_data()
 }
 
+/// Writes the header of a segment that lost it. It is one that is held for its contents alone, so nobody asks where in the order of
+/// all records it begins.
+pub(crate) fn give_header(slot: &Slot, node: u64, segment: u64) -> Result<(), OpenError> {
+    let header = SegmentHeader { version: VERSION, node, segment, first_sequence: 0, released: 0 }.encode();
+    let written = slot.file.write_at(&mut [IoSlice::new(&header)], 0).and_then(|()| slot.file.sync_data());
+    written.map_err(failed(&slot.name))
+}
+
 /// What is known of the log: by the proof, and by the segments' headers.
 fn known(files: &Files, proof: &proof::Found, options: &Options) -> Result<Known, OpenError> {
     let headers = || files.segments.iter().map(|segment| &segment.header);
@@ -206,7 +216,7 @@ fn known(files: &Files, proof: &proof::Found, options: &Options) -> Result<Known
 
 /// Why segment `number` is not there.
 fn missing(files: &Files, options: &Options, segment: u64) -> Result<OpenError, OpenError> {
-    for slot in &files.free {
+    for slot in &files.unknown {
         if find_segment(slot, options.node, segment)? {
             return Ok(OpenError::Header { file: slot.name.clone(), segment });
         }
@@ -264,6 +274,7 @@ fn ring(files: Files, options: &Options, end: &End) -> Ring {
     Ring {
         in_use,
         free: files.free,
+        unknown: files.unknown,
         away: None,
         segment_bytes: options.segment_bytes,
         segments_max: options.segments_max,
@@ -302,7 +313,8 @@ fn load(disk: &dyn Disk, options: &Options) -> Result<Files, OpenError> {
         }
         let slot = Slot { name, file, written: header.is_some(), freed_at: None };
         match header {
-            None => files.free.push(slot),
+            None if is_free(&bytes) => files.free.push(slot),
+            None => files.unknown.push(slot),
             Some(header) if header.version > VERSION => {
                 return Err(OpenError::Newer { file: slot.name, version: header.version });
             }

@@ -21,6 +21,8 @@ pub(crate) struct Slot {
 pub(crate) struct Ring {
     pub(crate) in_use: BTreeMap<u64, Slot>,
     pub(crate) free: Vec<Slot>,
+    /// Files without a header that is known: free ones, unless they hold a segment that is needed. Not used before that is known.
+    pub(crate) unknown: Vec<Slot>,
     /// Name of a free file that is being swept.
     pub(crate) away: Option<String>,
     pub(crate) segment_bytes: u32,
@@ -48,7 +50,7 @@ pub(crate) struct Begun {
 
 impl Ring {
     pub(crate) fn files(&self) -> u32 {
-        (self.in_use.len() + self.free.len()) as u32 + u32::from(self.away.is_some())
+        (self.in_use.len() + self.free.len() + self.unknown.len()) as u32 + u32::from(self.away.is_some())
     }
 
     /// Segments that could still be begun.
@@ -57,9 +59,19 @@ impl Ring {
         self.free.len() as u32 + u32::from(self.away.is_some()) + more
     }
 
-    /// Whether a record of `stride` bytes fits into the current segment.
+    /// Whether a record of `stride` bytes is to go into the current segment. As long as there is a file for the next one, what
+    /// nobody asks room for is left free in it: then a start finds room for that whatever else it finds.
     pub(crate) fn fits(&self, stride: u32) -> bool {
-        self.left() >= stride
+        let kept = self.unasked();
+        let keeps = !self.free.is_empty() && u64::from(stride) + kept <= u64::from(self.segment_bytes / 2);
+        u64::from(self.left()) >= u64::from(stride) + if keeps { kept } else { 0 }
+    }
+
+    /// Bytes of records that files with room for `left` bytes and `free` free ones take for sure, beside those that nobody
+    /// asks room for.
+    pub(crate) fn room(&self, free: usize) -> u64 {
+        let bytes = u64::from(self.left()) + free as u64 * u64::from(self.segment_bytes);
+        bytes.saturating_sub(self.unasked() * (1 + free as u64))
     }
 
     /// Bytes that are left in the current segment.
@@ -92,7 +104,8 @@ impl Ring {
     }
 
     fn is_taken(&self, name: &str) -> bool {
-        self.away.as_deref() == Some(name) || self.in_use.values().chain(&self.free).any(|slot| slot.name == name)
+        self.away.as_deref() == Some(name)
+            || self.in_use.values().chain(&self.free).chain(&self.unknown).any(|slot| slot.name == name)
     }
 
     fn create(&self, disk: &dyn Disk, zeroed: bool) -> io::Result<Slot> {
@@ -125,8 +138,8 @@ impl Ring {
 
     /// Whether a free file is to be swept. None is taken that `promised` bytes of records need: it is away meanwhile.
     pub(crate) fn wants_sweep(&self, durable: u64, promised: u64) -> bool {
-        let others = u64::from(self.left()) + self.free.len().saturating_sub(1) as u64 * u64::from(self.segment_bytes);
-        promised + self.unasked() <= others && self.free.iter().any(|slot| self.is_for_sweep(slot, durable))
+        promised <= self.room(self.free.len().saturating_sub(1))
+            && self.free.iter().any(|slot| self.is_for_sweep(slot, durable))
     }
 
     /// Bytes that are kept for records that nobody asks room for.

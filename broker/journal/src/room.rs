@@ -29,9 +29,9 @@ impl Journal {
         let mut state = self.0.state.lock();
         let wanted = state.promised + self.cost(bytes);
         let segment = u64::from(self.0.options.segment_bytes);
-        let ready = u64::from(state.ring.left()) + state.ring.free.len() as u64 * segment;
+        let ready = state.ring.room(state.ring.free.len());
         let reserve = u64::from(self.0.options.segments_reserved.div_ceil(2)) * segment;
-        let granted = wanted + state.ring.unasked() <= ready
+        let granted = wanted <= ready
             && (control || wanted + reserve <= ready || wanted + reserve <= ready + self.growth(&state));
         if granted {
             state.promised = wanted;

@@ -3,7 +3,7 @@
 //! An append that finds the log idle writes and syncs by itself. The sync is the only linger there is. When idle for a moment
 //! the writer notes in the proof how far all is durable, and then sleeps until something is queued.
 use crate::disk::DiskFile;
-use crate::format::{ALIGN, SEGMENT_HEAD};
+use crate::format::{ALIGN, free_header};
 use crate::journal::{Inner, Queued};
 use crate::ring::{Begun, Slot, create_slot};
 use std::io::{self, IoSlice};
@@ -234,7 +234,7 @@ fn sweep(inner: &Inner) -> bool {
     };
     let Some((slot, too_many)) = taken else { return false };
     let noted = inner.proof.note(|known| known.released = known.released.max(released));
-    let swept = noted.and_then(|()| clear_header(&slot));
+    let swept = noted.and_then(|()| write_free_header(&slot)).and_then(|()| slot.file.sync_data());
     if too_many && swept.is_ok() {
         let _ = inner.disk.remove(&slot.name); // one that stays is free at the next start
     }
@@ -248,15 +248,16 @@ fn sweep(inner: &Inner) -> bool {
     swept.inspect_err(|error| fail(inner, error)).is_ok()
 }
 
-fn clear_header(slot: &Slot) -> io::Result<()> {
-    slot.file.write_at(&mut [IoSlice::new(&[0; SEGMENT_HEAD])], 0)?;
-    slot.file.sync_data()
+/// Says in a file that it holds no segment.
+fn write_free_header(slot: &Slot) -> io::Result<()> {
+    slot.file.write_at(&mut [IoSlice::new(&free_header())], 0)
 }
 
 /// Makes a further file, if one is wanted. False if none was made.
 fn prepare_spare(inner: &Inner) -> bool {
     let Some((name, zeroed)) = inner.state.lock().ring.wants_spare() else { return false };
     let created = create_slot(&*inner.disk, name, inner.options.segment_bytes, zeroed);
+    let created = created.and_then(|slot| write_free_header(&slot).map(|()| slot)); // durable sometime
     let mut state = inner.state.lock();
     match created {
         Ok(slot) => state.ring.free.push(slot),

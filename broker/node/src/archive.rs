@@ -92,7 +92,7 @@ fn head(run: &[u8]) -> [u8; HEAD] {
     head
 }
 
-fn name(number: u64) -> String {
+pub(crate) fn name(number: u64) -> String {
     format!("{FOLDER}/{number:016}")
 }
 

@@ -25,6 +25,7 @@ mod files;
 mod follower;
 mod health;
 mod held;
+mod lacking;
 mod ledger;
 mod limits;
 mod log;

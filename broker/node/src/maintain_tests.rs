@@ -124,8 +124,8 @@ fn a_file_that_nobody_knows_of_is_not_overwritten() {
         let disk = FaultyDisk::new(4);
         let mut node = TestNode::open(Arc::new(disk.clone())).await;
         let queue = node.declare("q").await;
-        node.publish_one_by_one(&queue, 0..MESSAGES, SIZE).await;
         disk.create("archive/0000000000000000", 5, false).unwrap();
+        node.publish_one_by_one(&queue, 0..MESSAGES, SIZE).await;
         node.keep_in_bounds().await;
         assert_eq!(disk.open("archive/0000000000000000").unwrap().len().unwrap(), 5);
         assert!(files(&node).0.len() > 1);
@@ -373,4 +373,28 @@ fn the_log_is_cut_soon_unless_the_snapshot_is_large() {
     };
     assert_eq!([behind(64, 0), behind(64, 32 << 20), behind(64, 40 << 20), behind(64, 1 << 40)], [2, 2, 3, 4]);
     assert_eq!([behind(8, 0), behind(8, 1 << 30), behind(4, 0), behind(2, 1 << 30)], [2, 2, 1, 1]);
+}
+
+#[test]
+fn what_the_archive_lacks_is_said_at_the_start_and_not_when_a_consumer_gets_there() {
+    in_paused_time(async {
+        for (what, says) in [("lost", "is missing"), ("emptied", "is damaged: it has 0 bytes")] {
+            let disk = FaultyDisk::new(6);
+            let mut node = TestNode::open(Arc::new(disk.clone())).await;
+            let queue = node.declare("q").await;
+            node.publish_one_by_one(&queue, 0..MESSAGES, SIZE).await;
+            node.keep_in_bounds().await;
+            let name = archive::name(*files(&node).0.last().unwrap());
+            node.close().await;
+            match what {
+                "lost" => disk.lose(&name),
+                _ => disk.truncate(&name, 0),
+            }
+            let node = TestNode::open(Arc::new(disk.clone())).await;
+            let said = node.broker.unreadable();
+            assert!(said.len() == 1 && said[0].starts_with(&format!("{name} {says}")), "{what}: {said:?}");
+            assert!(node.broker.storage_health().is_err());
+            node.close().await;
+        }
+    });
 }

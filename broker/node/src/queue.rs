@@ -202,7 +202,7 @@ impl Queue {
     /// The log has the end of this durable queue: its contents go, and the files that they lie in need not stay for it.
     pub(crate) fn free_contents(&self, log: &Log) {
         let contents = std::mem::replace(&mut *self.enter().state, engine::Queue::ended());
-        let mut places = contents.places().peekable();
+        let mut places = contents.runs().map(|(_, place)| place).peekable();
         while places.peek().is_some() {
             log.files.free(places.by_ref().take(FREED_AT_ONCE));
         }

@@ -3,10 +3,10 @@
 //! At a start group 0 says what is declared, then the shards say what is in the queues; then they are served, and tasks read
 //! what deliveries need (`fetch`) and keep the log in bounds (`maintain`).
 use crate::Broker;
-use crate::archive::{self, ARCHIVE};
 use crate::delivered::{self, Delivered};
 use crate::entry::{long, word};
 use crate::follower::Follower;
+use crate::lacking::{Ends, Lacking};
 use crate::log::Log;
 use crate::maintain;
 use crate::tasks::critical;
@@ -167,7 +167,7 @@ impl Broker {
         identity.log_is_made(&*disk).map_err(OpenError::Identity)?;
         follower.declare();
         let delivered = delivered::take(&*disk).map_err(OpenError::Delivered)?;
-        let archive_next = AtomicU64::new(self.serve(&log, &groups, &delivered).map_err(OpenError::Archive)?);
+        let archive_next = AtomicU64::new(self.serve(&log, &groups, &delivered)?);
         let turn = tokio::sync::Mutex::default();
         let (tasks, stopping) = (TaskTracker::new(), self.0.stopping.clone());
         // What fails because the node stops is no failure.
@@ -192,31 +192,23 @@ impl Broker {
     }
 
     /// Begins to serve the queues; what the archive holds for none of them goes. Returns the archive's next number.
-    fn serve(&self, log: &Log, groups: &Groups, delivered: &Delivered) -> std::io::Result<u64> {
+    fn serve(&self, log: &Log, groups: &Groups, delivered: &Delivered) -> Result<u64, OpenError> {
+        let mut ends = Ends::new();
+        for queue in self.durable_queues() {
+            for (_, place) in queue.enter().runs() {
+                log.files.hold(&place);
+                let end = ends.entry(place.file).or_default();
+                *end = (*end).max(u64::from(place.offset) + u64::from(place.len));
+            }
+        }
+        let lacking = Lacking::find(log, groups.journal(), &ends)?;
         for queue in self.durable_queues() {
             let mut entered = queue.enter();
-            for place in entered.places() {
-                log.files.hold(&place);
-                if place.file & ARCHIVE == 0 && !groups.journal().holds(place.file) {
-                    let (queue, file) = (&*queue.name, place.file);
-                    tracing::error!(queue, "contents of a queue lay in segment {file} of the log, which is missing");
-                }
-            }
             entered.lead(delivered.get(&queue.id).copied().unwrap_or(u64::MAX));
+            lacking.mark(log, &queue, &mut entered);
         }
         log.serving.store(true, Relaxed);
-        let disk = groups.journal().disk();
-        let mut next = 0;
-        let needed = log.files.now();
-        for number in archive::list(&**disk)? {
-            next = next.max(number + 1);
-            if needed.contains_key(&(ARCHIVE | number)) {
-                log.files.set_size(ARCHIVE | number, archive::size(&**disk, number)?);
-            } else {
-                let _ = archive::remove(&**disk, number);
-            }
-        }
-        Ok(next)
+        Ok(lacking.archive_next)
     }
 
     /// Says that storage will be opened with these options: until that has been done the node is recovering. For who listens

@@ -257,9 +257,9 @@ impl Queue {
         (found, None)
     }
 
-    /// Where the runs of this queue lie.
-    pub fn places(&self) -> impl Iterator<Item = Place> {
-        self.state.segments().places(0).map(|(_, place)| place)
+    /// Returns the runs of this queue: the number of each, and where it lies.
+    pub fn runs(&self) -> impl Iterator<Item = (u64, Place)> {
+        self.state.segments().places(0)
     }
 
     /// A run lies elsewhere now. False if it came to its end meanwhile.

@@ -189,7 +189,7 @@ fn one_unacknowledged_message_holds_its_own_run_only() {
     assert_eq!((queue.digest(), queue.depth().ready), (digest, 2));
     assert!(log.get(&mut queue, true).is_some() && log.get(&mut queue, true).is_some());
     apply_facts(&mut queue);
-    assert_eq!((queue.digest(), queue.places().count()), (0, 0));
+    assert_eq!((queue.digest(), queue.runs().count()), (0, 0));
 }
 
 #[test]
@@ -352,7 +352,7 @@ proptest! {
         while log.get(&mut queue, true).is_some() {}
         for (sequence, _) in out { queue.acknowledge(None, sequence, 1); }
         apply_facts(&mut queue);
-        prop_assert_eq!((queue.digest(), queue.places().count()), (0, 0));
+        prop_assert_eq!((queue.digest(), queue.runs().count()), (0, 0));
     }
 }
 
@@ -369,7 +369,7 @@ fn runs_that_end_together_go_and_leave_those_between_which_they_lay() {
     freed.sort_unstable();
     let is_gone = |file: &u64| file.is_multiple_of(7) || (100..900).contains(file);
     assert_eq!(freed, (0..1_000).filter(is_gone).collect::<Vec<_>>());
-    let left: Vec<u64> = queue.places().map(|place| place.file).collect();
+    let left: Vec<u64> = queue.runs().map(|(_, place)| place.file).collect();
     assert_eq!(left, (0..1_000).filter(|file| !is_gone(file)).collect::<Vec<_>>());
     assert_eq!(queue.depth().body_bytes, left.len() as u64);
 }

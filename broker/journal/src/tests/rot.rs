@@ -62,7 +62,7 @@ fn what_was_durable_and_is_gone_is_refused_by_name() {
     let _one_at_a_time = MUTANT.lock();
     for ended in [Ended::Stopped, Ended::Killed] {
         for records in [6, 40] {
-            let (_, places) = log(ended, records);
+            let (whole, places) = log(ended, records);
             let last = places[places.len() - 1];
             let middle =
                 places.iter().rfind(|place| place.segment == last.segment && place.offset < last.offset).unwrap();
@@ -91,7 +91,7 @@ fn what_was_durable_and_is_gone_is_refused_by_name() {
                 ("removed", Box::new(|disk, name| disk.remove(name).unwrap())),
             ];
             for (what, damage) in damages {
-                let (disk, _) = log(ended, records);
+                let disk = whole.fork();
                 let name = file_of(&disk, last.segment);
                 damage(&disk, &name);
                 let before = disk.checksum();
@@ -241,7 +241,8 @@ fn what_is_kept_outlives_its_segment_and_a_crash_at_any_write() {
                     durable[usize::from(group)] = Some(index);
                 }
             }
-            segments = segments.max(journal.append(head(index), body(index), true, None).unwrap().segment);
+            let Ok(place) = journal.append(head(index), body(index), true, None) else { break };
+            segments = segments.max(place.segment);
             if journal.flush().is_err() {
                 break;
             }
@@ -268,4 +269,35 @@ fn what_is_kept_outlives_its_segment_and_a_crash_at_any_write() {
         }
     }
     assert!(segments > 5);
+}
+
+#[test]
+fn a_segment_held_for_its_contents_that_lost_its_header_is_found_by_its_records() {
+    let _one_at_a_time = MUTANT.lock();
+    let disk = FaultyDisk::new(1);
+    let (journal, _) = open(&disk).unwrap();
+    let kept = journal.append(head(1), body(1), true, None).unwrap();
+    let mut index = 1;
+    while journal.usage().current < 5 {
+        index += 1;
+        journal.append(head(index), body(index), true, None).unwrap();
+        journal.flush().unwrap();
+        journal.release(journal.usage().current, &|segment| segment == kept.segment);
+    }
+    journal.stop();
+    disk.zero("wal/000", 0, format::SEGMENT_HEAD as u64);
+    let (journal, _) = open(&disk).unwrap();
+    assert!(!journal.holds(kept.segment));
+    let before = journal.usage().current;
+    while journal.usage().current < before + 6 {
+        index += 1;
+        journal.append(head(index), body(index), true, None).unwrap();
+        journal.flush().unwrap();
+        journal.release(journal.usage().current, &|_| false);
+    }
+    let missing = [kept.segment, 1_000].into_iter().collect();
+    assert_eq!(journal.settle_unknown(&missing).unwrap(), [kept.segment]);
+    assert_eq!(journal.read(kept).unwrap(), body(1), "its file was not used for anything else meanwhile");
+    journal.stop();
+    assert!(open(&disk).unwrap().0.holds(kept.segment), "it has its header again");
 }
