@@ -2,8 +2,8 @@
 use anyhow::{Context, bail};
 use rustix::fs::FlockOperation;
 use std::fs::File;
-use std::io::{Read, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::io::Read;
+use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::Path;
 
 /// Holds the folder until it is dropped, or the process ends however it does.
@@ -32,8 +32,9 @@ impl DataDir {
             let _ = lock.read_to_string(&mut owner);
             bail!("the data folder {folder} is in use by another leveret (process {})", owner.trim());
         }
-        lock.set_len(0)?;
-        writeln!(lock, "{}", std::process::id())?;
+        // Only people read the number: a volume that is full up to the last byte is no reason not to start.
+        let number = format!("{}\n", std::process::id());
+        let _ = lock.write_all_at(number.as_bytes(), 0).and_then(|()| lock.set_len(number.len() as u64));
         Ok(Self { _lock: lock })
     }
 }

@@ -92,19 +92,9 @@ impl Disk for RealDisk {
         }
         let file = File::options().read(true).write(true).create(true).truncate(true).open(&path);
         let file = file.map_err(|error| self.explain(error))?;
-        if len > 0 {
-            let reserve = || Ok(rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, len)?);
-            if let Err(error) = persist(reserve) {
-                let _ = std::fs::remove_file(&path);
-                return Err(error);
-            }
-        }
-        if zeroed {
-            let zeros = vec![0; ZEROS];
-            for offset in (0..len).step_by(ZEROS) {
-                persist(|| file.write_all_at(&zeros[..ZEROS.min((len - offset) as usize)], offset))?;
-            }
-            DiskFile::sync_data(&file)?;
+        if let Err(error) = reserve(&file, len, zeroed) {
+            let _ = std::fs::remove_file(&path);
+            return Err(error);
         }
         Ok(Arc::new(file))
     }
@@ -185,6 +175,30 @@ impl DiskFile for File {
     fn len(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
     }
+}
+
+/// Reserves space for a file of `len` bytes; `zeroed`: writes all of it once. So it does where the file system cannot reserve.
+fn reserve(file: &File, len: u64, zeroed: bool) -> io::Result<()> {
+    if len == 0 {
+        return Ok(());
+    }
+    let reserved = persist(|| Ok(rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, len)?));
+    let cannot = reserved.as_ref().is_err_and(|error| {
+        [rustix::io::Errno::OPNOTSUPP, rustix::io::Errno::NOSYS]
+            .map(|errno| Some(errno.raw_os_error()))
+            .contains(&error.raw_os_error())
+    });
+    if !cannot {
+        reserved?;
+    }
+    if zeroed || cannot {
+        let zeros = vec![0; ZEROS];
+        for offset in (0..len).step_by(ZEROS) {
+            persist(|| file.write_all_at(&zeros[..ZEROS.min((len - offset) as usize)], offset))?;
+        }
+        DiskFile::sync_data(file)?;
+    }
+    Ok(())
 }
 
 /// Repeats a call that a signal interrupted, or that the system asks to repeat: nothing was done then.

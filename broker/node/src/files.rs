@@ -16,8 +16,10 @@ pub(crate) struct Files(Mutex<BTreeMap<u64, Needed>>);
 pub(crate) struct Needed {
     /// Runs with live messages that lie in it.
     pub(crate) runs: u64,
-    /// Their length in bytes.
-    pub(crate) run_bytes: u64,
+    /// Their length in bytes, counted once for each queue that has them.
+    run_bytes: u64,
+    /// The most that `run_bytes` ever was.
+    run_bytes_most: u64,
     /// Reads that are under way or about to begin.
     reads: u64,
     /// Length of the file in bytes, of the archive.
@@ -37,6 +39,7 @@ impl Files {
         let needed = files.entry(place.file).or_default();
         needed.runs += 1;
         needed.run_bytes += u64::from(place.run_len);
+        needed.run_bytes_most = needed.run_bytes_most.max(needed.run_bytes);
     }
 
     /// Runs came to their end, or were moved.
@@ -85,6 +88,14 @@ impl Files {
 }
 
 impl Needed {
+    /// About how many bytes of the file's `size` are alive. Queues may share runs, and nobody knows which are left: as large a part
+    /// as of what they held together at most.
+    pub(crate) fn live_bytes(&self, size: u64) -> u64 {
+        let most = self.run_bytes_most.max(1);
+        let shared = u128::from(self.run_bytes) * u128::from(size.min(most)) / u128::from(most);
+        (shared as u64).min(size)
+    }
+
     /// Whether the file has to stay.
     pub(crate) fn is_needed(&self) -> bool {
         self.runs > 0 || self.reads > 0
@@ -105,6 +116,16 @@ impl Drop for Reading {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn runs_that_queues_share_are_alive_once() {
+        let files = Files::default();
+        let place = |offset| Place { file: 3, offset, run_len: 1000, ..Place::default() };
+        (0..24).for_each(|_| (0..8).for_each(|run| files.hold(&place(run))));
+        assert_eq!(files.now()[&3].live_bytes(8100), 8100);
+        (0..24).for_each(|_| files.free((1..8).map(place)));
+        assert_eq!(files.now()[&3].live_bytes(8100), 1012, "one run is left, in every queue");
+    }
 
     #[test]
     fn a_file_is_needed_while_a_run_lies_in_it_or_it_is_read() {

@@ -28,6 +28,7 @@ pub(crate) struct Follower {
 impl Applied for Follower {
     fn apply(&self, group: GroupId, entry: &Bytes, place: journal::Place) -> Result<(), String> {
         let node = self.node()?;
+        node.activity.mark();
         if group == 0 {
             let (incarnation, facts) = definitions::decode(entry).ok_or_else(|| not_known(entry))?;
             if incarnation != self.log.incarnation {

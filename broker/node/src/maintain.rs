@@ -60,7 +60,12 @@ impl Broker {
                 return (storage.on_failure)(stopped.to_string()); // who waits for it would wait for ever
             }
             match self.keep_in_bounds(storage, &mut upkeep).await {
-                Ok(()) => upkeep.held_up &= upkeep.waits(),
+                Ok(()) => {
+                    upkeep.held_up &= upkeep.waits();
+                    if upkeep.has_work() {
+                        self.0.activity.mark();
+                    }
+                }
                 Err(error) if journal::is_passing(&error) => {
                     self.0.activity.mark(); // it is tried again
                     if !std::mem::replace(&mut upkeep.held_up, true) {
@@ -110,7 +115,7 @@ impl Broker {
         self.cool_idle_queues();
         let cut = self.cut_logs(storage, upkeep).await;
         let relocated = self.relocate_oldest(storage, upkeep).await;
-        let compacted = match upkeep.rounds.is_multiple_of(COMPACT_EVERY_ROUNDS) {
+        let compacted = match upkeep.compacts || upkeep.rounds.is_multiple_of(COMPACT_EVERY_ROUNDS) {
             true => self.compact(storage, upkeep).await,
             false => Ok(()),
         };
@@ -193,13 +198,18 @@ impl Broker {
         let usage = groups.journal().usage();
         let space = groups.journal().disk().free_bytes()?;
         let spare = space.saturating_sub(free_min(groups.journal()));
-        let segments = (spare / groups.journal().segment_bytes()).min(RELOCATED_AT_A_TIME);
-        if usage.used <= usage.segments_max / 2 || segments == 0 {
+        if usage.used <= usage.segments_max / 2 {
             return Ok(());
         }
         let newest = usage.current.saturating_sub(u64::from(usage.segments_max / 4));
-        let oldest = movable(log, upkeep).into_keys().filter(|file| *file < newest).take(segments as usize);
-        self.relocate(storage, &oldest.collect(), upkeep).await
+        let segment_bytes = groups.journal().segment_bytes();
+        let mut bytes = 0;
+        let oldest = movable(log, upkeep).into_iter().filter(|(file, _)| *file < newest).take(RELOCATED_AT_A_TIME);
+        let fitting = oldest.take_while(|(_, needed)| {
+            bytes += needed.live_bytes(segment_bytes);
+            bytes <= spare
+        });
+        self.relocate(storage, &fitting.map(|(file, _)| file).collect(), upkeep).await
     }
 }
 
@@ -217,6 +227,10 @@ pub(crate) struct Upkeep {
     snapshots_from: u64,
     /// The round before did not come to its end.
     held_up: bool,
+    /// Files that were compacted in the last round of that kind.
+    compacted: BTreeSet<u64>,
+    /// There may be more to compact: it goes on in the next round.
+    compacts: bool,
 }
 
 impl Upkeep {
@@ -227,6 +241,17 @@ impl Upkeep {
 
     pub(crate) fn is_aside(&self, file: u64) -> bool {
         self.aside.get(&file).is_some_and(|until| *until > self.rounds)
+    }
+
+    /// These files were copied on. As long as they are others each time, there may be more.
+    pub(crate) fn has_compacted(&mut self, files: BTreeSet<u64>) {
+        self.compacts = !files.is_empty() && files != self.compacted;
+        self.compacted = files;
+    }
+
+    /// Whether there is something to do that nobody has to ask for: also while no client does anything.
+    fn has_work(&self) -> bool {
+        self.compacts || !self.moved.is_empty() || !self.emptied.is_empty()
     }
 
     fn wait_if_in_vain(&mut self, failed: &[io::Error]) {
@@ -292,7 +317,7 @@ const COMPACT_EVERY_ROUNDS: u64 = 50;
 const WATCH_EVERY: Duration = Duration::from_millis(20);
 const WATCH_DISK_TICKS: u64 = 10;
 /// Segments emptied into the archive at a time, at most.
-const RELOCATED_AT_A_TIME: u64 = 4;
+const RELOCATED_AT_A_TIME: usize = 4;
 /// Beside a segment.
 const DISK_FREE_MIN: u64 = 32 << 20;
 

@@ -398,3 +398,23 @@ fn what_the_archive_lacks_is_said_at_the_start_and_not_when_a_consumer_gets_ther
         }
     });
 }
+
+#[test]
+fn the_archive_is_compacted_to_its_end_also_when_nothing_happens_any_more() {
+    in_paused_time(async {
+        let node = TestNode::open(Arc::new(FaultyDisk::new(3))).await;
+        let (queue, other) = (node.declare("q").await, node.declare("other").await);
+        // One message of every five is of a queue that nobody consumes from: more than is compacted in one round.
+        for at in 0..300 {
+            node.publish_one_by_one(&other, at..at + 1, 60_000).await;
+            node.publish_one_by_one(&queue, at * 4..at * 4 + 4, 60_000).await;
+        }
+        assert_eq!(node.drain(&queue).await.len(), 1200);
+        let size = || node.log().files.now().range(ARCHIVE..).map(|(_, needed)| needed.size).sum::<u64>();
+        let before = size();
+        assert!(before > 64 << 20, "{before}");
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        assert!(size() < 30 << 20, "{} of {before} bytes are left", size());
+        node.close().await;
+    });
+}

@@ -116,16 +116,19 @@ impl Broker {
         let small = files.iter().filter(|(_, needed)| needed.size < SMALL_BYTES).count();
         let (mut chosen, mut bytes) = (BTreeSet::new(), 0);
         for (file, needed) in files {
-            let mostly_dead = needed.run_bytes.saturating_mul(MOSTLY_DEAD) < needed.size;
+            let live = needed.live_bytes(needed.size);
+            let mostly_dead = live.saturating_mul(MOSTLY_DEAD) < needed.size;
             if mostly_dead || small >= SMALL_MANY && needed.size < SMALL_BYTES {
-                bytes += needed.run_bytes.min(needed.size); // what queues share is there once
+                bytes += live;
                 if bytes > ARCHIVE_BYTES && !chosen.is_empty() {
                     break;
                 }
                 chosen.insert(file);
             }
         }
-        self.relocate(storage, &chosen, upkeep).await
+        self.relocate(storage, &chosen, upkeep).await?;
+        upkeep.has_compacted(chosen);
+        Ok(())
     }
 }
 
