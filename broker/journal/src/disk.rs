@@ -224,16 +224,19 @@ pub fn is_passing(error: &io::Error) -> bool {
 }
 
 /// Writes a small file so that after a crash either the old or the new one is there: beside it, synced, renamed. The
-/// bytes are followed by their checksum.
+/// bytes, given in parts, are followed by their checksum.
 ///
 /// # Errors
 /// Those of the disk; the file is the old one then.
-pub fn write_whole(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<()> {
+pub fn write_whole(disk: &dyn Disk, name: &str, parts: &[&[u8]]) -> io::Result<()> {
     let (folder, _) = name.rsplit_once('/').unwrap_or(("", name));
     let beside = format!("{name}.new");
     let file = disk.create(&beside, 0, false)?;
-    let checksum = crc32fast::hash(bytes).to_le_bytes();
-    let written = file.write_at(&mut [IoSlice::new(bytes), IoSlice::new(&checksum)], 0);
+    let mut checksum = crc32fast::Hasher::new();
+    parts.iter().for_each(|part| checksum.update(part));
+    let checksum = checksum.finalize().to_le_bytes();
+    let parts = parts.iter().copied().filter(|part| !part.is_empty()).chain([&checksum[..]]);
+    let written = file.write_at(&mut parts.map(IoSlice::new).collect::<Vec<_>>(), 0);
     if let Err(error) = written.and_then(|()| file.sync_data()).and_then(|()| disk.rename(&beside, name)) {
         let _ = disk.remove(&beside); // it takes space that others may need
         return Err(error);

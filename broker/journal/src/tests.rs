@@ -284,7 +284,7 @@ fn a_real_disk_keeps_it_too() {
         append(&journal, round * 10 + 1..round * 10 + 11, 4);
         journal.stop();
     }
-    write_whole(&RealDisk::new(root.clone()), "wal/small", b"content").unwrap();
+    write_whole(&RealDisk::new(root.clone()), "wal/small", &[b"con", b"tent"]).unwrap();
     assert_eq!(read_whole(&RealDisk::new(root.clone()), "wal/small").unwrap().unwrap(), b"content");
     assert_eq!(read_whole(&RealDisk::new(root.clone()), "none").unwrap(), None);
     std::fs::write(root.join("wal/small"), b"content").unwrap();

@@ -19,7 +19,7 @@ pub(crate) fn write(disk: &dyn Disk, queues: impl Iterator<Item = (QueueId, u64)
         bytes.extend_from_slice(&queue.0.to_le_bytes());
         bytes.extend_from_slice(&below.to_le_bytes());
     }
-    write_whole(disk, NAME, &bytes)
+    write_whole(disk, NAME, &[&bytes])
 }
 
 /// Reads the file, which is gone afterwards: from then on deliveries are made that it does not know of. One that is damaged or

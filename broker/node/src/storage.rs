@@ -301,7 +301,7 @@ impl Identity {
         let mut bytes = self.node.to_le_bytes().to_vec();
         bytes.extend_from_slice(&self.segment_bytes.to_le_bytes());
         bytes.push(u8::from(self.log_made));
-        write_whole(disk, "node", &bytes)
+        write_whole(disk, "node", &[&bytes])
     }
 
     /// The log was opened. On a full disk that is written at a later start.

@@ -23,24 +23,26 @@ pub(crate) fn write(
     put(&mut bytes, last);
     put(&mut bytes, *membership.log_id());
     bytes.extend_from_slice(&types::encode_membership(membership.membership()));
-    bytes.extend_from_slice(state);
-    write_whole(disk, &file_name(group), &bytes)
+    write_whole(disk, &file_name(group), &[&bytes, state])
 }
 
 pub(crate) fn read(disk: &dyn Disk, group: GroupId) -> io::Result<Option<Stored>> {
     let Some(bytes) = read_whole(disk, &file_name(group))? else { return Ok(None) };
     let damaged =
         || io::Error::new(io::ErrorKind::InvalidData, format!("{} is of a version not known", file_name(group)));
-    decode(&bytes).map(Some).ok_or_else(damaged)
+    decode(bytes).map(Some).ok_or_else(damaged)
 }
 
-fn decode(mut bytes: &[u8]) -> Option<Stored> {
-    if types::take(&mut bytes)? != VERSION {
+fn decode(mut bytes: Vec<u8>) -> Option<Stored> {
+    let mut rest = &bytes[..];
+    if types::take(&mut rest)? != VERSION {
         return None;
     }
-    let (last, members_id) = (get(&mut bytes)?, get(&mut bytes)?);
-    let membership = StoredMembership::new(members_id, types::decode_membership(&mut bytes)?);
-    Some(Stored { last, membership, state: bytes.to_vec() })
+    let (last, members_id) = (get(&mut rest)?, get(&mut rest)?);
+    let membership = StoredMembership::new(members_id, types::decode_membership(&mut rest)?);
+    let head = bytes.len() - rest.len();
+    bytes.drain(..head); // in place: the state may be as large as the memory allows
+    Some(Stored { last, membership, state: bytes })
 }
 
 fn put(bytes: &mut Vec<u8>, id: Option<LogId>) {

@@ -108,7 +108,7 @@ async fn a_snapshot_that_is_gone_or_old_is_refused_by_name() {
     assert!(said.starts_with("groups/1.snapshot is missing: the log of group 1 was cut at entry"), "{said}");
     let old = disk.fork();
     let older = older.unwrap();
-    write_whole(&old, "groups/1.snapshot", &older[..older.len() - 4]).unwrap();
+    write_whole(&old, "groups/1.snapshot", &[&older[..older.len() - 4]]).unwrap();
     let said = refused(&old).await;
     assert!(said.starts_with("groups/1.snapshot is older than the log"), "{said}");
     open(&disk).await.0.stop().await;
@@ -241,7 +241,7 @@ async fn votes_of_the_version_before_are_taken_over() {
     }
     file.push(1);
     file.extend_from_slice(&[0; 24]);
-    write_whole(&disk, "groups/0.state", &file).unwrap();
+    write_whole(&disk, "groups/0.state", &[&file]).unwrap();
     let (groups, _) = open(&disk).await;
     let term = |groups: &Groups| {
         use openraft::async_runtime::watch::WatchReceiver;
