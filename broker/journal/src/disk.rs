@@ -26,6 +26,10 @@ pub trait Disk: Send + Sync {
     fn free_bytes(&self) -> io::Result<u64>;
     /// Bytes of the whole volume.
     fn total_bytes(&self) -> io::Result<u64>;
+    /// Whether the folder's name still leads to the folder that was opened.
+    fn is_in_place(&self) -> io::Result<bool> {
+        Ok(true)
+    }
 }
 
 /// An open file.
@@ -54,13 +58,16 @@ pub trait DiskFile: Send + Sync {
 /// A folder of the file system.
 pub struct RealDisk {
     root: PathBuf,
+    /// Device and number of the folder, if they could be read.
+    folder: Option<(u64, u64)>,
 }
 
 impl RealDisk {
     /// The folder `root`, which is there.
     #[must_use]
     pub fn new(root: PathBuf) -> Self {
-        Self { root }
+        let folder = std::fs::metadata(&root).ok().map(|folder| (folder.dev(), folder.ino()));
+        Self { root, folder }
     }
 
     /// Says of an error whether it is one because the folder itself has gone.
@@ -137,6 +144,11 @@ impl Disk for RealDisk {
     fn total_bytes(&self) -> io::Result<u64> {
         let volume = self.volume()?;
         Ok(volume.f_blocks * volume.f_frsize)
+    }
+
+    fn is_in_place(&self) -> io::Result<bool> {
+        let now = std::fs::metadata(&self.root).map_err(|error| self.explain(error))?;
+        Ok(self.folder.is_none_or(|folder| folder == (now.dev(), now.ino())))
     }
 }
 

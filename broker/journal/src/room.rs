@@ -80,8 +80,11 @@ impl Journal {
             let gone = current.filter(|(file, _)| matches!(file.is_linked(), Ok(false))).map(|(_, name)| name);
             gone.or_else(|| matches!(self.0.proof.is_linked(), Ok(false)).then(|| crate::proof::NAME.to_owned()))
         };
-        if let Some(name) = removed.filter(|_| !self.0.failed.load(Relaxed)) {
-            writer::fail(&self.0, &io::Error::other(format!("{name} was removed from the data folder")));
+        let removed = removed.map(|name| format!("{name} was removed from the data folder"));
+        let moved =
+            || matches!(self.0.disk.is_in_place(), Ok(false)).then(|| "another folder has its place".to_owned());
+        if let Some(trouble) = removed.or_else(moved).filter(|_| !self.0.failed.load(Relaxed)) {
+            writer::fail(&self.0, &io::Error::other(trouble));
         }
     }
 }

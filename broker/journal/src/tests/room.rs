@@ -254,3 +254,22 @@ fn after_a_torn_tail_the_log_goes_on_in_its_segment_also_on_a_full_disk() {
     }
     assert!(torn > 20);
 }
+
+#[test]
+fn a_log_whose_folder_was_replaced_by_another_says_so_and_ends() {
+    let _one_at_a_time = MUTANT.lock();
+    let root = std::env::temp_dir().join(format!("leveret-replaced-{}", std::process::id()));
+    std::fs::create_dir_all(root.join("data")).unwrap();
+    let said: Arc<Mutex<Vec<String>>> = Arc::default();
+    let told = said.clone();
+    let on_failure = Arc::new(move |reason| told.lock().push(reason));
+    let options = Options { on_failure, ..options(&Arc::default()) };
+    let journal = Journal::open(Arc::new(RealDisk::new(root.join("data"))), options, &mut |_| ()).unwrap();
+    append(&journal, 1..3, 1);
+    std::fs::rename(root.join("data"), root.join("moved")).unwrap();
+    std::fs::create_dir(root.join("data")).unwrap();
+    journal.look_for_space();
+    assert_eq!(*said.lock(), ["the log cannot be written: another folder has its place"]);
+    assert!(journal.flush().is_err() || append(&journal, 3..4, 1).lock().is_empty(), "nothing is called durable");
+    std::fs::remove_dir_all(&root).unwrap();
+}
