@@ -8,7 +8,7 @@ use crate::entry::{self, Operation, long, word};
 use crate::log::Log;
 use crate::queue::{Queue, QueueId};
 use bytes::Bytes;
-use leveret_engine::queue::{Logged, Place};
+use leveret_engine::queue::{Logged, Part, Place};
 use leveret_journal as journal;
 use leveret_replication::{Applied, GroupId};
 use parking_lot::Mutex;
@@ -77,7 +77,10 @@ impl Applied for Follower {
             out.extend_from_slice(&queue.id.0.to_le_bytes());
             let length_at = out.len();
             out.extend_from_slice(&[0; 8]);
-            queue.look(|state| state.snapshot(&mut out));
+            let mut next = Some(Part::Begin);
+            while let Some(part) = next {
+                next = queue.look(|state| state.snapshot_part(&mut out, part));
+            }
             let length = (out.len() - length_at - 8) as u64;
             out[length_at..length_at + 8].copy_from_slice(&length.to_le_bytes());
         }

@@ -140,7 +140,8 @@ impl Life<'_> {
         }
         // Of a segment whose file is not one any more there is only its number to tell.
         let told = |reason: &str, rotten: &str| {
-            reason.contains(rotten) || rotten.starts_with("wal/") && reason.contains("not in the log any more")
+            let of_log = ["not in the log any more", "of the log is missing"].iter().any(|text| reason.contains(text));
+            reason.contains(rotten) || rotten.starts_with("wal/") && of_log
         };
         if let Some(reason) = unreadable.iter().find(|reason| !rotten.is_some_and(|rotten| told(reason, rotten))) {
             self.broken(format!("rotten is {rotten:?}, and a queue says: {reason}"));

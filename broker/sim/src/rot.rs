@@ -90,6 +90,10 @@ impl World {
                 disk.flip(&name, offset);
                 "bit flipped"
             }
+            1 if !newest && self.random.once_in(4) => {
+                disk.zero(&name, 0, 512);
+                "first sector zeroed"
+            }
             1 => {
                 disk.zero(&name, (offset / 512 * 512).max(64), 512);
                 "sector zeroed"

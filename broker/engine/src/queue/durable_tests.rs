@@ -373,3 +373,26 @@ fn runs_that_end_together_go_and_leave_those_between_which_they_lay() {
     assert_eq!(left, (0..1_000).filter(|file| !is_gone(file)).collect::<Vec<_>>());
     assert_eq!(queue.depth().body_bytes, left.len() as u64);
 }
+
+#[test]
+fn an_index_is_written_in_parts_and_read_as_a_whole() {
+    let mut queue = led(None);
+    for file in 0..200_000 {
+        let place = Place { file, run_len: 20, ..Place::default() };
+        queue.apply_logged(&Logged { run: &Bytes::new(), place, count: 2, body_bytes: 2, warm: false }, 0);
+    }
+    (1..400_000).step_by(4).for_each(|sequence| queue.apply_settled(sequence, 1));
+    (0..400_000).step_by(8).for_each(|sequence| queue.apply_returned(sequence, 0));
+    let (mut parts, mut next, mut index) = (0, Some(Part::default()), Vec::new());
+    while let Some(part) = next {
+        let before = index.len();
+        next = queue.snapshot_part(&mut index, part);
+        assert!(index.len() - before < 2 << 20, "a part of {} bytes", index.len() - before);
+        parts += 1;
+    }
+    assert!(parts > 10, "{parts}");
+    let mut restored = Queue::durable(None);
+    restored.restore(&mut &index[..], 0).unwrap();
+    assert_eq!((restored.digest(), restored.depth().body_bytes), (queue.digest(), queue.depth().body_bytes));
+    assert!(restored.runs().map(|(_, place)| place).eq(queue.runs().map(|(_, place)| place)));
+}

@@ -33,7 +33,7 @@ pub use durable::{Facts, Fetch, Logged, Place};
 pub use dwell::{DWELL_BOUNDS_SECONDS, Dwell};
 pub use run::MessageId;
 pub use sink::{ConsumerOwner, Delivery, Fill, Sink, Source};
-pub use snapshot::Damaged;
+pub use snapshot::{Damaged, Part};
 
 use consumers::Consumers;
 use dispatch::Cursor;

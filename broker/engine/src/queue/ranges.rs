@@ -69,6 +69,11 @@ impl Ranges {
         }
     }
 
+    /// Returns the ranges that begin at `start` or further on.
+    pub(super) fn starting_at(&self, start: u64) -> impl Iterator<Item = Range<u64>> {
+        self.0.range(start..).map(|(&start, &end)| start..end)
+    }
+
     pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = Range<u64>> {
         self.0.iter().map(|(&start, &end)| start..end)
     }

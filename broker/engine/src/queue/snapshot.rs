@@ -15,10 +15,34 @@ use std::sync::atomic::Ordering::Relaxed;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damaged(pub String);
 
+/// Where an index that is written in parts goes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Part {
+    /// At its beginning.
+    #[default]
+    Begin,
+    /// With the runs from this number on.
+    Runs(u64),
+    /// With the settled ranges that begin here or further on.
+    Settled(u64),
+    /// With the counts of returns from this sequence on.
+    Counts(u64),
+}
+
 impl Queue {
     /// Appends the index of the queue.
     pub fn snapshot(&self, out: &mut Vec<u8>) {
-        self.state.snapshot(out);
+        let mut next = Some(Part::Begin);
+        while let Some(part) = next {
+            next = self.snapshot_part(out, part);
+        }
+    }
+
+    /// Appends a part of the index of the queue. Returns where to go on: nothing may be applied before the last part is
+    /// written. What queues of many messages need so that nobody waits for their lock all the while.
+    #[must_use]
+    pub fn snapshot_part(&self, out: &mut Vec<u8>, part: Part) -> Option<Part> {
+        self.state.snapshot_part(out, part)
     }
 
     /// Reads the index of a queue that has none yet. Its rest is left in `bytes`.
@@ -31,30 +55,66 @@ impl Queue {
 }
 
 impl State {
-    fn snapshot(&self, out: &mut Vec<u8>) {
-        let Some(durable) = &self.durable else { return };
-        out.push(VERSION);
-        put(out, &[self.next_sequence(), durable.digest]);
-        let runs = self.runs().len();
-        #[cfg(any(test, feature = "mutants"))]
-        let runs = runs - usize::from(runs > 0 && mutants::SNAPSHOT_FORGETS.load(Relaxed));
-        put(out, &[runs as u64]);
-        for run in self.runs().iter().take(runs) {
-            let place = self.segments().place(run.segment).unwrap_or_default();
-            put(out, &[run.first]);
-            put_small(out, &[run.count, run.live]);
-            put(out, &[run.body_bytes, place.file]);
-            put_small(out, &[place.offset, place.len, place.at, place.run_len]);
+    fn snapshot_part(&self, out: &mut Vec<u8>, part: Part) -> Option<Part> {
+        let durable = self.durable.as_ref()?;
+        match part {
+            Part::Begin => {
+                out.push(VERSION);
+                put(out, &[self.next_sequence(), durable.digest]);
+                put(out, &[(self.runs().len() - self.runs_forgotten()) as u64]);
+                Some(Part::Runs(0))
+            }
+            Part::Runs(from) => {
+                let mut runs = self.runs().starting_at(from).peekable();
+                for _ in 0..PART {
+                    let Some((_, run)) = runs.next() else { break };
+                    if runs.peek().is_some() || self.runs_forgotten() == 0 {
+                        self.put_run(out, run);
+                    }
+                }
+                if let Some((next, _)) = runs.next() {
+                    return Some(Part::Runs(next));
+                }
+                put(out, &[durable.settled.iter().len() as u64]);
+                Some(Part::Settled(0))
+            }
+            Part::Settled(from) => {
+                let mut ranges = durable.settled.starting_at(from);
+                ranges.by_ref().take(PART).for_each(|range| put(out, &[range.start, range.end]));
+                if let Some(next) = ranges.next() {
+                    return Some(Part::Settled(next.start));
+                }
+                put(out, &[durable.counts.len() as u64]);
+                Some(Part::Counts(0))
+            }
+            Part::Counts(from) => {
+                let mut counts = durable.counts.range(from..);
+                for (&sequence, &count) in counts.by_ref().take(PART) {
+                    put(out, &[sequence]);
+                    put_small(out, &[count]);
+                }
+                counts.next().map(|(&next, _)| Part::Counts(next))
+            }
         }
-        put(out, &[durable.settled.iter().len() as u64]);
-        for range in durable.settled.iter() {
-            put(out, &[range.start, range.end]);
-        }
-        put(out, &[durable.counts.len() as u64]);
-        for (&sequence, &count) in &durable.counts {
-            put(out, &[sequence]);
-            put_small(out, &[count]);
-        }
+    }
+
+    fn put_run(&self, out: &mut Vec<u8>, run: &Run) {
+        let place = self.segments().place(run.segment).unwrap_or_default();
+        put(out, &[run.first]);
+        put_small(out, &[run.count, run.live]);
+        put(out, &[run.body_bytes, place.file]);
+        put_small(out, &[place.offset, place.len, place.at, place.run_len]);
+    }
+
+    /// Runs that a test has forgotten on purpose.
+    #[cfg(any(test, feature = "mutants"))]
+    fn runs_forgotten(&self) -> usize {
+        usize::from(self.runs().len() > 0 && mutants::SNAPSHOT_FORGETS.load(Relaxed))
+    }
+
+    #[cfg(not(any(test, feature = "mutants")))]
+    fn runs_forgotten(&self) -> usize {
+        0
     }
 
     fn restore(&mut self, bytes: &mut &[u8], now: u64) -> Result<(), Damaged> {
@@ -129,3 +189,5 @@ fn word(bytes: &mut &[u8]) -> Result<u32, Damaged> {
 }
 
 const VERSION: u8 = 1;
+/// Runs, ranges or counts in a part.
+const PART: usize = 32 << 10;
