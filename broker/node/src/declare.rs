@@ -184,6 +184,7 @@ impl Broker {
             }
             purged += more;
             if done {
+                queue.settled().await; // who is told that they are gone does not see them again after a crash
                 return Ok(purged);
             }
             tokio::task::yield_now().await;

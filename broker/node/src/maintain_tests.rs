@@ -418,3 +418,22 @@ fn the_archive_is_compacted_to_its_end_also_when_nothing_happens_any_more() {
         node.close().await;
     });
 }
+
+#[test]
+fn what_was_purged_does_not_come_back_after_a_crash() {
+    in_paused_time(async {
+        for seed in 0..5 {
+            let disk = FaultyDisk::new(seed);
+            let mut node = TestNode::open(Arc::new(disk.clone())).await;
+            let queue = node.declare("q").await;
+            node.publish_one_by_one(&queue, 0..30, 1_000).await;
+            assert_eq!(node.broker.purge_queue("/", "q", None).await.unwrap(), 30);
+            disk.crash();
+            node.broker.stop();
+            let node = TestNode::open(Arc::new(disk.clone())).await;
+            let queue = node.broker.find_queue("/", "q", None).unwrap();
+            assert_eq!(queue.look(|state| state.depth().body_bytes), 0, "seed {seed}");
+            node.close().await;
+        }
+    });
+}
