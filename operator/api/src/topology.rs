@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// The broker that an object belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct BrokerRef {
     /// Name of the Broker.
     #[schemars(length(min = 1))]
