@@ -83,8 +83,9 @@ async fn shape(
     };
     let growth = volumes::grow(work, broker, observed.set.as_ref()).await?;
     observed.growing = growth.waiting;
-    // The end of a StatefulSet that goes is a reason to look again.
-    let written = children::write(client, looked, !growth.set_goes && growth.problem.is_none()).await?;
+    // The end of a StatefulSet that goes is a reason to look again. One whose volumes cannot grow keeps its claims as they
+    // are, and gets everything else.
+    let written = children::write(client, looked, !growth.set_goes).await?;
     if let Some(set) = written.set {
         observed.set = Some(set);
     }

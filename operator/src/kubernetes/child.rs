@@ -86,6 +86,14 @@ impl Child {
         Ok(Self { place, wanted: without_nothing(wanted) })
     }
 
+    /// Takes over a part of the object that is there, which cannot be changed; what was wanted of it, and what there is.
+    pub(crate) fn keep(&mut self, standing: &Standing, part: &str) -> Option<(Value, Value)> {
+        let Standing::Ours(object) = standing else { return None };
+        let is = object.data.pointer(part)?.clone();
+        let wanted = self.wanted.pointer_mut(part)?;
+        Some((std::mem::replace(wanted, is.clone()), is))
+    }
+
     /// Has the object as it is wanted, if it is missing or the owner's; it as it is then. Nothing is written when nothing
     /// differs.
     ///

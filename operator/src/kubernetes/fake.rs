@@ -52,6 +52,11 @@ impl Fake {
         self.0.lock().unwrap().refusals.insert(call.to_owned(), refusal);
     }
 
+    /// Has a call, `METHOD PATH`, not refused any more.
+    pub(crate) fn allow(&self, call: &str) {
+        self.0.lock().unwrap().refusals.remove(call);
+    }
+
     /// The writes since the last time this was asked, sorted: `METHOD PATH`.
     pub(crate) fn writes(&self) -> Vec<String> {
         let mut writes = std::mem::take(&mut self.0.lock().unwrap().writes);

@@ -25,6 +25,10 @@ pub(super) struct Children {
     /// In the order in which they are made: what the pods need comes before the pods.
     pub(super) before: Vec<Child>,
     pub(super) set: Child,
+    /// The Secret for applications: it is written once the pods are to run with its login.
+    pub(super) after: Child,
+    /// The version of the login that the pods are to carry.
+    pub(super) login_version: String,
 }
 
 /// Where a Broker's Secrets are: for applications, for the pods.
@@ -53,7 +57,6 @@ pub(super) fn children(broker: &Broker, image: &str, logins: &Logins) -> Result<
     let unwritable = |error: serde_json::Error| format!("the children cannot be written: {error}");
     let before = [
         Child::new(&secret::build_login(broker, logins)),
-        Child::new(&secret::build(broker, &logins.current)),
         Child::new(&config),
         Child::new(&account),
         Child::new(&service::nodes(broker)),
@@ -62,7 +65,9 @@ pub(super) fn children(broker: &Broker, image: &str, logins: &Logins) -> Result<
         Child::new(&budget::build(broker)),
     ];
     let before = before.into_iter().collect::<Result<_, _>>().map_err(unwritable)?;
-    Ok(Children { before, set: Child::new(&set).map_err(unwritable)? })
+    let after = Child::new(&secret::build(broker, &logins.current)).map_err(unwritable)?;
+    let login_version = logins.version.clone();
+    Ok(Children { before, set: Child::new(&set).map_err(unwritable)?, after, login_version })
 }
 
 /// The version of the login that the pods of a StatefulSet are to carry.
