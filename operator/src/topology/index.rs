@@ -156,6 +156,11 @@ impl Seen {
         &self.object.age.1
     }
 
+    /// Whether its condition speaks of it as it is now.
+    pub(super) fn is_told(&self) -> bool {
+        !self.status.conditions.is_empty() && self.status.observed_generation == Some(self.object.generation)
+    }
+
     /// Whether the resource is held until we let it go.
     pub(super) fn is_held(&self) -> bool {
         self.finalizers.iter().any(|finalizer| finalizer == FINALIZER)

@@ -432,3 +432,16 @@ async fn only_the_lists_that_are_needed_are_asked_for() {
         assert_eq!(fake.lists(), expected);
     }
 }
+
+#[tokio::test]
+async fn a_broker_that_stops_answering_is_not_asked_for_all_the_rest() {
+    let fake = Fake::start().await.unwrap();
+    let client = Client::from_url(&fake.url).unwrap();
+    fake.cut("PUT /api/queues/");
+    let all = (0..200).map(|number| of(wanted_queue(&format!("q{number}")))).collect();
+    let outcomes = pass(&client, all).await.unwrap();
+    assert_eq!(outcomes.len(), 200);
+    assert!(outcomes.iter().all(|outcome| outcome.condition().1 == "BrokerUnavailable"), "{outcomes:?}");
+    let asked = fake.writes().len();
+    assert!(asked <= 32, "{asked} requests");
+}
