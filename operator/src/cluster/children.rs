@@ -1,4 +1,5 @@
 //! A Broker's children in the cluster: whose they are, and how they are brought to what is wanted.
+use super::address;
 use super::build::{self, Children};
 use super::status::Problem;
 use crate::kubernetes::child::{Child, Place, Standing};
@@ -85,22 +86,27 @@ pub(super) struct Written {
     pub(super) problem: Option<Problem>,
     /// The StatefulSet was not there before.
     pub(super) is_new: bool,
+    /// The Service that waits for the address of a load balancer.
+    pub(super) without_address: Option<DynamicObject>,
 }
 
 /// Brings the children to what is wanted. What the API server refuses is told, all of it, and does not keep the others
 /// from being written; the StatefulSet is written only when all that its pods are started with is as wanted, and a new
 /// one waits for all children. The Secret for applications comes last, once the pods are to run with the login in it.
 pub(super) async fn write(client: &Client, looked: Looked, with_set: bool) -> kube::Result<Written> {
-    let (mut refusals, mut pods_can_start) = (Vec::new(), true);
+    let (mut refusals, mut pods_can_start, mut written) = (Vec::new(), true, Written::default());
     for (child, standing) in &looked.before {
-        if let Err(error) = child.write(client, standing).await {
-            pods_can_start &= matches!(child.place.kind(), "Service" | "PodDisruptionBudget");
-            refusals.push(refusal(&child.place, error)?);
+        match child.write(client, standing).await {
+            Ok(Some(object)) if address::is_awaited(&object) => written.without_address = Some(object),
+            Ok(_) => {}
+            Err(error) => {
+                pods_can_start &= matches!(child.place.kind(), "Service" | "PodDisruptionBudget");
+                refusals.push(refusal(&child.place, error)?);
+            }
         }
     }
     let (mut child, standing) = looked.set;
     let is_new = matches!(standing, Standing::Missing);
-    let mut written = Written::default();
     if with_set && (refusals.is_empty() || pods_can_start && !is_new) {
         refusals.extend(keep_claims(&mut child, &standing));
         match child.write(client, &standing).await {

@@ -57,7 +57,41 @@ fn pods_say_why_they_are_not_ready() {
             "Evicted ! pod shop-0: the node was low on memory",
         ),
     ];
-    for (status, expected) in table {
+    let others = |init: Value, ours: Value, side: Value| {
+        let one = |name: &str, fields: Value| {
+            let mut one = container(fields)["containerStatuses"][0].clone();
+            one["name"] = json!(name);
+            one
+        };
+        json!({
+            "phase": "Pending", "initContainerStatuses": [one("mesh-init", init)],
+            "containerStatuses": [one("mesh", side), one("leveret", ours)],
+        })
+    };
+    let done = || json!({"ready": true, "state": {"terminated": {"exitCode": 0}}});
+    let running = || json!({"state": {"running": {}}});
+    let initializing = || json!({"state": {"waiting": {"reason": "PodInitializing"}}});
+    let no_image = || json!({"state": {"waiting": {"reason": "ErrImagePull", "message": "mesh:1: not found"}}});
+    let with_others = [
+        (
+            others(
+                done(),
+                json!({"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended}),
+                running(),
+            ),
+            "CrashLoopBackOff ! pod shop-0: it ended with exit code 78 (Error): unknown key 'nonsense_key'",
+        ),
+        (
+            others(no_image(), initializing(), initializing()),
+            "ImagePullBackOff ! pod shop-0: container mesh-init: mesh:1: not found",
+        ),
+        (
+            others(done(), json!({"ready": true, "state": {"running": {}}}), no_image()),
+            "ImagePullBackOff ! pod shop-0: container mesh: mesh:1: not found",
+        ),
+        (others(done(), running(), running()), "Starting pod shop-0: it runs, and is not ready yet"),
+    ];
+    for (status, expected) in table.into_iter().chain(with_others) {
         assert_eq!(said(status.clone()), expected, "{status}");
     }
     let long = "x".repeat(5000);
@@ -83,4 +117,51 @@ async fn a_pod_that_cannot_be_made_is_told_by_its_events() {
     fake.put("/api/v1/namespaces/trade/persistentvolumeclaims/data-shop-0", claim);
     let told = trouble(&fake.client(), &broker, &set).await.unwrap().unwrap();
     assert_eq!(told.message, "pod shop-0: unbound claims; volume data-shop-0: no PriorityClass with name x was found");
+}
+
+#[tokio::test]
+async fn a_pod_that_is_not_ready_for_long_is_told_by_its_newest_warning() {
+    let (fake, broker) = (Fake::default(), build::tests::broker(json!({})));
+    let set: StatefulSet = serde_json::from_value(json!({"metadata": {"name": "shop", "uid": "s"}})).unwrap();
+    let put = |state: Value, created: String, owner: Value| {
+        let container =
+            json!({"name": "leveret", "image": "x", "imageID": "", "ready": false, "restartCount": 0, "state": state});
+        let meta = json!({"name": "shop-0", "namespace": "trade", "uid": "p", "creationTimestamp": created, "ownerReferences": [owner]});
+        let status = json!({"phase": "Running", "containerStatuses": [container]});
+        fake.put("/api/v1/namespaces/trade/pods/shop-0", json!({"metadata": meta, "status": status}));
+    };
+    let owner = |kind: &str, name: &str, uid: &str| json!({"apiVersion": "v1", "kind": kind, "name": name, "uid": uid, "controller": true});
+    let event = |name: &str, reason: &str, time: &str, message: &str| {
+        let event = json!({"metadata": {"name": name}, "involvedObject": {"uid": "p"}, "reason": reason, "lastTimestamp": time, "message": message, "type": "Warning"});
+        fake.put(&format!("/api/v1/namespaces/trade/events/{name}"), event);
+    };
+    let told = async || trouble(&fake.client(), &broker, &set).await.unwrap().unwrap();
+    let (now, long_ago) = (Timestamp::now().to_string(), "2026-01-01T00:00:00Z".to_owned());
+    let creating = json!({"waiting": {"reason": "ContainerCreating"}});
+    event("c", "FailedScheduling", "2026-01-01T00:00:09Z", "0/3 nodes are available");
+    put(creating.clone(), long_ago.clone(), owner("StatefulSet", "shop", "s"));
+    assert!(!told().await.is_wrong, "it has a node by now");
+    event("a", "FailedMount", "2026-01-01T00:00:01Z", "older");
+    event("b", "FailedAttachVolume", "2026-01-01T00:00:02Z", "Multi-Attach error for volume x");
+    let is = told().await;
+    assert!(is.is_wrong, "{is:?}");
+    assert_eq!(
+        (&*is.reason, &*is.message),
+        ("ContainerCreating", "pod shop-0: ContainerCreating; Multi-Attach error for volume x")
+    );
+    put(creating, now, owner("StatefulSet", "shop", "s"));
+    assert!(!told().await.is_wrong, "it has just been made");
+    event("d", "Unhealthy", "2026-01-01T00:00:03Z", "Readiness probe failed: 503");
+    put(json!({"running": {}}), long_ago.clone(), owner("StatefulSet", "shop", "s"));
+    let is = told().await;
+    assert_eq!(
+        (is.is_wrong, &*is.message),
+        (true, "pod shop-0: it runs, and is not ready yet; Readiness probe failed: 503")
+    );
+    // A pod of another says nothing of this Broker.
+    put(json!({"running": {}}), long_ago.clone(), owner("ReplicaSet", "web", "w"));
+    let is = told().await;
+    assert_eq!((&*is.reason, is.is_wrong), ("NameTaken", true), "{is:?}");
+    put(json!({"running": {}}), long_ago, owner("StatefulSet", "shop", "before"));
+    assert_eq!(told().await.reason, "PodTerminating");
 }

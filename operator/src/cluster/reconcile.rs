@@ -1,7 +1,7 @@
 //! One Broker: gather, validate, build, apply, status.
 use super::login::{Login, Logins};
 use super::status::{self, Observed, Problem};
-use super::{Work, build, children, connect, pods, volumes};
+use super::{Work, address, build, children, connect, pods, volumes};
 use crate::kubernetes::{apply, unreadable};
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
@@ -43,18 +43,23 @@ async fn step(broker: &Broker, work: &Work) -> kube::Result<Action> {
     }
     look(broker, work, &mut observed).await?;
     report(broker, work, &observed).await?;
-    let is_settled =
-        status::is_rolled_out(broker, &observed) && observed.growing.is_none() && observed.problem.is_none();
+    let is_settled = status::is_rolled_out(broker, &observed)
+        && observed.growing.is_none()
+        && observed.problem.is_none()
+        && observed.address.is_none();
     let is_answering = matches!(observed.overview, Some(Ok(_)));
+    if is_answering || !status::is_up(broker, &observed) {
+        work.is_not_silent(broker);
+    }
     Ok(Action::requeue(match (is_settled, is_answering) {
         (true, true) => LOOK_EVERY,
-        (true, false) if status::is_up(broker, &observed) => LOOK_AT_ONCE,
+        (true, false) if status::is_up(broker, &observed) => work.look_again(broker),
         _ => LOOK_SOON,
     }))
 }
 
-/// The image that a Broker runs, and the operator's that it keeps: the one that was the default when it was first seen
-/// without an image of its own, so that a newer operator restarts no broker by itself.
+/// The image that a Broker runs, and the operator's that it keeps once it has been ready with it: the one that was the
+/// default then, so that a newer operator restarts no broker that runs.
 fn image(broker: &Broker, default_image: &str) -> (Option<String>, Option<String>) {
     if let Some(image) = &broker.spec.image {
         return (Some(image.clone()), None);
@@ -89,7 +94,11 @@ async fn shape(
     if let Some(set) = written.set {
         observed.set = Some(set);
     }
-    if written.is_new {
+    if let Some(service) = &written.without_address {
+        observed.address = Some(address::missing(client, service).await?);
+    }
+    // One that is made anew around its pods, since volumes grow, is nothing new.
+    if written.is_new && broker.status.as_ref().is_none_or(|status| status.ready_replicas == 0) {
         let note = format!("StatefulSet {}, its Services and its Secrets were made", broker.name_any());
         work.context.event(&broker.object_ref(&()), false, "Created", note).await;
     }
@@ -101,14 +110,20 @@ async fn logins(broker: &Broker, work: &Work, found: &children::Found, observed:
     let carried = observed.set.as_ref().and_then(build::login_version);
     let kept = found.private.as_ref().and_then(Logins::read);
     let is_current = kept.as_ref().is_some_and(|kept| carried.as_ref() == Some(&kept.version));
-    let is_rolled_out = is_current && status::is_rolled_out(broker, observed);
+    // Until the new login is seen to work, the one before it is kept.
+    let is_proven = match &kept {
+        Some(Logins { current, previous: Some(_), .. }) if is_current && status::is_rolled_out(broker, observed) => {
+            connect::login(broker, current).await.is_ok()
+        }
+        _ => false,
+    };
     // Whether the pods run with what the Secret for applications says has to be asked only when the other one is lost.
     let running = match (&kept, found.public.as_ref().and_then(Login::read)) {
         (None, Some(login)) if carried.is_some() => connect::login(broker, &login).await.ok().and(carried),
         _ => None,
     };
     let (public, private) = (found.public.as_ref(), found.private.as_ref());
-    let (logins, news) = Logins::decide(public, private, &rand::random(), running.as_deref(), is_rolled_out);
+    let (logins, news) = Logins::decide(public, private, &rand::random(), running.as_deref(), is_proven);
     if let Some((is_warning, reason, text)) = news {
         let note = format!("Secret {}: {text}", build::secret::name(broker));
         work.context.event(&broker.object_ref(&()), is_warning, reason, note).await;
@@ -173,8 +188,6 @@ async fn events(broker: &Broker, work: &Work, before: &BrokerStatus, after: &Bro
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// As long as something is not as specified.
 const LOOK_SOON: Duration = Duration::from_secs(5);
-/// The pods are ready, and the way to them is about to open.
-const LOOK_AT_ONCE: Duration = Duration::from_millis(250);
 
 #[cfg(test)]
 mod tests {
@@ -188,19 +201,28 @@ mod tests {
             broker.status = status.cloned();
             broker
         };
-        let remembered = |broker: &Broker, default: &str| {
+        let remembered = |broker: &Broker, default: &str, ready: i32| {
             let (image, default_image) = image(broker, default);
-            let observed = Observed { image, default_image, ..Observed::default() };
+            let set = json!({
+                "metadata": {"name": "shop", "generation": 1},
+                "status": {"replicas": 1, "readyReplicas": ready, "updatedReplicas": ready, "observedGeneration": 1},
+            });
+            let overview = (ready > 0).then(|| Ok(leveret_client::Overview::default()));
+            let set = serde_json::from_value(set).unwrap();
+            let observed = Observed { image, default_image, set, overview, ..Observed::default() };
             status::next(broker, &broker.status.clone().unwrap_or_default(), &observed)
         };
-        let first = remembered(&with(None, None), "operator:1");
-        assert_eq!(first.image.as_deref(), Some("operator:1"));
+        // One that has never run is corrected by another operator.
+        let wrong = remembered(&with(None, None), "operator:wrong", 0);
+        assert_eq!((wrong.image.as_deref(), wrong.default_image.as_deref()), (Some("operator:wrong"), None));
+        let first = remembered(&with(None, Some(&wrong)), "operator:1", 1);
+        assert_eq!((first.image.as_deref(), first.default_image.as_deref()), (Some("operator:1"), Some("operator:1")));
         // There is no StatefulSet, since volumes grow, and the operator is a newer one.
-        let later = remembered(&with(None, Some(&first)), "operator:2");
-        assert_eq!(later.image.as_deref(), Some("operator:1"));
-        let own = remembered(&with(Some("mine:1"), Some(&later)), "operator:2");
+        let later = remembered(&with(None, Some(&first)), "operator:2", 0);
+        assert_eq!((later.image.as_deref(), later.default_image.as_deref()), (Some("operator:1"), Some("operator:1")));
+        let own = remembered(&with(Some("mine:1"), Some(&later)), "operator:2", 1);
         assert_eq!((own.image.as_deref(), own.default_image.as_deref()), (Some("mine:1"), None));
         // Its own image is taken back: it follows the operator that is there then.
-        assert_eq!(remembered(&with(None, Some(&own)), "operator:2").image.as_deref(), Some("operator:2"));
+        assert_eq!(remembered(&with(None, Some(&own)), "operator:2", 1).image.as_deref(), Some("operator:2"));
     }
 }

@@ -1,7 +1,7 @@
 //! The children of a Broker, one file each: pure, from the Broker to the object.
 mod budget;
 mod config;
-mod pod;
+pub(super) mod pod;
 pub(super) mod secret;
 mod service;
 mod set;

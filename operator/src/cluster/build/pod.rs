@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 /// Name of the volume with the data.
 pub(super) const DATA: &str = "data";
 
+/// Name of the container that the broker runs in.
+pub(crate) const CONTAINER: &str = "leveret";
+
 /// Annotation with the version of the login that the pod runs with.
 pub(super) const LOGIN: &str = "leveret.dev/login";
 
@@ -88,7 +91,7 @@ fn container(broker: &Broker, image: &str) -> Value {
     let from_secret = |variable: &str, key: &str| json!({"name": variable, "valueFrom": {"secretKeyRef": {"name": secret::login_name(broker), "key": key}}});
     let get = |path: &str| json!({"path": path, "port": "http", "scheme": "HTTP"});
     json!({
-        "name": "leveret",
+        "name": CONTAINER,
         "image": image,
         "imagePullPolicy": "IfNotPresent",
         "args": ["serve", "--config", format!("/etc/leveret/{}", config::FILE), "--data-dir", "/var/lib/leveret/data"],
