@@ -37,7 +37,7 @@ pub struct BrokerSpec {
     #[x_kube(validation = Rule::new("self == 1").message("replicas: only 1 is supported until queues are replicated"))]
     pub replicas: i32,
     /// The broker's container image. Unless it is given, the Broker keeps the image that was the operator's default when
-    /// the Broker was first seen without one (`status.defaultImage`), so that a newer operator restarts no broker.
+    /// the Broker was first Ready without one (`status.defaultImage`), so that a newer operator restarts no broker that runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024), regex(pattern = r"^\S+$"))]
     pub image: Option<String>,
@@ -191,7 +191,7 @@ pub struct BrokerStatus {
     /// The image that the pods are to run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
-    /// The operator's default image when this Broker was first seen without an image of its own: it keeps this one.
+    /// The operator's default image when this Broker was first Ready without an image of its own: it keeps this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_image: Option<String>,
     /// Where clients find user, password and address.

@@ -154,6 +154,7 @@ impl Document<'_> {
             age: (i64::try_from(number).unwrap_or(i64::MAX), String::new()),
             generation: 1,
             was_declared: false,
+            changed: None,
             refused: None,
         })))
     }
@@ -219,6 +220,9 @@ fn check(wanted: &Wanted) -> Result<(), (&'static str, String)> {
     if let Some((field, name)) = names.iter().find(|(_, name)| name.is_empty() || name.len() > NAME_BYTES_MAX) {
         return Err((field, format!("1 to {NAME_BYTES_MAX} bytes are expected, not {}", name.len())));
     }
+    if let Some((field, name)) = names.iter().find(|(_, name)| name.contains(['\r', '\n'])) {
+        return Err((field, format!("a name has no line breaks: {name:?}")));
+    }
     match own {
         Some(name) if name.starts_with("amq.") => {
             Err(("name", format!("names that begin with amq. are reserved for the broker: '{name}'")))
@@ -281,6 +285,7 @@ mod tests {
             (queue("arguments: [1]"), "7: arguments: fields are expected"),
             (queue("brokerRef: {name: c}"), "7: the field 'brokerRef' is there twice"),
             (queue("name: amq.x"), "7: name: names that begin with amq. are reserved for the broker: 'amq.x'"),
+            (queue("name: \"a\\nb\""), r#"7: name: a name has no line breaks: "a\nb""#),
             (queue("vhost: ''"), "7: vhost: 1 to 255 bytes are expected, not 0"),
             (
                 head("Queue").replace("name: q", "name: Not Good") + "spec: {brokerRef: {name: b}}\n",

@@ -140,10 +140,11 @@ async fn look(broker: &Broker, work: &Work, observed: &mut Observed) -> kube::Re
         }
         return Ok(());
     }
-    observed.overview = Some(match connect::client(client, broker).await {
+    let (answer, greeting) = tokio::join!(connect::client(client, broker), connect::amqp(broker));
+    observed.overview = Some(match answer {
         Ok((client, overview)) => {
             observed.alarms = client.alarms().await.unwrap_or_default();
-            Ok(overview)
+            greeting.map(|()| overview).map_err(|error| format!("{error:#}"))
         }
         Err(error) => Err(format!("{error:#}")),
     });

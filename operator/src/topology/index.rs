@@ -1,4 +1,5 @@
 //! What the cluster has of our kinds, by the broker that it refers to: a pass over one broker touches nothing of another.
+use super::kinds::Wanted;
 use super::object::{Key, Kind, Object};
 use super::outcome::CHANGED;
 use crate::kubernetes::conditions;
@@ -132,14 +133,16 @@ pub(super) fn seen<K: Watched>(resource: &K) -> Seen {
     let was_declared = (conditions::is_true(&status.conditions, "Ready") || says(CHANGED))
         && status.observed_generation == Some(generation);
     let created = meta.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
+    let (wanted, changed) = as_declared(resource.wanted(&name), &status);
     let object = Object {
-        wanted: resource.wanted(&name),
+        wanted,
         key: Key { kind: K::KIND, namespace, name },
         deletion_policy: resource.deletion_policy(),
         deleting: meta.deletion_timestamp.is_some(),
         age: (created, meta.uid.clone().unwrap_or_default()),
         generation,
         was_declared,
+        changed,
         refused: None,
     };
     Seen {
@@ -148,6 +151,21 @@ pub(super) fn seen<K: Watched>(resource: &K) -> Seen {
         resource_version: meta.resource_version.clone(),
         finalizers: meta.finalizers.clone().unwrap_or_default(),
         status,
+    }
+}
+
+/// A binding as it was declared: its arguments are a part of what it is, and one with others would be another, beside the one
+/// that is there. The API server refuses most changes of them, but does not see that one has got another name.
+fn as_declared(mut wanted: Wanted, status: &TopologyStatus) -> (Wanted, Option<String>) {
+    let Wanted::Binding(binding) = &mut wanted else { return (wanted, None) };
+    match &status.arguments {
+        Some(declared) if *declared != binding.arguments => {
+            let said = serde_json::Value::Object(declared.clone());
+            binding.arguments = declared.clone();
+            let advice = "Set them back, or delete the Binding and create it anew";
+            (wanted, Some(format!("arguments cannot be changed: it was declared with {said}. {advice}")))
+        }
+        _ => (wanted, None),
     }
 }
 

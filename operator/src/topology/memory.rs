@@ -3,7 +3,7 @@
 //! The store that a pass reads from follows the API server with a delay: a pass that runs before our own write has come
 //! back would write it again. And what the broker refused is not asked again every two seconds.
 use super::index::Seen;
-use super::kinds::Numbers;
+use super::kinds::{Numbers, Wanted};
 use super::outcome::{Outcome, REFUSED};
 use crate::kubernetes::conditions;
 use leveret_api::{FINALIZER, TopologyStatus};
@@ -114,12 +114,17 @@ impl Memory {
             _ => None,
         };
         let number = |of: fn(Numbers) -> i64| numbers.map(of);
+        let arguments = match (outcome, &seen.object.wanted) {
+            (Outcome::Ready { .. }, Wanted::Binding(binding)) => Some(binding.arguments.clone()),
+            _ => seen.status.arguments.clone(),
+        };
         let next = TopologyStatus {
             observed_generation: generation,
             conditions: vec![condition],
             messages_ready: number(|numbers| numbers.ready),
             messages_unacked: number(|numbers| numbers.unacked),
             consumers: number(|numbers| numbers.consumers),
+            arguments,
         };
         let said = |status: &TopologyStatus| (status.observed_generation, status.conditions.clone());
         let is_recent = self.written_at(seen).is_some_and(|then| now - then < NUMBERS_EVERY);

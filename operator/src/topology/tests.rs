@@ -19,6 +19,7 @@ pub(super) fn object(name: &str, queue: &str, age: i64, deleting: bool) -> Objec
         age: (age, name.to_owned()),
         generation: 1,
         was_declared: false,
+        changed: None,
         refused: None,
     }
 }
@@ -33,6 +34,10 @@ async fn pass(client: &Client, objects: Vec<Object>) -> Result<Vec<Outcome>, Err
 
 fn wanted_queue(name: &str) -> Wanted {
     Wanted::Queue(Queue { durable: true, ..queue(name) })
+}
+
+fn exclusive() -> Wanted {
+    Wanted::Queue(Queue { durable: true, exclusive: true, ..queue("q") })
 }
 
 fn queue(name: &str) -> Queue {
@@ -137,6 +142,19 @@ fn what_stays_is_compared_with_the_broker() {
             vec![with("x-max-length", 6)],
             format!("False Different: queue 'q' in vhost '/' differs on the broker: argument x-max-length is 6 there, not 5. {advice}"),
         ),
+        // A client's own is not touched, and not taken for this one.
+        (
+            of(wanted_queue("q")),
+            vec![exclusive()],
+            format!("False Different: queue 'q' in vhost '/' differs on the broker: exclusive is true there, not false. {advice}"),
+        ),
+        (
+            Object { was_declared: true, ..of(wanted_queue("q")) },
+            vec![exclusive()],
+            "False Changed: queue 'q' in vhost '/' was changed on the broker: exclusive is true there, not false. It stays \
+             so while a client's connection has it for itself"
+                .to_owned(),
+        ),
         // A RabbitMQ says the type of every queue.
         (of(wanted_queue("q")), vec![of_type("classic")], "True Declared: on the broker as specified".to_owned()),
         (
@@ -195,6 +213,11 @@ fn what_goes_loses_no_message_by_accident() {
         (Delete, vec![holding(2, 1)], "Delete(DeleteOnly { if_empty: false, if_unused: false })".to_owned()),
         (Retain, vec![holding(2, 1)], format!("False Deleted: {what} stays on the broker, as deletionPolicy says")),
         (DeleteIfEmpty, vec![], format!("False Deleted: {what} was not on the broker")),
+        (
+            Delete,
+            vec![exclusive()],
+            format!("False Deleted: {what} stays on the broker, it is another: exclusive is true there, not false"),
+        ),
         // Another's, even if it is told to delete.
         (
             Delete,

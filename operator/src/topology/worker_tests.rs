@@ -176,3 +176,35 @@ async fn numbers_of_busy_queues_take_turns() {
     }
     assert_eq!(written.len(), 120, "each comes to its turn");
 }
+
+#[tokio::test]
+async fn a_binding_whose_arguments_got_other_names_leaves_none_behind() {
+    let mut scene = Scene::of(0).await;
+    scene.broker.put("/exchanges/%2F/x", json!({"type": "headers", "durable": true}));
+    scene.broker.put("/queues/%2F/q", json!({"durable": true}));
+    let path = "/apis/leveret.dev/v1alpha1/namespaces/n/bindings/b";
+    let binding = json!({
+        "apiVersion": "leveret.dev/v1alpha1", "kind": "Binding",
+        "metadata": {"name": "b", "namespace": "n", "uid": "b", "generation": 1},
+        "spec": {"brokerRef": {"name": "shop"}, "source": "x", "destination": "q", "routingKey": "k", "arguments": {"color": "red"}},
+    });
+    scene.api.put(path, binding);
+    let look = async |scene: &mut Scene| {
+        let binding: Binding = serde_json::from_value(scene.api.get(path).unwrap()).unwrap();
+        scene.worker.pass(vec![seen(&binding)]).await;
+        (scene.api.get(path).unwrap(), scene.broker.writes())
+    };
+    let (mut declared, writes) = look(&mut scene).await;
+    assert_eq!(writes, [r#"POST /api/bindings/%2F/e/x/q/q {"routing_key":"k","arguments":{"color":"red"}}"#]);
+    assert_eq!(declared["status"]["arguments"], json!({"color": "red"}));
+    declared["spec"]["arguments"] = json!({"colour": "red"});
+    declared["metadata"]["generation"] = json!(2);
+    scene.api.put(path, declared);
+    let (mut refused, writes) = look(&mut scene).await;
+    let told = &refused["status"]["conditions"][0];
+    assert_eq!((&told["reason"], writes), (&json!("ChangeRefused"), Vec::new()), "{told}");
+    assert_eq!(refused["status"]["arguments"], json!({"color": "red"}));
+    refused["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    scene.api.put(path, refused);
+    assert_eq!(look(&mut scene).await.1, ["DELETE /api/bindings/%2F/e/x/q/q/k"]);
+}

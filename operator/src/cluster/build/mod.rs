@@ -120,6 +120,6 @@ fn label_selector(broker: &Broker) -> LabelSelector {
 /// What all brokers' objects are found by.
 pub(super) const SELECTOR: &str = "app.kubernetes.io/managed-by=leveret-operator";
 /// Ports of a broker.
-const AMQP: i32 = 5672;
+pub(super) const AMQP: i32 = 5672;
 pub(super) const HTTP: i32 = 15672;
 const METRICS: i32 = 15692;
