@@ -13,6 +13,8 @@ mod lease;
 #[cfg(feature = "kubernetes")]
 mod metrics;
 #[cfg(feature = "kubernetes")]
+mod pulse;
+#[cfg(feature = "kubernetes")]
 mod start;
 mod topology;
 

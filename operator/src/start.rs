@@ -1,8 +1,9 @@
 //! `run`: waits to be the leader, then looks after brokers and topology until it is told to stop.
 use crate::args::Run;
-use crate::kubernetes::Context;
+use crate::kubernetes::{Context, limit};
 use crate::lease::Election;
 use crate::metrics::Metrics;
+use crate::pulse::Pulse;
 use crate::{admin, cluster, topology};
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -23,17 +24,20 @@ pub(crate) async fn run(args: Run) -> anyhow::Result<()> {
         stopper.cancel();
     });
     let metrics = Metrics::new()?;
-    admin::serve(&args.admin, metrics.clone(), stop.clone()).await?;
-    let client = kube::Client::try_default().await.context("cannot find out how to reach the cluster")?;
+    let pulse = Pulse::default();
+    admin::serve(&args.admin, metrics.clone(), pulse.clone(), stop.clone()).await?;
+    let client = limit::client().await.context("cannot find out how to reach the cluster")?;
     let mut election = Election::new(client.clone(), &args.lease_namespace, &args.lease_name, &args.identity);
     if !election.acquire(&stop).await {
         return Ok(());
     }
     tracing::info!(identity = args.identity, "leading");
     metrics.set_leader(true);
-    let context = Context::new(client, args.namespaces.clone(), &args.identity, metrics.clone());
+    let mut context = Context::new(client, args.namespaces.clone(), &args.identity, metrics.clone());
+    context.pulse = pulse;
     let working = stop.child_token();
-    let mut brokers = tokio::spawn(cluster::run(context.clone(), args.broker_image, working.clone()));
+    let defaults = cluster::Defaults { image: args.broker_image, pull_secrets: args.broker_pull_secrets };
+    let mut brokers = tokio::spawn(cluster::run(context.clone(), defaults, working.clone()));
     let mut topology = tokio::spawn(topology::watch::run(context, working.clone()));
     // Work that ends by itself has failed: who does not work must not lead.
     let lost = tokio::select! {

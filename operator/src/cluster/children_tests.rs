@@ -1,6 +1,6 @@
 //! Whose the children are, and what is told when one of them cannot be written.
 use super::*;
-use crate::cluster::build::tests::broker;
+use crate::cluster::build::tests::{broker, image};
 use crate::cluster::login::{Login, Logins};
 use crate::kubernetes::fake::Fake;
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ const SET: &str = "/apis/apps/v1/namespaces/trade/statefulsets/shop";
 
 fn children(broker: &Broker) -> Children {
     let current = Login { username: "u".to_owned(), password: "p".to_owned() };
-    build::children(broker, "image:1", &Logins { current, previous: None, version: "v1".to_owned() }).unwrap()
+    build::children(broker, image("image:1"), &Logins { current, previous: None, version: "v1".to_owned() }).unwrap()
 }
 
 async fn shape(fake: &Fake, broker: &Broker) -> Option<Problem> {
@@ -146,7 +146,11 @@ async fn applications_are_told_a_login_only_when_the_pods_are_to_run_with_it() {
     assert_eq!(shape(&fake, &broker(json!({}))).await, None);
     let changed = |version: &str| {
         let current = Login { username: "u".to_owned(), password: "new".to_owned() };
-        build::children(&broker(json!({})), "image:1", &Logins { current, previous: None, version: version.to_owned() })
+        build::children(
+            &broker(json!({})),
+            image("image:1"),
+            &Logins { current, previous: None, version: version.to_owned() },
+        )
     };
     let write_all = async |version: &str| {
         let looked = look(&fake.client(), &broker(json!({})), changed(version).unwrap()).await.unwrap().ok().unwrap();

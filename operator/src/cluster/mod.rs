@@ -15,9 +15,9 @@ mod status;
 mod volumes;
 
 use crate::kubernetes::Context;
+use crate::kubernetes::guard::Guard;
 use futures::StreamExt;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::runtime::{Controller, watcher};
 use kube::{Api, Resource};
@@ -27,11 +27,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
+/// What all Brokers have that do not say otherwise.
+pub(crate) struct Defaults {
+    pub(crate) image: String,
+    /// Names of Secrets that images are pulled with.
+    pub(crate) pull_secrets: Vec<String>,
+}
+
 /// What a reconciliation needs.
 pub(crate) struct Work {
     pub(crate) context: Context,
-    /// Image of brokers that name none.
-    pub(crate) default_image: String,
+    pub(crate) defaults: Defaults,
     /// When a Broker's numbers were last written, by uid.
     numbers_written: Mutex<HashMap<String, Instant>>,
     /// Since when a Broker whose pods are ready does not answer, by uid.
@@ -66,31 +72,34 @@ impl Work {
 }
 
 /// Looks after all Brokers until `stop` is cancelled.
-pub(crate) async fn run(context: Context, default_image: String, stop: CancellationToken) {
-    let brokers: Vec<Api<DeserializeGuard<Broker>>> = context.scope.apis(&context.client);
+pub(crate) async fn run(context: Context, defaults: Defaults, stop: CancellationToken) {
+    let brokers: Vec<Api<Guard<Broker>>> = context.scope.apis(&context.client);
     let sets: Vec<Api<StatefulSet>> = context.scope.apis(&context.client);
     let (numbers_written, silent_since) = (Mutex::default(), Mutex::default());
-    let work = Arc::new(Work { context, default_image, numbers_written, silent_since });
+    let work = Arc::new(Work { context, defaults, numbers_written, silent_since });
     let controllers = brokers.into_iter().zip(sets).map(|(brokers, sets)| {
+        let metrics = work.context.metrics.clone();
         Controller::new(brokers, watcher::Config::default())
             .owns(sets, watcher::Config::default().labels(build::SELECTOR))
             .graceful_shutdown_on(stop.clone().cancelled_owned())
             .run(reconcile::reconcile, retry, work.clone())
-            .for_each(|done| async move {
+            .for_each(move |done| {
                 match done {
                     Err(kube::runtime::controller::Error::QueueError(error)) => {
                         tracing::warn!("watching Brokers and their StatefulSets: {error}");
+                        metrics.watch_failed("Broker");
                     }
                     // It is told where it is tried again.
                     Err(error) => tracing::debug!("{error}"),
                     Ok(_) => {}
                 }
+                std::future::ready(())
             })
     });
     futures::future::join_all(controllers).await;
 }
 
-fn retry(broker: Arc<DeserializeGuard<Broker>>, error: &kube::Error, _: Arc<Work>) -> Action {
+fn retry(broker: Arc<Guard<Broker>>, error: &kube::Error, _: Arc<Work>) -> Action {
     let meta = broker.meta();
     tracing::warn!(namespace = meta.namespace, broker = meta.name, "cannot be reconciled: {error}");
     Action::requeue(Duration::from_secs(2))

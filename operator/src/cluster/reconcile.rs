@@ -2,8 +2,8 @@
 use super::login::{Login, Logins};
 use super::status::{self, Observed, Problem};
 use super::{Work, address, build, children, connect, pods, volumes};
+use crate::kubernetes::guard::Guard;
 use crate::kubernetes::{apply, unreadable};
-use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::{Resource, ResourceExt};
 use leveret_api::{Broker, BrokerStatus};
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Has the cluster as the Broker says, and reports.
-pub(super) async fn reconcile(broker: Arc<DeserializeGuard<Broker>>, work: Arc<Work>) -> kube::Result<Action> {
+pub(super) async fn reconcile(broker: Arc<Guard<Broker>>, work: Arc<Work>) -> kube::Result<Action> {
     let broker = match &broker.0 {
         Ok(broker) => broker,
         Err(invalid) => {
@@ -20,6 +20,8 @@ pub(super) async fn reconcile(broker: Arc<DeserializeGuard<Broker>>, work: Arc<W
         }
     };
     let started = Instant::now();
+    let what = format!("Broker {}/{}", broker.namespace().unwrap_or_default(), broker.name_any());
+    let _beat = work.context.pulse.begin(what);
     let result = Box::pin(step(broker, &work)).await;
     work.context.metrics.reconciled("broker", started.elapsed(), result.is_err());
     result
@@ -35,7 +37,7 @@ async fn step(broker: &Broker, work: &Work) -> kube::Result<Action> {
     let found = children::find(client, broker).await?;
     observed.set = found.set.clone();
     if !broker.spec.paused {
-        (observed.image, observed.default_image) = image(broker, &work.default_image);
+        (observed.image, observed.default_image) = image(broker, &work.defaults.image);
         observed.problem = match found.problem() {
             Some(problem) => Some(problem),
             None => Box::pin(shape(broker, work, &found, &mut observed)).await?,
@@ -78,7 +80,9 @@ async fn shape(
 ) -> kube::Result<Option<Problem>> {
     let client = &work.context.client;
     let logins = logins(broker, work, found, observed).await;
-    let children = match build::children(broker, observed.image.as_deref().unwrap_or_default(), &logins) {
+    let image =
+        build::Image { name: observed.image.as_deref().unwrap_or_default(), pull_secrets: &work.defaults.pull_secrets };
+    let children = match build::children(broker, image, &logins) {
         Ok(children) => children,
         Err(problem) => return Ok(Some(Problem::new("InvalidSpec", problem))),
     };

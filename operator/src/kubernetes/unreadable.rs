@@ -3,18 +3,15 @@
 use super::{Context, apply, conditions};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::api::{ApiResource, DynamicObject};
+use kube::Resource;
 use kube::core::error_boundary::InvalidObject;
-use kube::{Api, Resource};
 use leveret_api::{Condition, FINALIZER};
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use std::fmt::Debug;
 
 /// Tells a resource that it cannot be read. One that is being deleted is let go: nobody can tell what it stands for.
 pub(crate) async fn report<K>(context: &Context, invalid: &InvalidObject)
 where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + DeserializeOwned + Clone + Debug,
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
 {
     let meta = &invalid.metadata;
     let (namespace, name) = (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
@@ -29,11 +26,9 @@ where
         }
         apply::finalizers::<K>(&context.client, place, meta.resource_version.as_deref(), &left).await
     } else {
-        let api: Api<DynamicObject> =
-            Api::namespaced_with(context.client.clone(), namespace, &ApiResource::erase::<K>(&()));
-        let status = match api.get_opt(name).await {
-            Ok(Some(mut object)) => object.data["status"].take(),
-            Ok(None) => return,
+        let status = match apply::status_of::<K>(&context.client, place).await {
+            Ok(status) => status,
+            Err(kube::Error::Api(refusal)) if refusal.code == 404 => return,
             Err(error) => return tracing::warn!("{what} cannot be looked at: {error}"),
         };
         let Some(status) = told(status, &message, meta.generation) else { return };
@@ -83,7 +78,7 @@ pub(crate) const UNREADABLE: &str = "Unreadable";
 mod tests {
     use super::*;
     use crate::kubernetes::fake::Fake;
-    use kube::core::DeserializeGuard;
+    use crate::kubernetes::guard::Guard;
     use leveret_api::Broker;
 
     #[tokio::test]
@@ -103,7 +98,7 @@ mod tests {
         });
         let good =
             json!({"apiVersion": "leveret.dev/v1alpha1", "kind": "Broker", "metadata": {"name": "good"}, "spec": {}});
-        let list: Vec<DeserializeGuard<Broker>> = serde_json::from_value(json!([bad, good])).unwrap();
+        let list: Vec<Guard<Broker>> = serde_json::from_value(json!([bad, good])).unwrap();
         assert!(list[0].0.is_err() && list[1].0.is_ok());
 
         let fake = Fake::default();
@@ -140,11 +135,9 @@ mod tests {
             let object =
                 json!({"apiVersion": "leveret.dev/v1alpha1", "kind": kind, "metadata": {"name": "a"}, "spec": spec});
             let read = match kind {
-                "Exchange" => {
-                    serde_json::from_value::<DeserializeGuard<leveret_api::Exchange>>(object).unwrap().0.is_ok()
-                }
-                "Queue" => serde_json::from_value::<DeserializeGuard<leveret_api::Queue>>(object).unwrap().0.is_ok(),
-                _ => serde_json::from_value::<DeserializeGuard<leveret_api::Binding>>(object).unwrap().0.is_ok(),
+                "Exchange" => serde_json::from_value::<Guard<leveret_api::Exchange>>(object).unwrap().0.is_ok(),
+                "Queue" => serde_json::from_value::<Guard<leveret_api::Queue>>(object).unwrap().0.is_ok(),
+                _ => serde_json::from_value::<Guard<leveret_api::Binding>>(object).unwrap().0.is_ok(),
             };
             assert!(read, "{kind}");
         }
@@ -154,6 +147,6 @@ mod tests {
         });
         let object =
             json!({"apiVersion": "leveret.dev/v1alpha1", "kind": "Broker", "metadata": {"name": "a"}, "spec": spec});
-        assert!(serde_json::from_value::<DeserializeGuard<Broker>>(object).unwrap().0.is_ok());
+        assert!(serde_json::from_value::<Guard<Broker>>(object).unwrap().0.is_ok());
     }
 }

@@ -9,7 +9,7 @@ use kube::Resource;
 use kube::core::error_boundary::InvalidObject;
 use leveret_api::{Binding, Broker, Exchange, FINALIZER, Queue, TopologyStatus};
 use serde::de::DeserializeOwned;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -68,6 +68,8 @@ pub(super) struct Index(Mutex<Content>);
 #[derive(Default)]
 struct Content {
     brokers: HashMap<BrokerKey, BrokerSeen>,
+    /// Namespaces whose Brokers cannot be listed.
+    blind: HashSet<String>,
     /// By broker, then by uid.
     resources: HashMap<BrokerKey, BTreeMap<String, Seen>>,
 }
@@ -86,6 +88,18 @@ impl Index {
     /// Whether anything refers to a broker.
     pub(super) fn is_referred_to(&self, key: &BrokerKey) -> bool {
         self.with(|content| content.resources.contains_key(key))
+    }
+
+    /// Whether the Brokers of a namespace are not known, since they cannot be listed.
+    pub(super) fn is_blind(&self, namespace: &str) -> bool {
+        self.with(|content| content.blind.contains(namespace))
+    }
+
+    pub(super) fn set_blind(&self, namespace: &str, is_blind: bool) {
+        self.with(|content| match is_blind {
+            true => content.blind.insert(namespace.to_owned()),
+            false => content.blind.remove(namespace),
+        });
     }
 
     pub(super) fn put_broker(&self, key: BrokerKey, broker: BrokerSeen) {

@@ -7,6 +7,7 @@ use super::outcome::{BROKER_UNAVAILABLE, CHANGED, Done, INTERRUPTED, NOT_THERE, 
 use super::{deletion, reconcile};
 use crate::cluster::connect;
 use crate::kubernetes::{Context, apply, conditions, unreadable};
+use crate::pulse::Beat;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use leveret_api::{Binding, Broker, Exchange, FINALIZER, Queue, TopologyStatus};
@@ -31,6 +32,8 @@ pub(super) struct Worker {
     away_since: Option<Instant>,
     /// The Broker that the pass under way is about.
     about: About,
+    /// Of the pass under way.
+    beat: Option<Beat>,
 }
 
 /// Logs in at the broker of a Broker.
@@ -71,6 +74,7 @@ impl Worker {
             budget: Budget::new(Instant::now()),
             away_since: None,
             about: None,
+            beat: None,
         }
     }
 
@@ -108,6 +112,14 @@ impl Worker {
 
     /// Whether something failed.
     async fn pass(&mut self, seen: Vec<Seen>) -> bool {
+        let (namespace, name) = &self.broker;
+        self.beat = Some(self.context.pulse.begin(format!("topology of Broker {namespace}/{name}")));
+        let failed = self.look(seen).await;
+        self.beat = None;
+        failed
+    }
+
+    async fn look(&mut self, seen: Vec<Seen>) -> bool {
         let seen = self.memory.recall(seen, Instant::now());
         self.about = self.about();
         let broker = match self.index.broker(&self.broker) {
@@ -121,9 +133,11 @@ impl Worker {
         let broker = broker.filter(|broker| broker.metadata.deletion_timestamp.is_none());
         let (seen, refused) = allowed(seen, &self.broker, broker.as_deref());
         let mut reports = refused;
+        // Where Brokers cannot be listed, one that is not known is not gone.
+        let is_gone = broker.is_none() && !self.index.is_blind(&self.broker.0);
         let mut to_ask = Vec::new();
         for seen in seen {
-            match deletion::without_broker(&seen.object, broker.is_none()) {
+            match deletion::without_broker(&seen.object, is_gone) {
                 Some(outcome) => reports.push((seen, outcome)),
                 None => to_ask.push(seen),
             }
@@ -189,6 +203,10 @@ impl Worker {
     async fn connect(&mut self, broker: Option<&Broker>) -> Result<Client, Outcome> {
         let (namespace, name) = &self.broker;
         let Some(broker) = broker else {
+            if self.index.is_blind(namespace) {
+                let message = format!("the operator cannot list the Brokers of namespace {namespace}: see its log");
+                return Err(Outcome::waiting(BROKER_UNAVAILABLE, message));
+            }
             let message = format!("there is no Broker {name} in namespace {namespace}");
             return Err(Outcome::waiting("BrokerNotFound", message));
         };
@@ -290,6 +308,7 @@ impl Worker {
                 self.set_finalizers(&seen, &left).await
             }
         };
+        self.beat.iter().for_each(Beat::goes_on);
         match result {
             Ok(version) => {
                 self.event(&seen, &outcome).await;

@@ -19,6 +19,13 @@ use std::collections::BTreeMap;
 
 pub(super) use service::management_name;
 
+/// The image of a Broker, and the names of Secrets that it is pulled with.
+#[derive(Clone, Copy)]
+pub(super) struct Image<'a> {
+    pub(super) name: &'a str,
+    pub(super) pull_secrets: &'a [String],
+}
+
 /// All that a Broker consists of.
 #[derive(Debug)]
 pub(super) struct Children {
@@ -46,7 +53,7 @@ pub(super) fn set_place(broker: &Broker) -> Place {
 ///
 /// # Errors
 /// What is wrong with its spec, for its condition.
-pub(super) fn children(broker: &Broker, image: &str, logins: &Logins) -> Result<Children, String> {
+pub(super) fn children(broker: &Broker, image: Image<'_>, logins: &Logins) -> Result<Children, String> {
     let config = config::build(broker)?;
     let account = ServiceAccount {
         metadata: meta(broker, broker.name_any()),

@@ -1,5 +1,5 @@
 //! The pod of a broker: one container, as restricted as Kubernetes knows it.
-use super::{AMQP, HTTP, METRICS, config, labels, secret};
+use super::{AMQP, HTTP, Image, METRICS, config, labels, secret};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use kube::ResourceExt;
 use leveret_api::Broker;
@@ -17,7 +17,7 @@ pub(super) const LOGIN: &str = "leveret.dev/login";
 /// The pod; its annotations change with the configuration and the login, so that new ones reach the broker.
 pub(super) fn template(
     broker: &Broker,
-    image: &str,
+    image: Image<'_>,
     config_hash: &str,
     login_version: &str,
 ) -> Result<PodTemplateSpec, String> {
@@ -37,7 +37,7 @@ pub(super) fn template(
             "runAsNonRoot": true, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
             "fsGroupChangePolicy": "OnRootMismatch", "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [container(broker, image)],
+        "containers": [container(broker, image.name)],
         "volumes": [{"name": "config", "configMap": {"name": config::name(broker)}}],
     });
     for (name, value) in wanted.spec.clone().unwrap_or_default() {
@@ -53,6 +53,10 @@ pub(super) fn template(
             [("dnsPolicy", "ClusterFirst"), ("restartPolicy", "Always"), ("schedulerName", "default-scheduler")]
         {
             fields.entry(name).or_insert_with(|| json!(value));
+        }
+        if !image.pull_secrets.is_empty() {
+            let secrets: Vec<_> = image.pull_secrets.iter().map(|name| json!({"name": name})).collect();
+            fields.entry("imagePullSecrets").or_insert_with(|| json!(secrets));
         }
     }
     let template = json!({"metadata": {"labels": pod_labels, "annotations": annotations}, "spec": spec});
