@@ -10,14 +10,21 @@ fn said(status: Value) -> String {
     })
 }
 
+/// A pod's status with the broker's container.
+fn container(fields: Value) -> Value {
+    let mut container = json!({"name": "leveret", "image": "x", "imageID": "", "ready": false, "restartCount": 1});
+    container.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    json!({"phase": "Running", "containerStatuses": [container]})
+}
+
+/// What a container says whose configuration is wrong.
+fn ended() -> Value {
+    json!({"terminated": {"exitCode": 78, "reason": "Error", "message": "unknown key 'nonsense_key'\n"}})
+}
+
 #[test]
 fn pods_say_why_they_are_not_ready() {
-    let container = |fields: Value| {
-        let mut container = json!({"name": "leveret", "image": "x", "imageID": "", "ready": false, "restartCount": 1});
-        container.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
-        json!({"phase": "Running", "containerStatuses": [container]})
-    };
-    let ended = json!({"terminated": {"exitCode": 78, "reason": "Error", "message": "unknown key 'nonsense_key'\n"}});
+    let ended = ended();
     let table = [
         (json!({"phase": "Pending"}), ""),
         (json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}), ""),
@@ -57,6 +64,16 @@ fn pods_say_why_they_are_not_ready() {
             "Evicted ! pod shop-0: the node was low on memory",
         ),
     ];
+    for (status, expected) in table {
+        assert_eq!(said(status.clone()), expected, "{status}");
+    }
+    let long = "x".repeat(5000);
+    let text = said(container(json!({"state": {"waiting": {"reason": "ErrImagePull", "message": long}}})));
+    assert!(text.chars().count() < 900, "{}", text.len());
+}
+
+#[test]
+fn containers_of_others_are_named_where_they_are_in_the_way() {
     let others = |init: Value, ours: Value, side: Value| {
         let one = |name: &str, fields: Value| {
             let mut one = container(fields)["containerStatuses"][0].clone();
@@ -72,11 +89,11 @@ fn pods_say_why_they_are_not_ready() {
     let running = || json!({"state": {"running": {}}});
     let initializing = || json!({"state": {"waiting": {"reason": "PodInitializing"}}});
     let no_image = || json!({"state": {"waiting": {"reason": "ErrImagePull", "message": "mesh:1: not found"}}});
-    let with_others = [
+    let table = [
         (
             others(
                 done(),
-                json!({"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended}),
+                json!({"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended()}),
                 running(),
             ),
             "CrashLoopBackOff ! pod shop-0: it ended with exit code 78 (Error): unknown key 'nonsense_key'",
@@ -91,12 +108,9 @@ fn pods_say_why_they_are_not_ready() {
         ),
         (others(done(), running(), running()), "Starting pod shop-0: it runs, and is not ready yet"),
     ];
-    for (status, expected) in table.into_iter().chain(with_others) {
+    for (status, expected) in table {
         assert_eq!(said(status.clone()), expected, "{status}");
     }
-    let long = "x".repeat(5000);
-    let text = said(container(json!({"state": {"waiting": {"reason": "ErrImagePull", "message": long}}})));
-    assert!(text.chars().count() < 900, "{}", text.len());
 }
 
 #[tokio::test]

@@ -100,7 +100,7 @@ mod tests {
                 "spec":{{"brokerRef":{{"name":"shop"}},"arguments":{arguments}}}}}"#
             )
         };
-        let deep = format!("{}{}", r#"{"a":"#.repeat(130), format!("1{}", "}".repeat(130)));
+        let deep = format!("{}1{}", r#"{"a":"#.repeat(130), "}".repeat(130));
         let (bad, good) = (queue("bad", &deep), queue("good", "{}"));
         let list = format!(
             r#"{{"kind":"QueueList","apiVersion":"leveret.dev/v1alpha1","metadata":{{}},"items":[{bad},{good}]}}"#

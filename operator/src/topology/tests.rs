@@ -142,19 +142,6 @@ fn what_stays_is_compared_with_the_broker() {
             vec![with("x-max-length", 6)],
             format!("False Different: queue 'q' in vhost '/' differs on the broker: argument x-max-length is 6 there, not 5. {advice}"),
         ),
-        // A client's own is not touched, and not taken for this one.
-        (
-            of(wanted_queue("q")),
-            vec![exclusive()],
-            format!("False Different: queue 'q' in vhost '/' differs on the broker: exclusive is true there, not false. {advice}"),
-        ),
-        (
-            Object { was_declared: true, ..of(wanted_queue("q")) },
-            vec![exclusive()],
-            "False Changed: queue 'q' in vhost '/' was changed on the broker: exclusive is true there, not false. It stays \
-             so while a client's connection has it for itself"
-                .to_owned(),
-        ),
         // A RabbitMQ says the type of every queue.
         (of(wanted_queue("q")), vec![of_type("classic")], "True Declared: on the broker as specified".to_owned()),
         (
@@ -185,6 +172,25 @@ fn what_stays_is_compared_with_the_broker() {
         reported(drift::decide(&of(wanted_queue("q")), Some(&owner), &actual(&[]))),
         "False Conflict: queue 'q' in vhost '/' belongs to Queue n/other, which was there first"
     );
+}
+
+#[test]
+fn a_clients_own_queue_is_not_touched_and_not_taken_for_this_one() {
+    let table = [
+        (
+            of(wanted_queue("q")),
+            "False Different: queue 'q' in vhost '/' differs on the broker: exclusive is true there, not false. Delete it \
+             there, or delete this resource and create it as it is there",
+        ),
+        (
+            Object { was_declared: true, ..of(wanted_queue("q")) },
+            "False Changed: queue 'q' in vhost '/' was changed on the broker: exclusive is true there, not false. It stays \
+             so while a client's connection has it for itself",
+        ),
+    ];
+    for (object, expected) in table {
+        assert_eq!(reported(drift::decide(&object, None, &actual(&[exclusive()]))), expected);
+    }
 }
 
 #[test]

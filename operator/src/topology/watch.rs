@@ -14,7 +14,7 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// Runs until `stop` is cancelled, and its workers have ended.
@@ -30,7 +30,7 @@ pub(crate) async fn run(context: Context, stop: CancellationToken) {
     // Nothing is decided on half of what there is: a Broker that was not listed yet is not gone.
     tokio::select! {
         _ = futures::future::join_all(listed) => {}
-        Some(ended) = tasks.join_next() => return failed(&ended),
+        () = failure(&mut tasks) => return,
         () = stop.cancelled() => return,
     }
     let mut workers: BTreeMap<BrokerKey, (Arc<Notify>, CancellationToken)> = BTreeMap::new();
@@ -57,11 +57,8 @@ pub(crate) async fn run(context: Context, stop: CancellationToken) {
         tokio::select! {
             () = changed.notify.notified() => {}
             () = stop.cancelled() => {}
-            Some(ended) = tasks.join_next() => match ended {
-                Ok(Ended::InOrder) => continue,
-                // Who works on half of what there is must not go on: the process ends, and starts anew.
-                ended => return failed(&ended),
-            },
+            // Who works on half of what there is must not go on: the process ends, and starts anew.
+            () = failure(&mut tasks) => return,
         }
         // What comes in one apply is looked at in one pass.
         tokio::time::sleep(GATHER).await;
@@ -78,8 +75,15 @@ enum Ended {
     Alone,
 }
 
-fn failed(ended: &Result<Ended, JoinError>) {
-    tracing::error!("a task of the topology has ended by itself: {ended:?}");
+/// Waits for a task that ends though it was not told to.
+async fn failure(tasks: &mut JoinSet<Ended>) {
+    loop {
+        match tasks.join_next().await {
+            Some(Ok(Ended::InOrder)) => {}
+            Some(ended) => return tracing::error!("a task of the topology has ended by itself: {ended:?}"),
+            None => std::future::pending().await,
+        }
+    }
 }
 
 /// The brokers that have to be looked at.
@@ -398,6 +402,19 @@ mod tests {
         bad["apiVersion"] = json!("leveret.dev/v1alpha1");
         assert_eq!(names(view.changes::<Queue>(Event::Apply(read(bad)))), ["n/one"]);
         assert!(view.index.referring_to(&("n".to_owned(), "one".to_owned())).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_task_that_panics_is_a_failure_and_one_that_was_told_to_end_is_none() {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async { Ended::InOrder });
+        let waits = tokio::time::timeout(Duration::from_millis(50), failure(&mut tasks)).await;
+        assert!(waits.is_err() && tasks.is_empty());
+        tasks.spawn(std::future::pending());
+        tasks.spawn(async { panic!("a worker's mistake") });
+        tokio::time::timeout(Duration::from_secs(10), failure(&mut tasks)).await.unwrap();
+        tasks.spawn(async { Ended::Alone });
+        tokio::time::timeout(Duration::from_secs(10), failure(&mut tasks)).await.unwrap();
     }
 
     #[tokio::test]
