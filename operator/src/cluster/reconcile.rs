@@ -197,7 +197,12 @@ const LOOK_SOON: Duration = Duration::from_secs(5);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::Defaults;
+    use crate::kubernetes::Context;
+    use crate::kubernetes::fake::Fake;
+    use crate::metrics::Metrics;
     use serde_json::json;
+    use std::sync::Mutex;
 
     #[test]
     fn a_broker_keeps_its_image_whatever_becomes_of_its_stateful_set() {
@@ -229,5 +234,50 @@ mod tests {
         assert_eq!((own.image.as_deref(), own.default_image.as_deref()), (Some("mine:1"), None));
         // Its own image is taken back: it follows the operator that is there then.
         assert_eq!(remembered(&with(None, Some(&own)), "operator:2", 1).image.as_deref(), Some("operator:2"));
+    }
+
+    #[tokio::test]
+    async fn everything_but_the_volumes_is_written_while_they_cannot_be_changed() {
+        let fake = Fake::default();
+        let context = Context::new(fake.client(), Vec::new(), "i", Metrics::new().unwrap());
+        let defaults = Defaults { image: "i:1".to_owned(), pull_secrets: Vec::new() };
+        let work = Work { context, defaults, numbers_written: Mutex::default(), silent_since: Mutex::default() };
+        let shaped = async |spec| {
+            let broker = build::tests::broker(spec);
+            let found = children::find(&fake.client(), &broker).await.unwrap();
+            let mut observed =
+                Observed { set: found.set.clone(), image: Some("i:1".to_owned()), ..Observed::default() };
+            let problem = shape(&broker, &work, &found, &mut observed).await.unwrap();
+            let set = fake.get("/apis/apps/v1/namespaces/trade/statefulsets/shop").unwrap();
+            (problem.map(|problem| problem.reason), set["spec"].clone())
+        };
+        let (problem, first) = shaped(json!({})).await;
+        assert_eq!(problem, None);
+        let claim = "/api/v1/namespaces/trade/persistentvolumeclaims/data-shop-0";
+        let labels = json!({"app.kubernetes.io/name": "leveret", "app.kubernetes.io/instance": "shop"});
+        let resources = json!({"requests": {"storage": "1Gi"}});
+        fake.put(
+            claim,
+            json!({"metadata": {"name": "data-shop-0", "labels": labels}, "spec": {"resources": resources}}),
+        );
+        fake.refuse(&format!("PATCH {claim}"), 403, "Forbidden", "only dynamically provisioned pvc can be resized");
+        for (storage, memory, reason) in [
+            (json!({"size": "512Mi"}), "2Gi", "InvalidSpec"),
+            (json!({"size": "2Gi"}), "3Gi", "VolumesCannotGrow"),
+            (json!({"className": "fast"}), "4Gi", "ChangeRefused"),
+        ] {
+            // Another password goes the same way: the pods are restarted with it.
+            let secret = "/api/v1/namespaces/trade/secrets/shop-default-user";
+            let mut edited = fake.get(secret).unwrap();
+            edited["data"]["password"] = json!(k8s_openapi::ByteString(memory.as_bytes().to_vec()));
+            fake.put(secret, edited);
+            let (problem, set) = shaped(json!({"storage": storage, "resources": {"limits": {"memory": memory}}})).await;
+            assert_eq!(problem.as_deref(), Some(reason));
+            assert_eq!(set["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"], memory);
+            assert_eq!(set["volumeClaimTemplates"], first["volumeClaimTemplates"], "{reason}");
+            let login =
+                |set: &serde_json::Value| set["template"]["metadata"]["annotations"]["leveret.dev/login"].clone();
+            assert_ne!(login(&set), login(&first), "{reason}");
+        }
     }
 }
