@@ -236,18 +236,37 @@ mod tests {
         assert_eq!(remembered(&with(None, Some(&own)), "operator:2", 1).image.as_deref(), Some("operator:2"));
     }
 
+    fn work(fake: &Fake) -> Work {
+        let context = Context::new(fake.client(), Vec::new(), "i", Metrics::new().unwrap());
+        let defaults = Defaults { image: "i:1".to_owned(), pull_secrets: Vec::new() };
+        Work { context, defaults, numbers_written: Mutex::default(), silent_since: Mutex::default() }
+    }
+
+    #[tokio::test]
+    async fn a_stateful_set_that_is_made_anew_around_its_pods_is_no_news() {
+        for (ready_replicas, is_news) in [(0, true), (1, false)] {
+            let fake = Fake::default();
+            let mut broker = build::tests::broker(json!({}));
+            broker.status = Some(BrokerStatus { ready_replicas, ..BrokerStatus::default() });
+            let found = children::find(&fake.client(), &broker).await.unwrap();
+            let mut observed = Observed { image: Some("i:1".to_owned()), ..Observed::default() };
+            assert_eq!(Box::pin(shape(&broker, &work(&fake), &found, &mut observed)).await.unwrap(), None);
+            let writes = fake.writes();
+            assert!(writes.iter().any(|write| write.contains("statefulsets")), "{writes:?}");
+            assert_eq!(writes.iter().any(|write| write.contains("/events")), is_news, "{writes:?}");
+        }
+    }
+
     #[tokio::test]
     async fn everything_but_the_volumes_is_written_while_they_cannot_be_changed() {
         let fake = Fake::default();
-        let context = Context::new(fake.client(), Vec::new(), "i", Metrics::new().unwrap());
-        let defaults = Defaults { image: "i:1".to_owned(), pull_secrets: Vec::new() };
-        let work = Work { context, defaults, numbers_written: Mutex::default(), silent_since: Mutex::default() };
+        let work = work(&fake);
         let shaped = async |spec| {
             let broker = build::tests::broker(spec);
             let found = children::find(&fake.client(), &broker).await.unwrap();
             let mut observed =
                 Observed { set: found.set.clone(), image: Some("i:1".to_owned()), ..Observed::default() };
-            let problem = shape(&broker, &work, &found, &mut observed).await.unwrap();
+            let problem = Box::pin(shape(&broker, &work, &found, &mut observed)).await.unwrap();
             let set = fake.get("/apis/apps/v1/namespaces/trade/statefulsets/shop").unwrap();
             (problem.map(|problem| problem.reason), set["spec"].clone())
         };

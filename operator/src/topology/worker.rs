@@ -163,7 +163,8 @@ impl Worker {
         }
         let since = *self.away_since.get_or_insert_with(Instant::now);
         if since.elapsed() < AWAY_MAX {
-            reports.retain(|(seen, outcome)| !says_away(outcome) || !seen.is_told());
+            let is_interrupted = |outcome: &Outcome| matches!(outcome, Outcome::Waiting { reason: INTERRUPTED, .. });
+            reports.retain(|(seen, outcome)| !says_away(outcome) || !seen.is_told() && !is_interrupted(outcome));
         }
         reports
     }
