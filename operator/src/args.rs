@@ -48,6 +48,10 @@ pub(crate) struct Run {
     /// Image of brokers that name none.
     #[arg(long, env = "LEVERET_BROKER_IMAGE", default_value = concat!("leveret.local/leveret:", env!("CARGO_PKG_VERSION")))]
     pub(crate) broker_image: String,
+    /// Secrets that the pods of all brokers pull their images with, with commas between them; each has to be in the broker's
+    /// namespace.
+    #[arg(long, env = "LEVERET_BROKER_PULL_SECRETS", value_delimiter = ',', value_name = "NAMES")]
+    pub(crate) broker_pull_secrets: Vec<String>,
     /// Where health checks and metrics answer.
     #[arg(long, env = "LEVERET_ADMIN", default_value = "[::]:8080", value_name = "HOST:PORT")]
     pub(crate) admin: String,

@@ -13,6 +13,8 @@ mod lease;
 #[cfg(feature = "kubernetes")]
 mod metrics;
 #[cfg(feature = "kubernetes")]
+mod pulse;
+#[cfg(feature = "kubernetes")]
 mod start;
 mod topology;
 
@@ -26,8 +28,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     match run(args::Args::parse().command) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("leveret-operator: {error:#}");
             ExitCode::FAILURE
@@ -35,12 +36,15 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> anyhow::Result<bool> {
+fn run(command: Command) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match command {
         #[cfg(feature = "kubernetes")]
-        Command::Run(run) => runtime.block_on(start::run(run)).map(|()| true),
-        Command::Crds { dir } => crds::run(dir.as_deref()).map(|()| true),
-        Command::Apply { folder, broker } => runtime.block_on(apply::apply(&folder, &broker)),
+        Command::Run(run) => runtime.block_on(start::run(run)),
+        Command::Crds { dir } => crds::run(dir.as_deref()).map(|()| ExitCode::SUCCESS),
+        Command::Apply { folder, broker } => {
+            let is_applied = runtime.block_on(apply::apply(&folder, &broker))?;
+            Ok(if is_applied { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
     }
 }

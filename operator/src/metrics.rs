@@ -9,6 +9,7 @@ pub(crate) struct Metrics {
     reconciles: IntCounterVec,
     durations: HistogramVec,
     leader: IntGauge,
+    watch_errors: IntCounterVec,
 }
 
 impl Metrics {
@@ -20,15 +21,22 @@ impl Metrics {
         let options = histogram_opts!("leveret_operator_reconcile_seconds", "How long a reconciliation takes.", bounds);
         let durations = HistogramVec::new(options, &["kind"])?;
         let leader = IntGauge::new("leveret_operator_is_leader", "Whether this operator is the one that works.")?;
+        let help = "Watches that were refused or broke, by kind: its objects are not looked at meanwhile.";
+        let watch_errors = IntCounterVec::new(opts!("leveret_operator_watch_errors_total", help), &["kind"])?;
+        registry.register(Box::new(watch_errors.clone()))?;
         registry.register(Box::new(reconciles.clone()))?;
         registry.register(Box::new(durations.clone()))?;
         registry.register(Box::new(leader.clone()))?;
-        Ok(Self { registry, reconciles, durations, leader })
+        Ok(Self { registry, reconciles, durations, leader, watch_errors })
     }
 
     pub(crate) fn reconciled(&self, kind: &str, took: Duration, failed: bool) {
         self.reconciles.with_label_values(&[kind, if failed { "failed" } else { "ok" }]).inc();
         self.durations.with_label_values(&[kind]).observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn watch_failed(&self, kind: &str) {
+        self.watch_errors.with_label_values(&[kind]).inc();
     }
 
     pub(crate) fn set_leader(&self, leader: bool) {

@@ -1,16 +1,18 @@
 //! `run`: waits to be the leader, then looks after brokers and topology until it is told to stop.
 use crate::args::Run;
-use crate::kubernetes::Context;
+use crate::kubernetes::{Context, limit};
 use crate::lease::Election;
 use crate::metrics::Metrics;
+use crate::pulse::Pulse;
 use crate::{admin, cluster, topology};
 use anyhow::Context as _;
+use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-/// Runs the operator.
-pub(crate) async fn run(args: Run) -> anyhow::Result<()> {
+/// Runs the operator; how the process ends.
+pub(crate) async fn run(args: Run) -> anyhow::Result<ExitCode> {
     log(&args.log);
     let stop = CancellationToken::new();
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -23,23 +25,26 @@ pub(crate) async fn run(args: Run) -> anyhow::Result<()> {
         stopper.cancel();
     });
     let metrics = Metrics::new()?;
-    admin::serve(&args.admin, metrics.clone(), stop.clone()).await?;
-    let client = kube::Client::try_default().await.context("cannot find out how to reach the cluster")?;
+    let pulse = Pulse::default();
+    admin::serve(&args.admin, metrics.clone(), pulse.clone(), stop.clone()).await?;
+    let client = limit::client().await.context("cannot find out how to reach the cluster")?;
     let mut election = Election::new(client.clone(), &args.lease_namespace, &args.lease_name, &args.identity);
     if !election.acquire(&stop).await {
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
     }
     tracing::info!(identity = args.identity, "leading");
     metrics.set_leader(true);
-    let context = Context::new(client, args.namespaces.clone(), &args.identity, metrics.clone());
+    let mut context = Context::new(client, args.namespaces.clone(), &args.identity, metrics.clone());
+    context.pulse = pulse;
     let working = stop.child_token();
-    let mut brokers = tokio::spawn(cluster::run(context.clone(), args.broker_image, working.clone()));
+    let defaults = cluster::Defaults { image: args.broker_image, pull_secrets: args.broker_pull_secrets };
+    let mut brokers = tokio::spawn(cluster::run(context.clone(), defaults, working.clone()));
     let mut topology = tokio::spawn(topology::watch::run(context, working.clone()));
     // Work that ends by itself has failed: who does not work must not lead.
-    let lost = tokio::select! {
-        lost = election.keep(&stop) => lost,
-        _ = &mut brokers => true,
-        _ = &mut topology => true,
+    let (lost, failed) = tokio::select! {
+        lost = election.keep(&stop) => (lost, false),
+        _ = &mut brokers => (false, !stop.is_cancelled()),
+        _ = &mut topology => (false, !stop.is_cancelled()),
     };
     working.cancel();
     metrics.set_leader(false);
@@ -54,9 +59,13 @@ pub(crate) async fn run(args: Run) -> anyhow::Result<()> {
     let _ = tokio::time::timeout(DRAIN_MAX, ended).await;
     aborts.iter().for_each(tokio::task::AbortHandle::abort);
     // Who has lost the lease starts anew, with nothing remembered.
-    anyhow::ensure!(!lost, "the lease was lost, or the work has ended");
+    anyhow::ensure!(!lost, "the lease was lost");
+    if failed {
+        tracing::error!("the work has ended by itself");
+        return Ok(ExitCode::from(WORK_FAILED));
+    }
     let _ = tokio::time::timeout(DRAIN_MAX, election.release()).await;
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Colours are for people: a log that is collected has none.
@@ -70,5 +79,7 @@ fn log(format: &str) {
     if format == "json" { lines.json().init() } else { lines.with_target(false).init() }
 }
 
+/// The exit code when a part of the operator has failed that the rest cannot do without: as the broker's after a panic.
+const WORK_FAILED: u8 = 70;
 /// How long passes that are under way may take to end.
 pub(crate) const DRAIN_MAX: std::time::Duration = std::time::Duration::from_secs(3);

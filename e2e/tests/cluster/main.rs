@@ -4,6 +4,7 @@
 //! namespace that goes with it; [`shop`] is a broker with its topology in there; the tests are by subject.
 
 mod brokers;
+mod chart;
 mod clients;
 mod deletion;
 mod figures;

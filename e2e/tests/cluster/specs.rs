@@ -5,8 +5,9 @@ use kube::api::{Patch, PatchParams};
 use leveret_api::{Binding, Broker, Queue};
 use serde_json::json;
 
+use crate::repair::kill_operator;
 use crate::shop::{Shop, is_not_ready, is_ready};
-use crate::world::World;
+use crate::world::{PATIENCE, World};
 
 fn object(kind: &str, spec: &str) -> String {
     format!("apiVersion: leveret.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: wrong}}\nspec: {{{spec}}}\n")
@@ -23,6 +24,7 @@ async fn the_api_server_refuses_what_can_be_known_to_be_wrong() -> Result<()> {
         ("Broker", "storage: {size: -5}", "larger than 0"),
         ("Broker", "storage: {size: 0}", "larger than 0"),
         ("Broker", "storage: {size: 0Gi}", "larger than 0"),
+        ("Broker", "storage: {size: 9Ei}", "smaller than 8E"),
         ("Broker", "storage: {size: 1Tb}", "size"),
         ("Broker", "resources: {limits: {memory: plenty}}", "memory"),
         ("Broker", "resources: {limits: {cpu: \"-1\"}}", "cpu"),
@@ -33,6 +35,8 @@ async fn the_api_server_refuses_what_can_be_known_to_be_wrong() -> Result<()> {
         ("Broker", "service: {type: LoadBalancer, loadBalancerSourceRanges: [anybody]}", "loadBalancerSourceRanges"),
         ("Broker", "service: {type: NodePort, loadBalancerSourceRanges: [192.0.2.0/24]}", "of type LoadBalancer"),
         ("Queue", "brokerRef: {name: shop}, name: amq.mine", "amq."),
+        ("Queue", "brokerRef: {name: shop}, name: \"a\\nb\"", "no line breaks"),
+        ("Binding", "brokerRef: {name: shop}, source: \"a\\rb\", destination: q", "no line breaks"),
         ("Queue", "name: no-broker", "brokerRef"),
         ("Queue", "brokerRef: {name: shop}, durable: 7", "durable"),
         ("Queue", "brokerRef: {name: shop}, deletionPolicy: Maybe", "deletionPolicy"),
@@ -143,5 +147,45 @@ async fn a_broker_that_cannot_be_made_says_why() -> Result<()> {
     let fix = json!({"spec": {"config": null, "storage": {"size": "320Mi"}}});
     brokers.patch("wrong", &PatchParams::default(), &Patch::Merge(fix)).await?;
     is_ready(&brokers, "wrong").await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_of_very_many_levels_stops_nothing() -> Result<()> {
+    let shop = Shop::open().await?;
+    let deep = format!("{}1{}", "{a: ".repeat(130), "}".repeat(130));
+    shop.world.apply(&object("Queue", &format!("brokerRef: {{name: shop}}, arguments: {deep}")))?;
+    // The next operator lists all queues, this one among them.
+    kill_operator(&shop.world).await?;
+    shop.world.apply(
+        "apiVersion: leveret.dev/v1alpha1\nkind: Queue\nmetadata: {name: later}\nspec: {brokerRef: {name: shop}}\n",
+    )?;
+    is_ready(&shop.world.api::<Queue>(), "later").await?;
+    leveret_e2e::wait::until_ok(PATIENCE, "the Queue to be told".to_owned(), || {
+        let told =
+            shop.world.kubectl(&["get", "queue.leveret.dev", "wrong", "--output", "jsonpath={.status.conditions}"])?;
+        ensure!(told.contains("Unreadable"), "{told}");
+        Ok(())
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_binding_whose_arguments_got_other_names_says_so() -> Result<()> {
+    let shop = Shop::open().await?;
+    let bindings = shop.world.api::<Binding>();
+    let with = |name: &str| {
+        let spec =
+            format!("brokerRef: {{name: shop}}, source: orders, destination: billing, arguments: {{{name}: red}}");
+        object("Binding", &spec)
+    };
+    shop.world.apply(&with("color"))?;
+    is_ready(&bindings, "wrong").await?;
+    // The API server refuses it, or the operator does: what it must not do is to make another binding.
+    if let Err(refused) = shop.world.apply(&with("colour")) {
+        ensure!(format!("{refused:#}").contains("arguments cannot be changed"), "{refused:#}");
+        return Ok(());
+    }
+    let message = is_not_ready(&bindings, "wrong", "ChangeRefused").await?;
+    ensure!(message.contains("color"), "{message}");
     Ok(())
 }

@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
 use kube::api::{DeleteParams, ListParams};
 use kube::{Api, ResourceExt};
-use leveret_api::Broker;
+use leveret_api::{Broker, Time};
 use leveret_e2e::wait::until_ok;
 
 use crate::clients::Clients;
@@ -74,6 +75,8 @@ async fn a_full_volume_holds_publishers_back_until_it_has_grown() -> Result<()> 
         let patch = format!("{{\"spec\":{{\"storage\":{{\"size\":\"{size}\"}}}}}}");
         shop.world.kubectl(&["patch", "broker", "shop", "--type=merge", "--patch", &patch])
     };
+    let brokers = shop.world.api::<Broker>();
+    let since = ready_since(&brokers.get("shop").await?);
     grow("1Gi")?;
     ensure!(publisher.wait(PATIENCE)?.success(), "{}", publisher.output());
     clients.run("lapin", &["--queue", "billing", "--count", "480", "consume"])?;
@@ -85,16 +88,31 @@ async fn a_full_volume_holds_publishers_back_until_it_has_grown() -> Result<()> 
         capacity.and_then(|capacity| capacity.get("storage")).is_some_and(|size| size.0 == "1Gi")
     })
     .await?;
-    is_ready(&shop.world.api::<Broker>(), "shop").await?;
+    let broker = is_ready(&brokers, "shop").await?;
+    ensure!(ready_since(&broker) == since, "the Broker was not ready while its volume grew: {:?}", broker.status);
 
-    // Smaller again is refused with what to do, and nothing else happens.
+    // Smaller again is refused with what to do, and everything else is written.
     grow("512Mi")?;
     let degraded = |broker: &Broker| {
         let conditions = broker.status.iter().flat_map(|status| &status.conditions);
         conditions.filter(|one| one.type_ == "Degraded").any(|one| one.message.contains("cannot shrink"))
     };
-    wait(&shop.world.api::<Broker>(), "shop", "degraded", degraded).await?;
+    wait(&brokers, "shop", "degraded", degraded).await?;
+    let label = "{\"spec\":{\"podTemplate\":{\"annotations\":{\"team\":\"a\"}}}}";
+    shop.world.kubectl(&["patch", "broker.leveret.dev", "shop", "--type=merge", "--patch", label])?;
+    wait(&shop.world.api::<StatefulSet>(), "shop", "changed in all but its volumes", |set: &StatefulSet| {
+        let template = set.spec.as_ref().and_then(|spec| spec.template.metadata.as_ref());
+        template.and_then(|meta| meta.annotations.as_ref()).is_some_and(|all| all.contains_key("team"))
+    })
+    .await?;
     Ok(())
+}
+
+/// Since when the Broker is ready, if it is.
+fn ready_since(broker: &Broker) -> Option<Time> {
+    let mut conditions = broker.status.iter().flat_map(|status| &status.conditions);
+    let ready = conditions.find(|one| one.type_ == "Ready" && one.status == "True")?;
+    Some(ready.last_transition_time.clone())
 }
 
 fn restarts(pod: &Pod) -> i32 {

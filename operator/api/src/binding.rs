@@ -27,23 +27,26 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[x_kube(validation = Rule::new("has(self.arguments) == has(oldSelf.arguments) && (!has(self.arguments) || self.arguments == oldSelf.arguments)").message("arguments cannot be changed: delete the Binding and create it anew"))]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct BindingSpec {
     /// The broker that it is in.
     #[x_kube(validation = Rule::new("self == oldSelf").message("brokerRef cannot be changed: delete the Binding and create another"))]
     pub broker_ref: BrokerRef,
     /// Virtual host of the broker.
     #[serde(default = "default_vhost")]
-    #[schemars(length(min = 1))]
+    #[schemars(length(min = 1, max = 255))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("vhost cannot be changed: delete the Binding and create another"))]
+    #[x_kube(validation = Rule::new("!self.matches('[\\r\\n]')").message("a name has no line breaks"))]
     pub vhost: String,
     /// Name of the exchange that messages come from, on the broker. The default exchange cannot be bound.
     #[schemars(length(min = 1, max = 255))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("source cannot be changed: delete the Binding and create another"))]
+    #[x_kube(validation = Rule::new("!self.matches('[\\r\\n]')").message("a name has no line breaks"))]
     pub source: String,
     /// Name of the queue or exchange that they go to, on the broker.
     #[schemars(length(min = 1, max = 255))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("destination cannot be changed: delete the Binding and create another"))]
+    #[x_kube(validation = Rule::new("!self.matches('[\\r\\n]')").message("a name has no line breaks"))]
     pub destination: String,
     /// Whether the destination is a queue or an exchange.
     #[serde(default)]

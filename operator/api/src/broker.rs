@@ -30,14 +30,14 @@ use std::collections::BTreeMap;
 )]
 #[kube(validation = Rule::new("size(self.metadata.name) <= 40").message("a Broker's name has at most 40 characters: the names of its pods and services are made of it"))]
 #[kube(validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("a Broker's name consists of lower-case letters, digits and -, begins with a letter and does not end with -: its Services are named after it"))]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct BrokerSpec {
     /// Pods. One, until queues are replicated.
     #[serde(default = "one")]
     #[x_kube(validation = Rule::new("self == 1").message("replicas: only 1 is supported until queues are replicated"))]
     pub replicas: i32,
     /// The broker's container image. Unless it is given, the Broker keeps the image that was the operator's default when
-    /// the Broker was first seen without one (`status.defaultImage`), so that a newer operator restarts no broker.
+    /// the Broker was first Ready without one (`status.defaultImage`), so that a newer operator restarts no broker that runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024), regex(pattern = r"^\S+$"))]
     pub image: Option<String>,
@@ -67,7 +67,7 @@ pub struct BrokerSpec {
 
 /// A volume a pod.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Storage {
     /// Its size, such as 10Gi. It can grow.
     #[serde(default = "default_size")]
@@ -94,7 +94,7 @@ pub enum Retention {
 /// What a pod may use: requests and limits by resource.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[x_kube(validation = Rule::new("!has(self.requests) || !has(self.limits) || self.requests.all(name, !(name in self.limits) || !quantity(string(self.requests[name])).isGreaterThan(quantity(string(self.limits[name]))))").message("a request is not larger than the limit of the same resource"))]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Resources {
     /// What it is sure to get, such as `cpu: 100m` and `memory: 128Mi`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -109,7 +109,7 @@ pub struct Resources {
 /// The Service for clients.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[x_kube(validation = Rule::new("!has(self.loadBalancerSourceRanges) || size(self.loadBalancerSourceRanges) == 0 || (has(self.type) && self.type == 'LoadBalancer')").message("loadBalancerSourceRanges: only a Service of type LoadBalancer has them"))]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Service {
     /// How it is reached. NodePort and LoadBalancer publish AMQP alone: management and metrics stay inside the cluster, at
     /// the Service `NAME-management`.
@@ -138,7 +138,7 @@ pub enum ServiceType {
 
 /// Who may declare something in a broker.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Topology {
     /// Namespaces besides the Broker's own whose objects may refer to it; `*` allows all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -147,7 +147,7 @@ pub struct Topology {
 
 /// What is added to the pods.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct PodTemplate {
     /// Labels.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -191,7 +191,7 @@ pub struct BrokerStatus {
     /// The image that the pods are to run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
-    /// The operator's default image when this Broker was first seen without an image of its own: it keeps this one.
+    /// The operator's default image when this Broker was first Ready without an image of its own: it keeps this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_image: Option<String>,
     /// Where clients find user, password and address.
@@ -237,7 +237,7 @@ fn any_object(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
 }
 
-/// A quantity that is larger than zero. Null is not meant: the API server takes the default instead of it.
+/// A quantity that is larger than zero, and small enough to be counted: Kubernetes has nothing larger than 2^63-1. Null is not meant: the API server takes the default instead of it.
 fn quantity_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({
         "x-kubernetes-int-or-string": true,
@@ -245,8 +245,8 @@ fn quantity_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         "maxLength": 32,
         "pattern": QUANTITY,
         "x-kubernetes-validations": [{
-            "rule": "isQuantity(string(self)) && quantity(string(self)).isGreaterThan(quantity('0'))",
-            "message": "a quantity larger than 0 is expected, such as 500m, 128Mi or 10Gi",
+            "rule": "isQuantity(string(self)) && quantity(string(self)).isGreaterThan(quantity('0')) && quantity(string(self)).isLessThan(quantity('8E'))",
+            "message": "a quantity larger than 0 and smaller than 8E is expected, such as 500m, 128Mi or 10Gi",
         }],
     })
 }

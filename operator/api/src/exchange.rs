@@ -26,20 +26,22 @@ use serde::{Deserialize, Serialize};
 )]
 #[x_kube(validation = Rule::new("has(self.name) == has(oldSelf.name) && (!has(self.name) || self.name == oldSelf.name)").message("name cannot be changed: delete the Exchange and create another"))]
 #[x_kube(validation = Rule::new("has(self.arguments) == has(oldSelf.arguments) && (!has(self.arguments) || self.arguments == oldSelf.arguments)").message("arguments cannot be changed: delete the Exchange and create it anew"))]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct ExchangeSpec {
     /// The broker that it is in.
     #[x_kube(validation = Rule::new("self == oldSelf").message("brokerRef cannot be changed: delete the Exchange and create another"))]
     pub broker_ref: BrokerRef,
     /// Virtual host of the broker.
     #[serde(default = "default_vhost")]
-    #[schemars(length(min = 1))]
+    #[schemars(length(min = 1, max = 255))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("vhost cannot be changed: delete the Exchange and create another"))]
+    #[x_kube(validation = Rule::new("!self.matches('[\\r\\n]')").message("a name has no line breaks"))]
     pub vhost: String,
     /// Its name on the broker, unless it is the resource's own. `amq.` is reserved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255))]
     #[x_kube(validation = Rule::new("!self.startsWith('amq.')").message("names that begin with amq. are reserved for the broker"))]
+    #[x_kube(validation = Rule::new("!self.matches('[\\r\\n]')").message("a name has no line breaks"))]
     pub name: Option<String>,
     /// How it chooses queues.
     #[serde(default, rename = "type")]

@@ -1,5 +1,8 @@
 //! The custom resources of Leveret: group `leveret.dev`, version `v1alpha1`. Their comments are what `kubectl explain`
 //! says; what can be checked before an object is stored is checked by the API server (CEL).
+//!
+//! A field that is not known is passed over: definitions of a newer version, with a default in them, have the API server
+//! add it to every object. Who reads what people have written asks the definitions for the fields that there are.
 #![deny(missing_docs)]
 #![allow(unreachable_pub, reason = "the derive for schemas makes copies of its own inside functions")]
 #![allow(clippy::duplicated_attributes, reason = "printcolumn is said once a column")]

@@ -1,11 +1,11 @@
 //! What the kinds that stand for something inside a broker have in common.
-use crate::Condition;
+use crate::{Arguments, Condition};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The broker that an object belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct BrokerRef {
     /// Name of the Broker.
     #[schemars(length(min = 1))]
@@ -47,6 +47,10 @@ pub struct TopologyStatus {
     /// Queues: consumers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consumers: Option<i64>,
+    /// Bindings: the arguments that it was declared with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "declared_schema")]
+    pub arguments: Option<Arguments>,
 }
 
 /// The default of `vhost`.
@@ -64,5 +68,12 @@ pub(crate) fn arguments_schema(_: &mut schemars::SchemaGenerator) -> schemars::S
     schemars::json_schema!({
         "type": "object", "x-kubernetes-preserve-unknown-fields": true,
         "description": "Further arguments as the broker takes them. One that it does not honour is refused, with its name in the condition.",
+    })
+}
+
+fn declared_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "object", "x-kubernetes-preserve-unknown-fields": true,
+        "description": "Bindings: the arguments that it was declared with. They are a part of what it is, and cannot be changed.",
     })
 }

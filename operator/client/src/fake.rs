@@ -25,6 +25,8 @@ struct State {
     refusals: BTreeMap<String, (u16, String)>,
     /// Paths that a declaration is taken for without anything being made: 204, as if it were there already.
     ghosts: BTreeSet<String>,
+    /// Calls that begin so get no answer.
+    cut: Option<String>,
     calls: Vec<String>,
 }
 
@@ -61,6 +63,11 @@ impl Fake {
         self.with(|state| state.refusals.insert(call.to_owned(), (status, reason.to_owned())));
     }
 
+    /// Has all calls that begin with `METHOD PATH` cut off instead of answered.
+    pub fn cut(&self, call: &str) {
+        self.with(|state| state.cut = Some(call.to_owned()));
+    }
+
     /// Has declarations at a path, below `/api`, taken without anything being made.
     pub fn haunt(&self, path: &str) {
         self.with(|state| state.ghosts.insert(format!("/api{path}")));
@@ -93,6 +100,10 @@ impl Fake {
         let mut socket = BufReader::new(socket);
         while let Ok(Some((method, target, body))) = read(&mut socket).await {
             let (status, answer) = self.answer(&method, &target, &body);
+            let call = format!("{method} {target}");
+            if self.with(|state| state.cut.as_ref().is_some_and(|cut| call.starts_with(cut))) {
+                return;
+            }
             let answer = if answer.is_null() { String::new() } else { answer.to_string() };
             let head = format!("HTTP/1.1 {status} -\r\ncontent-length: {}\r\n\r\n", answer.len());
             let head = if status == 204 { "HTTP/1.1 204 -\r\n\r\n".to_owned() } else { head };

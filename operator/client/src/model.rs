@@ -24,6 +24,9 @@ pub struct Queue {
     pub durable: bool,
     #[serde(default)]
     pub auto_delete: bool,
+    /// It belongs to the connection of a client, and goes with it.
+    #[serde(default)]
+    pub exclusive: bool,
     #[serde(default)]
     pub arguments: Arguments,
     #[serde(default)]

@@ -122,7 +122,8 @@ impl Client {
     /// # Errors
     /// [`Error`].
     pub async fn queues(&self) -> Result<Vec<Queue>, Error> {
-        let columns = "name,vhost,durable,auto_delete,arguments,messages_ready,messages_unacknowledged,consumers";
+        let columns =
+            "name,vhost,durable,auto_delete,exclusive,arguments,messages_ready,messages_unacknowledged,consumers";
         self.read(&format!("/api/queues?columns={columns}")).await
     }
 

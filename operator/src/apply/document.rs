@@ -1,10 +1,11 @@
 //! One document of YAML becomes an object. What the API server would refuse is refused here.
-use super::{list, mistake};
+use super::{fields, list, mistake};
 use crate::topology::kinds::Wanted;
 use crate::topology::object::{Key, Kind, Object};
 use leveret_api::{Binding, Broker, Exchange, Queue};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::Value;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -43,7 +44,7 @@ struct ListOf {
     items: Vec<IgnoredAny>,
 }
 
-/// A whole document, with no field that is not known.
+/// A whole document, with no field that is not known beside its spec.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[allow(dead_code, reason = "that they can be read is all that is asked of them")]
@@ -51,7 +52,7 @@ struct Strict {
     api_version: String,
     kind: String,
     metadata: Meta,
-    spec: IgnoredAny,
+    spec: Value,
     #[serde(default)]
     status: IgnoredAny,
 }
@@ -153,16 +154,22 @@ impl Document<'_> {
             age: (i64::try_from(number).unwrap_or(i64::MAX), String::new()),
             generation: 1,
             was_declared: false,
+            changed: None,
             refused: None,
         })))
     }
 
     /// The resource and its name.
     fn resource<K: DeserializeOwned>(&self) -> Result<(K, String), String> {
-        let Strict { metadata, .. } = self.parse()?;
+        let Strict { kind, metadata, spec, .. } = self.parse()?;
         if !is_resource_name(&metadata.name) {
             let expected = "lower-case letters, digits, - and . are expected";
             return Err(self.wrong("name", format!("{expected}, not '{}'", metadata.name)));
+        }
+        if let Some(fields::Unknown { name, known }) = fields::unknown(&kind, &spec) {
+            let known: Vec<_> = known.iter().map(String::as_str).collect();
+            let (line, mistake) = (self.line_of(&name), mistake::unknown_field(&name, &known));
+            return Err(format!("{}:{}: {mistake}", self.file, self.line + line + 1));
         }
         Ok((self.parse()?, metadata.name))
     }
@@ -177,11 +184,17 @@ impl Document<'_> {
 
     /// A mistake in the field of that name, at the line that it stands in.
     fn wrong(&self, field: &str, problem: String) -> String {
-        let is_it = |line: &str| line.trim_start().split(':').next() == Some(field);
-        // The last one: metadata stands before spec.
-        let stands = self.text.lines().enumerate().filter(|(_, line)| is_it(line)).last();
-        let line = stands.map_or_else(|| self.first_line(), |(at, _)| at);
-        format!("{}:{}: {field}: {problem}", self.file, self.line + line + 1)
+        format!("{}:{}: {field}: {problem}", self.file, self.line + self.line_of(field) + 1)
+    }
+
+    /// The line that a field stands in: the last one of that name, since metadata stands before spec.
+    fn line_of(&self, field: &str) -> usize {
+        let begins = |line: &str| line.trim_start().split(':').next() == Some(field);
+        let contains = |line: &str| line.contains(&format!("{field}:"));
+        let last = |is_it: &dyn Fn(&str) -> bool| {
+            self.text.lines().enumerate().filter(|(_, line)| is_it(line)).last().map(|(at, _)| at)
+        };
+        last(&begins).or_else(|| last(&contains)).unwrap_or_else(|| self.first_line())
     }
 
     fn first_line(&self) -> usize {
@@ -206,6 +219,9 @@ fn check(wanted: &Wanted) -> Result<(), (&'static str, String)> {
     };
     if let Some((field, name)) = names.iter().find(|(_, name)| name.is_empty() || name.len() > NAME_BYTES_MAX) {
         return Err((field, format!("1 to {NAME_BYTES_MAX} bytes are expected, not {}", name.len())));
+    }
+    if let Some((field, name)) = names.iter().find(|(_, name)| name.contains(['\r', '\n'])) {
+        return Err((field, format!("a name has no line breaks: {name:?}")));
     }
     match own {
         Some(name) if name.starts_with("amq.") => {
@@ -253,8 +269,13 @@ mod tests {
             (queue("durble: true"), "7: unknown field 'durble': did you mean 'durable'?"),
             (
                 queue("ttl: 5"),
-                "7: unknown field 'ttl': there are brokerRef, vhost, name, durable, autoDelete, arguments, deletionPolicy",
+                "7: unknown field 'ttl': there are arguments, autoDelete, brokerRef, deletionPolicy, durable, name, vhost",
             ),
+            (
+                queue("vhost: /").replace("{name: b}", "{name: b, nmespace: n}"),
+                "6: unknown field 'nmespace': did you mean 'namespace'?",
+            ),
+            (queue("arguments: {any: {thing: 1}}"), ""),
             (queue("durable: maybe"), "7: durable: true or false is expected"),
             (queue("deletionPolicy: delete"), "7: deletionPolicy: 'delete' is not known: did you mean 'Delete'?"),
             (
@@ -264,6 +285,7 @@ mod tests {
             (queue("arguments: [1]"), "7: arguments: fields are expected"),
             (queue("brokerRef: {name: c}"), "7: the field 'brokerRef' is there twice"),
             (queue("name: amq.x"), "7: name: names that begin with amq. are reserved for the broker: 'amq.x'"),
+            (queue("name: \"a\\nb\""), r#"7: name: a name has no line breaks: "a\nb""#),
             (queue("vhost: ''"), "7: vhost: 1 to 255 bytes are expected, not 0"),
             (
                 head("Queue").replace("name: q", "name: Not Good") + "spec: {brokerRef: {name: b}}\n",

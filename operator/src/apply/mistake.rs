@@ -8,10 +8,7 @@ pub(super) fn text(error: &Error, line: &str) -> String {
         field => format!("{field}: {text}"),
     };
     match error.without_snippet() {
-        Error::SerdeUnknownField { field, expected, .. } => match nearest(field, expected) {
-            Some(meant) => format!("unknown field '{field}': did you mean '{meant}'?"),
-            None => format!("unknown field '{field}': there are {}", expected.join(", ")),
-        },
+        Error::SerdeUnknownField { field, expected, .. } => unknown_field(field, expected),
         Error::SerdeUnknownVariant { variant, expected, .. } => match nearest(variant, expected) {
             Some(meant) => in_field(format!("'{variant}' is not known: did you mean '{meant}'?")),
             None => in_field(format!("{} is expected, not '{variant}'", expected.join(" or "))),
@@ -34,6 +31,14 @@ pub(super) fn text(error: &Error, line: &str) -> String {
             // The place is said in front.
             in_field(text.split(" at line ").next().unwrap_or_default().to_owned())
         }
+    }
+}
+
+/// A field that is none of those that there are.
+pub(super) fn unknown_field(field: &str, known: &[&str]) -> String {
+    match nearest(field, known) {
+        Some(meant) => format!("unknown field '{field}': did you mean '{meant}'?"),
+        None => format!("unknown field '{field}': there are {}", known.join(", ")),
     }
 }
 

@@ -1,6 +1,7 @@
 //! `apply DIR`: the topology of a folder of YAML on a broker, without Kubernetes. The same passes as the operator's; at
 //! the end a table of what was done.
 mod document;
+mod fields;
 mod folder;
 mod list;
 mod mistake;

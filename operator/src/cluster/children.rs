@@ -1,4 +1,5 @@
 //! A Broker's children in the cluster: whose they are, and how they are brought to what is wanted.
+use super::address;
 use super::build::{self, Children};
 use super::status::Problem;
 use crate::kubernetes::child::{Child, Place, Standing};
@@ -8,6 +9,7 @@ use kube::api::DynamicObject;
 use kube::{Api, Client, ResourceExt};
 use leveret_api::Broker;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 /// What there is of a Broker before anything is decided.
 pub(super) struct Found {
@@ -46,8 +48,11 @@ pub(super) async fn find(client: &Client, broker: &Broker) -> kube::Result<Found
 
 /// What the API server has of the children, and whose it is.
 pub(super) struct Looked {
-    children: Vec<(Child, Standing)>,
+    before: Vec<(Child, Standing)>,
     set: (Child, Standing),
+    after: (Child, Standing),
+    /// The version of the login that the pods are to carry.
+    login_version: String,
 }
 
 /// Looks at all children.
@@ -61,12 +66,16 @@ pub(super) async fn look(
 ) -> kube::Result<Result<Looked, Problem>> {
     let owner = uid(broker);
     let before = children.before.into_iter().map(|child| look_at(client, child, &owner));
-    let (before, set) = tokio::try_join!(futures::future::try_join_all(before), look_at(client, children.set, &owner))?;
-    let all = before.iter().chain([&set]);
+    let (before, set, after) = tokio::try_join!(
+        futures::future::try_join_all(before),
+        look_at(client, children.set, &owner),
+        look_at(client, children.after, &owner)
+    )?;
+    let all = before.iter().chain([&set, &after]);
     let names: Vec<_> = all.filter_map(|(child, standing)| foreign(&child.place, standing)).collect();
     Ok(match taken(&names) {
         Some(problem) => Err(problem),
-        None => Ok(Looked { children: before, set }),
+        None => Ok(Looked { before, set, after, login_version: children.login_version }),
     })
 }
 
@@ -77,24 +86,30 @@ pub(super) struct Written {
     pub(super) problem: Option<Problem>,
     /// The StatefulSet was not there before.
     pub(super) is_new: bool,
+    /// The Service that waits for the address of a load balancer.
+    pub(super) without_address: Option<DynamicObject>,
 }
 
 /// Brings the children to what is wanted. What the API server refuses is told, all of it, and does not keep the others
-/// from being written; the StatefulSet comes last, and only when all that its pods are started with is as wanted. A new
-/// one waits for all children.
+/// from being written; the StatefulSet is written only when all that its pods are started with is as wanted, and a new
+/// one waits for all children. The Secret for applications comes last, once the pods are to run with the login in it.
 pub(super) async fn write(client: &Client, looked: Looked, with_set: bool) -> kube::Result<Written> {
-    let (mut refusals, mut pods_can_start) = (Vec::new(), true);
-    for (child, standing) in &looked.children {
-        if let Err(error) = child.write(client, standing).await {
-            pods_can_start &= matches!(child.place.kind(), "Service" | "PodDisruptionBudget");
-            refusals.push(refusal(&child.place, error)?);
+    let (mut refusals, mut pods_can_start, mut written) = (Vec::new(), true, Written::default());
+    for (child, standing) in &looked.before {
+        match child.write(client, standing).await {
+            Ok(Some(object)) if address::is_awaited(&object) => written.without_address = Some(object),
+            Ok(_) => {}
+            Err(error) => {
+                pods_can_start &= matches!(child.place.kind(), "Service" | "PodDisruptionBudget");
+                refusals.push(refusal(&child.place, error)?);
+            }
         }
     }
-    let (child, standing) = &looked.set;
+    let (mut child, standing) = looked.set;
     let is_new = matches!(standing, Standing::Missing);
-    let mut written = Written { is_new: false, ..Written::default() };
     if with_set && (refusals.is_empty() || pods_can_start && !is_new) {
-        match child.write(client, standing).await {
+        refusals.extend(keep_claims(&mut child, &standing));
+        match child.write(client, &standing).await {
             Ok(set) => {
                 written.set = set.map(typed).transpose()?;
                 written.is_new = is_new;
@@ -102,10 +117,35 @@ pub(super) async fn write(client: &Client, looked: Looked, with_set: bool) -> ku
             Err(error) => refusals.push(set_refusal(refusal(&child.place, error)?, is_new)),
         }
     }
+    let set = written.set.clone().map_or_else(|| read(standing), |set| Ok(Some(set)))?;
+    if set.as_ref().and_then(build::login_version) == Some(looked.login_version) {
+        let (child, standing) = &looked.after;
+        if let Err(error) = child.write(client, standing).await {
+            refusals.push(refusal(&child.place, error)?);
+        }
+    }
     written.problem = refusals
         .into_iter()
         .reduce(|first, next| Problem { message: format!("{}. {}", first.message, next.message), ..first });
     Ok(written)
+}
+
+/// The template of claims cannot be changed: a StatefulSet that is there keeps the one that it has, so that everything else
+/// in it can be written. Their size is no problem of this place, another storage class is.
+fn keep_claims(child: &mut Child, standing: &Standing) -> Option<Problem> {
+    let class = |claims: Option<&Value>| claims.and_then(|claims| claims.pointer("/0/spec/storageClassName")).cloned();
+    let (wanted, is) = child.keep(standing, "/spec/volumeClaimTemplates")?;
+    let name = |class: Option<Value>| match class.as_ref().and_then(Value::as_str) {
+        Some(class) => format!("'{class}'"),
+        None => "the cluster's default".to_owned(),
+    };
+    let (wanted, is) = (class(Some(&wanted)), class(Some(&is)));
+    let message = format!(
+        "spec.storage.className is {}, the volumes were made with {}: it cannot be changed. {CLASS_ADVICE}",
+        name(wanted.clone()),
+        name(is.clone())
+    );
+    (wanted != is).then(|| Problem { reason: "ChangeRefused".to_owned(), message })
 }
 
 /// What the API server refused, in its own words.
@@ -127,9 +167,7 @@ fn set_refusal(problem: Problem, is_new: bool) -> Problem {
     if is_new || !problem.message.contains("updates to statefulset spec for fields other than") {
         return problem;
     }
-    let advice = "Undo the change of spec.storage, or delete the Broker (its volumes are kept unless storage.retention is \
-                  Delete) and create it anew";
-    Problem { reason: "ChangeRefused".to_owned(), message: format!("{}. {advice}", problem.message) }
+    Problem { reason: "ChangeRefused".to_owned(), message: format!("{}. {CLASS_ADVICE}", problem.message) }
 }
 
 async fn look_at(client: &Client, child: Child, owner: &str) -> kube::Result<(Child, Standing)> {
@@ -188,6 +226,10 @@ fn typed<K: DeserializeOwned>(object: DynamicObject) -> kube::Result<K> {
 fn uid(broker: &Broker) -> String {
     broker.metadata.uid.clone().unwrap_or_default()
 }
+
+/// What to do about a change of what cannot be changed.
+const CLASS_ADVICE: &str = "Undo the change of spec.storage, or delete the Broker (its volumes are kept unless \
+                            storage.retention is Delete) and create it anew";
 
 #[cfg(test)]
 #[path = "children_tests.rs"]

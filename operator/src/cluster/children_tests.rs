@@ -1,6 +1,6 @@
 //! Whose the children are, and what is told when one of them cannot be written.
 use super::*;
-use crate::cluster::build::tests::broker;
+use crate::cluster::build::tests::{broker, image};
 use crate::cluster::login::{Login, Logins};
 use crate::kubernetes::fake::Fake;
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ const SET: &str = "/apis/apps/v1/namespaces/trade/statefulsets/shop";
 
 fn children(broker: &Broker) -> Children {
     let current = Login { username: "u".to_owned(), password: "p".to_owned() };
-    build::children(broker, "image:1", &Logins { current, previous: None, version: "v1".to_owned() }).unwrap()
+    build::children(broker, image("image:1"), &Logins { current, previous: None, version: "v1".to_owned() }).unwrap()
 }
 
 async fn shape(fake: &Fake, broker: &Broker) -> Option<Problem> {
@@ -103,7 +103,7 @@ async fn every_refusal_is_told_in_the_words_of_the_api_server() {
         assert_eq!(problem.reason, reason, "{call}");
         assert!(problem.message.contains(words) && !problem.message.contains("spec.storage"), "{}", problem.message);
         assert!(fake.get(SET).is_none(), "no pod is made of a part: {call}");
-        assert!(fake.writes().len() >= 8, "the others are made");
+        assert!(fake.writes().len() >= 7, "the others are made");
     }
 }
 
@@ -111,11 +111,57 @@ async fn every_refusal_is_told_in_the_words_of_the_api_server() {
 async fn a_change_that_cannot_be_made_says_what_to_do() {
     let fake = Fake::default();
     assert_eq!(shape(&fake, &broker(json!({}))).await, None);
-    let words = "updates to statefulset spec for fields other than 'replicas' are forbidden";
-    fake.refuse(&format!("PUT {SET}"), 422, "Invalid", words);
     let problem = shape(&fake, &broker(json!({"storage": {"className": "fast"}}))).await.unwrap();
     assert_eq!(problem.reason, "ChangeRefused");
-    assert!(problem.message.contains("spec.storage"), "{}", problem.message);
+    assert!(problem.message.contains("className") && problem.message.contains("'fast'"), "{}", problem.message);
+    let words = "updates to statefulset spec for fields other than 'replicas' are forbidden";
+    fake.refuse(&format!("PUT {SET}"), 422, "Invalid", words);
+    let changed = broker(json!({"resources": {"limits": {"memory": "2Gi"}}}));
+    let problem = shape(&fake, &changed).await.unwrap();
+    assert_eq!(problem.reason, "ChangeRefused");
+    assert!(problem.message.contains(words) && problem.message.contains("spec.storage"), "{}", problem.message);
+}
+
+#[tokio::test]
+async fn a_volume_that_cannot_be_changed_keeps_nothing_else_from_being_written() {
+    for storage in [json!({"className": "fast"}), json!({"size": "512Mi"}), json!({"size": "2Gi"})] {
+        let fake = Fake::default();
+        assert_eq!(shape(&fake, &broker(json!({}))).await, None);
+        let made = fake.get(SET).unwrap()["spec"]["volumeClaimTemplates"].clone();
+        let mut edited = fake.get(SET).unwrap();
+        edited["spec"]["replicas"] = json!(3);
+        fake.put(SET, edited);
+        let changed = broker(json!({"storage": storage, "resources": {"limits": {"memory": "2Gi"}}}));
+        shape(&fake, &changed).await;
+        let spec = &fake.get(SET).unwrap()["spec"];
+        assert_eq!(spec["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"], "2Gi", "{storage}");
+        assert_eq!((&spec["replicas"], &spec["volumeClaimTemplates"]), (&json!(1), &made), "{storage}");
+    }
+}
+
+#[tokio::test]
+async fn applications_are_told_a_login_only_when_the_pods_are_to_run_with_it() {
+    let fake = Fake::default();
+    let told = format!("PUT {CORE}/secrets/shop-default-user");
+    assert_eq!(shape(&fake, &broker(json!({}))).await, None);
+    let changed = |version: &str| {
+        let current = Login { username: "u".to_owned(), password: "new".to_owned() };
+        build::children(
+            &broker(json!({})),
+            image("image:1"),
+            &Logins { current, previous: None, version: version.to_owned() },
+        )
+    };
+    let write_all = async |version: &str| {
+        let looked = look(&fake.client(), &broker(json!({})), changed(version).unwrap()).await.unwrap().ok().unwrap();
+        fake.writes();
+        let problem = write(&fake.client(), looked, true).await.unwrap().problem;
+        (problem.map(|problem| problem.reason), fake.writes().contains(&told))
+    };
+    fake.refuse(&format!("PUT {SET}"), 403, "Forbidden", "denied by a policy");
+    assert_eq!(write_all("v2").await, (Some("Forbidden".to_owned()), false), "the pods run with the old login");
+    fake.allow(&format!("PUT {SET}"));
+    assert_eq!(write_all("v2").await, (None, true));
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
-//! How to reach the broker of a Broker: through its Service for management, as its default user.
+//! How to reach the broker of a Broker: through its Service for management, as its default user; and whether clients can
+//! reach it through theirs.
 use super::build;
 use super::login::{Login, Logins};
 use anyhow::Context;
@@ -6,6 +7,9 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client as Kubernetes, ResourceExt};
 use leveret_api::Broker;
 use leveret_client::{Client, Error, Overview};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 /// A client of the broker's management API, and what the broker says of itself. While a changed password reaches the pods,
 /// the one before it is tried too.
@@ -32,4 +36,66 @@ pub(super) async fn login(broker: &Broker, login: &Login) -> Result<(Client, Ove
     let client = Client::new(&base, &login.username, &login.password)?;
     let overview = client.overview().await?;
     Ok((client, overview))
+}
+
+/// Asks the Service for clients as a client does first, and has any answer.
+///
+/// # Errors
+/// Which address does not answer, and why.
+pub(super) async fn amqp(broker: &Broker) -> anyhow::Result<()> {
+    let namespace = broker.namespace().unwrap_or_default();
+    greet(&format!("{}.{namespace}.svc:{}", broker.name_any(), build::AMQP), AMQP_MAX).await
+}
+
+async fn greet(address: &str, limit: Duration) -> anyhow::Result<()> {
+    let greeting = async {
+        let mut socket = TcpStream::connect(address).await?;
+        socket.write_all(PROTOCOL_HEADER).await?;
+        socket.read_u8().await
+    };
+    let answer = tokio::time::timeout(limit, greeting).await;
+    let answer = answer.with_context(|| format!("{address} does not answer AMQP within {limit:?}"))?;
+    answer.with_context(|| format!("{address} does not answer AMQP")).map(drop)
+}
+
+/// What a client sends first (0-9-1 spec 4.2.2).
+const PROTOCOL_HEADER: &[u8; 8] = b"AMQP\0\0\x09\x01";
+/// How long the answer to it may take.
+const AMQP_MAX: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn who_answers_a_greeting_is_a_broker() {
+        for (answer, expected) in
+            [(Some("\x01"), None), (None, Some("within")), (Some(""), Some("does not answer AMQP"))]
+        {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap().to_string();
+            let serving = tokio::spawn(async move {
+                let (mut socket, _) = listener.accept().await.unwrap();
+                let mut greeting = [0; 8];
+                socket.read_exact(&mut greeting).await.unwrap();
+                match answer {
+                    Some(answer) => socket.write_all(answer.as_bytes()).await.unwrap(),
+                    None => std::future::pending().await,
+                }
+                greeting
+            });
+            let limit = if answer.is_some() { Duration::from_secs(10) } else { Duration::from_millis(50) };
+            let said = greet(&address, limit).await.err().map(|error| format!("{error:#}"));
+            match expected {
+                Some(words) => assert!(said.as_ref().is_some_and(|said| said.contains(words)), "{said:?}"),
+                None => assert_eq!(said, None),
+            }
+            if answer.is_some() {
+                assert_eq!(&serving.await.unwrap(), PROTOCOL_HEADER);
+            }
+        }
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        assert!(greet(&closed.to_string(), AMQP_MAX).await.is_err());
+    }
 }

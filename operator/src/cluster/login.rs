@@ -34,6 +34,12 @@ impl Login {
         Some(login).filter(|login| !login.username.is_empty() && !login.password.is_empty())
     }
 
+    /// Whether nobody could log in with it from where applications are: `guest` is only let in from the broker's own machine,
+    /// and in HTTP's Basic a colon ends the name.
+    fn is_unusable(&self) -> bool {
+        self.username == "guest" || self.username.contains(':')
+    }
+
     /// A new one, of random bytes.
     fn random(random: &[u8; 40]) -> Self {
         let text = |bytes: &[u8]| letters(bytes);
@@ -54,16 +60,17 @@ impl Logins {
     /// The logins that follow from both Secrets, and what to tell of it.
     ///
     /// `random` makes what is new. `running` is the version that the pods carry when the broker was just seen to accept
-    /// the login of `public`. `is_rolled_out` says that all pods carry the version of `private`.
+    /// the login of `public`. `is_proven` says that all pods carry the version of `private`, and that its login works.
     pub(crate) fn decide(
         public: Option<&Secret>,
         private: Option<&Secret>,
         random: &[u8; 40],
         running: Option<&str>,
-        is_rolled_out: bool,
+        is_proven: bool,
     ) -> (Self, News) {
         let version = letters(&random[32..]);
-        let wanted = public.and_then(Login::read);
+        let read = public.and_then(Login::read);
+        let wanted = read.clone().filter(|login| !login.is_unusable());
         match (wanted, private.and_then(Self::read)) {
             (Some(wanted), Some(kept)) if wanted != kept.current => {
                 (Self { current: wanted, previous: Some(kept.current), version }, Some(CHANGED))
@@ -72,9 +79,10 @@ impl Logins {
                 let news = match (public, wanted) {
                     (_, Some(_)) => None,
                     (None, _) => Some(RESTORED),
+                    (Some(_), None) if read.is_some() => Some(UNUSABLE),
                     (Some(_), None) => Some(REPAIRED),
                 };
-                (Self { previous: kept.previous.clone().filter(|_| !is_rolled_out), ..kept }, news)
+                (Self { previous: kept.previous.clone().filter(|_| !is_proven), ..kept }, news)
             }
             (Some(wanted), None) => {
                 let version = running.map_or(version, str::to_owned);
@@ -102,6 +110,12 @@ const CHANGED: (bool, &str, &str) =
     (false, "PasswordChanged", "the login in the Secret was changed: the pods are restarted with it");
 const RESTORED: (bool, &str, &str) =
     (true, "SecretRestored", "the Secret was deleted: it has been made again with the same login");
+const UNUSABLE: (bool, &str, &str) = (
+    true,
+    "LoginRefused",
+    "no application could log in with the username: guest is let in from the broker's own machine only, and a name has no \
+     colon. The login is as it was before",
+);
 const REPAIRED: (bool, &str, &str) =
     (true, "SecretRepaired", "username or password was missing in the Secret: the login is as it was before");
 
@@ -142,7 +156,9 @@ mod tests {
             ),
             ("it was deleted", None, Some(kept.clone()), same.clone(), Some(RESTORED)),
             ("a key was removed", Some(secret(&[("password", "p")])), Some(kept.clone()), same.clone(), Some(REPAIRED)),
-            ("a key was emptied", Some(public("u", "")), Some(kept), same, Some(REPAIRED)),
+            ("a key was emptied", Some(public("u", "")), Some(kept.clone()), same.clone(), Some(REPAIRED)),
+            ("it lets nobody in", Some(public("guest", "p")), Some(kept.clone()), same.clone(), Some(UNUSABLE)),
+            ("it cannot be told", Some(public("a:b", "p")), Some(kept), same, Some(UNUSABLE)),
             ("the pods' one was deleted", Some(public("u", "p")), None, logins(login("u", "p"), None, &fresh), None),
         ];
         for (what, public, private, expected, news) in table {
@@ -161,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn the_previous_login_is_kept_until_no_pod_runs_with_it() {
+    fn the_previous_login_is_kept_until_the_new_one_works() {
         let private = secret(&[
             ("username", "u"),
             ("password", "new"),
@@ -170,8 +186,8 @@ mod tests {
             ("previous-password", "p"),
         ]);
         let public = secret(&[("username", "u"), ("password", "new")]);
-        for (is_rolled_out, expected) in [(false, Some(login("u", "p"))), (true, None)] {
-            let (logins, _) = Logins::decide(Some(&public), Some(&private), &[7; 40], None, is_rolled_out);
+        for (is_proven, expected) in [(false, Some(login("u", "p"))), (true, None)] {
+            let (logins, _) = Logins::decide(Some(&public), Some(&private), &[7; 40], None, is_proven);
             assert_eq!(logins.previous, expected);
         }
     }

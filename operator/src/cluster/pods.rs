@@ -1,7 +1,8 @@
 //! Why pods are not ready, in the words of whoever knows: the kubelet, the scheduler, the container itself.
-use super::build;
+use super::build::{self, pod};
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ContainerStatus, Event, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{ContainerStatus, Event, PersistentVolumeClaim, Pod, PodStatus};
+use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 use leveret_api::Broker;
@@ -27,7 +28,11 @@ pub(super) async fn trouble(client: &Client, broker: &Broker, set: &StatefulSet)
             let told = warning(client, &namespace, &set.uid().unwrap_or_default()).await?;
             return Ok(told.map(|message| Trouble { reason: "PodNotCreated".to_owned(), message, is_wrong: true }));
         };
-        let Some(mut trouble) = of_pod(&pod) else { continue };
+        let trouble = match of_another(&pod, set) {
+            Some(trouble) => Some(trouble),
+            None => with_warning(client, &pod, of_pod(&pod)).await?,
+        };
+        let Some(mut trouble) = trouble else { continue };
         if trouble.reason == UNSCHEDULABLE
             && let Some(told) = claim(client, &namespace, &build::claim_name(broker, ordinal)).await?
         {
@@ -36,6 +41,51 @@ pub(super) async fn trouble(client: &Client, broker: &Broker, set: &StatefulSet)
         return Ok(Some(trouble));
     }
     Ok(None)
+}
+
+/// A pod of the name that is not controlled by the StatefulSet: what it says is not about this Broker.
+fn of_another(pod: &Pod, set: &StatefulSet) -> Option<Trouble> {
+    let controller = pod.owner_references().iter().find(|reference| reference.controller == Some(true))?;
+    if Some(&controller.uid) == set.metadata.uid.as_ref() {
+        return None;
+    }
+    let (name, kind, other) = (pod.name_any(), &controller.kind, &controller.name);
+    Some(if kind == "StatefulSet" && *other == set.name_any() {
+        let message = format!("pod {name}: it is left of a StatefulSet that is gone, and goes too");
+        Trouble { reason: TERMINATING.to_owned(), message, is_wrong: false }
+    } else {
+        let message = format!("pod {name} is controlled by {kind} {other}: the StatefulSet cannot make its own");
+        Trouble { reason: "NameTaken".to_owned(), message, is_wrong: true }
+    })
+}
+
+/// A pod that is not ready for a while, and that there is a warning about, has the warning in its trouble: a volume that
+/// is not mounted, a probe that fails.
+async fn with_warning(client: &Client, pod: &Pod, trouble: Option<Trouble>) -> kube::Result<Option<Trouble>> {
+    let is_told = trouble.as_ref().is_some_and(|trouble| trouble.is_wrong);
+    if is_told || !is_late(pod) {
+        return Ok(trouble);
+    }
+    let (name, uid) = (pod.name_any(), pod.uid().unwrap_or_default());
+    let mut events = warnings(client, &pod.namespace().unwrap_or_default(), &uid).await?;
+    // It has a node by now.
+    events.retain(|event| event.reason.as_deref() != Some("FailedScheduling"));
+    let Some(told) = newest(events) else { return Ok(trouble) };
+    let unknown = || (CREATING.to_owned(), format!("pod {name}: nothing is known of its containers"));
+    let (reason, message) = trouble.map_or_else(unknown, |trouble| (trouble.reason, trouble.message));
+    Ok(Some(Trouble { reason, message: format!("{message}; {}", shortened(&told)), is_wrong: true }))
+}
+
+/// Whether a pod that is to run is not ready for longer than it takes.
+fn is_late(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let ready = conditions.into_iter().find(|condition| condition.type_ == "Ready");
+    if pod.metadata.deletion_timestamp.is_some() || ready.is_some_and(|condition| condition.status == "True") {
+        return false;
+    }
+    let changed = ready.and_then(|condition| condition.last_transition_time.as_ref());
+    let since = pod.metadata.creation_timestamp.as_ref().max(changed);
+    since.is_some_and(|since| Timestamp::now().as_second() - since.0.as_second() > READY_SECONDS_MAX)
 }
 
 /// What a claim waits for that has no volume.
@@ -50,10 +100,14 @@ async fn claim(client: &Client, namespace: &str, name: &str) -> kube::Result<Opt
 }
 
 /// The newest warning about an object.
-async fn warning(client: &Client, namespace: &str, uid: &str) -> kube::Result<Option<String>> {
+pub(super) async fn warning(client: &Client, namespace: &str, uid: &str) -> kube::Result<Option<String>> {
+    warnings(client, namespace, uid).await.map(newest)
+}
+
+async fn warnings(client: &Client, namespace: &str, uid: &str) -> kube::Result<Vec<Event>> {
     let events: Api<Event> = Api::namespaced(client.clone(), namespace);
     let about = ListParams::default().fields(&format!("involvedObject.uid={uid},type=Warning"));
-    Ok(newest(events.list(&about).await?.items))
+    Ok(events.list(&about).await?.items)
 }
 
 fn newest(mut events: Vec<Event>) -> Option<String> {
@@ -79,7 +133,7 @@ pub(super) fn of_pod(pod: &Pod) -> Option<Trouble> {
         Some(Trouble { reason: reason.to_owned(), message, is_wrong })
     };
     if pod.metadata.deletion_timestamp.is_some() {
-        return trouble("PodTerminating", "it is being stopped".to_owned(), false);
+        return trouble(TERMINATING, "it is being stopped".to_owned(), false);
     }
     if let (Some("Failed"), reason) = (status.phase.as_deref(), status.reason.as_deref()) {
         let text = status.message.clone().unwrap_or_else(|| "it has failed".to_owned());
@@ -91,9 +145,28 @@ pub(super) fn of_pod(pod: &Pod) -> Option<Trouble> {
         let text = scheduled.message.clone().unwrap_or_else(|| "no node takes it".to_owned());
         return trouble(scheduled.reason.as_deref().unwrap_or(UNSCHEDULABLE), text, true);
     }
-    let container = status.container_statuses.iter().flatten().next()?;
-    let (reason, text, is_wrong) = of_container(container)?;
+    let (reason, text, is_wrong) = of_containers(status)?;
     trouble(&reason, text, is_wrong)
+}
+
+/// Reason, words, whether it is wrong, of the container that keeps the pod from being ready: the broker, unless others are
+/// in its way, which somebody has added to the pod.
+fn of_containers(status: &PodStatus) -> Option<(String, String, bool)> {
+    let (ours, added): (Vec<_>, Vec<_>) =
+        status.container_statuses.iter().flatten().partition(|container| container.name == pod::CONTAINER);
+    let before = status.init_container_statuses.iter().flatten();
+    let waiting = ours.into_iter().chain(before).chain(added).filter(|container| !container.ready);
+    let mut all = waiting.filter_map(|container| {
+        let (reason, text, is_wrong) = of_container(container)?;
+        let text = match &*container.name {
+            pod::CONTAINER => text,
+            name => format!("container {name}: {text}"),
+        };
+        Some((reason, text, is_wrong))
+    });
+    let first = all.next()?;
+    // What is wrong says more than what only takes its time.
+    if first.2 { Some(first) } else { Some(all.find(|(.., is_wrong)| *is_wrong).unwrap_or(first)) }
 }
 
 /// Reason, words, whether it is wrong.
@@ -114,7 +187,7 @@ fn of_container(container: &ContainerStatus) -> Option<(String, String, bool)> {
             reason => reason.unwrap_or("ContainerWaiting"),
         };
         let reason = reason.to_owned();
-        let is_wrong = !matches!(&*reason, "ContainerCreating" | "PodInitializing");
+        let is_wrong = !matches!(&*reason, CREATING | "PodInitializing");
         // A crash is told by what the container said last; the kubelet only says how long it waits.
         let words = match (&*reason, end) {
             (CRASH, Some(end)) => end,
@@ -143,6 +216,10 @@ fn shortened(text: &str) -> String {
     if characters > TEXT_MAX { format!("...{cut}") } else { cut }
 }
 
+const CREATING: &str = "ContainerCreating";
+const TERMINATING: &str = "PodTerminating";
+/// How long a pod may take to be ready before warnings about it are told.
+const READY_SECONDS_MAX: i64 = 15;
 const CRASH: &str = "CrashLoopBackOff";
 const UNSCHEDULABLE: &str = "Unschedulable";
 /// Longest text of a pod in a condition, in characters.

@@ -10,14 +10,21 @@ fn said(status: Value) -> String {
     })
 }
 
+/// A pod's status with the broker's container.
+fn container(fields: Value) -> Value {
+    let mut container = json!({"name": "leveret", "image": "x", "imageID": "", "ready": false, "restartCount": 1});
+    container.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    json!({"phase": "Running", "containerStatuses": [container]})
+}
+
+/// What a container says whose configuration is wrong.
+fn ended() -> Value {
+    json!({"terminated": {"exitCode": 78, "reason": "Error", "message": "unknown key 'nonsense_key'\n"}})
+}
+
 #[test]
 fn pods_say_why_they_are_not_ready() {
-    let container = |fields: Value| {
-        let mut container = json!({"name": "leveret", "image": "x", "imageID": "", "ready": false, "restartCount": 1});
-        container.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
-        json!({"phase": "Running", "containerStatuses": [container]})
-    };
-    let ended = json!({"terminated": {"exitCode": 78, "reason": "Error", "message": "unknown key 'nonsense_key'\n"}});
+    let ended = ended();
     let table = [
         (json!({"phase": "Pending"}), ""),
         (json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}), ""),
@@ -65,6 +72,47 @@ fn pods_say_why_they_are_not_ready() {
     assert!(text.chars().count() < 900, "{}", text.len());
 }
 
+#[test]
+fn containers_of_others_are_named_where_they_are_in_the_way() {
+    let others = |init: Value, ours: Value, side: Value| {
+        let one = |name: &str, fields: Value| {
+            let mut one = container(fields)["containerStatuses"][0].clone();
+            one["name"] = json!(name);
+            one
+        };
+        json!({
+            "phase": "Pending", "initContainerStatuses": [one("mesh-init", init)],
+            "containerStatuses": [one("mesh", side), one("leveret", ours)],
+        })
+    };
+    let done = || json!({"ready": true, "state": {"terminated": {"exitCode": 0}}});
+    let running = || json!({"state": {"running": {}}});
+    let initializing = || json!({"state": {"waiting": {"reason": "PodInitializing"}}});
+    let no_image = || json!({"state": {"waiting": {"reason": "ErrImagePull", "message": "mesh:1: not found"}}});
+    let table = [
+        (
+            others(
+                done(),
+                json!({"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended()}),
+                running(),
+            ),
+            "CrashLoopBackOff ! pod shop-0: it ended with exit code 78 (Error): unknown key 'nonsense_key'",
+        ),
+        (
+            others(no_image(), initializing(), initializing()),
+            "ImagePullBackOff ! pod shop-0: container mesh-init: mesh:1: not found",
+        ),
+        (
+            others(done(), json!({"ready": true, "state": {"running": {}}}), no_image()),
+            "ImagePullBackOff ! pod shop-0: container mesh: mesh:1: not found",
+        ),
+        (others(done(), running(), running()), "Starting pod shop-0: it runs, and is not ready yet"),
+    ];
+    for (status, expected) in table {
+        assert_eq!(said(status.clone()), expected, "{status}");
+    }
+}
+
 #[tokio::test]
 async fn a_pod_that_cannot_be_made_is_told_by_its_events() {
     let (fake, broker) = (Fake::default(), build::tests::broker(json!({})));
@@ -83,4 +131,51 @@ async fn a_pod_that_cannot_be_made_is_told_by_its_events() {
     fake.put("/api/v1/namespaces/trade/persistentvolumeclaims/data-shop-0", claim);
     let told = trouble(&fake.client(), &broker, &set).await.unwrap().unwrap();
     assert_eq!(told.message, "pod shop-0: unbound claims; volume data-shop-0: no PriorityClass with name x was found");
+}
+
+#[tokio::test]
+async fn a_pod_that_is_not_ready_for_long_is_told_by_its_newest_warning() {
+    let (fake, broker) = (Fake::default(), build::tests::broker(json!({})));
+    let set: StatefulSet = serde_json::from_value(json!({"metadata": {"name": "shop", "uid": "s"}})).unwrap();
+    let put = |state: Value, created: String, owner: Value| {
+        let container =
+            json!({"name": "leveret", "image": "x", "imageID": "", "ready": false, "restartCount": 0, "state": state});
+        let meta = json!({"name": "shop-0", "namespace": "trade", "uid": "p", "creationTimestamp": created, "ownerReferences": [owner]});
+        let status = json!({"phase": "Running", "containerStatuses": [container]});
+        fake.put("/api/v1/namespaces/trade/pods/shop-0", json!({"metadata": meta, "status": status}));
+    };
+    let owner = |kind: &str, name: &str, uid: &str| json!({"apiVersion": "v1", "kind": kind, "name": name, "uid": uid, "controller": true});
+    let event = |name: &str, reason: &str, time: &str, message: &str| {
+        let event = json!({"metadata": {"name": name}, "involvedObject": {"uid": "p"}, "reason": reason, "lastTimestamp": time, "message": message, "type": "Warning"});
+        fake.put(&format!("/api/v1/namespaces/trade/events/{name}"), event);
+    };
+    let told = async || trouble(&fake.client(), &broker, &set).await.unwrap().unwrap();
+    let (now, long_ago) = (Timestamp::now().to_string(), "2026-01-01T00:00:00Z".to_owned());
+    let creating = json!({"waiting": {"reason": "ContainerCreating"}});
+    event("c", "FailedScheduling", "2026-01-01T00:00:09Z", "0/3 nodes are available");
+    put(creating.clone(), long_ago.clone(), owner("StatefulSet", "shop", "s"));
+    assert!(!told().await.is_wrong, "it has a node by now");
+    event("a", "FailedMount", "2026-01-01T00:00:01Z", "older");
+    event("b", "FailedAttachVolume", "2026-01-01T00:00:02Z", "Multi-Attach error for volume x");
+    let is = told().await;
+    assert!(is.is_wrong, "{is:?}");
+    assert_eq!(
+        (&*is.reason, &*is.message),
+        ("ContainerCreating", "pod shop-0: ContainerCreating; Multi-Attach error for volume x")
+    );
+    put(creating, now, owner("StatefulSet", "shop", "s"));
+    assert!(!told().await.is_wrong, "it has just been made");
+    event("d", "Unhealthy", "2026-01-01T00:00:03Z", "Readiness probe failed: 503");
+    put(json!({"running": {}}), long_ago.clone(), owner("StatefulSet", "shop", "s"));
+    let is = told().await;
+    assert_eq!(
+        (is.is_wrong, &*is.message),
+        (true, "pod shop-0: it runs, and is not ready yet; Readiness probe failed: 503")
+    );
+    // A pod of another says nothing of this Broker.
+    put(json!({"running": {}}), long_ago.clone(), owner("ReplicaSet", "web", "w"));
+    let is = told().await;
+    assert_eq!((&*is.reason, is.is_wrong), ("NameTaken", true), "{is:?}");
+    put(json!({"running": {}}), long_ago, owner("StatefulSet", "shop", "before"));
+    assert_eq!(told().await.reason, "PodTerminating");
 }

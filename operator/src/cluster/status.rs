@@ -36,6 +36,8 @@ pub(super) struct Observed {
     pub(super) problem: Option<Problem>,
     /// What keeps a pod from being ready.
     pub(super) trouble: Option<Trouble>,
+    /// What keeps the Service from having an address outside the cluster, if it is to have one.
+    pub(super) address: Option<Trouble>,
     /// The image that the pods are to run; none while nothing is decided.
     pub(super) image: Option<String>,
     /// The operator's image that this Broker keeps.
@@ -44,13 +46,17 @@ pub(super) struct Observed {
 
 /// Pods: wanted, ready, of the newest make.
 fn pods(broker: &Broker, observed: &Observed) -> (i32, i32, i32) {
-    let status = observed.set.as_ref().and_then(|set| set.status.as_ref());
-    let ready = status.and_then(|status| status.ready_replicas).unwrap_or(0);
-    let is_current = status.is_some_and(|status| {
-        status.observed_generation >= observed.set.as_ref().and_then(|set| set.metadata.generation)
-    });
-    let updated = status.and_then(|status| status.updated_replicas).filter(|_| is_current).unwrap_or(0);
-    (broker.spec.replicas, ready, updated)
+    let wanted = broker.spec.replicas;
+    let Some(set) = &observed.set else { return (wanted, 0, 0) };
+    let Some((status, seen)) = set.status.as_ref().and_then(|status| Some((status, status.observed_generation?)))
+    else {
+        // It was made anew around its pods, and nobody has counted them yet: they are as they were.
+        let before = broker.status.as_ref().map_or(0, |status| status.ready_replicas);
+        return (wanted, before, before);
+    };
+    let is_current = Some(seen) >= set.metadata.generation;
+    let updated = status.updated_replicas.filter(|_| is_current).unwrap_or(0);
+    (wanted, status.ready_replicas.unwrap_or(0), updated)
 }
 
 /// Whether all pods are ready.
@@ -106,6 +112,8 @@ fn progressing(broker: &Broker, observed: &Observed) -> State {
         state("True", "RollingOut", message)
     } else if let Some(growing) = &observed.growing {
         state("True", "VolumesGrow", growing)
+    } else if let Some(address) = &observed.address {
+        state("True", &address.reason, &address.message)
     } else {
         state("False", "Done", "everything is as specified")
     }
@@ -116,6 +124,9 @@ fn degraded(broker: &Broker, before: &BrokerStatus, observed: &Observed) -> Stat
     match (&observed.problem, trouble, &observed.overview) {
         (Some(problem), ..) => state("True", &problem.reason, &problem.message),
         (_, Some(trouble), _) => state("True", &trouble.reason, &trouble.message),
+        _ if let Some(address) = observed.address.as_ref().filter(|address| address.is_wrong) => {
+            state("True", &address.reason, &address.message)
+        }
         // The way to a pod that has just become ready opens a moment later.
         (.., Some(Err(why))) if conditions::is_true(&before.conditions, "Ready") => state("True", "NotAnswering", why),
         _ if !observed.alarms.is_empty() => {
@@ -135,6 +146,7 @@ pub(super) fn next(broker: &Broker, before: &BrokerStatus, observed: &Observed) 
         ("Progressing", progressing(broker, observed)),
         ("Degraded", degraded(broker, before, observed)),
     ];
+    let is_ready = states[0].1.0 == "True";
     let is_up = is_up(broker, observed);
     let numbers = observed.overview.as_ref().and_then(|overview| overview.as_ref().ok());
     let kept = |number: Option<i64>, old: Option<i64>| if is_up { number.or(old) } else { None };
@@ -152,14 +164,20 @@ pub(super) fn next(broker: &Broker, before: &BrokerStatus, observed: &Observed) 
         connections: kept(numbers.map(|overview| overview.object_totals.connections), before.connections),
         alarms: observed.alarms.clone(),
         image: observed.image.clone().or_else(|| before.image.clone()),
-        default_image: if observed.image.is_some() {
-            observed.default_image.clone()
-        } else {
-            before.default_image.clone()
-        },
+        default_image: default_image(broker, before, observed, is_ready),
         default_user: Some(DefaultUser { secret_name: build::secret::name(broker), service_name: broker.name_any() }),
         binding: Some(NamedSecret { name: build::secret::name(broker) }),
     }
+}
+
+/// The operator's image that the Broker keeps: once it has been ready with it. One that has never run may be a mistake, and
+/// is corrected with the operator.
+fn default_image(broker: &Broker, before: &BrokerStatus, observed: &Observed, is_ready: bool) -> Option<String> {
+    if observed.image.is_none() {
+        return before.default_image.clone();
+    }
+    let is_proven = before.default_image.is_some() || is_ready && is_rolled_out(broker, observed);
+    observed.default_image.clone().filter(|_| is_proven)
 }
 
 #[cfg(test)]

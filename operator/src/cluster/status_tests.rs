@@ -21,6 +21,7 @@ fn conditions_agree() {
     let crash = Trouble { reason: "CrashLoopBackOff".to_owned(), message: "unknown key".to_owned(), is_wrong: true };
     let starting = Trouble { reason: "Starting".to_owned(), message: "it runs".to_owned(), is_wrong: false };
     let taken = Some(Problem::new("NameTaken", "Service shop".to_owned()));
+    let address = |is_wrong| Trouble { reason: "NoAddress".to_owned(), message: "no quota".to_owned(), is_wrong };
     let answers = || Some(Ok(Overview::default()));
     let silent = || Some(Err("no answer".to_owned()));
     let table = [
@@ -45,6 +46,14 @@ fn conditions_agree() {
             ["Ready True AllPodsReady", "Progressing False Done", "Degraded False AsSpecified"],
         ),
         (
+            Observed { set: set(1), overview: answers(), address: Some(address(false)), ..Observed::default() },
+            ["Ready True AllPodsReady", "Progressing True NoAddress", "Degraded False AsSpecified"],
+        ),
+        (
+            Observed { set: set(1), overview: answers(), address: Some(address(true)), ..Observed::default() },
+            ["Ready True AllPodsReady", "Progressing True NoAddress", "Degraded True NoAddress"],
+        ),
+        (
             Observed { set: set(1), overview: answers(), problem: taken, ..Observed::default() },
             ["Ready True AllPodsReady", "Progressing False NameTaken", "Degraded True NameTaken"],
         ),
@@ -67,4 +76,19 @@ fn one_late_answer_says_nothing_against_a_broker_that_was_ready() {
     let expected = ["Ready True AllPodsReady", "Progressing False Done", "Degraded True NotAnswering"];
     assert_eq!(said(&before, &late), expected);
     assert_eq!(said(&before, &Observed { set: set(0), ..late })[0], "Ready False PodsNotReady");
+}
+
+#[test]
+fn a_stateful_set_that_is_made_anew_around_its_pods_changes_nothing() {
+    let mut broker = build::tests::broker(json!({}));
+    let up = Observed { set: set(1), overview: Some(Ok(Overview::default())), ..Observed::default() };
+    let before = next(&broker, &BrokerStatus::default(), &up);
+    let unseen = json!({"metadata": {"name": "shop", "generation": 1}, "status": {"replicas": 0}});
+    let anew = || Observed { set: serde_json::from_value(unseen.clone()).unwrap(), ..Observed::default() };
+    broker.status = Some(before.clone());
+    assert!(is_up(&broker, &anew()) && is_rolled_out(&broker, &anew()));
+    assert_eq!(next(&broker, &before, &Observed { overview: Some(Ok(Overview::default())), ..anew() }), before);
+    // The first one of a Broker has no pods yet.
+    broker.status = None;
+    assert!(!is_up(&broker, &anew()));
 }

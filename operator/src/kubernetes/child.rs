@@ -86,6 +86,14 @@ impl Child {
         Ok(Self { place, wanted: without_nothing(wanted) })
     }
 
+    /// Takes over a part of the object that is there, which cannot be changed; what was wanted of it, and what there is.
+    pub(crate) fn keep(&mut self, standing: &Standing, part: &str) -> Option<(Value, Value)> {
+        let Standing::Ours(object) = standing else { return None };
+        let is = object.data.pointer(part)?.clone();
+        let wanted = self.wanted.pointer_mut(part)?;
+        Some((std::mem::replace(wanted, is.clone()), is))
+    }
+
     /// Has the object as it is wanted, if it is missing or the owner's; it as it is then. Nothing is written when nothing
     /// differs.
     ///
@@ -145,7 +153,7 @@ fn meta(is: &Value, wanted: &Value) -> Value {
     let mut next = is.clone();
     for name in ["labels", "annotations", "ownerReferences"] {
         let Some(value) = wanted.get(name) else { continue };
-        next[name] = if name == "ownerReferences" { value.clone() } else { added(&is[name], value) };
+        next[name] = if name == "ownerReferences" { references(&is[name], value) } else { added(&is[name], value) };
     }
     let before = is["annotations"][OURS].as_str().unwrap_or_default();
     for name in before.split_whitespace().filter(|name| wanted["annotations"].get(*name).is_none()) {
@@ -154,6 +162,17 @@ fn meta(is: &Value, wanted: &Value) -> Value {
         }
     }
     next
+}
+
+/// The owner references that are wanted, and those that others have added: one is another if its uid is.
+fn references(is: &Value, wanted: &Value) -> Value {
+    let (is, wanted) = (is.as_array(), wanted.as_array());
+    let uid = |reference: &Value| reference["uid"].clone();
+    let find = |other: &Value| wanted.into_iter().flatten().find(|reference| uid(reference) == uid(other)).cloned();
+    let mut next: Vec<_> = is.into_iter().flatten().map(|other| find(other).unwrap_or_else(|| other.clone())).collect();
+    let missing = |reference: &&Value| !is.into_iter().flatten().any(|other| uid(other) == uid(reference));
+    next.extend(wanted.into_iter().flatten().filter(missing).cloned());
+    Value::Array(next)
 }
 
 fn added(is: &Value, wanted: &Value) -> Value {
@@ -211,8 +230,9 @@ fn without_nothing(value: Value) -> Value {
 /// An annotation that lists the annotations that the owner's spec asks for.
 pub(crate) const OURS: &str = "leveret.dev/annotations";
 
-/// What the API server fills in where nothing is said: defaults, and what it allocates.
-const FILLED_IN: [&str; 36] = [
+/// What the API server and the providers of load balancers fill in where nothing is said: defaults, and what they allocate.
+/// `externalIPs` is not among them: it takes traffic of others.
+const FILLED_IN: [&str; 37] = [
     // A Service.
     "allocateLoadBalancerNodePorts",
     "clusterIP",
@@ -223,6 +243,7 @@ const FILLED_IN: [&str; 36] = [
     "ipFamilies",
     "ipFamilyPolicy",
     "loadBalancerClass",
+    "loadBalancerIP",
     "nodePort",
     "protocol",
     "sessionAffinity",

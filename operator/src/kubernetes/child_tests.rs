@@ -34,7 +34,13 @@ async fn a_child_is_made_once_and_not_written_again() {
     assert_eq!(fake.writes(), [format!("POST {SERVICE}")]);
     let mut there = fake.get(SERVICE).unwrap();
     there["spec"]["clusterIP"] = json!("10.0.0.1");
+    // What a provider of load balancers sets, and somebody who wants to know when the Service goes.
+    there["spec"]["loadBalancerIP"] = json!("192.0.2.1");
+    there["spec"]["loadBalancerClass"] = json!("example.com/fast");
+    there["spec"]["healthCheckNodePort"] = json!(30000);
     there["metadata"]["labels"]["team"] = json!("theirs");
+    let theirs = json!({"apiVersion": "v1", "kind": "Web", "name": "front", "uid": "x"});
+    there["metadata"]["ownerReferences"].as_array_mut().unwrap().push(theirs);
     fake.put(SERVICE, there);
     write(&fake, &service()).await.unwrap();
     assert_eq!(fake.writes(), [""; 0]);

@@ -27,6 +27,9 @@ impl Fake {
             let fake = fake.clone();
             async move {
                 let (head, body) = request.into_parts();
+                if head.uri.query().is_some_and(|query| query.contains("watch=true")) {
+                    std::future::pending::<()>().await;
+                }
                 let sent = body.collect_bytes().await.unwrap_or_default();
                 let sent = serde_json::from_slice(&sent).unwrap_or_default();
                 let (status, answer) = fake.0.lock().unwrap().answer(&head.method, head.uri.path(), sent);
@@ -50,6 +53,11 @@ impl Fake {
     pub(crate) fn refuse(&self, call: &str, code: u16, reason: &str, message: &str) {
         let refusal = (code, reason.to_owned(), message.to_owned());
         self.0.lock().unwrap().refusals.insert(call.to_owned(), refusal);
+    }
+
+    /// Has a call, `METHOD PATH`, not refused any more.
+    pub(crate) fn allow(&self, call: &str) {
+        self.0.lock().unwrap().refusals.remove(call);
     }
 
     /// The writes since the last time this was asked, sorted: `METHOD PATH`.
@@ -81,7 +89,7 @@ impl State {
         let there = self.objects.get(&at).cloned();
         match (method.as_str(), there) {
             ("GET", Some(object)) => (StatusCode::OK, object),
-            ("GET", None) if path.ends_with("/events") => (StatusCode::OK, self.list(path)),
+            ("GET", None) if LISTS.iter().any(|list| path.ends_with(list)) => (StatusCode::OK, self.list(path)),
             ("POST", None) => (StatusCode::CREATED, self.store(&at, sent)),
             ("POST", Some(_)) => refused(409, "AlreadyExists", &format!("{name} already exists")),
             ("PUT", Some(object)) if object["metadata"]["resourceVersion"] != sent["metadata"]["resourceVersion"] => {
@@ -111,9 +119,12 @@ impl State {
     fn list(&self, path: &str) -> Value {
         let below = format!("{path}/");
         let items: Vec<_> = self.objects.iter().filter(|(at, _)| at.starts_with(&below)).map(|(_, one)| one).collect();
-        json!({"apiVersion": "v1", "kind": "List", "metadata": {}, "items": items})
+        json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": "1"}, "items": items})
     }
 }
+
+/// What can be listed.
+const LISTS: [&str; 5] = ["/events", "/brokers", "/exchanges", "/queues", "/bindings"];
 
 fn refused(code: u16, reason: &str, message: &str) -> (StatusCode, Value) {
     let status = json!({

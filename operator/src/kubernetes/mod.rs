@@ -5,10 +5,13 @@ pub(crate) mod conditions;
 pub(crate) mod events;
 #[cfg(test)]
 pub(crate) mod fake;
+pub(crate) mod guard;
+pub(crate) mod limit;
 pub(crate) mod quantity;
 pub(crate) mod scope;
 pub(crate) mod unreadable;
 
+use crate::pulse::Pulse;
 use kube::Client;
 use kube::runtime::events::{Recorder, Reporter};
 
@@ -20,6 +23,7 @@ pub(crate) struct Context {
     reporter: Reporter,
     pub(crate) scope: scope::Scope,
     pub(crate) metrics: crate::metrics::Metrics,
+    pub(crate) pulse: Pulse,
 }
 
 impl Context {
@@ -31,7 +35,7 @@ impl Context {
     ) -> Self {
         let reporter = Reporter { controller: MANAGER.to_owned(), instance: Some(instance.to_owned()) };
         let recorder = Recorder::new(client.clone(), reporter.clone());
-        Self { client, recorder, reporter, scope: scope::Scope(namespaces), metrics }
+        Self { client, recorder, reporter, scope: scope::Scope(namespaces), metrics, pulse: Pulse::default() }
     }
 
     /// A recorder for an event that will not come again.

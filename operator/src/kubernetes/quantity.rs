@@ -1,37 +1,71 @@
-//! Quantities as Kubernetes writes them.
+//! Quantities as Kubernetes reads them: whole numbers all the way, since two texts of one quantity must be equal.
 
-/// A quantity in thousandths, rounded up; none if it is none, or negative.
+/// A quantity in thousandths, rounded up; none if it is none, or negative. What is larger than [`UNITS_MAX`] is that.
 /// Source: <https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/>.
 pub(crate) fn milli(text: &str) -> Option<u128> {
-    let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, suffix) = text.split_at(digits);
-    let number: f64 = number.parse().ok()?;
-    let exponent = || suffix.strip_prefix(['e', 'E'])?.parse::<i32>().ok();
-    let factor = match suffix {
-        "" => 1e3,
-        "m" => 1.0,
-        "k" => 1e6,
-        "M" => 1e9,
-        "G" => 1e12,
-        "T" => 1e15,
-        "P" => 1e18,
-        "E" => 1e21,
-        "Ki" => 1e3 * 1024.0,
-        "Mi" => 1e3 * 1024f64.powi(2),
-        "Gi" => 1e3 * 1024f64.powi(3),
-        "Ti" => 1e3 * 1024f64.powi(4),
-        "Pi" => 1e3 * 1024f64.powi(5),
-        "Ei" => 1e3 * 1024f64.powi(6),
-        _ => 1e3 * 10f64.powi(exponent()?),
-    };
-    Some((number * factor).ceil() as u128)
+    scaled(text, 3)
 }
 
 /// A quantity in whole units, rounded up: bytes, for one of storage.
 pub(crate) fn units(text: &str) -> Option<u128> {
-    milli(text).map(|milli| milli.div_ceil(1000))
+    scaled(text, 0)
 }
+
+/// A quantity in units of ten to the power of minus `places`, rounded up.
+fn scaled(text: &str, places: i32) -> Option<u128> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, suffix) = text.split_at(digits);
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if whole.is_empty() && fraction.is_empty() || fraction.contains('.') {
+        return None;
+    }
+    let (binary, decimal) = factor(suffix)?;
+    let (fraction, rest) = fraction.split_at(fraction.len().min(FRACTION_DIGITS_MAX));
+    let rounded_up = u128::from(rest.contains(|digit| digit != '0'));
+    let largest = UNITS_MAX * 10_u128.pow(places.unsigned_abs());
+    let Ok(mantissa) = format!("0{whole}{fraction}").parse::<u128>() else { return Some(largest) };
+    let mantissa = mantissa.saturating_add(rounded_up);
+    if mantissa == 0 {
+        return Some(0);
+    }
+    let exponent = decimal.saturating_add(places).saturating_sub(i32::try_from(fraction.len()).ok()?);
+    let power = 10_u128.checked_pow(exponent.unsigned_abs());
+    let Some(multiplied) = mantissa.checked_mul(1 << binary) else { return Some(largest) };
+    let value = match (exponent < 0, power) {
+        (true, power) => power.map_or(1, |power| multiplied.div_ceil(power)),
+        (false, power) => power.and_then(|power| multiplied.checked_mul(power)).unwrap_or(largest),
+    };
+    Some(value.min(largest))
+}
+
+/// What a suffix stands for: powers of two and of ten.
+fn factor(suffix: &str) -> Option<(u32, i32)> {
+    Some(match suffix {
+        "n" => (0, -9),
+        "u" => (0, -6),
+        "m" => (0, -3),
+        "" => (0, 0),
+        "k" => (0, 3),
+        "M" => (0, 6),
+        "G" => (0, 9),
+        "T" => (0, 12),
+        "P" => (0, 15),
+        "E" => (0, 18),
+        "Ki" => (10, 0),
+        "Mi" => (20, 0),
+        "Gi" => (30, 0),
+        "Ti" => (40, 0),
+        "Pi" => (50, 0),
+        "Ei" => (60, 0),
+        _ => (0, suffix.strip_prefix(['e', 'E'])?.parse().ok()?),
+    })
+}
+
+/// The largest quantity that there is: Kubernetes makes of larger ones this one.
+const UNITS_MAX: u128 = i64::MAX as u128;
+/// Digits behind the point that count; of what comes behind them counts that it is there.
+const FRACTION_DIGITS_MAX: usize = 12;
 
 #[cfg(test)]
 mod tests {
@@ -47,13 +81,47 @@ mod tests {
             ("1e3", Some(1000)),
             ("2E", Some(2_000_000_000_000_000_000)),
             ("512", Some(512)),
+            (".5Ki", Some(512)),
+            ("5.", Some(5)),
+            ("0.1", Some(1)),
+            ("0", Some(0)),
             ("lots", None),
             ("", None),
+            (".", None),
+            ("1.2.3", None),
             ("-1Gi", None),
             ("10Gb", None),
         ] {
             assert_eq!(units(text), expected, "{text}");
         }
         assert_eq!((milli("1000m"), milli("0.5")), (milli("1"), Some(500)));
+    }
+
+    #[test]
+    fn as_written_and_as_canonical_are_equal() {
+        for (written, canonical) in [
+            ("1.1T", "1100G"),
+            ("1.1Ti", "1209462790554"),
+            ("0.3Gi", "322122548"),
+            ("1024Mi", "1Gi"),
+            ("1.5", "1500m"),
+            ("0.0001", "100u"),
+            ("1e30", "9223372036854775807"),
+            ("9Ei", "9223372036854775807"),
+            ("8E", "8E"),
+            ("340282366920938463463374607431768211456", "9223372036854775807"),
+            ("1e2147483647", "9223372036854775807"),
+            ("2.7P", "2700T"),
+            ("1.0000000000000000000000000000Ei", "1Ei"),
+        ] {
+            assert_eq!(units(written), units(canonical), "{written}");
+            assert!(units(written).is_some_and(|units| units <= UNITS_MAX), "{written}");
+        }
+        for (written, canonical) in
+            [("1.1T", "1100G"), ("0.1m", "100u"), ("1e30", "9223372036854775807"), ("2.5", "2500m")]
+        {
+            assert_eq!(milli(written), milli(canonical), "{written}");
+        }
+        assert_eq!(units("1e-2147483648"), Some(1), "rounded up");
     }
 }

@@ -3,18 +3,15 @@
 use super::{Context, apply, conditions};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::api::{ApiResource, DynamicObject};
+use kube::Resource;
 use kube::core::error_boundary::InvalidObject;
-use kube::{Api, Resource};
 use leveret_api::{Condition, FINALIZER};
-use serde::de::DeserializeOwned;
-use serde_json::json;
-use std::fmt::Debug;
+use serde_json::{Value, json};
 
 /// Tells a resource that it cannot be read. One that is being deleted is let go: nobody can tell what it stands for.
 pub(crate) async fn report<K>(context: &Context, invalid: &InvalidObject)
 where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + DeserializeOwned + Clone + Debug,
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
 {
     let meta = &invalid.metadata;
     let (namespace, name) = (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
@@ -29,18 +26,12 @@ where
         }
         apply::finalizers::<K>(&context.client, place, meta.resource_version.as_deref(), &left).await
     } else {
-        let api: Api<DynamicObject> =
-            Api::namespaced_with(context.client.clone(), namespace, &ApiResource::erase::<K>(&()));
-        let before = match api.get_opt(name).await {
-            Ok(Some(object)) => said(&object),
-            Ok(None) => return,
+        let status = match apply::status_of::<K>(&context.client, place).await {
+            Ok(status) => status,
+            Err(kube::Error::Api(refusal)) if refusal.code == 404 => return,
             Err(error) => return tracing::warn!("{what} cannot be looked at: {error}"),
         };
-        let condition = conditions::condition(&before, "Ready", ("False", UNREADABLE, &message), meta.generation);
-        if before.contains(&condition) {
-            return;
-        }
-        let status = json!({"observedGeneration": meta.generation, "conditions": [condition]});
+        let Some(status) = told(status, &message, meta.generation) else { return };
         apply::status::<K>(&context.client, place, &status).await
     };
     tracing::warn!("{what} is passed over: {message}");
@@ -65,8 +56,19 @@ pub(crate) fn message(kind: &str, error: &str) -> String {
     )
 }
 
-fn said(object: &DynamicObject) -> Vec<Condition> {
-    serde_json::from_value(object.data["status"]["conditions"].clone()).unwrap_or_default()
+/// The status with the condition in it, unless it says so already. All else in it stays: what is not applied again would be
+/// taken away.
+fn told(mut status: Value, message: &str, generation: Option<i64>) -> Option<Value> {
+    let mut all: Vec<Condition> = serde_json::from_value(status["conditions"].take()).unwrap_or_default();
+    let condition = conditions::condition(&all, "Ready", ("False", UNREADABLE, message), generation);
+    if all.contains(&condition) {
+        return None;
+    }
+    all.retain(|other| other.type_ != condition.type_);
+    all.push(condition);
+    status["observedGeneration"] = json!(generation);
+    status["conditions"] = json!(all);
+    Some(status)
 }
 
 /// The reason in a condition and an event.
@@ -76,7 +78,7 @@ pub(crate) const UNREADABLE: &str = "Unreadable";
 mod tests {
     use super::*;
     use crate::kubernetes::fake::Fake;
-    use kube::core::DeserializeGuard;
+    use crate::kubernetes::guard::Guard;
     use leveret_api::Broker;
 
     #[tokio::test]
@@ -86,10 +88,17 @@ mod tests {
             "apiVersion": "leveret.dev/v1alpha1", "kind": "Broker",
             "metadata": {"name": "bad", "namespace": "n", "uid": "u", "generation": 1},
             "spec": {"storage": {"size": null}},
+            "status": {
+                "defaultImage": "kept:1", "binding": {"name": "bad-default-user"},
+                "conditions": [
+                    {"type": "Ready", "status": "True", "reason": "AllPodsReady", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"},
+                    {"type": "Degraded", "status": "False", "reason": "AsSpecified", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"},
+                ],
+            },
         });
         let good =
             json!({"apiVersion": "leveret.dev/v1alpha1", "kind": "Broker", "metadata": {"name": "good"}, "spec": {}});
-        let list: Vec<DeserializeGuard<Broker>> = serde_json::from_value(json!([bad, good])).unwrap();
+        let list: Vec<Guard<Broker>> = serde_json::from_value(json!([bad, good])).unwrap();
         assert!(list[0].0.is_err() && list[1].0.is_ok());
 
         let fake = Fake::default();
@@ -101,8 +110,43 @@ mod tests {
             let writes = fake.writes();
             assert_eq!(writes.iter().filter(|write| write.ends_with("/status")).count(), expected, "{writes:?}");
         }
-        let condition = fake.get(path).unwrap()["status"]["conditions"][0].clone();
+        let status = fake.get(path).unwrap()["status"].clone();
+        assert_eq!(
+            (&status["defaultImage"], &status["binding"]["name"]),
+            (&json!("kept:1"), &json!("bad-default-user"))
+        );
+        let conditions = status["conditions"].as_array().unwrap();
+        assert_eq!((conditions.len(), &conditions[0]["type"]), (2, &json!("Degraded")), "the others stay");
+        let condition = &conditions[1];
         assert_eq!((&condition["status"], &condition["reason"]), (&json!("False"), &json!(UNREADABLE)));
         assert!(condition["message"].as_str().unwrap().contains("Quantity"), "{condition}");
+    }
+
+    #[test]
+    fn fields_of_newer_definitions_are_passed_over() {
+        let kinds = [
+            ("Exchange", json!({"type": "topic"})),
+            ("Queue", json!({})),
+            ("Binding", json!({"source": "s", "destination": "d"})),
+        ];
+        for (kind, mut spec) in kinds {
+            spec["brokerRef"] = json!({"name": "shop", "region": "new"});
+            spec["newer"] = json!("default");
+            let object =
+                json!({"apiVersion": "leveret.dev/v1alpha1", "kind": kind, "metadata": {"name": "a"}, "spec": spec});
+            let read = match kind {
+                "Exchange" => serde_json::from_value::<Guard<leveret_api::Exchange>>(object).unwrap().0.is_ok(),
+                "Queue" => serde_json::from_value::<Guard<leveret_api::Queue>>(object).unwrap().0.is_ok(),
+                _ => serde_json::from_value::<Guard<leveret_api::Binding>>(object).unwrap().0.is_ok(),
+            };
+            assert!(read, "{kind}");
+        }
+        let newer = json!({"newer": 1});
+        let spec = json!({
+            "newer": 1, "storage": newer, "resources": newer, "service": newer, "topology": newer, "podTemplate": newer,
+        });
+        let object =
+            json!({"apiVersion": "leveret.dev/v1alpha1", "kind": "Broker", "metadata": {"name": "a"}, "spec": spec});
+        assert!(serde_json::from_value::<Guard<Broker>>(object).unwrap().0.is_ok());
     }
 }

@@ -2,7 +2,7 @@
 use super::drift::Step;
 use super::kinds::{Actual, Found, Numbers};
 use super::object::{Key, Object};
-use super::outcome::Outcome;
+use super::outcome::{BROKER_UNAVAILABLE, Outcome};
 use leveret_api::DeletionPolicy;
 use leveret_client::{DeleteOnly, Error};
 
@@ -50,7 +50,7 @@ pub(super) fn deleted(object: &Object, if_empty: bool, answer: Result<(), Error>
             let advice = "Set deletionPolicy to Retain to let the resource go without it";
             Outcome::waiting("DeletionRefused", format!("{what} cannot be deleted. {advice}. The broker says: {error}"))
         }
-        Err(error) => Outcome::waiting("BrokerUnavailable", error.to_string()),
+        Err(error) => Outcome::waiting(BROKER_UNAVAILABLE, error.to_string()),
     }
 }
 

@@ -24,6 +24,9 @@ pub(super) fn decide(object: &Object, owner: Option<&Key>, actual: &Actual) -> S
         let message = format!("{} belongs to {owner}, which was there first", what());
         return Step::Report(Outcome::Refused { reason: "Conflict", message });
     }
+    if let Some(message) = &object.changed {
+        return Step::Report(Outcome::Refused { reason: "ChangeRefused", message: message.clone() });
+    }
     match (object.wanted.find(actual), &object.refused) {
         (Found::Equal(numbers), _) => Step::Report(Outcome::Ready { done: Done::Nothing, numbers }),
         (Found::Missing, Some(outcome)) => Step::Report(outcome.clone()),

@@ -1,4 +1,5 @@
 //! What the cluster has of our kinds, by the broker that it refers to: a pass over one broker touches nothing of another.
+use super::kinds::Wanted;
 use super::object::{Key, Kind, Object};
 use super::outcome::CHANGED;
 use crate::kubernetes::conditions;
@@ -8,7 +9,7 @@ use kube::Resource;
 use kube::core::error_boundary::InvalidObject;
 use leveret_api::{Binding, Broker, Exchange, FINALIZER, Queue, TopologyStatus};
 use serde::de::DeserializeOwned;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -67,6 +68,8 @@ pub(super) struct Index(Mutex<Content>);
 #[derive(Default)]
 struct Content {
     brokers: HashMap<BrokerKey, BrokerSeen>,
+    /// Namespaces whose Brokers cannot be listed.
+    blind: HashSet<String>,
     /// By broker, then by uid.
     resources: HashMap<BrokerKey, BTreeMap<String, Seen>>,
 }
@@ -85,6 +88,18 @@ impl Index {
     /// Whether anything refers to a broker.
     pub(super) fn is_referred_to(&self, key: &BrokerKey) -> bool {
         self.with(|content| content.resources.contains_key(key))
+    }
+
+    /// Whether the Brokers of a namespace are not known, since they cannot be listed.
+    pub(super) fn is_blind(&self, namespace: &str) -> bool {
+        self.with(|content| content.blind.contains(namespace))
+    }
+
+    pub(super) fn set_blind(&self, namespace: &str, is_blind: bool) {
+        self.with(|content| match is_blind {
+            true => content.blind.insert(namespace.to_owned()),
+            false => content.blind.remove(namespace),
+        });
     }
 
     pub(super) fn put_broker(&self, key: BrokerKey, broker: BrokerSeen) {
@@ -132,14 +147,16 @@ pub(super) fn seen<K: Watched>(resource: &K) -> Seen {
     let was_declared = (conditions::is_true(&status.conditions, "Ready") || says(CHANGED))
         && status.observed_generation == Some(generation);
     let created = meta.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
+    let (wanted, changed) = as_declared(resource.wanted(&name), &status);
     let object = Object {
-        wanted: resource.wanted(&name),
+        wanted,
         key: Key { kind: K::KIND, namespace, name },
         deletion_policy: resource.deletion_policy(),
         deleting: meta.deletion_timestamp.is_some(),
         age: (created, meta.uid.clone().unwrap_or_default()),
         generation,
         was_declared,
+        changed,
         refused: None,
     };
     Seen {
@@ -151,9 +168,29 @@ pub(super) fn seen<K: Watched>(resource: &K) -> Seen {
     }
 }
 
+/// A binding as it was declared: its arguments are a part of what it is, and one with others would be another, beside the one
+/// that is there. The API server refuses most changes of them, but does not see that one has got another name.
+fn as_declared(mut wanted: Wanted, status: &TopologyStatus) -> (Wanted, Option<String>) {
+    let Wanted::Binding(binding) = &mut wanted else { return (wanted, None) };
+    match &status.arguments {
+        Some(declared) if *declared != binding.arguments => {
+            let said = serde_json::Value::Object(declared.clone());
+            binding.arguments = declared.clone();
+            let advice = "Set them back, or delete the Binding and create it anew";
+            (wanted, Some(format!("arguments cannot be changed: it was declared with {said}. {advice}")))
+        }
+        _ => (wanted, None),
+    }
+}
+
 impl Seen {
     pub(super) fn uid(&self) -> &str {
         &self.object.age.1
+    }
+
+    /// Whether its condition speaks of it as it is now.
+    pub(super) fn is_told(&self) -> bool {
+        !self.status.conditions.is_empty() && self.status.observed_generation == Some(self.object.generation)
     }
 
     /// Whether the resource is held until we let it go.

@@ -3,7 +3,7 @@
 //! The store that a pass reads from follows the API server with a delay: a pass that runs before our own write has come
 //! back would write it again. And what the broker refused is not asked again every two seconds.
 use super::index::Seen;
-use super::kinds::Numbers;
+use super::kinds::{Numbers, Wanted};
 use super::outcome::{Outcome, REFUSED};
 use crate::kubernetes::conditions;
 use leveret_api::{FINALIZER, TopologyStatus};
@@ -92,9 +92,21 @@ impl Memory {
         }
     }
 
-    /// The status to write for an outcome, unless there is nothing new in it. Numbers alone are not new if some were
-    /// written a moment ago.
-    pub(super) fn news(&self, seen: &Seen, outcome: &Outcome, now: Instant) -> Option<TopologyStatus> {
+    /// Has all statuses written so much earlier.
+    #[cfg(test)]
+    pub(super) fn age(&mut self, by: Duration) {
+        for known in self.0.values_mut() {
+            known.written_at = known.written_at.and_then(|then| then.checked_sub(by));
+        }
+    }
+
+    /// When a status of it was last written.
+    pub(super) fn written_at(&self, seen: &Seen) -> Option<Instant> {
+        self.0.get(seen.uid()).and_then(|known| known.written_at)
+    }
+
+    /// What is new in an outcome. Numbers alone are not new if some were written a moment ago.
+    pub(super) fn news(&self, seen: &Seen, outcome: &Outcome, now: Instant) -> News {
         let generation = Some(seen.object.generation);
         let condition = conditions::condition(&seen.status.conditions, "Ready", outcome.condition(), generation);
         let numbers = match outcome {
@@ -102,17 +114,60 @@ impl Memory {
             _ => None,
         };
         let number = |of: fn(Numbers) -> i64| numbers.map(of);
+        let arguments = match (outcome, &seen.object.wanted) {
+            (Outcome::Ready { .. }, Wanted::Binding(binding)) => Some(binding.arguments.clone()),
+            _ => seen.status.arguments.clone(),
+        };
         let next = TopologyStatus {
             observed_generation: generation,
             conditions: vec![condition],
             messages_ready: number(|numbers| numbers.ready),
             messages_unacked: number(|numbers| numbers.unacked),
             consumers: number(|numbers| numbers.consumers),
+            arguments,
         };
         let said = |status: &TopologyStatus| (status.observed_generation, status.conditions.clone());
-        let written_at = self.0.get(seen.uid()).and_then(|known| known.written_at);
-        let is_recent = written_at.is_some_and(|then| now - then < NUMBERS_EVERY);
-        (said(&seen.status) != said(&next) || next != seen.status && !is_recent).then_some(next)
+        let is_recent = self.written_at(seen).is_some_and(|then| now - then < NUMBERS_EVERY);
+        if said(&seen.status) != said(&next) {
+            News::Condition(next)
+        } else if next != seen.status && !is_recent {
+            News::Numbers(next)
+        } else {
+            News::None
+        }
+    }
+}
+
+/// What there is to write into a status.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum News {
+    /// Another condition: it is written at once.
+    Condition(TopologyStatus),
+    /// Other numbers, and nothing else: they wait for their turn.
+    Numbers(TopologyStatus),
+    /// Nothing.
+    None,
+}
+
+/// How many statuses may be written for their numbers alone. Each is a write of etcd and goes to all who watch: with many
+/// queues that are busy, numbers come less often instead of more.
+pub(super) struct Budget {
+    left: f64,
+    since: Instant,
+}
+
+impl Budget {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { left: BURST_MAX, since: now }
+    }
+
+    /// Takes as many as there are of those that are `wanted`.
+    pub(super) fn take(&mut self, wanted: usize, now: Instant) -> usize {
+        let come = now.saturating_duration_since(self.since).as_secs_f64() * NUMBERS_PER_SECOND;
+        (self.left, self.since) = ((self.left + come).min(BURST_MAX), now);
+        let taken = wanted.min(self.left as usize);
+        self.left -= taken as f64;
+        taken
     }
 }
 
@@ -125,6 +180,10 @@ fn version(text: Option<&str>) -> u64 {
 const RETRY_AFTER: Duration = Duration::from_secs(30);
 /// How often changed numbers are written into a status.
 const NUMBERS_EVERY: Duration = Duration::from_secs(5);
+/// Writes of numbers alone for all resources of a broker.
+const NUMBERS_PER_SECOND: f64 = 10.0;
+/// Those that were not used: so many can be made at once.
+const BURST_MAX: f64 = 50.0;
 
 #[cfg(test)]
 mod tests {
@@ -142,6 +201,13 @@ mod tests {
         }
     }
 
+    fn written(news: News) -> TopologyStatus {
+        match news {
+            News::Condition(status) | News::Numbers(status) => status,
+            News::None => panic!("there is nothing new"),
+        }
+    }
+
     fn ready(ready: i64) -> Outcome {
         Outcome::Ready { done: Done::Nothing, numbers: Some(Numbers { ready, ..Numbers::default() }) }
     }
@@ -149,29 +215,41 @@ mod tests {
     #[test]
     fn nothing_is_written_twice_while_the_store_is_behind() {
         let (mut memory, now) = (Memory::default(), Instant::now());
-        let status = memory.news(&seen("7"), &ready(0), now).unwrap();
+        let status = written(memory.news(&seen("7"), &ready(0), now));
         memory.held(&seen("7"), Some("8"));
         memory.wrote(&seen("7"), status, Some("9"), now);
         for behind in ["7", "8"] {
             let recalled = memory.recall(vec![seen(behind)], now).remove(0);
             assert!(recalled.is_held());
-            assert_eq!(memory.news(&recalled, &ready(0), now), None, "{behind}");
+            assert_eq!(memory.news(&recalled, &ready(0), now), News::None, "{behind}");
         }
         // The store has caught up, and somebody has taken the status away.
         let recalled = memory.recall(vec![seen("10")], now).remove(0);
-        assert!(!recalled.is_held() && memory.news(&recalled, &ready(0), now).is_some());
+        assert!(!recalled.is_held() && memory.news(&recalled, &ready(0), now) != News::None);
     }
 
     #[test]
     fn numbers_wait_and_conditions_do_not() {
         let (mut memory, now) = (Memory::default(), Instant::now());
         let mut q = seen("1");
-        q.status = memory.news(&q, &ready(0), now).unwrap();
+        q.status = written(memory.news(&q, &ready(0), now));
         memory.wrote(&q, q.status.clone(), Some("1"), now);
-        assert_eq!(memory.news(&q, &ready(5), now + Duration::from_secs(4)), None);
-        let later = memory.news(&q, &ready(5), now + NUMBERS_EVERY).unwrap();
+        assert_eq!(memory.news(&q, &ready(5), now + Duration::from_secs(4)), News::None);
+        let News::Numbers(later) = memory.news(&q, &ready(5), now + NUMBERS_EVERY) else { panic!("they are new") };
         assert_eq!(later.messages_ready, Some(5));
-        assert!(memory.news(&q, &Outcome::waiting("Missing", "x"), now).is_some());
+        assert!(matches!(memory.news(&q, &Outcome::waiting("Missing", "x"), now), News::Condition(_)));
+    }
+
+    #[test]
+    fn numbers_of_many_queues_have_a_budget() {
+        let begin = Instant::now();
+        let mut budget = Budget::new(begin);
+        assert_eq!(budget.take(7, begin), 7);
+        assert_eq!(budget.take(1000, begin), 43);
+        assert_eq!(budget.take(1000, begin), 0);
+        let seconds = 600;
+        let taken: usize = (1..=seconds / 2).map(|pass| budget.take(1000, begin + Duration::from_secs(2 * pass))).sum();
+        assert_eq!(taken, 10 * seconds as usize);
     }
 
     #[test]

@@ -34,6 +34,9 @@ pub(crate) struct Object {
     pub(crate) generation: i64,
     /// It was on the broker as wanted, in this generation: what is missing or different now was lost.
     pub(crate) was_declared: bool,
+    /// Its spec asks for another thing than was declared for it, which cannot be changed: what is wrong. What is wanted is
+    /// what was declared.
+    pub(crate) changed: Option<String>,
     /// What the broker said to it a moment ago: it is not asked again yet.
     pub(crate) refused: Option<Outcome>,
 }

@@ -63,6 +63,10 @@ impl Outcome {
 
 /// The broker has another thing by that name, and it was ours: put back as soon as nothing is lost by it.
 pub(crate) const CHANGED: &str = "Changed";
+/// The broker cannot be asked, though it should answer.
+pub(crate) const BROKER_UNAVAILABLE: &str = "BrokerUnavailable";
+/// A pass took too long, and ended before it came to this.
+pub(crate) const INTERRUPTED: &str = "Interrupted";
 /// The broker refused it: it is not asked again for a while.
 pub(crate) const REFUSED: &str = "Refused";
 /// The broker takes the declaration, and has no such thing all the same.

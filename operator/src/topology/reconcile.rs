@@ -2,10 +2,11 @@
 use super::drift::{self, Step};
 use super::kinds::Actual;
 use super::object::Object;
-use super::outcome::{Done, NOT_THERE, Outcome, REFUSED};
+use super::outcome::{BROKER_UNAVAILABLE, Done, INTERRUPTED, NOT_THERE, Outcome, REFUSED};
 use super::{conflict, deletion};
 use leveret_client::{Client, DeleteOnly, Error, Made};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -15,6 +16,7 @@ use tokio::task::JoinSet;
 /// # Errors
 /// The broker cannot be asked at all.
 pub(crate) async fn pass(client: &Client, objects: Vec<Arc<Object>>, paused: bool) -> Result<Vec<Outcome>, Error> {
+    let end = Instant::now() + PASS_MAX;
     let mut actual = Actual::list(client, objects.iter().map(|object| &object.wanted)).await?;
     let owners = conflict::owners(&objects);
     let mut outcomes: Vec<Option<Outcome>> = vec![None; objects.len()];
@@ -30,10 +32,11 @@ pub(crate) async fn pass(client: &Client, objects: Vec<Arc<Object>>, paused: boo
             }
         }
     }
+    let limits = Arc::new(Limits { end, away: OnceLock::new() });
     for phase in phases {
-        actual = run(client, actual, phase, &mut outcomes).await;
+        actual = run(client, actual, phase, (&limits, &mut outcomes)).await;
     }
-    let missed = || Outcome::waiting("Interrupted", "not looked at yet");
+    let missed = || Outcome::waiting(INTERRUPTED, "not looked at yet");
     Ok(outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(missed)).collect())
 }
 
@@ -52,16 +55,45 @@ struct Task {
     step: Step,
 }
 
+/// What ends a pass before its time: each request to a broker that hangs would wait for its own end otherwise.
+struct Limits {
+    end: Instant,
+    /// What the first said that got no answer: the others are told the same.
+    away: OnceLock<Outcome>,
+}
+
+impl Limits {
+    /// Does something, unless the pass is to end.
+    async fn keep(&self, act: impl Future<Output = Outcome>) -> Outcome {
+        if let Some(away) = self.away.get() {
+            return away.clone();
+        }
+        if Instant::now() >= self.end {
+            return Outcome::waiting(INTERRUPTED, "the broker takes long to answer: not looked at yet");
+        }
+        let outcome = act.await;
+        if matches!(outcome, Outcome::Waiting { reason: BROKER_UNAVAILABLE, .. }) {
+            let _ = self.away.set(outcome.clone());
+        }
+        outcome
+    }
+}
+
 /// Does all of a phase, a bounded number at a time; what is on the broker then.
-async fn run(client: &Client, actual: Actual, phase: Vec<Task>, outcomes: &mut [Option<Outcome>]) -> Actual {
+async fn run(
+    client: &Client,
+    actual: Actual,
+    phase: Vec<Task>,
+    (limits, outcomes): (&Arc<Limits>, &mut [Option<Outcome>]),
+) -> Actual {
     let actual = Arc::new(actual);
     let slots = Arc::new(Semaphore::new(REQUESTS_MAX));
     let mut tasks = JoinSet::new();
     for task in phase {
-        let (client, actual, slots) = (client.clone(), actual.clone(), slots.clone());
+        let (client, actual, slots, limits) = (client.clone(), actual.clone(), slots.clone(), limits.clone());
         tasks.spawn(async move {
             let _slot = slots.acquire_owned().await;
-            let outcome = act(&client, &actual, &task.object, task.step).await;
+            let outcome = limits.keep(act(&client, &actual, &task.object, task.step)).await;
             (task.at, task.object, outcome)
         });
     }
@@ -90,6 +122,7 @@ async fn act(client: &Client, actual: &Actual, object: &Object, step: Step) -> O
             let only = DeleteOnly { if_empty: true, if_unused: true };
             match object.wanted.delete(client, actual, only).await {
                 Ok(()) | Err(Error::NotFound(_)) => declare(client, actual, object, Done::Replaced(named)).await,
+                Err(error @ Error::Unreachable { .. }) => Outcome::waiting(BROKER_UNAVAILABLE, error.to_string()),
                 Err(error) => {
                     let what = object.wanted.describe();
                     let message = format!("{what} was changed on the broker: {named}. It cannot be put back: {error}");
@@ -119,16 +152,18 @@ async fn declare(client: &Client, actual: &Actual, object: &Object, done: Done) 
                     format!("the broker accepts the declaration of {what}, and does not have it"),
                 )
             }
-            Err(error) => Outcome::waiting("BrokerUnavailable", error.to_string()),
+            Err(error) => Outcome::waiting(BROKER_UNAVAILABLE, error.to_string()),
         },
         Ok(_) => Outcome::Ready { done, numbers: object.wanted.nothing_yet() },
         // It went in this moment.
         Err(Error::NotFound(message)) => Outcome::waiting("Missing", message),
         Err(Error::Refused { reason: message, .. }) => Outcome::Refused { reason: REFUSED, message },
         Err(error @ Error::Unauthorized { .. }) => Outcome::Refused { reason: REFUSED, message: error.to_string() },
-        Err(error) => Outcome::waiting("BrokerUnavailable", error.to_string()),
+        Err(error) => Outcome::waiting(BROKER_UNAVAILABLE, error.to_string()),
     }
 }
 
 /// Requests to one broker at a time.
 const REQUESTS_MAX: usize = 16;
+/// How long a pass may take: what it has not come to by then waits for the next one.
+const PASS_MAX: Duration = Duration::from_secs(30);

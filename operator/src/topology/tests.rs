@@ -19,6 +19,7 @@ pub(super) fn object(name: &str, queue: &str, age: i64, deleting: bool) -> Objec
         age: (age, name.to_owned()),
         generation: 1,
         was_declared: false,
+        changed: None,
         refused: None,
     }
 }
@@ -33,6 +34,10 @@ async fn pass(client: &Client, objects: Vec<Object>) -> Result<Vec<Outcome>, Err
 
 fn wanted_queue(name: &str) -> Wanted {
     Wanted::Queue(Queue { durable: true, ..queue(name) })
+}
+
+fn exclusive() -> Wanted {
+    Wanted::Queue(Queue { durable: true, exclusive: true, ..queue("q") })
 }
 
 fn queue(name: &str) -> Queue {
@@ -170,6 +175,25 @@ fn what_stays_is_compared_with_the_broker() {
 }
 
 #[test]
+fn a_clients_own_queue_is_not_touched_and_not_taken_for_this_one() {
+    let table = [
+        (
+            of(wanted_queue("q")),
+            "False Different: queue 'q' in vhost '/' differs on the broker: exclusive is true there, not false. Delete it \
+             there, or delete this resource and create it as it is there",
+        ),
+        (
+            Object { was_declared: true, ..of(wanted_queue("q")) },
+            "False Changed: queue 'q' in vhost '/' was changed on the broker: exclusive is true there, not false. It stays \
+             so while a client's connection has it for itself",
+        ),
+    ];
+    for (object, expected) in table {
+        assert_eq!(reported(drift::decide(&object, None, &actual(&[exclusive()]))), expected);
+    }
+}
+
+#[test]
 fn what_goes_loses_no_message_by_accident() {
     let holding = |messages_ready, messages_unacknowledged| {
         Wanted::Queue(Queue { durable: true, messages_ready, messages_unacknowledged, ..queue("q") })
@@ -195,6 +219,11 @@ fn what_goes_loses_no_message_by_accident() {
         (Delete, vec![holding(2, 1)], "Delete(DeleteOnly { if_empty: false, if_unused: false })".to_owned()),
         (Retain, vec![holding(2, 1)], format!("False Deleted: {what} stays on the broker, as deletionPolicy says")),
         (DeleteIfEmpty, vec![], format!("False Deleted: {what} was not on the broker")),
+        (
+            Delete,
+            vec![exclusive()],
+            format!("False Deleted: {what} stays on the broker, it is another: exclusive is true there, not false"),
+        ),
         // Another's, even if it is told to delete.
         (
             Delete,
@@ -431,4 +460,17 @@ async fn only_the_lists_that_are_needed_are_asked_for() {
         pass(&client, vec![of(wanted)]).await.unwrap();
         assert_eq!(fake.lists(), expected);
     }
+}
+
+#[tokio::test]
+async fn a_broker_that_stops_answering_is_not_asked_for_all_the_rest() {
+    let fake = Fake::start().await.unwrap();
+    let client = Client::from_url(&fake.url).unwrap();
+    fake.cut("PUT /api/queues/");
+    let all = (0..200).map(|number| of(wanted_queue(&format!("q{number}")))).collect();
+    let outcomes = pass(&client, all).await.unwrap();
+    assert_eq!(outcomes.len(), 200);
+    assert!(outcomes.iter().all(|outcome| outcome.condition().1 == "BrokerUnavailable"), "{outcomes:?}");
+    let asked = fake.writes().len();
+    assert!(asked <= 32, "{asked} requests");
 }

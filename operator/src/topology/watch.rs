@@ -1,10 +1,10 @@
 //! Watches the kinds of the topology, and keeps a worker for each broker that something refers to.
 use super::index::{BrokerKey, Index, Watched, broker_key, seen};
 use super::worker::Worker;
+use crate::kubernetes::guard::Guard;
 use crate::kubernetes::{Context, unreadable};
 use futures::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
-use kube::core::DeserializeGuard;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Resource};
 use leveret_api::{Binding, Broker, Exchange, Queue};
@@ -14,23 +14,25 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 /// Runs until `stop` is cancelled, and its workers have ended.
 pub(crate) async fn run(context: Context, stop: CancellationToken) {
     let (index, changed) = (Arc::new(Index::default()), Arc::new(Changed::default()));
-    let mut listed = Vec::new();
-    listed.extend(watch::<Broker>(&context, &index, &changed, &stop));
-    listed.extend(watch::<Exchange>(&context, &index, &changed, &stop));
-    listed.extend(watch::<Queue>(&context, &index, &changed, &stop));
-    listed.extend(watch::<Binding>(&context, &index, &changed, &stop));
+    let (mut listed, mut tasks) = (Vec::new(), JoinSet::new());
+    let watched =
+        Watching { context: context.clone(), index: index.clone(), changed: changed.clone(), stop: stop.clone() };
+    watched.start::<Broker>(&mut tasks, &mut listed);
+    watched.start::<Exchange>(&mut tasks, &mut listed);
+    watched.start::<Queue>(&mut tasks, &mut listed);
+    watched.start::<Binding>(&mut tasks, &mut listed);
     // Nothing is decided on half of what there is: a Broker that was not listed yet is not gone.
     tokio::select! {
         _ = futures::future::join_all(listed) => {}
+        () = failure(&mut tasks) => return,
         () = stop.cancelled() => return,
     }
-    let tasks = TaskTracker::new();
     let mut workers: BTreeMap<BrokerKey, (Arc<Notify>, CancellationToken)> = BTreeMap::new();
     while !stop.is_cancelled() {
         for key in changed.take() {
@@ -43,7 +45,11 @@ pub(crate) async fn run(context: Context, stop: CancellationToken) {
             let (wake, _) = workers.entry(key.clone()).or_insert_with(|| {
                 let (wake, end) = (Arc::new(Notify::new()), stop.child_token());
                 let worker = Worker::new(context.clone(), index.clone(), key, wake.clone());
-                tasks.spawn(worker.run(end.clone()));
+                let until = end.clone();
+                tasks.spawn(async move {
+                    worker.run(until).await;
+                    Ended::InOrder
+                });
                 (wake, end)
             });
             wake.notify_one();
@@ -51,12 +57,33 @@ pub(crate) async fn run(context: Context, stop: CancellationToken) {
         tokio::select! {
             () = changed.notify.notified() => {}
             () = stop.cancelled() => {}
+            // Who works on half of what there is must not go on: the process ends, and starts anew.
+            () = failure(&mut tasks) => return,
         }
         // What comes in one apply is looked at in one pass.
         tokio::time::sleep(GATHER).await;
     }
-    tasks.close();
-    tasks.wait().await;
+    while tasks.join_next().await.is_some() {}
+}
+
+/// How a task of the topology has ended.
+#[derive(Debug)]
+enum Ended {
+    /// It was told to.
+    InOrder,
+    /// A watch that has nothing more to tell.
+    Alone,
+}
+
+/// Waits for a task that ends though it was not told to.
+async fn failure(tasks: &mut JoinSet<Ended>) {
+    loop {
+        match tasks.join_next().await {
+            Some(Ok(Ended::InOrder)) => {}
+            Some(ended) => return tracing::error!("a task of the topology has ended by itself: {ended:?}"),
+            None => std::future::pending().await,
+        }
+    }
 }
 
 /// The brokers that have to be looked at.
@@ -131,53 +158,80 @@ fn place(meta: &kube::api::ObjectMeta) -> BrokerKey {
     (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
 }
 
-/// Starts to watch a kind; what is returned ends when all of it has been listed once.
-fn watch<K: Indexed>(
-    context: &Context,
-    index: &Arc<Index>,
-    changed: &Arc<Changed>,
-    stop: &CancellationToken,
-) -> Vec<oneshot::Receiver<()>> {
-    let apis: Vec<Api<DeserializeGuard<K>>> = context.scope.apis(&context.client);
-    let start = |api: Api<DeserializeGuard<K>>| {
-        let (listed, is_listed) = oneshot::channel();
-        let mut view = View { index: index.clone(), known: HashMap::new(), listing: None };
-        let (context, changed, stop) = (context.clone(), changed.clone(), stop.clone());
-        tokio::spawn(async move {
-            // Who owns which field is half of an object, what was last applied a quarter; nothing here asks for it.
-            let events = watcher(api, watcher::Config::default()).default_backoff().modify(|resource| {
-                resource.meta_mut().managed_fields = None;
-                resource.meta_mut().annotations = None;
-            });
-            let (mut events, mut listed) = (std::pin::pin!(events), Some(listed));
-            loop {
-                let event = tokio::select! {
-                    event = events.next() => event,
-                    () = stop.cancelled() => return,
-                };
-                match event {
-                    Some(Ok(event)) => {
-                        let is_complete = matches!(event, watcher::Event::InitDone);
-                        if let Some(invalid) = unread(&event) {
-                            unreadable::report::<K>(&context, &invalid).await;
-                        }
-                        view.changes(event).into_iter().for_each(|key| changed.add(key));
-                        if let Some(listed) = listed.take_if(|_| is_complete) {
-                            let _ = listed.send(());
-                        }
-                    }
-                    Some(Err(error)) => tracing::warn!("watching {}: {error}", K::kind(&())),
-                    None => return,
-                }
-            }
+/// What the watches need.
+#[derive(Clone)]
+struct Watching {
+    context: Context,
+    index: Arc<Index>,
+    changed: Arc<Changed>,
+    stop: CancellationToken,
+}
+
+impl Watching {
+    /// Starts to watch a kind; what is added to `listed` ends when all of it has been listed once.
+    fn start<K: Indexed>(&self, tasks: &mut JoinSet<Ended>, listed: &mut Vec<oneshot::Receiver<()>>) {
+        let apis: Vec<Api<Guard<K>>> = self.context.scope.apis(&self.context.client);
+        for api in apis {
+            let (tell, is_listed) = oneshot::channel();
+            listed.push(is_listed);
+            tasks.spawn(self.clone().watch(api, tell));
+        }
+    }
+
+    async fn watch<K: Indexed>(self, api: Api<Guard<K>>, listed: oneshot::Sender<()>) -> Ended {
+        let (kind, namespace) = (K::kind(&()), api.namespace().map(str::to_owned));
+        let mut view = View { index: self.index.clone(), known: HashMap::new(), listing: None };
+        // Who owns which field is half of an object, what was last applied a quarter; nothing here asks for it.
+        let events = watcher(api, watcher::Config::default()).default_backoff().modify(|resource| {
+            resource.meta_mut().managed_fields = None;
+            resource.meta_mut().annotations = None;
         });
-        is_listed
-    };
-    apis.into_iter().map(start).collect()
+        let (mut events, mut listed, mut refusals) = (std::pin::pin!(events), Some(listed), 0);
+        loop {
+            let event = tokio::select! {
+                event = events.next() => event,
+                () = self.stop.cancelled() => return Ended::InOrder,
+            };
+            match event {
+                Some(Ok(event)) => {
+                    let is_complete = matches!(event, watcher::Event::InitDone);
+                    if let Some(invalid) = unread(&event) {
+                        unreadable::report::<K>(&self.context, &invalid).await;
+                    }
+                    let concerned = view.changes(event);
+                    if is_complete {
+                        self.is_listed(&kind, namespace.as_deref(), true);
+                        listed.take().map(|listed| listed.send(()));
+                    }
+                    concerned.into_iter().for_each(|key| self.changed.add(key));
+                }
+                Some(Err(error)) => {
+                    tracing::warn!(namespace, "watching {kind}: {error}");
+                    self.context.metrics.watch_failed(&kind);
+                    refusals += 1;
+                    // One namespace of several that is gone, or that refuses, is no reason to look after none.
+                    if namespace.is_some() && refusals >= REFUSALS_MAX && listed.is_some() {
+                        self.is_listed(&kind, namespace.as_deref(), false);
+                        listed.take().map(|listed| listed.send(()));
+                    }
+                }
+                None => return Ended::Alone,
+            }
+        }
+    }
+
+    /// Takes note whether the Brokers of a namespace are known.
+    fn is_listed(&self, kind: &str, namespace: Option<&str>, is_listed: bool) {
+        if let Some(namespace) = namespace
+            && kind == Broker::kind(&())
+        {
+            self.index.set_blind(namespace, !is_listed);
+        }
+    }
 }
 
 /// What could not be read of an event.
-fn unread<K>(event: &watcher::Event<DeserializeGuard<K>>) -> Option<kube::core::error_boundary::InvalidObject> {
+fn unread<K>(event: &watcher::Event<Guard<K>>) -> Option<kube::core::error_boundary::InvalidObject> {
     match event {
         watcher::Event::Apply(resource) | watcher::Event::InitApply(resource) => resource.0.as_ref().err().cloned(),
         _ => None,
@@ -197,8 +251,8 @@ struct View {
 
 impl View {
     /// Enters an event into the index; the brokers that it concerns.
-    fn changes<K: Indexed>(&mut self, event: watcher::Event<DeserializeGuard<K>>) -> BTreeSet<BrokerKey> {
-        let uid = |resource: &DeserializeGuard<K>| resource.meta().uid.clone().unwrap_or_default();
+    fn changes<K: Indexed>(&mut self, event: watcher::Event<Guard<K>>) -> BTreeSet<BrokerKey> {
+        let uid = |resource: &Guard<K>| resource.meta().uid.clone().unwrap_or_default();
         match event {
             watcher::Event::Apply(resource) => {
                 let uid = uid(&resource);
@@ -250,7 +304,7 @@ impl View {
         self.known.values().any(|(known, stamp)| stamp.is_none() && known == key)
     }
 
-    fn enter<K: Indexed>(&self, resource: &DeserializeGuard<K>) -> Option<Known> {
+    fn enter<K: Indexed>(&self, resource: &Guard<K>) -> Option<Known> {
         match &resource.0 {
             Ok(resource) => Some(resource.enter(&self.index)),
             Err(invalid) => K::enter_unreadable(&self.index, invalid).map(|key| (key, None)),
@@ -258,17 +312,20 @@ impl View {
     }
 }
 
+/// After how many errors a namespace counts as listed, with nothing in it.
+const REFUSALS_MAX: u32 = 3;
 /// How long events are gathered before they are looked at.
 const GATHER: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kubernetes::fake::Fake;
     use leveret_api::FINALIZER;
     use serde_json::{Value, json};
     use watcher::Event;
 
-    fn queue(uid: &str, broker: &str, generation: i64) -> DeserializeGuard<Queue> {
+    fn queue(uid: &str, broker: &str, generation: i64) -> Guard<Queue> {
         read(json!({
             "apiVersion": "leveret.dev/v1alpha1", "kind": "Queue",
             "metadata": {"name": uid, "namespace": "n", "uid": uid, "generation": generation},
@@ -276,7 +333,7 @@ mod tests {
         }))
     }
 
-    fn read<K: Resource + DeserializeOwned>(value: Value) -> DeserializeGuard<K> {
+    fn read<K: Resource + DeserializeOwned>(value: Value) -> Guard<K> {
         serde_json::from_value(value).unwrap()
     }
 
@@ -321,7 +378,7 @@ mod tests {
     fn what_cannot_be_read_keeps_nothing_else_from_being_looked_at() {
         let mut view = view();
         let (index, key) = (view.index.clone(), ("n".to_owned(), "shop".to_owned()));
-        let broker = |spec: Value| -> DeserializeGuard<Broker> {
+        let broker = |spec: Value| -> Guard<Broker> {
             read(json!({
                 "apiVersion": "leveret.dev/v1alpha1", "kind": "Broker",
                 "metadata": {"name": "shop", "namespace": "n", "uid": "u"}, "spec": spec,
@@ -345,5 +402,60 @@ mod tests {
         bad["apiVersion"] = json!("leveret.dev/v1alpha1");
         assert_eq!(names(view.changes::<Queue>(Event::Apply(read(bad)))), ["n/one"]);
         assert!(view.index.referring_to(&("n".to_owned(), "one".to_owned())).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_task_that_panics_is_a_failure_and_one_that_was_told_to_end_is_none() {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async { Ended::InOrder });
+        let waits = tokio::time::timeout(Duration::from_millis(50), failure(&mut tasks)).await;
+        assert!(waits.is_err() && tasks.is_empty());
+        tasks.spawn(std::future::pending());
+        tasks.spawn(async { panic!("a worker's mistake") });
+        tokio::time::timeout(Duration::from_secs(10), failure(&mut tasks)).await.unwrap();
+        tasks.spawn(async { Ended::Alone });
+        tokio::time::timeout(Duration::from_secs(10), failure(&mut tasks)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_namespace_that_refuses_stops_no_other_and_lets_nothing_go() {
+        let fake = Fake::default();
+        let resources = "/apis/leveret.dev/v1alpha1/namespaces";
+        for kind in ["brokers", "exchanges", "queues", "bindings"] {
+            fake.refuse(&format!("GET {resources}/gone/{kind}"), 403, "Forbidden", "no such right");
+        }
+        for (name, broker) in
+            [("waits", json!({"name": "shop", "namespace": "gone"})), ("told", json!({"name": "none"}))]
+        {
+            let queue = json!({
+                "apiVersion": "leveret.dev/v1alpha1", "kind": "Queue",
+                "metadata": {"name": name, "namespace": "here", "uid": name, "generation": 1}, "spec": {"brokerRef": broker},
+            });
+            fake.put(&format!("{resources}/here/queues/{name}"), queue);
+        }
+        let mut going = fake.get(&format!("{resources}/here/queues/waits")).unwrap();
+        going["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        going["metadata"]["finalizers"] = json!([FINALIZER]);
+        fake.put(&format!("{resources}/here/queues/waits"), going);
+        let namespaces = vec!["gone".to_owned(), "here".to_owned()];
+        let context = Context::new(fake.client(), namespaces, "i", crate::metrics::Metrics::new().unwrap());
+        let (stop, metrics) = (CancellationToken::new(), context.metrics.clone());
+        let running = tokio::spawn(run(context, stop.clone()));
+        let reason = |name: &str| {
+            let queue = fake.get(&format!("{resources}/here/queues/{name}")).unwrap();
+            queue["status"]["conditions"][0]["reason"].as_str().unwrap_or_default().to_owned()
+        };
+        let told = async {
+            while reason("waits").is_empty() || reason("told").is_empty() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), told).await.unwrap();
+        assert_eq!((&*reason("told"), &*reason("waits")), ("BrokerNotFound", "BrokerUnavailable"));
+        let waits = fake.get(&format!("{resources}/here/queues/waits")).unwrap();
+        assert_eq!(waits["metadata"]["finalizers"], json!([FINALIZER]), "it is not let go");
+        assert!(metrics.text().contains("leveret_operator_watch_errors_total{kind=\"Broker\"}"));
+        stop.cancel();
+        running.await.unwrap();
     }
 }

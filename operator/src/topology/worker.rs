@@ -2,12 +2,14 @@
 //! often where a pass takes long, so that a broker with many objects is not asked for its lists all the time.
 use super::index::{BrokerKey, BrokerSeen, Index, Seen};
 use super::kinds::Wanted;
-use super::memory::Memory;
-use super::outcome::{CHANGED, Done, NOT_THERE, Outcome};
+use super::memory::{Budget, Memory, News};
+use super::outcome::{BROKER_UNAVAILABLE, CHANGED, Done, INTERRUPTED, NOT_THERE, Outcome, REFUSED};
 use super::{deletion, reconcile};
 use crate::cluster::connect;
 use crate::kubernetes::{Context, apply, conditions, unreadable};
-use futures::StreamExt;
+use crate::pulse::Beat;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 use leveret_api::{Binding, Broker, Exchange, FINALIZER, Queue, TopologyStatus};
 use leveret_client::Client;
 use std::sync::Arc;
@@ -20,10 +22,25 @@ pub(super) struct Worker {
     index: Arc<Index>,
     broker: BrokerKey,
     wake: Arc<Notify>,
+    connect: Connect,
     /// How to reach the broker, and which one it is: a Broker made anew has another password.
     client: Option<(String, Client)>,
     memory: Memory,
+    /// For numbers alone.
+    budget: Budget,
+    /// Since when the broker cannot be asked.
+    away_since: Option<Instant>,
+    /// The Broker that the pass under way is about.
+    about: About,
+    /// Of the pass under way.
+    beat: Option<Beat>,
 }
+
+/// Logs in at the broker of a Broker.
+type Connect = Box<dyn Fn(kube::Client, Broker) -> BoxFuture<'static, anyhow::Result<Client>> + Send + Sync>;
+
+/// Uid of a Broker and whether it is ready: what is reported of its resources holds as long as this is the same.
+type About = Option<(String, bool)>;
 
 /// A write that a pass leads to.
 struct Write {
@@ -43,7 +60,22 @@ enum Change {
 
 impl Worker {
     pub(super) fn new(context: Context, index: Arc<Index>, broker: BrokerKey, wake: Arc<Notify>) -> Self {
-        Self { context, index, broker, wake, client: None, memory: Memory::default() }
+        let connect: Connect = Box::new(|kubernetes, broker| {
+            async move { connect::client(&kubernetes, &broker).await.map(|(client, _)| client) }.boxed()
+        });
+        Self {
+            context,
+            index,
+            broker,
+            wake,
+            connect,
+            client: None,
+            memory: Memory::default(),
+            budget: Budget::new(Instant::now()),
+            away_since: None,
+            about: None,
+            beat: None,
+        }
     }
 
     /// Runs until `stop` is cancelled; a pass that is under way then has a moment to end.
@@ -80,7 +112,16 @@ impl Worker {
 
     /// Whether something failed.
     async fn pass(&mut self, seen: Vec<Seen>) -> bool {
+        let (namespace, name) = &self.broker;
+        self.beat = Some(self.context.pulse.begin(format!("topology of Broker {namespace}/{name}")));
+        let failed = self.look(seen).await;
+        self.beat = None;
+        failed
+    }
+
+    async fn look(&mut self, seen: Vec<Seen>) -> bool {
         let seen = self.memory.recall(seen, Instant::now());
+        self.about = self.about();
         let broker = match self.index.broker(&self.broker) {
             Some(Err(invalid)) => {
                 let message = unreadable::message("Broker", &invalid.error);
@@ -92,15 +133,40 @@ impl Worker {
         let broker = broker.filter(|broker| broker.metadata.deletion_timestamp.is_none());
         let (seen, refused) = allowed(seen, &self.broker, broker.as_deref());
         let mut reports = refused;
+        // Where Brokers cannot be listed, one that is not known is not gone.
+        let is_gone = broker.is_none() && !self.index.is_blind(&self.broker.0);
         let mut to_ask = Vec::new();
         for seen in seen {
-            match deletion::without_broker(&seen.object, broker.is_none()) {
+            match deletion::without_broker(&seen.object, is_gone) {
                 Some(outcome) => reports.push((seen, outcome)),
                 None => to_ask.push(seen),
             }
         }
-        reports.extend(self.ask(broker.as_deref(), to_ask).await);
-        self.report(reports).await
+        let asked = self.ask(broker.as_deref(), to_ask).await;
+        let is_away = asked.iter().any(|(_, outcome)| says_away(outcome));
+        reports.extend(self.patient(asked, is_away));
+        self.report(reports).await || is_away
+    }
+
+    fn about(&self) -> About {
+        let broker = self.index.broker(&self.broker)?.ok();
+        let uid = broker.as_ref().and_then(|broker| broker.metadata.uid.clone()).unwrap_or_default();
+        Some((uid, broker.is_some_and(|broker| is_ready(&broker))))
+    }
+
+    /// Leaves out that the broker is away as long as that is a moment: a restart, another password. A resource that has not
+    /// been told anything yet is told at once.
+    fn patient(&mut self, mut reports: Vec<(Seen, Outcome)>, is_away: bool) -> Vec<(Seen, Outcome)> {
+        if !is_away {
+            self.away_since = None;
+            return reports;
+        }
+        let since = *self.away_since.get_or_insert_with(Instant::now);
+        if since.elapsed() < AWAY_MAX {
+            let is_interrupted = |outcome: &Outcome| matches!(outcome, Outcome::Waiting { reason: INTERRUPTED, .. });
+            reports.retain(|(seen, outcome)| !says_away(outcome) || !seen.is_told() && !is_interrupted(outcome));
+        }
+        reports
     }
 
     /// What the broker makes of them.
@@ -113,28 +179,40 @@ impl Worker {
             Ok(client) => client,
             Err(waiting) => return all(seen, waiting),
         };
-        let held = self.hold(seen).await;
-        let objects = held.iter().map(|seen| seen.object.clone()).collect();
+        let (held, mut reports) = self.hold(seen).await;
+        let objects: Vec<_> = held.iter().map(|seen| seen.object.clone()).collect();
         let paused = broker.is_some_and(|broker| broker.spec.paused);
-        match reconcile::pass(&client, objects, paused).await {
-            Ok(outcomes) => held.into_iter().zip(outcomes).collect(),
-            Err(error) => {
-                // Its connections may lead nowhere, its password may be another by now.
+        let mut answer = unless_away(reconcile::pass(&client, objects.clone(), paused).await);
+        if answer.is_err() {
+            // Its connections may lead nowhere, its password may be another by now: once more, with a new login.
+            self.client = None;
+            answer = match self.connect(broker).await {
+                Ok(client) => unless_away(reconcile::pass(&client, objects, paused).await),
+                Err(waiting) => Err(waiting),
+            };
+        }
+        match answer {
+            Ok(outcomes) => reports.extend(held.into_iter().zip(outcomes)),
+            Err(waiting) => {
                 self.client = None;
-                all(held, Outcome::waiting(BROKER_UNAVAILABLE, error.to_string()))
+                reports.extend(all(held, waiting));
             }
         }
+        reports
     }
 
     async fn connect(&mut self, broker: Option<&Broker>) -> Result<Client, Outcome> {
         let (namespace, name) = &self.broker;
         let Some(broker) = broker else {
+            if self.index.is_blind(namespace) {
+                let message = format!("the operator cannot list the Brokers of namespace {namespace}: see its log");
+                return Err(Outcome::waiting(BROKER_UNAVAILABLE, message));
+            }
             let message = format!("there is no Broker {name} in namespace {namespace}");
             return Err(Outcome::waiting("BrokerNotFound", message));
         };
-        let ready = broker.status.as_ref().is_some_and(|status| conditions::is_true(&status.conditions, "Ready"));
-        if !ready {
-            return Err(Outcome::waiting("BrokerNotReady", format!("Broker {namespace}/{name} is not ready")));
+        if !is_ready(broker) {
+            return Err(Outcome::waiting(BROKER_NOT_READY, format!("Broker {namespace}/{name} is not ready")));
         }
         let uid = broker.metadata.uid.clone().unwrap_or_default();
         if let Some((known, client)) = &self.client
@@ -142,47 +220,50 @@ impl Worker {
         {
             return Ok(client.clone());
         }
-        let client = connect::client(&self.context.client, broker).await;
-        let (client, _) = client.map_err(|error| Outcome::waiting(BROKER_UNAVAILABLE, format!("{error:#}")))?;
+        let client = (self.connect)(self.context.client.clone(), broker.clone()).await;
+        let client = client.map_err(|error| Outcome::waiting(BROKER_UNAVAILABLE, format!("{error:#}")))?;
         self.client = Some((uid, client.clone()));
         Ok(client)
     }
 
-    /// Puts our finalizer on what has none, before anything is declared for it; what cannot be held is left out.
-    async fn hold(&mut self, seen: Vec<Seen>) -> Vec<Seen> {
+    /// Puts our finalizer on what has none, before anything is declared for it. What cannot be held is left out, with what
+    /// the API server says.
+    async fn hold(&mut self, seen: Vec<Seen>) -> (Vec<Seen>, Vec<(Seen, Outcome)>) {
         let this = &*self;
-        let held = seen.into_iter().map(|mut seen| async move {
-            if seen.is_held() {
-                return Some((seen, None));
-            }
-            if seen.object.deleting {
-                return None;
-            }
-            seen.finalizers.push(FINALIZER.to_owned());
-            match this.set_finalizers(&seen, &seen.finalizers).await {
-                Ok(version) => Some((seen, Some(version))),
+        let tried =
+            seen.into_iter().filter(|seen| seen.is_held() || !seen.object.deleting).map(|mut seen| async move {
+                if seen.is_held() {
+                    return (seen, Ok(None));
+                }
+                seen.finalizers.push(FINALIZER.to_owned());
+                let written = this.set_finalizers(&seen, &seen.finalizers).await;
+                (seen, written.map(Some))
+            });
+        let tried: Vec<_> = futures::stream::iter(tried).buffered(WRITES_MAX).collect().await;
+        let (mut held, mut refused) = (Vec::new(), Vec::new());
+        for (seen, written) in tried {
+            match written {
+                Ok(version) => {
+                    if let Some(version) = version {
+                        self.memory.held(&seen, version.as_deref());
+                    }
+                    held.push(seen);
+                }
                 Err(error) => {
-                    this.log(&seen, &error);
-                    None
+                    self.log(&seen, &error);
+                    refused.extend(finalizer_refused(error).map(|outcome| (seen, outcome)));
                 }
             }
-        });
-        let held: Vec<_> =
-            futures::stream::iter(held).buffered(WRITES_MAX).filter_map(|held| async { held }).collect().await;
-        for (seen, version) in &held {
-            if let Some(version) = version {
-                self.memory.held(seen, version.as_deref());
-            }
         }
-        held.into_iter().map(|(seen, _)| seen).collect()
+        (held, refused)
     }
 
     async fn report(&mut self, reports: Vec<(Seen, Outcome)>) -> bool {
         let now = Instant::now();
-        let mut writes = Vec::new();
+        let (mut writes, mut numbers) = (Vec::new(), Vec::new());
         let mut failed = false;
         for (seen, outcome) in reports {
-            failed |= matches!(outcome, Outcome::Refused { .. } | Outcome::Waiting { reason: BROKER_UNAVAILABLE, .. });
+            failed |= matches!(outcome, Outcome::Refused { .. });
             if matches!(outcome, Outcome::LetGo { .. }) && seen.object.deleting {
                 if seen.is_held() {
                     writes.push(Write { seen, outcome, change: Change::LetGo });
@@ -191,13 +272,18 @@ impl Worker {
             }
             self.memory.became(&seen, &outcome, now);
             match self.memory.news(&seen, &outcome, now) {
-                Some(status) => writes.push(Write { seen, outcome, change: Change::Status(status) }),
-                None if note(&seen, &outcome).is_some() => {
+                News::Condition(status) => writes.push(Write { seen, outcome, change: Change::Status(status) }),
+                News::Numbers(status) => numbers.push(Write { seen, outcome, change: Change::Status(status) }),
+                News::None if note(&seen, &outcome).is_some() => {
                     writes.push(Write { seen, outcome, change: Change::Nothing });
                 }
-                None => {}
+                News::None => {}
             }
         }
+        // Numbers take turns: those that were written longest ago come first.
+        numbers.sort_by_key(|write| self.memory.written_at(&write.seen));
+        numbers.truncate(self.budget.take(numbers.len(), now));
+        writes.extend(numbers);
         let this = &*self;
         let done: Vec<_> = futures::stream::iter(writes.into_iter().map(|write| this.write(write)))
             .buffer_unordered(WRITES_MAX)
@@ -211,6 +297,10 @@ impl Worker {
 
     /// What was written, and the version that it made.
     async fn write(&self, Write { seen, outcome, change }: Write) -> Option<(Seen, TopologyStatus, Option<String>)> {
+        // What has changed meanwhile is looked at anew, and at once.
+        if !matches!(change, Change::LetGo) && self.about() != self.about {
+            return None;
+        }
         let result = match &change {
             Change::Nothing => Ok(None),
             Change::Status(status) => self.set_status(&seen, status).await,
@@ -219,6 +309,7 @@ impl Worker {
                 self.set_finalizers(&seen, &left).await
             }
         };
+        self.beat.iter().for_each(Beat::goes_on);
         match result {
             Ok(version) => {
                 self.event(&seen, &outcome).await;
@@ -264,6 +355,32 @@ impl Worker {
             Wanted::Queue(_) => apply::status::<Queue>(client, place, status).await,
             Wanted::Binding(_) => apply::status::<Binding>(client, place, status).await,
         }
+    }
+}
+
+fn is_ready(broker: &Broker) -> bool {
+    broker.status.as_ref().is_some_and(|status| conditions::is_true(&status.conditions, "Ready"))
+}
+
+fn unless_away(answer: Result<Vec<Outcome>, leveret_client::Error>) -> Result<Vec<Outcome>, Outcome> {
+    answer.map_err(|error| Outcome::waiting(BROKER_UNAVAILABLE, error.to_string()))
+}
+
+/// Whether all that is told is that the broker could not be asked.
+fn says_away(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Waiting { reason: BROKER_UNAVAILABLE | BROKER_NOT_READY | INTERRUPTED, .. })
+}
+
+/// What there is to tell of a finalizer that was not written; nothing if the resource changed or went, or if the API server
+/// does not answer as it should.
+fn finalizer_refused(error: kube::Error) -> Option<Outcome> {
+    match error {
+        kube::Error::Api(refusal) if !matches!(refusal.code, 401 | 404 | 409 | 429 | 503 | 504) => {
+            let message = format!("the finalizer {FINALIZER} cannot be set: the API server says: {}", refusal.message);
+            // It is asked again with the next pass.
+            Some(Outcome::waiting(REFUSED, message))
+        }
+        _ => None,
     }
 }
 
@@ -316,17 +433,18 @@ fn note(seen: &Seen, outcome: &Outcome) -> Option<(bool, &'static str, String)> 
             Some((false, "Declared", format!("{} is on the broker", what())))
         }
         Outcome::Refused { reason, message }
-        | Outcome::Waiting { reason: reason @ (CHANGED | NOT_THERE | "NotEmpty" | "DeletionRefused"), message }
-            if is_new(reason) =>
-        {
-            Some((true, reason, message.clone()))
-        }
+        | Outcome::Waiting {
+            reason: reason @ (CHANGED | NOT_THERE | REFUSED | "NotEmpty" | "DeletionRefused"),
+            message,
+        } if is_new(reason) => Some((true, reason, message.clone())),
         _ => None,
     }
 }
 
-/// The broker cannot be asked, though it should answer.
-const BROKER_UNAVAILABLE: &str = "BrokerUnavailable";
+/// The Broker is not ready.
+const BROKER_NOT_READY: &str = "BrokerNotReady";
+/// How long a broker may be away before its resources are told so.
+const AWAY_MAX: Duration = Duration::from_secs(15);
 /// How often a broker is looked at, for what was changed there.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Passes for which nothing is known to have changed take one part in so many of the time.
@@ -337,14 +455,5 @@ const END_MAX: Duration = Duration::from_secs(2);
 const WRITES_MAX: usize = 32;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn passes_that_take_long_come_less_often() {
-        let millis = Duration::from_millis;
-        assert_eq!(pause(millis(5)), (millis(5), LOOK_EVERY));
-        assert_eq!(pause(millis(900)), (millis(900), millis(9000)));
-        assert_eq!(pause(millis(5000)).0, LOOK_EVERY);
-    }
-}
+#[path = "worker_tests.rs"]
+mod tests;

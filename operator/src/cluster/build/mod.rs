@@ -1,7 +1,7 @@
 //! The children of a Broker, one file each: pure, from the Broker to the object.
 mod budget;
 mod config;
-mod pod;
+pub(super) mod pod;
 pub(super) mod secret;
 mod service;
 mod set;
@@ -19,12 +19,23 @@ use std::collections::BTreeMap;
 
 pub(super) use service::management_name;
 
+/// The image of a Broker, and the names of Secrets that it is pulled with.
+#[derive(Clone, Copy)]
+pub(super) struct Image<'a> {
+    pub(super) name: &'a str,
+    pub(super) pull_secrets: &'a [String],
+}
+
 /// All that a Broker consists of.
 #[derive(Debug)]
 pub(super) struct Children {
     /// In the order in which they are made: what the pods need comes before the pods.
     pub(super) before: Vec<Child>,
     pub(super) set: Child,
+    /// The Secret for applications: it is written once the pods are to run with its login.
+    pub(super) after: Child,
+    /// The version of the login that the pods are to carry.
+    pub(super) login_version: String,
 }
 
 /// Where a Broker's Secrets are: for applications, for the pods.
@@ -42,7 +53,7 @@ pub(super) fn set_place(broker: &Broker) -> Place {
 ///
 /// # Errors
 /// What is wrong with its spec, for its condition.
-pub(super) fn children(broker: &Broker, image: &str, logins: &Logins) -> Result<Children, String> {
+pub(super) fn children(broker: &Broker, image: Image<'_>, logins: &Logins) -> Result<Children, String> {
     let config = config::build(broker)?;
     let account = ServiceAccount {
         metadata: meta(broker, broker.name_any()),
@@ -53,7 +64,6 @@ pub(super) fn children(broker: &Broker, image: &str, logins: &Logins) -> Result<
     let unwritable = |error: serde_json::Error| format!("the children cannot be written: {error}");
     let before = [
         Child::new(&secret::build_login(broker, logins)),
-        Child::new(&secret::build(broker, &logins.current)),
         Child::new(&config),
         Child::new(&account),
         Child::new(&service::nodes(broker)),
@@ -62,7 +72,9 @@ pub(super) fn children(broker: &Broker, image: &str, logins: &Logins) -> Result<
         Child::new(&budget::build(broker)),
     ];
     let before = before.into_iter().collect::<Result<_, _>>().map_err(unwritable)?;
-    Ok(Children { before, set: Child::new(&set).map_err(unwritable)? })
+    let after = Child::new(&secret::build(broker, &logins.current)).map_err(unwritable)?;
+    let login_version = logins.version.clone();
+    Ok(Children { before, set: Child::new(&set).map_err(unwritable)?, after, login_version })
 }
 
 /// The version of the login that the pods of a StatefulSet are to carry.
@@ -115,6 +127,6 @@ fn label_selector(broker: &Broker) -> LabelSelector {
 /// What all brokers' objects are found by.
 pub(super) const SELECTOR: &str = "app.kubernetes.io/managed-by=leveret-operator";
 /// Ports of a broker.
-const AMQP: i32 = 5672;
+pub(super) const AMQP: i32 = 5672;
 pub(super) const HTTP: i32 = 15672;
 const METRICS: i32 = 15692;

@@ -1,5 +1,5 @@
 //! The pod of a broker: one container, as restricted as Kubernetes knows it.
-use super::{AMQP, HTTP, METRICS, config, labels, secret};
+use super::{AMQP, HTTP, Image, METRICS, config, labels, secret};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use kube::ResourceExt;
 use leveret_api::Broker;
@@ -8,13 +8,16 @@ use serde_json::{Value, json};
 /// Name of the volume with the data.
 pub(super) const DATA: &str = "data";
 
+/// Name of the container that the broker runs in.
+pub(crate) const CONTAINER: &str = "leveret";
+
 /// Annotation with the version of the login that the pod runs with.
 pub(super) const LOGIN: &str = "leveret.dev/login";
 
 /// The pod; its annotations change with the configuration and the login, so that new ones reach the broker.
 pub(super) fn template(
     broker: &Broker,
-    image: &str,
+    image: Image<'_>,
     config_hash: &str,
     login_version: &str,
 ) -> Result<PodTemplateSpec, String> {
@@ -34,7 +37,7 @@ pub(super) fn template(
             "runAsNonRoot": true, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
             "fsGroupChangePolicy": "OnRootMismatch", "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [container(broker, image)],
+        "containers": [container(broker, image.name)],
         "volumes": [{"name": "config", "configMap": {"name": config::name(broker)}}],
     });
     for (name, value) in wanted.spec.clone().unwrap_or_default() {
@@ -50,6 +53,10 @@ pub(super) fn template(
             [("dnsPolicy", "ClusterFirst"), ("restartPolicy", "Always"), ("schedulerName", "default-scheduler")]
         {
             fields.entry(name).or_insert_with(|| json!(value));
+        }
+        if !image.pull_secrets.is_empty() {
+            let secrets: Vec<_> = image.pull_secrets.iter().map(|name| json!({"name": name})).collect();
+            fields.entry("imagePullSecrets").or_insert_with(|| json!(secrets));
         }
     }
     let template = json!({"metadata": {"labels": pod_labels, "annotations": annotations}, "spec": spec});
@@ -88,7 +95,7 @@ fn container(broker: &Broker, image: &str) -> Value {
     let from_secret = |variable: &str, key: &str| json!({"name": variable, "valueFrom": {"secretKeyRef": {"name": secret::login_name(broker), "key": key}}});
     let get = |path: &str| json!({"path": path, "port": "http", "scheme": "HTTP"});
     json!({
-        "name": "leveret",
+        "name": CONTAINER,
         "image": image,
         "imagePullPolicy": "IfNotPresent",
         "args": ["serve", "--config", format!("/etc/leveret/{}", config::FILE), "--data-dir", "/var/lib/leveret/data"],

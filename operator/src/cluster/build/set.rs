@@ -1,5 +1,5 @@
 //! The StatefulSet: pods with names and volumes of their own.
-use super::{label_selector, meta, pod, service};
+use super::{Image, label_selector, meta, pod, service};
 use k8s_openapi::api::apps::v1::{
     RollingUpdateStatefulSetStrategy, StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec,
     StatefulSetUpdateStrategy,
@@ -13,7 +13,7 @@ use leveret_api::{Broker, Retention};
 
 pub(super) fn build(
     broker: &Broker,
-    image: &str,
+    image: Image<'_>,
     config: &ConfigMap,
     login_version: &str,
 ) -> Result<StatefulSet, String> {

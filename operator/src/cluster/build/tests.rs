@@ -11,12 +11,16 @@ pub(crate) fn broker(spec: Value) -> Broker {
     serde_json::from_value(broker).unwrap()
 }
 
+pub(crate) fn image(name: &str) -> Image<'_> {
+    Image { name, pull_secrets: &[] }
+}
+
 /// The StatefulSet and the configuration.
 fn made(spec: Value) -> Result<(Value, String), String> {
     let broker = broker(spec);
     let config = config::build(&broker)?;
     let text = config.data.as_ref().unwrap()["leveret.toml"].clone();
-    let set = set::build(&broker, "image:1", &config, "v1")?;
+    let set = set::build(&broker, image("image:1"), &config, "v1")?;
     Ok((serde_json::to_value(set).unwrap(), text))
 }
 
@@ -73,7 +77,7 @@ fn outside_the_cluster_only_amqp_is_published() {
 #[test]
 fn pods_are_restarted_with_another_login_and_say_last_why_they_end() {
     let of = |version: &str| {
-        set::build(&broker(json!({})), "i", &config::build(&broker(json!({}))).unwrap(), version).unwrap()
+        set::build(&broker(json!({})), image("i"), &config::build(&broker(json!({}))).unwrap(), version).unwrap()
     };
     assert_ne!(of("a").spec.unwrap().template, of("b").spec.unwrap().template);
     assert_eq!(login_version(&of("a")).as_deref(), Some("a"));
@@ -124,4 +128,20 @@ fn pods_can_be_scheduled_but_not_freed() {
         };
         assert_eq!(said, expected, "{spec}");
     }
+}
+
+#[test]
+fn images_are_pulled_with_the_secrets_of_all_brokers_unless_a_broker_has_its_own() {
+    let names = ["team".to_owned(), "mirror".to_owned()];
+    let secrets = |spec: Value| {
+        let broker = broker(spec);
+        let image = Image { name: "image:1", pull_secrets: &names };
+        let set = set::build(&broker, image, &config::build(&broker).unwrap(), "v1").unwrap();
+        let secrets = set.spec.unwrap().template.spec.unwrap().image_pull_secrets.unwrap();
+        secrets.into_iter().map(|secret| secret.name).collect::<Vec<_>>()
+    };
+    assert_eq!(secrets(json!({})), ["team", "mirror"]);
+    assert_eq!(secrets(json!({"podTemplate": {"spec": {"imagePullSecrets": [{"name": "own"}]}}})), ["own"]);
+    let without = made(json!({})).unwrap().0;
+    assert_eq!(without["spec"]["template"]["spec"]["imagePullSecrets"], Value::Null);
 }

@@ -13,9 +13,12 @@ pub(super) fn compare(wanted: &Queue, is: Option<&Queue>, default_type: Option<&
     let fields = differences(&[
         ("durable", wanted.durable.to_string(), is.durable.to_string()),
         ("autoDelete", wanted.auto_delete.to_string(), is.auto_delete.to_string()),
+        // No resource is that of a connection.
+        ("exclusive", false.to_string(), is.exclusive.to_string()),
     ]);
     let numbers = Numbers { ready: is.messages_ready, unacked: is.messages_unacknowledged, consumers: is.consumers };
-    let in_use = in_use(numbers);
+    let in_use =
+        if is.exclusive { Some("a client's connection has it for itself".to_owned()) } else { in_use(numbers) };
     found([fields, arguments], Some(numbers), in_use)
 }
 
