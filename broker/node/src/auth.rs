@@ -87,8 +87,8 @@ impl WrongLogins {
             answers.retain(|_, at| *at > now_ns);
         }
         // Addresses beyond the limit share one entry.
-        let known = answers.len() < ADDRESSES_MAX || answers.contains_key(&network(address));
-        let key = if known { network(address) } else { std::net::Ipv4Addr::UNSPECIFIED.into() };
+        let known = answers.len() < ADDRESSES_MAX || answers.contains_key(&owned_part(address));
+        let key = if known { owned_part(address) } else { std::net::Ipv4Addr::UNSPECIFIED.into() };
         let last = answers.entry(key).or_default();
         *last = (*last + SPACING_NS).clamp(now_ns + WAIT_MIN_NS, now_ns + WAIT_MAX_NS);
         Duration::from_nanos(*last - now_ns)
@@ -96,9 +96,9 @@ impl WrongLogins {
 }
 
 /// The part of an address that its owner cannot choose: all of IPv4, the first 64 bits of IPv6.
-fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
+pub fn owned_part(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        v4 @ IpAddr::V4(_) => v4,
         IpAddr::V6(v6) => std::net::Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
     }
 }
@@ -155,7 +155,7 @@ mod tests {
         }
         assert!(logins.0.lock().len() <= ADDRESSES_MAX + 1);
         let (one, other): (IpAddr, IpAddr) = ("2001:db8::1".parse().unwrap(), "2001:db8::ffff:2".parse().unwrap());
-        assert_eq!(network(one), network(other));
+        assert_eq!(owned_part(one), owned_part(other));
     }
 
     #[tokio::test]

@@ -46,7 +46,7 @@ mod tasks;
 mod test_node;
 mod wanted;
 
-pub use auth::{Identity, WrongLogin};
+pub use auth::{Identity, WrongLogin, owned_part};
 pub use clock::Clock;
 pub use connections::{ChannelView, Connection, ConnectionId, Hello};
 pub use declare::{DeleteOnly, Deleted};
