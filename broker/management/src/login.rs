@@ -23,7 +23,7 @@ pub(crate) struct Logins {
     delay: Duration,
     /// Taken by whoever may turn out to be wrong, and kept for the delay by whoever is.
     trying: Arc<Trying>,
-    /// Hashes of what was right, under a key of their own: they decide who waits, never who comes in.
+    /// Hashes of what was right and from where, under a key of their own: they decide who waits, never who comes in.
     right: Mutex<HashSet<u64>>,
     key: RandomState,
     succeeded: AtomicU64,
@@ -60,7 +60,8 @@ impl Logins {
     ) -> Result<Identity, Error> {
         let value = headers.get(AUTHORIZATION);
         let Some((user, password)) = value.and_then(credentials) else { return Err(Error::not_authorized()) };
-        let hash = self.key.hash_one(value);
+        // What an address may find out at once is no more than what it was right about itself.
+        let hash = self.key.hash_one((owned_part(peer.ip()), value));
         let known = self.right.lock().contains(&hash);
         let turn = match known {
             true => None,

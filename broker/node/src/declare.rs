@@ -12,6 +12,7 @@ use leveret_model::name::without_line_breaks;
 use leveret_model::refusal::{Refusal, RefusalKind};
 use leveret_model::table::FieldTable;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// On which conditions a queue is deleted.
 #[derive(Clone, Copy, Debug, Default)]
@@ -121,6 +122,10 @@ impl Broker {
         declare: QueueDeclare,
     ) -> Result<(bool, Arc<Queue>), Refusal> {
         let name = without_line_breaks(name);
+        if name.is_empty() {
+            return Err(Refusal::precondition("the name of a queue is empty without its line breaks".to_owned()));
+        }
+        self.node().connections.churn.queues_declared.fetch_add(1, Relaxed);
         let idle: Vec<String> = idle_arguments(&declare.arguments).map(str::to_owned).collect();
         let ((created, queue), mark) = self.change(|catalog| {
             let declared = catalog.declare_queue(vhost, &name, declare)?;
@@ -135,6 +140,9 @@ impl Broker {
             node.queues.write().insert(declared.id, queue.clone());
             Ok((true, queue))
         })?;
+        if created {
+            self.node().connections.churn.queues_created.fetch_add(1, Relaxed);
+        }
         if created && !idle.is_empty() {
             tracing::warn!(vhost, queue = ?queue.name, arguments = ?idle, "these arguments of a queue do nothing");
         }
@@ -229,6 +237,7 @@ impl Broker {
             log.closed.insert(queue); // before it is gone: a snapshot looks here afterwards
         }
         self.node().queues.write().remove(&queue.id);
+        self.node().connections.churn.queues_deleted.fetch_add(1, Relaxed);
         Ok(deleted)
     }
 

@@ -48,7 +48,7 @@ mod wanted;
 
 pub use auth::{Identity, WrongLogin, owned_part};
 pub use clock::Clock;
-pub use connections::{ChannelView, Connection, ConnectionId, Hello};
+pub use connections::{ChannelView, Churn, Connection, ConnectionId, Hello};
 pub use declare::{DeleteOnly, Deleted};
 pub use figures::{ConsumerView, Descriptors, Listener, descriptors};
 pub use health::{StorageTrouble, Trouble};
@@ -63,7 +63,7 @@ pub use limits::{Door, Limits, LimitsError, Permit, Wishes};
 pub use maintain::StorageUsage;
 pub use memory::{Memory, available_bytes, default_max};
 pub use opened::{Opened, TooMuchOpened};
-pub use publish::{Route, RouteMemory};
+pub use publish::{PART_QUEUES, Route, RouteMemory};
 pub use queue::{Queue, QueueId};
 pub use settle::{Outcome, Settlement};
 pub use shard::{Confirm, Waiter};
