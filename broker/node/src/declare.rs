@@ -75,7 +75,28 @@ impl Broker {
         } else {
             Mark::NOTHING
         };
+        let is_unlinking = catalog.is_unlinking();
+        drop(catalog);
+        if is_unlinking {
+            self.go_on_unlinking();
+        }
         changed.map(|changed| (changed, mark))
+    }
+
+    /// Takes apart what a deletion of something with very many bindings left in the catalog, which others want too.
+    fn go_on_unlinking(&self) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let broker = self.clone();
+        runtime.spawn(async move {
+            loop {
+                let unlinked = broker.node().catalog.write().unlink(UNLINKED_AT_ONCE);
+                if !unlinked.more {
+                    drop(tokio::task::spawn_blocking(move || drop(unlinked)));
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        });
     }
 
     /// Checks that an exchange is there.
@@ -337,6 +358,8 @@ fn refuse((vhost, name): (&str, &str), only: DeleteOnly, depth: Depth) -> Result
 
 /// Runs that are purged in one visit to a queue, about: others want its lock as well.
 const PURGED_AT_ONCE: usize = 8192;
+/// Bindings of what was deleted that are taken apart at a time.
+const UNLINKED_AT_ONCE: usize = 4096;
 /// Contents of more bytes than this take long to drop.
 const CONTENTS_LARGE: u64 = 1 << 20;
 /// Queues that go with their connection are deleted so many at a time: others want the catalog too.

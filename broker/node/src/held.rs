@@ -86,10 +86,6 @@ mod tests {
         all.iter_mut().for_each(|held| held.set(1250).unwrap());
         assert_eq!(others.set(400), Ok(()), "that much it may hold in any case");
         assert_eq!(others.set(401), Err(TooMuchHeld { bytes: 401, max: 400 }));
-        drop((all, held));
-        let cleared = tokio::time::timeout(std::time::Duration::from_secs(30), broker.memory().until_cleared());
-        cleared.await.expect("it has room again");
-        assert_eq!(others.set(1250), Ok(()));
         broker.stop();
     }
 

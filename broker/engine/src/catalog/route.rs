@@ -99,6 +99,9 @@ impl<'a> Routing<'a> {
             self.routed.by_headers |= exchange.declared.kind == ExchangeType::Headers;
             let (mut found, queues) = (false, &mut *self.queues);
             exchange.router.route(self.keys, &self.headers, &mut steps, &mut |target| {
+                if vhost.remains.is_dead(target) {
+                    return;
+                }
                 found = true;
                 match target {
                     Target::Queue(id) => queues.push(id),

@@ -141,12 +141,11 @@ impl Queue {
         if !self.is_durable() {
             return self.state.purge_some(&mut self.lead.cursor, before, most);
         }
+        let ready = self.state.ready();
         let fresh = self.state.take_fresh_before(before, &mut self.lead.cursor);
-        self.lead.facts.settled.extend(fresh);
         let (returned, done) = self.state.take_returned_before(before, most);
-        self.lead.facts.settled.extend_from_slice(&returned);
-        let purged = fresh.into_iter().chain(returned).map(|(_, count)| count).sum();
-        (purged, done)
+        self.lead.facts.settled.extend(fresh.into_iter().chain(returned));
+        (ready - self.state.ready(), done)
     }
 
     /// The sequence that the next message will have.

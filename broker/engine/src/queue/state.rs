@@ -341,7 +341,7 @@ impl State {
         (live - self.live, self.run(cursor.run).is_none_or(|run| run.first >= before))
     }
 
-    /// Takes what was never delivered, as if it had been, unless it came after `before`: its range.
+    /// Takes what was never delivered, as if it had been, unless it came after `before`: its range, in which some may be settled.
     pub(super) fn take_fresh_before(&mut self, before: u64, cursor: &mut Cursor) -> Option<(u64, u64)> {
         let from = self.position(cursor).filter(|from| *from < before)?;
         *cursor = Cursor::at(self.runs_end());
