@@ -17,14 +17,19 @@ pub(crate) struct Shared {
     pub(crate) bounds: Bounds,
     pub(crate) rates: Rates,
     pub(crate) logins: Logins,
-    /// Lists that are sorted are held whole: few at a time.
+    /// Taken while a list is sorted.
     pub(crate) sorting: Arc<Semaphore>,
+    /// Taken while a sorted list that is sent whole is read: it is kept until then.
+    pub(crate) kept: Arc<Semaphore>,
+    /// Taken while a piece of a long answer is made: clients of long answers have a bounded part of this thread.
+    pub(crate) making: Arc<Semaphore>,
 }
 
 impl Api {
     pub(crate) fn new(broker: Broker, bounds: Bounds) -> Self {
         let (rates, logins) = (Rates::default(), Logins::new(bounds.login_delay));
-        Self(Arc::new(Shared { broker, bounds, rates, logins, sorting: Arc::new(Semaphore::new(SORTED_MAX)) }))
+        let [sorting, kept, making] = [SORTED_MAX, KEPT_MAX, MAKING_MAX].map(|max| Arc::new(Semaphore::new(max)));
+        Self(Arc::new(Shared { broker, bounds, rates, logins, sorting, kept, making }))
     }
 }
 
@@ -44,3 +49,7 @@ impl FromRef<Api> for Broker {
 
 /// Lists that are sorted at once.
 const SORTED_MAX: usize = 2;
+/// Sorted lists kept at once because their clients have not read them: 503 beyond.
+const KEPT_MAX: usize = 8;
+/// Pieces of long answers made at once.
+const MAKING_MAX: usize = 8;

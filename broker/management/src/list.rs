@@ -2,12 +2,14 @@
 //! `use_regex`.
 //!
 //! What is not sorted is written while it is read. A page keeps its own rows alone. A sorted list is kept whole, as rows
-//! and the values that they are sorted by, so only few of these are made at a time.
+//! and the values that they are sorted by: few of these are made at a time, in a turn that `request` takes, and few are kept
+//! for clients that read them slowly.
 use crate::api::Api;
 use crate::error::Error;
 use crate::walk::{self, Pieces, Walk};
 use axum::Json;
 use axum::extract::FromRequestParts;
+use axum::http::Uri;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
@@ -31,6 +33,11 @@ impl Query {
     /// Whether a flag is set.
     pub(crate) fn is_true(&self, name: &str) -> bool {
         self.get(name) == Some("true")
+    }
+
+    /// Whether a list is wanted in another order than it is found in.
+    fn sorts(&self) -> bool {
+        self.text("sort").is_some() || self.is_true("sort_reverse")
     }
 
     /// A parameter that is there and not empty.
@@ -68,6 +75,11 @@ impl<S: Sync> FromRequestParts<S> for Query {
         let axum::extract::Query(query) = query.map_err(|error| Error::bad_request(error.to_string()))?;
         Ok(Self(query))
     }
+}
+
+/// Whether a request asks for a sorted list.
+pub(crate) fn is_sorted(uri: &Uri) -> bool {
+    axum::extract::Query::try_from_uri(uri).is_ok_and(|axum::extract::Query(query)| Query(query).sorts())
 }
 
 /// Which page is asked for.
@@ -141,6 +153,14 @@ impl Filter {
             Self::Matches(pattern) => pattern.is_match(name.as_bytes()),
         }
     }
+
+    /// How many names are looked at before others have their turn. A pattern may take a long time for each.
+    fn names_at_once(&self) -> usize {
+        match self {
+            Self::All | Self::Contains(_) => walk::BATCH,
+            Self::Matches(_) => MATCHED_AT_ONCE,
+        }
+    }
 }
 
 /// Answers with the list that `walk` leads through, as `query` asks.
@@ -149,12 +169,14 @@ impl Filter {
 /// 400 for numbers that are none, pages that are not there, and patterns that are malformed.
 pub(crate) async fn answer<W: Walk>(api: &Api, walk: W, query: Query) -> Result<Response, Error> {
     let page = Page::of(&query)?;
-    if query.text("sort").is_some() || query.is_true("sort_reverse") {
+    if query.sorts() {
         return sorted(api, walk, query, page).await;
     }
     match page {
         Some(page) => paged(walk, &query, &page).await,
-        None => Ok(walk::answer(JSON, Listing { rows: Walked(walk), query, begun: false, ended: false }).await),
+        None => {
+            Ok(walk::answer(&api.making, JSON, Listing { rows: Walked(walk), query, begun: false, ended: false }).await)
+        }
     }
 }
 
@@ -162,23 +184,32 @@ async fn paged<W: Walk>(mut walk: W, query: &Query, page: &Page) -> Result<Respo
     let (mut total, mut filtered, mut items) = (0, 0, Vec::new());
     let wanted = page.first()..page.first().saturating_add(page.size);
     while let Some(rows) = walk.rows() {
-        for row in rows {
-            total += 1;
-            if !page.filter.takes(&walk.name(&row)) {
-                continue;
+        for few in rows.chunks(page.filter.names_at_once()) {
+            for row in few {
+                total += 1;
+                if !page.filter.takes(&walk.name(row)) {
+                    continue;
+                }
+                if wanted.contains(&filtered) {
+                    items.extend(walk.show(row).map(|item| query.pick(item)));
+                }
+                filtered += 1;
             }
-            if wanted.contains(&filtered) {
-                items.extend(walk.show(&row).map(|item| query.pick(item)));
-            }
-            filtered += 1;
+            tokio::task::yield_now().await;
         }
-        tokio::task::yield_now().await;
     }
     page.show(items, filtered, total)
 }
 
 async fn sorted<W: Walk>(api: &Api, mut walk: W, query: Query, page: Option<Page>) -> Result<Response, Error> {
-    let turn = api.sorting.clone().acquire_owned().await.map_err(|_| Error::internal())?;
+    let kept_whole = match page {
+        Some(_) => None,
+        None => {
+            let room = api.kept.clone().try_acquire_owned();
+            Some(room.map_err(|_| Error::unavailable("too many sorted lists are waiting to be read"))?)
+        }
+    };
+    let at_once = page.as_ref().map_or(walk::BATCH, |page| page.filter.names_at_once());
     let (mut total, mut kept) = (0, Vec::new());
     while let Some(rows) = walk.rows() {
         for row in rows {
@@ -191,6 +222,9 @@ async fn sorted<W: Walk>(api: &Api, mut walk: W, query: Query, page: Option<Page
                 None => Some(Key::of(&Value::Null)),
             };
             kept.extend(key.map(|key| (key, row)));
+            if total % at_once == 0 {
+                tokio::task::yield_now().await;
+            }
         }
         tokio::task::yield_now().await;
     }
@@ -206,8 +240,8 @@ async fn sorted<W: Walk>(api: &Api, mut walk: W, query: Query, page: Option<Page
     .map_err(|_| Error::internal())?;
     let Some(page) = page else {
         rows.reverse();
-        let rows = Kept { walk, reversed: rows, _turn: turn };
-        return Ok(walk::answer(JSON, Listing { rows, query, begun: false, ended: false }).await);
+        let rows = Kept { walk, reversed: rows, _room: kept_whole };
+        return Ok(walk::answer(&api.making, JSON, Listing { rows, query, begun: false, ended: false }).await);
     };
     let filtered = rows.len();
     let wanted = rows.into_iter().skip(page.first()).take(page.size);
@@ -275,7 +309,8 @@ impl<W: Walk> Shown for Walked<W> {
 struct Kept<W: Walk> {
     walk: W,
     reversed: Vec<W::Row>,
-    _turn: OwnedSemaphorePermit,
+    /// Given back when it has been read.
+    _room: Option<OwnedSemaphorePermit>,
 }
 
 impl<W: Walk> Shown for Kept<W> {
@@ -329,6 +364,59 @@ const PAGE_SIZE_MAX: i64 = 500;
 /// Columns that are looked at.
 const COLUMNS_MAX: usize = 100;
 /// Largest compiled pattern.
-const PATTERN_BYTES_MAX: usize = 1 << 20;
+const PATTERN_BYTES_MAX: usize = 32 << 10;
+/// Names that a pattern is compared with at once: about a millisecond with the most costly one.
+const MATCHED_AT_ONCE: usize = 4;
 /// What a row takes, about.
 const ROW_BYTES: usize = 800;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    /// Names, all in one batch.
+    struct Names(Option<Vec<String>>);
+
+    impl Walk for Names {
+        type Row = String;
+
+        fn rows(&mut self) -> Option<Vec<String>> {
+            self.0.take()
+        }
+
+        fn name<'r>(&self, row: &'r String) -> Cow<'r, str> {
+            named(row)
+        }
+
+        fn show(&self, row: &String) -> Option<Value> {
+            Some(json!(row))
+        }
+    }
+
+    fn query(of: &[(&str, &str)]) -> Query {
+        Query(of.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+    }
+
+    #[test]
+    fn patterns_are_small_and_others_have_their_turn_after_a_few_names() {
+        let query = query(&[("page", "1"), ("use_regex", "true"), ("name", "(a|b)+c")]);
+        let page = Page::of(&query).unwrap().unwrap();
+        let names = Names(Some((0..64).map(|number| format!("ab{number}")).collect()));
+        let mut paged = pin!(paged(names, &query, &page));
+        let mut turns = 0;
+        while paged.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+            turns += 1;
+        }
+        assert!(turns >= 64 / MATCHED_AT_ONCE, "{turns}");
+        for costly in ["(a|b|[^c]){400}", "(.{1,30}){30}", "(x?){5000}"] {
+            let query = self::query(&[("page", "1"), ("use_regex", "true"), ("name", costly)]);
+            assert!(Page::of(&query).is_err(), "{costly}");
+        }
+        for usual in ["^amq\\.gen-.*$", "orders\\.(eu|us|asia)\\.[a-z0-9_-]{1,60}", "\\d{1,9}(\\.\\w+)*"] {
+            let query = self::query(&[("page", "1"), ("use_regex", "true"), ("name", usual)]);
+            assert!(Page::of(&query).is_ok(), "{usual}");
+        }
+    }
+}

@@ -1,29 +1,29 @@
 //! Who asks: HTTP basic authentication, the same users as AMQP's.
 //!
-//! The answer to a login that fails is held back, and only so many fail at a time: whoever tries passwords gets
-//! `FAILING_MAX` answers in that time, however many connections it opens and closes. Credentials that were right before do
-//! not wait for those.
+//! The answer to a login that fails is held back, and only so many fail at a time: whoever tries passwords gets that many
+//! answers in that time, however many connections it opens and closes. One address gets a part of them, and only a few of its
+//! logins wait in line: others are told at once that they are too many. Credentials that were right before do not wait.
 use crate::error::Error;
 use axum::http::HeaderMap;
 use axum::http::header::{AUTHORIZATION, HeaderValue};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use leveret_node::{Broker, Identity};
+use leveret_node::{Broker, Identity, owned_part};
 use parking_lot::Mutex;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The logins of one listener.
 pub(crate) struct Logins {
     delay: Duration,
     /// Taken by whoever may turn out to be wrong, and kept for the delay by whoever is.
-    trying: Arc<Semaphore>,
-    /// Hashes of what was right, under a key of their own: they decide who waits, never who comes in.
+    trying: Arc<Trying>,
+    /// Hashes of what was right and from where, under a key of their own: they decide who waits, never who comes in.
     right: Mutex<HashSet<u64>>,
     key: RandomState,
     succeeded: AtomicU64,
@@ -35,7 +35,7 @@ impl Logins {
     pub(crate) fn new(delay: Duration) -> Self {
         Self {
             delay,
-            trying: Arc::new(Semaphore::new(FAILING_MAX)),
+            trying: Arc::new(Trying { turns: Arc::new(Semaphore::new(FAILING_MAX)), line: Mutex::default() }),
             right: Mutex::default(),
             key: RandomState::new(),
             succeeded: AtomicU64::new(0),
@@ -51,7 +51,7 @@ impl Logins {
     /// Finds out who sends these headers.
     ///
     /// # Errors
-    /// 401, after the delay if there were credentials.
+    /// 401, after the delay if there were credentials; 503 if too many others are trying theirs.
     pub(crate) async fn identify(
         &self,
         broker: &Broker,
@@ -60,14 +60,12 @@ impl Logins {
     ) -> Result<Identity, Error> {
         let value = headers.get(AUTHORIZATION);
         let Some((user, password)) = value.and_then(credentials) else { return Err(Error::not_authorized()) };
-        let hash = self.key.hash_one(value);
-        let turn = match self.right.lock().contains(&hash) {
+        // What an address may find out at once is no more than what it was right about itself.
+        let hash = self.key.hash_one((owned_part(peer.ip()), value));
+        let known = self.right.lock().contains(&hash);
+        let turn = match known {
             true => None,
-            false => Some(self.trying.clone()),
-        };
-        let turn = match turn {
-            Some(trying) => trying.acquire_owned().await.ok(),
-            None => None,
+            false => Some(Try::begin(&self.trying, peer.ip()).await?),
         };
         match broker.log_in(&user, &password, peer.ip()) {
             Ok(identity) => {
@@ -101,6 +99,70 @@ impl Logins {
     }
 }
 
+/// Logins that are being tried.
+struct Trying {
+    turns: Arc<Semaphore>,
+    line: Mutex<Line>,
+}
+
+/// How many there are, those that are held back included.
+#[derive(Default)]
+struct Line {
+    tries: usize,
+    of: HashMap<IpAddr, OfAddress>,
+}
+
+/// Those of one address.
+struct OfAddress {
+    tries: usize,
+    turns: Arc<Semaphore>,
+}
+
+/// One login that is being tried, or whose answer is held back.
+struct Try {
+    trying: Arc<Trying>,
+    address: IpAddr,
+    turns: Vec<OwnedSemaphorePermit>,
+}
+
+impl Try {
+    /// Waits in line for a turn.
+    async fn begin(trying: &Arc<Trying>, address: IpAddr) -> Result<Self, Error> {
+        let address = owned_part(address);
+        let turns = {
+            let mut line = trying.line.lock();
+            let full = line.tries >= LINE_MAX;
+            let of = line.of.get_mut(&address);
+            if full || of.is_some_and(|of| of.tries >= LINE_OF_ADDRESS_MAX) {
+                return Err(Error::unavailable("too many logins are being tried"));
+            }
+            line.tries += 1;
+            let turns = || Arc::new(Semaphore::new(FAILING_OF_ADDRESS_MAX));
+            let of = line.of.entry(address).or_insert_with(|| OfAddress { tries: 0, turns: turns() });
+            of.tries += 1;
+            [of.turns.clone(), trying.turns.clone()]
+        };
+        let mut this = Self { trying: trying.clone(), address, turns: Vec::with_capacity(2) };
+        for turns in turns {
+            this.turns.extend(turns.acquire_owned().await.ok());
+        }
+        Ok(this)
+    }
+}
+
+impl Drop for Try {
+    fn drop(&mut self) {
+        let mut line = self.trying.line.lock();
+        line.tries -= 1;
+        if let Some(of) = line.of.get_mut(&self.address) {
+            of.tries -= 1;
+            if of.tries == 0 {
+                line.of.remove(&self.address);
+            }
+        }
+    }
+}
+
 fn credentials(value: &HeaderValue) -> Option<(String, String)> {
     let (scheme, encoded) = value.to_str().ok()?.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {
@@ -113,6 +175,10 @@ fn credentials(value: &HeaderValue) -> Option<(String, String)> {
 
 /// Logins that fail at a time.
 const FAILING_MAX: usize = 32;
+const FAILING_OF_ADDRESS_MAX: usize = 8;
+/// Logins that fail or wait in line at a time.
+const LINE_MAX: usize = 256;
+const LINE_OF_ADDRESS_MAX: usize = 24;
 /// Credentials remembered.
 const RIGHT_MAX: usize = 1024;
 /// Characters of a user's name in the log.

@@ -6,6 +6,7 @@
 use crate::Bounds;
 use crate::api::Api;
 use crate::error::Error;
+use crate::list;
 use crate::socket::Client;
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
@@ -53,7 +54,10 @@ impl Requests {
     ) -> Response<Answer> {
         client.asked();
         let until = Instant::now() + self.bounds().request_max + self.bounds().answer_max;
-        let response = self.respond(request, peer, &client).await.unwrap_or_else(IntoResponse::into_response);
+        let mut response = self.respond(request, peer, &client).await.unwrap_or_else(IntoResponse::into_response);
+        if client.only_health {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         response.map(|body| Answer { body, client, until })
     }
 
@@ -69,10 +73,15 @@ impl Requests {
         if path.starts_with("/health/") {
             return self.route(Request::from_parts(parts, Body::empty())).await;
         }
+        if client.only_health {
+            return Err(Error::unavailable("too many connections are open"));
+        }
         let only_reads = matches!(parts.method, Method::GET | Method::HEAD);
         if path.starts_with("/api/") {
-            let identity = self.within(self.api.logins.identify(&self.api.broker, peer, &parts.headers)).await?;
-            parts.extensions.insert(identity);
+            client.logs_in();
+            let identity = self.within(self.api.logins.identify(&self.api.broker, peer, &parts.headers)).await;
+            client.asked();
+            parts.extensions.insert(identity?);
             if self.api.broker.is_recovering() && !path.starts_with("/api/health/") {
                 // What is declared is not known yet, and what would be declared now would not be logged.
                 return Err(Error::unavailable("the log is being read: nothing is served yet"));
@@ -84,6 +93,11 @@ impl Requests {
             return Ok(response);
         }
         if only_reads {
+            // First the turn that is rarer: whoever waits for it keeps no other from anybody.
+            let _sorting = match list::is_sorted(&parts.uri) {
+                true => Some(self.turn(&self.api.sorting).await?),
+                false => None,
+            };
             let _turn = self.turn(&self.turns).await?;
             return self.within(self.route(Request::from_parts(parts, Body::empty()))).await;
         }

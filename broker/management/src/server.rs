@@ -1,4 +1,7 @@
 //! Connections: accepted within a bound, each in a task of its own, sent away when they are waited for too long.
+//!
+//! A few more are accepted beyond the bound. All that these are told is how the node is: a health check is answered
+//! whatever the other clients do.
 use crate::request::Requests;
 use crate::socket::{Client, Socket, take_leave};
 use hyper::server::conn::http1;
@@ -11,15 +14,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// Accepts clients until `stop` is cancelled; ends when the requests in progress have been answered.
 pub(crate) async fn serve(listener: TcpListener, requests: Arc<Requests>, stop: CancellationToken) {
-    let (tasks, clients) = (TaskTracker::new(), Arc::new(Clients::default()));
-    let (mut warned, farewells) = (None::<Instant>, Arc::new(Semaphore::new(FAREWELLS_MAX)));
+    let (tasks, mut warned) = (TaskTracker::new(), None::<Instant>);
+    let [clients, beyond] = [false, true].map(|only_health| Arc::new(Clients::new(only_health)));
     loop {
         let accepted = tokio::select! {
             biased;
@@ -39,17 +41,15 @@ pub(crate) async fn serve(listener: TcpListener, requests: Arc<Requests>, stop: 
                 continue;
             }
         };
-        if !clients.make_room(requests.bounds().connections_max).await {
-            if let Ok(turn) = farewells.clone().try_acquire_owned() {
-                tasks.spawn(async move {
-                    refuse(stream).await;
-                    drop(turn);
-                });
-            }
+        let clients = if clients.make_room(requests.bounds().connections_max).await {
+            clients.clone()
+        } else if beyond.make_room(BEYOND_MAX).await {
+            beyond.clone()
+        } else {
             continue;
-        }
+        };
         let (number, client) = clients.add();
-        let (requests, clients, stop) = (requests.clone(), clients.clone(), stop.clone());
+        let (requests, stop) = (requests.clone(), stop.clone());
         tasks.spawn(async move {
             let _listed = Listed { clients, number };
             converse(stream, peer, requests, client, stop).await;
@@ -102,17 +102,10 @@ async fn converse(
     }
 }
 
-/// Tells a client that there is no room for it.
-async fn refuse(stream: TcpStream) {
-    let _ = stream.writable().await;
-    let _ = stream.try_write(FULL);
-    take_leave(stream).await;
-}
-
-/// The clients that are connected.
-#[derive(Default)]
+/// The clients that are connected, within the bound or beyond it.
 struct Clients {
     open: Mutex<Open>,
+    only_health: bool,
 }
 
 #[derive(Default)]
@@ -122,8 +115,12 @@ struct Open {
 }
 
 impl Clients {
+    fn new(only_health: bool) -> Self {
+        Self { open: Mutex::default(), only_health }
+    }
+
     fn add(&self) -> (u64, Arc<Client>) {
-        let (mut open, client) = (self.open.lock(), Arc::new(Client::new()));
+        let (mut open, client) = (self.open.lock(), Arc::new(Client::new(self.only_health)));
         let number = open.next;
         open.next += 1;
         open.clients.insert(number, client.clone());
@@ -183,29 +180,18 @@ impl Drop for Listed {
 
 /// For how long a client is waited for at least: what it sent may be on its way.
 const CHANCE: Duration = Duration::from_millis(50);
-/// Clients that are told at a time that there is no room for them; others are just disconnected.
-const FAREWELLS_MAX: usize = 32;
+/// Clients beyond the bound: health is told to them, and else that there is no room.
+const BEYOND_MAX: usize = 32;
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 const WARN_EVERY: Duration = Duration::from_secs(10);
-/// What a client is told for whom there is no room.
-const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nconnection: close\r\n\
-retry-after: 1\r\ncontent-length: 74\r\n\r\n\
-{\"error\":\"service_unavailable\",\"reason\":\"too many connections are open\"}\r\n";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_answer_to_whom_there_is_no_room_for_is_as_long_as_it_says() {
-        let text = std::str::from_utf8(FULL).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains(&format!("content-length: {}", body.len())), "{}", body.len());
-    }
-
-    #[test]
     fn who_is_waited_for_the_longest_goes_first_and_who_is_served_never() {
-        let clients = Clients::default();
+        let clients = Clients::new(false);
         let all: Vec<_> = (0..3).map(|_| clients.add().1).collect();
         all[0].asked();
         let soon = Instant::now();

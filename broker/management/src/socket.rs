@@ -1,7 +1,8 @@
 //! A client's socket as hyper uses it, and what is known of the client from it: since when it has been waited for.
 //!
-//! A client is waited for while it has sent no request or a part of one, and while it does not read its answer. Each of these
-//! has a bound; and when there are too many clients, the one that was waited for the longest goes first.
+//! A client is waited for while it has sent no request or a part of one, while it has not proved who it is, and while it does
+//! not read its answer. Each of these has a bound; and when there are too many clients, the one that was waited for the
+//! longest goes first.
 use crate::Bounds;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use parking_lot::Mutex;
@@ -20,6 +21,8 @@ pub(crate) struct Client {
     state: Mutex<State>,
     /// Cancelled to have it disconnected.
     pub(crate) leave: CancellationToken,
+    /// It came when there was no room for more clients: nothing but the health of the node is told, once.
+    pub(crate) only_health: bool,
 }
 
 struct State {
@@ -38,14 +41,16 @@ enum Phase {
     Head(Instant),
     /// A request's body has not come in full; `request` bounds how long that may take, and answers then.
     Body(Instant),
+    /// A login is tried, which `login` bounds. A client that is not logged in has no claim to its place.
+    Login(Instant),
     /// It waits for us.
     Served,
 }
 
 impl Client {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(only_health: bool) -> Self {
         let state = State { phase: Phase::New(Instant::now()), unread_since: None };
-        Self { state: Mutex::new(state), leave: CancellationToken::new() }
+        Self { state: Mutex::new(state), leave: CancellationToken::new(), only_health }
     }
 
     /// A request has come, as far as it is needed.
@@ -58,6 +63,11 @@ impl Client {
         self.state.lock().phase = Phase::Body(Instant::now());
     }
 
+    /// The login of the request is being tried.
+    pub(crate) fn logs_in(&self) {
+        self.state.lock().phase = Phase::Login(Instant::now());
+    }
+
     /// A request was answered.
     pub(crate) fn answered(&self) {
         self.state.lock().phase = Phase::Idle(Instant::now());
@@ -67,7 +77,9 @@ impl Client {
     pub(crate) fn waited_for_since(&self) -> Option<Instant> {
         let state = self.state.lock();
         state.unread_since.or(match state.phase {
-            Phase::New(since) | Phase::Idle(since) | Phase::Head(since) | Phase::Body(since) => Some(since),
+            Phase::New(since) | Phase::Idle(since) | Phase::Head(since) | Phase::Body(since) | Phase::Login(since) => {
+                Some(since)
+            }
             Phase::Served => None,
         })
     }
@@ -79,7 +91,7 @@ impl Client {
         unread.or(match state.phase {
             Phase::New(since) | Phase::Head(since) => Some(since + bounds.head_max),
             Phase::Idle(since) => Some(since + bounds.idle_max),
-            Phase::Body(_) | Phase::Served => None,
+            Phase::Body(_) | Phase::Login(_) | Phase::Served => None,
         })
     }
 
@@ -214,7 +226,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let _silent = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
-        let client = Arc::new(Client::new());
+        let client = Arc::new(Client::new(false));
         let mut socket = Socket::new(Arc::new(Mutex::new(stream)), client.clone());
         let mut bounds = Bounds { write_max: Duration::from_millis(20), ..Bounds::http() };
         client.asked();

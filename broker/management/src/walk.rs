@@ -7,12 +7,15 @@ use hyper::body::Frame;
 use serde_json::Value;
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::PollSemaphore;
 
 /// Walks through a collection, in order.
 pub(crate) trait Walk: Send + Unpin + 'static {
     /// One of the collection, cheap to keep.
-    type Row: Send + Unpin;
+    type Row: Send + Sync + Unpin;
 
     /// The next rows, about `BATCH` of them and perhaps none; or that there are no more.
     fn rows(&mut self) -> Option<Vec<Self::Row>>;
@@ -29,8 +32,8 @@ pub(crate) trait Pieces: Send + Unpin + 'static {
     fn next(&mut self) -> Option<Vec<u8>>;
 }
 
-/// Answers 200 with `pieces`. A short answer is sent whole.
-pub(crate) async fn answer(content_type: &'static str, mut pieces: impl Pieces) -> Response {
+/// Answers 200 with `pieces`. A short answer is sent whole; of a long one, each piece takes a turn of `making`.
+pub(crate) async fn answer(making: &Arc<Semaphore>, content_type: &'static str, mut pieces: impl Pieces) -> Response {
     let mut whole = Vec::new();
     let body = loop {
         match pieces.next() {
@@ -38,7 +41,8 @@ pub(crate) async fn answer(content_type: &'static str, mut pieces: impl Pieces) 
             Some(piece) => whole.extend(piece),
         }
         if whole.len() > WHOLE_BYTES_MAX {
-            break Body::new(InPieces { begun: Some(whole), pieces, rested: true });
+            let turns = PollSemaphore::new(making.clone());
+            break Body::new(InPieces { made: Some((whole, None)), pieces, turns });
         }
         tokio::task::yield_now().await;
     };
@@ -49,10 +53,11 @@ pub(crate) async fn answer(content_type: &'static str, mut pieces: impl Pieces) 
 
 /// The body of a long answer.
 struct InPieces<P> {
-    begun: Option<Vec<u8>>,
+    /// A piece to be sent, and the turn it was made in. Others are served before it is sent, and as long as it has its turn
+    /// few others make pieces.
+    made: Option<(Vec<u8>, Option<OwnedSemaphorePermit>)>,
     pieces: P,
-    /// Others have had their turn since the last piece.
-    rested: bool,
+    turns: PollSemaphore,
 }
 
 impl<P: Pieces> HttpBody for InPieces<P> {
@@ -63,13 +68,15 @@ impl<P: Pieces> HttpBody for InPieces<P> {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.rested = !self.rested;
-        if self.rested {
-            context.waker().wake_by_ref();
-            return Poll::Pending;
+        if let Some((piece, turn)) = self.made.take() {
+            drop(turn);
+            return Poll::Ready(Some(Ok(Frame::data(piece.into()))));
         }
-        let piece = self.begun.take().or_else(|| self.pieces.next());
-        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece.into()))))
+        let turn = ready!(self.turns.poll_acquire(context));
+        let Some(piece) = self.pieces.next() else { return Poll::Ready(None) };
+        self.made = Some((piece, turn));
+        context.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
@@ -81,7 +88,6 @@ const WHOLE_BYTES_MAX: usize = 128 << 10;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
     use std::task::Waker;
 
@@ -98,14 +104,38 @@ mod tests {
     #[tokio::test]
     async fn pieces_are_made_when_they_are_taken_and_others_have_their_turn_between_two() {
         let made = Arc::new(AtomicUsize::new(0));
-        let mut body = answer("text/plain", Endless(made.clone())).await.into_body();
+        let making = Arc::new(Semaphore::new(1));
+        let mut body = answer(&making, "text/plain", Endless(made.clone())).await.into_body();
         let begun = made.load(Relaxed);
         assert!(begun * 10_000 <= WHOLE_BYTES_MAX + 10_000, "{begun}");
         let mut context = Context::from_waker(Waker::noop());
         for taken in 0..5 {
-            assert_eq!(made.load(Relaxed), begun + usize::saturating_sub(taken, 1));
+            assert_eq!(made.load(Relaxed), begun + taken);
             assert!(Pin::new(&mut body).poll_frame(&mut context).is_ready());
             assert!(Pin::new(&mut body).poll_frame(&mut context).is_pending());
         }
+    }
+
+    #[tokio::test]
+    async fn a_piece_waits_until_those_of_others_are_on_their_way() {
+        let (made, making) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(1)));
+        let mut first = answer(&making, "text/plain", Endless(made.clone())).await.into_body();
+        let mut second = answer(&making, "text/plain", Endless(made.clone())).await.into_body();
+        let mut context = Context::from_waker(Waker::noop());
+        for body in [&mut first, &mut second] {
+            assert!(Pin::new(body).poll_frame(&mut context).is_ready());
+        }
+        let begun = made.load(Relaxed);
+        for body in [&mut first, &mut second] {
+            assert!(Pin::new(body).poll_frame(&mut context).is_pending());
+        }
+        assert_eq!(made.load(Relaxed), begun + 1);
+        assert!(Pin::new(&mut first).poll_frame(&mut context).is_ready());
+        assert!(Pin::new(&mut second).poll_frame(&mut context).is_pending());
+        assert_eq!(made.load(Relaxed), begun + 2);
+        assert!(Pin::new(&mut first).poll_frame(&mut context).is_pending());
+        drop(second);
+        assert!(Pin::new(&mut first).poll_frame(&mut context).is_pending());
+        assert_eq!(made.load(Relaxed), begun + 3, "who goes gives the turn back");
     }
 }

@@ -1,12 +1,13 @@
 //! Who may come in: one default user for now.
 //!
 //! A wrong login is answered late, a right one at once. From one address wrong ones are answered one after the other, so
-//! that guessing from many connections at a time is no faster; nobody else waits for them.
+//! that guessing from many connections at a time is no faster; nobody else waits for them. Where many answers to one address
+//! are due, its logins are not even tried before their turn: whoever hangs up instead of waiting for an answer learns no more.
 use crate::Broker;
 use leveret_model::refusal::{Refusal, RefusalKind};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -27,13 +28,31 @@ pub struct WrongLogin {
 }
 
 impl Broker {
+    /// For how long a login from `address` has to wait before it is tried; none: so many wait that it is not to be tried.
+    /// Addresses that right logins came from do not wait.
+    pub fn login_turn(&self, address: IpAddr) -> Option<Duration> {
+        self.node().wrong_logins.turn(address.to_canonical(), self.clock().now())
+    }
+
+    /// The hash of the default user's password as RabbitMQ keeps it: four bytes of salt, then SHA-256 of the salt and the
+    /// password. Who may see it knows the password.
+    pub fn password_hash(&self) -> Vec<u8> {
+        let (salt, password) = (self.node().users.salt, &self.options().default_pass);
+        let digest = Sha256::new().chain_update(salt).chain_update(password.as_bytes()).finalize();
+        [&salt[..], &digest[..]].concat()
+    }
+
     /// Whether `password` is that of `user`, who may come from `address`.
     ///
     /// # Errors
     /// [`WrongLogin`], whose answer has to wait.
     pub fn log_in(&self, user: &str, password: &str, address: IpAddr) -> Result<Identity, WrongLogin> {
         let (node, address) = (self.node(), address.to_canonical());
-        node.users.verify(user, password, address.is_loopback()).map_err(|refusal| {
+        let verified = node.users.verify(user, password, address.is_loopback());
+        if verified.is_ok() {
+            node.wrong_logins.was_right(address);
+        }
+        verified.map_err(|refusal| {
             let wait = node.wrong_logins.wait_for(address, self.clock().now());
             WrongLogin { refusal, wait }
         })
@@ -45,12 +64,14 @@ pub(crate) struct Users {
     key: [u8; 32],
     name: std::sync::Arc<str>,
     hash: [u8; 32],
+    /// For the hash that is shown.
+    salt: [u8; 4],
 }
 
 impl Users {
     pub(crate) fn new(name: &str, password: &str) -> Self {
         let key = rand::random();
-        Self { key, name: name.into(), hash: hash(&key, password) }
+        Self { key, name: name.into(), hash: hash(&key, password), salt: rand::random() }
     }
 
     /// Compares hashes under a key that no client knows: how long it takes tells nothing about the password.
@@ -75,30 +96,79 @@ fn hash(key: &[u8; 32], password: &str) -> [u8; 32] {
     hasher.finalize().into()
 }
 
-/// When the last wrong login from each address is answered, in nanoseconds on the node's clock.
+/// What is remembered of addresses that wrong logins came from.
 #[derive(Default)]
-pub(crate) struct WrongLogins(Mutex<HashMap<IpAddr, u64>>);
+pub(crate) struct WrongLogins(Mutex<Addresses>);
+
+#[derive(Default)]
+struct Addresses {
+    wrong: HashMap<IpAddr, Due>,
+    /// Those that right logins came from.
+    right: HashSet<IpAddr>,
+}
+
+/// In nanoseconds on the node's clock.
+#[derive(Clone, Copy, Default)]
+struct Due {
+    /// When the last wrong login is answered.
+    answer: u64,
+    /// When the last one that had to wait for its turn is tried.
+    tried: u64,
+}
+
+impl Addresses {
+    /// Addresses beyond the limit share one entry.
+    fn key(&self, address: IpAddr) -> IpAddr {
+        let address = owned_part(address);
+        let known = self.wrong.len() < ADDRESSES_MAX || self.wrong.contains_key(&address);
+        if known { address } else { std::net::Ipv4Addr::UNSPECIFIED.into() }
+    }
+}
 
 impl WrongLogins {
+    /// How long a login from `address` waits before it is tried.
+    fn turn(&self, address: IpAddr, now_ns: u64) -> Option<Duration> {
+        let mut addresses = self.0.lock();
+        if addresses.right.contains(&owned_part(address)) {
+            return Some(Duration::ZERO);
+        }
+        let key = addresses.key(address);
+        let Some(due) = addresses.wrong.get_mut(&key).filter(|due| due.answer > now_ns + WAIT_MIN_NS + AHEAD_NS) else {
+            return Some(Duration::ZERO);
+        };
+        let turn = (due.tried + SPACING_NS).max(now_ns);
+        if turn > now_ns + TURN_MAX_NS {
+            return None;
+        }
+        due.tried = turn;
+        Some(Duration::from_nanos(turn - now_ns))
+    }
+
+    fn was_right(&self, address: IpAddr) {
+        let mut addresses = self.0.lock();
+        if addresses.right.len() >= ADDRESSES_MAX {
+            addresses.right.clear();
+        }
+        addresses.right.insert(owned_part(address));
+    }
+
     /// How long a wrong login from `address` has to wait for its answer.
     fn wait_for(&self, address: IpAddr, now_ns: u64) -> Duration {
-        let mut answers = self.0.lock();
-        if answers.len() >= ADDRESSES_MAX {
-            answers.retain(|_, at| *at > now_ns);
+        let mut addresses = self.0.lock();
+        if addresses.wrong.len() >= ADDRESSES_MAX {
+            addresses.wrong.retain(|_, due| due.answer > now_ns);
         }
-        // Addresses beyond the limit share one entry.
-        let known = answers.len() < ADDRESSES_MAX || answers.contains_key(&network(address));
-        let key = if known { network(address) } else { std::net::Ipv4Addr::UNSPECIFIED.into() };
-        let last = answers.entry(key).or_default();
+        let key = addresses.key(address);
+        let last = &mut addresses.wrong.entry(key).or_default().answer;
         *last = (*last + SPACING_NS).clamp(now_ns + WAIT_MIN_NS, now_ns + WAIT_MAX_NS);
         Duration::from_nanos(*last - now_ns)
     }
 }
 
 /// The part of an address that its owner cannot choose: all of IPv4, the first 64 bits of IPv6.
-fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
+pub fn owned_part(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        v4 @ IpAddr::V4(_) => v4,
         IpAddr::V6(v6) => std::net::Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
     }
 }
@@ -108,6 +178,10 @@ const WAIT_MIN_NS: u64 = 1_000_000_000;
 const WAIT_MAX_NS: u64 = 10_000_000_000;
 /// Between two answers to one address.
 const SPACING_NS: u64 = 100_000_000;
+/// Answers that are due so much later than they would be alone have further logins wait for their turn to be tried.
+const AHEAD_NS: u64 = 2_000_000_000;
+/// Such a login is tried after this time at the latest, or not at all.
+const TURN_MAX_NS: u64 = 5_000_000_000;
 /// Addresses remembered.
 const ADDRESSES_MAX: usize = 4096;
 /// Characters of a wrong name that the log shows.
@@ -148,14 +222,34 @@ mod tests {
     }
 
     #[test]
+    fn an_address_with_many_answers_due_has_its_logins_tried_one_after_the_other() {
+        let logins = WrongLogins::default();
+        let [bad, good, app] = ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|address| address.parse().unwrap());
+        let turn = |address, at| logins.turn(address, at).map(|wait| wait.as_millis());
+        for _ in 0..20 {
+            assert_eq!(turn(bad, 7), Some(0), "a few may be wrong");
+            logins.wait_for(bad, 7);
+        }
+        logins.was_right(app);
+        for address in [bad, app].repeat(100) {
+            logins.wait_for(address, 7);
+        }
+        // Whoever hangs up after a moment has no more of them tried.
+        let turns: Vec<_> = (0..60).map(|_| turn(bad, 200_000_000)).collect();
+        assert_eq!((turns[0], turns[1], turns[50], turns[51]), (Some(0), Some(100), Some(5000), None));
+        assert_eq!((turn(good, 7), turn(app, 7)), (Some(0), Some(0)));
+        assert_eq!(turn(bad, 60_000_000_000), Some(0), "not for ever");
+    }
+
+    #[test]
     fn however_many_addresses_there_are_few_are_remembered() {
         let logins = WrongLogins::default();
         for host in 0..20_000u32 {
             logins.wait_for(std::net::Ipv4Addr::from_bits(host).into(), 7);
         }
-        assert!(logins.0.lock().len() <= ADDRESSES_MAX + 1);
+        assert!(logins.0.lock().wrong.len() <= ADDRESSES_MAX + 1);
         let (one, other): (IpAddr, IpAddr) = ("2001:db8::1".parse().unwrap(), "2001:db8::ffff:2".parse().unwrap());
-        assert_eq!(network(one), network(other));
+        assert_eq!(owned_part(one), owned_part(other));
     }
 
     #[tokio::test]

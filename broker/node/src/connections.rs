@@ -102,8 +102,26 @@ impl Connection {
 pub(crate) struct Connections {
     open: Mutex<BTreeMap<ConnectionId, Arc<Connection>>>,
     next: AtomicU64,
-    opened: AtomicU64,
-    closed: AtomicU64,
+    pub(crate) churn: Churn,
+}
+
+/// What came and went since the start.
+#[derive(Default)]
+pub struct Churn {
+    /// Connections that were opened.
+    pub connections_opened: AtomicU64,
+    /// Connections that were closed.
+    pub connections_closed: AtomicU64,
+    /// Channels that were opened.
+    pub channels_opened: AtomicU64,
+    /// Channels that were closed.
+    pub channels_closed: AtomicU64,
+    /// Declarations of queues, also of those that were there.
+    pub queues_declared: AtomicU64,
+    /// Queues that were not there before.
+    pub queues_created: AtomicU64,
+    /// Queues that were deleted, whoever did it.
+    pub queues_deleted: AtomicU64,
 }
 
 impl Broker {
@@ -135,7 +153,7 @@ impl Broker {
             close_reason: Mutex::default(),
         });
         connections.open.lock().insert(id, connection.clone());
-        connections.opened.fetch_add(1, Relaxed);
+        connections.churn.connections_opened.fetch_add(1, Relaxed);
         connection
     }
 
@@ -143,7 +161,7 @@ impl Broker {
     pub async fn disconnected(&self, connection: &Connection) {
         let connections = &self.node().connections;
         if connections.open.lock().remove(&connection.id).is_some() {
-            connections.closed.fetch_add(1, Relaxed);
+            connections.churn.connections_closed.fetch_add(1, Relaxed);
         }
         self.delete_exclusive_queues(connection.id).await;
     }
@@ -165,10 +183,9 @@ impl Broker {
         connection.close.cancel();
     }
 
-    /// Connections opened and closed since the start.
-    pub fn connection_churn(&self) -> (u64, u64) {
-        let connections = &self.node().connections;
-        (connections.opened.load(Relaxed), connections.closed.load(Relaxed))
+    /// What came and went since the start. Channels are counted by whoever opens them.
+    pub fn churn(&self) -> &Churn {
+        &self.node().connections.churn
     }
 }
 

@@ -12,6 +12,7 @@ use leveret_model::name::without_line_breaks;
 use leveret_model::refusal::{Refusal, RefusalKind};
 use leveret_model::table::FieldTable;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// On which conditions a queue is deleted.
 #[derive(Clone, Copy, Debug, Default)]
@@ -74,7 +75,28 @@ impl Broker {
         } else {
             Mark::NOTHING
         };
+        let is_unlinking = catalog.is_unlinking();
+        drop(catalog);
+        if is_unlinking {
+            self.go_on_unlinking();
+        }
         changed.map(|changed| (changed, mark))
+    }
+
+    /// Takes apart what a deletion of something with very many bindings left in the catalog, which others want too.
+    fn go_on_unlinking(&self) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let broker = self.clone();
+        runtime.spawn(async move {
+            loop {
+                let unlinked = broker.node().catalog.write().unlink(UNLINKED_AT_ONCE);
+                if !unlinked.more {
+                    drop(tokio::task::spawn_blocking(move || drop(unlinked)));
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        });
     }
 
     /// Checks that an exchange is there.
@@ -121,6 +143,10 @@ impl Broker {
         declare: QueueDeclare,
     ) -> Result<(bool, Arc<Queue>), Refusal> {
         let name = without_line_breaks(name);
+        if name.is_empty() {
+            return Err(Refusal::precondition("the name of a queue is empty without its line breaks".to_owned()));
+        }
+        self.node().connections.churn.queues_declared.fetch_add(1, Relaxed);
         let idle: Vec<String> = idle_arguments(&declare.arguments).map(str::to_owned).collect();
         let ((created, queue), mark) = self.change(|catalog| {
             let declared = catalog.declare_queue(vhost, &name, declare)?;
@@ -135,6 +161,9 @@ impl Broker {
             node.queues.write().insert(declared.id, queue.clone());
             Ok((true, queue))
         })?;
+        if created {
+            self.node().connections.churn.queues_created.fetch_add(1, Relaxed);
+        }
         if created && !idle.is_empty() {
             tracing::warn!(vhost, queue = ?queue.name, arguments = ?idle, "these arguments of a queue do nothing");
         }
@@ -230,6 +259,7 @@ impl Broker {
             log.closed.insert(queue); // before it is gone: a snapshot looks here afterwards
         }
         self.node().queues.write().remove(&queue.id);
+        self.node().connections.churn.queues_deleted.fetch_add(1, Relaxed);
         Ok(deleted)
     }
 
@@ -329,6 +359,8 @@ fn refuse((vhost, name): (&str, &str), only: DeleteOnly, depth: Depth) -> Result
 
 /// Runs that are purged in one visit to a queue, about: others want its lock as well.
 const PURGED_AT_ONCE: usize = 8192;
+/// Bindings of what was deleted that are taken apart at a time.
+const UNLINKED_AT_ONCE: usize = 4096;
 /// Contents of more bytes than this take long to drop.
 const CONTENTS_LARGE: u64 = 1 << 20;
 /// Queues that go with their connection are deleted so many at a time: others want the catalog too.

@@ -86,6 +86,47 @@ fn to_queue(name: &str) -> Destination {
 }
 
 #[tokio::test]
+async fn what_has_very_many_bindings_is_gone_at_once_and_is_taken_apart_later() {
+    let broker = Broker::start(Options::default());
+    let declare = || ExchangeDeclare {
+        kind: ExchangeType::Topic,
+        durable: false,
+        auto_delete: false,
+        internal: false,
+        arguments: FieldTable::default(),
+    };
+    let queue = || QueueDeclare {
+        durable: false,
+        exclusive: None,
+        auto_delete: false,
+        arguments: FieldTable::default(),
+        server_named: false,
+        connection: None,
+    };
+    for round in 0..2 {
+        broker.declare_exchange("/", "many", declare()).await.unwrap();
+        broker.declare_queue("/", "q", queue()).await.unwrap();
+        for number in 0..10_000 {
+            let key = format!("{number}.*.#");
+            let to = Destination::Queue("q".into());
+            broker.bind("/", "many", to, (key.as_bytes(), &FieldTable::default()), None).await.unwrap();
+        }
+        match round {
+            0 => drop(broker.delete_queue("/", "q", DeleteOnly::default(), None).await.unwrap()),
+            _ => assert!(broker.delete_exchange("/", "many", false).await.unwrap()),
+        }
+        assert_eq!(broker.catalog().bindings("/").unwrap().count(), 0);
+        assert!(broker.catalog().is_unlinking(), "others had their turn before all was done");
+        let deadline = std::time::Instant::now() + Duration::from_secs(30);
+        while broker.catalog().is_unlinking() {
+            assert!(std::time::Instant::now() < deadline, "it is never done");
+            tokio::task::yield_now().await;
+        }
+    }
+    broker.stop();
+}
+
+#[tokio::test]
 async fn a_queue_is_declared_although_its_asker_is_gone() {
     let node = Node::start(FaultyDisk::new(1)).await;
     node.begin_and_drop(node.broker.declare_queue("/", "q", declare(true))).await;

@@ -15,6 +15,8 @@ pub struct Held {
     connection: Arc<Connection>,
     bytes: u64,
     connection_max: u64,
+    /// The same while the memory budget is used up.
+    connection_max_then: u64,
 }
 
 /// A connection holds more of messages that have not come in full than one may.
@@ -36,7 +38,7 @@ impl Broker {
         let memory = self.node().memory.clone();
         let messages = self.options().message_bytes_max.saturating_mul(CONNECTION_MESSAGES);
         let connection_max = (memory.max() / CONNECTION_OF_BUDGET).max(messages);
-        Held { memory, connection: connection.clone(), bytes: 0, connection_max }
+        Held { memory, connection: connection.clone(), bytes: 0, connection_max, connection_max_then: messages }
     }
 }
 
@@ -50,7 +52,7 @@ impl Held {
         self.memory.account_incomplete(before, bytes);
         let change = bytes.wrapping_sub(before);
         let bytes = self.connection.incomplete_bytes.fetch_add(change, Relaxed).wrapping_add(change);
-        let max = self.connection_max;
+        let max = if self.memory.is_over() { self.connection_max_then } else { self.connection_max };
         if bytes > max { Err(TooMuchHeld { bytes, max }) } else { Ok(()) }
     }
 }
@@ -61,7 +63,8 @@ impl Drop for Held {
     }
 }
 
-/// A connection may hold an eighth of the memory budget, and in any case so many of the largest messages.
+/// A connection may hold an eighth of the memory budget, and in any case so many of the largest messages: no more than these
+/// when the budget is used up.
 const CONNECTION_OF_BUDGET: u64 = 8;
 const CONNECTION_MESSAGES: u64 = 4;
 
@@ -71,6 +74,20 @@ mod tests {
     use crate::test_node::connection;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_connection_may_hold_less_when_memory_is_used_up() {
+        let broker = Broker::start(Options { memory_max: 10_000, message_bytes_max: 100, ..Options::default() });
+        let (one, other) = (connection(&broker), connection(&broker));
+        let (mut held, mut others) = (broker.hold(&one), broker.hold(&other));
+        assert_eq!(held.set(1250), Ok(()));
+        let many: Vec<_> = (0..7).map(|_| connection(&broker)).collect();
+        let mut all: Vec<_> = many.iter().map(|connection| broker.hold(connection)).collect();
+        all.iter_mut().for_each(|held| held.set(1250).unwrap());
+        assert_eq!(others.set(400), Ok(()), "that much it may hold in any case");
+        assert_eq!(others.set(401), Err(TooMuchHeld { bytes: 401, max: 400 }));
+        broker.stop();
+    }
 
     #[tokio::test]
     async fn what_is_held_counts_until_it_is_dropped_and_has_a_bound() {

@@ -7,7 +7,7 @@ mod blocks;
 
 use crate::connections::ChannelView;
 use crate::memory::Memory;
-use crate::queue::Queue;
+use crate::queue::{Queue, QueueId};
 use blocks::{Blocks, Entry};
 use leveret_engine::queue::{ConsumerId, MessageId};
 use std::collections::BTreeMap;
@@ -23,6 +23,8 @@ pub struct Ledger {
     got: u64,
     limit: u64,
     subscribers: slab::Slab<Subscriber>,
+    /// The account for gets of each queue that has one.
+    gets: BTreeMap<QueueId, u32>,
     /// Accounts that wait for room, by their place in the line.
     waiting: BTreeMap<Place, u32>,
     /// Accounts that have come into the line so far.
@@ -43,6 +45,8 @@ pub struct Ledger {
     /// The budget that a ledger of more than one block is accounted to, once an account was opened.
     memory: Option<Arc<Memory>>,
     accounted: u64,
+    /// What is accounted for places of accounts, beyond a few.
+    accounted_places: u64,
 }
 
 /// Where deliveries come from: a consumer of a queue, or gets from it.
@@ -84,6 +88,7 @@ impl Ledger {
             got: 0,
             limit: u64::MAX,
             subscribers: slab::Slab::new(),
+            gets: BTreeMap::new(),
             waiting: BTreeMap::new(),
             came: 0,
             turn: None,
@@ -95,6 +100,7 @@ impl Ledger {
             view,
             memory: None,
             accounted: 0,
+            accounted_places: 0,
         }
     }
 
@@ -103,16 +109,39 @@ impl Ledger {
         self.insert(queue, true)
     }
 
-    /// Opens an account for gets, whatever the limit.
+    /// The account for gets from a queue, whatever the limit: one that has deliveries outstanding is opened again.
     pub fn open_for_gets(&mut self, queue: Arc<Queue>) -> u32 {
-        self.insert(queue, false)
+        if let Some(&number) = self.gets.get(&queue.id)
+            && let Some(account) = self.subscribers.get_mut(number as usize)
+        {
+            account.ended = false;
+            return number;
+        }
+        let id = queue.id;
+        let number = self.insert(queue, false);
+        self.gets.insert(id, number);
+        number
     }
 
     fn insert(&mut self, queue: Arc<Queue>, is_limited: bool) -> u32 {
         self.memory.get_or_insert_with(|| queue.memory.clone());
         let account =
             Subscriber { queue, consumer: None, is_limited, outstanding: 0, ended: false, last_tag: 0, place: None };
-        self.subscribers.insert(account) as u32
+        let number = self.subscribers.insert(account) as u32;
+        self.account_places();
+        number
+    }
+
+    /// An account that has ended goes with its last delivery.
+    fn remove(&mut self, index: usize) {
+        let account = self.subscribers.remove(index);
+        if !account.is_limited {
+            self.gets.remove(&account.queue.id);
+        }
+        if self.subscribers.is_empty() && self.subscribers.capacity() > PLACES_KEPT {
+            self.subscribers = slab::Slab::new();
+            self.account_places();
+        }
     }
 
     /// The account is that of a consumer.
@@ -137,7 +166,7 @@ impl Ledger {
         }
         self.turn = self.turn.filter(|turn| *turn != subscriber);
         if account.outstanding == 0 {
-            self.subscribers.remove(subscriber as usize);
+            self.remove(subscriber as usize);
         }
     }
 
@@ -287,7 +316,7 @@ impl Ledger {
         account.outstanding -= 1;
         self.got -= u64::from(!account.is_limited);
         if account.ended && account.outstanding == 0 {
-            self.subscribers.remove(index);
+            self.remove(index);
         }
     }
 
@@ -306,14 +335,29 @@ impl Ledger {
     }
 }
 
-impl Drop for Ledger {
-    fn drop(&mut self) {
-        if let Some(memory) = &self.memory {
-            memory.account(self.accounted, 0);
+impl Ledger {
+    fn account_places(&mut self) {
+        let places = self.subscribers.capacity();
+        let bytes = if places > PLACES_KEPT { places * size_of::<Subscriber>() } else { 0 };
+        let before = std::mem::replace(&mut self.accounted_places, bytes as u64);
+        if let Some(memory) = &self.memory
+            && before != self.accounted_places
+        {
+            memory.account(before, self.accounted_places);
         }
     }
 }
 
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        if let Some(memory) = &self.memory {
+            memory.account(self.accounted + self.accounted_places, 0);
+        }
+    }
+}
+
+/// Places for accounts that are not accounted for, and are kept.
+const PLACES_KEPT: usize = 64;
 /// Deliveries that are taken at a time: the output that they belong to is held meanwhile.
 const TAKEN_AT_ONCE: usize = 8192;
 

@@ -98,6 +98,28 @@ fn an_account_that_ended_goes_with_its_last_delivery() {
     ledger.set_consumer(again, ConsumerId(1));
 }
 
+#[test]
+fn gets_from_a_queue_share_an_account_and_many_accounts_are_accounted_for() {
+    let (mut ledger, _, queue) = ledger();
+    for sequence in 0..10 {
+        let account = ledger.open_for_gets(queue.clone());
+        ledger.deliver(account, message(sequence));
+        ledger.end(account);
+    }
+    assert_eq!(ledger.subscribers.len(), 1);
+    assert_eq!(taken(&mut ledger, 0, true).unwrap().len(), 10);
+    assert_eq!((ledger.subscribers.len(), ledger.gets.len(), Arc::strong_count(&queue)), (0, 0, 1));
+    let memory = queue.memory.clone();
+    for sequence in 0..10_000 {
+        let account = ledger.open(queue.clone());
+        ledger.deliver(account, message(sequence));
+        ledger.end(account);
+    }
+    assert!(memory.contents() > 10_000 * size_of::<Subscriber>() as u64, "{}", memory.contents());
+    assert_eq!(taken(&mut ledger, 0, true).unwrap().len(), 10_000);
+    assert_eq!(memory.contents(), 0);
+}
+
 /// Whose turn it is, again and again: each takes one delivery, and the one before is settled.
 fn turns(ledger: &mut Ledger, accounts: &[u32], rounds: usize) -> Vec<u64> {
     let mut order = Vec::new();

@@ -181,20 +181,48 @@ impl Broker {
     ) -> Option<Arc<Queue>> {
         self.mark_activity();
         let publish = Publish { exchange: &route.exchange, routing_key: &route.routing_key, bytes, messages };
-        let now = self.clock().now();
+        let logged = Self::publish_to_shards(route, &publish, waiter);
+        self.publish_to_queues(&route.queues, &publish).or(logged)
+    }
+
+    /// As [`publish`](Self::publish), for a route to very many queues: others have their turn after each [`PART_QUEUES`] of
+    /// them. The log comes last, so that who waits for it waits for all queues.
+    pub async fn publish_in_parts(
+        &self,
+        route: &Route,
+        bytes: &[u8],
+        messages: &[Extent],
+        waiter: Option<&Waiter>,
+    ) -> Option<Arc<Queue>> {
+        let publish = Publish { exchange: &route.exchange, routing_key: &route.routing_key, bytes, messages };
+        let mut outrunning = None;
+        for part in route.queues.chunks(PART_QUEUES) {
+            self.mark_activity();
+            outrunning = self.publish_to_queues(part, &publish).or(outrunning);
+            tokio::task::yield_now().await;
+        }
+        outrunning.or(Self::publish_to_shards(route, &publish, waiter))
+    }
+
+    fn publish_to_shards(route: &Route, publish: &Publish<'_>, waiter: Option<&Waiter>) -> Option<Arc<Queue>> {
         let mut outrunning = None;
         for to in &route.shards {
-            to.shard.publish(&to.ids, &publish, waiter.cloned());
+            to.shard.publish(&to.ids, publish, waiter.cloned());
             if to.queue.is_outrunning() {
                 outrunning = Some(to.queue.clone());
             }
         }
-        for queue in &route.queues {
+        outrunning
+    }
+
+    fn publish_to_queues(&self, queues: &[Arc<Queue>], publish: &Publish<'_>) -> Option<Arc<Queue>> {
+        let (now, mut outrunning) = (self.clock().now(), None);
+        for queue in queues {
             let mut entered = queue.enter();
             if queue.is_deleted() {
                 continue;
             }
-            entered.enqueue(&publish, now);
+            entered.enqueue(publish, now);
             entered.dispatch(now);
             drop(entered);
             if queue.is_outrunning() {
@@ -205,6 +233,8 @@ impl Broker {
     }
 }
 
+/// Queues that a message is put into before others have their turn.
+pub const PART_QUEUES: usize = 4096;
 /// Memory of a route without what it points to, as the allocator rounds it, in bytes.
 const ROUTE_BYTES: usize = 192;
 /// Routes that are remembered may take this part of the memory budget, and no more than so many bytes.

@@ -131,14 +131,14 @@ impl Session {
     }
 
     /// `basic.recover` with requeue: all that is not settled on this channel is ready again.
-    pub(crate) fn recover(&mut self, number: u16, requeue: bool, answer: bool) -> Result<(), Failure> {
+    pub(crate) async fn recover(&mut self, number: u16, requeue: bool, answer: bool) -> Result<(), Failure> {
         if !requeue {
             return Err(Failure::new(540, "requeue=false"));
         }
         if answer {
             self.output.write(|state| encode::bare(&mut state.buffer, number, (60, 111)));
         }
-        self.settle(number, 0, true, Outcome::Returned)
+        self.settle(number, 0, true, Outcome::Returned).await
     }
 }
 

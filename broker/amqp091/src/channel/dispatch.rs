@@ -11,7 +11,7 @@ impl Session {
     pub(crate) async fn method(&mut self, buffer: &[u8], number: u16, payload: &[u8]) -> Result<(), Failure> {
         let (class, id) = method::ids(payload);
         self.flush_run(buffer);
-        self.flush_acks()?;
+        self.flush_acks().await?;
         self.forget_cancelled(number);
         let method = method::parse(payload).map_err(|error| {
             let (class, id) = error.ids();
@@ -84,12 +84,12 @@ impl Session {
             }
             Method::BasicCancel { consumer_tag, no_wait } => self.cancel(number, consumer_tag, no_wait).await?,
             Method::BasicGet { queue, no_ack } => self.get(number, queue, no_ack).await?,
-            basic => self.basic(number, basic)?,
+            basic => self.basic(number, basic).await?,
         }
         Ok(())
     }
 
-    fn basic(&mut self, number: u16, method: Method<'_>) -> Result<(), Failure> {
+    async fn basic(&mut self, number: u16, method: Method<'_>) -> Result<(), Failure> {
         let settled = |requeue| if requeue { Outcome::Returned } else { Outcome::Rejected };
         match method {
             Method::BasicQos { prefetch_size, prefetch_count, global } => {
@@ -97,11 +97,13 @@ impl Session {
             }
             Method::BasicConsume(consume) => self.consume(number, &consume),
             Method::BasicNack { delivery_tag, multiple, requeue } => {
-                self.settle(number, delivery_tag, multiple, settled(requeue))
+                self.settle(number, delivery_tag, multiple, settled(requeue)).await
             }
-            Method::BasicReject { delivery_tag, requeue } => self.settle(number, delivery_tag, false, settled(requeue)),
-            Method::BasicRecover { requeue } => self.recover(number, requeue, true),
-            Method::BasicRecoverAsync { requeue } => self.recover(number, requeue, false),
+            Method::BasicReject { delivery_tag, requeue } => {
+                self.settle(number, delivery_tag, false, settled(requeue)).await
+            }
+            Method::BasicRecover { requeue } => self.recover(number, requeue, true).await,
+            Method::BasicRecoverAsync { requeue } => self.recover(number, requeue, false).await,
             // Both are taken before they come here, but for what is not expected at all.
             Method::BasicPublish(_) | Method::BasicAck(_) => Err(Failure::new(503, "unexpected publish or ack")),
             _ => Err(Failure::new(503, "methods of class connection are allowed on channel 0 only")),

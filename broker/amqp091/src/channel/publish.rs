@@ -10,7 +10,7 @@ use crate::connection::failure::Failure;
 use crate::connection::session::Session;
 use bytes::Bytes;
 use leveret_model::table::FieldTable;
-use leveret_node::{Body, Extent, Held, Route, TooMuchHeld, Waiter};
+use leveret_node::{Body, Extent, Held, PART_QUEUES, Queue, Route, TooMuchHeld, Waiter};
 use std::sync::Arc;
 
 /// Messages noted in the read buffer, all on one channel and for one route.
@@ -31,11 +31,19 @@ pub(crate) struct Assembly {
     exchange: Box<str>,
     routing_key: Box<[u8]>,
     mandatory: bool,
-    /// Properties and length of the body, once the header has come.
-    header: Option<(Box<[u8]>, u64)>,
+    /// Once it has come.
+    header: Option<Header>,
     body: Vec<u8>,
     /// Counts what has come of the body.
     held: Held,
+}
+
+/// The content header of such a message.
+struct Header {
+    properties: Box<[u8]>,
+    /// What the properties ask of the broker.
+    asked: Asked,
+    body_size: u64,
 }
 
 fn too_much_held(error: TooMuchHeld) -> Failure {
@@ -79,7 +87,7 @@ impl Session {
         self.begin_run(buffer, channel, publish)?;
         self.run.payload.clear();
         self.run.payload.extend_from_slice(payload);
-        if self.run.route.as_ref().is_some_and(|route| !route.by_headers) {
+        if self.run.route.as_ref().is_some_and(|route| !route.by_headers && route.recipients() <= PART_QUEUES) {
             return self.publish_again(buffer, at, channel);
         }
         self.assemble(buffer, channel, publish).map(|()| at)
@@ -114,6 +122,7 @@ impl Session {
         if same(properties, &self.plain_properties) {
             return true;
         }
+        self.turn.add(properties.len() as u64 / PROPERTY_BYTES_PER_WORK);
         let plain = properties.len() <= PLAIN_PROPERTIES_MAX && content::check(properties).is_ok_and(Asked::is_nothing);
         if plain {
             self.plain_properties.clear();
@@ -167,6 +176,41 @@ impl Session {
     }
 
     fn hand_over(&mut self, channel: u16, route: &Route, mandatory: bool, buffer: &[u8], messages: &[Extent]) {
+        let waiter = self.count_published(channel, route, messages);
+        if route.is_unroutable() {
+            if mandatory {
+                self.send_back(channel, route, buffer, messages);
+            }
+            return;
+        }
+        let shared = shared_among(route.recipients(), buffer, messages);
+        let messages = shared.as_deref().unwrap_or(messages);
+        let outrunning = self.broker.publish(route, buffer, messages, waiter.as_ref());
+        self.note_outrunning(outrunning, messages);
+    }
+
+    /// Hands a message over that goes to very many queues: others have their turn meanwhile. What the client sent after it is
+    /// handled after it.
+    async fn hand_over_in_parts(&mut self, channel: u16, route: &Route, buffer: &[u8], message: Extent) {
+        let messages = [message];
+        let waiter = self.count_published(channel, route, &messages);
+        let shared = shared_among(route.recipients(), buffer, &messages);
+        let messages = shared.as_deref().unwrap_or(&messages);
+        let outrunning = self.broker.publish_in_parts(route, buffer, messages, waiter.as_ref()).await;
+        self.note_outrunning(outrunning, messages);
+    }
+
+    fn note_outrunning(&mut self, queue: Option<Arc<Queue>>, messages: &[Extent]) {
+        if let Some(queue) = queue {
+            let body_bytes = messages.iter().map(|message| message.body.len() as u64).sum();
+            self.pace.published(messages.len() as u64, body_bytes);
+            self.outrunning = Some(queue);
+        }
+    }
+
+    /// Counts messages that are about to be handed over. Returns who waits for them to be durable, if anybody does.
+    fn count_published(&mut self, channel: u16, route: &Route, messages: &[Extent]) -> Option<Waiter> {
+        self.published = true;
         self.turn.add(RUN_WORK + (messages.len() * route.recipients()) as u64);
         let waits_for = route.confirms();
         if waits_for > 0 {
@@ -189,20 +233,7 @@ impl Session {
                 waiter = token.map(|token| Waiter { to: output, channel: number, token });
             }
         }
-        if route.is_unroutable() {
-            if mandatory {
-                self.send_back(channel, route, buffer, messages);
-            }
-        } else {
-            let shared = shared_among(route.recipients(), buffer, messages);
-            let messages = shared.as_deref().unwrap_or(messages);
-            if let Some(queue) = self.broker.publish(route, buffer, messages, waiter.as_ref()) {
-                let body_bytes = messages.iter().map(|message| message.body.len() as u64).sum();
-                self.pace.published(messages.len() as u64, body_bytes);
-                self.outrunning = Some(queue);
-            }
-        }
-        self.published = true;
+        waiter
     }
 
     fn send_back(&self, channel: u16, route: &Route, buffer: &[u8], messages: &[Extent]) {
@@ -222,7 +253,9 @@ impl Session {
     }
 
     /// The header frame of a message that comes frame by frame.
-    pub(crate) fn content_header(&mut self, channel: u16, payload: &[u8]) -> Result<(), Failure> {
+    pub(crate) async fn content_header(&mut self, channel: u16, payload: &[u8]) -> Result<(), Failure> {
+        self.turn.add(payload.len() as u64 / PROPERTY_BYTES_PER_WORK);
+        self.published = true; // it is held back like a publish if there is no room
         let message_max = self.broker.options().message_bytes_max;
         let assembly = match &mut self.channel(channel)?.assembly {
             Some(assembly) if assembly.header.is_none() => assembly,
@@ -235,24 +268,24 @@ impl Session {
                 format!("expected content header for class 60, got one for class {}", header.class),
             ));
         }
-        content::check(header.properties_raw).map_err(|error| Failure::new(502, error.to_string()))?;
+        let asked = content::check(header.properties_raw).map_err(|error| Failure::new(502, error.to_string()))?;
         let size = header.body_size;
         if size > message_max {
             let text = format!("message size {size} is larger than configured max size {message_max}");
             return Err(Failure::new(406, text));
         }
         assembly.held.set(header.properties_raw.len() as u64).map_err(too_much_held)?;
-        assembly.header = Some((header.properties_raw.into(), size));
-        if size == 0 { self.finish_assembly(channel) } else { Ok(()) }
+        assembly.header = Some(Header { properties: header.properties_raw.into(), asked, body_size: size });
+        if size == 0 { self.finish_assembly(channel).await } else { Ok(()) }
     }
 
     /// A body frame of a message that comes frame by frame.
-    pub(crate) fn content_body(&mut self, channel: u16, payload: &[u8]) -> Result<(), Failure> {
+    pub(crate) async fn content_body(&mut self, channel: u16, payload: &[u8]) -> Result<(), Failure> {
         let Some(assembly @ Assembly { header: Some(_), .. }) = &mut self.channel(channel)?.assembly else {
             return Err(Failure::new(505, "expected a method or a content header, got a content body frame"));
         };
         let (header_bytes, size) =
-            assembly.header.as_ref().map_or((0, 0), |(properties, size)| (properties.len() as u64, *size));
+            assembly.header.as_ref().map_or((0, 0), |header| (header.properties.len() as u64, header.body_size));
         let now = (assembly.body.len() + payload.len()) as u64;
         if now > size {
             return Err(Failure::new(
@@ -267,20 +300,21 @@ impl Session {
         assembly.body.extend_from_slice(payload);
         assembly.held.set(header_bytes + now).map_err(too_much_held)?;
         self.published = true; // it is held back like a publish if there is no room
-        if now == size { self.finish_assembly(channel) } else { Ok(()) }
+        if now == size { self.finish_assembly(channel).await } else { Ok(()) }
     }
 
     /// A message is complete: a run of its own.
-    fn finish_assembly(&mut self, number: u16) -> Result<(), Failure> {
-        let Some(Assembly { exchange, routing_key, mandatory, header: Some((properties, _)), body, held }) =
+    async fn finish_assembly(&mut self, number: u16) -> Result<(), Failure> {
+        let Some(Assembly { exchange, routing_key, mandatory, header: Some(header), body, held }) =
             self.channel(number)?.assembly.take()
         else {
             return Ok(());
         };
-        let mut bytes = properties.into_vec();
+        let mut bytes = header.properties.into_vec();
         let mut route = self.find_route(&exchange, &routing_key)?;
-        if let Some(parsed) = self.look_at(&bytes)?
-            && (route.by_headers || names_recipients(&parsed))
+        if (route.by_headers || !header.asked.is_nothing())
+            && let Some(parsed) = self.look_at(&bytes)?
+            && (route.by_headers || header.asked.recipients)
         {
             route = self.route(&exchange, &routing_key, parsed.headers.as_ref())?;
             if parsed.headers.is_some_and(|headers| headers.get("BCC").is_some()) {
@@ -296,16 +330,21 @@ impl Session {
             bytes.extend_from_slice(&body);
             Body::Inline { at: properties_len, len: body_len }
         };
-        self.hand_over(number, &route, mandatory, &bytes, &[Extent { properties_at: 0, properties_len, body }]);
+        let message = Extent { properties_at: 0, properties_len, body };
+        match route.recipients() > PART_QUEUES {
+            true => self.hand_over_in_parts(number, &route, &bytes, message).await,
+            false => self.hand_over(number, &route, mandatory, &bytes, &[message]),
+        }
         drop(held); // the queues count it from here on
         Ok(())
     }
 
     /// Checks properties that mean something to the broker. Returns them if there are any.
-    fn look_at(&self, properties: &[u8]) -> Result<Option<Properties>, Failure> {
+    fn look_at(&mut self, properties: &[u8]) -> Result<Option<Properties>, Failure> {
         if flags(properties) & (HEADERS | EXPIRATION | USER_ID) == 0 {
             return Ok(None);
         }
+        self.turn.add(properties.len() as u64 / PROPERTY_BYTES_PER_WORK);
         let parsed = Properties::parse(properties).map_err(|error| Failure::new(502, error.to_string()))?;
         if let Some(user) = &parsed.user_id
             && **user != *self.connection.user
@@ -339,12 +378,6 @@ fn shared_among(recipients: usize, buffer: &[u8], messages: &[Extent]) -> Option
         _ => message.clone(),
     };
     Some(messages.iter().map(share).collect())
-}
-
-/// Whether the sender named further keys.
-fn names_recipients(properties: &Properties) -> bool {
-    let headers = properties.headers.as_ref();
-    headers.is_some_and(|headers| headers.get("CC").is_some() || headers.get("BCC").is_some())
 }
 
 /// Header and body of a message, if both lie in full in `buffer` from `at` on, in one frame each. With the offset of
@@ -399,6 +432,8 @@ const FRAME_HEAD: usize = 7;
 const RUN_COPIES_MAX: usize = 16 << 10;
 /// Steps of routing that cost as much as a unit of work (see `turn`).
 const STEPS_PER_WORK: u64 = 10;
+/// Bytes of properties that cost as much as a unit of work to be looked through (see `turn`).
+const PROPERTY_BYTES_PER_WORK: u64 = 10;
 /// What handing a run over costs beside its messages (see `turn`).
 const RUN_WORK: u64 = 2;
 /// Bodies up to this size are copied into each queue, in bytes.

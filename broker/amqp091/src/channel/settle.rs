@@ -17,7 +17,7 @@ pub(crate) struct PendingAcks {
 impl Session {
     /// `basic.ack`: remembered, and settled with those that follow.
     #[inline]
-    pub(crate) fn ack(&mut self, channel: u16, tag: u64, multiple: bool) -> Result<(), Failure> {
+    pub(crate) async fn ack(&mut self, channel: u16, tag: u64, multiple: bool) -> Result<(), Failure> {
         if let Some(pending) = &mut self.pending_acks
             && pending.channel == channel
             && tag == pending.last + 1
@@ -28,7 +28,7 @@ impl Session {
             pending.last = tag;
             return Ok(());
         }
-        self.flush_acks()?;
+        self.flush_acks().await?;
         self.pending_acks = Some(PendingAcks { channel, first: tag, last: tag, multiple });
         Ok(())
     }
@@ -37,10 +37,10 @@ impl Session {
     ///
     /// # Errors
     /// 406 on their channel, which need not be that of the frame being handled. They are not remembered any more.
-    pub(crate) fn flush_acks(&mut self) -> Result<(), Failure> {
+    pub(crate) async fn flush_acks(&mut self) -> Result<(), Failure> {
         let Some(PendingAcks { channel, first, last, multiple }) = self.pending_acks.take() else { return Ok(()) };
         if multiple {
-            let settled = self.settle(channel, last, true, Outcome::Acknowledged);
+            let settled = self.settle(channel, last, true, Outcome::Acknowledged).await;
             return settled.map_err(|failure| failure.caused_by(60, 80).on_channel(channel));
         }
         self.turn.add(SETTLE_WORK + last - first);
@@ -55,14 +55,22 @@ impl Session {
     }
 
     /// One delivery, or all up to `tag`, come to an end, a part of them at a time: others want the output and the queues as
-    /// well. The caller names the method that asked for it.
-    pub(crate) fn settle(&mut self, channel: u16, tag: u64, multiple: bool, outcome: Outcome) -> Result<(), Failure> {
+    /// well, and have their turn after each part. The caller names the method that asked for it.
+    pub(crate) async fn settle(
+        &mut self,
+        channel: u16,
+        tag: u64,
+        multiple: bool,
+        outcome: Outcome,
+    ) -> Result<(), Failure> {
         let last = match multiple {
             true => self.output.lock().ledger(channel).map_or(Ok(0), |ledger| ledger.last_of(tag)),
             false => Ok(tag),
         };
         let last = last.map_err(|UnknownTag| unknown_tag(tag))?;
-        while self.settle_some(channel, last, multiple, outcome)? {}
+        while self.settle_some(channel, last, multiple, outcome)? {
+            tokio::task::yield_now().await;
+        }
         Ok(())
     }
 

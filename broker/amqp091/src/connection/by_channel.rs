@@ -49,6 +49,17 @@ impl<T> ByChannel<T> {
         &mut page[at]
     }
 
+    /// Takes the value of a number. A page that is empty then goes with it.
+    pub(crate) fn take(&mut self, number: usize) -> Option<T> {
+        let taken = self.get_mut(number)?.take()?;
+        if let Some(page) = self.pages.get_mut(number / PAGE)
+            && page.iter().all(Option::is_none)
+        {
+            *page = Vec::new();
+        }
+        Some(taken)
+    }
+
     /// The values, by rising number.
     pub(crate) fn values(&self) -> impl Iterator<Item = &T> {
         self.first.iter().chain(self.pages.iter().flatten()).flatten()
@@ -74,7 +85,22 @@ mod tests {
             (by_channel.get(300), by_channel.get(299), by_channel.get(9999)),
             (Some(&Some(300)), Some(&None), None)
         );
-        *by_channel.get_mut(300).unwrap() = None;
+        assert_eq!((by_channel.take(300), by_channel.take(300)), (Some(300), None));
         assert_eq!(by_channel.values().count(), 2);
+    }
+
+    #[test]
+    fn numbers_that_are_used_one_after_the_other_leave_no_pages() {
+        let mut by_channel = ByChannel::new();
+        for number in (255..65_536).step_by(256) {
+            *by_channel.place(number) = Some(number);
+            assert_eq!(by_channel.take(number), Some(number));
+        }
+        assert_eq!(by_channel.pages.iter().map(Vec::capacity).sum::<usize>(), 0);
+        for number in [600, 700] {
+            *by_channel.place(number) = Some(number);
+        }
+        assert_eq!(by_channel.take(600), Some(600));
+        assert_eq!(by_channel.get(700), Some(&Some(700)), "a page that is needed stays");
     }
 }

@@ -160,6 +160,14 @@ impl<'a> Handshake<'a> {
         let credentials = mechanism.credentials(response);
         let (user, password) = credentials.ok_or_else(|| Failure::new(502, format!("malformed {name} response")))?;
         let peer = self.ends.0;
+        let Some(turn) = self.broker.login_turn(peer.ip()) else {
+            self.broker.log_refused(peer, "login not tried: too many from this address were wrong");
+            tokio::time::sleep(UNTRIED_WAIT).await;
+            return Err(Failure::new(403, "too many logins from this address were wrong: try again later"));
+        };
+        if !turn.is_zero() {
+            tokio::time::sleep(turn).await;
+        }
         let WrongLogin { refusal, wait } = match self.broker.log_in(&user, &password, peer.ip()) {
             Ok(identity) => return Ok(identity),
             Err(wrong) => wrong,
@@ -320,6 +328,8 @@ const HEARTBEAT: u16 = 60;
 const PROPERTIES_BYTES_MAX: usize = 16 << 10;
 /// Heartbeats that a client may send before its connection is open.
 const HEARTBEATS_MAX: u32 = 8;
+/// A login that is not tried is answered after this time.
+const UNTRIED_WAIT: Duration = Duration::from_secs(1);
 /// Class and method of `connection.start-ok`.
 const START_OK: (u16, u16) = (10, 11);
 /// A client that has not opened its connection by then is sent away.

@@ -12,7 +12,7 @@ use leveret_node::Connection;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt;
 use std::future::Future;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
@@ -136,6 +136,19 @@ pub(crate) async fn until_it_waits_for_itself(session: &Session, since: Instant)
     End::Failed(Failure::new(506, WAITS_FOR_ITSELF))
 }
 
+/// Waits until the client has read nothing for as long as it may be silent. Its heartbeats are not seen meanwhile: they are
+/// behind what nothing is done for until it reads.
+pub(crate) async fn until_it_stalls(sent_bytes: &AtomicU64, heartbeat: Option<Duration>) -> End {
+    let limit = heartbeat.map_or(UNREAD_MAX, |heartbeat| heartbeat * 2);
+    loop {
+        let before = sent_bytes.load(Relaxed);
+        tokio::time::sleep(limit).await;
+        if sent_bytes.load(Relaxed) == before {
+            return End::Failed(Failure::new(320, format!("answers were not read for {} s", limit.as_secs())));
+        }
+    }
+}
+
 /// How long a publisher waits for the consumers of what it published: in proportion to what it was, so that a publisher is
 /// never slowed below 24 MiB a second of large messages or 100,000 small ones, and seldom if waiting does not help.
 #[derive(Default)]
@@ -188,6 +201,8 @@ pub(crate) fn forced(reason: &str) -> Failure {
 
 /// What clients are told when the broker stops.
 pub(crate) const STOPPING: &str = "broker is shutting down";
+/// A client without heartbeats may read nothing for so long while answers wait for it.
+const UNREAD_MAX: Duration = Duration::from_secs(60);
 const NUDGE_EVERY: Duration = Duration::from_secs(5);
 const WAITS_FOR_ITSELF: &str =
     "memory is used up by messages that have not come in full, some of this connection among them";
@@ -216,6 +231,27 @@ const KEEPALIVE_PROBES: u32 = 6;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_reads_slowly_is_waited_for_and_one_that_does_not_is_sent_away() {
+        let (sent, began) = (AtomicU64::new(0), Instant::now());
+        let reads = async {
+            for _ in 0..100 {
+                tokio::time::sleep(UNREAD_MAX * 9 / 10).await;
+                sent.fetch_add(1, Relaxed);
+            }
+            std::future::pending::<()>().await;
+        };
+        let end = tokio::select! {
+            end = until_it_stalls(&sent, None) => end,
+            () = reads => return,
+        };
+        assert!(matches!(end, End::Failed(failure) if failure.text.ends_with("answers were not read for 60 s")));
+        let waited = began.elapsed();
+        assert!(waited > UNREAD_MAX * 90 && waited < UNREAD_MAX * 93, "{waited:?}");
+        until_it_stalls(&sent, Some(Duration::from_secs(5))).await;
+        assert_eq!(began.elapsed() - waited, Duration::from_secs(10));
+    }
 
     #[test]
     fn publishers_wait_in_proportion_and_seldom_if_it_does_not_help() {

@@ -228,10 +228,10 @@ impl State {
 
     /// Takes the ledger of a channel that closes.
     pub(crate) fn close_ledger(&mut self, channel: u16) -> Option<Box<Ledger>> {
-        if let Some(confirms) = self.confirms.get_mut(usize::from(channel)).and_then(Option::take) {
+        if let Some(confirms) = self.confirms.take(usize::from(channel)) {
             self.next_token = self.next_token.max(confirms.next_token());
         }
-        self.ledgers.get_mut(usize::from(channel))?.take()
+        self.ledgers.take(usize::from(channel))
     }
 
     /// The ledger of a channel that is open.

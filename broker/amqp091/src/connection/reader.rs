@@ -195,7 +195,13 @@ impl Reader {
             }
             if std::mem::take(&mut session.paused) || session.output.is_unread() {
                 let read = session.output.until_read();
-                if let Err(end) = hold::until(read, &self.socket, &ends).await {
+                let stalled = hold::until_it_stalls(sent_bytes, self.heartbeat);
+                let held = tokio::select! {
+                    biased;
+                    held = hold::until(read, &self.socket, &ends) => held,
+                    end = stalled => Err(end),
+                };
+                if let Err(end) = held {
                     return end;
                 }
                 continue; // with the frames that were left in the buffer
@@ -329,9 +335,12 @@ impl Reader {
         let (never, frame_max) = (CancellationToken::new(), output.lock().frame_max);
         let answered = async {
             loop {
-                let (used, is_answered) = find_answer(&self.buffer, frame_max);
+                let (used, answer) = find_answer(&self.buffer, frame_max);
                 self.consumed(used);
-                if is_answered || self.fill(&never).await.is_err() {
+                if let Some(Answer::ClosesToo) = answer {
+                    output.write(|state| encode::bare(&mut state.buffer, 0, (10, 51)));
+                }
+                if answer.is_some() || self.fill(&never).await.is_err() {
                     return;
                 }
             }
@@ -340,20 +349,31 @@ impl Reader {
     }
 }
 
-/// How many bytes of what a client still sends are done with, and whether it agreed to the end. Where frames are no longer
+/// What ends a connection that we close.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    /// The client agrees.
+    Agrees,
+    /// It closed the connection at the same time, and is to be answered as well.
+    ClosesToo,
+}
+
+/// How many bytes of what a client still sends are done with, and whether it ended the connection with them. Where frames are no longer
 /// in step, that is all bytes: nothing gathers.
-fn find_answer(buffer: &[u8], frame_max: u32) -> (usize, bool) {
+fn find_answer(buffer: &[u8], frame_max: u32) -> (usize, Option<Answer>) {
     let mut at = 0;
     loop {
         match frame::parse(&buffer[at..], frame_max) {
             Ok(Some(frame)) => {
                 at += frame.len;
-                if let Ok(Method::ConnectionCloseOk | Method::ConnectionClose { .. }) = method::parse(frame.payload) {
-                    return (at, true);
+                match method::parse(frame.payload) {
+                    Ok(Method::ConnectionCloseOk) => return (at, Some(Answer::Agrees)),
+                    Ok(Method::ConnectionClose { .. }) => return (at, Some(Answer::ClosesToo)),
+                    _ => {}
                 }
             }
-            Ok(None) => return (at, false),
-            Err(_) => return (buffer.len(), false),
+            Ok(None) => return (at, None),
+            Err(_) => return (buffer.len(), None),
         }
     }
 }
@@ -401,13 +421,15 @@ mod tests {
 
     #[test]
     fn nothing_gathers_while_a_client_is_sent_away() {
+        let close = b"\x01\0\0\0\0\0\x0b\0\x0a\0\x32\0\xc8\0\0\0\0\0\xce";
         let (publish, close_ok) = (&b"\x01\0\x01\0\0\0\x04\0\x3c\0\x28\xce"[..], b"\x01\0\0\0\0\0\x04\0\x0a\0\x33\xce");
         for (buffer, expected) in [
-            (publish.to_vec(), (publish.len(), false)),
-            ([publish, close_ok].concat(), (publish.len() + close_ok.len(), true)),
-            ([publish, &close_ok[..5]].concat(), (publish.len(), false)),
-            (b"\x03\0\x01\0\x10\0\0 the beginning of a large frame".to_vec(), (38, false)),
-            (b"no frame at all".to_vec(), (15, false)),
+            (publish.to_vec(), (publish.len(), None)),
+            ([publish, close].concat(), (publish.len() + close.len(), Some(Answer::ClosesToo))),
+            ([publish, close_ok].concat(), (publish.len() + close_ok.len(), Some(Answer::Agrees))),
+            ([publish, &close_ok[..5]].concat(), (publish.len(), None)),
+            (b"\x03\0\x01\0\x10\0\0 the beginning of a large frame".to_vec(), (38, None)),
+            (b"no frame at all".to_vec(), (15, None)),
         ] {
             assert_eq!(find_answer(&buffer, 8192), expected, "{}", buffer.escape_ascii());
         }

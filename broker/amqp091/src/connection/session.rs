@@ -13,6 +13,7 @@ use crate::codec::frame::{self, Frame, Kind};
 use crate::codec::{encode, method};
 use leveret_node::{Broker, ChannelView, Connection, Outcome, Queue, Settlement};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// What a client told of itself that changes how it is spoken to.
 #[derive(Clone, Copy, Debug, Default)]
@@ -139,7 +140,7 @@ impl Session {
 
     /// Hands over everything that was gathered. The channel whose acknowledgements name no delivery ends.
     async fn hand_over_all(&mut self, buffer: &[u8]) -> Result<(), Failure> {
-        match self.flush(buffer) {
+        match self.flush(buffer).await {
             Ok(()) => Ok(()),
             Err(failure) => self.fail(0, failure).await,
         }
@@ -173,7 +174,7 @@ impl Session {
                 if let Some(ack) = method::fast_ack(frame.payload)
                     && self.takes_content(channel)
                 {
-                    return self.ack(channel, ack.delivery_tag, ack.multiple).map(|()| next);
+                    return self.ack(channel, ack.delivery_tag, ack.multiple).await.map(|()| next);
                 }
                 self.turn.add(METHOD_WORK);
                 self.method(buffer, channel, frame.payload).await?;
@@ -182,10 +183,12 @@ impl Session {
                 return Err(Failure::new(505, "expected a method on channel 0, got a frame with content"));
             }
             Kind::Header if !self.is_closing(channel) => {
-                self.content_header(channel, frame.payload).map_err(|failure| failure.caused_by(60, 40))?;
+                let taken = self.content_header(channel, frame.payload).await;
+                taken.map_err(|failure| failure.caused_by(60, 40))?;
             }
             Kind::Body if !self.is_closing(channel) => {
-                self.content_body(channel, frame.payload).map_err(|failure| failure.caused_by(60, 40))?;
+                let taken = self.content_body(channel, frame.payload).await;
+                taken.map_err(|failure| failure.caused_by(60, 40))?;
             }
             Kind::Header | Kind::Body | Kind::Heartbeat => {}
         }
@@ -193,9 +196,9 @@ impl Session {
     }
 
     /// Everything that was gathered is handed over; confirms are told last.
-    fn flush(&mut self, buffer: &[u8]) -> Result<(), Failure> {
+    async fn flush(&mut self, buffer: &[u8]) -> Result<(), Failure> {
         self.flush_run(buffer);
-        let settled = self.flush_acks();
+        let settled = self.flush_acks().await;
         if !self.to_confirm.is_empty() {
             let numbers = std::mem::take(&mut self.to_confirm);
             let (channels, output) = (&mut self.channels, &self.output);
@@ -255,6 +258,7 @@ impl Session {
         }
         let opened = self.broker.count_opened(CHANNEL_BYTES).map_err(|error| Failure::new(506, error.to_string()))?;
         self.channels_open += 1;
+        self.broker.churn().channels_opened.fetch_add(1, Relaxed);
         let view = Arc::new(ChannelView::default());
         self.connection.channels.lock().insert(number, view.clone());
         *self.channels.place(usize::from(number)) = Some(Box::new(Channel::new(number, view.clone(), opened)));
@@ -290,8 +294,9 @@ impl Session {
 
     /// The channel is no more.
     pub(crate) fn forget_channel(&mut self, number: u16) {
-        if self.channels.get_mut(usize::from(number)).and_then(Option::take).is_some() {
+        if self.channels.take(usize::from(number)).is_some() {
             self.channels_open -= 1;
+            self.broker.churn().channels_closed.fetch_add(1, Relaxed);
         }
     }
 

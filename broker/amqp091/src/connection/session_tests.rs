@@ -36,7 +36,7 @@ async fn is_worth_a_look(session: &mut Session, frames: &[u8]) -> bool {
     while let Some(frame) = frame::parse(&frames[at..], session.frame_max).unwrap() {
         at = session.frame(frames, at + frame.len, &frame).await.unwrap();
     }
-    session.flush(frames).unwrap();
+    session.flush(frames).await.unwrap();
     assert_eq!(at, frames.len());
     session.turn.is_worth_a_look()
 }
@@ -86,5 +86,97 @@ async fn acknowledgements_out_of_order_are_much_work_and_those_in_a_row_are_litt
     assert!(!is_worth_a_look(&mut session, &in_a_row).await);
     let backwards: Vec<u8> = (51..=80).rev().flat_map(ack).collect();
     assert!(is_worth_a_look(&mut session, &backwards).await);
+    broker.stop();
+}
+
+/// How often others have their turn while `work` is done.
+async fn turns_of_others(work: impl Future<Output = ()>) -> usize {
+    let (mut work, mut turns) = (std::pin::pin!(work), 0);
+    std::future::poll_fn(|context| {
+        let done = work.as_mut().poll(context);
+        turns += usize::from(done.is_pending());
+        done
+    })
+    .await;
+    turns
+}
+
+/// Handles frames to the end.
+async fn handle(session: &mut Session, frames: &[u8]) {
+    let used = session.handle(frames, &Turns::default(), || None).await;
+    assert!(used.is_ok_and(|used| used == frames.len()));
+}
+
+/// A message without properties and body.
+fn publish(channel: u16, to: &[u8]) -> Vec<u8> {
+    [method(channel, (60, 40), to), framed(2, channel, &[&[0, 60][..], &[0; 12]].concat())].concat()
+}
+
+#[tokio::test]
+async fn settling_very_many_at_once_lets_others_have_their_turns() {
+    let broker = Broker::start(Options::default());
+    let mut session = with_queue(&broker).await;
+    let (messages, gets) = (publish(1, b"\0\0\0\x01q\0"), method(1, (60, 70), b"\0\0\x01q\0"));
+    for (class_and_id, arguments) in
+        [((60, 120), &[0, 0, 0, 0, 0, 0, 0, 0, 3][..]), ((60, 110), &[1]), ((60, 80), &[0, 0, 0, 0, 0, 0, 0, 0, 1])]
+    {
+        handle(&mut session, &messages.repeat(30_000)).await;
+        for _ in 0..30 {
+            handle(&mut session, &gets.repeat(1000)).await;
+            session.output.swap(&mut Vec::new(), &mut super::super::output::Between::default());
+        }
+        let frames = method(1, class_and_id, arguments);
+        let turns = turns_of_others(async {
+            is_worth_a_look(&mut session, &frames).await;
+        });
+        assert!(turns.await >= 3, "{class_and_id:?}");
+        is_worth_a_look(&mut session, &method(1, (50, 30), b"\0\0\x01q\0")).await;
+    }
+    broker.stop();
+}
+
+#[tokio::test]
+async fn a_message_to_very_many_queues_lets_others_have_their_turns_and_keeps_its_order() {
+    let broker = Broker::start(Options::default());
+    let mut session = with_queue(&broker).await;
+    for number in 0..20_000 {
+        let declare = leveret_node::catalog::QueueDeclare {
+            durable: false,
+            exclusive: None,
+            auto_delete: false,
+            arguments: FieldTable::default(),
+            server_named: false,
+            connection: None,
+        };
+        let name = format!("m{number:05}");
+        broker.declare_queue("/", &name, declare).await.unwrap();
+        broker.bind("/", "amq.fanout", Destination::Queue(name), (b"", &FieldTable::default()), None).await.unwrap();
+    }
+    handle(&mut session, &method(1, (85, 10), &[0])).await;
+    let frames = publish(1, b"\0\0\x0aamq.fanout\0\0").repeat(2);
+    let turns = turns_of_others(handle(&mut session, &frames)).await;
+    assert!(turns >= 8, "{turns}");
+    let queue = broker.find_queue("/", "m19999", None).unwrap();
+    assert_eq!(queue.look(|queue| queue.depth().ready), 2);
+    let bytes = queue.look(|queue| queue.memory_bytes());
+    assert!(bytes < 2048, "{bytes} for each queue");
+    let mut out = Vec::new();
+    session.output.swap(&mut out, &mut super::super::output::Between::default());
+    let confirmed = method(1, (60, 80), &[0, 0, 0, 0, 0, 0, 0, 2, 1]);
+    assert!(out.ends_with(&confirmed), "{}", out.escape_ascii());
+    broker.stop();
+}
+
+#[tokio::test]
+async fn large_tables_of_headers_are_much_work_and_are_held_back_like_messages() {
+    let broker = Broker::start(Options::default());
+    let mut session = with_queue(&broker).await;
+    let entries = b"\x01hV".repeat(3_000);
+    let table = [&(entries.len() as u32).to_be_bytes()[..], &entries].concat();
+    let header = framed(2, 1, &[&[0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0x20, 0], &table[..]].concat());
+    let publish = method(1, (60, 40), b"\0\0\0\x01q\0");
+    session.published = false;
+    assert!(is_worth_a_look(&mut session, &[publish, header].concat()).await);
+    assert!(session.published, "a publisher of which only headers have come is held back as well");
     broker.stop();
 }

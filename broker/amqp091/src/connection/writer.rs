@@ -35,15 +35,13 @@ impl Writer {
                 continue;
             }
             let written = match between.len() {
-                0 => socket.write_all(&ready).await,
-                _ => write_all(&mut socket, &mut between.slices(&ready)).await,
+                0 => self.write_all(&mut socket, &ready).await,
+                _ => self.write_slices(&mut socket, &mut between.slices(&ready)).await,
             };
             if written.is_err() {
                 break;
             }
-            let bytes = ready.len() + between.len();
-            self.sent_bytes.fetch_add(bytes as u64, Relaxed);
-            turn_bytes += bytes;
+            turn_bytes += ready.len() + between.len();
             between.clear();
             if ready.capacity() > BUFFER_MAX {
                 ready = Vec::new();
@@ -58,6 +56,31 @@ impl Writer {
             }
         }
         let _ = socket.shutdown().await;
+    }
+
+    async fn write_all(&self, socket: &mut OwnedWriteHalf, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let written = self.count(socket.write(bytes).await?)?;
+            bytes = &bytes[written..];
+        }
+        Ok(())
+    }
+
+    async fn write_slices(&self, socket: &mut OwnedWriteHalf, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
+        while !slices.is_empty() {
+            let written = self.count(socket.write_vectored(slices).await?)?;
+            IoSlice::advance_slices(&mut slices, written);
+        }
+        Ok(())
+    }
+
+    /// Counts what the socket took, at once: it shows that the client reads.
+    fn count(&self, written: usize) -> io::Result<usize> {
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        self.sent_bytes.fetch_add(written as u64, Relaxed);
+        Ok(written)
     }
 
     /// Waits until there is something to write; a heartbeat, if nothing else comes in time.
@@ -93,16 +116,6 @@ impl Writer {
             }
         }
     }
-}
-
-async fn write_all(socket: &mut OwnedWriteHalf, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
-    while !slices.is_empty() {
-        match socket.write_vectored(slices).await? {
-            0 => return Err(io::ErrorKind::WriteZero.into()),
-            written => IoSlice::advance_slices(&mut slices, written),
-        }
-    }
-    Ok(())
 }
 
 /// An idle connection gives its buffers back after this time.

@@ -518,10 +518,35 @@ impl tracing::Subscriber for Faulty {
 }
 
 #[tokio::test]
+async fn a_client_that_closes_a_connection_which_we_close_is_answered_all_the_same() {
+    let served = serve().await;
+    let mut client = Client::open(&served, 2047).await;
+    let close = framed(1, 0, b"\0\x0a\0\x32\0\xc8\0\0\0\0\0");
+    client.send(&[framed(1, 7, b"\0\x3c\0\x28\0\0\0\0\0"), close].concat()).await;
+    assert_eq!(client.closed((10, 50)).await.0, 504);
+    client.expect((10, 51)).await;
+}
+
+#[tokio::test]
+async fn a_client_that_never_reads_its_answers_is_sent_away() {
+    let served = serve().await;
+    let mut client = Client::begin(&served).await;
+    client.method(0, (10, 11), &start_ok("PLAIN", b"\0guest\0guest")).await;
+    client.expect((10, 30)).await;
+    client.method(0, (10, 31), &[7, 255, 0, 2, 0, 0, 0, 1]).await;
+    client.method(0, (10, 40), b"\x01/\0\0").await;
+    client.expect((10, 41)).await;
+    client.open_channel(1).await;
+    let declare = framed(1, 1, b"\0\x32\0\x0a\0\0\x01q\0\0\0\0\0").repeat(10_000);
+    let floods = async { while client.socket.write_all(&declare).await.is_ok() {} };
+    timeout(PATIENCE, floods).await.expect("its connection ends");
+}
+
+#[tokio::test]
 async fn a_panic_at_a_frame_ends_its_connection_with_541_and_frees_what_it_held() {
     let _faulty = tracing::subscriber::set_default(Faulty);
     let served = serve().await;
-    let (mut client, mut other) = (Client::open(&served, 0).await, Client::open(&served, 0).await);
+    let (mut client, mut other) = (Client::open(&served, 2047).await, Client::open(&served, 2047).await);
     client.open_channel(1).await;
     other.open_channel(1).await;
     client.method(1, (50, 10), b"\0\0\x04held\x04\0\0\0\0").await;

@@ -3,6 +3,7 @@
 //! A binding is told from others by its ends, the bytes of its key, and its arguments whatever their order.
 use super::exchanges::on_default_exchange;
 use super::limits::{self, BINDINGS_MAX};
+use super::unlink::Taken;
 use super::{Bond, Catalog, ConnectionId, Effect, ExchangeId, Fact, QueueId, Vhost};
 use crate::exchange::check_headers_binding;
 use leveret_model::exchange::ExchangeType;
@@ -77,6 +78,38 @@ impl Bindings {
             Bound::Excluded(Identity::new(destination, routing_key, arguments))
         });
         self.0.range((from, Bound::Unbounded)).map(|(_, binding)| binding)
+    }
+
+    pub(super) fn has_to(&self, destination: &Destination) -> bool {
+        self.to(destination).next().is_some()
+    }
+
+    /// Takes all away.
+    pub(super) fn take_all(&mut self) -> Taken {
+        Box::new(std::mem::take(&mut self.0).into_values())
+    }
+
+    /// Takes those to a destination away, if there are any.
+    fn take_to(&mut self, destination: &Destination) -> Option<Taken> {
+        if !self.has_to(destination) {
+            return None;
+        }
+        let ends = [self.0.first_key_value(), self.0.last_key_value()];
+        if ends.iter().flatten().all(|(identity, _)| identity.destination == *destination) {
+            return Some(self.take_all());
+        }
+        // The next name in order is longer by the least character.
+        let beyond = match destination {
+            Destination::Queue(name) => Destination::Queue(format!("{name}\0")),
+            Destination::Exchange(name) => Destination::Exchange(format!("{name}\0")),
+        };
+        let [from, beyond] = [destination.clone(), beyond].map(|destination| Identity {
+            destination,
+            routing_key: Box::default(),
+            arguments: Box::default(),
+        });
+        let taken: Vec<Binding> = self.0.extract_if(from..beyond, |_, _| true).map(|(_, binding)| binding).collect();
+        Some(Box::new(taken.into_iter()))
     }
 
     fn to<'a>(&'a self, destination: &'a Destination) -> impl Iterator<Item = (&'a Identity, &'a Binding)> {
@@ -252,16 +285,12 @@ impl Vhost {
         true
     }
 
-    /// Removes all bindings from `source` to something that is gone.
-    pub(super) fn remove_bindings_to(&mut self, source: &str, destination: &Destination, target: Target) {
-        let Some(from) = self.exchanges.get_mut(source) else { return };
-        let gone: Vec<Identity> = from.bindings.to(destination).map(|(identity, _)| identity.clone()).collect();
-        for identity in gone {
-            let Some(binding) = from.bindings.0.remove(&identity) else { continue };
-            from.router.unbind(&binding.routing_key, &binding.arguments, target);
-            self.usage.bindings -= 1;
-            self.usage.bytes -= from.router_bytes(&binding);
-        }
+    /// Removes all bindings from `source` to something that is gone. Whether there were any.
+    pub(super) fn remove_bindings_to(&mut self, source: &Arc<str>, destination: &Destination, target: Target) -> bool {
+        let Some(from) = self.exchanges.get_mut(source) else { return false };
+        let Some(taken) = from.bindings.take_to(destination) else { return false };
+        self.remains.add_destination(target, taken, (source.clone(), from.id, from.declared.kind));
+        true
     }
 
     pub(super) fn forget_source(&mut self, destination: &Destination, source: &str) {

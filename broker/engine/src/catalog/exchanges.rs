@@ -1,6 +1,7 @@
 //! Exchanges: declared, found equivalent or not, deleted.
-use super::bindings::{Binding, Bindings, Destination, Target};
+use super::bindings::{Bindings, Destination, Target};
 use super::limits::{self, EXCHANGES_MAX};
+use super::unlink::binding_bytes;
 use super::{Catalog, Effect, ExchangeId, Fact, Vhost, inequivalent};
 use crate::exchange::Router;
 use leveret_model::exchange::ExchangeType;
@@ -108,21 +109,18 @@ impl Catalog {
         let mut gone: Vec<_> = names.into_iter().collect();
         while let Some(name) = gone.pop() {
             let Some(exchange) = vhost.take_exchange(&name) else { continue };
-            gone.extend(exchange.sources.iter().filter(|source| vhost.is_left_over(source)).cloned());
+            gone.extend(exchange.sources.into_iter().filter(|source| vhost.is_left_over(source)));
             let fact = Fact::ExchangeGone { vhost: vhost.name.clone(), name };
             effects.push(Effect { logged: exchange.declared.durable, changes_bindings: true, fact });
         }
+        let _ = self.unlink(self.unlinked_at_once);
     }
 }
 
 impl Exchange {
     /// About how many bytes of memory a binding from it takes.
     pub(super) fn binding_bytes(&self, routing_key: &[u8], arguments: &FieldTable) -> usize {
-        BINDING_BYTES + 3 * routing_key.len() + 3 * arguments.memory_bytes() + self.router.binding_bytes(routing_key)
-    }
-
-    pub(super) fn router_bytes(&self, binding: &Binding) -> usize {
-        self.binding_bytes(&binding.routing_key, &binding.arguments)
+        binding_bytes(self.declared.kind, routing_key, arguments)
     }
 }
 
@@ -145,20 +143,19 @@ impl Vhost {
         name
     }
 
-    /// Takes an exchange away with the bindings from it and those to it, and nothing else.
+    /// Takes an exchange away with the bindings from it and those to it, and nothing else. Its sources are then those that lost
+    /// a binding by it.
     pub(super) fn take_exchange(&mut self, name: &str) -> Option<Exchange> {
-        let exchange = self.exchanges.remove(name)?;
+        let mut exchange = self.exchanges.remove(name)?;
         self.exchange_names.remove(&exchange.id);
         self.usage.bytes -= exchange_bytes(name, &exchange.declared);
-        for binding in exchange.bindings.iter() {
-            self.usage.bindings -= 1;
-            self.usage.bytes -= exchange.router_bytes(binding);
-            self.forget_source(&binding.destination, name);
+        let kind = exchange.declared.kind;
+        if !exchange.bindings.is_empty() {
+            let router = std::mem::replace(&mut exchange.router, Router::new(kind));
+            self.remains.add_source(name, exchange.bindings.take_all(), (kind, router));
         }
         let destination = Destination::Exchange(name.to_owned());
-        for source in &exchange.sources {
-            self.remove_bindings_to(source, &destination, Target::Exchange(exchange.id));
-        }
+        exchange.sources.retain(|source| self.remove_bindings_to(source, &destination, Target::Exchange(exchange.id)));
         Some(exchange)
     }
 
@@ -232,6 +229,5 @@ pub(super) fn predeclared() -> impl Iterator<Item = (&'static str, ExchangeDecla
 }
 
 const ALTERNATE: &str = "alternate-exchange";
-/// Memory of an exchange and of a binding without names, keys and arguments, in bytes.
+/// Memory of an exchange without names, keys and arguments, in bytes.
 const EXCHANGE_BYTES: usize = 512;
-const BINDING_BYTES: usize = 400;

@@ -139,6 +139,7 @@ impl Catalog {
                 }
             }
         }
+        let _ = self.unlink(usize::MAX);
         self.effects.clear();
     }
 

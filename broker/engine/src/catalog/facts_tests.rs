@@ -145,6 +145,45 @@ proptest! {
     }
 }
 
+/// Everything that is seen of a catalog: its facts, its bindings, and where messages go.
+fn seen(catalog: &mut Catalog) -> (Vec<Effect>, Vec<Fact>, Vec<String>) {
+    let bindings = catalog.bindings("/").unwrap().map(|(source, binding)| format!("{source} {binding:?}"));
+    let mut seen: Vec<String> = bindings.collect();
+    for name in 0..5 {
+        for (key, arguments) in (0..3).flat_map(|key| (0..3).map(move |arguments| (key, arguments))) {
+            let ((key, headers), mut queues) = (route(key, arguments, false), Default::default());
+            let routed = catalog.route("/", &exchange(name), key, Some(&headers), &mut queues);
+            // Queues that are gone may be among those that a route names.
+            queues.retain(|id| catalog.queues("/").unwrap().any(|(_, queue)| queue.id == *id));
+            seen.push(format!("{:?} {queues:?}", routed.map(|routed| routed.by_headers)));
+        }
+    }
+    (catalog.take_effects(), catalog.durable_facts(), seen)
+}
+
+proptest! {
+    #[test]
+    fn what_is_unlinked_later_is_seen_by_nobody(steps in steps(), pauses in prop::collection::vec(0..4usize, 80)) {
+        let (mut now, mut later) = (Catalog::default(), Catalog::default());
+        (now.unlinked_at_once, later.unlinked_at_once) = (usize::MAX, 0);
+        for (step, most) in steps.iter().zip(&pauses) {
+            act(&mut now, step);
+            act(&mut later, step);
+            let _ = later.unlink(*most);
+            prop_assert_eq!(seen(&mut now), seen(&mut later), "after {:?}", step);
+        }
+        while later.unlink(1).more {}
+        let (now, later) = (now.vhost("/").unwrap(), later.vhost("/").unwrap());
+        prop_assert_eq!(now.usage, later.usage);
+        for (name, queue) in &now.queues {
+            prop_assert_eq!(&queue.sources, &later.queues[name].sources);
+        }
+        for (name, exchange) in &now.exchanges {
+            prop_assert_eq!(&exchange.sources, &later.exchanges[name].sources);
+        }
+    }
+}
+
 impl Catalog {
     fn take_effects_is_empty(&self) -> bool {
         self.effects.is_empty()

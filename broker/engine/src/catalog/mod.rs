@@ -2,7 +2,8 @@
 //!
 //! Refusals are worded as RabbitMQ words them, since clients and people search for these texts. Nothing depends on hash
 //! order: whatever is listed or changed in sequence lies in ordered maps. In order of use: `exchanges`, `queues` with
-//! their `arguments`, `bindings`, `limits`, `facts` (what a change came to), `route`, `listing`.
+//! their `arguments`, `bindings`, `limits`, `facts` (what a change came to), `unlink` (what a deletion leaves for
+//! later), `route`, `listing`.
 mod arguments;
 mod bindings;
 mod exchanges;
@@ -15,6 +16,7 @@ mod queues;
 mod route;
 #[cfg(test)]
 mod tests;
+mod unlink;
 
 pub use arguments::idle_arguments;
 pub use bindings::{Binding, Destination, properties_key};
@@ -22,11 +24,13 @@ pub use exchanges::{Exchange, ExchangeDeclare};
 pub use facts::{Bond, Effect, Fact};
 pub use queues::{Declared, Queue, QueueDeclare};
 pub use route::Routed;
+pub use unlink::Unlinked;
 
 use leveret_model::refusal::Refusal;
 use limits::Usage;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use unlink::Remains;
 
 /// Names a queue for ever: declared again under the same name it is another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -54,6 +58,8 @@ pub struct Catalog {
     effects: Vec<Effect>,
     /// Memory that the definitions of a virtual host may take, in bytes.
     bytes_max: usize,
+    /// Bindings that a deletion takes apart at once.
+    unlinked_at_once: usize,
 }
 
 /// One virtual host.
@@ -63,6 +69,7 @@ pub(crate) struct Vhost {
     exchange_names: HashMap<ExchangeId, Arc<str>, foldhash::fast::FixedState>,
     queues: BTreeMap<Arc<str>, Queue>,
     usage: Usage,
+    remains: Remains,
 }
 
 impl Default for Catalog {
@@ -82,6 +89,7 @@ impl Catalog {
             exclusive: BTreeMap::new(),
             effects: Vec::new(),
             bytes_max: bytes_max.min(limits::BYTES_MAX),
+            unlinked_at_once: unlink::UNLINKED_AT_ONCE,
         };
         catalog.create_vhost("/");
         catalog.effects.clear();
@@ -100,6 +108,7 @@ impl Catalog {
             exchange_names: HashMap::default(),
             queues: BTreeMap::new(),
             usage: Usage::default(),
+            remains: Remains::default(),
         };
         for (exchange, declare) in exchanges::predeclared() {
             vhost.add_exchange(self.next_id(), exchange, declare);

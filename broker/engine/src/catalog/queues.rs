@@ -147,13 +147,12 @@ impl Vhost {
         self.queues.insert(name.clone(), queue);
     }
 
-    /// Takes a queue away with the bindings to it, and nothing else.
+    /// Takes a queue away with the bindings to it, and nothing else. Its sources are then those that lost a binding by it.
     pub(super) fn take_queue(&mut self, name: &str) -> Option<(Arc<str>, Queue)> {
-        let (name, queue) = self.queues.remove_entry(name)?;
+        let (name, mut queue) = self.queues.remove_entry(name)?;
         self.usage.bytes -= queue_bytes(&name, &queue.arguments);
-        for source in &queue.sources {
-            self.remove_bindings_to(source, &Destination::Queue(name.to_string()), Target::Queue(queue.id));
-        }
+        let destination = Destination::Queue(name.to_string());
+        queue.sources.retain(|source| self.remove_bindings_to(source, &destination, Target::Queue(queue.id)));
         Some((name, queue))
     }
 }

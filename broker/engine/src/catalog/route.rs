@@ -2,7 +2,7 @@
 //! the sender named (headers `CC` and `BCC`) at each of them.
 use super::bindings::Target;
 use super::{Catalog, Exchange, ExchangeId, QueueId, Vhost};
-use crate::exchange::{STEPS_MAX, Steps, TooManySteps};
+use crate::exchange::{STEPS_MAX, Sent, Steps, TooManySteps};
 use leveret_model::exchange::ExchangeType;
 use leveret_model::name::ROUTING_KEY_BYTES_MAX;
 use leveret_model::refusal::{Refusal, RefusalKind};
@@ -41,8 +41,13 @@ impl Catalog {
             return Err(Refusal::new(RefusalKind::AccessRefused, text));
         }
         let keys = keys(routing_key, headers)?;
-        let mut routing =
-            Routing { vhost: self.vhost(vhost)?, keys: &keys, headers, queues, routed: Routed::default() };
+        let mut routing = Routing {
+            vhost: self.vhost(vhost)?,
+            keys: &keys,
+            headers: Sent::new(headers),
+            queues,
+            routed: Routed::default(),
+        };
         routing.follow(if exchange.is_empty() { Hop::ToQueues } else { Hop::Through(first) }).map_err(|TooManySteps| {
             Refusal::precondition(format!(
                 "routing a message of exchange '{exchange}' in vhost '{vhost}' takes more than {STEPS_MAX} steps: it is \
@@ -59,7 +64,7 @@ impl Catalog {
 struct Routing<'a> {
     vhost: &'a Vhost,
     keys: &'a [&'a [u8]],
-    headers: Option<&'a FieldTable>,
+    headers: Sent<'a>,
     queues: &'a mut SmallVec<[QueueId; 4]>,
     routed: Routed,
 }
@@ -93,7 +98,10 @@ impl<'a> Routing<'a> {
             }
             self.routed.by_headers |= exchange.declared.kind == ExchangeType::Headers;
             let (mut found, queues) = (false, &mut *self.queues);
-            exchange.router.route(self.keys, self.headers, &mut steps, &mut |target| {
+            exchange.router.route(self.keys, &self.headers, &mut steps, &mut |target| {
+                if vhost.remains.is_dead(target) {
+                    return;
+                }
                 found = true;
                 match target {
                     Target::Queue(id) => queues.push(id),

@@ -2,6 +2,7 @@
 use super::steps::{Steps, TooManySteps, VISIT};
 use leveret_model::refusal::Refusal;
 use leveret_model::table::{FieldTable, FieldValue};
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
 /// By what they lead to and the identity of their arguments.
@@ -37,15 +38,17 @@ impl<T: Copy + Ord> Headers<T> {
 
     pub(super) fn route(
         &self,
-        headers: Option<&FieldTable>,
+        headers: &Sent<'_>,
         steps: &mut Steps,
         found: &mut dyn FnMut(T),
     ) -> Result<(), TooManySteps> {
-        let none = FieldTable::default();
-        let headers = Sent::new(headers.unwrap_or(&none));
+        if self.0.is_empty() {
+            return steps.spend(1);
+        }
+        headers.prepare(steps)?;
         for ((target, _), Alike { arguments, .. }) in &self.0 {
             steps.spend(VISIT * (1 + arguments.len()))?;
-            if matches(arguments, &headers) {
+            if matches(arguments, headers) {
                 found(*target);
             }
         }
@@ -53,29 +56,38 @@ impl<T: Copy + Ord> Headers<T> {
     }
 }
 
-/// The headers of a message, to be looked up once per argument of each binding.
-enum Sent<'h> {
-    Few(&'h FieldTable),
-    /// The first value of each name.
-    Many(BTreeMap<&'h str, &'h FieldValue>),
+/// The headers of a message, to be looked up once per argument of each binding of each exchange on its way.
+pub(crate) struct Sent<'h> {
+    headers: Option<&'h FieldTable>,
+    /// Of many headers, the first value of each name: put into order for the first exchange that looks at it.
+    by_name: OnceCell<BTreeMap<&'h str, &'h FieldValue>>,
 }
 
 impl<'h> Sent<'h> {
-    fn new(headers: &'h FieldTable) -> Self {
-        if headers.len() <= FEW {
-            return Self::Few(headers);
+    pub(crate) fn new(headers: Option<&'h FieldTable>) -> Self {
+        Self { headers, by_name: OnceCell::new() }
+    }
+
+    /// Puts many headers into order, once.
+    fn prepare(&self, steps: &mut Steps) -> Result<(), TooManySteps> {
+        let Some(headers) = self.headers.filter(|headers| headers.len() > FEW) else { return Ok(()) };
+        if self.by_name.get().is_none() {
+            steps.spend(VISIT * headers.len())?;
+            self.by_name.get_or_init(|| {
+                let mut first = BTreeMap::new();
+                for (name, value) in headers.iter() {
+                    first.entry(name).or_insert(value);
+                }
+                first
+            });
         }
-        let mut first = BTreeMap::new();
-        for (name, value) in headers.iter() {
-            first.entry(name).or_insert(value);
-        }
-        Self::Many(first)
+        Ok(())
     }
 
     fn get(&self, name: &str) -> Option<&FieldValue> {
-        match self {
-            Self::Few(headers) => headers.get(name),
-            Self::Many(first) => first.get(name).copied(),
+        match self.by_name.get() {
+            Some(first) => first.get(name).copied(),
+            None => self.headers?.get(name),
         }
     }
 }
@@ -94,12 +106,30 @@ fn matches(arguments: &FieldTable, headers: &Sent<'_>) -> bool {
     if mode.starts_with("any") { asked.any(has) } else { asked.all(has) }
 }
 
-/// Equal values; integers of different widths are compared as numbers.
+/// Equal values; numbers are compared as numbers, whatever their types (RabbitMQ: as Erlang's `==` does).
 fn equal(value: &FieldValue, wanted: &FieldValue) -> bool {
     match (value.as_integer(), wanted.as_integer()) {
         (Some(value), Some(wanted)) => value == wanted,
-        _ => value == wanted,
+        (Some(integer), None) => as_float(wanted).is_some_and(|float| is_integer(float, integer)),
+        (None, Some(integer)) => as_float(value).is_some_and(|float| is_integer(float, integer)),
+        (None, None) => match (as_float(value), as_float(wanted)) {
+            (Some(value), Some(wanted)) => value == wanted,
+            _ => value == wanted,
+        },
     }
+}
+
+fn as_float(value: &FieldValue) -> Option<f64> {
+    match value {
+        FieldValue::Float(value) => Some(f64::from(*value)),
+        FieldValue::Double(value) => Some(*value),
+        _ => None,
+    }
+}
+
+/// Whether a number is that integer exactly, also where integers are more precise.
+fn is_integer(float: f64, integer: i64) -> bool {
+    float.fract() == 0.0 && float as i128 == i128::from(integer)
 }
 
 /// Checks the arguments of a binding before it is made.

@@ -11,7 +11,7 @@ mod targets;
 mod tests;
 mod topic;
 
-pub(crate) use headers::check as check_headers_binding;
+pub(crate) use headers::{Sent, check as check_headers_binding};
 pub(crate) use steps::{STEPS_MAX, Steps, TooManySteps};
 
 use direct::Direct;
@@ -63,14 +63,6 @@ impl<T: Copy + Ord> Router<T> {
         }
     }
 
-    /// About how many bytes a binding takes beside its key and arguments.
-    pub(crate) fn binding_bytes(&self, key: &[u8]) -> usize {
-        match self {
-            Self::Topic(_) => topic::nodes_of(key) * topic::NODE_BYTES,
-            _ => 0,
-        }
-    }
-
     /// Calls `found` with each target of a message that has these keys; one may come several times.
     ///
     /// # Errors
@@ -78,7 +70,7 @@ impl<T: Copy + Ord> Router<T> {
     pub(crate) fn route(
         &self,
         keys: &[&[u8]],
-        headers: Option<&FieldTable>,
+        headers: &Sent<'_>,
         steps: &mut Steps,
         found: &mut dyn FnMut(T),
     ) -> Result<(), TooManySteps> {
@@ -92,5 +84,13 @@ impl<T: Copy + Ord> Router<T> {
             Self::Topic(topic) => keys.iter().try_for_each(|key| topic.route(key, steps, found)),
             Self::Headers(bound) => bound.route(headers, steps, found),
         }
+    }
+}
+
+/// About how many bytes a binding takes beside its key and arguments.
+pub(crate) fn binding_bytes(kind: ExchangeType, key: &[u8]) -> usize {
+    match kind {
+        ExchangeType::Topic => topic::nodes_of(key) * topic::NODE_BYTES,
+        _ => 0,
     }
 }

@@ -11,7 +11,7 @@ fn routed(router: &Router<u32>, key: &str, headers: Option<&FieldTable>) -> BTre
 /// What is found, and in how many steps.
 fn cost(router: &Router<u32>, key: &str, headers: Option<&FieldTable>) -> (BTreeSet<u32>, u64) {
     let (mut found, mut steps) = (BTreeSet::new(), Steps::for_a_message());
-    let routed = router.route(&[key.as_bytes()], headers, &mut steps, &mut |target| {
+    let routed = router.route(&[key.as_bytes()], &Sent::new(headers), &mut steps, &mut |target| {
         found.insert(target);
     });
     routed.unwrap();
@@ -89,7 +89,7 @@ fn a_pattern_with_many_wildcards_costs_what_others_cost() {
     let mut hashes = Router::new(ExchangeType::Topic);
     hashes.bind("#.".repeat(127).as_bytes(), &none, 1);
     hashes.bind(["#"; 128].join(".").as_bytes(), &none, 2);
-    assert_eq!(cost(&hashes, &dots, None), ([1, 2].into(), 3 * 4 + 2));
+    assert_eq!(cost(&hashes, &dots, None), ([1, 2].into(), 4 * 256 + 3 * 4 + 2));
 }
 
 #[test]
@@ -99,8 +99,48 @@ fn a_message_is_compared_with_so_many_bindings_and_no_more() {
         let arguments = (0..1_000).map(|at| (format!("a{at}"), FieldValue::Int32(target as i32))).collect();
         headers.bind(b"", &arguments, target);
     }
-    let routed = headers.route(&[b""], None, &mut Steps::for_a_message(), &mut |_| {});
+    let routed = headers.route(&[b""], &Sent::new(None), &mut Steps::for_a_message(), &mut |_| {});
     assert_eq!(routed, Err(TooManySteps));
+}
+
+#[test]
+fn headers_are_put_into_order_once_and_words_are_counted() {
+    let sent: FieldTable = (0..5_000).map(|at| (format!("h{at}"), FieldValue::Int32(at))).collect();
+    let (sent, mut steps) = (Sent::new(Some(&sent)), Steps::for_a_message());
+    let empty = Router::<u32>::new(ExchangeType::Headers);
+    let mut bound = Router::new(ExchangeType::Headers);
+    bound.bind(b"", &FieldTable::from_iter([("h7", FieldValue::Int32(7))]), 1);
+    empty.route(&[b""], &sent, &mut steps, &mut |_| {}).unwrap();
+    assert_eq!(steps.spent(), 1, "nothing is compared");
+    bound.route(&[b""], &sent, &mut steps, &mut |_| {}).unwrap();
+    let first = steps.spent();
+    assert!(first > 4 * 5_000, "{first}");
+    bound.route(&[b""], &sent, &mut steps, &mut |_| {}).unwrap();
+    assert!(steps.spent() - first < 20, "{} after {first}", steps.spent());
+
+    let mut topic = Router::new(ExchangeType::Topic);
+    topic.bind(b"a", &FieldTable::default(), 1);
+    let (_, steps) = cost(&topic, &".".repeat(255), None);
+    assert!(steps >= 4 * 256, "{steps}");
+    assert!(cost(&topic, "a", None).1 < 20);
+}
+
+#[test]
+fn numbers_in_headers_are_compared_by_value() {
+    let equal = |sent: FieldValue, wanted: FieldValue| {
+        let mut headers = Router::new(ExchangeType::Headers);
+        headers.bind(b"", &FieldTable::from_iter([("n", wanted)]), 1);
+        !routed(&headers, "", Some(&FieldTable::from_iter([("n", sent)]))).is_empty()
+    };
+    assert!(equal(FieldValue::Float(0.5), FieldValue::Double(0.5)));
+    assert!(equal(FieldValue::Double(0.5), FieldValue::Float(0.5)));
+    assert!(!equal(FieldValue::Float(0.1), FieldValue::Double(0.1)), "these are different numbers");
+    assert!(equal(FieldValue::Int32(1), FieldValue::Double(1.0)));
+    assert!(equal(FieldValue::Float(-2.0), FieldValue::Int8(-2)));
+    assert!(!equal(FieldValue::Double(1.5), FieldValue::Int32(1)));
+    assert!(!equal(FieldValue::Double(9_007_199_254_740_992.0), FieldValue::Int64(9_007_199_254_740_993)));
+    assert!(!equal(FieldValue::Double(f64::NAN), FieldValue::Int32(0)));
+    assert!(!equal(FieldValue::Double(1.0), "1".into()));
 }
 
 #[test]

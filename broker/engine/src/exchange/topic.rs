@@ -154,7 +154,11 @@ impl<T: Copy + Ord> Topic<T> {
         steps: &mut Steps,
         found: &mut dyn FnMut(T),
     ) -> Result<(), TooManySteps> {
-        let known = self.known_words::<N>(key, count);
+        let mut known = SmallVec::new();
+        if !self.words.known.is_empty() {
+            steps.spend(VISIT * count)?;
+            known = self.known_words::<N>(key, count);
+        }
         let within = Positions::up_to(count);
         let mut waiting: SmallVec<[(u32, Positions<N>); 16]> = SmallVec::new();
         waiting.push((0, Positions::at(0)));

@@ -275,6 +275,32 @@ fn what_cannot_be_read_stops_deliveries_before_it_and_is_not_asked_for_again() {
     assert!(log.get(&mut queue, true).is_some());
 }
 
+#[test]
+fn a_purge_of_what_was_given_back_is_made_in_parts_of_few_ranges() {
+    let (mut queue, mut log) = (led(None), Log::default());
+    (0..200).for_each(|_| log.publish(&mut queue, &vec![b"x".to_vec(); 100], true));
+    let out: Vec<_> = (0..19_000).map(|_| log.get(&mut queue, false).unwrap()).collect();
+    for &(sequence, offset, ..) in &out[10..] {
+        queue.give_back(None, MessageId { sequence, offset });
+    }
+    apply_facts(&mut queue);
+    let (before, mut purged, mut parts, mut ranges) = (queue.next_sequence(), 0, 0, Vec::new());
+    loop {
+        let (more, done) = queue.purge_some(before, 1_000);
+        (purged, parts) = (purged + more, parts + 1);
+        ranges.extend(queue.take_facts().map(|facts| facts.settled).unwrap_or_default());
+        log.publish(&mut queue, &[b"late".to_vec()], true);
+        if done {
+            break;
+        }
+    }
+    assert_eq!((purged, queue.depth().ready), (19_990, parts));
+    assert!(parts >= 19 && ranges.len() <= parts as usize + 1, "{parts} parts, {} ranges", ranges.len());
+    ranges.into_iter().for_each(|(first, count)| queue.apply_settled(first, count));
+    assert_eq!(queue.depth().unacked, 10);
+    assert_eq!(log.get(&mut queue, false).unwrap().3, b"late");
+}
+
 #[derive(Clone, Debug)]
 enum Command {
     Publish(Vec<usize>, bool),

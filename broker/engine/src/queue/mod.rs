@@ -141,10 +141,11 @@ impl Queue {
         if !self.is_durable() {
             return self.state.purge_some(&mut self.lead.cursor, before, most);
         }
-        let (ranges, ready) = self.state.take_ready(&self.lead.cursor);
-        self.lead.facts.settled.extend(ranges);
-        self.lead.cursor = Cursor::at(self.state.runs_end());
-        (ready, true)
+        let ready = self.state.ready();
+        let fresh = self.state.take_fresh_before(before, &mut self.lead.cursor);
+        let (returned, done) = self.state.take_returned_before(before, most);
+        self.lead.facts.settled.extend(fresh.into_iter().chain(returned));
+        (ready - self.state.ready(), done)
     }
 
     /// The sequence that the next message will have.

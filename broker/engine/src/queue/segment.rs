@@ -281,6 +281,7 @@ fn length(bytes: &[u8], at: usize) -> usize {
 
 /// Bytes before a message's properties.
 pub(super) const HEAD: usize = 8;
-const SEGMENT_MIN: usize = 4 << 10;
+/// The first segment is hardly larger than what it is made for: there may be very many queues with a message each.
+const SEGMENT_MIN: usize = 256;
 /// Segments grow up to this size; a run that does not fit is split.
 pub(super) const SEGMENT_MAX: usize = 1 << 20;

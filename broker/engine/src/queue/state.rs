@@ -341,15 +341,29 @@ impl State {
         (live - self.live, self.run(cursor.run).is_none_or(|run| run.first >= before))
     }
 
-    /// Takes all that is ready, as if it had been delivered: its ranges, and how many messages they are.
-    pub(super) fn take_ready(&mut self, cursor: &Cursor) -> (Vec<(u64, u64)>, u64) {
-        let ready = self.ready();
-        let mut ranges: Vec<_> = std::mem::take(&mut self.returned).into_keys().map(|sequence| (sequence, 1)).collect();
-        if let Some(from) = self.position(cursor) {
-            ranges.push((from, self.next_sequence - from));
-        }
+    /// Takes what was never delivered, as if it had been, unless it came after `before`: its range, in which some may be settled.
+    pub(super) fn take_fresh_before(&mut self, before: u64, cursor: &mut Cursor) -> Option<(u64, u64)> {
+        let from = self.position(cursor).filter(|from| *from < before)?;
+        *cursor = Cursor::at(self.runs_end());
         self.fresh = 0;
-        (ranges, ready)
+        Some((from, self.next_sequence - from))
+    }
+
+    /// Takes up to `most` messages that were given back and came before `before`: their ranges, and whether they were all.
+    pub(super) fn take_returned_before(&mut self, before: u64, most: usize) -> (Vec<(u64, u64)>, bool) {
+        let mut ranges: Vec<(u64, u64)> = Vec::new();
+        for _ in 0..most {
+            let Some(first) = self.returned.first_entry().filter(|first| *first.key() < before) else {
+                return (ranges, true);
+            };
+            let sequence = *first.key();
+            first.remove();
+            match ranges.last_mut() {
+                Some((start, count)) if *start + *count == sequence => *count += 1,
+                _ => ranges.push((sequence, 1)),
+            }
+        }
+        (ranges, self.returned.first_key_value().is_none_or(|(sequence, _)| *sequence >= before))
     }
 
     /// The sequence that a cursor stands at, if it is in front of a run.

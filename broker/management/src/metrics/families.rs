@@ -3,6 +3,7 @@ use super::text::{Text, labels};
 use crate::api::Api;
 use crate::routes::overview::Totals;
 use leveret_node::{Counters, DWELL_BOUNDS_SECONDS, Depth, Queue};
+use std::sync::atomic::Ordering::Relaxed;
 
 /// A figure of each queue.
 pub(super) struct Family {
@@ -167,7 +168,8 @@ pub(super) fn node(api: &Api, text: &mut Text) {
     let broker = &api.broker;
     let (connections, memory) = (broker.connections(), broker.memory());
     let channels: usize = connections.iter().map(|connection| connection.channels.lock().len()).sum();
-    let ((opened, closed), descriptors) = (broker.connection_churn(), leveret_node::descriptors());
+    let (churn, descriptors) = (broker.churn(), leveret_node::descriptors());
+    let [opened, closed] = [&churn.connections_opened, &churn.connections_closed].map(|count| count.load(Relaxed));
     let flag = |is: bool| f64::from(u8::from(is));
     text.head("leveret_build_info", "The version that runs.", "gauge");
     text.sample("leveret_build_info", &labels(&[("version", env!("CARGO_PKG_VERSION"))]), 1.0);

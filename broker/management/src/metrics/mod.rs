@@ -29,7 +29,7 @@ pub(crate) async fn scrape(State(api): State<Api>) -> Response {
     families::totals(&totals, Scope::All, &mut text);
     families::omitted(totals.queues.saturating_sub(shown), &mut text);
     let queues = Queues::Few(named.unwrap_or_default());
-    walk::answer(text::CONTENT_TYPE, Series::new(text, LEVERET.iter().collect(), queues)).await
+    walk::answer(&api.making, text::CONTENT_TYPE, Series::new(text, LEVERET.iter().collect(), queues)).await
 }
 
 /// The node, and all of its queues.
@@ -41,7 +41,7 @@ pub(crate) async fn per_object(State(api): State<Api>) -> Response {
     families::omitted(0, &mut text);
     let families = LEVERET.iter().chain(RABBITMQ).collect();
     let queues = Queues::All { figures: Figures::new(&api.broker), vhost: None };
-    walk::answer(text::CONTENT_TYPE, Series::new(text, families, queues)).await
+    walk::answer(&api.making, text::CONTENT_TYPE, Series::new(text, families, queues)).await
 }
 
 /// All queues of a virtual host or of all, the families that are asked for.
@@ -50,7 +50,7 @@ pub(crate) async fn detailed(State(api): State<Api>, query: Query) -> Result<Res
     let families = DETAILED.iter().filter(|(family, _)| asked.contains(family)).map(|(_, family)| family);
     let queues = Queues::All { figures: Figures::new(&api.broker), vhost: query.text("vhost").map(Into::into) };
     let series = Series::new(Text::default(), families.collect(), queues);
-    Ok(walk::answer(text::CONTENT_TYPE, series).await)
+    Ok(walk::answer(&api.making, text::CONTENT_TYPE, series).await)
 }
 
 /// The queues whose names were given by clients, unless they are too many.

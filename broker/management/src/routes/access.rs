@@ -4,6 +4,8 @@ use crate::api::Api;
 use crate::error::Error;
 use axum::extract::{Path, State};
 use axum::{Extension, Json};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use leveret_node::{Broker, Identity};
 use serde_json::{Value, json};
 
@@ -70,7 +72,11 @@ fn check_vhost(broker: &Broker, name: &str) -> Result<(), Error> {
 }
 
 fn view(broker: &Broker) -> Value {
-    json!({"name": broker.options().default_user, "tags": ["administrator"], "limits": {}})
+    json!({
+        "name": broker.options().default_user, "tags": ["administrator"], "limits": {},
+        "password_hash": BASE64_STANDARD.encode(broker.password_hash()),
+        "hashing_algorithm": "rabbit_password_hashing_sha256",
+    })
 }
 
 fn permission_view(broker: &Broker, vhost: &str) -> Value {

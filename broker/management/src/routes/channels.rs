@@ -107,9 +107,10 @@ fn view(broker: &Broker, row: &Row) -> Value {
 }
 
 /// A channel as it is named in other objects.
-pub(super) fn details(connection: &Connection, number: u16) -> Value {
+pub(super) fn details(broker: &Broker, connection: &Connection, number: u16) -> Value {
     json!({
-        "name": format!("{} ({number})", connection.name), "number": number, "connection_name": connection.name,
+        "name": format!("{} ({number})", connection.name), "number": number, "node": broker.name(),
+        "connection_name": connection.name,
         "peer_host": connection.peer.ip().to_canonical().to_string(), "peer_port": connection.peer.port(),
         "user": &*connection.user,
     })

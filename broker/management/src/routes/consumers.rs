@@ -23,6 +23,7 @@ pub(crate) async fn list(State(api): State<Api>, Path(vhost): Path<String>, quer
 
 /// All consumers of the queues of some virtual hosts.
 struct Consumers {
+    broker: Broker,
     queues: Figures,
     /// Queues that were found, and the last consumer seen of the first of them.
     found: VecDeque<Arc<Queue>>,
@@ -40,7 +41,13 @@ struct Row {
 impl Consumers {
     fn new(broker: &Broker, vhosts: Vec<Arc<str>>) -> Self {
         let connections = broker.connections().into_iter().map(|connection| (connection.id, connection)).collect();
-        Self { queues: Figures::of(broker, vhosts), found: VecDeque::new(), after: None, connections }
+        Self {
+            broker: broker.clone(),
+            queues: Figures::of(broker, vhosts),
+            found: VecDeque::new(),
+            after: None,
+            connections,
+        }
     }
 }
 
@@ -72,12 +79,16 @@ impl Walk for Consumers {
     fn show(&self, row: &Row) -> Option<Value> {
         let Row { queue, consumer } = row;
         let owner = consumer.owner.as_ref()?;
-        let channel = self.connections.get(&owner.connection);
-        let channel = channel.map(|connection| channels::details(connection, owner.channel));
+        let later = || self.broker.connections().into_iter().find(|connection| connection.id == owner.connection);
+        // One whose connection is gone is about to go.
+        let connection = self.connections.get(&owner.connection).cloned().or_else(later)?;
+        let channel = channels::details(&self.broker, &connection, owner.channel);
         Some(json!({
             "consumer_tag": owner.tag, "queue": {"name": &*queue.name, "vhost": &*queue.vhost},
             "ack_required": !consumer.no_ack, "exclusive": consumer.exclusive, "prefetch_count": consumer.prefetch,
             "active": true, "activity_status": "up", "arguments": {}, "channel_details": channel,
+            // There is no timeout.
+            "consumer_timeout": 0,
         }))
     }
 }

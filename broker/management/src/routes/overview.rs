@@ -8,9 +8,12 @@ use axum::Json;
 use axum::extract::State;
 use leveret_node::{Broker, Counters, Depth};
 use serde_json::{Value, json};
+use std::sync::atomic::Ordering::Relaxed;
 
 /// The version of RabbitMQ whose API this is.
 pub(super) const COMPATIBLE_VERSION: &str = "4.1.0";
+/// What that version of RabbitMQ runs on: its tools expect to be told.
+const COMPATIBLE_ERLANG: &str = "27";
 
 pub(crate) async fn overview(State(api): State<Api>, query: Query) -> Found {
     let broker = &api.broker;
@@ -18,12 +21,13 @@ pub(crate) async fn overview(State(api): State<Api>, query: Query) -> Found {
     let Totals { depth, counters, rates, .. } = totals;
     let connections = broker.connections();
     let channels: usize = connections.iter().map(|connection| connection.channels.lock().len()).sum();
-    let (opened, closed) = broker.connection_churn();
     let queue_totals: serde_json::Map<_, _> =
         message_counts(depth, rates).into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     Ok(Json(query.pick(json!({
         "management_version": COMPATIBLE_VERSION,
         "rabbitmq_version": COMPATIBLE_VERSION,
+        "erlang_version": COMPATIBLE_ERLANG,
+        "erlang_full_version": format!("Erlang/OTP {COMPATIBLE_ERLANG} (Leveret is not written in Erlang)"),
         "product_name": "Leveret",
         "product_version": env!("CARGO_PKG_VERSION"),
         "cluster_name": broker.name(),
@@ -37,11 +41,30 @@ pub(crate) async fn overview(State(api): State<Api>, query: Query) -> Found {
             "channels": channels, "connections": connections.len(), "consumers": depth.consumers,
             "exchanges": exchange_count(broker).await, "queues": totals.queues,
         },
-        "churn_rates": {"connection_created": opened, "connection_closed": closed},
+        "churn_rates": churn_rates(broker),
         "statistics_db_event_queue": 0,
         "listeners": listeners(broker),
         "contexts": contexts(broker),
     }))))
+}
+
+/// What came and went since the start. How much of that per second is not found out.
+fn churn_rates(broker: &Broker) -> Value {
+    let churn = broker.churn();
+    let mut rates = json!({});
+    for (name, count) in [
+        ("connection_created", &churn.connections_opened),
+        ("connection_closed", &churn.connections_closed),
+        ("channel_created", &churn.channels_opened),
+        ("channel_closed", &churn.channels_closed),
+        ("queue_declared", &churn.queues_declared),
+        ("queue_created", &churn.queues_created),
+        ("queue_deleted", &churn.queues_deleted),
+    ] {
+        rates[name] = json!(count.load(Relaxed));
+        rates[format!("{name}_details")] = json!({"rate": 0.0});
+    }
+    rates
 }
 
 /// All queues together.

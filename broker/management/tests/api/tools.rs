@@ -28,6 +28,8 @@ async fn bodies_are_taken_as_tools_write_them() {
     assert_eq!(served.ask("PUT", "/api/exchanges/%2F/e", body).await.0, 201);
     assert_eq!(served.get("/api/exchanges/%2F/e").await["durable"], false);
     for (path, body) in [
+        ("/api/queues/%2F/%0A", ""),
+        ("/api/queues/%2F/%0D%0A%0A", "{}"),
         ("/api/queues/%2F/x", "[]"),
         ("/api/exchanges/%2F/x", "[]"),
         ("/api/queues/%2F/x", "{\"durable\": 1}"),
@@ -147,6 +149,28 @@ async fn the_node_is_shown_as_tools_look_for_it() {
     for field in ["queue_totals", "object_totals", "message_stats", "churn_rates"] {
         assert!(overview[field].is_object(), "{field}");
     }
+    for field in ["erlang_version", "erlang_full_version"] {
+        assert!(overview[field].is_string(), "{field}");
+    }
+    assert_eq!(served.ask("PUT", "/api/queues/%2F/churned", "").await.0, 201);
+    assert_eq!(served.ask("PUT", "/api/queues/%2F/churned", "").await.0, 204);
+    assert_eq!(served.ask("DELETE", "/api/queues/%2F/churned", "").await.0, 204);
+    let churn = &served.get("/api/overview").await["churn_rates"];
+    for (what, count) in [
+        ("queue_declared", 2),
+        ("queue_created", 1),
+        ("queue_deleted", 1),
+        ("channel_created", 0),
+        ("channel_closed", 0),
+        ("connection_created", 0),
+        ("connection_closed", 0),
+    ] {
+        assert_eq!(
+            (&churn[what], churn[format!("{what}_details")]["rate"].is_number()),
+            (&json!(count), true),
+            "{what}"
+        );
+    }
     let name = served.broker.name().to_owned();
     let node = served.get(&format!("/api/nodes/{name}")).await;
     assert_eq!(served.get("/api/nodes").await[0]["name"], name.as_str());
@@ -163,10 +187,17 @@ async fn the_node_is_shown_as_tools_look_for_it() {
         ("/api/feature-flags", json!([])),
         ("/api/deprecated-features", json!([])),
         ("/api/auth", json!({"oauth_enabled": false})),
-        ("/api/users", json!([{"name": "guest", "tags": ["administrator"], "limits": {}}])),
     ] {
         assert_eq!(served.get(path).await, expected, "{path}");
     }
+    let user = &served.get("/api/users").await[0];
+    assert_eq!(
+        (&user["name"], &user["tags"], &user["limits"]),
+        (&json!("guest"), &json!(["administrator"]), &json!({}))
+    );
+    assert_eq!(user["hashing_algorithm"], "rabbit_password_hashing_sha256");
+    assert_eq!(user["password_hash"].as_str().map(str::len), Some(48), "36 bytes in base64");
+    assert_eq!(served.get("/api/users/guest").await, *user);
     let permission = json!({"user": "guest", "vhost": "/", "configure": ".*", "write": ".*", "read": ".*"});
     assert_eq!(served.get("/api/permissions/%2F/guest").await, permission);
     for path in ["/api/permissions", "/api/users/guest/permissions", "/api/vhosts/%2F/permissions"] {
@@ -261,6 +292,7 @@ async fn clients_their_channels_and_consumers_are_shown_and_sent_away() {
     let one: &Value = &consumers[100];
     assert_eq!((&one["queue"], &one["ack_required"]), (&json!({"name": "b", "vhost": "/"}), &json!(false)));
     assert_eq!((&one["prefetch_count"], &one["channel_details"]["name"]), (&json!(7), &channel["name"]));
+    assert_eq!((&one["consumer_timeout"], &one["channel_details"]["node"]), (&json!(0), &channel["node"]));
     assert_eq!(served.get("/api/consumers?page=3&page_size=90").await["item_count"], 20);
 
     let asked = request("DELETE", &format!("/api/connections/{encoded}"), "");

@@ -1,0 +1,156 @@
+//! Bindings of what is gone: others do not see them from the deletion on, and what was kept to find them is taken apart
+//! later, some at a time.
+//!
+//! An exchange or a queue may have a million bindings, and everybody waits for the catalog while it changes. So a deletion
+//! takes the bindings themselves away, and leaves behind what nobody sees: targets in routers, of identities that nobody has
+//! any more, and the name of the exchange at its destinations. Until these are gone they count as definitions.
+use super::bindings::{Binding, Target};
+use super::{Catalog, ExchangeId, Vhost};
+use crate::exchange::{self, Router};
+use leveret_model::exchange::ExchangeType;
+use leveret_model::table::FieldTable;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// What deletions left behind in a virtual host.
+#[derive(Default)]
+pub(super) struct Remains {
+    left: Vec<Leaving>,
+    /// Targets that routers still have, and nobody else.
+    dead: BTreeSet<Target>,
+}
+
+/// Bindings that are gone, with what is kept because of them.
+struct Leaving {
+    bindings: Taken,
+    /// The type of their source.
+    kind: ExchangeType,
+    end: End,
+}
+
+/// Bindings that were taken away.
+pub(super) type Taken = Box<dyn Iterator<Item = Binding> + Send + Sync>;
+
+/// Which end of the bindings is gone.
+enum End {
+    /// The exchange that they led from, which its destinations may still know by its name.
+    Source { name: Arc<str>, router: Router<Target> },
+    /// What they led to, which the router of the source still has.
+    Destination { source: Arc<str>, id: ExchangeId, target: Target },
+}
+
+/// What came of [`Catalog::unlink`]. Best dropped when the catalog is free for others: it may take long.
+#[must_use]
+pub struct Unlinked {
+    /// There is more to be done.
+    pub more: bool,
+    _routers: Vec<Router<Target>>,
+}
+
+impl Catalog {
+    /// Whether deletions have left something to [`unlink`](Self::unlink).
+    #[must_use]
+    pub fn is_unlinking(&self) -> bool {
+        self.vhosts.values().any(|vhost| !vhost.remains.left.is_empty())
+    }
+
+    /// Takes apart what deletions left behind, of about `most` bindings. Nothing that anybody sees changes by that.
+    pub fn unlink(&mut self, most: usize) -> Unlinked {
+        let (mut left, mut routers) = (most, Vec::new());
+        for vhost in self.vhosts.values_mut() {
+            left = vhost.unlink(left, &mut routers);
+        }
+        Unlinked { more: self.is_unlinking(), _routers: routers }
+    }
+}
+
+impl Remains {
+    /// Whether a router has this target although it is gone.
+    #[inline]
+    pub(super) fn is_dead(&self, target: Target) -> bool {
+        !self.dead.is_empty() && self.dead.contains(&target)
+    }
+
+    /// The exchange `name` is gone, and these led from it.
+    pub(super) fn add_source(&mut self, name: &str, bindings: Taken, (kind, router): (ExchangeType, Router<Target>)) {
+        self.left.push(Leaving { bindings, kind, end: End::Source { name: name.into(), router } });
+    }
+
+    /// `target` is gone, and these led to it from an exchange.
+    pub(super) fn add_destination(
+        &mut self,
+        target: Target,
+        bindings: Taken,
+        (source, id, kind): (Arc<str>, ExchangeId, ExchangeType),
+    ) {
+        self.dead.insert(target);
+        self.left.push(Leaving { bindings, kind, end: End::Destination { source, id, target } });
+    }
+}
+
+impl Vhost {
+    /// Returns how many more bindings may be looked at.
+    fn unlink(&mut self, most: usize, routers: &mut Vec<Router<Target>>) -> usize {
+        let mut left = most;
+        while let Some(mut leaving) = self.remains.left.pop() {
+            let mut is_over = false;
+            while left > 0 && !is_over {
+                match leaving.bindings.next() {
+                    Some(binding) => self.forget(&leaving, &binding),
+                    None => is_over = true,
+                }
+                left -= 1;
+            }
+            if !is_over {
+                self.remains.left.push(leaving);
+                return 0;
+            }
+            match leaving.end {
+                End::Source { router, .. } => routers.push(router),
+                End::Destination { target, .. } => {
+                    let others = self.remains.left.iter().any(|other| other.end.is_to(target));
+                    if !others {
+                        self.remains.dead.remove(&target);
+                    }
+                }
+            }
+        }
+        left
+    }
+
+    /// Takes one of the bindings out of what was kept to find it.
+    fn forget(&mut self, leaving: &Leaving, binding: &Binding) {
+        match &leaving.end {
+            End::Source { name, .. } => {
+                // An exchange of that name may be bound to it by now.
+                let again = self.exchanges.get(name).is_some_and(|other| other.bindings.has_to(&binding.destination));
+                if !again {
+                    self.forget_source(&binding.destination, name);
+                }
+            }
+            End::Destination { source, id, target } => {
+                if let Some(from) = self.exchanges.get_mut(source).filter(|from| from.id == *id) {
+                    from.router.unbind(&binding.routing_key, &binding.arguments, *target);
+                }
+            }
+        }
+        self.usage.bindings -= 1;
+        self.usage.bytes -= binding_bytes(leaving.kind, &binding.routing_key, &binding.arguments);
+    }
+}
+
+impl End {
+    fn is_to(&self, dead: Target) -> bool {
+        matches!(self, Self::Destination { target, .. } if *target == dead)
+    }
+}
+
+/// About how many bytes of memory a binding from an exchange of this type takes.
+pub(super) fn binding_bytes(kind: ExchangeType, routing_key: &[u8], arguments: &FieldTable) -> usize {
+    BINDING_BYTES + 3 * routing_key.len() + 3 * arguments.memory_bytes() + exchange::binding_bytes(kind, routing_key)
+}
+
+/// Bindings that a deletion takes apart at once.
+pub(super) const UNLINKED_AT_ONCE: usize = 4096;
+/// Memory of a binding without keys and arguments, in bytes.
+const BINDING_BYTES: usize = 400;
