@@ -424,7 +424,7 @@ fn what_was_purged_does_not_come_back_after_a_crash() {
     in_paused_time(async {
         for seed in 0..5 {
             let disk = FaultyDisk::new(seed);
-            let mut node = TestNode::open(Arc::new(disk.clone())).await;
+            let node = TestNode::open(Arc::new(disk.clone())).await;
             let queue = node.declare("q").await;
             node.publish_one_by_one(&queue, 0..30, 1_000).await;
             assert_eq!(node.broker.purge_queue("/", "q", None).await.unwrap(), 30);

@@ -181,6 +181,7 @@ impl<T> Numbered<T> {
     }
 
     /// Items in order.
+    #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
         self.chunks.iter().flat_map(|chunk| &chunk.items)
     }
