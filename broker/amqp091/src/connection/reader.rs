@@ -358,8 +358,8 @@ enum Answer {
     ClosesToo,
 }
 
-/// How many bytes of what a client still sends are done with, and whether it ended the connection with them. Where frames are no longer
-/// in step, that is all bytes: nothing gathers.
+/// How many bytes of what a client still sends are done with, and whether it ended the connection with them. Where frames
+/// are no longer in step, that is all bytes: nothing gathers.
 fn find_answer(buffer: &[u8], frame_max: u32) -> (usize, Option<Answer>) {
     let mut at = 0;
     loop {
