@@ -2,6 +2,7 @@
 //!
 //! Names are relative paths such as `wal/03`. A write counts once `sync_data` has returned, a new name once
 //! `sync_folder` has.
+use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -195,11 +196,7 @@ fn reserve(file: &File, len: u64, zeroed: bool) -> io::Result<()> {
         return Ok(());
     }
     let reserved = persist(|| Ok(rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, len)?));
-    let cannot = reserved.as_ref().is_err_and(|error| {
-        [rustix::io::Errno::OPNOTSUPP, rustix::io::Errno::NOSYS]
-            .map(|errno| Some(errno.raw_os_error()))
-            .contains(&error.raw_os_error())
-    });
+    let cannot = reserved.as_ref().is_err_and(|error| is_one_of(error, &[Errno::OPNOTSUPP, Errno::NOSYS]));
     if !cannot {
         reserved?;
     }
@@ -230,9 +227,13 @@ fn persist<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
 #[must_use]
 pub fn is_passing(error: &io::Error) -> bool {
     use io::ErrorKind::{Interrupted, OutOfMemory, QuotaExceeded, StorageFull, WouldBlock};
-    let of_descriptors = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE].map(|errno| Some(errno.raw_os_error()));
     matches!(error.kind(), StorageFull | QuotaExceeded | OutOfMemory | Interrupted | WouldBlock)
-        || of_descriptors.contains(&error.raw_os_error())
+        || is_one_of(error, &[Errno::MFILE, Errno::NFILE])
+}
+
+/// Whether the system gave one of these numbers, for which there is no kind of error.
+fn is_one_of(error: &io::Error, errnos: &[Errno]) -> bool {
+    errnos.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 /// Writes a small file so that after a crash either the old or the new one is there: beside it, synced, renamed. The

@@ -6,7 +6,9 @@
 use crate::Broker;
 use crate::fact_log::Mark;
 use crate::queue::{Queue, QueueId};
-use leveret_engine::catalog::{Catalog, ConnectionId, Destination, ExchangeDeclare, QueueDeclare, idle_arguments};
+use leveret_engine::catalog::{
+    Catalog, ConnectionId, Destination, ExchangeDeclare, QueueDeclare, UNLINKED_AT_ONCE, idle_arguments,
+};
 use leveret_engine::queue::{self as engine, Consumer, Depth};
 use leveret_model::name::without_line_breaks;
 use leveret_model::refusal::{Refusal, RefusalKind};
@@ -359,8 +361,6 @@ fn refuse((vhost, name): (&str, &str), only: DeleteOnly, depth: Depth) -> Result
 
 /// Runs that are purged in one visit to a queue, about: others want its lock as well.
 const PURGED_AT_ONCE: usize = 8192;
-/// Bindings of what was deleted that are taken apart at a time.
-const UNLINKED_AT_ONCE: usize = 4096;
 /// Contents of more bytes than this take long to drop.
 const CONTENTS_LARGE: u64 = 1 << 20;
 /// Queues that go with their connection are deleted so many at a time: others want the catalog too.

@@ -72,8 +72,7 @@ impl Node {
 }
 
 fn declare(durable: bool) -> QueueDeclare {
-    let arguments = FieldTable::default();
-    QueueDeclare { durable, exclusive: None, auto_delete: false, arguments, server_named: false, connection: None }
+    QueueDeclare { durable, ..QueueDeclare::default() }
 }
 
 fn exchange(auto_delete: bool) -> ExchangeDeclare {
@@ -88,24 +87,10 @@ fn to_queue(name: &str) -> Destination {
 #[tokio::test]
 async fn what_has_very_many_bindings_is_gone_at_once_and_is_taken_apart_later() {
     let broker = Broker::start(Options::default());
-    let declare = || ExchangeDeclare {
-        kind: ExchangeType::Topic,
-        durable: false,
-        auto_delete: false,
-        internal: false,
-        arguments: FieldTable::default(),
-    };
-    let queue = || QueueDeclare {
-        durable: false,
-        exclusive: None,
-        auto_delete: false,
-        arguments: FieldTable::default(),
-        server_named: false,
-        connection: None,
-    };
+    let topic = || ExchangeDeclare { kind: ExchangeType::Topic, durable: false, ..exchange(false) };
     for round in 0..2 {
-        broker.declare_exchange("/", "many", declare()).await.unwrap();
-        broker.declare_queue("/", "q", queue()).await.unwrap();
+        broker.declare_exchange("/", "many", topic()).await.unwrap();
+        broker.declare_queue("/", "q", declare(false)).await.unwrap();
         for number in 0..10_000 {
             let key = format!("{number}.*.#");
             let to = Destination::Queue("q".into());

@@ -91,7 +91,7 @@ impl Broker {
         }
         let mut entered = queue.enter();
         if let Some((segment, place, reason)) = damage {
-            self.note_damage(&queue, &mut entered, (segment, place), &reason);
+            storage.log.note_damage(&queue, &mut entered, (segment, place.file), &reason);
         }
         entered.fetched(runs);
         entered.dispatch(self.clock().now());
@@ -101,27 +101,6 @@ impl Broker {
             queue.read_went_well(); // or nobody wants it any more
         }
         queue.fetched.notify_waiters();
-    }
-
-    /// A run of a queue is not what was written: the queue stops there, and its file is kept.
-    pub(crate) fn note_damage(
-        &self,
-        queue: &Queue,
-        entered: &mut engine::Queue,
-        (segment, place): (u64, engine::Place),
-        reason: &str,
-    ) {
-        let Some(Storage { log, .. }) = self.0.storage.get() else { return };
-        entered.set_unreadable(segment, reason);
-        log.damaged.lock().insert(place.file);
-        log.troubled.lock().insert(queue.id);
-        let (vhost, name) = (&*queue.vhost, &*queue.name);
-        tracing::error!(
-            vhost,
-            queue = name,
-            reason,
-            "contents cannot be read: deliveries of the queue stop before them"
-        );
     }
 
     /// Why contents of queues cannot be read, one reason for each queue: damage that no retry mends.

@@ -50,12 +50,13 @@ impl Lacking {
             let _ = archive::remove(disk, number);
         }
         for (&file, &end) in ends.iter().filter(|(file, _)| **file & ARCHIVE != 0) {
-            let (number, name) = (file & !ARCHIVE, archive::name(file & !ARCHIVE));
+            let number = file & !ARCHIVE;
+            let name = archive::name(number);
+            if !there.contains(&number) {
+                self.files.insert(file, format!("{name} is missing"));
+                continue;
+            }
             let bytes = match archive::size(disk, number) {
-                _ if !there.contains(&number) => {
-                    self.files.insert(file, format!("{name} is missing"));
-                    continue;
-                }
                 Ok(bytes) if bytes < end => {
                     self.files.insert(file, format!("{name} is damaged: it has {bytes} bytes and had {end} or more"));
                     bytes
@@ -81,17 +82,7 @@ impl Lacking {
             first.entry(place.file).or_insert(number);
         }
         for (file, number) in first {
-            let reason = &self.files[&file];
-            entered.set_unreadable(number, reason);
-            log.damaged.lock().insert(file);
-            log.troubled.lock().insert(queue.id);
-            let (vhost, name) = (&*queue.vhost, &*queue.name);
-            tracing::error!(
-                vhost,
-                queue = name,
-                reason,
-                "contents are not there: deliveries of the queue stop before them"
-            );
+            log.note_damage(queue, entered, (number, file), &self.files[&file]);
         }
     }
 }

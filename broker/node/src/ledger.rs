@@ -328,23 +328,21 @@ impl Ledger {
     }
 
     fn account(&mut self) {
-        let before = std::mem::replace(&mut self.accounted, self.blocks.bytes());
-        if let Some(memory) = &self.memory {
-            memory.account(before, self.accounted);
-        }
+        account(self.memory.as_deref(), &mut self.accounted, self.blocks.bytes());
     }
-}
 
-impl Ledger {
     fn account_places(&mut self) {
         let places = self.subscribers.capacity();
         let bytes = if places > PLACES_KEPT { places * size_of::<Subscriber>() } else { 0 };
-        let before = std::mem::replace(&mut self.accounted_places, bytes as u64);
-        if let Some(memory) = &self.memory
-            && before != self.accounted_places
-        {
-            memory.account(before, self.accounted_places);
-        }
+        account(self.memory.as_deref(), &mut self.accounted_places, bytes as u64);
+    }
+}
+
+/// Something that is accounted for takes so many bytes now.
+fn account(memory: Option<&Memory>, accounted: &mut u64, bytes: u64) {
+    let before = std::mem::replace(accounted, bytes);
+    if let Some(memory) = memory {
+        memory.account(before, bytes);
     }
 }
 

@@ -2,21 +2,13 @@
 use super::*;
 use crate::memory::Memory;
 use leveret_engine::catalog::{Catalog, QueueDeclare};
-use leveret_model::table::FieldTable;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
 fn ledger() -> (Ledger, Arc<ChannelView>, Arc<Queue>) {
     let view = Arc::new(ChannelView::default());
     let mut catalog = Catalog::default();
-    let declare = QueueDeclare {
-        durable: false,
-        exclusive: None,
-        auto_delete: false,
-        arguments: FieldTable::default(),
-        server_named: false,
-        connection: None,
-    };
+    let declare = QueueDeclare::default();
     catalog.declare_queue("/", "q", declare).unwrap();
     let declared = catalog.queue("/", "q", None).unwrap();
     let queue = Queue::new(declared, ("/".into(), "q".into()), (Arc::new(Memory::new(u64::MAX)), Arc::default()), None);

@@ -86,6 +86,26 @@ impl Log {
         &self.shards[(queue.0 % self.shards.len() as u64) as usize]
     }
 
+    /// A run of a queue is not what was written, or not there: the queue stops before it, and its file is kept.
+    pub(crate) fn note_damage(
+        &self,
+        queue: &Queue,
+        state: &mut engine::Queue,
+        (segment, file): (u64, u64),
+        reason: &str,
+    ) {
+        state.set_unreadable(segment, reason);
+        self.damaged.lock().insert(file);
+        self.troubled.lock().insert(queue.id);
+        let (vhost, name) = (&*queue.vhost, &*queue.name);
+        tracing::error!(
+            vhost,
+            queue = name,
+            reason,
+            "contents cannot be read: deliveries of the queue stop before them"
+        );
+    }
+
     /// A visit to a queue is over: what happened is logged, what is missing is read.
     pub(crate) fn left(&self, queue: &Queue, state: &mut engine::Queue) {
         let freed = state.take_freed();

@@ -1,7 +1,6 @@
 //! Consumers that do not take what they are offered, and publishers that are told so.
 use crate::{Body, Broker, Extent, Fill, Options, Queue, Sink, Source, Subscription};
 use leveret_engine::catalog::QueueDeclare;
-use leveret_model::table::FieldTable;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,14 +34,7 @@ fn publish(broker: &Broker, queue: &Queue) -> bool {
 #[tokio::test]
 async fn a_stuck_consumer_costs_only_itself() {
     let broker = Broker::start(Options { memory_max: u64::MAX, ..Options::default() });
-    let declare = QueueDeclare {
-        durable: false,
-        exclusive: None,
-        auto_delete: false,
-        arguments: FieldTable::default(),
-        server_named: false,
-        connection: None,
-    };
+    let declare = QueueDeclare::default();
     let (_, queue) = broker.declare_queue("/", "q", declare).await.unwrap();
     broker.subscribe(&queue, subscription(true)).unwrap();
     let healthy = broker.subscribe(&queue, subscription(false)).unwrap();

@@ -88,7 +88,7 @@ impl Broker {
                     upkeep.moved.insert(log.shard(run.queue.id).group);
                 }
                 Err(Failure::Damaged(reason)) => {
-                    self.note_damage(&run.queue, &mut entered, (run.segment, run.from), reason);
+                    log.note_damage(&run.queue, &mut entered, (run.segment, run.from.file), reason);
                 }
                 Err(Failure::Passing(reason)) => {
                     if !upkeep.is_aside(run.from.file) {

@@ -4,7 +4,6 @@ use crate::{Confirm, Options, Waiter};
 use leveret_engine::catalog::QueueDeclare;
 use leveret_engine::queue::{Body, Extent};
 use leveret_journal::faulty::FaultyDisk;
-use leveret_model::table::FieldTable;
 use leveret_replication::Applied;
 use parking_lot::Mutex;
 use std::time::Instant;
@@ -39,14 +38,7 @@ fn broker() -> Broker {
 }
 
 async fn declare(broker: &Broker) {
-    let declare = QueueDeclare {
-        durable: true,
-        exclusive: None,
-        auto_delete: false,
-        arguments: FieldTable::default(),
-        server_named: false,
-        connection: None,
-    };
+    let declare = QueueDeclare { durable: true, ..QueueDeclare::default() };
     broker.declare_queue("/", "q", declare).await.unwrap();
 }
 

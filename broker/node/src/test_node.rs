@@ -225,14 +225,7 @@ impl TestNode {
     }
 
     pub(crate) async fn declare(&self, name: &str) -> Arc<Queue> {
-        let declare = QueueDeclare {
-            durable: true,
-            exclusive: None,
-            auto_delete: false,
-            arguments: FieldTable::default(),
-            server_named: false,
-            connection: None,
-        };
+        let declare = QueueDeclare { durable: true, ..QueueDeclare::default() };
         self.broker.declare_queue("/", name, declare).await.unwrap().1
     }
 

@@ -2,8 +2,8 @@
 //!
 //! `reconcile` is the way: gather, validate, build (one file a child object, pure), apply, `status`. `children` looks at
 //! the objects that there are and writes them, `login` decides which password the pods run with, `volumes` has volumes
-//! grow, `pods` knows why a pod is not ready,
-//! `address` why a Service has no address. `connect` is how the rest of the operator reaches a broker.
+//! grow, `pods` knows why a pod is not ready, `address` why a Service has no address. `connect` is how the rest of the
+//! operator reaches a broker.
 mod address;
 mod build;
 mod children;

@@ -5,14 +5,7 @@ use leveret_node::{Broker, ChannelView, ConsumerId, Options, Queue};
 use std::sync::Arc;
 
 async fn declare(broker: &Broker, name: &str) -> Arc<Queue> {
-    let declare = QueueDeclare {
-        durable: false,
-        exclusive: None,
-        auto_delete: false,
-        arguments: leveret_model::table::FieldTable::default(),
-        server_named: false,
-        connection: None,
-    };
+    let declare = QueueDeclare::default();
     broker.declare_queue("/", name, declare).await.unwrap().1
 }
 

@@ -27,7 +27,7 @@ impl Session {
         };
         let (output, connection) = (self.output.clone(), self.connection.id);
         let notify_cancel = self.client.consumer_cancel_notify;
-        let opened = self.broker.count_opened(CONSUMER_BYTES).map_err(|error| Failure::new(506, error.to_string()))?;
+        let opened = self.broker.count_opened(CONSUMER_BYTES)?;
         let channel = self.channel(number)?;
         if channel.consumers.contains_key(&tag) {
             return Err(Failure::new(530, format!("attempt to reuse consumer tag '{tag}'")));

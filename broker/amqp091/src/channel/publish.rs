@@ -10,7 +10,7 @@ use crate::connection::failure::Failure;
 use crate::connection::session::Session;
 use bytes::Bytes;
 use leveret_model::table::FieldTable;
-use leveret_node::{Body, Extent, Held, PART_QUEUES, Queue, Route, TooMuchHeld, Waiter};
+use leveret_node::{Body, Extent, Held, PART_QUEUES, Queue, Route, Waiter};
 use std::sync::Arc;
 
 /// Messages noted in the read buffer, all on one channel and for one route.
@@ -44,10 +44,6 @@ struct Header {
     /// What the properties ask of the broker.
     asked: Asked,
     body_size: u64,
-}
-
-fn too_much_held(error: TooMuchHeld) -> Failure {
-    Failure::new(506, error.to_string())
 }
 
 impl Session {
@@ -274,7 +270,7 @@ impl Session {
             let text = format!("message size {size} is larger than configured max size {message_max}");
             return Err(Failure::new(406, text));
         }
-        assembly.held.set(header.properties_raw.len() as u64).map_err(too_much_held)?;
+        assembly.held.set(header.properties_raw.len() as u64)?;
         assembly.header = Some(Header { properties: header.properties_raw.into(), asked, body_size: size });
         if size == 0 { self.finish_assembly(channel).await } else { Ok(()) }
     }
@@ -298,7 +294,7 @@ impl Session {
             assembly.body.reserve_exact(size.min(payload.len() as u64 * 16) as usize);
         }
         assembly.body.extend_from_slice(payload);
-        assembly.held.set(header_bytes + now).map_err(too_much_held)?;
+        assembly.held.set(header_bytes + now)?;
         self.published = true; // it is held back like a publish if there is no room
         if now == size { self.finish_assembly(channel).await } else { Ok(()) }
     }

@@ -1,5 +1,6 @@
 //! What ends a channel or a connection: the spec's reply codes (0-9-1 spec 1.3) and which of both they end.
 use leveret_model::refusal::Refusal;
+use leveret_node::{TooMuchHeld, TooMuchOpened};
 
 /// An error on its way to the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +43,18 @@ impl Failure {
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         Self::new(refusal.kind.reply_code(), refusal.text)
+    }
+}
+
+impl From<TooMuchHeld> for Failure {
+    fn from(error: TooMuchHeld) -> Self {
+        Self::new(506, error.to_string())
+    }
+}
+
+impl From<TooMuchOpened> for Failure {
+    fn from(error: TooMuchOpened) -> Self {
+        Self::new(506, error.to_string())
     }
 }
 

@@ -256,7 +256,7 @@ impl Session {
                 format!("number of channels opened ({open}) has reached the negotiated channel_max ({channel_max})");
             return Err(Failure::new(530, text));
         }
-        let opened = self.broker.count_opened(CHANNEL_BYTES).map_err(|error| Failure::new(506, error.to_string()))?;
+        let opened = self.broker.count_opened(CHANNEL_BYTES)?;
         self.channels_open += 1;
         self.broker.churn().channels_opened.fetch_add(1, Relaxed);
         let view = Arc::new(ChannelView::default());

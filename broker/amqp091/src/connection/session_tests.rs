@@ -2,7 +2,7 @@
 use super::*;
 use crate::codec::frame::END;
 use leveret_model::table::{FieldTable, FieldValue};
-use leveret_node::catalog::Destination;
+use leveret_node::catalog::{Destination, QueueDeclare};
 use leveret_node::{Hello, Options};
 
 fn session(broker: &Broker) -> Session {
@@ -140,14 +140,7 @@ async fn a_message_to_very_many_queues_lets_others_have_their_turns_and_keeps_it
     let broker = Broker::start(Options::default());
     let mut session = with_queue(&broker).await;
     for number in 0..20_000 {
-        let declare = leveret_node::catalog::QueueDeclare {
-            durable: false,
-            exclusive: None,
-            auto_delete: false,
-            arguments: FieldTable::default(),
-            server_named: false,
-            connection: None,
-        };
+        let declare = QueueDeclare::default();
         let name = format!("m{number:05}");
         broker.declare_queue("/", &name, declare).await.unwrap();
         broker.bind("/", "amq.fanout", Destination::Queue(name), (b"", &FieldTable::default()), None).await.unwrap();

@@ -24,7 +24,7 @@ pub use exchanges::{Exchange, ExchangeDeclare};
 pub use facts::{Bond, Effect, Fact};
 pub use queues::{Declared, Queue, QueueDeclare};
 pub use route::Routed;
-pub use unlink::Unlinked;
+pub use unlink::{UNLINKED_AT_ONCE, Unlinked};
 
 use leveret_model::refusal::Refusal;
 use limits::Usage;
@@ -89,7 +89,7 @@ impl Catalog {
             exclusive: BTreeMap::new(),
             effects: Vec::new(),
             bytes_max: bytes_max.min(limits::BYTES_MAX),
-            unlinked_at_once: unlink::UNLINKED_AT_ONCE,
+            unlinked_at_once: UNLINKED_AT_ONCE,
         };
         catalog.create_vhost("/");
         catalog.effects.clear();

@@ -25,8 +25,8 @@ pub struct Queue {
     pub(super) sources: BTreeSet<Arc<str>>,
 }
 
-/// How a queue is declared.
-#[derive(Clone, Debug)]
+/// How a queue is declared; by default as one that is transient and shared, without arguments, through the API.
+#[derive(Clone, Debug, Default)]
 pub struct QueueDeclare {
     /// It outlives a restart.
     pub durable: bool,

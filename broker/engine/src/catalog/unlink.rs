@@ -150,7 +150,7 @@ pub(super) fn binding_bytes(kind: ExchangeType, routing_key: &[u8], arguments: &
     BINDING_BYTES + 3 * routing_key.len() + 3 * arguments.memory_bytes() + exchange::binding_bytes(kind, routing_key)
 }
 
-/// Bindings that a deletion takes apart at once.
-pub(super) const UNLINKED_AT_ONCE: usize = 4096;
+/// Bindings that are taken apart at once, by the deletion itself and by whoever goes on with [`Catalog::unlink`].
+pub const UNLINKED_AT_ONCE: usize = 4096;
 /// Memory of a binding without keys and arguments, in bytes.
 const BINDING_BYTES: usize = 400;

@@ -180,12 +180,6 @@ impl<T> Numbered<T> {
         Some((chunk.number(rank), chunk.items.get(rank)?))
     }
 
-    /// Items in order.
-    #[cfg(test)]
-    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
-        self.chunks.iter().flat_map(|chunk| &chunk.items)
-    }
-
     pub(super) fn len(&self) -> usize {
         self.len
     }
@@ -336,7 +330,7 @@ mod tests {
                 prop_assert_eq!(list.len(), model.len());
                 let last = list.end().checked_sub(1);
                 prop_assert_eq!(list.last_mut().copied(), last.and_then(|last| model.get(&last).copied()));
-                let items: Vec<_> = list.iter().collect();
+                let items: Vec<_> = list.starting_at(0).map(|(_, item)| item).collect();
                 prop_assert_eq!(items, model.values().collect::<Vec<_>>());
             }
         }

@@ -75,7 +75,7 @@ impl State {
                 if let Some((next, _)) = runs.next() {
                     return Some(Part::Runs(next));
                 }
-                put(out, &[durable.settled.iter().len() as u64]);
+                put(out, &[durable.settled.len() as u64]);
                 Some(Part::Settled(0))
             }
             Part::Settled(from) => {

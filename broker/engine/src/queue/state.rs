@@ -386,7 +386,7 @@ impl State {
     }
 
     pub(super) fn memory_bytes(&self) -> u64 {
-        let settled = self.durable.as_ref().map_or(0, |durable| durable.settled.iter().len());
+        let settled = self.durable.as_ref().map_or(0, |durable| durable.settled.len());
         let nodes = self.returned.len() * RETURNED_BYTES + settled * SETTLED_BYTES;
         self.segments.bytes() + (self.runs.memory_bytes() + self.segments.index_bytes() + nodes) as u64
     }

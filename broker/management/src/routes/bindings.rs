@@ -293,21 +293,10 @@ mod tests {
     use leveret_node::catalog::QueueDeclare;
     use std::collections::BTreeSet;
 
-    fn declare() -> QueueDeclare {
-        QueueDeclare {
-            durable: false,
-            exclusive: None,
-            auto_delete: false,
-            arguments: FieldTable::default(),
-            server_named: false,
-            connection: None,
-        }
-    }
-
     #[tokio::test]
     async fn each_binding_that_stays_is_seen_once_whatever_comes_and_goes_meanwhile() {
         let broker = Broker::start(Options::default());
-        broker.declare_queue("/", "q", declare()).await.unwrap();
+        broker.declare_queue("/", "q", QueueDeclare::default()).await.unwrap();
         let (to, none) = (Destination::Queue("q".to_owned()), FieldTable::default());
         let keys: Vec<_> = (0..2000).map(|number| format!("key-{number:04}")).collect();
         for key in &keys {
@@ -341,7 +330,7 @@ mod tests {
         let broker = Broker::start(Options::default());
         let names: Vec<_> = (0..300).map(|number| format!("q{number:03}")).collect();
         for name in &names {
-            broker.declare_queue("/", name, declare()).await.unwrap();
+            broker.declare_queue("/", name, QueueDeclare::default()).await.unwrap();
         }
         let mut walk = Bindings::new(&broker, vec!["/".into()], Wanted::default());
         let mut seen = Vec::new();

@@ -105,14 +105,7 @@ impl Served {
 
     /// Declares a transient queue without the API.
     pub(crate) async fn declare(&self, name: &str) -> Arc<Queue> {
-        let declare = QueueDeclare {
-            durable: false,
-            exclusive: None,
-            auto_delete: false,
-            arguments: Default::default(),
-            server_named: true,
-            connection: None,
-        };
+        let declare = QueueDeclare { server_named: true, ..QueueDeclare::default() };
         self.broker.declare_queue("/", name, declare).await.unwrap().1
     }
 
