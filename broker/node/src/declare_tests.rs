@@ -1,7 +1,7 @@
 //! Declarations whose askers go away in the middle, on a disk that stalls and is started again from.
 use super::*;
 use crate::storage::StorageOptions;
-use crate::{Body, ConsumerId, Extent, Fill, Options, Sink, Source, Subscription};
+use crate::{Body, ConsumerId, Extent, Fill, Options, RoutedRun, Sink, Source, Subscription};
 use leveret_journal::faulty::FaultyDisk;
 use leveret_model::exchange::ExchangeType;
 use parking_lot::Mutex;
@@ -306,7 +306,8 @@ async fn a_queue_with_a_message_that_is_out_is_not_empty() {
     let broker = Broker::start(Options::default());
     let (_, queue) = broker.declare_queue("/", "q", declare(false)).await.unwrap();
     let message = Extent { properties_at: 0, properties_len: 2, body: Body::Inline { at: 2, len: 1 } };
-    broker.publish(&broker.route("/", "", b"q", None).unwrap(), b"\0\0x", &[message], None);
+    let route = broker.route("/", "", b"q", None).unwrap();
+    broker.publish(b"\0\0x", &[RoutedRun { route: &route, messages: &[message], waiter: None }]);
     assert!(consume(&broker, &queue).taken.load(Relaxed));
     assert_eq!(queue.look(|queue| queue.depth().ready), 0);
     let only = DeleteOnly { if_empty: true, if_unused: false };

@@ -64,7 +64,7 @@ pub use limits::{Door, Limits, LimitsError, Permit, Wishes};
 pub use maintain::StorageUsage;
 pub use memory::{Memory, available_bytes, default_max};
 pub use opened::{Opened, TooMuchOpened};
-pub use publish::{PART_QUEUES, Route, RouteMemory};
+pub use publish::{Lag, PART_QUEUES, Route, RouteMemory, RoutedRun};
 pub use queue::{Queue, QueueId};
 pub use settle::{Outcome, Settlement};
 pub use shard::{Confirm, Waiter};

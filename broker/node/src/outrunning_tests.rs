@@ -1,5 +1,5 @@
 //! Consumers that do not take what they are offered, and publishers that are told so.
-use crate::{Body, Broker, Extent, Fill, Options, Queue, Sink, Source, Subscription};
+use crate::{Body, Broker, Extent, Fill, Options, Queue, RoutedRun, Sink, Source, Subscription};
 use leveret_engine::catalog::QueueDeclare;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +28,7 @@ fn publish(broker: &Broker, queue: &Queue) -> bool {
     let route = broker.route("/", "", queue.name.as_bytes(), None).unwrap();
     let (bytes, len) = ([0; 64 << 10], 64 << 10);
     let message = Extent { properties_at: 0, properties_len: 0, body: Body::Inline { at: 0, len } };
-    broker.publish(&route, &bytes, &[message], None).is_some()
+    broker.publish(&bytes, &[RoutedRun { route: &route, messages: &[message], waiter: None }]).is_some()
 }
 
 #[tokio::test]

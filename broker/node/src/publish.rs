@@ -2,7 +2,7 @@
 use crate::Broker;
 use crate::queue::{Queue, QueueId};
 use crate::shard::{Shard, Waiter};
-use leveret_engine::catalog::Routed;
+use leveret_engine::catalog;
 use leveret_engine::queue::{Extent, Publish};
 use leveret_model::refusal::Refusal;
 use leveret_model::table::FieldTable;
@@ -85,6 +85,41 @@ impl Route {
     }
 }
 
+/// Messages with one exchange and routing key, and where they go.
+pub struct RoutedRun<'m> {
+    /// Where they go.
+    pub route: &'m Route,
+    /// The messages, in the order of their arrival.
+    pub messages: &'m [Extent],
+    /// Who waits for them to be durable.
+    pub waiter: Option<Waiter>,
+}
+
+impl<'m> RoutedRun<'m> {
+    fn publish(&self, bytes: &'m [u8]) -> Publish<'m> {
+        let Route { exchange, routing_key, .. } = self.route;
+        Publish { exchange, routing_key, bytes, messages: self.messages }
+    }
+}
+
+/// What was published to queues whose consumers, or whose log, cannot follow.
+pub struct Lag {
+    /// One of these queues.
+    pub queue: Arc<Queue>,
+    /// How many messages it was.
+    pub messages: u64,
+    /// Bytes of their bodies.
+    pub body_bytes: u64,
+}
+
+impl Lag {
+    fn add(lag: &mut Option<Self>, queue: &Arc<Queue>, messages: &[Extent]) {
+        let lag = lag.get_or_insert_with(|| Self { queue: queue.clone(), messages: 0, body_bytes: 0 });
+        lag.messages += messages.len() as u64;
+        lag.body_bytes += messages.iter().map(|message| message.body.len() as u64).sum::<u64>();
+    }
+}
+
 /// Memory that the node lends for routes remembered elsewhere.
 pub struct RouteMemory {
     broker: Broker,
@@ -140,7 +175,7 @@ impl Broker {
     ) -> Result<Route, Refusal> {
         let generations = [false, true].map(|by_queue_name| self.node().generations.now(by_queue_name));
         let mut ids = SmallVec::new();
-        let Routed { by_headers, by_queue_name, steps } =
+        let catalog::Routed { by_headers, by_queue_name, steps } =
             self.catalog().route(vhost, exchange, routing_key, headers, &mut ids)?;
         let generation = generations[usize::from(by_queue_name)];
         let (mut queues, mut shards) = (SmallVec::new(), SmallVec::<[ToShard; 1]>::new());
@@ -170,38 +205,51 @@ impl Broker {
         route.generation == self.node().generations.now(route.by_queue_name)
     }
 
-    /// Puts messages into the queues of a route; `waiter` hears of it [`confirms`](Route::confirms) times, once they are
-    /// durable. Returns the slowest queue if its consumers or the log cannot follow.
-    pub fn publish(
-        &self,
-        route: &Route,
-        bytes: &[u8],
-        messages: &[Extent],
-        waiter: Option<&Waiter>,
-    ) -> Option<Arc<Queue>> {
+    /// Puts messages into the queues that they go to. A queue that gets several of them is entered once: its consumers are served
+    /// when all are in. Who waits hears of it [`confirms`](Route::confirms) times, once they are durable. Returns what went to
+    /// queues whose consumers, or whose log, cannot follow.
+    pub fn publish(&self, bytes: &[u8], routed: &[RoutedRun<'_>]) -> Option<Lag> {
         self.mark_activity();
-        let publish = Publish { exchange: &route.exchange, routing_key: &route.routing_key, bytes, messages };
-        let logged = Self::publish_to_shards(route, &publish, waiter);
-        self.publish_to_queues(&route.queues, &publish).or(logged)
+        let mut lag = None;
+        for run in routed {
+            if let Some(queue) = Self::publish_to_shards(run.route, &run.publish(bytes), run.waiter.as_ref()) {
+                Lag::add(&mut lag, &queue, run.messages);
+            }
+        }
+        if let [only] = routed {
+            if let Some(queue) = self.publish_to_queues(&only.route.queues, &only.publish(bytes)) {
+                Lag::add(&mut lag, &queue, only.messages);
+            }
+            return lag;
+        }
+        let to_queues = |run: usize| routed[run].route.queues.iter().map(move |queue| (queue, run));
+        let mut parts: Vec<(&Arc<Queue>, usize)> = (0..routed.len()).flat_map(to_queues).collect();
+        parts.sort_unstable_by_key(|(queue, run)| (Arc::as_ptr(queue), *run));
+        let now = self.clock().now();
+        for parts in parts.chunk_by(|(queue, _), (next, _)| Arc::ptr_eq(queue, next)) {
+            let queue = parts[0].0;
+            let runs = parts.iter().map(|(_, run)| &routed[*run]);
+            if enter(queue, runs.clone().map(|run| run.publish(bytes)), now) {
+                runs.for_each(|run| Lag::add(&mut lag, queue, run.messages));
+            }
+        }
+        lag
     }
 
     /// As [`publish`](Self::publish), for a route to very many queues: others have their turn after each [`PART_QUEUES`] of
     /// them. The log comes last, so that who waits for it waits for all queues.
-    pub async fn publish_in_parts(
-        &self,
-        route: &Route,
-        bytes: &[u8],
-        messages: &[Extent],
-        waiter: Option<&Waiter>,
-    ) -> Option<Arc<Queue>> {
-        let publish = Publish { exchange: &route.exchange, routing_key: &route.routing_key, bytes, messages };
+    pub async fn publish_in_parts(&self, bytes: &[u8], routed: RoutedRun<'_>) -> Option<Lag> {
+        let publish = routed.publish(bytes);
         let mut outrunning = None;
-        for part in route.queues.chunks(PART_QUEUES) {
+        for part in routed.route.queues.chunks(PART_QUEUES) {
             self.mark_activity();
             outrunning = self.publish_to_queues(part, &publish).or(outrunning);
             tokio::task::yield_now().await;
         }
-        outrunning.or(Self::publish_to_shards(route, &publish, waiter))
+        let outrunning = outrunning.or(Self::publish_to_shards(routed.route, &publish, routed.waiter.as_ref()))?;
+        let mut lag = None;
+        Lag::add(&mut lag, &outrunning, routed.messages);
+        lag
     }
 
     fn publish_to_shards(route: &Route, publish: &Publish<'_>, waiter: Option<&Waiter>) -> Option<Arc<Queue>> {
@@ -218,19 +266,27 @@ impl Broker {
     fn publish_to_queues(&self, queues: &[Arc<Queue>], publish: &Publish<'_>) -> Option<Arc<Queue>> {
         let (now, mut outrunning) = (self.clock().now(), None);
         for queue in queues {
-            let mut entered = queue.enter();
-            if queue.is_deleted() {
-                continue;
-            }
-            entered.enqueue(publish, now);
-            entered.dispatch(now);
-            drop(entered);
-            if queue.is_outrunning() {
+            if enter(queue, std::iter::once(*publish), now) {
                 outrunning = Some(queue.clone());
             }
         }
         outrunning
     }
+}
+
+/// Puts messages into a queue, and serves its consumers. Whether they, or the log, cannot follow.
+#[inline]
+fn enter<'p>(queue: &Queue, publishes: impl Iterator<Item = Publish<'p>>, now: u64) -> bool {
+    let mut entered = queue.enter();
+    if queue.is_deleted() {
+        return false;
+    }
+    for publish in publishes {
+        entered.enqueue(&publish, now);
+    }
+    entered.dispatch(now);
+    drop(entered);
+    queue.is_outrunning()
 }
 
 /// Queues that a message is put into before others have their turn.
@@ -241,3 +297,7 @@ const ROUTE_BYTES: usize = 192;
 const ROUTE_MEMORY_PART: u64 = 16;
 const ROUTE_MEMORY_MAX: u64 = 64 << 20;
 const ROUTE_MEMORY_STEP: u64 = 64 << 10;
+
+#[cfg(test)]
+#[path = "publish_tests.rs"]
+mod tests;

@@ -1,6 +1,6 @@
 //! Storage that is opened, full, and closed.
 use super::*;
-use crate::{Confirm, Options, Waiter};
+use crate::{Confirm, Options, RoutedRun, Waiter};
 use leveret_engine::catalog::QueueDeclare;
 use leveret_engine::queue::{Body, Extent};
 use leveret_journal::faulty::FaultyDisk;
@@ -48,7 +48,7 @@ fn publish(broker: &Broker, confirmed: &Arc<Confirmed>) {
     let message = Extent { properties_at: 0, properties_len: 2, body: Body::Inline { at: 2, len: BODY as u32 } };
     let waiter = Waiter { to: confirmed.clone(), channel: 1, token: 0 };
     let route = broker.route("/", "", b"q", None).unwrap();
-    let _ = broker.publish(&route, &bytes, &[message], Some(&waiter));
+    let _ = broker.publish(&bytes, &[RoutedRun { route: &route, messages: &[message], waiter: Some(waiter) }]);
 }
 
 async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {

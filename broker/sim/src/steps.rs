@@ -5,7 +5,7 @@ use crate::life::Life;
 use crate::names::{BOUND_AT_TIMES, FAN, SLOTS, name};
 use crate::scenario::Weather;
 use leveret_engine::queue::{Body, Extent, Subscription};
-use leveret_node::{Outcome, QueueId, Settlement, Waiter};
+use leveret_node::{Outcome, QueueId, RoutedRun, Settlement, Waiter};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -82,12 +82,16 @@ impl Life<'_> {
             token
         });
         let waiter = Waiter { to: self.clients.clone(), channel: 1, token };
-        let slow = self.broker.publish(&route, &bytes, &messages, Some(&waiter));
+        // What nobody waits for comes in one piece or in two.
+        let split = if route.confirms() == 0 { self.world.random.below(messages.len() as u64) as usize } else { 0 };
+        let run = |messages, waiter| RoutedRun { route: &route, messages, waiter };
+        let runs = [run(&messages[..split], None), run(&messages[split..], Some(waiter))];
+        let lag = self.broker.publish(&bytes, &runs[usize::from(split == 0)..]);
         if route.confirms() == 0 {
             self.clients.with(|state| state.checker.confirm(token));
         }
-        if let Some(slow) = slow {
-            let _ = timeout(HELD_BACK_MAX, slow.let_consumers_catch_up(HELD_BACK_MAX, messages.len() as u64)).await;
+        if let Some(lag) = lag {
+            let _ = timeout(HELD_BACK_MAX, lag.queue.let_consumers_catch_up(HELD_BACK_MAX, lag.messages)).await;
         }
     }
 

@@ -10,7 +10,7 @@ impl Session {
     /// A method frame: what was gathered before is handed over first.
     pub(crate) async fn method(&mut self, buffer: &[u8], number: u16, payload: &[u8]) -> Result<(), Failure> {
         let (class, id) = method::ids(payload);
-        self.flush_run(buffer);
+        self.flush_noted(buffer);
         self.flush_acks().await?;
         self.forget_cancelled(number);
         let method = method::parse(payload).map_err(|error| {

@@ -1,5 +1,5 @@
 //! One channel: what a client has open on it. In the order of a message's journey: `dispatch` (which method),
-//! `publish` with `routes`, `confirm`, `consume` and `deliver`, `settle`; `declare` for exchanges, queues and bindings.
+//! `publish` with `noted` and `routes`, `confirm`, `consume` and `deliver`, `settle`; `declare` for exchanges, queues and bindings.
 #[cfg(test)]
 mod cancelled_tests;
 pub(crate) mod confirm;
@@ -7,6 +7,7 @@ pub(crate) mod consume;
 pub(crate) mod declare;
 pub(crate) mod deliver;
 pub(crate) mod dispatch;
+pub(crate) mod noted;
 pub(crate) mod publish;
 pub(crate) mod routes;
 pub(crate) mod settle;

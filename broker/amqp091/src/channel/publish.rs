@@ -1,8 +1,8 @@
 //! `basic.publish`: from frames to runs, from runs to queues.
 //!
-//! Publishes with one exchange and routing key that follow each other in one read form a run: routed once, copied once
-//! into each queue under one lock. A message whose frames lie complete in the read buffer is only noted there; any
-//! other is put together in its channel first.
+//! A message whose frames lie complete in the read buffer is only noted there (see [`noted`](super::noted)); any other is put
+//! together in its channel first.
+use super::noted::{self, Run, same};
 use crate::codec::content::{self, Asked, ContentHeader, Properties};
 use crate::codec::frame::{self, Kind};
 use crate::codec::{encode, method};
@@ -10,21 +10,9 @@ use crate::connection::failure::Failure;
 use crate::connection::session::Session;
 use bytes::Bytes;
 use leveret_model::table::FieldTable;
-use leveret_node::{Body, Extent, Held, PART_QUEUES, Queue, Route, Waiter};
+use leveret_node::{Body, Extent, Held, Lag, PART_QUEUES, Route, RoutedRun, Waiter};
+use smallvec::SmallVec;
 use std::sync::Arc;
-
-/// Messages noted in the read buffer, all on one channel and for one route.
-#[derive(Default)]
-pub(crate) struct Run {
-    channel: u16,
-    route: Option<Arc<Route>>,
-    mandatory: bool,
-    /// Payload of the method frame that all of them came with.
-    payload: Vec<u8>,
-    messages: Vec<Extent>,
-    /// The run ends with this many messages: what one run costs has a bound, however many queues it goes to.
-    messages_max: usize,
-}
 
 /// A message whose frames come one by one.
 pub(crate) struct Assembly {
@@ -47,10 +35,10 @@ struct Header {
 }
 
 impl Session {
-    /// Whether a method frame is the same publish as those of the run.
+    /// Whether a method frame is the same publish as those noted before.
     #[inline]
     pub(crate) fn is_in_run(&self, channel: u16, payload: &[u8]) -> bool {
-        self.run.channel == channel && !self.run.messages.is_empty() && same(payload, &self.run.payload)
+        self.noted.is_in_run(channel, payload)
     }
 
     /// A publish like the one before; its frame ends at `at` in the read buffer. Returns where its content ends.
@@ -62,13 +50,11 @@ impl Session {
             self.note(buffer, &header, body_at);
             return Ok(end);
         }
-        let payload = std::mem::take(&mut self.run.payload);
-        let assembled = match method::fast_publish(&payload) {
-            Some(publish) => self.assemble(buffer, channel, &publish),
-            None => Ok(()),
-        };
-        self.run.payload = payload;
-        assembled.map(|()| at)
+        let payload = self.noted.payload().to_vec();
+        match method::fast_publish(&payload) {
+            Some(publish) => self.assemble(buffer, channel, &publish).map(|()| at),
+            None => Ok(at),
+        }
     }
 
     /// A publish whose frame, of this payload, ends at `at` in the read buffer. Returns where its content ends, if that
@@ -80,30 +66,33 @@ impl Session {
         channel: u16,
         (publish, payload): (&method::Publish<'_>, &[u8]),
     ) -> Result<usize, Failure> {
-        self.begin_run(buffer, channel, publish)?;
-        self.run.payload.clear();
-        self.run.payload.extend_from_slice(payload);
-        if self.run.route.as_ref().is_some_and(|route| !route.by_headers && route.recipients() <= PART_QUEUES) {
-            return self.publish_again(buffer, at, channel);
+        if publish.immediate {
+            return Err(Failure::new(540, "immediate=true"));
+        }
+        let route = self.find_route(publish.exchange, publish.routing_key)?;
+        if !route.by_headers
+            && route.recipients() <= PART_QUEUES
+            && let Some((header, body_at, end)) = complete_content(buffer, at, channel, self.frame_max)
+            && self.takes_plain(header.properties_raw)
+        {
+            self.noted.begin(channel, route, publish.mandatory, payload);
+            self.note(buffer, &header, body_at);
+            return Ok(end);
         }
         self.assemble(buffer, channel, publish).map(|()| at)
     }
 
-    /// Notes a message that lies complete in the buffer.
+    /// Notes a message of the run that was begun, which lies complete in the buffer.
     #[inline]
     fn note(&mut self, buffer: &[u8], header: &ContentHeader<'_>, body_at: usize) {
-        let properties_at = (header.properties_raw.as_ptr() as usize - buffer.as_ptr() as usize) as u32;
-        let properties_len = header.properties_raw.len() as u32;
-        let body = Body::Inline { at: body_at as u32, len: header.body_size as u32 };
-        self.run.messages.push(Extent { properties_at, properties_len, body });
-        if self.run.messages.len() >= self.run.messages_max {
-            self.flush_run(buffer);
+        if self.noted.add(buffer, header, body_at) {
+            self.flush_noted(buffer);
         }
     }
 
     /// The channel waits for the content of this publish.
     fn assemble(&mut self, buffer: &[u8], channel: u16, publish: &method::Publish<'_>) -> Result<(), Failure> {
-        self.flush_run(buffer);
+        self.flush_noted(buffer);
         let (exchange, routing_key) = (publish.exchange.into(), publish.routing_key.into());
         let (mandatory, held) = (publish.mandatory, self.broker.hold(&self.connection));
         self.channel(channel)?.assembly =
@@ -127,20 +116,6 @@ impl Session {
         plain
     }
 
-    /// Ends the run before, and looks the new one's route up.
-    fn begin_run(&mut self, buffer: &[u8], channel: u16, publish: &method::Publish<'_>) -> Result<(), Failure> {
-        self.flush_run(buffer);
-        if publish.immediate {
-            return Err(Failure::new(540, "immediate=true"));
-        }
-        let route = self.find_route(publish.exchange, publish.routing_key)?;
-        self.run.channel = channel;
-        self.run.mandatory = publish.mandatory;
-        self.run.messages_max = (RUN_COPIES_MAX / route.recipients().max(1)).max(1);
-        self.run.route = Some(route);
-        Ok(())
-    }
-
     fn find_route(&mut self, exchange: &str, routing_key: &[u8]) -> Result<Arc<Route>, Failure> {
         if let Some(route) = self.routes.find(exchange, routing_key)
             && self.broker.is_current(route)
@@ -159,53 +134,40 @@ impl Session {
         Ok(Arc::new(route))
     }
 
-    /// Hands the run over, before anything else happens on the connection and at the end of each read.
-    pub(crate) fn flush_run(&mut self, buffer: &[u8]) {
-        if self.run.messages.is_empty() {
-            return;
+    /// Hands over what was noted, before anything else happens on the connection and at the end of each read.
+    pub(crate) fn flush_noted(&mut self, buffer: &[u8]) {
+        if !self.noted.is_empty() {
+            let (runs, messages) = self.noted.take();
+            self.hand_over(buffer, &runs, &messages);
+            self.noted.give_back(runs, messages);
         }
-        let Some(route) = self.run.route.clone() else { return };
-        let mut messages = std::mem::take(&mut self.run.messages);
-        self.hand_over(self.run.channel, &route, self.run.mandatory, buffer, &messages);
-        messages.clear();
-        self.run.messages = messages;
     }
 
-    fn hand_over(&mut self, channel: u16, route: &Route, mandatory: bool, buffer: &[u8], messages: &[Extent]) {
-        let waiter = self.count_published(channel, route, messages);
-        if route.is_unroutable() {
-            if mandatory {
-                self.send_back(channel, route, buffer, messages);
+    /// Hands runs over, whose messages lie one run after the other in `messages`.
+    fn hand_over(&mut self, buffer: &[u8], runs: &[Run], mut messages: &[Extent]) {
+        let mut routed: SmallVec<[RoutedRun<'_>; 1]> = SmallVec::with_capacity(runs.len());
+        for run in runs {
+            let (messages_of_run, rest) = messages.split_at(run.messages);
+            messages = rest;
+            if let Some(run) = self.count_published(buffer, run, messages_of_run) {
+                routed.push(run);
             }
-            return;
         }
-        let shared = shared_among(route.recipients(), buffer, messages);
-        let messages = shared.as_deref().unwrap_or(messages);
-        let outrunning = self.broker.publish(route, buffer, messages, waiter.as_ref());
-        self.note_outrunning(outrunning, messages);
+        let lag = self.broker.publish(buffer, &routed);
+        self.note_lag(lag);
     }
 
-    /// Hands a message over that goes to very many queues: others have their turn meanwhile. What the client sent after it is
-    /// handled after it.
-    async fn hand_over_in_parts(&mut self, channel: u16, route: &Route, buffer: &[u8], message: Extent) {
-        let messages = [message];
-        let waiter = self.count_published(channel, route, &messages);
-        let shared = shared_among(route.recipients(), buffer, &messages);
-        let messages = shared.as_deref().unwrap_or(&messages);
-        let outrunning = self.broker.publish_in_parts(route, buffer, messages, waiter.as_ref()).await;
-        self.note_outrunning(outrunning, messages);
-    }
-
-    fn note_outrunning(&mut self, queue: Option<Arc<Queue>>, messages: &[Extent]) {
-        if let Some(queue) = queue {
-            let body_bytes = messages.iter().map(|message| message.body.len() as u64).sum();
-            self.pace.published(messages.len() as u64, body_bytes);
-            self.outrunning = Some(queue);
+    fn note_lag(&mut self, lag: Option<Lag>) {
+        if let Some(lag) = lag {
+            self.pace.published(lag.messages, lag.body_bytes);
+            self.outrunning = Some(lag.queue);
         }
     }
 
-    /// Counts messages that are about to be handed over. Returns who waits for them to be durable, if anybody does.
-    fn count_published(&mut self, channel: u16, route: &Route, messages: &[Extent]) -> Option<Waiter> {
+    /// Counts messages that are about to be handed over. Returns them with who waits for them to be durable, if anybody does.
+    /// None if they go nowhere: they are sent back, if that was asked for.
+    fn count_published<'m>(&mut self, buffer: &[u8], run: &'m Run, messages: &'m [Extent]) -> Option<RoutedRun<'m>> {
+        let route = &*run.route;
         self.published = true;
         self.turn.add(RUN_WORK + (messages.len() * route.recipients()) as u64);
         let waits_for = route.confirms();
@@ -213,23 +175,29 @@ impl Session {
             self.logged_bytes += messages.iter().map(|message| message.body.len()).sum::<usize>();
         }
         let mut waiter = None;
-        let output = self.output.clone();
-        if let Ok(channel) = self.channel(channel)
+        let output = (waits_for > 0).then(|| self.output.clone());
+        if let Ok(channel) = self.channel(run.channel)
             && channel.confirm
         {
             let (number, count) = (channel.number, messages.len() as u64);
-            if waits_for == 0 {
+            if let Some(output) = output {
+                let accepted = std::mem::take(&mut channel.accepted);
+                let token = output.lock().published(number, accepted, count, waits_for);
+                waiter = token.map(|token| Waiter { to: output, channel: number, token });
+            } else {
                 channel.accepted += count;
                 if !self.to_confirm.contains(&number) {
                     self.to_confirm.push(number);
                 }
-            } else {
-                let accepted = std::mem::take(&mut channel.accepted);
-                let token = output.lock().published(number, accepted, count, waits_for);
-                waiter = token.map(|token| Waiter { to: output, channel: number, token });
             }
         }
-        waiter
+        if route.is_unroutable() {
+            if run.mandatory {
+                self.send_back(run.channel, route, buffer, messages);
+            }
+            return None;
+        }
+        Some(RoutedRun { route, messages, waiter })
     }
 
     fn send_back(&self, channel: u16, route: &Route, buffer: &[u8], messages: &[Extent]) {
@@ -319,17 +287,24 @@ impl Session {
                     content::without_header(&bytes, b"BCC").map_err(|error| Failure::new(502, error.to_string()))?;
             }
         }
-        let (properties_len, body_len) = (bytes.len() as u32, body.len() as u32);
-        let body = if body.len() >= SHARED_MIN {
+        let (properties_len, body_len) = (bytes.len(), body.len());
+        let body = if body_len >= SHARED_MIN {
             Body::Shared(Bytes::from(body))
         } else {
             bytes.extend_from_slice(&body);
-            Body::Inline { at: properties_len, len: body_len }
+            noted::body(&bytes, (properties_len, body_len), route.recipients())
         };
-        let message = Extent { properties_at: 0, properties_len, body };
-        match route.recipients() > PART_QUEUES {
-            true => self.hand_over_in_parts(number, &route, &bytes, message).await,
-            false => self.hand_over(number, &route, mandatory, &bytes, &[message]),
+        let message = [Extent { properties_at: 0, properties_len: properties_len as u32, body }];
+        let run = Run::single(number, route, mandatory);
+        match run.route.recipients() > PART_QUEUES {
+            // Others have their turn meanwhile. What the client sent after it is handled after it.
+            true => {
+                if let Some(routed) = self.count_published(&bytes, &run, &message) {
+                    let lag = self.broker.publish_in_parts(&bytes, routed).await;
+                    self.note_lag(lag);
+                }
+            }
+            false => self.hand_over(&bytes, &[run], &message),
         }
         drop(held); // the queues count it from here on
         Ok(())
@@ -355,25 +330,6 @@ impl Session {
         }
         Ok(Some(parsed))
     }
-}
-
-/// The messages with bodies in memory of their own, if there are so many recipients that copies would add up.
-fn shared_among(recipients: usize, buffer: &[u8], messages: &[Extent]) -> Option<Vec<Extent>> {
-    let is_large = |message: &Extent| match &message.body {
-        Body::Inline { len, .. } => *len >= COPIED_MAX && *len as usize * recipients > COPIES_BYTES_MAX,
-        Body::Shared(_) => false,
-    };
-    if recipients < 2 || !messages.iter().any(is_large) {
-        return None;
-    }
-    let share = |message: &Extent| match message.body {
-        Body::Inline { at, len } if is_large(message) => {
-            let body = Bytes::copy_from_slice(&buffer[at as usize..(at + len) as usize]);
-            Extent { body: Body::Shared(body), ..message.clone() }
-        }
-        _ => message.clone(),
-    };
-    Some(messages.iter().map(share).collect())
 }
 
 /// Header and body of a message, if both lie in full in `buffer` from `at` on, in one frame each. With the offset of
@@ -402,18 +358,6 @@ fn complete_content(
     complete.then_some((header, body_frame_at + FRAME_HEAD, body_frame_at + body_frame.len))
 }
 
-/// Whether two short pieces of bytes are equal: eight at a time, in place. Most are a few words long and equal, for which
-/// a call would cost more than the comparison.
-#[inline]
-fn same(a: &[u8], b: &[u8]) -> bool {
-    if a.len() != b.len() {
-        return false;
-    }
-    let ((a_words, a_rest), (b_words, b_rest)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
-    a_words.iter().zip(b_words).all(|(a, b)| u64::from_ne_bytes(*a) == u64::from_ne_bytes(*b))
-        && a_rest.iter().zip(b_rest).all(|(a, b)| a == b)
-}
-
 fn flags(properties: &[u8]) -> u16 {
     let [high, low, ..] = properties else { return 0 };
     u16::from_be_bytes([*high, *low])
@@ -424,18 +368,12 @@ const EXPIRATION: u16 = 1 << 8;
 const USER_ID: u16 = 1 << 4;
 /// Bytes of a frame before its payload.
 const FRAME_HEAD: usize = 7;
-/// Copies of messages that one run makes at most, in all queues together.
-const RUN_COPIES_MAX: usize = 16 << 10;
 /// Steps of routing that cost as much as a unit of work (see `turn`).
 const STEPS_PER_WORK: u64 = 10;
 /// Bytes of properties that cost as much as a unit of work to be looked through (see `turn`).
 const PROPERTY_BYTES_PER_WORK: u64 = 10;
 /// What handing a run over costs beside its messages (see `turn`).
 const RUN_WORK: u64 = 2;
-/// Bodies up to this size are copied into each queue, in bytes.
-const COPIED_MAX: u32 = 512;
-/// Larger ones are shared where their copies would be more than this, in bytes.
-const COPIES_BYTES_MAX: usize = 1 << 20;
 /// A body from this size on is shared by the queues that it goes to, not copied.
 pub(super) const SHARED_MIN: usize = 64 << 10;
 /// Properties up to this size are compared with those of the message before.

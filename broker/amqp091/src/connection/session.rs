@@ -6,7 +6,7 @@ use super::output::Output;
 use super::reader::End;
 use super::turn::{Turn, Turns};
 use crate::channel::Channel;
-use crate::channel::publish::Run;
+use crate::channel::noted::Noted;
 use crate::channel::routes::Routes;
 use crate::channel::settle::PendingAcks;
 use crate::codec::frame::{self, Frame, Kind};
@@ -36,7 +36,7 @@ pub(crate) struct Session {
     /// How many there are, those included that wait for the client to agree that they are closed.
     channels_open: u16,
     /// Publishes noted in the read buffer.
-    pub(crate) run: Run,
+    pub(crate) noted: Noted,
     pub(crate) routes: Routes,
     /// Properties of the message before, known to be plain.
     pub(crate) plain_properties: Vec<u8>,
@@ -73,7 +73,7 @@ impl Session {
             client,
             channels: ByChannel::new(),
             channels_open: 0,
-            run: Run::default(),
+            noted: Noted::default(),
             routes: Routes::default(),
             plain_properties: Vec::new(),
             to_confirm: Vec::new(),
@@ -197,7 +197,7 @@ impl Session {
 
     /// Everything that was gathered is handed over; confirms are told last.
     async fn flush(&mut self, buffer: &[u8]) -> Result<(), Failure> {
-        self.flush_run(buffer);
+        self.flush_noted(buffer);
         let settled = self.flush_acks().await;
         if !self.to_confirm.is_empty() {
             let numbers = std::mem::take(&mut self.to_confirm);

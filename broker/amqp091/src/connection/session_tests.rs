@@ -173,3 +173,67 @@ async fn large_tables_of_headers_are_much_work_and_are_held_back_like_messages()
     assert!(session.published, "a publisher of which only headers have come is held back as well");
     broker.stop();
 }
+
+/// A publish of one byte to an exchange with a key; `bits`: 1 asks for what goes nowhere back.
+fn publish_byte(channel: u16, exchange: &str, key: &str, bits: u8, body: u8) -> Vec<u8> {
+    let mut arguments = vec![0, 0];
+    for name in [exchange, key] {
+        arguments.push(name.len() as u8);
+        arguments.extend_from_slice(name.as_bytes());
+    }
+    arguments.push(bits);
+    let header = framed(2, channel, &[0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0]);
+    [method(channel, (60, 40), &arguments), header, framed(3, channel, &[body])].concat()
+}
+
+/// Class and method of the frames that are to be written, with channels.
+fn answers(session: &Session) -> Vec<(u16, u16, u16)> {
+    let (mut buffer, mut between) = (Vec::new(), Default::default());
+    session.output.swap(&mut buffer, &mut between);
+    let (mut found, mut at) = (Vec::new(), 0);
+    while let Some(frame) = frame::parse(&buffer[at..], session.frame_max).unwrap() {
+        at += frame.len;
+        if let (Kind::Method, [a, b, c, d, ..]) = (frame.kind, frame.payload) {
+            found.push((frame.channel, u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d])));
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn publishes_with_many_keys_are_noted_and_handed_over_before_anything_else_happens() {
+    let broker = Broker::start(Options::default());
+    let mut session = with_queue(&broker).await;
+    let others = [method(1, (85, 10), &[0]), method(2, (20, 10), &[0]), method(2, (50, 10), b"\0\0\x01r\0\0\0\0\0")];
+    is_worth_a_look(&mut session, &others.concat()).await;
+    answers(&session);
+    let count = |name: &str| broker.find_queue("/", name, None).unwrap().look(|queue| queue.depth().ready);
+    // Three routes and two channels in turn; a key of its own each time; nowhere, with and without a wish to hear of it.
+    let mut frames = Vec::new();
+    for number in 0..300u16 {
+        frames.extend(publish_byte(1 + number % 2, "", ["q", "r", "no"][usize::from(number) % 3], 1, number as u8));
+        frames.extend(publish_byte(1, "amq.topic", &format!("key.{number}"), 0, 0));
+    }
+    assert!(is_worth_a_look(&mut session, &frames).await);
+    assert_eq!((count("q"), count("r")), (100, 100));
+    let told = answers(&session);
+    let returned = told.iter().filter(|(_, class, id)| (*class, *id) == (60, 50)).count();
+    assert_eq!(returned, 100);
+    assert_eq!(told.last(), Some(&(1, 60, 80)), "all are confirmed at the end, after what was returned");
+    // The queue is purged in the middle: what came before is in it by then.
+    let purge = method(1, (50, 30), b"\0\0\x01q\0");
+    let frames =
+        [publish_byte(1, "", "q", 0, 1), publish_byte(1, "", "r", 0, 2), purge, publish_byte(1, "", "q", 0, 3)]
+            .concat();
+    is_worth_a_look(&mut session, &frames).await;
+    assert_eq!((count("q"), count("r")), (1, 101));
+    // A publish to an exchange that is not there ends its channel; those before it are kept.
+    let frames =
+        [publish_byte(2, "", "q", 0, 1), publish_byte(1, "", "r", 0, 2), publish_byte(1, "missing", "k", 0, 3)]
+            .concat();
+    let turns = Turns::default();
+    session.handle(&frames, &turns, || None).await.map_err(|_| "the connection ended").unwrap();
+    assert_eq!((count("q"), count("r")), (2, 102));
+    assert_eq!(answers(&session).last(), Some(&(1, 20, 40)));
+    broker.stop();
+}

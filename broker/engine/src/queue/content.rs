@@ -2,6 +2,7 @@
 use bytes::Bytes;
 
 /// Messages with one exchange and routing key, in the order of their arrival.
+#[derive(Clone, Copy)]
 pub struct Publish<'a> {
     /// Name of the exchange they were published to, at most 255 bytes.
     pub exchange: &'a [u8],

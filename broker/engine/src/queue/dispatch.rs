@@ -258,20 +258,32 @@ impl<'q> Taking<'q> {
             self.state.segments_mut().cool(run.segment); // all of it is out: the log has it, should it be given back
         }
         self.before.push(self.stretch);
+        // Stretches that follow each other are settled together.
+        let mut out = (0, 0);
         for (first, messages, arrived) in take(&mut self.before) {
             dwell.observe(self.now.saturating_sub(arrived), messages);
-            match &mut facts {
-                _ if !no_ack => {}
-                Some(facts) => facts.settled.push((first, messages)),
-                None => self.state.settle(first, messages),
+            if out.0 + out.1 == first {
+                out.1 += messages;
+            } else {
+                self.settle(no_ack, &mut facts, std::mem::replace(&mut out, (first, messages)));
             }
         }
+        self.settle(no_ack, &mut facts, out);
         counters.delivered += self.taken;
         counters.redelivered += self.redelivered;
         if no_ack {
             counters.acked += self.taken;
         }
         self.taken
+    }
+
+    /// Settles messages that are out, if they need no acknowledgement.
+    fn settle(&mut self, no_ack: bool, facts: &mut Option<&mut Facts>, (first, messages): (u64, u64)) {
+        match facts {
+            _ if !no_ack || messages == 0 => {}
+            Some(facts) => facts.settled.push((first, messages)),
+            None => self.state.settle(first, messages),
+        }
     }
 }
 

@@ -153,7 +153,9 @@ impl<T> Numbered<T> {
     /// The item that came last, if it is there still.
     #[inline]
     pub(super) fn last_mut(&mut self) -> Option<&mut T> {
-        self.get_mut(self.next.checked_sub(1)?)
+        let (number, chunk) = (self.next.checked_sub(1)?, self.chunks.back_mut()?);
+        let is_there = chunk.key == number / SLOTS && chunk.present & bit(number) != 0;
+        if is_there { chunk.items.back_mut() } else { None }
     }
 
     /// The first item numbered `number` or higher.

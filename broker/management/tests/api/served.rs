@@ -1,7 +1,7 @@
 //! A broker behind the management API, on sockets of its own, and a client that says exactly what it is told to.
 use leveret_management::Bounds;
 use leveret_node::catalog::QueueDeclare;
-use leveret_node::{Body, Broker, Extent, Options, Queue};
+use leveret_node::{Body, Broker, Extent, Options, Queue, RoutedRun};
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -113,6 +113,7 @@ impl Served {
     pub(crate) fn publish(&self, queue: &str, messages: usize) {
         let route = self.broker.route("/", "", queue.as_bytes(), None).unwrap();
         let message = Extent { properties_at: 0, properties_len: 2, body: Body::Inline { at: 2, len: 8 } };
-        self.broker.publish(&route, b"\0\x0012345678", &vec![message; messages], None);
+        let messages = vec![message; messages];
+        self.broker.publish(b"\0\x0012345678", &[RoutedRun { route: &route, messages: &messages, waiter: None }]);
     }
 }
