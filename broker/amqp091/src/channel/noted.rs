@@ -5,16 +5,21 @@
 use crate::codec::content::ContentHeader;
 use bytes::Bytes;
 use leveret_node::{Body, Extent, Route};
+use std::ops::Range;
 use std::sync::Arc;
 
-/// Messages noted in the read buffer.
+/// The messages noted in the read buffer.
 #[derive(Default)]
 pub(crate) struct Noted {
     runs: Vec<Run>,
     messages: Vec<Extent>,
-    /// Payload of the method frame that the messages of the last run came with.
+    /// The channel of the last run.
+    channel: u16,
+    /// The payload of the method frame that the messages of the last run came with.
     payload: Vec<u8>,
-    /// Copies that are made once all of them are handed over.
+    /// How many queues get each message of the last run.
+    recipients: usize,
+    /// How many copies are made when everything is handed over.
     copies: usize,
 }
 
@@ -23,32 +28,22 @@ pub(super) struct Run {
     pub(super) channel: u16,
     pub(super) route: Arc<Route>,
     pub(super) mandatory: bool,
-    /// How many they are.
-    pub(super) messages: usize,
-    /// How many copies each of them makes.
-    copies: usize,
-}
-
-impl Run {
-    /// A run of one message.
-    pub(super) fn single(channel: u16, route: Arc<Route>, mandatory: bool) -> Self {
-        let copies = route.recipients();
-        Self { channel, route, mandatory, messages: 1, copies }
-    }
+    /// The index of its first message; its last one is before the first one of the next run.
+    pub(super) first: usize,
 }
 
 impl Noted {
     pub(super) fn is_empty(&self) -> bool {
-        self.runs.is_empty()
+        self.messages.is_empty()
     }
 
-    /// Whether a method frame is the same publish as those of the last run.
+    /// Returns whether a method frame is the same publish as those of the last run.
     #[inline]
     pub(super) fn is_in_run(&self, channel: u16, payload: &[u8]) -> bool {
-        self.runs.last().is_some_and(|run| run.channel == channel) && same(payload, &self.payload)
+        self.channel == channel && !self.messages.is_empty() && same(payload, &self.payload)
     }
 
-    /// Payload of the method frame that the messages of the last run came with.
+    /// Returns the payload of the method frame that the messages of the last run came with.
     pub(super) fn payload(&self) -> &[u8] {
         &self.payload
     }
@@ -57,30 +52,30 @@ impl Noted {
     pub(super) fn begin(&mut self, channel: u16, route: Arc<Route>, mandatory: bool, payload: &[u8]) {
         self.payload.clear();
         self.payload.extend_from_slice(payload);
-        self.runs.push(Run { messages: 0, ..Run::single(channel, route, mandatory) });
+        self.channel = channel;
+        self.recipients = route.recipients();
+        self.runs.push(Run { channel, route, mandatory, first: self.messages.len() });
     }
 
-    /// Adds a message to the last run. Whether all are to be handed over now: what that costs has a bound, however many queues
-    /// they go to.
+    /// Adds a message to the last run. Returns whether everything is to be handed over now: the cost of that has a bound,
+    /// however many queues the messages go to.
     #[inline]
     pub(super) fn add(&mut self, buffer: &[u8], header: &ContentHeader<'_>, body_at: usize) -> bool {
-        let Some(run) = self.runs.last_mut() else { return false };
         let properties_at = (header.properties_raw.as_ptr() as usize - buffer.as_ptr() as usize) as u32;
         let properties_len = header.properties_raw.len() as u32;
-        let body = body(buffer, (body_at, header.body_size as usize), run.copies);
+        let body = body(buffer, body_at..body_at + header.body_size as usize, self.recipients);
         self.messages.push(Extent { properties_at, properties_len, body });
-        run.messages += 1;
-        self.copies += run.copies.max(1);
+        self.copies += self.recipients.max(1);
         self.copies >= COPIES_MAX || self.runs.len() >= RUNS_MAX
     }
 
-    /// Takes all runs, and their messages one run after the other.
+    /// Takes all runs, and their messages in the order of the runs.
     pub(super) fn take(&mut self) -> (Vec<Run>, Vec<Extent>) {
         self.copies = 0;
         (std::mem::take(&mut self.runs), std::mem::take(&mut self.messages))
     }
 
-    /// Keeps the memory of what was taken, for what comes.
+    /// Keeps the memory of what was taken, for the next messages.
     pub(super) fn give_back(&mut self, mut runs: Vec<Run>, mut messages: Vec<Extent>) {
         runs.clear();
         messages.clear();
@@ -88,13 +83,14 @@ impl Noted {
     }
 }
 
-/// A body that lies in the buffer: in memory of its own if there are so many recipients that their copies would add up.
+/// Returns the body at `range` of the buffer: a copy in memory of its own if so many queues get it that their copies would add
+/// up, otherwise the range.
 #[inline]
-pub(super) fn body(buffer: &[u8], (at, len): (usize, usize), recipients: usize) -> Body {
-    if recipients > 1 && len >= COPIED_MAX && len * recipients > COPIES_BYTES_MAX {
-        return Body::Shared(Bytes::copy_from_slice(&buffer[at..at + len]));
+pub(super) fn body(buffer: &[u8], range: Range<usize>, recipients: usize) -> Body {
+    if recipients > 1 && range.len() >= COPIED_MAX && range.len() * recipients > COPIES_BYTES_MAX {
+        return Body::Shared(Bytes::copy_from_slice(&buffer[range]));
     }
-    Body::Inline { at: at as u32, len: len as u32 }
+    Body::Inline { at: range.start as u32, len: range.len() as u32 }
 }
 
 /// Whether two short pieces of bytes are equal: eight at a time, in place. Most are a few words long and equal, for which

@@ -143,13 +143,12 @@ impl Session {
         }
     }
 
-    /// Hands runs over, whose messages lie one run after the other in `messages`.
-    fn hand_over(&mut self, buffer: &[u8], runs: &[Run], mut messages: &[Extent]) {
+    /// Hands over runs, whose messages lie in `messages` one run after the other.
+    fn hand_over(&mut self, buffer: &[u8], runs: &[Run], messages: &[Extent]) {
         let mut routed: SmallVec<[RoutedRun<'_>; 1]> = SmallVec::with_capacity(runs.len());
-        for run in runs {
-            let (messages_of_run, rest) = messages.split_at(run.messages);
-            messages = rest;
-            if let Some(run) = self.count_published(buffer, run, messages_of_run) {
+        for (at, run) in runs.iter().enumerate() {
+            let end = runs.get(at + 1).map_or(messages.len(), |next| next.first);
+            if let Some(run) = self.count_published(buffer, run, &messages[run.first..end]) {
                 routed.push(run);
             }
         }
@@ -292,10 +291,10 @@ impl Session {
             Body::Shared(Bytes::from(body))
         } else {
             bytes.extend_from_slice(&body);
-            noted::body(&bytes, (properties_len, body_len), route.recipients())
+            noted::body(&bytes, properties_len..properties_len + body_len, route.recipients())
         };
         let message = [Extent { properties_at: 0, properties_len: properties_len as u32, body }];
-        let run = Run::single(number, route, mandatory);
+        let run = Run { channel: number, route, mandatory, first: 0 };
         match run.route.recipients() > PART_QUEUES {
             // Others have their turn meanwhile. What the client sent after it is handled after it.
             true => {
