@@ -1,7 +1,8 @@
-//! All file access of the broker's storage: the one file that opens files.
+//! File access of the broker's storage: the traits [`Disk`] and [`DiskFile`], their implementation on the file system,
+//! and small files that are replaced atomically. No other file of the storage opens files.
 //!
-//! Names are relative paths such as `wal/03`. A write counts once `sync_data` has returned, a new name once
-//! `sync_folder` has.
+//! Names are paths relative to the data folder, such as `wal/003`. Written bytes are durable once `sync_data` has
+//! returned, and a new, changed or removed name is durable once `sync_folder` has.
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, IoSlice};
@@ -9,69 +10,73 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// A folder of files.
+/// The data folder: creates, opens, lists, renames and removes files. All methods return the errors of the system.
 pub trait Disk: Send + Sync {
-    /// Makes a file of `len` bytes, whose space is reserved; `zeroed`: written once, which makes later syncs cheap.
+    /// Creates a file of `len` bytes and reserves its space. A file that already has the name is replaced. With
+    /// `zeroed`, all bytes are written once, which makes later syncs cheap.
     fn create(&self, name: &str, len: u64, zeroed: bool) -> io::Result<Arc<dyn DiskFile>>;
-    /// Opens a file that is there.
+    /// Opens an existing file for reading and writing. The error is `NotFound` if there is none.
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
-    /// Names of the files in `folder`, in order; none if there is no such folder.
+    /// Returns the names of the files in `folder`, sorted and without the folder. Returns an empty list if there is no
+    /// such folder.
     fn list(&self, folder: &str) -> io::Result<Vec<String>>;
-    /// Gives a file another name, in place of what has that name.
+    /// Renames a file, replacing the file that has the name `to`.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, name: &str) -> io::Result<()>;
-    /// Makes the names in `folder` durable.
+    /// Makes the names in `folder` durable; the empty string is the data folder itself.
     fn sync_folder(&self, folder: &str) -> io::Result<()>;
-    /// Bytes that are free.
+    /// Returns the number of free bytes on the volume.
     fn free_bytes(&self) -> io::Result<u64>;
-    /// Bytes of the whole volume.
+    /// Returns the size of the volume in bytes.
     fn total_bytes(&self) -> io::Result<u64>;
-    /// Whether the folder's name still leads to the folder that was opened.
+    /// Returns whether the path of the data folder still leads to the folder that was opened.
     fn is_in_place(&self) -> io::Result<bool> {
         Ok(true)
     }
 }
 
-/// An open file.
+/// An open file. All methods return the errors of the system.
 pub trait DiskFile: Send + Sync {
-    /// Writes `parts` one after the other from `offset` on.
+    /// Writes `parts` one after the other, beginning at `offset`. After an error some of the bytes may have been written.
     fn write_at(&self, parts: &mut [IoSlice<'_>], offset: u64) -> io::Result<()>;
-    /// Fills `buffer` from `offset` on.
+    /// Fills `buffer` with the bytes at `offset`. The error is `UnexpectedEof` if the file ends before `buffer` is full.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
-    /// Makes what was written durable.
+    /// Makes all bytes written so far durable.
     fn sync_data(&self) -> io::Result<()>;
-    /// As [`sync_data`](Self::sync_data); what is read from then on of the first `len` bytes comes from the disk itself. After
-    /// a failed sync the system's cache may hold, as clean, what the disk never got.
+    /// Does the same as [`sync_data`](Self::sync_data), and drops the first `len` bytes of the file from the system's
+    /// cache, so that later reads get them from the disk. After a failed sync the cache may hold bytes, marked as
+    /// clean, that the disk never received.
     fn sync_and_drop_cache(&self, len: u64) -> io::Result<()>;
-    /// Whether the file still has a name: without one it is lost when the process ends.
+    /// Returns whether the file still has a name. A file without a name is lost when the process ends.
     fn is_linked(&self) -> io::Result<bool> {
         Ok(true)
     }
-    /// Length in bytes.
+    /// Returns the length of the file in bytes.
     fn len(&self) -> io::Result<u64>;
-    /// Whether it has no bytes.
+    /// Returns whether the file is empty.
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
     }
 }
 
-/// A folder of the file system.
+/// The implementation of [`Disk`] on a folder of the file system.
 pub struct RealDisk {
     root: PathBuf,
-    /// Device and number of the folder, if they could be read.
+    /// Device and inode number of the folder when it was opened, if they could be read.
     folder: Option<(u64, u64)>,
 }
 
 impl RealDisk {
-    /// The folder `root`, which is there.
+    /// Returns the disk for the existing folder `root`.
     #[must_use]
     pub fn new(root: PathBuf) -> Self {
         let folder = std::fs::metadata(&root).ok().map(|folder| (folder.dev(), folder.ino()));
         Self { root, folder }
     }
 
-    /// Says of an error whether it is one because the folder itself has gone.
+    /// Returns an error that names the data folder if `error` is `NotFound` because that folder was removed; otherwise
+    /// `error`.
     fn explain(&self, error: io::Error) -> io::Error {
         if error.kind() == io::ErrorKind::NotFound && matches!(self.root.try_exists(), Ok(false)) {
             let text = format!("the data folder {} was removed", self.root.display());
@@ -88,11 +93,11 @@ impl RealDisk {
 impl Disk for RealDisk {
     fn create(&self, name: &str, len: u64, zeroed: bool) -> io::Result<Arc<dyn DiskFile>> {
         let path = self.root.join(name);
-        // Never the root itself: if that is gone, it was taken away under the broker.
+        // Missing subfolders are created, but not the root: if that is missing, it was removed while the broker ran.
         if let Some(folder) = path.parent().filter(|folder| *folder != self.root) {
             match std::fs::create_dir(folder) {
                 Ok(()) => self.sync_folder("").inspect_err(|_| {
-                    let _ = std::fs::remove_dir(folder); // so that whoever comes next makes and syncs it
+                    let _ = std::fs::remove_dir(folder); // so that the next call creates the folder and syncs its name
                 })?,
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(self.explain(error)),
@@ -190,7 +195,8 @@ impl DiskFile for File {
     }
 }
 
-/// Reserves space for a file of `len` bytes; `zeroed`: writes all of it once. So it does where the file system cannot reserve.
+/// Reserves space for a file of `len` bytes. Writes zeros to all of it if `zeroed` is set or if the file system cannot
+/// reserve space.
 fn reserve(file: &File, len: u64, zeroed: bool) -> io::Result<()> {
     if len == 0 {
         return Ok(());
@@ -210,7 +216,8 @@ fn reserve(file: &File, len: u64, zeroed: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Repeats a call that a signal interrupted, or that the system asks to repeat: nothing was done then.
+/// Repeats a call that was interrupted by a signal, at once, or that ended with `WouldBlock`, after a pause: neither
+/// call did anything. Gives up after [`REPEATS_MAX`] repeats and returns the last result.
 fn persist<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     for _ in 0..REPEATS_MAX {
         match call() {
@@ -222,8 +229,9 @@ fn persist<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     call()
 }
 
-/// Whether a call that ended with this error may go well later, without anybody having to look at the disk: there was no
-/// space, or the process or the system had no file descriptor or no memory left. Never true of a failed sync.
+/// Returns whether a call that failed with this error may succeed later without anybody repairing the disk: there was
+/// no space left, or the process or the system had run out of file descriptors or memory. A failed sync must not be
+/// repeated on the same file whatever this function says of its error, because the kernel may have dropped the pages.
 #[must_use]
 pub fn is_passing(error: &io::Error) -> bool {
     use io::ErrorKind::{Interrupted, OutOfMemory, QuotaExceeded, StorageFull, WouldBlock};
@@ -231,16 +239,19 @@ pub fn is_passing(error: &io::Error) -> bool {
         || is_one_of(error, &[Errno::MFILE, Errno::NFILE])
 }
 
-/// Whether the system gave one of these numbers, for which there is no kind of error.
+/// Returns whether the error has one of these numbers of the system. Needed for numbers that `ErrorKind` has no value
+/// for.
 fn is_one_of(error: &io::Error, errnos: &[Errno]) -> bool {
     errnos.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
-/// Writes a small file so that after a crash either the old or the new one is there: beside it, synced, renamed. The
-/// bytes, given in parts, are followed by their checksum.
+/// Replaces a small file atomically: after a crash either the old or the new file is there. The new file is written
+/// under the name `{name}.new`, synced and renamed. It holds the bytes of `parts`, one after the other, and their CRC32
+/// (u32, little-endian).
 ///
 /// # Errors
-/// Those of the disk; the file is the old one then.
+/// Errors of the disk. The old file is still there then, unless the sync of the folder failed: after that error the new
+/// file is there, and a crash may bring back the old one.
 pub fn write_whole(disk: &dyn Disk, name: &str, parts: &[&[u8]]) -> io::Result<()> {
     let (folder, _) = name.rsplit_once('/').unwrap_or(("", name));
     let beside = format!("{name}.new");
@@ -251,16 +262,17 @@ pub fn write_whole(disk: &dyn Disk, name: &str, parts: &[&[u8]]) -> io::Result<(
     let parts = parts.iter().copied().filter(|part| !part.is_empty()).chain([&checksum[..]]);
     let written = file.write_at(&mut parts.map(IoSlice::new).collect::<Vec<_>>(), 0);
     if let Err(error) = written.and_then(|()| file.sync_data()).and_then(|()| disk.rename(&beside, name)) {
-        let _ = disk.remove(&beside); // it takes space that others may need
+        let _ = disk.remove(&beside); // frees its space for other files
         return Err(error);
     }
     disk.sync_folder(folder)
 }
 
-/// Reads what [`write_whole`] wrote; none if there is no such file.
+/// Reads a file that was written by [`write_whole`]. Returns its bytes without the checksum, or `None` if there is no
+/// such file.
 ///
 /// # Errors
-/// Those of the disk; `InvalidData` naming the file if the checksum does not fit.
+/// Errors of the disk; `InvalidData`, naming the file, if the checksum does not match.
 pub fn read_whole(disk: &dyn Disk, name: &str) -> io::Result<Option<Vec<u8>>> {
     let file = match disk.open(name) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -269,7 +281,7 @@ pub fn read_whole(disk: &dyn Disk, name: &str) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = vec![0; file.len()? as usize];
     file.read_at(&mut bytes, 0)?;
     let damaged =
-        || io::Error::new(io::ErrorKind::InvalidData, format!("{name} is damaged: its checksum does not fit"));
+        || io::Error::new(io::ErrorKind::InvalidData, format!("{name} is damaged: its checksum does not match"));
     let (content, checksum) = bytes.split_last_chunk::<4>().ok_or_else(damaged)?;
     if crc32fast::hash(content) != u32::from_le_bytes(*checksum) {
         return Err(damaged());
@@ -278,10 +290,13 @@ pub fn read_whole(disk: &dyn Disk, name: &str) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
-/// The cache is dropped by whole pages, in bytes.
+/// The shortest range to drop from the cache, in bytes: the kernel drops whole pages only, and no page is larger than
+/// this.
 const PAGE: u64 = 64 << 10;
+/// Size of a write of zeros in bytes.
 const ZEROS: usize = 1 << 20;
 const REPEATS_MAX: u32 = 10_000;
+/// Pause before a call is repeated after `WouldBlock`.
 const REPEAT_AFTER: std::time::Duration = std::time::Duration::from_millis(1);
-/// The most parts that the kernel takes in one call.
+/// The largest number of parts that the kernel takes in one call.
 const PARTS_MAX: usize = 1024;

@@ -1,7 +1,9 @@
-//! A disk in memory that does what disks do: loses and tears what was not synced, fails, fills up, is slow, rots.
+//! A simulated disk in memory, for tests. It loses or tears unsynced writes in a crash, fails calls, fills up, is slow,
+//! and lets bytes rot.
 //!
-//! Everything it does comes from its seed and from what it is told; the same calls give the same disk. `content` (bytes of a
-//! file), `trouble` (calls that fail), `slow` (calls that take time while other work goes on).
+//! Its behaviour depends only on its seed and on its settings: the same calls always give the same disk. `content`
+//! holds the bytes of a file, `trouble` decides which calls fail, `slow` makes calls take time while other work goes
+//! on.
 use crate::disk::{Disk, DiskFile};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
@@ -19,7 +21,8 @@ use content::{Content, Shared};
 pub use slow::Slow;
 pub use trouble::{Call, Errno, Trouble};
 
-/// The disk. A clone is the same disk as a process sees it that starts now: after a crash it is of no use any more.
+/// The simulated disk, as one process sees it. A clone is the same disk as a process sees it that starts now. After
+/// [`crash`](FaultyDisk::crash) or [`end_process`](FaultyDisk::end_process) calls through earlier clones fail.
 pub struct FaultyDisk(Arc<Mutex<State>>, u64);
 
 impl Clone for FaultyDisk {
@@ -31,26 +34,29 @@ impl Clone for FaultyDisk {
 
 struct State {
     files: Files,
-    /// The names as they are after a crash, and what was done to them since their folder was last synced.
+    /// The names that are durable.
     durable_files: Files,
-    names_unsynced: Vec<Renamed>,
+    /// The changes of names that are not durable yet.
+    unsynced_names: Vec<NameChange>,
+    /// State of the random number generator.
     random: u64,
     writes: u64,
     syncs: u64,
-    /// The write with this number fails, and everything after it: the power is off.
+    /// Number of the write at which the power goes off: it fails, and so does every later call.
     off_at_write: u64,
     off: bool,
+    /// The number of times that a process has ended, by a crash or otherwise.
     crashes: u64,
     troubles: trouble::Troubles,
     full: bool,
     volume: Volume,
-    /// The writes before now: file, offset, length.
+    /// File, offset and length of the last writes.
     last_writes: VecDeque<(String, u64, u64)>,
-    /// Calls of work that runs beside the node take up to this time, a few of them ten times as long.
+    /// The longest time that a call of [`Slow`] work takes; a few calls take up to ten times as long.
     slow_up_to: Duration,
 }
 
-/// The volume's size, and what others have put on it, in bytes.
+/// The size of the volume, and the bytes on it that other programs use.
 #[derive(Clone, Copy)]
 struct Volume {
     size: u64,
@@ -59,13 +65,14 @@ struct Volume {
 
 type Files = BTreeMap<String, Shared>;
 
-/// A name that went, and one that came.
-struct Renamed {
+/// A change of names: a name that was removed, a name that was added, or both in one rename.
+struct NameChange {
     from: Option<String>,
     to: Option<(String, Shared)>,
 }
 
-impl Renamed {
+impl NameChange {
+    /// Returns the folder of the name that was added or, if none was, of the one that was removed.
     fn folder(&self) -> &str {
         let name = self.to.as_ref().map(|(name, _)| name).or(self.from.as_ref());
         name.and_then(|name| name.rsplit_once('/')).map_or("", |(folder, _)| folder)
@@ -86,14 +93,14 @@ struct OpenFile {
 }
 
 impl FaultyDisk {
-    /// An empty disk.
+    /// Returns an empty disk.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self(
             Arc::new(Mutex::new(State {
                 files: Files::new(),
                 durable_files: Files::new(),
-                names_unsynced: Vec::new(),
+                unsynced_names: Vec::new(),
                 random: seed,
                 writes: 0,
                 syncs: 0,
@@ -110,63 +117,65 @@ impl FaultyDisk {
         )
     }
 
-    /// The power goes off at the `n`th write from now on (0: the next one).
+    /// Has the power go off at the `n`th write from now on; 0 is the next one. Removing and renaming files count as
+    /// writes.
     pub fn power_off_at_write(&self, n: u64) {
         let mut state = self.0.lock();
         state.off_at_write = state.writes + n;
     }
 
-    /// Whether the power went off.
+    /// Returns whether the power is off.
     #[must_use]
     pub fn is_off(&self) -> bool {
         self.0.lock().off
     }
 
-    /// The `n`th sync from now on fails with EIO (0: the next one).
+    /// Has the `n`th sync from now on fail with EIO; 0 is the next one.
     pub fn fail_at_sync(&self, n: u64) {
         self.expect(Trouble { calls: vec![Call::Sync], error: Errno::Io, after: n, times: 1 });
     }
 
-    /// Calls are going to fail, until the process ends or [`clear`](Self::clear) is called.
+    /// Has calls fail as `trouble` says, until the process ends or [`clear`](Self::clear) is called.
     pub fn expect(&self, trouble: Trouble) {
         self.0.lock().troubles.add(trouble);
     }
 
-    /// No further call fails of those that were to, none is slow.
+    /// Cancels all troubles that are still to come, and has no call be slow any more.
     pub fn clear(&self) {
         let mut state = self.0.lock();
         state.troubles.clear();
         state.slow_up_to = Duration::ZERO;
     }
 
-    /// How many calls have failed as they were told to.
+    /// Returns how many calls have failed because of a [`Trouble`].
     #[must_use]
     pub fn troubles_met(&self) -> u64 {
         self.0.lock().troubles.met
     }
 
-    /// Calls that [`Slow`] work makes take up to `time` from now on, a few ten times as long.
+    /// Has calls that [`Slow`] work makes take up to `time` from now on, a few of them up to ten times as long.
     pub fn set_slow(&self, time: Duration) {
         self.0.lock().slow_up_to = time;
     }
 
-    /// There is no space for new files from now on, or again.
+    /// Sets whether the volume has no space, for new files or for existing ones to grow.
     pub fn set_full(&self, full: bool) {
         self.0.lock().full = full;
     }
 
-    /// The volume has this many bytes.
+    /// Sets the size of the volume in bytes.
     pub fn set_size(&self, bytes: u64) {
         self.0.lock().volume.size = bytes;
     }
 
-    /// Others put so much on the volume, or take so much away, that `bytes` are free.
+    /// Has other programs use so much of the volume that `bytes` bytes are free.
     pub fn leave_free(&self, bytes: u64) {
         let mut state = self.0.lock();
         state.volume.others = state.volume.size.saturating_sub(state.used() + bytes);
     }
 
-    /// A disk that holds the same, for another turn of events.
+    /// Returns an independent copy of the disk, on which everything that the process sees is durable. Its
+    /// random numbers continue from those of this disk, and it has no troubles.
     #[must_use]
     pub fn fork(&self) -> Self {
         let disk = Self::new(0);
@@ -182,14 +191,14 @@ impl FaultyDisk {
         disk
     }
 
-    /// The process that has it ends: what it wrote stays, synced or not. Take a clone for the next one.
+    /// Ends the process that uses the disk. All its writes stay, synced or not. The next process needs a new clone.
     pub fn end_process(&self) {
         let mut state = self.0.lock();
         state.crashes += 1;
         state.troubles.clear();
     }
 
-    /// Checksum of names and bytes as a process sees them, for comparing two runs.
+    /// Returns the checksum of all names and bytes as a process sees them, for comparing two runs.
     #[must_use]
     pub fn checksum(&self) -> u32 {
         let mut sum = crc32fast::Hasher::new();
@@ -200,8 +209,9 @@ impl FaultyDisk {
         sum.finalize()
     }
 
-    /// What was not synced is lost, sector by sector or in part, and the names of each folder from some point on that were
-    /// not synced; then the power is on again.
+    /// Ends the process by a loss of power, and turns the power on again. A random part of the sectors of each unsynced
+    /// write is lost, and so are, in each folder, the unsynced changes of names from a random one on. The next process
+    /// needs a new clone.
     pub fn crash(&self) {
         let mut state = self.0.lock();
         state.off = false;
@@ -209,12 +219,12 @@ impl FaultyDisk {
         state.off_at_write = u64::MAX;
         state.troubles.clear();
         let mut kept = BTreeMap::new();
-        for renamed in std::mem::take(&mut state.names_unsynced) {
-            let folder = renamed.folder().to_owned();
+        for change in std::mem::take(&mut state.unsynced_names) {
+            let folder = change.folder().to_owned();
             let still = kept.get(&folder).copied().unwrap_or(true) && !state.random().is_multiple_of(4);
             kept.insert(folder, still);
             if still {
-                renamed.apply(&mut state.durable_files);
+                change.apply(&mut state.durable_files);
             }
         }
         state.files = state.durable_files.clone();
@@ -224,12 +234,12 @@ impl FaultyDisk {
         }
     }
 
-    /// Flips a bit of the byte at `offset`.
+    /// Flips the lowest bit of the byte at `offset` of a file, as rot does: without a write.
     pub fn flip(&self, name: &str, offset: u64) {
         self.rot(name, |bytes| bytes[offset as usize] ^= 1);
     }
 
-    /// Zeroes `len` bytes from `offset` on, as far as the file goes.
+    /// Zeroes `len` bytes of a file from `offset` on, up to its end at most, without a write.
     pub fn zero(&self, name: &str, offset: u64, len: u64) {
         self.rot(name, |bytes| {
             let upto = ((offset + len) as usize).min(bytes.len());
@@ -237,12 +247,12 @@ impl FaultyDisk {
         });
     }
 
-    /// Cuts a file short.
+    /// Cuts a file to `len` bytes, without a write.
     pub fn truncate(&self, name: &str, len: u64) {
         self.rot(name, |bytes| bytes.truncate(len as usize));
     }
 
-    /// Loses a file, name and bytes.
+    /// Removes a file and its name durably, without a write.
     pub fn lose(&self, name: &str) {
         let mut state = self.0.lock();
         state.files.remove(name);
@@ -256,7 +266,7 @@ impl FaultyDisk {
         }
     }
 
-    /// The last writes to files in `folder`: file, offset and length of each.
+    /// Returns the file, offset and length of each of the last eight writes that went to a file in `folder`.
     #[must_use]
     pub fn last_writes(&self, folder: &str) -> Vec<(String, u64, u64)> {
         let state = self.0.lock();
@@ -264,27 +274,28 @@ impl FaultyDisk {
         state.last_writes.iter().filter(|(name, ..)| inside(name)).cloned().collect()
     }
 
-    /// Writes and syncs so far, for comparing two runs.
+    /// Returns the number of writes and of syncs so far, for comparing two runs.
     #[must_use]
     pub fn counts(&self) -> (u64, u64) {
         let state = self.0.lock();
         (state.writes, state.syncs)
     }
 
-    /// Begins a call that has to do with `name`: it takes its time, and goes on unless the power is off, the process has ended
-    /// or it is to fail. When the log is written is for its driver to say.
+    /// Begins a call for the file or folder `name`: lets the call take its time, then fails if the power is off, if the
+    /// process has ended, or if a trouble is due. Writes and syncs of the log take no time, because the log's driver
+    /// decides when they happen.
     fn begin(&self, call: Call, name: &str) -> io::Result<()> {
         let reads = matches!(call, Call::Read | Call::Open | Call::List);
         let at_once = name.starts_with("wal") && !reads;
-        let waits = at_once || slow::takes(|| self.0.lock().slow());
+        let goes_on = at_once || slow::pause(|| self.0.lock().slow());
         let mut state = self.0.lock();
-        if !waits || state.off || state.crashes != self.1 {
+        if !goes_on || state.off || state.crashes != self.1 {
             return Err(off());
         }
         state.troubles.meet(call).map_or(Ok(()), |error| Err(error.into()))
     }
 
-    /// Counts a write. None if the power goes off with it: whether part of it still reaches the disk is for `crash`.
+    /// Counts a write. Fails if the power goes off at it; `crash` then decides which part of the write is on the disk.
     fn count_write(&self) -> io::Result<()> {
         let mut state = self.0.lock();
         if state.crashes != self.1 {
@@ -302,10 +313,11 @@ fn off() -> io::Error {
 }
 
 impl State {
-    fn rename(&mut self, renamed: Renamed) {
-        let again = Renamed { from: renamed.from.clone(), to: renamed.to.clone() };
-        again.apply(&mut self.files);
-        self.names_unsynced.push(renamed);
+    /// Changes names as the process sees them; the change is not durable yet.
+    fn rename(&mut self, change: NameChange) {
+        let copy = NameChange { from: change.from.clone(), to: change.to.clone() };
+        copy.apply(&mut self.files);
+        self.unsynced_names.push(change);
     }
 
     fn used(&self) -> u64 {
@@ -316,6 +328,7 @@ impl State {
         if self.full { 0 } else { self.volume.size.saturating_sub(self.volume.others + self.used()) }
     }
 
+    /// Returns a random time for a call to take.
     fn slow(&mut self) -> Duration {
         let up_to = self.slow_up_to.as_millis() as u64;
         if up_to == 0 {
@@ -325,7 +338,7 @@ impl State {
         Duration::from_millis(long * (self.random() % (up_to + 1)))
     }
 
-    /// The splitmix64 sequence.
+    /// Returns the next number of the splitmix64 sequence.
     fn random(&mut self) -> u64 {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.random;
@@ -344,7 +357,7 @@ impl Disk for FaultyDisk {
             return Err(Errno::NoSpace.into());
         }
         let content = Content::of(vec![0; len as usize]);
-        state.rename(Renamed { from: None, to: Some((name.to_owned(), content.clone())) });
+        state.rename(NameChange { from: None, to: Some((name.to_owned(), content.clone())) });
         Ok(Arc::new(OpenFile { disk: Self(self.0.clone(), self.1), name: name.to_owned(), content }))
     }
 
@@ -366,7 +379,7 @@ impl Disk for FaultyDisk {
         self.count_write()?;
         let mut state = self.0.lock();
         let content = state.files.get(from).cloned().ok_or(io::ErrorKind::NotFound)?;
-        state.rename(Renamed { from: Some(from.to_owned()), to: Some((to.to_owned(), content)) });
+        state.rename(NameChange { from: Some(from.to_owned()), to: Some((to.to_owned(), content)) });
         Ok(())
     }
 
@@ -377,7 +390,7 @@ impl Disk for FaultyDisk {
         if !state.files.contains_key(name) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        state.rename(Renamed { from: Some(name.to_owned()), to: None });
+        state.rename(NameChange { from: Some(name.to_owned()), to: None });
         Ok(())
     }
 
@@ -385,10 +398,10 @@ impl Disk for FaultyDisk {
         self.begin(Call::SyncFolder, folder)?;
         let mut state = self.0.lock();
         let (synced, others) =
-            std::mem::take(&mut state.names_unsynced).into_iter().partition(|renamed| renamed.folder() == folder);
-        state.names_unsynced = others;
-        let synced: Vec<Renamed> = synced;
-        synced.into_iter().for_each(|renamed| renamed.apply(&mut state.durable_files));
+            std::mem::take(&mut state.unsynced_names).into_iter().partition(|change| change.folder() == folder);
+        state.unsynced_names = others;
+        let synced: Vec<NameChange> = synced;
+        synced.into_iter().for_each(|change| change.apply(&mut state.durable_files));
         Ok(())
     }
 
@@ -413,7 +426,7 @@ impl DiskFile for OpenFile {
             if written.as_ref().is_err_and(|error| error.raw_os_error().is_some()) {
                 let interrupted = written.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::Interrupted);
                 let some = if interrupted { 0 } else { state.random() as usize % (bytes.len() + 1) };
-                bytes.truncate(some); // a call that fails may have done a part
+                bytes.truncate(some); // a call that fails may have written a part
             }
             let len = self.content.lock().current.len() as u64;
             let longer = (offset + bytes.len() as u64).saturating_sub(len);
@@ -446,7 +459,7 @@ impl DiskFile for OpenFile {
     fn sync_data(&self) -> io::Result<()> {
         let begun = self.disk.begin(Call::Sync, &self.name);
         if begun.as_ref().is_err_and(|error| error.raw_os_error() == Some(5)) {
-            self.content.lock().unsynced.clear(); // as Linux does: read back as if all were well, and never written
+            self.content.lock().unsynced.clear(); // as Linux does: reads return the bytes, no later sync writes them
         }
         begun?;
         self.disk.0.lock().syncs += 1;
@@ -465,5 +478,5 @@ impl DiskFile for OpenFile {
     }
 }
 
-/// Writes that are remembered.
+/// The number of writes that `last_writes` remembers.
 const LAST_WRITES: usize = 8;

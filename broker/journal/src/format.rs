@@ -1,56 +1,60 @@
-//! Bytes on disk. Integers little-endian.
+//! The format of the log's files. All integers are little-endian.
 //!
-//! A segment file begins with its header, twice, so that one damaged copy is no harm: `magic u64, version u32, 0 u32, node u64,
-//! segment u64, first sequence u64, released u64, 0 u64, 0 u32, crc32 of these u32`. Records follow, each on a multiple of 8:
-//! `magic u32, crc32 of the body u32, node u64, segment u64, sequence u64, durable u64, index u64, term u64, body length u32,
-//! group u16, kind u8, 0 u8, note u32, crc32 of these u32`, then the body.
+//! A segment file begins with two copies of its header, so that damage to one copy does no harm: `magic u64, version
+//! u32, 0 u32, node u64, segment u64, first sequence u64, released u64, 0 u64, 0 u32, crc32 of the bytes before it
+//! u32`. Records follow, each at an offset that is a multiple of 8: `magic u32, crc32 of the body u32, node u64,
+//! segment u64, sequence u64, durable u64, index u64, term u64, body length u32, group u16, kind u8, 0 u8, note u32,
+//! crc32 of the bytes before it u32`, then the body.
 //!
-//! `sequence` counts the records of the node; `durable` is the highest sequence known to be synced when the record was
-//! made: what tells a torn tail from rot (see `proof` for what else does). Segment numbers only grow; a file is used again
-//! under a new number, so what is left of an earlier use is not taken for a record. `released`: segments below this number
-//! may be gone, since their files may have been used again; all others have to be there.
+//! `sequence` numbers all records of the node. `durable` is the highest sequence that was known to be synced when the
+//! record was made; recovery uses it to distinguish a torn tail from rot (`proof` is the other source for that).
+//! Segment numbers only grow: a file is reused under a new number, and recovery ignores the records of its earlier use
+//! because they carry the old number. `released`: the files of segments below this number may have been reused; all
+//! other segments have to be there.
 //!
-//! A file that holds no segment begins with `magic u64` of its own instead. One that begins with neither was made by a process
-//! that ended before it had written either, was freed by an older version, or is damaged: what its records say decides.
+//! A file that holds no segment begins with a `magic u64` of its own instead of a header. A file that begins with
+//! neither was created by a process that ended before it had written either, or was freed by an older version, or is
+//! damaged: whether it holds a segment is then found out from its records.
 //!
-//! Version 1 has no `released` (it is 0) and no proof beside the log; it is read, and everything new is written as version 2.
+//! Version 1 has no `released` (the field is 0) and no proof file. It is still read; everything new is written as
+//! version 2.
 
-/// What the caller says of a record.
+/// The part of a record's header that the caller supplies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
-    /// The group that it belongs to.
+    /// Number of the Raft group that the record belongs to.
     pub group: u16,
-    /// What it is to the group; 0 is the journal's own.
+    /// The meaning of the record to the group. Kind 0 is reserved for the journal itself and is not returned by recovery.
     pub kind: u8,
-    /// Its index in the group's log.
+    /// Index of the entry in the group's log. Other kinds of records may use the field for another number.
     pub index: u64,
-    /// The term of its leader.
+    /// Raft term of the entry or vote.
     pub term: u64,
-    /// What the group wants to find beside it.
+    /// A number that the group stores with the record.
     pub note: u32,
 }
 
 impl Head {
-    /// Whether the newest record of this kind and group stays in the log, whatever else is released: it is written again at
-    /// the beginning of every segment. Such records have no body.
+    /// Returns whether this is a kept record. The journal writes the newest kept record of each group and kind again at
+    /// the beginning of every segment, so it survives the release of older segments. Kept records have no body.
     #[must_use]
     pub fn is_kept(&self) -> bool {
         self.kind >= KEPT_FROM
     }
 }
 
-/// Where the body of a record lies.
+/// The place of a record's body in the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     /// Number of the segment.
     pub segment: u64,
-    /// Offset in the segment's file.
+    /// Offset of the body in the segment's file, in bytes.
     pub offset: u32,
-    /// Length in bytes.
+    /// Length of the body in bytes.
     pub len: u32,
 }
 
-/// A record's header as it is on disk.
+/// The header of a record, as stored on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RecordHeader {
     pub(crate) node: u64,
@@ -62,14 +66,15 @@ pub(crate) struct RecordHeader {
     pub(crate) body_crc: u32,
 }
 
-/// A segment's header as it is on disk.
+/// The header of a segment, as stored on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
     pub(crate) version: u32,
     pub(crate) node: u64,
     pub(crate) segment: u64,
+    /// Sequence of the segment's first record.
     pub(crate) first_sequence: u64,
-    /// Segments below this number may be gone.
+    /// The files of segments below this number may have been reused when the header was written.
     pub(crate) released: u64,
 }
 
@@ -91,7 +96,7 @@ impl RecordHeader {
         bytes
     }
 
-    /// The header at the beginning of `bytes`, if that is one.
+    /// Decodes the header at the beginning of `bytes`. Returns `None` if the magic number or the checksum does not match.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes = bytes.get(..RECORD_HEAD)?;
         if word(bytes, 0) != RECORD_MAGIC || crc32fast::hash(&bytes[..68]) != word(bytes, 68) {
@@ -115,14 +120,14 @@ impl RecordHeader {
         })
     }
 
-    /// Bytes from this header to the next.
+    /// Returns the number of bytes from the beginning of this record to the beginning of the next one.
     pub(crate) fn stride(&self) -> u32 {
         stride(self.body_len)
     }
 }
 
 impl SegmentHeader {
-    /// Both copies.
+    /// Returns the bytes of both copies of the header.
     pub(crate) fn encode(&self) -> [u8; SEGMENT_HEAD] {
         let mut bytes = [0; SEGMENT_HEAD];
         bytes[..8].copy_from_slice(&SEGMENT_MAGIC.to_le_bytes());
@@ -137,7 +142,7 @@ impl SegmentHeader {
         bytes
     }
 
-    /// The header of a segment file: the first copy that is whole.
+    /// Decodes the first copy of the header whose checksum matches. Returns `None` if neither copy is intact.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         bytes.get(..SEGMENT_HEAD)?.chunks(COPY).find_map(|copy| {
             if long(copy, 0) != SEGMENT_MAGIC || crc32fast::hash(&copy[..60]) != word(copy, 60) {
@@ -150,19 +155,19 @@ impl SegmentHeader {
     }
 }
 
-/// What a file begins with that holds no segment.
+/// Returns the first bytes of a file that holds no segment.
 pub(crate) fn free_header() -> [u8; SEGMENT_HEAD] {
     let mut bytes = [0; SEGMENT_HEAD];
     bytes.chunks_mut(COPY).for_each(|copy| copy[..8].copy_from_slice(&FREE_MAGIC.to_le_bytes()));
     bytes
 }
 
-/// Whether a file begins with that.
+/// Returns whether these first bytes of a file are those of [`free_header`].
 pub(crate) fn is_free(bytes: &[u8; SEGMENT_HEAD]) -> bool {
     bytes.chunks(COPY).any(|copy| long(copy, 0) == FREE_MAGIC)
 }
 
-/// Bytes that a record with a body of this length takes.
+/// Returns the number of bytes that a record with a body of this length takes in its segment, padding included.
 pub(crate) fn stride(body_len: u32) -> u32 {
     (RECORD_HEAD as u32 + body_len).next_multiple_of(ALIGN)
 }
@@ -179,16 +184,19 @@ pub(crate) fn word(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(four)
 }
 
-/// The version that is written, and the newest that is read.
+/// The format version of new files, and the newest that can be read.
 pub(crate) const VERSION: u32 = 2;
-/// The version before, which left no proof beside the log.
+/// The previous format version, which had no proof file.
 pub(crate) const WITHOUT_PROOF: u32 = 1;
-/// Kinds of records from here on are kept.
+/// Records of this kind and above are kept records, see [`Head::is_kept`].
 pub const KEPT_FROM: u8 = 128;
+/// Length of a record's header in bytes.
 pub(crate) const RECORD_HEAD: usize = 72;
-/// Where the first record of a segment begins.
+/// Length of both copies of a segment's header in bytes; the segment's first record begins there.
 pub(crate) const SEGMENT_HEAD: usize = 2 * COPY;
+/// Length of one copy of a segment's header in bytes.
 const COPY: usize = 64;
+/// Records begin at multiples of this many bytes.
 pub(crate) const ALIGN: u32 = 8;
 const RECORD_MAGIC: u32 = 0x4c56_5231;
 const FREE_MAGIC: u64 = u64::from_le_bytes(*b"LVRTFREE");

@@ -1,58 +1,61 @@
-//! The handle: append and read, release what is not needed any more.
+//! [`Journal`], the handle to the log: appends records, reads their bodies, and releases segments that are not needed
+//! any more.
 //!
-//! A record has its place the moment it is appended; the writer's thread writes it, with all that queued meanwhile, and
-//! calls back when it is synced. A failed write or sync is never repeated (the kernel may have dropped the pages): the
-//! journal is dead then, and `on_failure` ends the process.
+//! A record has its place as soon as it is appended. The writer's thread then writes it, together with all records that
+//! were appended meanwhile, and runs the record's callback once it is synced. A failed write or sync is never repeated,
+//! because the kernel may have dropped the pages: the journal writes nothing more, and `on_failure` ends the process.
 use crate::disk::{Disk, DiskFile};
 use crate::format::{Head, Place, RECORD_HEAD, RecordHeader, SEGMENT_HEAD, stride};
 use crate::proof::Proof;
 use crate::recover::{self, OpenError, Recovered};
-use crate::ring::{Begun, Ring, Slot};
-use crate::scan::find_segment;
-use crate::writer::{self, Driven};
+use crate::ring::{NewSegment, Ring};
+use crate::writer::{self, DrivenWrites};
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Relaxed};
 
-/// How the journal is set up.
+/// The settings of a journal.
 #[derive(Clone)]
 pub struct Options {
-    /// Identity of the node, random: a folder of another node is refused.
+    /// Identity of the node, a random number. A log that was written by another node is refused.
     pub node: u64,
-    /// Size of a segment in bytes; the largest record is a bit smaller.
+    /// Size of a segment in bytes. Determines [`Journal::record_bytes_max`].
     pub segment_bytes: u32,
-    /// The most segments there may be.
+    /// The largest number of segment files. Control records may exceed it, see [`Journal::append`].
     pub segments_max: u32,
-    /// Of these, kept for control records.
+    /// The number of these segments that are reserved for control records.
     pub segments_reserved: u32,
-    /// The log was made at an earlier start: one that is not there is refused.
+    /// Whether an earlier start has made the log. If so, a missing log is an error instead of a reason to make a new one.
     pub made: bool,
-    /// Called once when the disk fails: it ends the process.
+    /// Called with the reason when the log cannot be written any more; has to end the process.
     pub on_failure: Arc<dyn Fn(String) + Send + Sync>,
-    /// Who writes; none: a thread of the journal's own.
+    /// The driver that has the journal written, for tests; `None`: the journal has a writer's thread.
     pub driver: Option<Arc<dyn Driver>>,
 }
 
-/// Stands in for the threads of a node: a simulation's own idea of when a disk gets round to things.
+/// Replaces the node's threads for disk work, so that a simulation decides when the journal writes and syncs. A journal
+/// with a driver is called driven.
 pub trait Driver: Send + Sync {
-    /// The journal is open: [`Journal::step`] or [`Journal::turn`] has to be called again and again from now on.
+    /// Called when the journal is open. From then on the driver has to call [`Journal::step`] or [`Journal::turn`]
+    /// repeatedly.
     fn drive(&self, journal: Journal);
-    /// Whether an append writes by itself this time, if nobody else is writing.
+    /// Called when an append could write and sync its record itself. Returns whether it may; otherwise the record waits
+    /// for the driver.
     fn writes_at_once(&self) -> bool;
-    /// Does work that waits for the disk while other work goes on.
+    /// Runs work that waits for the disk while other tasks go on. The future ends with the work.
     fn off_thread(&self, work: Box<dyn FnOnce() + Send>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 }
 
-/// The body of a record, and its CRC32.
+/// The body of a record and its checksum.
 #[derive(Clone, Debug)]
 pub struct Body {
     /// The bytes.
     pub bytes: Bytes,
-    /// Their CRC32.
+    /// The CRC32 of `bytes`.
     pub crc: u32,
 }
 
@@ -63,58 +66,58 @@ impl From<Bytes> for Body {
     }
 }
 
-/// There is no room for the record; control records go on.
+/// The error of an append for which the log has no room. Control records may still have room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the log has no room for a record of {bytes} bytes")]
 pub struct Full {
-    /// Of the record's body.
+    /// Length of the record's body in bytes.
     pub bytes: usize,
 }
 
-/// A record could not be read.
+/// The reasons why a record cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// It was released.
+    /// The segment with this number was released or is missing.
     #[error("segment {0} is not in the log any more")]
     Released(u64),
-    /// Its bytes are not what was written.
-    #[error("{file} is damaged at offset {offset}: the checksum does not fit")]
+    /// The bytes of the record have changed since they were written.
+    #[error("{file} is damaged at offset {offset}: the checksum does not match")]
     Damaged {
         /// Name of the file.
         file: String,
-        /// Of the record.
+        /// Offset of the record's header in the file, in bytes.
         offset: u32,
     },
-    /// The disk failed.
+    /// The disk returned an error.
     #[error("{file}: {error}")]
     Disk {
         /// Name of the file.
         file: String,
-        /// What it said.
+        /// The error of the disk.
         error: io::Error,
     },
 }
 
-/// What the journal holds.
+/// The usage of the log: how many segments are in use, and how many are left.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// The most segments there may be.
+    /// The largest number of segments, see [`Options::segments_max`].
     pub segments_max: u32,
-    /// Segments that hold records.
+    /// The number of segments that hold records.
     pub used: u32,
-    /// Segments that could still be begun.
+    /// The number of further segments that can be begun: free files, and files that may still be created.
     pub available: u32,
-    /// The oldest segment that is held.
+    /// Number of the oldest segment that holds records.
     pub first: u64,
-    /// The segment that records go into.
+    /// Number of the segment that records are appended to.
     pub current: u64,
-    /// Bytes written since the start.
+    /// Bytes of records written since the start.
     pub bytes_written: u64,
-    /// Syncs since the start.
+    /// Syncs of records since the start.
     pub syncs: u64,
 }
 
-/// The log; cheap to clone.
+/// The handle to the log; cheap to clone.
 #[derive(Clone)]
 pub struct Journal(pub(crate) Arc<Inner>);
 
@@ -122,119 +125,128 @@ pub(crate) struct Inner {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) options: Options,
     pub(crate) state: Mutex<State>,
-    /// Something was queued, or it is time to stop.
-    pub(crate) queued: Condvar,
-    /// Something became durable.
-    pub(crate) durable: Condvar,
+    /// Wakes the writer's thread: a record was queued, there is idle work, or the journal stops.
+    pub(crate) wakeup: Condvar,
+    /// Wakes the callers of `flush`: records became durable, or the disk has failed.
+    pub(crate) progress: Condvar,
+    /// Sequence up to which all records are durable.
     pub(crate) durable_sequence: AtomicU64,
     pub(crate) bytes_written: AtomicU64,
     pub(crate) syncs: AtomicU64,
     pub(crate) failed: AtomicBool,
     pub(crate) proof: Proof,
-    /// The last sequence that the proof says to be durable, whatever becomes of the power.
-    pub(crate) noted: AtomicU64,
-    /// The writer's thread waits until it is told of something.
+    /// Sequence up to which a synced slot of the proof says that records are durable.
+    pub(crate) proven_sequence: AtomicU64,
+    /// Whether the writer's thread has nothing to do and waits to be woken.
     pub(crate) asleep: AtomicBool,
-    pub(crate) driven: Mutex<Driven>,
-    /// Held by whoever writes.
+    pub(crate) driven_writes: Mutex<DrivenWrites>,
+    /// Held by the thread that writes and syncs records.
     pub(crate) writing: Mutex<()>,
 }
 
 pub(crate) struct State {
     pub(crate) ring: Ring,
     pub(crate) next_sequence: u64,
-    pub(crate) queue: Vec<Queued>,
+    pub(crate) queue: Vec<PendingRecord>,
     pub(crate) stopping: bool,
-    /// A spare file is being prepared, or a freed one swept.
+    /// Whether a spare file is being prepared or a free file swept at the moment.
     pub(crate) preparing: bool,
-    /// The newest record of each group and kind that is kept.
+    /// The newest kept record of each group and kind.
     pub(crate) kept: BTreeMap<(u16, u8), Head>,
-    /// Bytes of room that were promised to records which have not been queued yet.
+    /// Bytes promised to records that are not queued yet.
     pub(crate) promised: u64,
 }
 
-/// A record on its way to the disk.
-pub(crate) struct Queued {
+/// A record that has its place and is not written yet.
+pub(crate) struct PendingRecord {
     pub(crate) file: Arc<dyn DiskFile>,
-    /// The segment that it begins.
-    pub(crate) begins: Option<Begun>,
-    /// Of the record's header.
+    /// The segment whose first record this is; its header is written before the record.
+    pub(crate) new_segment: Option<NewSegment>,
+    /// Offset of the record's header in the file.
     pub(crate) offset: u32,
     pub(crate) header: [u8; RECORD_HEAD],
     pub(crate) body: Bytes,
     pub(crate) sequence: u64,
-    pub(crate) durable: Option<Box<dyn FnOnce() + Send>>,
+    pub(crate) on_durable: Option<Box<dyn FnOnce() + Send>>,
 }
 
 impl Journal {
-    /// Opens the log, or makes it; `record` gets every record that is whole, in order, but those in segments that are held for
-    /// their contents alone.
+    /// Opens the log, or makes a new one. Calls `record` for every intact record in the order of the log, except for
+    /// records in segments that were already released and are held only because bodies in them are still in use.
     ///
     /// # Errors
-    /// [`OpenError`]: damage, something missing, another node's or a newer version's log, the disk.
+    /// [`OpenError`] if the log is damaged or incomplete, belongs to another node or was written by a newer version, or
+    /// if the disk fails.
     pub fn open(disk: Arc<dyn Disk>, options: Options, record: &mut dyn FnMut(Recovered)) -> Result<Self, OpenError> {
-        let found = recover::recover(&*disk, &options, record)?;
+        let recovery = recover::recover(&*disk, &options, record)?;
         let state = State {
-            ring: found.ring,
-            next_sequence: found.next_sequence,
+            ring: recovery.ring,
+            next_sequence: recovery.next_sequence,
             queue: Vec::new(),
             stopping: false,
             preparing: false,
-            kept: found.kept,
+            kept: recovery.kept,
             promised: 0,
         };
         let inner = Arc::new(Inner {
             disk,
             options,
             state: Mutex::new(state),
-            queued: Condvar::new(),
-            durable: Condvar::new(),
-            durable_sequence: AtomicU64::new(found.next_sequence - 1),
+            wakeup: Condvar::new(),
+            progress: Condvar::new(),
+            durable_sequence: AtomicU64::new(recovery.next_sequence - 1),
             bytes_written: AtomicU64::new(0),
             syncs: AtomicU64::new(0),
             failed: AtomicBool::new(false),
-            proof: found.proof,
-            noted: AtomicU64::new(found.next_sequence - 1),
+            proof: recovery.proof,
+            proven_sequence: AtomicU64::new(recovery.next_sequence - 1),
             asleep: AtomicBool::new(false),
-            driven: Mutex::default(),
+            driven_writes: Mutex::default(),
             writing: Mutex::default(),
         });
-        if found.lacks_kept {
+        if recovery.lacks_kept {
             Self(inner.clone()).put_kept(&mut inner.state.lock(), None);
         }
         match &inner.options.driver {
             Some(driver) => driver.drive(Self(inner.clone())),
             None => writer::start(&inner)
-                .map_err(|error| OpenError::Disk { file: "the writer's thread".to_owned(), error })?,
+                .map_err(|error| OpenError::Disk { file: "the log's writer thread".to_owned(), error })?,
         }
         Ok(Self(inner))
     }
 
-    /// Appends a record: its place. `control` records may use the reserve and, if they must, go beyond the budget. `durable`
-    /// is called by whoever writes once the record and all before it are synced. Never blocks on the disk's syncs.
+    /// Appends a record, wakes the writer's thread and returns the place of the record's body. Does not wait for a
+    /// sync. A `control` record may use the reserved segments and, if there is no free one, a file beyond
+    /// `segments_max`. The thread that syncs the record calls `on_durable` once this record and all earlier ones are
+    /// durable.
     ///
     /// # Errors
-    /// [`Full`] if there is no segment for it.
+    /// [`Full`] if there is no segment for the record, if it is no control record and only the reserved segments are
+    /// left, or if its body is larger than [`record_bytes_max`](Self::record_bytes_max).
+    ///
+    /// # Panics
+    /// If a kept record has a body, or if there are more than 40 combinations of group and kind of kept records.
     pub fn append(
         &self,
         head: Head,
         body: Bytes,
         control: bool,
-        durable: Option<Box<dyn FnOnce() + Send>>,
+        on_durable: Option<Box<dyn FnOnce() + Send>>,
     ) -> Result<Place, Full> {
-        self.queue(head, body.into(), control, durable, true)
+        self.queue(head, body.into(), control, on_durable, true)
     }
 
-    /// As [`append`](Self::append). Without `wake` the caller calls [`write_or_leave`](Self::write_or_leave) soon.
+    /// Appends a record as [`append`](Self::append) does, with the same errors and panics. If `wake` is false, the
+    /// writer's thread is not woken, and the caller has to call [`write_or_leave`](Self::write_or_leave) soon.
     ///
     /// # Errors
-    /// [`Full`] if there is no segment for it.
+    /// [`Full`], as [`append`](Self::append).
     pub fn queue(
         &self,
         head: Head,
         body: Body,
         control: bool,
-        durable: Option<Box<dyn FnOnce() + Send>>,
+        on_durable: Option<Box<dyn FnOnce() + Send>>,
         wake: bool,
     ) -> Result<Place, Full> {
         let full = Full { bytes: body.bytes.len() };
@@ -246,41 +258,42 @@ impl Journal {
             return Err(full);
         }
         if head.is_kept() {
-            assert!(body.bytes.is_empty(), "a record that is kept has no body");
+            assert!(body.bytes.is_empty(), "a kept record must not have a body");
             state.kept.insert((head.group, head.kind), head);
-            assert!(state.kept.len() <= KEPT_MAX, "more than {KEPT_MAX} records are to be kept");
+            assert!(state.kept.len() <= KEPT_MAX, "there are more than {KEPT_MAX} kept records");
         }
         let fits = state.ring.fits(stride(body.bytes.len() as u32));
-        let begins = if fits { None } else { self.begin_segment(&mut state, control).ok_or(full)? };
-        let place = self.put(&mut state, Unplaced { head, body, durable }, begins);
+        let new_segment = if fits { None } else { self.begin_segment(&mut state, control).ok_or(full)? };
+        let place = self.put(&mut state, NewRecord { head, body, on_durable }, new_segment);
         drop(state);
         if wake {
-            self.0.queued.notify_all();
+            self.0.wakeup.notify_all();
         }
         Ok(place)
     }
 
-    /// Begins the next segment, with the records that are kept: what the record after them begins, if there are none. None if
-    /// there is no file for it.
-    fn begin_segment(&self, state: &mut State, control: bool) -> Option<Option<Begun>> {
+    /// Begins the next segment and queues the kept records at its beginning. Returns `None` if there is no file for the
+    /// segment, and `Some` of the result of [`put_kept`](Self::put_kept) otherwise.
+    fn begin_segment(&self, state: &mut State, control: bool) -> Option<Option<NewSegment>> {
         let first_sequence = state.next_sequence;
-        let begun = state.ring.advance(&*self.0.disk, self.0.options.node, first_sequence, control)?;
-        Some(self.put_kept(state, Some(begun)))
+        let new_segment = state.ring.advance(&*self.0.disk, self.0.options.node, first_sequence, control)?;
+        Some(self.put_kept(state, Some(new_segment)))
     }
 
-    /// Queues the records that are kept; what the first of them begins is returned if there are none.
-    fn put_kept(&self, state: &mut State, mut begins: Option<Begun>) -> Option<Begun> {
+    /// Queues the kept records. The first of them takes `new_segment` along; if there are none, `new_segment` is
+    /// returned for the next record.
+    fn put_kept(&self, state: &mut State, mut new_segment: Option<NewSegment>) -> Option<NewSegment> {
         let kept: Vec<Head> = state.kept.values().copied().collect();
         for head in kept {
-            let record = Unplaced { head, body: Bytes::new().into(), durable: None };
-            self.put(state, record, begins.take());
+            let record = NewRecord { head, body: Bytes::new().into(), on_durable: None };
+            self.put(state, record, new_segment.take());
         }
-        begins
+        new_segment
     }
 
-    /// Queues a record where it fits.
-    fn put(&self, state: &mut State, record: Unplaced, begins: Option<Begun>) -> Place {
-        let Unplaced { head, body: Body { bytes: body, crc: body_crc }, durable } = record;
+    /// Queues a record at the end of the current segment, where it has to fit, and returns the place of its body.
+    fn put(&self, state: &mut State, record: NewRecord, new_segment: Option<NewSegment>) -> Place {
+        let NewRecord { head, body: Body { bytes: body, crc: body_crc }, on_durable } = record;
         let body_len = body.len() as u32;
         let sequence = state.next_sequence;
         state.next_sequence += 1;
@@ -290,26 +303,28 @@ impl Journal {
         let node = self.0.options.node;
         let header = RecordHeader { node, segment, sequence, durable: durable_now, head, body_len, body_crc }.encode();
         let file = state.ring.in_use[&segment].file.clone();
-        state.queue.push(Queued { file, begins, offset, header, body, sequence, durable });
+        state.queue.push(PendingRecord { file, new_segment, offset, header, body, sequence, on_durable });
         Place { segment, offset: offset + RECORD_HEAD as u32, len: body_len }
     }
 
-    /// Size of a segment in bytes.
+    /// Returns the size of a segment in bytes.
     #[must_use]
     pub fn segment_bytes(&self) -> u64 {
         u64::from(self.0.options.segment_bytes)
     }
 
-    /// The largest body of a record in bytes.
+    /// Returns the length of the largest body that a record may have, in bytes: it fits into a segment beside all kept
+    /// records.
     #[must_use]
     pub fn record_bytes_max(&self) -> usize {
         self.0.options.segment_bytes as usize - SEGMENT_HEAD - (KEPT_MAX + 1) * RECORD_HEAD - 8
     }
 
-    /// Reads the body of a record, and checks it.
+    /// Reads the body of the record at `place` and checks its checksum. If the record is in one of the two newest
+    /// segments and may still be unwritten, waits until all records appended so far are durable.
     ///
     /// # Errors
-    /// [`ReadError`].
+    /// [`ReadError`] if the segment is not in the log any more, the record is damaged, or the disk fails.
     pub fn read(&self, place: Place) -> Result<Bytes, ReadError> {
         let (file, name, unwritten) = {
             let state = self.0.state.lock();
@@ -323,108 +338,88 @@ impl Journal {
         let mut bytes = vec![0; RECORD_HEAD + place.len as usize];
         let offset = place.offset - RECORD_HEAD as u32;
         file.read_at(&mut bytes, u64::from(offset)).map_err(|error| ReadError::Disk { file: name.clone(), error })?;
-        let whole = RecordHeader::decode(&bytes).filter(|header| {
+        let intact = RecordHeader::decode(&bytes).filter(|header| {
             header.segment == place.segment
                 && header.body_len == place.len
                 && header.body_crc == crc32fast::hash(&bytes[RECORD_HEAD..])
         });
-        if whole.is_none() {
+        if intact.is_none() {
             return Err(ReadError::Damaged { file: name, offset });
         }
         Ok(Bytes::from(bytes).slice(RECORD_HEAD..))
     }
 
-    /// Waits until everything appended so far is durable.
+    /// Waits until all records appended so far are durable.
     ///
     /// # Errors
-    /// The disk has failed: it never will be.
+    /// An error if the log cannot be written any more, so that some of these records never become durable.
     pub fn flush(&self) -> io::Result<()> {
         while self.0.options.driver.is_some() && writer::step(&self.0) {}
         let mut state = self.0.state.lock();
         let last = state.next_sequence - 1;
         while self.0.durable_sequence.load(Acquire) < last && !self.0.failed.load(Acquire) {
-            self.0.durable.wait(&mut state);
+            self.0.progress.wait(&mut state);
         }
         if self.0.durable_sequence.load(Acquire) < last {
-            return Err(io::Error::other("the log has failed"));
+            return Err(io::Error::other("the log cannot be written any more"));
         }
         Ok(())
     }
 
-    /// Of a journal that is driven: syncs what was written or, if nothing was, writes what is queued or, if nothing is,
-    /// does what there is to do in idle moments.
+    /// Does one step of work, for a driven journal: syncs the records that the last step wrote; if there are none,
+    /// writes queued records; if there are none either, does the idle work (updates the proof, prepares files).
     pub fn step(&self) {
         if !writer::step(&self.0) {
             writer::idle(&self.0);
         }
     }
 
-    /// Of a journal that is driven: what the writer's thread does when it wakes, from the write to the callbacks.
+    /// Does, for a driven journal, what the writer's thread does when it wakes: writes and syncs all queued records and
+    /// runs their callbacks, or does the idle work.
     pub fn turn(&self) {
-        while self.0.driven.lock().is_begun() && writer::step(&self.0) {}
+        while self.0.driven_writes.lock().is_pending() && writer::step(&self.0) {}
         writer::turn(&self.0);
     }
 
-    /// Writes and syncs what is queued, here and now, if that is little and nobody else is writing; otherwise leaves it to the
-    /// writer's thread. Two threads need not wake one another then, which takes as long as half a sync.
+    /// Writes and syncs the queued records on the calling thread if they are at most 16 KiB and nobody else is writing;
+    /// otherwise wakes the writer's thread. That saves two threads from waking one another, which takes as long as half
+    /// a sync. For a driven journal, [`Driver::writes_at_once`] decides as well.
     pub fn write_or_leave(&self) {
         let driver = self.0.options.driver.as_ref();
-        if driver.is_none_or(|driver| driver.writes_at_once() && !self.0.driven.lock().is_begun())
+        if driver.is_none_or(|driver| driver.writes_at_once() && !self.0.driven_writes.lock().is_pending())
             && let Some(_writing) = self.0.writing.try_lock()
         {
             let queued = {
                 let mut state = self.0.state.lock();
                 let bytes: usize = state.queue.iter().map(|record| record.body.len()).sum();
-                if bytes <= LITTLE { std::mem::take(&mut state.queue) } else { Vec::new() }
+                if bytes <= INLINE_WRITE_MAX { std::mem::take(&mut state.queue) } else { Vec::new() }
             };
             writer::write_all(&self.0, queued);
             if self.0.state.lock().queue.is_empty() && !self.0.asleep.load(Relaxed) {
                 return;
             }
         }
-        self.0.queued.notify_all();
+        self.0.wakeup.notify_all();
     }
 
-    /// Segments below `below` that nobody keeps are not needed any more.
+    /// Releases all segments with numbers below `below`, which recovery then ignores. Their files become free, except
+    /// for the segments for which `keep` returns true: these can still be read. The current segment is never released.
     pub fn release(&self, below: u64, keep: &dyn Fn(u64) -> bool) {
         let mut state = self.0.state.lock();
         let last = state.next_sequence - 1;
         state.ring.release(last, below, keep);
         if self.0.asleep.load(Relaxed) && self.0.has_idle_work(&state) {
-            self.0.queued.notify_all();
+            self.0.wakeup.notify_all();
         }
     }
 
-    /// Looks through the files without a header for the segments of these numbers, which are needed and not there: a file that
-    /// holds one gets its header back. The other files are free from then on. Returns the numbers that were found.
-    ///
-    /// # Errors
-    /// [`OpenError::Disk`].
-    pub fn settle_unknown(&self, missing: &BTreeSet<u64>) -> Result<Vec<u64>, OpenError> {
-        let mut unknown = std::mem::take(&mut self.0.state.lock().ring.unknown);
-        let mut found = Vec::new();
-        for &segment in missing {
-            for at in 0..unknown.len() {
-                if find_segment(&unknown[at], self.0.options.node, segment)? {
-                    let slot = unknown.remove(at);
-                    recover::give_header(&slot, self.0.options.node, segment)?;
-                    self.0.state.lock().ring.in_use.insert(segment, Slot { written: true, ..slot });
-                    found.push(segment);
-                    break;
-                }
-            }
-        }
-        self.0.state.lock().ring.free.append(&mut unknown);
-        Ok(found)
-    }
-
-    /// Whether a segment is there.
+    /// Returns whether the log still has the segment with this number.
     #[must_use]
     pub fn holds(&self, segment: u64) -> bool {
         self.0.state.lock().ring.in_use.contains_key(&segment)
     }
 
-    /// What it holds.
+    /// Returns how many segments are in use and how many are left.
     #[must_use]
     pub fn usage(&self) -> Usage {
         let state = self.0.state.lock();
@@ -439,29 +434,30 @@ impl Journal {
         }
     }
 
-    /// The disk that it lies on.
+    /// Returns the disk that holds the log.
     #[must_use]
     pub fn disk(&self) -> &Arc<dyn Disk> {
         &self.0.disk
     }
 
-    /// Whether something else writes than a thread of its own.
+    /// Returns whether the journal is driven: a [`Driver`] has it written instead of a thread of its own.
     #[must_use]
     pub fn is_driven(&self) -> bool {
         self.0.options.driver.is_some()
     }
 
-    /// Ends the writer's thread once all is written, and notes that the log was stopped in order.
+    /// Waits until all records are durable, ends the writer's thread, and writes into the proof that the log was
+    /// stopped in order. Nothing may be appended afterwards.
     pub fn stop(&self) {
-        let flushed = self.flush(); // or the disk has failed, which `on_failure` was told
+        let flushed = self.flush(); // if it fails, `on_failure` was already called
         self.0.state.lock().stopping = true;
-        self.0.queued.notify_all();
+        self.0.wakeup.notify_all();
         let _writing = self.0.writing.lock();
         let durable = self.0.durable_sequence.load(Acquire);
         if flushed.is_ok() && !self.0.failed.load(Acquire) {
-            let noted = self.0.proof.note(|known| {
-                known.durable = known.durable.max(durable);
-                known.stopped = true;
+            let noted = self.0.proof.note(|claims| {
+                claims.durable = claims.durable.max(durable);
+                claims.stopped = true;
             });
             let _ = noted.inspect_err(|error| writer::fail(&self.0, error));
         }
@@ -469,22 +465,23 @@ impl Journal {
 }
 
 impl Inner {
-    /// Whether there is something to do when nothing is queued.
+    /// Returns whether there is work to do although no record is queued: the proof is behind, or a file is to be
+    /// prepared.
     pub(crate) fn has_idle_work(&self, state: &State) -> bool {
         let durable = self.durable_sequence.load(Relaxed);
         let prepares = state.ring.wants_spare().is_some() || state.ring.wants_sweep(durable, state.promised);
-        !self.failed.load(Relaxed) && (durable > self.noted.load(Relaxed) || (prepares && !state.preparing))
+        !self.failed.load(Relaxed) && (durable > self.proven_sequence.load(Relaxed) || (prepares && !state.preparing))
     }
 }
 
-/// A record that has no place yet.
-struct Unplaced {
+/// A record that has no place in the log yet.
+struct NewRecord {
     head: Head,
     body: Body,
-    durable: Option<Box<dyn FnOnce() + Send>>,
+    on_durable: Option<Box<dyn FnOnce() + Send>>,
 }
 
-/// The most records that are kept.
+/// The largest number of kept records.
 const KEPT_MAX: usize = 40;
-/// Written by whoever appends it, if nobody writes, in bytes.
-const LITTLE: usize = 16 << 10;
+/// The most bytes of bodies that an append writes and syncs itself instead of leaving them to the writer's thread.
+const INLINE_WRITE_MAX: usize = 16 << 10;

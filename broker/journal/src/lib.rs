@@ -1,10 +1,13 @@
-//! The node's write-ahead log, which all Raft groups share: records go in with one fdatasync for whatever queued
-//! meanwhile, and come out again after a crash. It knows neither groups nor messages.
+//! The node's write-ahead log, called the journal, which all Raft groups of the node share. It appends records, makes all
+//! records that are waiting durable with one write and one fdatasync, and returns them after a crash. It knows nothing of
+//! Raft or of messages: to it a record is a small head and a body of bytes.
 //!
-//! In the order of a record's journey: `room` (promised before it is appended), `journal` (append: a place at once, written
-//! later), `ring` (segments: free, in use, recycled), `writer` (one thread, one write and one sync for a group of records),
-//! `proof` (what is known to be durable), `recover` over `scan` (what is there after a crash), `format` (bytes on disk). Below
-//! them `disk`: all file access, real or `faulty`.
+//! The files in the order in which a record passes through them: `room` (space promised to a record before it is
+//! appended), `journal` (append: the record gets its place at once and is written later), `ring` (the segment files:
+//! free, in use, reused), `writer` (one thread that writes and syncs the waiting records together), `proof` (a small
+//! file that says up to where the log is durable), `recover` and below it `scan` (reading the log after a crash),
+//! `format` (the bytes on disk). Below all of them lies `disk`, the interface for all file access, with the real
+//! implementation; `faulty` is the implementation for tests.
 mod disk;
 pub mod faulty;
 mod format;

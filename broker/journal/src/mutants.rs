@@ -1,5 +1,6 @@
-//! Rules broken on purpose, for the tests of the tests. Not in any build that is shipped.
+//! Switches with which mutation tests break a rule on purpose to check that other tests notice. No released build has
+//! them.
 use std::sync::atomic::AtomicBool;
 
-/// Records are called durable before they are synced.
+/// While true, records are reported durable before they are synced.
 pub static CONFIRM_BEFORE_SYNC: AtomicBool = AtomicBool::new(false);

@@ -1,14 +1,17 @@
-//! What is known to be durable, in the file `wal.proof` beside the log: by it a start tells rot from a torn tail.
+//! The proof: the file `wal.proof` beside the log, which says up to where the log is known to be durable. With it a start
+//! distinguishes rot from a torn tail.
 //!
-//! The file has three slots, each in a block of its own and each written in place, which needs no space on a full disk:
-//! `magic u64, version u32, stopped u32, node u64, generation u64, durable u64, segment u64, released u64, 0 u32, crc32 of
-//! these u32`, little-endian. `durable` is the last sequence known to be synced, `segment` the newest segment that was
-//! begun, `released` as in a segment's header, `stopped` 1 after a stop in order.
+//! The file has three slots. Each has a block of its own and is overwritten in place, which needs no space on a full
+//! disk: `magic u64, version u32, stopped u32, node u64, generation u64, durable u64, segment u64, released u64, 0 u32,
+//! crc32 of the bytes before it u32`, little-endian. `durable` is the highest sequence known to be synced, `segment`
+//! the number of the newest segment that was begun, `released` is as in a segment's header, and `stopped` is 1 after a
+//! stop in order.
 //!
-//! Slots 0 and 1 are written in turn and synced: when a segment was begun, when the log falls idle, before a file leaves the
-//! log, and at a stop. Slot 2 is written after every sync of the log and not synced: it outlives the process, though not
-//! always the power. Each slot was true when it was written, and what it says only grows. So the largest of what the whole
-//! slots say holds, and a slot that is torn or damaged makes the proof older, never wrong.
+//! Slots 0 and 1 are written alternately and synced: when a segment is begun, when the log falls idle, before the
+//! header of a free file is overwritten, and at a stop. Slot 2 is written after every sync of the log and not synced:
+//! it survives the end of the process, but not always a loss of power. The claims of a slot were true when it was
+//! written, and their numbers only grow. So the largest number of all intact slots holds, and a torn or damaged slot
+//! makes the proof older, never wrong.
 use crate::disk::{Disk, DiskFile};
 use crate::format::{VERSION, long, word};
 use crate::recover::OpenError;
@@ -16,57 +19,58 @@ use parking_lot::Mutex;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
-/// What is known.
+/// The statements of the proof about the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Known {
+pub(crate) struct Claims {
     /// Records up to this sequence are durable.
     pub(crate) durable: u64,
-    /// The newest segment that was begun.
+    /// Number of the newest segment that was begun.
     pub(crate) segment: u64,
-    /// Segments below this number may be gone.
+    /// The files of segments below this number may have been reused.
     pub(crate) released: u64,
-    /// The log was stopped in order, and nothing was written since.
+    /// Whether the log was stopped in order and nothing was written since.
     pub(crate) stopped: bool,
 }
 
-/// The file, open.
+/// The open proof file, and its current claims.
 pub(crate) struct Proof {
     file: Arc<dyn DiskFile>,
     node: u64,
     state: Mutex<State>,
-    /// Held while a slot is written and synced.
+    /// Held while slot 0 or 1 is written and synced.
     noting: Mutex<()>,
 }
 
 struct State {
-    known: Known,
+    claims: Claims,
     generation: u64,
 }
 
-/// The file as it was found.
-pub(crate) struct Found {
+/// The proof file as a start finds it.
+pub(crate) struct ProofFile {
     file: Option<Arc<dyn DiskFile>>,
     generation: u64,
-    /// None if no slot is whole.
-    pub(crate) known: Option<Known>,
+    /// The claims of all intact slots together; `None` if no slot is intact.
+    pub(crate) claims: Option<Claims>,
 }
 
-impl Found {
+impl ProofFile {
+    /// Returns whether the file exists and has its full length.
     pub(crate) fn is_there(&self) -> bool {
         self.file.is_some()
     }
 }
 
-/// Reads the file; changes nothing.
-pub(crate) fn read(disk: &dyn Disk, node: u64) -> Result<Found, OpenError> {
+/// Reads the proof file. Changes nothing on the disk.
+pub(crate) fn read(disk: &dyn Disk, node: u64) -> Result<ProofFile, OpenError> {
     let failed = |error| OpenError::Disk { file: NAME.to_owned(), error };
     let file = match disk.open(NAME) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Ok(Found { file: None, generation: 0, known: None });
+            return Ok(ProofFile { file: None, generation: 0, claims: None });
         }
         file => file.map_err(failed)?,
     };
-    let mut found = Found { file: None, generation: 0, known: None };
+    let mut found = ProofFile { file: None, generation: 0, claims: None };
     let len = file.len().map_err(failed)?;
     for at in (0..SLOTS).map(|slot| slot * BLOCK).filter(|at| at + SLOT as u64 <= len) {
         let mut bytes = [0; SLOT];
@@ -78,61 +82,62 @@ pub(crate) fn read(disk: &dyn Disk, node: u64) -> Result<Found, OpenError> {
         if slot.node != node {
             return Err(OpenError::OtherNode { file: NAME.to_owned(), found: slot.node, node });
         }
-        let before = found.known.unwrap_or_default();
+        let before = found.claims.unwrap_or_default();
         let newer = slot.generation >= found.generation;
         found.generation = found.generation.max(slot.generation);
-        found.known = Some(Known {
-            durable: before.durable.max(slot.known.durable),
-            segment: before.segment.max(slot.known.segment),
-            released: before.released.max(slot.known.released),
-            stopped: if newer { slot.known.stopped } else { before.stopped },
+        found.claims = Some(Claims {
+            durable: before.durable.max(slot.claims.durable),
+            segment: before.segment.max(slot.claims.segment),
+            released: before.released.max(slot.claims.released),
+            stopped: if newer { slot.claims.stopped } else { before.stopped },
         });
     }
-    // A shorter file was not made to its end: then nothing was ever written to the log.
+    // The creation of a shorter file was interrupted: then nothing was ever written to the log.
     found.file = (len >= SLOTS * BLOCK).then_some(file);
     Ok(found)
 }
 
 impl Proof {
-    /// Goes on with the file that was found, or makes it; what is known from here on is `known`.
-    pub(crate) fn begin(disk: &dyn Disk, node: u64, found: Found, known: Known) -> io::Result<Self> {
+    /// Continues with the file that was found, or creates it, and writes `claims` to it durably.
+    pub(crate) fn begin(disk: &dyn Disk, node: u64, found: ProofFile, claims: Claims) -> io::Result<Self> {
         let file = match found.file {
             Some(file) => file,
             None => disk.create(NAME, SLOTS * BLOCK, true)?,
         };
-        disk.sync_folder("")?; // also for a file that was found: whoever made it may have failed here
-        let state = Mutex::new(State { known, generation: found.generation });
+        disk.sync_folder("")?; // also for a file that was found: the process that created it may have ended before this
+        let state = Mutex::new(State { claims, generation: found.generation });
         let proof = Self { file, node, state, noting: Mutex::default() };
         proof.note(|_| ())?;
         Ok(proof)
     }
 
-    /// Says what is known now, durably.
-    pub(crate) fn note(&self, change: impl FnOnce(&mut Known)) -> io::Result<()> {
+    /// Changes the claims and writes them to slot 0 or 1 durably.
+    pub(crate) fn note(&self, change: impl FnOnce(&mut Claims)) -> io::Result<()> {
         let _noting = self.noting.lock();
-        let (known, generation) = {
+        let (claims, generation) = {
             let mut state = self.state.lock();
-            change(&mut state.known);
+            change(&mut state.claims);
             state.generation += 1;
-            (state.known, state.generation)
+            (state.claims, state.generation)
         };
-        let slot = Slot { version: VERSION, node: self.node, generation, known };
+        let slot = Slot { version: VERSION, node: self.node, generation, claims };
         self.file.write_at(&mut [IoSlice::new(&slot.encode())], generation % 2 * BLOCK)?;
         self.file.sync_data()
     }
 
-    /// Says that records up to `durable` are, so that it is known even if the process ends now.
+    /// Writes to slot 2, without a sync, that records up to sequence `durable` are durable. The next start knows it
+    /// even if the process ends now.
     pub(crate) fn hint(&self, durable: u64) -> io::Result<()> {
-        let known = {
+        let claims = {
             let mut state = self.state.lock();
-            state.known.durable = state.known.durable.max(durable);
-            state.known
+            state.claims.durable = state.claims.durable.max(durable);
+            state.claims
         };
-        let slot = Slot { version: VERSION, node: self.node, generation: 0, known };
+        let slot = Slot { version: VERSION, node: self.node, generation: 0, claims };
         self.file.write_at(&mut [IoSlice::new(&slot.encode())], 2 * BLOCK)
     }
 
-    /// Whether the file still has a name.
+    /// Returns whether the file still has a name.
     pub(crate) fn is_linked(&self) -> io::Result<bool> {
         self.file.is_linked()
     }
@@ -142,17 +147,17 @@ struct Slot {
     version: u32,
     node: u64,
     generation: u64,
-    known: Known,
+    claims: Claims,
 }
 
 impl Slot {
     fn encode(&self) -> [u8; SLOT] {
-        let Self { version, node, generation, known } = self;
+        let Self { version, node, generation, claims } = self;
         let mut bytes = [0; SLOT];
         bytes[..8].copy_from_slice(&MAGIC.to_le_bytes());
         bytes[8..12].copy_from_slice(&version.to_le_bytes());
-        bytes[12..16].copy_from_slice(&u32::from(known.stopped).to_le_bytes());
-        let longs = [*node, *generation, known.durable, known.segment, known.released];
+        bytes[12..16].copy_from_slice(&u32::from(claims.stopped).to_le_bytes());
+        let longs = [*node, *generation, claims.durable, claims.segment, claims.released];
         for (at, long) in longs.iter().enumerate() {
             bytes[16 + at * 8..24 + at * 8].copy_from_slice(&long.to_le_bytes());
         }
@@ -161,24 +166,27 @@ impl Slot {
         bytes
     }
 
+    /// Decodes a slot. Returns `None` if the magic number or the checksum does not match.
     fn decode(bytes: &[u8; SLOT]) -> Option<Self> {
         if long(bytes, 0) != MAGIC || crc32fast::hash(&bytes[..60]) != word(bytes, 60) {
             return None;
         }
-        let known = Known {
+        let claims = Claims {
             durable: long(bytes, 32),
             segment: long(bytes, 40),
             released: long(bytes, 48),
             stopped: word(bytes, 12) == 1,
         };
-        Some(Self { version: word(bytes, 8), node: long(bytes, 16), generation: long(bytes, 24), known })
+        Some(Self { version: word(bytes, 8), node: long(bytes, 16), generation: long(bytes, 24), claims })
     }
 }
 
-/// Name of the file.
+/// Name of the proof file.
 pub(crate) const NAME: &str = "wal.proof";
 const MAGIC: u64 = u64::from_le_bytes(*b"LVRTPRF\0");
+/// Length of a slot in bytes.
 const SLOT: usize = 64;
+/// The number of slots.
 const SLOTS: u64 = 3;
-/// A slot never shares with another what a disk writes at once.
+/// Distance from slot to slot in bytes. It is large enough that no two slots share a unit in which a disk writes.
 const BLOCK: u64 = 4096;

@@ -1,99 +1,103 @@
-//! What is in the log after a crash: every record that is whole, up to a torn tail.
+//! Recovery of the log at a start: finds every intact record, up to a torn tail.
 //!
-//! A record that is not whole is the torn tail if nothing says that it was durable: it was never confirmed, and the log ends
-//! there. If something does, durable bytes have rotted, and the log is not opened. What says so: the proof beside the log
-//! (`proof`), the beginning of the next segment (all before it was synced), later records. A segment that has to be there
-//! and is not stops the start as well. Nothing on the disk is changed before all of that is known.
+//! If a record is not intact and nothing says that it was durable, it is the torn tail: nobody was told that it is
+//! durable, and the log ends before it. If something does say so, durable bytes have rotted, and the log is not opened.
+//! Three things say that a record was durable: the proof file (`proof`), the beginning of the next segment (everything
+//! before it was synced), and the `durable` number in later records. A segment that has to be there and is missing
+//! makes the start fail as well. Nothing on the disk is changed before all of this has been checked.
 //!
-//! Headers are read, bodies only where nothing vouches for them; every body is checked when it is read.
+//! Recovery reads all headers, but only those bodies that nothing proves to be durable. Each body is checked when
+//! it is read.
 use crate::disk::Disk;
 use crate::format::{Head, Place, RecordHeader, SEGMENT_HEAD, SegmentHeader, VERSION, WITHOUT_PROOF, is_free};
-use crate::journal::Options;
-use crate::proof::{self, Known, Proof};
+use crate::journal::{Journal, Options};
+use crate::proof::{self, Claims, Proof, ProofFile};
 use crate::ring::{FOLDER, Ring, Slot};
-use crate::scan::{Scan, find_segment, later};
-use std::collections::BTreeMap;
+use crate::scan::{Scan, find_segment, scan_tail};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
 
-/// A record that was found.
+/// A record found in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recovered {
-    /// What was said of it.
+    /// The head that the record was appended with.
     pub head: Head,
-    /// Where its body lies.
+    /// The place of its body.
     pub place: Place,
 }
 
-/// Why a log is not opened.
+/// The reasons why a log cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Durable bytes have changed.
+    /// A record that was durable is not intact.
     #[error(
-        "{file} is damaged at offset {offset} (record {sequence}, after group {group}): it is known to have been durable"
+        "{file} is damaged at offset {offset}: durable record {sequence}, after one of group {group}, is not intact"
     )]
     Corrupt {
         /// Name of the file.
         file: String,
-        /// Of the record that is not whole.
+        /// Offset of the record's header in the file, in bytes.
         offset: u32,
-        /// Group of the record before it.
+        /// Group of the last record found before it; 0 if there is none.
         group: u16,
-        /// Its place in the order of all records.
+        /// Sequence of the record.
         sequence: u64,
     },
-    /// A segment's header has changed.
-    #[error("{file} is damaged at offset 0: it holds segment {segment} of the log, and its header does not say so")]
+    /// The header of a segment is damaged.
+    #[error("{file} is damaged at offset 0: it holds records of segment {segment} of the log without a valid header")]
     Header {
         /// Name of the file.
         file: String,
-        /// The segment's number.
+        /// Number of the segment.
         segment: u64,
     },
-    /// A segment is gone.
-    #[error("segment {segment} of the log is missing: no file of {FOLDER} holds it, and it was not released")]
+    /// A segment that has to be there is in none of the files.
+    #[error("segment {segment} of the log is missing: no file in {FOLDER}/ holds it, and it was not released")]
     Missing {
-        /// Its number.
+        /// Number of the segment.
         segment: u64,
     },
-    /// The file that says what is durable is gone, or all of it has changed.
-    #[error("{} {state}: without it nobody knows whether all of the log is there", proof::NAME)]
+    /// The proof file is missing, or all of its slots are damaged.
+    #[error("{} {state}: without it nothing shows whether the log is complete", proof::NAME)]
     NoProof {
-        /// Missing or damaged.
+        /// "is missing" or "is damaged".
         state: &'static str,
     },
-    /// The log was written by a newer version.
+    /// The log was written by a newer version of the program.
     #[error("{file} has format version {version}, this program knows up to {VERSION}")]
     Newer {
         /// Name of the file.
         file: String,
-        /// Its version.
+        /// Format version of the file.
         version: u32,
     },
-    /// The log is another node's.
+    /// The log belongs to another node.
     #[error("{file} belongs to node {found:016x}, this is node {node:016x}")]
     OtherNode {
         /// Name of the file.
         file: String,
-        /// Whose it is.
+        /// Identity of the node that wrote the file.
         found: u64,
-        /// Who we are.
+        /// Identity of this node.
         node: u64,
     },
-    /// The disk failed.
+    /// The disk returned an error, or a file has the wrong length.
     #[error("{file}: {error}")]
     Disk {
         /// Name of the file.
         file: String,
-        /// What it said.
+        /// The error.
         error: io::Error,
     },
 }
 
-pub(crate) struct Found {
+/// The log as recovery left it.
+pub(crate) struct Recovery {
     pub(crate) ring: Ring,
     pub(crate) next_sequence: u64,
+    /// The newest kept record of each group and kind.
     pub(crate) kept: BTreeMap<(u16, u8), Head>,
-    /// The newest segment lacks some of what is kept.
+    /// Whether a kept record is not in the newest segment, see [`End::lacks_kept`].
     pub(crate) lacks_kept: bool,
     pub(crate) proof: Proof,
 }
@@ -103,77 +107,103 @@ pub(crate) struct Segment {
     pub(crate) slot: Slot,
 }
 
-/// The files of the log's folder.
+/// The files in the log's folder.
 #[derive(Default)]
 struct Files {
-    /// Those with a header, by number.
+    /// The files with a segment header, sorted by segment number.
     segments: Vec<Segment>,
     free: Vec<Slot>,
-    /// Those that begin with nothing that is known.
+    /// The files that begin neither with a segment header nor with that of a free file.
     unknown: Vec<Slot>,
-    /// Names of those whose making was interrupted.
+    /// Names of the files without a segment header that do not have a segment's length: their creation was interrupted.
     unfinished: Vec<String>,
 }
 
-/// Where the log ends.
+/// The end of the log.
 struct End {
-    /// In the newest segment.
+    /// Offset in the newest segment at which the next record goes.
     offset: u32,
-    /// Where the last header ends of the records behind it, which are not taken for records any more; `offset` if there are
-    /// none.
+    /// Offset of the end of the last header that was found in the torn tail; at most `offset` if there is no torn tail.
     torn_upto: u32,
-    /// A record that is kept is not in the newest segment: the process ended after it had written that segment's header, and
-    /// before it had written what is kept behind that.
+    /// Whether a kept record is not in the newest segment: the process ended after it had written that segment's header
+    /// and before it had written all kept records behind it.
     lacks_kept: bool,
 }
 
+impl Journal {
+    /// Searches the files without a header for the segments `missing`, which are needed for the bodies in them. A file
+    /// that holds records of such a segment gets its header back. The other files without a header are free from then
+    /// on. Returns the numbers of the segments that were found.
+    ///
+    /// # Errors
+    /// [`OpenError::Disk`] if the disk fails.
+    pub fn settle_unknown(&self, missing: &BTreeSet<u64>) -> Result<Vec<u64>, OpenError> {
+        let mut unknown = std::mem::take(&mut self.0.state.lock().ring.unknown);
+        let mut found = Vec::new();
+        for &segment in missing {
+            for at in 0..unknown.len() {
+                if find_segment(&unknown[at], self.0.options.node, segment)? {
+                    let slot = unknown.remove(at);
+                    write_header(&slot, self.0.options.node, segment)?;
+                    self.0.state.lock().ring.in_use.insert(segment, Slot { written: true, ..slot });
+                    found.push(segment);
+                    break;
+                }
+            }
+        }
+        self.0.state.lock().ring.free.append(&mut unknown);
+        Ok(found)
+    }
+}
+
+/// Reads the log, calls `record` for each intact record of the segments that were not released, and removes a torn tail.
 pub(crate) fn recover(
     disk: &dyn Disk,
     options: &Options,
     record: &mut dyn FnMut(Recovered),
-) -> Result<Found, OpenError> {
+) -> Result<Recovery, OpenError> {
     let files = load(disk, options)?;
     let proof = proof::read(disk, options.node)?;
-    let known = known(&files, &proof, options)?;
-    for number in known.released.max(1)..=known.segment {
+    let claims = claims(&files, &proof, options)?;
+    for number in claims.released.max(1)..=claims.segment {
         if files.segments.binary_search_by_key(&number, |segment| segment.header.segment).is_err() {
             return Err(missing(&files, options, number)?);
         }
     }
-    let from = files.segments.partition_point(|segment| segment.header.segment < known.released);
+    let from = files.segments.partition_point(|segment| segment.header.segment < claims.released);
     let scanned = &files.segments[from..];
     for segment in scanned.iter().rev().take(2) {
-        // What the process before had not synced is in the newest one, behind whose header nothing may be: what is found
-        // there counts as durable from here on.
+        // Records that the previous process wrote and did not sync are in the newest segment. There may be nothing behind
+        // its header, so the one before it is synced as well. All records found there count as durable from here on.
         let synced = segment.slot.file.sync_and_drop_cache(u64::from(options.segment_bytes));
         synced.map_err(failed(&segment.slot.name))?;
     }
     tracing::info!(
         segments = scanned.len(),
         bytes = scanned.len() as u64 * u64::from(options.segment_bytes),
-        stopped_in_order = known.stopped,
+        stopped_in_order = claims.stopped,
         "reading the log"
     );
-    let mut scan = Scan::new(options.node, known.durable, record);
+    let mut scan = Scan::new(options.node, claims.durable, record);
     let end = read(scanned, options, &mut scan)?;
     let next_sequence = scan.expected.max(1);
     let kept = scan.kept.into_iter().map(|(of, (head, _))| (of, head)).collect();
-    tracing::info!(records = scan.records, torn = end.torn_upto > end.offset, "the log is read");
+    tracing::info!(records = scan.records, torn = end.torn_upto > end.offset, "the log was read");
     for name in &files.unfinished {
         disk.remove(name).map_err(failed(name))?;
     }
     if let Some(newest) = scanned.last() {
         wipe(&newest.slot, &end).map_err(failed(&newest.slot.name))?;
     }
-    let now = Known { durable: next_sequence - 1, stopped: false, ..known };
+    let now = Claims { durable: next_sequence - 1, stopped: false, ..claims };
     let proof = Proof::begin(disk, options.node, proof, now).map_err(failed(proof::NAME))?;
     let mut ring = ring(files, options, &end);
-    ring.released = known.released;
-    Ok(Found { ring, next_sequence, kept, lacks_kept: end.lacks_kept, proof })
+    ring.released = claims.released;
+    Ok(Recovery { ring, next_sequence, kept, lacks_kept: end.lacks_kept, proof })
 }
 
-/// Writes zeros over the headers of a torn tail: records go on in its place, also where the disk has no space for a further
-/// segment, and what is left of the tail is never taken for a record.
+/// Overwrites a torn tail with zeros up to the end of its last header, so that none of its headers is ever taken for a
+/// record. New records then go in its place: a start needs no further segment, for which the disk may have no space.
 fn wipe(slot: &Slot, end: &End) -> io::Result<()> {
     if end.torn_upto <= end.offset {
         return Ok(());
@@ -183,27 +213,28 @@ fn wipe(slot: &Slot, end: &End) -> io::Result<()> {
     slot.file.sync_data()
 }
 
-/// Writes the header of a segment that lost it. It is one that is held for its contents alone, so nobody asks where in the order of
-/// all records it begins.
-pub(crate) fn give_header(slot: &Slot, node: u64, segment: u64) -> Result<(), OpenError> {
+/// Writes the header of a segment that lost it. Such a segment is held only for the bodies in it, so the sequence of
+/// its first record, which nobody knows any more, is not needed.
+fn write_header(slot: &Slot, node: u64, segment: u64) -> Result<(), OpenError> {
     let header = SegmentHeader { version: VERSION, node, segment, first_sequence: 0, released: 0 }.encode();
     let written = slot.file.write_at(&mut [IoSlice::new(&header)], 0).and_then(|()| slot.file.sync_data());
     written.map_err(failed(&slot.name))
 }
 
-/// What is known of the log: by the proof, and by the segments' headers.
-fn known(files: &Files, proof: &proof::Found, options: &Options) -> Result<Known, OpenError> {
+/// Returns what the proof and the headers of the segments together claim about the log.
+fn claims(files: &Files, proof: &ProofFile, options: &Options) -> Result<Claims, OpenError> {
     let headers = || files.segments.iter().map(|segment| &segment.header);
     let newest = headers().next_back().map_or(0, |header| header.segment);
-    if let Some(mut known) = proof.known {
-        known.segment = known.segment.max(newest);
-        known.released = known.released.max(headers().map(|header| header.released).max().unwrap_or(0));
-        return Ok(known);
+    if let Some(mut claims) = proof.claims {
+        claims.segment = claims.segment.max(newest);
+        claims.released = claims.released.max(headers().map(|header| header.released).max().unwrap_or(0));
+        return Ok(claims);
     }
     if options.made || headers().any(|header| header.version > WITHOUT_PROOF) {
         return Err(OpenError::NoProof { state: if proof.is_there() { "is damaged" } else { "is missing" } });
     }
-    // A log of the version before: numbers are missing only below what is needed.
+    // A new log, or one of the previous version, which did not store `released`: numbers are missing only below the
+    // segments that are needed, so these are the newest segments up to the first gap.
     let mut released = newest;
     for header in headers().rev() {
         if header.segment + 1 < released {
@@ -211,10 +242,10 @@ fn known(files: &Files, proof: &proof::Found, options: &Options) -> Result<Known
         }
         released = header.segment;
     }
-    Ok(Known { durable: 0, segment: newest, released, stopped: false })
+    Ok(Claims { durable: 0, segment: newest, released, stopped: false })
 }
 
-/// Why segment `number` is not there.
+/// Returns the error for a segment that has to be there and that no file's header names.
 fn missing(files: &Files, options: &Options, segment: u64) -> Result<OpenError, OpenError> {
     for slot in &files.unknown {
         if find_segment(slot, options.node, segment)? {
@@ -223,14 +254,17 @@ fn missing(files: &Files, options: &Options, segment: u64) -> Result<OpenError, 
     }
     match files.unfinished.first() {
         Some(file) => {
-            let error = io::Error::other(format!("it is too short, and segment {segment} of the log is missing"));
+            let error = io::Error::other(format!(
+                "its length is not that of a segment, and segment {segment} of the log is missing"
+            ));
             Ok(OpenError::Disk { file: file.clone(), error })
         }
         None => Ok(OpenError::Missing { segment }),
     }
 }
 
-/// Reads the segments, each of which has to end where the next begins.
+/// Reads the segments and returns the end of the log. The records of each segment have to reach up to the first
+/// sequence of the next segment.
 fn read(segments: &[Segment], options: &Options, scan: &mut Scan<'_>) -> Result<End, OpenError> {
     let mut end = End { offset: SEGMENT_HEAD as u32, torn_upto: 0, lacks_kept: false };
     for (at, segment) in segments.iter().enumerate() {
@@ -242,12 +276,11 @@ fn read(segments: &[Segment], options: &Options, scan: &mut Scan<'_>) -> Result<
             scan.durable = scan.durable.max(first - 1);
         }
         end.offset = scan.segment(segment, next_first)?;
-        scan.tell(at + 1, segments.len());
-        let whole = next_first.is_some_and(|first| first == scan.expected);
-        if whole {
+        scan.report_progress(at + 1, segments.len());
+        if next_first == Some(scan.expected) {
             continue;
         }
-        let (last, durable) = later(segment, end.offset, options.node)?;
+        let (last, durable) = scan_tail(segment, end.offset, options.node)?;
         if scan.durable.max(durable) >= scan.expected {
             return Err(corrupt(segment, end.offset, scan));
         }
@@ -255,7 +288,7 @@ fn read(segments: &[Segment], options: &Options, scan: &mut Scan<'_>) -> Result<
     }
     let Some(newest) = segments.last() else { return Ok(end) };
     if let Some(offset) = scan.finish(newest)? {
-        let (last, _) = later(newest, offset, options.node)?;
+        let (last, _) = scan_tail(newest, offset, options.node)?;
         end = End { offset, torn_upto: last.unwrap_or(offset), ..end };
     }
     end.lacks_kept = scan.kept.values().any(|&(_, segment)| segment != newest.header.segment);
@@ -266,7 +299,7 @@ fn corrupt(segment: &Segment, offset: u32, scan: &Scan<'_>) -> OpenError {
     OpenError::Corrupt { file: segment.slot.name.clone(), offset, group: scan.group, sequence: scan.expected }
 }
 
-/// The ring as it is after the start.
+/// Returns the ring of segments as it is after recovery.
 fn ring(files: Files, options: &Options, end: &End) -> Ring {
     let in_use: BTreeMap<u64, Slot> =
         files.segments.into_iter().map(|segment| (segment.header.segment, segment.slot)).collect();
@@ -275,7 +308,7 @@ fn ring(files: Files, options: &Options, end: &End) -> Ring {
         in_use,
         free: files.free,
         unknown: files.unknown,
-        away: None,
+        swept_file: None,
         segment_bytes: options.segment_bytes,
         segments_max: options.segments_max,
         segments_reserved: options.segments_reserved,
@@ -283,15 +316,16 @@ fn ring(files: Files, options: &Options, end: &End) -> Ring {
         offset: end.offset,
         released: 0,
         disk_full: false,
-        pressed: false,
+        control_waits: false,
     }
 }
 
+/// Opens the files in the log's folder and sorts them by what their headers say.
 fn load(disk: &dyn Disk, options: &Options) -> Result<Files, OpenError> {
     let mut files = Files::default();
     let names = disk.list(FOLDER).map_err(failed(FOLDER))?;
     if !names.is_empty() {
-        disk.sync_folder(FOLDER).map_err(failed(FOLDER))?; // whoever made them may have failed before it did
+        disk.sync_folder(FOLDER).map_err(failed(FOLDER))?; // the process that created them may have ended before that
     }
     for name in names {
         let name = format!("{FOLDER}/{name}");
@@ -305,7 +339,7 @@ fn load(disk: &dyn Disk, options: &Options) -> Result<Files, OpenError> {
         let header = SegmentHeader::decode(&bytes);
         if len != u64::from(options.segment_bytes) {
             if header.is_some() {
-                let error = io::Error::other(format!("{len} bytes long, segments have {}", options.segment_bytes));
+                let error = io::Error::other(format!("has {len} bytes, a segment has {}", options.segment_bytes));
                 return Err(OpenError::Disk { file: name, error });
             }
             files.unfinished.push(name);
@@ -328,12 +362,15 @@ fn load(disk: &dyn Disk, options: &Options) -> Result<Files, OpenError> {
     Ok(files)
 }
 
+/// Returns the conversion of an error of the disk into [`OpenError::Disk`] for a file.
 pub(crate) fn failed(file: &str) -> impl FnOnce(io::Error) -> OpenError {
     let file = file.to_owned();
     move |error| OpenError::Disk { file, error }
 }
 
 impl RecordHeader {
+    /// Returns whether the record was written by this node into this segment, so is not left over from an earlier use
+    /// of the file.
     pub(crate) fn is_of(&self, node: u64, segment: u64) -> bool {
         self.node == node && self.segment == segment
     }

@@ -1,8 +1,10 @@
-//! Room in the log: what is promised before it is appended, so that an append never finds none.
+//! Room in the log: it is promised to a record before the record is appended, so that the append never fails for want
+//! of room.
 //!
-//! Two marks lie below the log's size. At `segments_reserved` segments publishers are held back; what they had on the way
-//! still goes in, down to half of the reserve. From there on only control records do, such as what consumers settle: they free
-//! the segments. The last bytes are for what nobody asks room for: votes and the like.
+//! There are two limits. When only `segments_reserved` segments are left, publishers are held back; the messages they
+//! have sent by then are still appended, until half of the reserve is used. The other half is for control records, such
+//! as the settlements of consumers, which lead to segments being freed. In each segment some bytes, the headroom, are
+//! left for records that are appended without a promise, such as votes.
 use crate::format::stride;
 use crate::journal::{Journal, State};
 use crate::ring::Ring;
@@ -11,7 +13,7 @@ use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 
 impl Journal {
-    /// Whether the log is far from full.
+    /// Returns whether more than the reserved segments can still be begun. If not, publishers should be held back.
     #[must_use]
     pub fn has_room(&self) -> bool {
         self.has_room_in(&self.0.state.lock().ring)
@@ -21,9 +23,10 @@ impl Journal {
         ring.available() > self.0.options.segments_reserved
     }
 
-    /// Whether there is room for a record with a body of `bytes`: then it is promised, until [`redeem`](Self::redeem). Control
-    /// records may use all of the reserve. Only files that are there count: making one may fail, for want of space or of
-    /// descriptors.
+    /// Returns whether there is room for a record with a body of `bytes` bytes. If so, the room is promised to that
+    /// record until [`redeem`](Self::redeem) is called with the same number. A `control` record may use the whole
+    /// reserve, other records half of it. The room has to be in files that exist, since creating a file may fail for
+    /// want of space or file descriptors.
     #[must_use]
     pub fn promise(&self, bytes: usize, control: bool) -> bool {
         let mut state = self.0.state.lock();
@@ -36,28 +39,30 @@ impl Journal {
         if granted {
             state.promised = wanted;
         } else {
-            state.ring.pressed |= control;
+            state.ring.control_waits |= control;
             if self.0.asleep.load(Relaxed) && self.0.has_idle_work(&state) {
-                self.0.queued.notify_all();
+                self.0.wakeup.notify_all();
             }
         }
         granted
     }
 
-    /// The record that room was promised for is appended, or will not be.
+    /// Ends a promise of room for a body of `bytes` bytes. To be called when the record is appended, or will not be
+    /// appended.
     pub fn redeem(&self, bytes: usize) {
         let cost = self.cost(bytes);
         let mut state = self.0.state.lock();
         state.promised = state.promised.saturating_sub(cost);
     }
 
-    /// What a record takes at most, with what is left over where it did not fit.
+    /// Returns the most bytes that a record can take: its own, and those left over at the end of a segment in which it
+    /// did not fit.
     fn cost(&self, bytes: usize) -> u64 {
         let segment = u64::from(self.0.options.segment_bytes);
         (u64::from(stride(bytes as u32)) * 2).min(segment)
     }
 
-    /// Bytes of segments that the disk has space for and that may be made.
+    /// Returns the size in bytes of the segment files that may still be created and that the disk has space for.
     fn growth(&self, state: &State) -> u64 {
         let more = u64::from(state.ring.segments_max.saturating_sub(state.ring.files()));
         if more == 0 || state.ring.disk_full {
@@ -67,22 +72,24 @@ impl Journal {
         more.min(self.0.disk.free_bytes().unwrap_or(0) / segment) * segment
     }
 
-    /// Looks again whether the disk has space for further segments, and whether the log's files are still there: what is
-    /// written to a file that was removed is lost when the process ends.
+    /// To be called regularly. Allows the creation of segment files to be tried again after it failed, and
+    /// checks that the log's files and the data folder are still in place: bytes written to a removed file are lost
+    /// when the process ends. If they are not, the log fails as after an error of the disk.
     pub fn look_for_space(&self) {
         let removed = {
             let mut state = self.0.state.lock();
             let was_full = std::mem::take(&mut state.ring.disk_full);
             if was_full && self.0.asleep.load(Relaxed) {
-                self.0.queued.notify_all();
+                self.0.wakeup.notify_all();
             }
             let current = state.ring.in_use.get(&state.ring.current).map(|slot| (slot.file.clone(), slot.name.clone()));
             let gone = current.filter(|(file, _)| matches!(file.is_linked(), Ok(false))).map(|(_, name)| name);
             gone.or_else(|| matches!(self.0.proof.is_linked(), Ok(false)).then(|| crate::proof::NAME.to_owned()))
         };
         let removed = removed.map(|name| format!("{name} was removed from the data folder"));
-        let moved =
-            || matches!(self.0.disk.is_in_place(), Ok(false)).then(|| "another folder has its place".to_owned());
+        let moved = || {
+            matches!(self.0.disk.is_in_place(), Ok(false)).then(|| "the data folder was replaced by another".to_owned())
+        };
         if let Some(trouble) = removed.or_else(moved).filter(|_| !self.0.failed.load(Relaxed)) {
             writer::fail(&self.0, &io::Error::other(trouble));
         }

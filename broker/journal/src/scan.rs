@@ -1,12 +1,12 @@
-//! Going through segments from header to header, at a start.
+//! Reads the segments of the log from header to header at a start, on behalf of `recover`.
 use crate::format::{ALIGN, Head, Place, RECORD_HEAD, RecordHeader, SEGMENT_HEAD};
 use crate::recover::{OpenError, Recovered, Segment, failed};
 use crate::ring::Slot;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-/// A record whose header is whole, and that nothing has vouched for yet.
-struct Unvouched {
+/// A record whose header is intact, and which nothing that was read so far proves to be durable.
+struct UnprovenRecord {
     header: RecordHeader,
     offset: u32,
 }
@@ -14,27 +14,30 @@ struct Unvouched {
 pub(crate) struct Scan<'r> {
     node: u64,
     record: &'r mut dyn FnMut(Recovered),
-    unvouched: VecDeque<Unvouched>,
+    unproven: VecDeque<UnprovenRecord>,
     /// Records up to this sequence are known to be durable.
     pub(crate) durable: u64,
-    /// Sequence of the record that comes next.
+    /// Sequence that the next record has to have.
     pub(crate) expected: u64,
-    /// Group of the record found last.
+    /// Group of the last record that was found.
     pub(crate) group: u16,
-    /// The newest record of each group and kind that is kept, and the segment in which it was found last.
+    /// The newest kept record of each group and kind, and the last segment in which it was found.
     pub(crate) kept: BTreeMap<(u16, u8), (Head, u64)>,
-    /// How many were found.
+    /// The number of records found.
     pub(crate) records: u64,
-    told: Instant,
+    /// Time of the last log message about the progress.
+    reported_at: Instant,
 }
 
 impl<'r> Scan<'r> {
     pub(crate) fn new(node: u64, durable: u64, record: &'r mut dyn FnMut(Recovered)) -> Self {
-        let (unvouched, kept, told) = (VecDeque::new(), BTreeMap::new(), Instant::now());
-        Self { node, record, unvouched, durable, expected: 0, group: 0, kept, records: 0, told }
+        let (unproven, kept, reported_at) = (VecDeque::new(), BTreeMap::new(), Instant::now());
+        Self { node, record, unproven, durable, expected: 0, group: 0, kept, records: 0, reported_at }
     }
 
-    /// Goes from header to header. Returns where no further one is.
+    /// Reads the headers of a segment up to the record before `next_first`, the first sequence of the next segment.
+    /// Stops earlier where there is no intact header with the expected sequence. Returns the offset at which it
+    /// stopped.
     pub(crate) fn segment(&mut self, segment: &Segment, next_first: Option<u64>) -> Result<u32, OpenError> {
         let mut window = Window::new(&segment.slot)?;
         let mut offset = SEGMENT_HEAD as u32;
@@ -48,17 +51,18 @@ impl<'r> Scan<'r> {
             self.records += 1;
             self.durable = self.durable.max(header.durable);
             self.group = header.head.group;
-            self.unvouched.push_back(Unvouched { header, offset });
+            self.unproven.push_back(UnprovenRecord { header, offset });
             offset += header.stride();
-            while self.unvouched.front().is_some_and(|first| first.header.sequence <= self.durable) {
+            while self.unproven.front().is_some_and(|first| first.header.sequence <= self.durable) {
                 self.emit();
             }
         }
         Ok(offset)
     }
 
+    /// Takes the first of the unproven records and reports it to the caller of the recovery.
     fn emit(&mut self) {
-        let Some(Unvouched { header, offset }) = self.unvouched.pop_front() else { return };
+        let Some(UnprovenRecord { header, offset }) = self.unproven.pop_front() else { return };
         let head = header.head;
         if head.is_kept() {
             self.kept.insert((head.group, head.kind), (head, header.segment));
@@ -70,10 +74,12 @@ impl<'r> Scan<'r> {
         }
     }
 
-    /// Bodies that nothing vouches for are read; all are in the newest segment. Returns where the log is torn, if it is.
+    /// Checks the bodies of the remaining unproven records, all of which are in the newest segment, and reports those
+    /// that are intact. Returns the offset of the first record that is not, at which the log is torn, or `None` if all
+    /// are intact.
     pub(crate) fn finish(&mut self, newest: &Segment) -> Result<Option<u32>, OpenError> {
         let slot = &newest.slot;
-        while let Some(first) = self.unvouched.front() {
+        while let Some(first) = self.unproven.front() {
             let mut body = vec![0; first.header.body_len as usize];
             slot.file.read_at(&mut body, u64::from(first.offset) + RECORD_HEAD as u64).map_err(failed(&slot.name))?;
             if crc32fast::hash(&body) != first.header.body_crc {
@@ -85,18 +91,18 @@ impl<'r> Scan<'r> {
         Ok(None)
     }
 
-    /// Says how far it is, every few seconds.
-    pub(crate) fn tell(&mut self, done: usize, segments: usize) {
-        if self.told.elapsed() >= TELL_EVERY {
-            self.told = Instant::now();
-            tracing::info!(records = self.records, "{done} of {segments} segments of the log are read");
+    /// Logs at most every two seconds how many of the segments were read.
+    pub(crate) fn report_progress(&mut self, done: usize, segments: usize) {
+        if self.reported_at.elapsed() >= REPORT_EVERY {
+            self.reported_at = Instant::now();
+            tracing::info!(records = self.records, "{done} of {segments} segments of the log were read");
         }
     }
 }
 
-/// Looks for records behind `offset`: where the header of the last one ends, if there is one, and up to which sequence they
-/// say that all is durable.
-pub(crate) fn later(segment: &Segment, offset: u32, node: u64) -> Result<(Option<u32>, u64), OpenError> {
+/// Searches a segment from `offset` to its end for intact headers of its records. Returns where the last of these
+/// headers ends, if there is one, and the highest sequence that they say is durable (0 if there is none).
+pub(crate) fn scan_tail(segment: &Segment, offset: u32, node: u64) -> Result<(Option<u32>, u64), OpenError> {
     let (mut last, mut durable) = (None, 0);
     let mut window = Window::new(&segment.slot)?;
     let mut at = offset;
@@ -113,7 +119,7 @@ pub(crate) fn later(segment: &Segment, offset: u32, node: u64) -> Result<(Option
     Ok((last, durable))
 }
 
-/// Whether a file without a header holds a record of segment `number`.
+/// Returns whether a file without a segment header holds a record of segment `number`.
 pub(crate) fn find_segment(slot: &Slot, node: u64, number: u64) -> Result<bool, OpenError> {
     let mut window = Window::new(slot)?;
     let mut at = SEGMENT_HEAD as u32;
@@ -126,7 +132,7 @@ pub(crate) fn find_segment(slot: &Slot, node: u64, number: u64) -> Result<bool, 
     Ok(false)
 }
 
-/// A file read in pieces.
+/// A file that is read in pieces, of which one is in memory.
 struct Window<'s> {
     slot: &'s Slot,
     len: u64,
@@ -140,7 +146,7 @@ impl<'s> Window<'s> {
         Ok(Self { slot, len, bytes: Vec::new(), from: 0 })
     }
 
-    /// The bytes at `offset`, a record's header of them at least, if the file has so many.
+    /// Returns bytes from `offset` on: at least as many as a record's header has, unless the file ends before.
     fn at(&mut self, offset: u32) -> Result<&[u8], OpenError> {
         let inside = offset >= self.from
             && offset as usize + RECORD_HEAD <= self.from as usize + self.bytes.len()
@@ -155,6 +161,7 @@ impl<'s> Window<'s> {
     }
 }
 
-/// Read at a time: many small records, or the headers between large ones.
+/// Bytes read at a time: enough for many small records, and not much to read for each header between large ones.
 const WINDOW: usize = 16 << 10;
-const TELL_EVERY: Duration = Duration::from_secs(2);
+/// Time between two log messages about the progress.
+const REPORT_EVERY: Duration = Duration::from_secs(2);

@@ -1,4 +1,5 @@
-//! The journal against a plain list, on a disk that loses what was not synced: a crash at every write.
+//! Tests of the journal on a disk that loses unsynced writes, with a crash at every write: it has to return the records
+//! that a plain list of appends has.
 mod names;
 mod room;
 mod rot;
@@ -30,7 +31,7 @@ fn head(index: u64) -> Head {
     Head { group: (index % 3) as u16, kind: 1, index, term: 1, note: index as u32 }
 }
 
-/// Sizes from nothing to a fifth of a segment.
+/// Returns a body of up to a fifth of a segment.
 fn body(index: u64) -> Bytes {
     Bytes::from(vec![index as u8; (index as usize * 397) % 1700])
 }
@@ -42,7 +43,7 @@ fn open(disk: &FaultyDisk) -> Result<(Journal, Vec<Recovered>), OpenError> {
     Ok((journal, found))
 }
 
-/// Appends `range`; what was called durable.
+/// Appends the records of `range`. Returns the indexes of those that were reported durable, in that order.
 fn append(journal: &Journal, range: std::ops::Range<u64>, flush_every: u64) -> Arc<Mutex<Vec<u64>>> {
     let durable: Arc<Mutex<Vec<u64>>> = Arc::default();
     for index in range {
@@ -56,26 +57,27 @@ fn append(journal: &Journal, range: std::ops::Range<u64>, flush_every: u64) -> A
     durable
 }
 
-/// What is found is a beginning of what was appended, in order, and whole.
+/// Checks that the records found are the first ones of those appended, in order and intact, and that none of the
+/// `durable` ones is missing.
 fn check(journal: &Journal, found: &[Recovered], durable: &[u64]) {
     let indexes: Vec<u64> = found.iter().map(|recovered| recovered.head.index).collect();
     let expected: Vec<u64> = (1..=indexes.len() as u64).collect();
     assert_eq!(indexes, expected, "durable: {durable:?}");
-    assert!(indexes.len() >= durable.len(), "{} of {durable:?} are there", indexes.len());
+    assert!(indexes.len() >= durable.len(), "{} records were found, durable: {durable:?}", indexes.len());
     for recovered in found {
         assert_eq!(journal.read(recovered.place).unwrap(), body(recovered.head.index));
     }
 }
 
-/// Crashes at write after write of a run, each time with a restart that crashes too. Returns how many runs lost something
-/// that was called durable.
+/// Repeats the same appends with a crash at the first write, then at the second and so on, each time with a restart
+/// that crashes too. Returns how many of these repetitions lost a record that was reported durable.
 fn crash_everywhere() -> usize {
     let mut losses = 0;
     for at in 0..400 {
         let disk = FaultyDisk::new(at);
         disk.power_off_at_write(at);
         let Ok((journal, _)) = open(&disk) else {
-            assert!(disk.is_off(), "an empty disk is opened");
+            assert!(disk.is_off(), "only a loss of power may keep an empty disk from being opened");
             disk.crash();
             assert!(open(&disk).unwrap().1.is_empty());
             continue;
@@ -105,17 +107,17 @@ fn crash_everywhere() -> usize {
             return losses;
         }
     }
-    panic!("the run never got to its end");
+    panic!("400 writes were not enough for the appends");
 }
 
 #[test]
-fn what_was_called_durable_is_there_after_a_crash_at_any_write() {
+fn durable_records_survive_a_crash_at_any_write() {
     let _one_at_a_time = MUTANT.lock();
     assert_eq!(crash_everywhere(), 0);
 }
 
 #[test]
-fn the_test_above_sees_a_confirm_before_the_sync() {
+fn the_test_above_fails_if_records_are_reported_durable_before_the_sync() {
     let _one_at_a_time = MUTANT.lock();
     mutants::CONFIRM_BEFORE_SYNC.store(true, SeqCst);
     let losses = crash_everywhere();
@@ -124,7 +126,7 @@ fn the_test_above_sees_a_confirm_before_the_sync() {
 }
 
 #[test]
-fn writers_of_their_own_records_do_not_overtake_one_another() {
+fn threads_that_write_their_own_records_report_them_in_order() {
     let _one_at_a_time = MUTANT.lock();
     for seed in 0..60 {
         let disk = FaultyDisk::new(seed);
@@ -157,7 +159,7 @@ fn writers_of_their_own_records_do_not_overtake_one_another() {
 }
 
 #[test]
-fn segments_are_used_again_and_old_records_do_not_come_back() {
+fn segments_are_reused_and_their_old_records_do_not_come_back() {
     let _one_at_a_time = MUTANT.lock();
     let disk = FaultyDisk::new(1);
     let (journal, _) = open(&disk).unwrap();
@@ -194,7 +196,7 @@ fn a_full_log_takes_control_records_only() {
 }
 
 #[test]
-fn rot_is_not_a_torn_tail() {
+fn rot_is_not_taken_for_a_torn_tail() {
     let _one_at_a_time = MUTANT.lock();
     let disk = FaultyDisk::new(1);
     let (journal, _) = open(&disk).unwrap();
@@ -207,7 +209,7 @@ fn rot_is_not_a_torn_tail() {
     let second = places[1];
     disk.flip("wal/000", u64::from(second.offset) + 3);
     let (journal, found) = open(&disk).unwrap();
-    assert_eq!(found.len(), 5, "a body is looked at when it is read");
+    assert_eq!(found.len(), 5, "a start should not check the bodies of durable records");
     let damaged = journal.read(found[1].place).unwrap_err().to_string();
     assert!(damaged.starts_with("wal/000 is damaged at offset"), "{damaged}");
     journal.stop();
@@ -218,7 +220,7 @@ fn rot_is_not_a_torn_tail() {
 }
 
 #[test]
-fn the_last_record_torn_is_cut() {
+fn a_torn_last_record_is_cut() {
     let _one_at_a_time = MUTANT.lock();
     let mut cut = 0;
     for seed in 0..20 {
@@ -227,7 +229,7 @@ fn the_last_record_torn_is_cut() {
         append(&journal, 1..6, 1);
         disk.power_off_at_write(0);
         let told = append(&journal, 6..7, 1);
-        assert!(told.lock().is_empty(), "nobody was told that it is durable");
+        assert!(told.lock().is_empty(), "the record must not be reported durable");
         disk.crash();
         let (journal, found) = open(&disk).unwrap();
         cut += usize::from(found.len() == 5);
@@ -241,7 +243,7 @@ fn the_last_record_torn_is_cut() {
 }
 
 #[test]
-fn a_failed_sync_ends_it() {
+fn a_failed_sync_ends_the_log() {
     let _one_at_a_time = MUTANT.lock();
     let (disk, failures) = (FaultyDisk::new(1), Arc::<AtomicUsize>::default());
     let journal = Journal::open(Arc::new(disk.clone()), options(&failures), &mut |_| ()).unwrap();
@@ -252,7 +254,7 @@ fn a_failed_sync_ends_it() {
 }
 
 #[test]
-fn other_versions_and_nodes_are_refused() {
+fn logs_of_newer_versions_and_other_nodes_are_refused() {
     let _one_at_a_time = MUTANT.lock();
     let disk = FaultyDisk::new(1);
     let (journal, _) = open(&disk).unwrap();
@@ -268,7 +270,7 @@ fn other_versions_and_nodes_are_refused() {
 }
 
 #[test]
-fn a_real_disk_keeps_it_too() {
+fn records_and_small_files_are_read_back_from_a_real_disk() {
     let _one_at_a_time = MUTANT.lock();
     let root = std::env::temp_dir().join(format!("leveret-journal-{}", std::process::id()));
     std::fs::create_dir_all(&root).unwrap();
@@ -292,5 +294,5 @@ fn a_real_disk_keeps_it_too() {
     std::fs::remove_dir_all(&root).unwrap();
 }
 
-/// The mutant's switch is for the whole process.
+/// Held by each test, since the mutant's switch is global.
 static MUTANT: Mutex<()> = Mutex::new(());

@@ -1,17 +1,19 @@
-//! The writer's thread: everything that queued meanwhile in one write and one sync, then the callbacks.
+//! The writer's thread. It takes all queued records, writes them with one write, syncs them with one sync, and runs
+//! their callbacks. Records that are appended during the sync wait for the next round; nothing else delays records to
+//! collect more.
 //!
-//! An append that finds the log idle writes and syncs by itself. The sync is the only linger there is. When idle for a moment
-//! the writer notes in the proof how far all is durable, and then sleeps until something is queued.
+//! An append that finds the log idle writes and syncs its record itself. After a short idle time the writer writes to
+//! the proof up to where the log is durable, and then sleeps until a record is queued.
 use crate::disk::DiskFile;
 use crate::format::{ALIGN, free_header};
-use crate::journal::{Inner, Queued};
-use crate::ring::{Begun, Slot, create_slot};
+use crate::journal::{Inner, PendingRecord};
+use crate::ring::{NewSegment, Slot, create_slot};
 use std::io::{self, IoSlice};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-/// Starts the threads; they end when the journal is stopped or dropped.
+/// Starts the writer's thread. It ends when the journal is stopped or dropped.
 pub(crate) fn start(inner: &Arc<Inner>) -> io::Result<()> {
     let weak = Arc::downgrade(inner);
     std::thread::Builder::new().name("journal".to_owned()).spawn(move || run(&weak))?;
@@ -25,7 +27,7 @@ fn run(journal: &Weak<Inner>) {
             if state.queue.is_empty() && !state.stopping {
                 let rests = !inner.has_idle_work(&state);
                 inner.asleep.store(rests, Relaxed);
-                inner.queued.wait_for(&mut state, if rests { REST } else { IDLE });
+                inner.wakeup.wait_for(&mut state, if rests { SLEEP_MAX } else { IDLE_AFTER });
                 inner.asleep.store(false, Relaxed);
             }
             if state.queue.is_empty() && state.stopping {
@@ -36,7 +38,7 @@ fn run(journal: &Weak<Inner>) {
     }
 }
 
-/// Writes what is queued or, if nothing is, does what there is to do in idle moments.
+/// Writes and syncs all queued records or, if there are none, does the idle work.
 pub(crate) fn turn(inner: &Arc<Inner>) {
     let _writing = inner.writing.lock();
     let group = std::mem::take(&mut inner.state.lock().queue);
@@ -47,99 +49,103 @@ pub(crate) fn turn(inner: &Arc<Inner>) {
     }
 }
 
-/// Nothing is queued: notes what is durable, or prepares a file.
+/// Does the idle work: updates the proof if records became durable since, or else prepares files.
 pub(crate) fn idle(inner: &Arc<Inner>) {
     let durable = inner.durable_sequence.load(Relaxed);
     if inner.failed.load(Acquire) {
         return;
     }
-    if durable > inner.noted.load(Relaxed) {
-        if let Err(error) = inner.proof.note(|known| known.durable = known.durable.max(durable)) {
+    if durable > inner.proven_sequence.load(Relaxed) {
+        if let Err(error) = inner.proof.note(|claims| claims.durable = claims.durable.max(durable)) {
             return fail(inner, &error);
         }
-        inner.noted.store(durable, Relaxed);
+        inner.proven_sequence.store(durable, Relaxed);
     } else {
         prepare(inner);
     }
 }
 
-/// Writes and syncs records, part by part, unless the disk has failed.
-pub(crate) fn write_all(inner: &Arc<Inner>, mut records: Vec<Queued>) {
+/// Writes and syncs records batch by batch until the disk fails, then has files prepared if necessary.
+pub(crate) fn write_all(inner: &Arc<Inner>, mut records: Vec<PendingRecord>) {
     while !records.is_empty() && !inner.failed.load(Acquire) {
-        let later = records.split_off(part(&records));
+        let later = records.split_off(batch_len(&records));
         let mut now = std::mem::replace(&mut records, later);
-        tell_too_early(&mut now);
+        confirm_too_early(&mut now);
         write(inner, &now);
         sync(inner, now);
     }
     prepare(inner);
 }
 
-/// Of a journal that is driven: what is written and not synced, and what was taken from the queue with it.
+/// The records of a driven journal that were taken from the queue and are not durable yet.
 #[derive(Default)]
-pub(crate) struct Driven {
-    written: Vec<Queued>,
-    rest: Vec<Queued>,
+pub(crate) struct DrivenWrites {
+    /// The records that are written and not synced.
+    written: Vec<PendingRecord>,
+    /// The records that are not written yet.
+    rest: Vec<PendingRecord>,
 }
 
-impl Driven {
-    /// Whether something was taken from the queue and is not durable yet.
-    pub(crate) fn is_begun(&self) -> bool {
+impl DrivenWrites {
+    /// Returns whether there are such records.
+    pub(crate) fn is_pending(&self) -> bool {
         !self.written.is_empty() || !self.rest.is_empty()
     }
 }
 
-/// Syncs what was written, or writes what is next. False if there is neither.
+/// Syncs the batch that was written by the last step or, if there is none, writes the next batch. Returns false if
+/// there is neither, or if the disk has failed.
 pub(crate) fn step(inner: &Arc<Inner>) -> bool {
     if inner.failed.load(Acquire) {
         return false;
     }
-    let written = std::mem::take(&mut inner.driven.lock().written);
+    let written = std::mem::take(&mut inner.driven_writes.lock().written);
     if !written.is_empty() {
         sync(inner, written);
         prepare(inner);
         return true;
     }
-    let mut now = std::mem::take(&mut inner.driven.lock().rest);
+    let mut now = std::mem::take(&mut inner.driven_writes.lock().rest);
     if now.is_empty() {
         now = std::mem::take(&mut inner.state.lock().queue);
     }
     if now.is_empty() {
         return false;
     }
-    let rest = now.split_off(part(&now));
-    tell_too_early(&mut now);
+    let rest = now.split_off(batch_len(&now));
+    confirm_too_early(&mut now);
     write(inner, &now);
-    *inner.driven.lock() = Driven { written: now, rest };
+    *inner.driven_writes.lock() = DrivenWrites { written: now, rest };
     true
 }
 
-/// How many of the first records are written together, into one file.
-fn part(records: &[Queued]) -> usize {
+/// Returns how many of the first records are written and synced together: those for the same file, up to 4 MiB of bodies.
+fn batch_len(records: &[PendingRecord]) -> usize {
     let mut bytes = 0;
     let fitting = records.iter().take_while(|record| {
         bytes += record.body.len();
-        bytes <= GROUP_BYTES_MAX && Arc::ptr_eq(&record.file, &records[0].file)
+        bytes <= BATCH_BYTES_MAX && Arc::ptr_eq(&record.file, &records[0].file)
     });
     fitting.count().max(1)
 }
 
-/// What a test breaks on purpose.
+/// For mutation tests: runs the callbacks of the records before they are synced.
 #[cfg(any(test, feature = "mutants"))]
-fn tell_too_early(records: &mut [Queued]) {
+fn confirm_too_early(records: &mut [PendingRecord]) {
     if crate::mutants::CONFIRM_BEFORE_SYNC.load(Relaxed) {
-        records.iter_mut().filter_map(|record| record.durable.take()).for_each(|durable| durable());
+        records.iter_mut().filter_map(|record| record.on_durable.take()).for_each(|on_durable| on_durable());
     }
 }
 
 #[cfg(not(any(test, feature = "mutants")))]
-fn tell_too_early(_records: &mut Vec<Queued>) {}
+fn confirm_too_early(_records: &mut Vec<PendingRecord>) {}
 
-/// Writes records, all into one file.
-fn write(inner: &Inner, records: &[Queued]) {
+/// Writes records, all of which go into the same file, without a sync. Writes the header of the segment before its
+/// first record.
+fn write(inner: &Inner, records: &[PendingRecord]) {
     let Some(first) = records.first() else { return };
-    if let Some(begun) = &first.begins
-        && let Err(error) = begin_segment(inner, &*first.file, begun, first.sequence)
+    if let Some(new_segment) = &first.new_segment
+        && let Err(error) = begin_segment(inner, &*first.file, new_segment, first.sequence)
     {
         return fail(inner, &error);
     }
@@ -159,20 +165,21 @@ fn write(inner: &Inner, records: &[Queued]) {
     }
 }
 
-/// Writes the header of a segment, and syncs it before anything else is written: what the file held before under another
-/// number is never half overwritten under that number. From then on the segment has to be there.
-fn begin_segment(inner: &Inner, file: &dyn DiskFile, begun: &Begun, first_sequence: u64) -> io::Result<()> {
-    file.write_at(&mut [IoSlice::new(&begun.header)], 0)?;
+/// Writes the header of a new segment, and syncs it before any record is written: otherwise the file could be half
+/// overwritten while its header still has the old number, which a start would take for rot. Then writes to the proof
+/// that the segment exists, so that the next start misses it if it is gone.
+fn begin_segment(inner: &Inner, file: &dyn DiskFile, new_segment: &NewSegment, first_sequence: u64) -> io::Result<()> {
+    file.write_at(&mut [IoSlice::new(&new_segment.header)], 0)?;
     file.sync_data()?;
-    inner.proof.note(|known| {
-        known.durable = known.durable.max(first_sequence - 1);
-        known.segment = begun.segment;
-        known.released = known.released.max(begun.released);
+    inner.proof.note(|claims| {
+        claims.durable = claims.durable.max(first_sequence - 1);
+        claims.segment = new_segment.segment;
+        claims.released = claims.released.max(new_segment.released);
     })
 }
 
-/// Syncs the file that records were written into, and tells that they are durable.
-fn sync(inner: &Inner, records: Vec<Queued>) {
+/// Syncs the file that the records were written to, and runs their callbacks.
+fn sync(inner: &Inner, records: Vec<PendingRecord>) {
     let (Some(first), Some(last)) = (records.first(), records.last()) else { return };
     if inner.failed.load(Acquire) {
         return;
@@ -183,24 +190,25 @@ fn sync(inner: &Inner, records: Vec<Queued>) {
     }
     inner.syncs.fetch_add(1, Relaxed);
     for record in records {
-        if let Some(durable) = record.durable {
-            durable();
+        if let Some(on_durable) = record.on_durable {
+            on_durable();
         }
     }
-    let _held = inner.state.lock(); // whoever waits in `flush` has looked before, or sees this
+    let _held = inner.state.lock(); // so that a `flush` either sees the new value or already waits for the notification
     inner.durable_sequence.store(last, Release);
-    inner.durable.notify_all();
+    inner.progress.notify_all();
 }
 
-/// The disk has failed: nothing is written any more.
+/// Marks the log as failed: from now on nothing is written. Calls `on_failure`.
 pub(crate) fn fail(inner: &Inner, error: &io::Error) {
     inner.failed.store(true, Release);
     (inner.options.on_failure)(format!("the log cannot be written: {error}"));
-    drop(inner.state.lock()); // whoever waits in `flush` has looked before, or sees the failure
-    inner.durable.notify_all();
+    drop(inner.state.lock()); // so that a `flush` either sees the failure or already waits for the notification
+    inner.progress.notify_all();
 }
 
-/// Has free files swept and a further one prepared, if that is wanted: on a thread of its own, unless the journal is driven.
+/// Sweeps free files and prepares further ones if that is needed: on a thread of its own, or on this thread if the
+/// journal is driven.
 fn prepare(inner: &Arc<Inner>) {
     {
         let mut state = inner.state.lock();
@@ -219,12 +227,13 @@ fn prepare(inner: &Arc<Inner>) {
     if driven {
         work();
     } else if let Err(error) = std::thread::Builder::new().name("journal-spare".to_owned()).spawn(work) {
-        tracing::debug!(%error, "no thread to prepare a segment of the log");
+        tracing::debug!(%error, "cannot start the thread that prepares segments of the log");
         inner.state.lock().preparing = false;
     }
 }
 
-/// Takes the old header from a free file, or the file away if there are too many. False if there is none to be swept.
+/// Sweeps one free file: replaces its old header with that of a free file and, if there are too many files, removes
+/// it. Returns false if there is no file to sweep or if the disk has failed.
 fn sweep(inner: &Inner) -> bool {
     let durable = inner.durable_sequence.load(Acquire);
     let (taken, released) = {
@@ -233,14 +242,14 @@ fn sweep(inner: &Inner) -> bool {
         (state.ring.take_for_sweep(durable, promised), state.ring.released)
     };
     let Some((slot, too_many)) = taken else { return false };
-    let noted = inner.proof.note(|known| known.released = known.released.max(released));
+    let noted = inner.proof.note(|claims| claims.released = claims.released.max(released));
     let swept = noted.and_then(|()| write_free_header(&slot)).and_then(|()| slot.file.sync_data());
     if too_many && swept.is_ok() {
-        let _ = inner.disk.remove(&slot.name); // one that stays is free at the next start
+        let _ = inner.disk.remove(&slot.name); // if this fails, the next start finds the file and takes it for free
     }
     {
         let mut state = inner.state.lock();
-        state.ring.away = None;
+        state.ring.swept_file = None;
         if !too_many {
             state.ring.free.push(Slot { freed_at: None, ..slot });
         }
@@ -248,21 +257,22 @@ fn sweep(inner: &Inner) -> bool {
     swept.inspect_err(|error| fail(inner, error)).is_ok()
 }
 
-/// Says in a file that it holds no segment.
+/// Writes the header of a free file.
 fn write_free_header(slot: &Slot) -> io::Result<()> {
     slot.file.write_at(&mut [IoSlice::new(&free_header())], 0)
 }
 
-/// Makes a further file, if one is wanted. False if none was made.
+/// Creates a further free file if one is needed. Returns false if none is needed or if it cannot be created.
 fn prepare_spare(inner: &Inner) -> bool {
     let Some((name, zeroed)) = inner.state.lock().ring.wants_spare() else { return false };
     let created = create_slot(&*inner.disk, name, inner.options.segment_bytes, zeroed);
-    let created = created.and_then(|slot| write_free_header(&slot).map(|()| slot)); // durable sometime
+    // The header need not be synced: a start also accepts a file without a header as free, unless its records are needed.
+    let created = created.and_then(|slot| write_free_header(&slot).map(|()| slot));
     let mut state = inner.state.lock();
     match created {
         Ok(slot) => state.ring.free.push(slot),
         Err(error) => {
-            tracing::debug!(%error, "no further segment of the log was prepared");
+            tracing::debug!(%error, "cannot prepare a further segment of the log");
             state.ring.disk_full = true;
             return false;
         }
@@ -270,10 +280,10 @@ fn prepare_spare(inner: &Inner) -> bool {
     true
 }
 
-/// An empty queue for so long is an idle moment.
-const IDLE: Duration = Duration::from_millis(50);
-/// When idle and nothing is left to do, the writer looks this rarely whether the journal is still there.
-const REST: Duration = Duration::from_secs(10);
-/// Bytes written between two syncs at most.
-const GROUP_BYTES_MAX: usize = 4 << 20;
+/// Time for which the queue has to be empty before the writer does the idle work.
+const IDLE_AFTER: Duration = Duration::from_millis(50);
+/// The longest time that the writer's thread sleeps; it then checks whether the journal was dropped.
+const SLEEP_MAX: Duration = Duration::from_secs(10);
+/// The most bytes of bodies that are written between two syncs, unless a single record is larger.
+const BATCH_BYTES_MAX: usize = 4 << 20;
 const ZEROS: [u8; 8] = [0; 8];

@@ -1,5 +1,6 @@
-//! The groups of a node: opened together, over one journal; entries handed in, snapshots taken.
-use crate::log_store::{LogStore, Noted};
+//! [`Groups`], the handle to the Raft groups of a node, which share one journal: opens them, submits entries, takes
+//! snapshots.
+use crate::log_store::{LogStore, RecoveredLog};
 use crate::log_table::Hole;
 use crate::network::NoPeers;
 use crate::snapshot;
@@ -17,74 +18,74 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How the groups of a node are set up.
+/// The settings of the groups of a node.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// Identity of the node.
     pub node: u64,
-    /// How many groups there are.
+    /// The number of groups.
     pub groups: u16,
 }
 
-/// Why the groups were not opened.
+/// The reasons why the groups cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The journal was not.
+    /// The journal cannot be opened.
     #[error(transparent)]
     Journal(#[from] journal::OpenError),
-    /// Entries are missing.
+    /// Entries are missing in the log of a group.
     #[error("the log of group {group} has entry {found} where entry {expected} should be")]
     Hole {
-        /// The group.
+        /// Number of the group.
         group: GroupId,
-        /// The index that is missing.
+        /// Index of the first missing entry.
         expected: u64,
-        /// What was found in its place.
+        /// Index of the entry that was found in its place.
         found: u64,
     },
-    /// A snapshot is gone.
+    /// The snapshot that the purged part of a log depends on is missing or too old.
     #[error(
-        "{file} {state}: the log of group {group} was cut at entry {purged}, and its state up to there is in that file alone"
+        "{file} {state}: the log of group {group} was cut at entry {purged}, and only that file has the state up to there"
     )]
     Snapshot {
-        /// Name of the file.
+        /// Name of the snapshot file.
         file: String,
-        /// What is wrong with it.
+        /// "is missing" or "is older than the log".
         state: &'static str,
-        /// The group.
+        /// Number of the group.
         group: GroupId,
-        /// Entries up to this one are in no log any more.
+        /// Index of the last entry that was purged from the log.
         purged: u64,
     },
-    /// A snapshot or state file was not read.
+    /// A snapshot, or the state in it, cannot be read.
     #[error("group {group}: {error}")]
     State {
-        /// The group.
+        /// Number of the group.
         group: GroupId,
-        /// What is wrong.
+        /// The error of the disk or of [`Applied::restore`].
         error: io::Error,
     },
-    /// openraft stopped.
+    /// openraft failed, or the log was not applied.
     #[error("group {group} did not start: {reason}")]
     Raft {
-        /// The group.
+        /// Number of the group.
         group: GroupId,
-        /// What it said.
+        /// The error of openraft.
         reason: String,
     },
 }
 
-/// The group takes no entries here.
+/// The error of a group that takes no entries, because it has stopped or is not led by this node.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("group {group} takes no entries: {reason}")]
 pub struct NotLeader {
-    /// The group.
+    /// Number of the group.
     pub group: GroupId,
-    /// What openraft said.
+    /// The error of openraft.
     pub reason: String,
 }
 
-/// The groups; cheap to clone.
+/// The handle to the groups; cheap to clone.
 #[derive(Clone)]
 pub struct Groups(Arc<Inner>);
 
@@ -100,12 +101,13 @@ pub(crate) struct Group {
 }
 
 impl Groups {
-    /// Opens journal and groups, and applies what their logs hold. Group 0 is complete before the others begin.
+    /// Opens the journal and the groups, restores their snapshots, and applies all entries of their logs. The log of
+    /// group 0 is applied completely before those of the other groups.
+    ///
+    /// The future is boxed so that openraft's code is compiled once, in this crate, and not in each crate that awaits it.
     ///
     /// # Errors
-    /// [`OpenError`].
-    ///
-    /// The future is boxed so that all of openraft is compiled here, once, and not in each crate that awaits it.
+    /// [`OpenError`] if the journal or a snapshot cannot be read or lacks something, or if an entry cannot be applied.
     pub fn open(
         disk: Arc<dyn Disk>,
         journal: journal::Options,
@@ -121,74 +123,79 @@ impl Groups {
         options: Options,
         applied: Arc<dyn Applied>,
     ) -> Result<Self, OpenError> {
-        let mut noted = Vec::new();
+        let mut logs = Vec::new();
         for group in 0..options.groups {
-            noted.push(Noted::read(&*disk, group).map_err(|error| OpenError::State { group, error })?);
+            logs.push(RecoveredLog::read(&*disk, group).map_err(|error| OpenError::State { group, error })?);
         }
         let journal = Journal::open(disk.clone(), journal, &mut |recovered| {
-            if let Some(noted) = noted.get_mut(usize::from(recovered.head.group)) {
-                noted.recovered(recovered);
+            if let Some(log) = logs.get_mut(usize::from(recovered.head.group)) {
+                log.add(recovered);
             }
         })?;
-        for (group, noted) in (0..).zip(&noted) {
-            if let Some(Hole { expected, found }) = noted.table.hole() {
+        for (group, log) in (0..).zip(&logs) {
+            if let Some(Hole { expected, found }) = log.table.hole() {
                 return Err(OpenError::Hole { group, expected, found });
             }
         }
-        let (mut groups, mut told) = (Vec::new(), Instant::now());
-        for (group, noted) in (0..).zip(noted) {
-            let log = LogStore::new(group, journal.clone(), noted);
+        let (mut groups, mut reported_at) = (Vec::new(), Instant::now());
+        for (group, log) in (0..).zip(logs) {
+            let log = LogStore::new(group, journal.clone(), log);
             groups.push(Group::open(log, disk.clone(), options.node, applied.clone()).await?);
             if group == 0 {
-                tell(&groups, groups[0].lead(options.node)).await?;
+                report_progress(&groups, groups[0].lead(options.node)).await?;
             }
-            if told.elapsed() >= TELL_EVERY {
-                told = Instant::now();
-                tracing::info!("the state of {} of {} groups is read", groups.len(), options.groups);
+            if reported_at.elapsed() >= REPORT_EVERY {
+                reported_at = Instant::now();
+                tracing::info!("the snapshots of {} of {} groups were read", groups.len(), options.groups);
             }
         }
         let others = groups.iter().skip(1).map(|group| group.lead(options.node));
-        tell(&groups, futures::future::try_join_all(others)).await?;
-        (0..options.groups).for_each(|group| Noted::remove_file(&*disk, group));
+        report_progress(&groups, futures::future::try_join_all(others)).await?;
+        (0..options.groups).for_each(|group| RecoveredLog::remove_file(&*disk, group));
         Ok(Self(Arc::new(Inner { journal, groups })))
     }
 
-    /// Whether there is room for an entry of so many bytes, which is then kept for it: ask before [`submit`](Self::submit), and
-    /// ask again later if there is none. `control` entries, which free something in the end, may use the last of it.
+    /// Returns whether the journal has room for an entry of `bytes` bytes. If so, the room is promised to that entry
+    /// until it is appended. To be called before each [`submit`](Self::submit), and again later if there is no room. A
+    /// `control` entry, one that leads to room being freed, may use all of the journal's reserve.
     #[must_use]
     pub fn has_room_for(&self, bytes: usize, control: bool) -> bool {
         self.0.journal.promise(bytes, control)
     }
 
-    /// Hands an entry to the log of a group, in the order of the calls. It is applied once it is durable.
+    /// Submits an entry to a group. The entries get into the log in the order of the calls. Returns before the entry is
+    /// durable; it is applied once it is.
     ///
     /// # Errors
-    /// [`NotLeader`] when the group stopped.
+    /// [`NotLeader`] if the group has stopped.
     pub async fn submit(&self, group: GroupId, entry: Bytes) -> Result<(), NotLeader> {
         let command = Command { bytes: entry, place: Place::default() };
         let raft = &self.group(group).raft;
         raft.client_write_ff(command, None).await.map_err(|error| NotLeader { group, reason: error.to_string() })
     }
 
-    /// As [`submit`](Self::submit), and waits until the entry is applied here: before that for room, if there is none.
+    /// Waits until the journal has room for the entry, submits it as a control entry, and waits until it is applied on
+    /// this node.
     ///
     /// # Errors
-    /// [`NotLeader`] when the group stopped.
+    /// [`NotLeader`] if the group has stopped.
     pub async fn write(&self, group: GroupId, entry: Bytes) -> Result<(), NotLeader> {
         while !self.has_room_for(entry.len(), true) {
-            tokio::time::sleep(ASK_AGAIN).await;
+            tokio::time::sleep(ROOM_RETRY).await;
         }
         let command = Command { bytes: entry, place: Place::default() };
         let raft = &self.group(group).raft;
         raft.client_write(command).await.map(drop).map_err(|error| NotLeader { group, reason: error.to_string() })
     }
 
-    /// Writes the state of a group, as it is now or later, to a file; the log before it goes.
+    /// Writes a snapshot of a group that covers at least the entries applied so far, then has openraft
+    /// purge the entries that it covers.
+    ///
+    /// The future is boxed for the same reason as that of [`open`](Self::open).
     ///
     /// # Errors
-    /// The disk's, or that the group stopped.
-    ///
-    /// The future is boxed as that of [`open`](Self::open).
+    /// The error of the disk, or an error if the group has stopped. After an error for which [`journal::is_passing`]
+    /// returns true, the group goes on and the snapshot can be tried again.
     pub fn snapshot(&self, group: GroupId) -> BoxFuture<'_, io::Result<()>> {
         Box::pin(self.write_snapshot(group))
     }
@@ -196,40 +203,40 @@ impl Groups {
     async fn write_snapshot(&self, group: GroupId) -> io::Result<()> {
         let Group { raft, builds, .. } = self.group(group);
         let applied = raft.metrics().borrow_watched().last_applied;
-        let begun = builds.begun();
-        let mut ended = builds.ended.subscribe();
+        let earlier = builds.latest();
+        let mut outcomes = builds.outcome.subscribe();
         loop {
             raft.trigger().snapshot().await.map_err(io::Error::other)?;
-            match tokio::time::timeout(LOOK_EVERY, ended.changed()).await {
+            match tokio::time::timeout(CHECK_EVERY, outcomes.changed()).await {
                 Ok(changed) => changed.map_err(io::Error::other)?,
                 Err(_) => {
                     raft.metrics().borrow_watched().running_state.clone().map_err(io::Error::other)?;
-                    tracing::info!(group, "a snapshot takes long");
+                    tracing::info!(group, "writing a snapshot takes long");
                     continue;
                 }
             }
-            let ended = ended.borrow_and_update().clone();
-            if ended.number > begun {
-                match ended.error {
+            let outcome = outcomes.borrow_and_update().clone();
+            if outcome.number > earlier {
+                match outcome.error {
                     Some(error) => return Err(copy(&error)),
                     None => break,
                 }
             }
         }
-        // openraft purges nothing that a snapshot does not cover which it knows of itself, and says nothing.
+        // openraft silently purges nothing until its own metrics know of a snapshot that covers the entries.
         let wait = raft.wait(None);
         let written = wait.metrics(|metrics| metrics.snapshot >= applied, "the snapshot is written");
         let Some(upto) = written.await.map_err(io::Error::other)?.snapshot else { return Ok(()) };
         raft.trigger().purge_log(upto.index).await.map_err(io::Error::other)
     }
 
-    /// Bytes of the state of a group in its snapshot on the disk; 0: there is none.
+    /// Returns the number of bytes of a group's state in its snapshot on the disk; 0 if there is no snapshot.
     #[must_use]
     pub fn snapshot_bytes(&self, group: GroupId) -> u64 {
         self.group(group).builds.bytes()
     }
 
-    /// The first group that stopped by itself, and why.
+    /// Returns the first group that has stopped because of an error, with the error, or `None` if there is none.
     #[must_use]
     pub fn stopped(&self) -> Option<NotLeader> {
         self.0.groups.iter().find_map(|group| {
@@ -239,37 +246,38 @@ impl Groups {
         })
     }
 
-    /// Entries in the log of a group.
+    /// Returns the number of entries in the log of a group that are not purged.
     #[must_use]
     pub fn log_len(&self, group: GroupId) -> u64 {
         self.group(group).log.table.lock().len()
     }
 
-    /// The oldest segment of the journal that the log of a group lies in.
+    /// Returns the number of the oldest segment of the journal that holds an entry of a group's log, or `None` if the
+    /// log is empty.
     #[must_use]
     pub fn first_segment(&self, group: GroupId) -> Option<u64> {
         self.group(group).log.table.lock().first_segment()
     }
 
-    /// How many groups there are.
+    /// Returns the number of groups.
     #[must_use]
     pub fn len(&self) -> u16 {
         self.0.groups.len() as u16
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no groups.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.groups.is_empty()
     }
 
-    /// The journal of the node.
+    /// Returns the journal that the groups share.
     #[must_use]
     pub fn journal(&self) -> &Journal {
         &self.0.journal
     }
 
-    /// Ends the groups, then the journal.
+    /// Stops the groups, then the journal.
     pub async fn stop(&self) {
         for group in &self.0.groups {
             let _ = group.raft.shutdown().await;
@@ -286,22 +294,22 @@ impl Group {
     async fn open(log: LogStore, disk: Arc<dyn Disk>, node: u64, applied: Arc<dyn Applied>) -> Result<Self, OpenError> {
         let group = log.group;
         let state = |error| OpenError::State { group, error };
-        let found = snapshot::read(&*disk, group).map_err(state)?;
+        let stored = snapshot::read(&*disk, group).map_err(state)?;
+        let covered = stored.as_ref().and_then(|stored| stored.last).map(|id| id.index);
         let purged = log.table.lock().purged.map(|id| id.index);
-        if let Some(purged) = purged.filter(|_| found.as_ref().and_then(|found| found.last).map(|id| id.index) < purged)
-        {
-            let state = if found.is_none() { "is missing" } else { "is older than the log" };
+        if let Some(purged) = purged.filter(|_| covered < purged) {
+            let state = if stored.is_none() { "is missing" } else { "is older than the log" };
             return Err(OpenError::Snapshot { file: snapshot::file_name(group), state, group, purged });
         }
         let (mut last, mut membership, mut bytes) = (None, StoredMembership::default(), 0);
-        if let Some(found) = found {
-            bytes = found.state.len();
-            applied.restore(group, &found.state).map_err(|reason| state(io::Error::other(reason)))?;
-            (last, membership) = (found.last, found.membership);
+        if let Some(stored) = stored {
+            bytes = stored.state.len();
+            applied.restore(group, &stored.state).map_err(|reason| state(io::Error::other(reason)))?;
+            (last, membership) = (stored.last, stored.membership);
         }
         let (table, threads) = (log.table.clone(), !log.journal.is_driven());
         let builds = Arc::new(Builds::default());
-        builds.is_stored(last, membership.clone(), bytes);
+        builds.set_stored(last, membership.clone(), bytes);
         let machine = Machine { group, disk, applied, table, last, membership, builds: builds.clone(), threads };
         let failed = |reason: String| OpenError::Raft { group, reason };
         let config = config(group).map_err(failed)?;
@@ -310,7 +318,7 @@ impl Group {
         Ok(Self { raft, log, builds })
     }
 
-    /// Leads the group, as its one voter, and waits until its whole log is applied.
+    /// Makes this node, the only voter, leader of the group, and waits until the whole log is applied.
     async fn lead(&self, node: u64) -> Result<(), OpenError> {
         let failed = |reason: String| OpenError::Raft { group: self.log.group, reason };
         let initialized = self.raft.is_initialized().await.map_err(|error| failed(error.to_string()))?;
@@ -323,7 +331,8 @@ impl Group {
         self.until_applied().await
     }
 
-    /// Waits until the group is led here and its whole log is applied, for as long as it goes on.
+    /// Waits until this node leads the group and the whole log is applied. Fails if openraft stops, or if no entry was
+    /// applied for [`STALL_MAX`].
     async fn until_applied(&self) -> Result<(), OpenError> {
         let failed = |reason: String| OpenError::Raft { group: self.log.group, reason };
         let mut metrics = self.raft.metrics();
@@ -337,34 +346,38 @@ impl Group {
                     return Ok(());
                 }
             }
-            match tokio::time::timeout(STANDSTILL_MAX, metrics.changed()).await {
-                Ok(changed) => changed.map_err(|_| failed("openraft ended".to_owned()))?,
+            match tokio::time::timeout(STALL_MAX, metrics.changed()).await {
+                Ok(changed) => changed.map_err(|_| failed("openraft has ended".to_owned()))?,
                 Err(_) if self.log.table.lock().applied_len() != applied => {}
-                Err(_) => return Err(failed(format!("its log is not applied: nothing moved for {STANDSTILL_MAX:?}"))),
+                Err(_) => return Err(failed(format!("no entry of its log was applied for {STALL_MAX:?}"))),
             }
         }
     }
 
-    /// Entries that are applied, of how many.
+    /// Returns the number of entries in the log that are applied, and of all entries in it.
     fn applied(&self) -> (u64, u64) {
         let table = self.log.table.lock();
         (table.applied_len(), table.len())
     }
 }
 
-/// Does what a start waits for, and says every few seconds how far it is.
-async fn tell<T>(groups: &[Group], work: impl Future<Output = Result<T, OpenError>>) -> Result<T, OpenError> {
+/// Awaits `work`, and logs every two seconds how many entries are applied.
+async fn report_progress<T>(
+    groups: &[Group],
+    work: impl Future<Output = Result<T, OpenError>>,
+) -> Result<T, OpenError> {
     let mut work = std::pin::pin!(work);
     loop {
-        if let Ok(done) = tokio::time::timeout(TELL_EVERY, &mut work).await {
+        if let Ok(done) = tokio::time::timeout(REPORT_EVERY, &mut work).await {
             return done;
         }
         let (applied, entries) = groups.iter().map(Group::applied).fold((0, 0), |sum, of| (sum.0 + of.0, sum.1 + of.1));
-        tracing::info!("{applied} of {entries} entries of the log are applied");
+        tracing::info!("{applied} of {entries} entries of the log were applied");
     }
 }
 
-/// Without timers: a group of one voter is led when it is told to, and nobody else can lead it.
+/// Returns openraft's settings for a group. Its timers are off (`enable_tick`): a group with one voter gets its leader
+/// when [`Group::lead`] says so, and no other node can become leader.
 fn config(group: GroupId) -> Result<Arc<Config>, String> {
     let config = Config {
         cluster_name: format!("group {group}"),
@@ -382,11 +395,11 @@ fn config(group: GroupId) -> Result<Arc<Config>, String> {
     config.validate().map(Arc::new).map_err(|error| error.to_string())
 }
 
-/// A start that waits says so this often.
-const TELL_EVERY: Duration = Duration::from_secs(2);
-/// A start in which nothing happens for so long has failed.
-const STANDSTILL_MAX: Duration = Duration::from_secs(300);
-/// How often to look whether a group still runs whose snapshot takes long.
-const LOOK_EVERY: Duration = if cfg!(test) { Duration::from_millis(1) } else { Duration::from_secs(10) };
-/// How often to ask for room again.
-const ASK_AGAIN: Duration = Duration::from_millis(20);
+/// Time between two log messages about the progress of a start.
+const REPORT_EVERY: Duration = Duration::from_secs(2);
+/// A start has failed if no entry is applied for this long.
+const STALL_MAX: Duration = Duration::from_secs(300);
+/// Time between two checks that a group still runs while its snapshot is being written.
+const CHECK_EVERY: Duration = if cfg!(test) { Duration::from_millis(1) } else { Duration::from_secs(10) };
+/// Pause before [`Groups::write`] asks the journal for room again.
+const ROOM_RETRY: Duration = Duration::from_millis(20);

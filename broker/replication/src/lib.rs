@@ -1,13 +1,15 @@
-//! Raft groups over the node's journal: the only crate that names openraft.
+//! The Raft groups of a node, whose logs share the node's journal. This is the only crate that uses openraft.
 //!
-//! In the order of an entry's journey: `group` (handed in, numbered by its leader), `log_store` over `log_table` (into the
-//! journal, durable, read again), `state_machine` (applied, in order, by what implements [`Applied`]), `snapshot` (the state
-//! as a file, after which the log before it goes). `types` ties openraft's types together, `network` reaches the peers: there
-//! are none while every group has one voter.
+//! The files in the order in which an entry passes through them: `group` (an entry is submitted, and its leader gives
+//! it an index), `log_store` with `log_table` (it is appended to the journal, becomes durable, and can be read),
+//! `state_machine` (it is applied, in order, by an implementation of [`Applied`]), `snapshot` (the state is written to
+//! a file, and the log before it is purged). `types` defines the types that openraft is used with. `network` is the way
+//! to the peers, of which there are none while every group has one voter.
 //!
-//! Invariants: an entry is applied only after it is durable; votes and entries reach the disk in the order that openraft
-//! gave them (both are records of the journal); what a snapshot does not have is never purged; a leader that restarts is a follower first
-//! (`enable_leader_restore` off: it would give the indexes of a lost tail to other entries).
+//! Invariants: an entry is applied only after it is durable. Votes and entries reach the disk in the order in which
+//! openraft wrote them, because both are records of the journal. No entry is purged that is not covered by a snapshot.
+//! A leader that restarts is a follower first: with `enable_leader_restore` it would give other entries the indexes of
+//! a lost tail.
 mod group;
 mod log_store;
 mod log_table;
@@ -27,30 +29,32 @@ pub use group::{Groups, NotLeader, OpenError, Options};
 use bytes::Bytes;
 use leveret_journal::Place;
 
-/// Names a Raft group of the node; 0 is the first to be complete at a start.
+/// Number of a Raft group of the node. At a start the log of group 0 is applied completely before those of the others.
 pub type GroupId = u16;
 
-/// What a group's log is for. Synchronous; called by one task a group, in the order of the log.
+/// The states to which the entries of the groups are applied. The methods are synchronous, and are called by one
+/// task per group, in the order of the group's log.
 pub trait Applied: Send + Sync + 'static {
-    /// An entry is committed; its bytes lie at `place` in the journal.
+    /// Applies a committed entry, whose bytes are at `place` in the journal.
     ///
     /// # Errors
-    /// What the entry is that it cannot be applied: the group stops there.
+    /// The reason why the entry cannot be applied. The group stops at this entry.
     fn apply(&self, group: GroupId, entry: &Bytes, place: Place) -> Result<(), String>;
 
-    /// Called after some entries were applied and other tasks had a turn: for what follows from the entries and may come after
-    /// those who waited for them were told.
+    /// Called after some entries were applied and other tasks had a turn. Does work that follows from these entries and
+    /// need not be done before the callers that wait for the entries are told.
     fn follow_up(&self, group: GroupId);
 
-    /// The state of the group as of the last entry applied.
+    /// Returns the state of the group after the last applied entry, encoded.
     ///
     /// # Errors
-    /// There is none any more: the group stops, and nothing is written.
+    /// The reason why there is no state any more. The group stops, and no snapshot is written.
     fn snapshot(&self, group: GroupId) -> Result<Vec<u8>, String>;
 
-    /// Takes over a state that `snapshot` gave, before any entry.
+    /// Replaces the state of the group with one that [`snapshot`](Self::snapshot) returned. At a start this comes
+    /// before any entry.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The reason why the bytes cannot be decoded.
     fn restore(&self, group: GroupId, snapshot: &[u8]) -> Result<(), String>;
 }

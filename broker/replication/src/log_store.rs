@@ -1,7 +1,8 @@
-//! openraft's log storage over the journal. Entries are records; so are vote and purged index, of a kind that the journal
-//! keeps whatever else it releases. So votes and entries are never reordered, and no file is made to lead a group.
+//! openraft's log storage of a group. Entries are records of the journal. The vote and the purged index are kept
+//! records, which the journal never releases. So votes and entries are never reordered, and leading a group needs no
+//! new file.
 use crate::GroupId;
-use crate::log_table::{self, BLANK, Found, LogTable, MEMBERSHIP, NORMAL, PURGED, Slot, TRUNCATE, VOTE};
+use crate::log_table::{self, BLANK, LogTable, MEMBERSHIP, NORMAL, PURGED, Slot, TRUNCATE, TableEntry, VOTE};
 use crate::types::{self, Command, Entry, LogId, TypeConfig, Vote};
 use bytes::Bytes;
 use futures::Stream;
@@ -23,35 +24,40 @@ pub(crate) struct LogStore {
     vote: Arc<Mutex<Option<Vote>>>,
 }
 
-/// What is known of a group's log when the journal was read.
+/// The log of one group as it is read from the journal at a start.
 #[derive(Default)]
-pub(crate) struct Noted {
+pub(crate) struct RecoveredLog {
     vote: Option<Vote>,
     pub(crate) table: LogTable,
 }
 
-impl Noted {
-    /// Begins with what the version before kept in a small file for each group, if that is there.
+impl RecoveredLog {
+    /// Returns the log as it is before any record was added: empty, or with the vote and the purged index that the
+    /// previous version of the program kept in a small file per group, if that file is there.
     pub(crate) fn read(disk: &dyn Disk, group: GroupId) -> io::Result<Self> {
         let Some(bytes) = read_whole(disk, &file_name(group))? else { return Ok(Self::default()) };
         Self::decode(&mut &bytes[..]).ok_or_else(|| {
-            io::Error::new(io::ErrorKind::InvalidData, format!("{} is of a version not known", file_name(group)))
+            io::Error::new(io::ErrorKind::InvalidData, format!("{} has an unknown format version", file_name(group)))
         })
     }
 
-    /// Removes that file: the journal says it all. One that stays is as old as the journal's beginning, and does no harm.
+    /// Removes the file of the previous version, after the vote in it is superseded by one in the journal. If that
+    /// fails, the file does no harm: the next start adds the newer records of the journal to it.
     pub(crate) fn remove_file(disk: &dyn Disk, group: GroupId) {
         let _ = disk.remove(&file_name(group));
     }
 
-    /// A record of the group that the journal holds.
-    pub(crate) fn recovered(&mut self, Recovered { head, place }: Recovered) {
+    /// Adds a record of the group that was found in the journal.
+    pub(crate) fn add(&mut self, Recovered { head, place }: Recovered) {
         match head.kind {
             VOTE => self.vote = Some(types::vote(head.term, head.index, head.note == 1)),
             _ => self.table.recovered(head, place),
         }
     }
 
+    /// Decodes the file of the previous version: `version u8, flags u8 (1: there is a vote, 2: entries were purged),
+    /// term of the vote u64, node voted for u64, committed u8, term of the purged entry u64, its index u64, its chain
+    /// u64`.
     fn decode(bytes: &mut &[u8]) -> Option<Self> {
         if types::take(bytes)? != VERSION {
             return None;
@@ -67,30 +73,32 @@ impl Noted {
 }
 
 impl LogStore {
-    pub(crate) fn new(group: GroupId, journal: Journal, noted: Noted) -> Self {
-        let table = Arc::new(Mutex::new(noted.table));
-        Self { group, journal, table, vote: Arc::new(Mutex::new(noted.vote)) }
+    pub(crate) fn new(group: GroupId, journal: Journal, log: RecoveredLog) -> Self {
+        let table = Arc::new(Mutex::new(log.table));
+        Self { group, journal, table, vote: Arc::new(Mutex::new(log.vote)) }
     }
 
-    /// Appends a record that is kept, and waits until it is durable.
+    /// Appends a kept record, and waits until it is durable.
     async fn keep(&self, head: Head) -> io::Result<()> {
         let (tell, told) = tokio::sync::oneshot::channel();
         let durable = Box::new(move || {
-            let _ = tell.send(()); // or nobody waits any more
+            let _ = tell.send(()); // fails if the caller does not wait any more
         });
         self.journal.queue(head, Bytes::new().into(), true, Some(durable), false).map_err(io::Error::other)?;
         self.journal.write_or_leave();
-        told.await.map_err(|_| io::Error::other("the log has failed"))
+        told.await.map_err(|_| io::Error::other("the log cannot be written any more"))
     }
 
-    fn read(&self, found: Found) -> io::Result<Entry> {
-        let Found { index, slot, chain_before, bytes } = found;
+    /// Returns an entry of the table, with its bytes from memory or from the journal. The error is `InvalidData` if the
+    /// bytes do not match the chain or cannot be decoded.
+    fn read(&self, entry: TableEntry) -> io::Result<Entry> {
+        let TableEntry { index, slot, chain_before, bytes } = entry;
         let bytes = match bytes {
             Some(bytes) => bytes,
             None => {
                 let bytes = self.journal.read(slot.place).map_err(io::Error::other)?;
                 if log_table::chain(chain_before, &bytes.clone().into()) != slot.chain {
-                    let text = format!("entry {index} of group {} does not follow the one before", self.group);
+                    let text = format!("entry {index} of group {} does not match the chain of the log", self.group);
                     return Err(io::Error::new(io::ErrorKind::InvalidData, text));
                 }
                 bytes
@@ -99,20 +107,22 @@ impl LogStore {
         let payload = match slot.kind {
             BLANK => EntryPayload::Blank,
             MEMBERSHIP => EntryPayload::Membership(types::decode_membership(&mut &bytes[..]).ok_or_else(|| {
-                io::Error::new(io::ErrorKind::InvalidData, format!("entry {index} of group {}: members", self.group))
+                let text = format!("the members in entry {index} of group {} cannot be decoded", self.group);
+                io::Error::new(io::ErrorKind::InvalidData, text)
             })?),
             _ => EntryPayload::Normal(Command { bytes, place: slot.place }),
         };
         Ok(types::entry(types::log_id(slot.term, index), payload))
     }
 
+    /// Reads the entries from `start` to before `end` that are in the log, until they have `bytes_max` bytes or more.
     fn read_range(&self, start: u64, end: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
         let (mut entries, mut bytes) = (Vec::new(), 0);
         let start = start.max(self.table.lock().first());
         for index in start..end {
-            let Some(found) = self.table.lock().find(index) else { break };
-            bytes += found.slot.place.len as usize;
-            entries.push(self.read(found)?);
+            let Some(entry) = self.table.lock().find(index) else { break };
+            bytes += entry.slot.place.len as usize;
+            entries.push(self.read(entry)?);
             if bytes >= bytes_max {
                 break;
             }
@@ -121,12 +131,13 @@ impl LogStore {
     }
 }
 
-/// Entries in their order, of which a part is in memory.
+/// An iterator over entries that reads about a mebibyte of them at a time.
 struct Entries {
     log: LogStore,
-    /// Index of the first entry that was not read yet.
+    /// Index of the first entry that was not returned yet.
     next: u64,
     end: u64,
+    /// The entries that were read and not returned yet.
     read: std::vec::IntoIter<Entry>,
 }
 
@@ -149,7 +160,7 @@ impl Iterator for Entries {
     }
 }
 
-/// The indexes that a range of openraft's names.
+/// Converts a range with any bounds into one from `start` to before `end`.
 fn indexes(range: &impl RangeBounds<u64>) -> Range<u64> {
     let start = match range.start_bound() {
         Bound::Included(&start) => start,
@@ -173,7 +184,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
         self.read_range(start, end, usize::MAX)
     }
 
-    /// Reads a part of the entries at a time: at a start the log of a group may be larger than the memory.
+    /// Reads the entries about a mebibyte at a time: at a start the log of a group may be larger than the memory.
     async fn entries_stream<R: RangeBounds<u64> + Clone + Debug + OptionalSend>(
         &mut self,
         range: R,
@@ -233,7 +244,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             let durable = callback
                 .take_if(|_| last)
                 .map(|callback| Box::new(move || callback.io_completed(Ok(()))) as Box<dyn FnOnce() + Send>);
-            // What comes here was promised room.
+            // Normal entries have a promise of room, which ends here.
             if kind == NORMAL {
                 self.journal.redeem(bytes.len());
             }
@@ -263,7 +274,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
         let note = self.table.lock().chain_at(upto.index);
         let (index, term) = (upto.index, upto.leader_id.term);
-        // Durable first: the segments of what is purged are used again.
+        // The record has to be durable before the table changes: then the segments of the purged entries may be reused.
         self.keep(Head { group: self.group, kind: PURGED, index, term, note }).await?;
         self.table.lock().purge(upto);
         Ok(())
@@ -274,6 +285,7 @@ fn file_name(group: GroupId) -> String {
     format!("groups/{group}.state")
 }
 
+/// The format version of the previous version's file.
 const VERSION: u8 = 1;
-/// Bytes of entries read at a time.
+/// A read of entries ends with the entry with which it has this many bytes.
 const READ_BYTES_MAX: usize = 1 << 20;

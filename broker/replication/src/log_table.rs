@@ -1,40 +1,49 @@
-//! The entries of one group: where each lies in the journal, and the bytes of those that are not applied yet.
+//! The table of a group's log entries: the place of each entry in the journal, and the bytes of the entries that are not
+//! applied yet.
 //!
-//! `chain` ties an entry to all before it: crc32 over the chain of the entry before and the bytes. Two logs with one chain
-//! hold the same entries.
+//! The `chain` of an entry is a checksum of it and all entries before it: the CRC32 of its bytes, continued from the
+//! chain of the previous entry. If two logs have the same chain at an index, they hold the same entries up to there.
 use crate::types::{LogId, log_id};
 use bytes::Bytes;
 use leveret_journal::{Body, Head, KEPT_FROM, Place};
 use std::collections::VecDeque;
 
-/// What a record of the journal is to its group.
+// Kinds of records that a group writes to the journal.
+
+/// An entry without content. For records of entries, `note` is the chain.
 pub(crate) const BLANK: u8 = 1;
+/// An entry with a command.
 pub(crate) const NORMAL: u8 = 2;
+/// An entry that sets the members of the group.
 pub(crate) const MEMBERSHIP: u8 = 3;
-/// Entries behind `index` were taken back.
+/// A truncation: the entries from `index` on were removed from the log.
 pub(crate) const TRUNCATE: u8 = 4;
-/// The vote: `term`, for node `index`; `note` is 1 once it is committed.
+/// A vote in `term` for the node `index`; `note` is 1 if the vote is committed.
 pub(crate) const VOTE: u8 = KEPT_FROM;
-/// Entries up to `index`, of `term`, are gone: a snapshot has them. `note` is the chain there.
+/// A purge: the entries up to `index` were removed because a snapshot covers them. `term` and `note` are the term and
+/// the chain of entry `index`.
 pub(crate) const PURGED: u8 = KEPT_FROM + 1;
 
 #[derive(Default)]
 pub(crate) struct LogTable {
+    /// The entries that are not purged, in the order of the log.
     slots: VecDeque<Slot>,
     /// Index of the first slot.
     first: u64,
+    /// The last entry that was purged.
     pub(crate) purged: Option<LogId>,
-    /// Chain of the entry purged last.
+    /// Chain of the last entry that was purged.
     pub(crate) purged_chain: u32,
-    /// Bytes of entries that were appended and not applied.
+    /// Index and bytes of the entries that were appended since the start and are not applied yet.
     hot: VecDeque<(u64, Bytes)>,
-    /// The index after the entry that was applied last.
+    /// The index after the last entry that was applied.
     applied: u64,
-    /// While the journal is read: entries that are missing before the first slot. A record further on may say that they were
+    /// The gap before the first slot, while the journal is read. A later record may say that the missing entries were
     /// purged.
     hole: Option<Hole>,
 }
 
+/// An entry in the log: the place of its bytes in the journal, its term, its chain, and the kind of its record.
 #[derive(Clone, Copy)]
 pub(crate) struct Slot {
     pub(crate) place: Place,
@@ -43,22 +52,24 @@ pub(crate) struct Slot {
     pub(crate) kind: u8,
 }
 
-/// An entry that is there, and its bytes if they are in memory.
-pub(crate) struct Found {
+/// An entry of the table, as [`LogTable::find`] returns it.
+pub(crate) struct TableEntry {
     pub(crate) index: u64,
     pub(crate) slot: Slot,
+    /// Chain of the entry before.
     pub(crate) chain_before: u32,
+    /// The bytes of the entry, if they are in memory.
     pub(crate) bytes: Option<Bytes>,
 }
 
-/// A record that does not follow the one before.
+/// A gap in the log: entry `found` follows directly on the entry before `expected`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Hole {
     pub(crate) expected: u64,
     pub(crate) found: u64,
 }
 
-/// The chain of an entry, by the checksum of its bytes.
+/// Returns the chain of an entry, calculated from the chain of the entry before and the checksum of its bytes.
 pub(crate) fn chain(before: u32, body: &Body) -> u32 {
     let mut hasher = crc32fast::Hasher::new_with_initial(before);
     hasher.combine(&crc32fast::Hasher::new_with_initial_len(body.crc, body.bytes.len() as u64));
@@ -66,22 +77,23 @@ pub(crate) fn chain(before: u32, body: &Body) -> u32 {
 }
 
 impl LogTable {
-    /// A table whose entries up to `purged` are gone.
+    /// Returns an empty table of a log that was purged up to entry `purged`.
     pub(crate) fn new(purged: Option<LogId>, purged_chain: u32) -> Self {
         let first = purged.as_ref().map_or(0, |id| id.index + 1);
         Self { first, purged, purged_chain, ..Self::default() }
     }
 
-    /// Index of the oldest entry.
+    /// Returns the index of the oldest entry or, if there is none, the one that it would have.
     pub(crate) fn first(&self) -> u64 {
         self.first
     }
 
-    /// Index of the entry to come.
+    /// Returns the index that the next appended entry gets.
     pub(crate) fn next(&self) -> u64 {
         self.first + self.slots.len() as u64
     }
 
+    /// Returns the id of the newest entry, even if it is purged.
     pub(crate) fn last(&self) -> Option<LogId> {
         match self.slots.back() {
             Some(slot) => Some(log_id(slot.term, self.next() - 1)),
@@ -93,12 +105,12 @@ impl LogTable {
         self.slots.back().map_or(self.purged_chain, |slot| slot.chain)
     }
 
-    /// The chain that an entry with these bytes has, put behind the last one.
+    /// Returns the chain of an entry with this body that is appended to the log.
     pub(crate) fn next_chain(&self, body: &Body) -> u32 {
         chain(self.last_chain(), body)
     }
 
-    /// Appends entry `index`: the next one, or the first of an empty log.
+    /// Appends an entry. `index` has to be [`next`](Self::next), or is the index of the first entry of an empty log.
     pub(crate) fn push(&mut self, index: u64, slot: Slot, bytes: Bytes) {
         if self.slots.is_empty() {
             self.first = index;
@@ -107,7 +119,7 @@ impl LogTable {
         self.slots.push_back(slot);
     }
 
-    /// A record found in the journal at a start.
+    /// Adds a record that was found in the journal at a start. The records have to come in the order of the journal.
     pub(crate) fn recovered(&mut self, head: Head, place: Place) {
         match head.kind {
             TRUNCATE => self.truncate(head.index),
@@ -120,7 +132,7 @@ impl LogTable {
                     self.purged_chain = head.note;
                 }
             }
-            _ if head.index < self.first => {} // purged, in a segment that is not used again yet
+            _ if head.index < self.first => {} // purged, and its segment is not reused yet
             _ => {
                 if head.index > self.next() {
                     self.hole = Some(Hole { expected: self.next(), found: head.index });
@@ -133,12 +145,12 @@ impl LogTable {
         }
     }
 
-    /// Entries that are missing, when the whole journal was read.
+    /// Returns the gap in the log, if there is one. Only valid once all records of the journal were added.
     pub(crate) fn hole(&self) -> Option<Hole> {
         self.hole
     }
 
-    /// Drops the entries from `from` on.
+    /// Removes the entries from index `from` on.
     pub(crate) fn truncate(&mut self, from: u64) {
         self.slots.truncate(from.saturating_sub(self.first) as usize);
         while self.hot.back().is_some_and(|(index, _)| *index >= from) {
@@ -146,13 +158,13 @@ impl LogTable {
         }
     }
 
-    /// The chain at entry `index`.
+    /// Returns the chain of entry `index`, or that of the last purged entry if `index` is not in the table.
     pub(crate) fn chain_at(&self, index: u64) -> u32 {
         let at = index.checked_sub(self.first).map(|at| at as usize);
         at.and_then(|at| self.slots.get(at)).map_or(self.purged_chain, |slot| slot.chain)
     }
 
-    /// Drops the entries up to `upto`.
+    /// Removes the entries up to and including `upto`.
     pub(crate) fn purge(&mut self, upto: LogId) {
         while self.first <= upto.index {
             match self.slots.pop_front() {
@@ -169,7 +181,7 @@ impl LogTable {
         }
     }
 
-    /// Entries up to `index` are applied: their bytes are read from the journal if anyone asks.
+    /// Notes that the entries up to `index` are applied, and drops their bytes from memory.
     pub(crate) fn applied(&mut self, index: u64) {
         self.applied = index + 1;
         while self.hot.front().is_some_and(|(hot, _)| *hot <= index) {
@@ -177,25 +189,26 @@ impl LogTable {
         }
     }
 
-    pub(crate) fn find(&self, index: u64) -> Option<Found> {
+    /// Returns entry `index`, or `None` if it is not in the log.
+    pub(crate) fn find(&self, index: u64) -> Option<TableEntry> {
         let at = index.checked_sub(self.first)? as usize;
         let slot = *self.slots.get(at)?;
         let chain_before = at.checked_sub(1).map_or(self.purged_chain, |before| self.slots[before].chain);
         let hot = self.hot.front().and_then(|(first, _)| self.hot.get(index.checked_sub(*first)? as usize));
-        Some(Found { index, slot, chain_before, bytes: hot.map(|(_, bytes)| bytes.clone()) })
+        Some(TableEntry { index, slot, chain_before, bytes: hot.map(|(_, bytes)| bytes.clone()) })
     }
 
-    /// The oldest segment of the journal that an entry lies in.
+    /// Returns the number of the oldest segment of the journal that holds an entry, or `None` if the log is empty.
     pub(crate) fn first_segment(&self) -> Option<u64> {
         Some(self.slots.front()?.place.segment)
     }
 
-    /// How many of the entries are applied.
+    /// Returns the number of entries in the log that are applied.
     pub(crate) fn applied_len(&self) -> u64 {
         self.applied.saturating_sub(self.first)
     }
 
-    /// How many entries there are.
+    /// Returns the number of entries in the log.
     pub(crate) fn len(&self) -> u64 {
         self.slots.len() as u64
     }
@@ -206,7 +219,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_chain_follows_from_the_checksum_as_from_the_bytes() {
+    fn the_chain_from_the_checksum_equals_the_chain_from_the_bytes() {
         let mut before = 7;
         for len in [0, 1, 3, 17, 4096, 100_001] {
             let bytes: Vec<u8> = (0..len).map(|at| (at * 31) as u8).collect();

@@ -1,5 +1,6 @@
-//! Rules broken on purpose, for the tests of the tests. Not in any build that is shipped.
+//! Switches with which mutation tests break a rule on purpose to check that other tests notice. No released build has
+//! them.
 use std::sync::atomic::AtomicBool;
 
-/// That entries were taken back is not noted in the journal.
+/// While true, the truncation of a log is not written to the journal.
 pub static TRUNCATE_SKIPPED: AtomicBool = AtomicBool::new(false);

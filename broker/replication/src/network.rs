@@ -1,4 +1,5 @@
-//! The way to the peers: there are none while every group has one voter.
+//! The network between the voters of a group, as openraft needs it. Every group has one voter, so there are no peers,
+//! and all calls fail.
 use crate::types::{TypeConfig, Vote};
 use openraft::EmptyNode;
 use openraft::alias::SnapshotOf;
@@ -7,7 +8,7 @@ use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
 use std::future::Future;
 
-/// Reaches nobody.
+/// A network without peers: every call returns that the peer is unreachable.
 pub(crate) struct NoPeers;
 
 impl RaftNetworkFactory<TypeConfig> for NoPeers {

@@ -1,5 +1,7 @@
-//! openraft's runtime for simulations: tokio's, but whoever waits for a change is woken in the order of waiting (tokio's
-//! watch takes a random one of eight lists), and its random numbers, which spread timers, are always the same.
+//! openraft's runtime for simulations, in which the same seed has to give the same run. It is tokio's runtime with two
+//! changes: the tasks that wait for a watch channel are woken in the order in which they began to wait (tokio's own
+//! watch channel puts each on a random one of eight lists), and the random numbers, with which openraft spreads its
+//! timers, are always the same.
 use openraft::async_runtime::AsyncRuntime;
 use openraft::async_runtime::watch::{RecvError, SendError, Watch, WatchReceiver, WatchSender};
 use openraft::impls::TokioRuntime;
@@ -64,7 +66,7 @@ impl AsyncRuntime for Runtime {
     }
 }
 
-/// A watch channel whose receivers are woken in the order of waiting.
+/// A watch channel whose receivers are woken in the order in which they began to wait.
 pub(crate) struct InOrder;
 
 struct Channel<T> {

@@ -1,17 +1,24 @@
-//! The state of a group as a file: `version u8, has a log id u8, term u64, index u64, members (see types), log id of the members
-//! likewise`, then the state as [`Applied`](crate::Applied) gave it; a checksum of all follows (journal's `write_whole`).
+//! The snapshot file of a group.
+//!
+//! It holds `version u8`; the log id of the last entry that the snapshot covers: `1 if there is one u8, term u64, index
+//! u64`; the log id of the entry that set the members, in the same form; the members (see
+//! [`types::encode_membership`]); the state as [`Applied::snapshot`](crate::Applied::snapshot) returned it; and a
+//! checksum of all that (see [`write_whole`]). Integers are little-endian.
 use crate::GroupId;
 use crate::types::{self, LogId, StoredMembership};
 use leveret_journal::{Disk, read_whole, write_whole};
 use std::io;
 
-/// A snapshot as it was read.
-pub(crate) struct Stored {
+/// A snapshot that was read from its file.
+pub(crate) struct StoredSnapshot {
+    /// The last entry that the snapshot covers.
     pub(crate) last: Option<LogId>,
     pub(crate) membership: StoredMembership,
+    /// The encoded state of the group.
     pub(crate) state: Vec<u8>,
 }
 
+/// Replaces the snapshot file of a group atomically.
 pub(crate) fn write(
     disk: &dyn Disk,
     group: GroupId,
@@ -26,14 +33,16 @@ pub(crate) fn write(
     write_whole(disk, &file_name(group), &[&bytes, state])
 }
 
-pub(crate) fn read(disk: &dyn Disk, group: GroupId) -> io::Result<Option<Stored>> {
+/// Reads the snapshot file of a group. Returns `None` if there is none. The error is `InvalidData` if the file is
+/// damaged or was written by a newer version.
+pub(crate) fn read(disk: &dyn Disk, group: GroupId) -> io::Result<Option<StoredSnapshot>> {
     let Some(bytes) = read_whole(disk, &file_name(group))? else { return Ok(None) };
-    let damaged =
-        || io::Error::new(io::ErrorKind::InvalidData, format!("{} is of a version not known", file_name(group)));
-    decode(bytes).map(Some).ok_or_else(damaged)
+    let unknown =
+        || io::Error::new(io::ErrorKind::InvalidData, format!("{} has an unknown format version", file_name(group)));
+    decode(bytes).map(Some).ok_or_else(unknown)
 }
 
-fn decode(mut bytes: Vec<u8>) -> Option<Stored> {
+fn decode(mut bytes: Vec<u8>) -> Option<StoredSnapshot> {
     let mut rest = &bytes[..];
     if types::take(&mut rest)? != VERSION {
         return None;
@@ -41,8 +50,8 @@ fn decode(mut bytes: Vec<u8>) -> Option<Stored> {
     let (last, members_id) = (get(&mut rest)?, get(&mut rest)?);
     let membership = StoredMembership::new(members_id, types::decode_membership(&mut rest)?);
     let head = bytes.len() - rest.len();
-    bytes.drain(..head); // in place: the state may be as large as the memory allows
-    Some(Stored { last, membership, state: bytes })
+    bytes.drain(..head); // no second copy of the state, which may take much of the memory
+    Some(StoredSnapshot { last, membership, state: bytes })
 }
 
 fn put(bytes: &mut Vec<u8>, id: Option<LogId>) {
@@ -58,7 +67,7 @@ fn get(bytes: &mut &[u8]) -> Option<Option<LogId>> {
     Some((has == 1).then(|| types::log_id(term, index)))
 }
 
-/// Name of the file with the state of a group.
+/// Returns the name of a group's snapshot file.
 pub(crate) fn file_name(group: GroupId) -> String {
     format!("groups/{group}.snapshot")
 }

@@ -1,4 +1,4 @@
-//! openraft's state machine over [`Applied`]: entries in order, snapshots to a file.
+//! openraft's state machine of a group: passes committed entries to [`Applied`] in order, and writes snapshots to a file.
 use crate::log_table::LogTable;
 use crate::snapshot;
 use crate::types::{LogId, StoredMembership, TypeConfig};
@@ -20,58 +20,65 @@ pub(crate) struct Machine {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) applied: Arc<dyn Applied>,
     pub(crate) table: Arc<Mutex<LogTable>>,
+    /// The last entry that was applied.
     pub(crate) last: Option<LogId>,
     pub(crate) membership: StoredMembership,
     pub(crate) builds: Arc<Builds>,
-    /// There are threads for what waits for the disk.
+    /// Whether snapshots are written on blocking threads. False in simulations.
     pub(crate) threads: bool,
 }
 
-/// The snapshots of a group that were begun, by number, and how the last one ended.
+/// The snapshots of a group. Each build of a snapshot has a number, counted from 1.
 #[derive(Default)]
 pub(crate) struct Builds {
-    begun: AtomicU64,
-    pub(crate) ended: watch::Sender<Ended>,
-    /// What the snapshot on the disk covers.
+    /// Number of the newest build.
+    latest: AtomicU64,
+    /// The outcome of the build that ended last.
+    pub(crate) outcome: watch::Sender<BuildOutcome>,
+    /// The last entry that the snapshot on the disk covers, and the members in it.
     stored: Mutex<(Option<LogId>, StoredMembership)>,
-    /// Bytes of the state in it.
+    /// Bytes of the state in the snapshot on the disk.
     bytes: AtomicU64,
 }
 
-/// The number of a snapshot, and why it was not written.
+/// The outcome of one build of a snapshot.
 #[derive(Clone, Default)]
-pub(crate) struct Ended {
+pub(crate) struct BuildOutcome {
+    /// Number of the build; 0 if none has ended yet.
     pub(crate) number: u64,
+    /// The reason why the snapshot was not written; `None` if it was.
     pub(crate) error: Option<Arc<io::Error>>,
 }
 
 impl Builds {
-    /// The snapshot on the disk, of a state of `bytes`, covers the log up to `last`.
-    pub(crate) fn is_stored(&self, last: Option<LogId>, membership: StoredMembership, bytes: usize) {
+    /// Notes that the snapshot on the disk now covers the log up to `last`, and holds a state of `bytes` bytes.
+    pub(crate) fn set_stored(&self, last: Option<LogId>, membership: StoredMembership, bytes: usize) {
         *self.stored.lock() = (last, membership);
         self.bytes.store(bytes as u64, Relaxed);
     }
 
-    /// Bytes of the state in the snapshot on the disk.
+    /// Returns the number of bytes of the state in the snapshot on the disk; 0 if there is none.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Relaxed)
     }
 
-    /// Number of the snapshot begun last.
-    pub(crate) fn begun(&self) -> u64 {
-        self.begun.load(Relaxed)
+    /// Returns the number of the newest build; 0 if there was none.
+    pub(crate) fn latest(&self) -> u64 {
+        self.latest.load(Relaxed)
     }
 }
 
-/// The state as it was when a snapshot was asked for.
+/// Writes one snapshot: holds the state of the group as it was when the snapshot was requested.
 pub(crate) struct Builder {
     machine: Machine,
+    /// Number of the build.
     number: u64,
+    /// The encoded state, or the reason why there is none.
     state: Result<Arc<Vec<u8>>, String>,
 }
 
 impl Builder {
-    /// Writes the snapshot, on a thread for that if there are any.
+    /// Writes the snapshot file, on a blocking thread if [`Machine::threads`] is set.
     async fn write(&self) -> io::Result<()> {
         let state = self.state.clone().map_err(io::Error::other)?;
         let Machine { disk, group, last, membership, threads, .. } = self.machine.clone();
@@ -81,7 +88,8 @@ impl Builder {
 }
 
 impl Machine {
-    /// Names the entry: nothing else says which one it was once openraft has stopped.
+    /// Logs and returns the error of an entry that cannot be applied. It names the entry, because openraft's own error
+    /// does not.
     fn not_applied(&self, index: u64, place: Place, reason: &str) -> io::Error {
         let Place { segment, offset, .. } = place;
         let text = format!(
@@ -105,17 +113,18 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         let error = match self.write().await {
             Ok(()) => {
                 let bytes = self.state.as_ref().map_or(0, |state| state.len());
-                builds.is_stored(self.machine.last, self.machine.membership.clone(), bytes);
+                builds.set_stored(self.machine.last, self.machine.membership.clone(), bytes);
                 None
             }
             Err(error) => Some(Arc::new(error)),
         };
-        builds.ended.send_replace(Ended { number: self.number, error: error.clone() });
+        builds.outcome.send_replace(BuildOutcome { number: self.number, error: error.clone() });
         if let Some(error) = error {
             if !is_passing(&error) {
                 return Err(copy(&error));
             }
-            // No reason for openraft to end the group: the snapshot before stays, and the log with it.
+            // An error returned to openraft would stop the group. So it gets the previous snapshot instead, which is
+            // still on the disk; the log behind that one is kept too.
             let (last_log_id, last_membership) = builds.stored.lock().clone();
             let meta = SnapshotMetaOf::<TypeConfig> { last_log_id, last_membership };
             return Ok(SnapshotOf::<TypeConfig, Vec<u8>> { meta, snapshot: Vec::new() });
@@ -124,7 +133,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
     }
 }
 
-/// The same error once more.
+/// Returns a copy of an error, with the same number of the system or else the same kind and text.
 pub(crate) fn copy(error: &io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(code) => io::Error::from_raw_os_error(code),
@@ -161,17 +170,17 @@ impl RaftStateMachine<TypeConfig> for Machine {
             if let Some(responder) = responder {
                 responder.send(());
             }
-            if number.is_multiple_of(ENTRIES_AT_ONCE) {
+            if number.is_multiple_of(ENTRIES_PER_TURN) {
                 tokio::task::yield_now().await;
             }
         }
-        tokio::task::yield_now().await; // so that who was told is not kept waiting by what follows
+        tokio::task::yield_now().await; // so that the callers that were told go on before the follow-up work
         self.applied.follow_up(self.group);
         Ok(())
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
-        let number = self.builds.begun.fetch_add(1, Relaxed) + 1;
+        let number = self.builds.latest.fetch_add(1, Relaxed) + 1;
         Builder { machine: self.clone(), number, state: self.applied.snapshot(self.group).map(Arc::new) }
     }
 
@@ -180,17 +189,19 @@ impl RaftStateMachine<TypeConfig> for Machine {
         self.last = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         snapshot::write(&*self.disk, self.group, self.last, &self.membership, &state)?;
-        self.builds.is_stored(self.last, self.membership.clone(), state.len());
+        self.builds.set_stored(self.last, self.membership.clone(), state.len());
         Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<SnapshotOf<TypeConfig, Vec<u8>>>, io::Error> {
-        // Without the state, which may be large: a group of one voter sends it to nobody, and has read it when it was opened.
+        // The state, which may be large, is left out: a group with one voter sends it to no peer, and read it when it was
+        // opened.
         let (last_log_id, last_membership) = self.builds.stored.lock().clone();
         let meta = SnapshotMetaOf::<TypeConfig> { last_log_id, last_membership };
         Ok(last_log_id.map(|_| SnapshotOf::<TypeConfig, Vec<u8>> { meta, snapshot: Vec::new() }))
     }
 }
 
-/// Entries applied before others have their turn: at a start there are as many as the log holds.
-const ENTRIES_AT_ONCE: u64 = 32;
+/// The number of entries applied before other tasks have a turn. At a start openraft passes all entries of the log at
+/// once.
+const ENTRIES_PER_TURN: u64 = 32;

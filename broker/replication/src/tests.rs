@@ -1,7 +1,7 @@
-//! openraft's own tests of log stores; then groups that are stopped, crashed and opened again.
+//! Tests of the log store with openraft's own suite, and of groups that are stopped, crashed and opened again.
 mod disk;
 
-use crate::log_store::{LogStore, Noted};
+use crate::log_store::{LogStore, RecoveredLog};
 use crate::state_machine::Machine;
 use crate::types::{StoredMembership, TypeConfig};
 use crate::*;
@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
-/// Appends what it is told to a list a group.
+/// A state that is a list of entries per group.
 #[derive(Default)]
 struct Lists(Mutex<BTreeMap<GroupId, Vec<Vec<u8>>>>);
 
@@ -63,7 +63,7 @@ impl StoreBuilder<TypeConfig, LogStore, Machine> for Builder {
     async fn build(&self) -> Result<((), LogStore, Machine), StorageError<TypeConfig>> {
         let disk: Arc<dyn Disk> = Arc::new(FaultyDisk::new(1));
         let journal = Journal::open(disk.clone(), journal_options(), &mut |_| ()).unwrap();
-        let log = LogStore::new(0, journal, Noted::read(&*disk, 0).unwrap());
+        let log = LogStore::new(0, journal, RecoveredLog::read(&*disk, 0).unwrap());
         let machine = Machine {
             group: 0,
             disk,
@@ -79,7 +79,7 @@ impl StoreBuilder<TypeConfig, LogStore, Machine> for Builder {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn openrafts_tests_of_log_stores_pass() {
+async fn the_log_store_passes_the_suite_of_openraft() {
     Suite::test_all(Builder).await.unwrap();
 }
 
@@ -95,7 +95,7 @@ fn entries(of: &Lists, group: GroupId) -> Vec<Vec<u8>> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_written_is_there_after_a_crash() {
+async fn applied_entries_survive_a_crash() {
     for seed in 0..20 {
         let disk = FaultyDisk::new(seed);
         let mut expected: BTreeMap<GroupId, Vec<Vec<u8>>> = BTreeMap::new();
@@ -122,7 +122,7 @@ async fn what_was_written_is_there_after_a_crash() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_snapshot_lets_the_log_go() {
+async fn a_snapshot_purges_the_log() {
     let disk = FaultyDisk::new(3);
     let (groups, lists) = open(&disk).await;
     for at in 0..200u8 {
@@ -143,13 +143,13 @@ async fn a_snapshot_lets_the_log_go() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_group_whose_snapshot_is_lost_does_not_start_and_names_the_file() {
+async fn a_group_without_its_snapshot_does_not_start_and_names_the_file() {
     let disk = FaultyDisk::new(4);
     let (groups, _) = open(&disk).await;
     groups.write(1, vec![1].into()).await.unwrap();
     groups.snapshot(1).await.unwrap();
     groups.write(1, vec![2].into()).await.unwrap();
-    groups.stop().await; // what was purged is noted by then
+    groups.stop().await; // the purged index is in the journal then
     disk.lose("groups/1.snapshot");
     let options = Options { node: 1, groups: 3 };
     let opened = Groups::open(Arc::new(disk.clone()), journal_options(), options, Arc::new(Lists::default())).await;
@@ -157,8 +157,9 @@ async fn a_group_whose_snapshot_is_lost_does_not_start_and_names_the_file() {
     assert!(refused.contains("groups/1.snapshot is missing"), "{refused}");
 }
 
-/// Appends, takes back, appends other entries; what a reopened log holds.
-async fn take_back() -> usize {
+/// Appends nine entries, truncates the log to five and stops it. Returns how many entries the log has when it is opened
+/// again.
+async fn truncate_and_reopen() -> usize {
     use openraft::RaftLogReader;
     use openraft::storage::{RaftLogStorage, RaftLogStorageExt};
     let disk = FaultyDisk::new(1);
@@ -174,16 +175,14 @@ async fn take_back() -> usize {
 impl Builder {
     fn on(disk: &FaultyDisk) -> ((), LogStore, ()) {
         let shared: Arc<dyn Disk> = Arc::new(disk.clone());
-        let mut noted = Noted::read(&*shared, 0).unwrap();
-        let journal = Journal::open(shared, journal_options(), &mut |found| {
-            noted.recovered(found);
-        });
-        ((), LogStore::new(0, journal.unwrap(), noted), ())
+        let mut log = RecoveredLog::read(&*shared, 0).unwrap();
+        let journal = Journal::open(shared, journal_options(), &mut |recovered| log.add(recovered));
+        ((), LogStore::new(0, journal.unwrap(), log), ())
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn entries_are_read_while_they_are_applied_and_not_all_before() {
+async fn entries_are_read_piece_by_piece_while_they_are_applied() {
     use futures::StreamExt;
     use leveret_journal::faulty::{Call, Errno, Trouble};
     use openraft::RaftLogReader;
@@ -191,13 +190,13 @@ async fn entries_are_read_while_they_are_applied_and_not_all_before() {
     let disk = FaultyDisk::new(1);
     let options = journal::Options { segment_bytes: 1 << 20, ..journal_options() };
     let journal = Journal::open(Arc::new(disk.clone()), options, &mut |_| ()).unwrap();
-    let mut log = LogStore::new(0, journal, Noted::default());
+    let mut log = LogStore::new(0, journal, RecoveredLog::default());
     let entry = |index| {
         let command = types::Command { bytes: vec![7; 100_000].into(), place: Place::default() };
         types::entry(types::log_id(1, index), openraft::EntryPayload::Normal(command))
     };
     log.blocking_append((0..40).map(entry)).await.unwrap();
-    log.table.lock().applied(39); // so that they are in the journal alone
+    log.table.lock().applied(39); // so that their bytes are only in the journal
     disk.expect(Trouble { calls: vec![Call::Read], error: Errno::Io, after: 20, times: 1 });
     let entries: Vec<_> = Box::pin(log.entries_stream(0..40).await).collect().await;
     let read = entries.iter().take_while(|entry| entry.is_ok()).count();
@@ -205,10 +204,10 @@ async fn entries_are_read_while_they_are_applied_and_not_all_before() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn what_was_taken_back_does_not_come_back() {
-    assert_eq!(take_back().await, 5);
+async fn truncated_entries_do_not_come_back() {
+    assert_eq!(truncate_and_reopen().await, 5);
     mutants::TRUNCATE_SKIPPED.store(true, SeqCst);
-    let kept = take_back().await;
+    let entries = truncate_and_reopen().await;
     mutants::TRUNCATE_SKIPPED.store(false, SeqCst);
-    assert_eq!(kept, 9, "the check above sees a truncation that is not noted");
+    assert_eq!(entries, 9, "the check above must fail if the truncation is not in the journal");
 }

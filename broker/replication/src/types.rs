@@ -1,4 +1,4 @@
-//! openraft's types, tied together.
+//! The types that openraft is used with, and the encoding of a group's members.
 use bytes::Bytes;
 use leveret_journal::Place;
 use openraft::entry::RaftEntry;
@@ -6,11 +6,11 @@ use openraft::impls::leader_id_std::LeaderId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// What a log entry says.
+/// The content of a normal log entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Command {
     pub(crate) bytes: Bytes,
-    /// Where the bytes lie, once they are in the journal.
+    /// The place of the bytes in the journal. Only set in an entry that was read from the log.
     pub(crate) place: Place,
 }
 
@@ -54,7 +54,8 @@ pub(crate) fn entry(id: LogId, payload: openraft::EntryPayload<Command, u64, ope
     entry
 }
 
-/// `u8 n` of configurations, each `u8 n` of voters `u64`; then `u8 n` of members `u64`.
+/// Encodes the members of a group: the number of configurations (u8); for each the number of its voters (u8) and their
+/// node ids (u64); then the number of all members (u8) and their node ids (u64). Little-endian.
 pub(crate) fn encode_membership(membership: &Membership) -> Vec<u8> {
     let mut bytes = vec![membership.get_joint_config().len() as u8];
     for config in membership.get_joint_config() {
@@ -66,7 +67,8 @@ pub(crate) fn encode_membership(membership: &Membership) -> Vec<u8> {
     bytes
 }
 
-/// None if it is not what [`encode_membership`] gives. The rest is left in `bytes`.
+/// Decodes the result of [`encode_membership`] and removes it from the beginning of `bytes`. Returns `None` if the
+/// bytes cannot be decoded.
 pub(crate) fn decode_membership(bytes: &mut &[u8]) -> Option<Membership> {
     let mut configs = Vec::new();
     for _ in 0..take(bytes)? {
@@ -78,10 +80,12 @@ pub(crate) fn decode_membership(bytes: &mut &[u8]) -> Option<Membership> {
     Membership::new(configs, nodes?).ok()
 }
 
+/// Removes the first byte of `bytes` and returns it.
 pub(crate) fn take(bytes: &mut &[u8]) -> Option<u8> {
     bytes.split_off_first().copied()
 }
 
+/// Removes the first eight bytes of `bytes` and returns them as a little-endian number.
 pub(crate) fn take_long(bytes: &mut &[u8]) -> Option<u64> {
     let (value, rest) = bytes.split_first_chunk::<8>()?;
     *bytes = rest;

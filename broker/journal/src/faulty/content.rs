@@ -1,18 +1,18 @@
-//! The bytes of one file: as they are on the disk, and as a process sees them.
+//! The bytes of one file of the simulated disk: those that are durable, and those that a process sees.
 use std::sync::Arc;
 
 #[derive(Default)]
 pub(super) struct Content {
     pub(super) durable: Vec<u8>,
     pub(super) current: Vec<u8>,
-    /// Ranges written since the last sync.
+    /// Offset and bytes of each write since the last sync.
     pub(super) unsynced: Vec<(u64, Vec<u8>)>,
 }
 
 pub(super) type Shared = Arc<parking_lot::Mutex<Content>>;
 
 impl Content {
-    /// A file that holds `bytes`, all of them on the disk.
+    /// Returns a file that holds `bytes`, all of them durable.
     pub(super) fn of(bytes: Vec<u8>) -> Shared {
         let content = Self { durable: bytes.clone(), current: bytes, unsynced: Vec::new() };
         Arc::new(parking_lot::Mutex::new(content))
@@ -29,14 +29,15 @@ impl Content {
         }
     }
 
-    /// The cache of the first `len` bytes goes: what is read from now on is what the disk has.
+    /// Drops the first `len` bytes from the cache: later reads return what is durable.
     pub(super) fn drop_cache(&mut self, len: u64) {
         let Self { durable, current, .. } = self;
         let upto = (len.min(durable.len() as u64) as usize).min(current.len());
         current[..upto].copy_from_slice(&durable[..upto]);
     }
 
-    /// The power went: of what was not synced each sector is there or not, as `kept` says.
+    /// A loss of power: of the unsynced writes, the sectors for which `kept` returns true become durable, and all
+    /// others are lost.
     pub(super) fn crash(&mut self, mut kept: impl FnMut() -> bool) {
         for (offset, bytes) in std::mem::take(&mut self.unsynced) {
             for (at, sector) in bytes.chunks(SECTOR).enumerate() {
@@ -48,7 +49,7 @@ impl Content {
         self.current.clone_from(&self.durable);
     }
 
-    /// Bytes on the disk have changed without a write.
+    /// Changes bytes on the disk and in the cache, without a write.
     pub(super) fn rot(&mut self, change: impl Fn(&mut Vec<u8>)) {
         change(&mut self.durable);
         change(&mut self.current);
@@ -62,5 +63,5 @@ fn put(bytes: &mut Vec<u8>, at: usize, part: &[u8]) {
     bytes[at..at + part.len()].copy_from_slice(part);
 }
 
-/// What a disk writes whole or not at all, in bytes.
+/// Size of a sector in bytes: a disk writes all of it or nothing.
 const SECTOR: usize = 512;

@@ -1,15 +1,16 @@
-//! Work that waits for a slow disk while everything else goes on, and does so alike every time.
+//! Work that waits for a slow disk while the rest of the simulation goes on, in the same way in every run.
 //!
-//! The work has a thread of its own, but it and the simulation run in turns, never both: before a call to the disk the work
-//! says how long the call takes and stops; the simulation lets that much of its time pass and has the work go on. What lies
-//! between two calls happens at once. Whoever holds a lock at a call to the disk is found out: the simulation stands still.
+//! The work has a thread of its own, but it and the simulation run alternately, never at the same time: before each
+//! call to the disk the work says how long the call takes and stops; the simulation lets that much simulated time pass
+//! and then has the work go on. The code between two calls takes no simulated time. Work that holds a lock during a
+//! call to the disk shows as a simulation that hangs when it needs that lock.
 use parking_lot::{Condvar, Mutex};
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Work on a thread of its own, which goes on when it is told to.
+/// Work on a thread of its own, which runs only while the simulation waits in [`go_on`](Self::go_on).
 pub struct Slow {
     turns: Arc<Turns>,
     thread: Option<JoinHandle<()>>,
@@ -24,33 +25,37 @@ struct Turns {
 #[derive(Default)]
 struct State {
     turn: Turn,
-    /// Nobody waits for the work any more: calls take no time from here on.
+    /// Whether the [`Slow`] was dropped before the work was done. Then all calls of the work fail at once.
     abandoned: bool,
 }
 
+/// Which of the two runs at the moment, and why.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Turn {
-    /// The simulation's, until this much of its time has passed.
+    /// The simulation; the work has not begun.
     #[default]
     Simulation,
-    Rests(Duration),
+    /// The simulation; the work waits until this much simulated time has passed.
+    Waiting(Duration),
+    /// The work.
     Work,
+    /// The simulation; the work has ended.
     Done,
 }
 
 thread_local! {
-    /// Of the thread of some work.
+    /// On the thread of some work: the turns that it shares with the simulation. On other threads: `None`.
     static TURNS: RefCell<Option<Arc<Turns>>> = const { RefCell::new(None) };
 }
 
 impl Slow {
-    /// Work that begins with the first [`go_on`](Self::go_on).
+    /// Creates work that begins with the first [`go_on`](Self::go_on).
     #[must_use]
     pub fn new(work: Box<dyn FnOnce() + Send>) -> Self {
         let turns = Arc::<Turns>::default();
         let of_work = turns.clone();
         let run = move || {
-            let end = End(of_work.clone());
+            let end = EndGuard(of_work.clone());
             of_work.wait();
             if !of_work.state.lock().abandoned {
                 TURNS.with(|turns| *turns.borrow_mut() = Some(of_work.clone()));
@@ -61,10 +66,11 @@ impl Slow {
         Self { turns, thread: Some(std::thread::spawn(run)) }
     }
 
-    /// Has the work go on until it waits for the disk: for how long. None: it is done.
+    /// Lets the work run until its next call to the disk. Returns how much simulated time that call takes; the caller
+    /// lets it pass before it calls again. Returns `None` if the work is done.
     ///
     /// # Panics
-    /// If the work does.
+    /// If the work has panicked.
     pub fn go_on(&mut self) -> Option<Duration> {
         let turn = {
             let mut state = self.turns.state.lock();
@@ -75,11 +81,11 @@ impl Slow {
             }
             state.turn
         };
-        if let Turn::Rests(time) = turn {
+        if let Turn::Waiting(time) = turn {
             return Some(time);
         }
         let ended = self.thread.take().is_none_or(|thread| thread.join().is_ok());
-        assert!(ended, "what ran beside the node panicked");
+        assert!(ended, "the work on a thread of its own has panicked");
         None
     }
 }
@@ -97,7 +103,7 @@ impl Drop for Slow {
 }
 
 impl Turns {
-    /// Waits until it is the work's turn.
+    /// Waits until it is the work's turn, or the work was abandoned.
     fn wait(&self) {
         let mut state = self.state.lock();
         while state.turn != Turn::Work && !state.abandoned {
@@ -106,18 +112,20 @@ impl Turns {
     }
 }
 
-/// The work has ended, however that came.
-struct End(Arc<Turns>);
+/// A guard that gives the turn back when the work ends, even by a panic.
+struct EndGuard(Arc<Turns>);
 
-impl Drop for End {
+impl Drop for EndGuard {
     fn drop(&mut self) {
         self.0.state.lock().turn = Turn::Done;
         self.0.changed.notify_all();
     }
 }
 
-/// A call takes `time`, if it is made by such work. False if nobody waits for the work any more: the process has ended.
-pub(super) fn takes(time: impl FnOnce() -> Duration) -> bool {
+/// If the calling thread belongs to slow work, waits until `time` of simulated time has passed. Returns false if the
+/// work was abandoned because the simulated process has ended; the call then has to fail. On other threads returns true
+/// at once.
+pub(super) fn pause(time: impl FnOnce() -> Duration) -> bool {
     let turns = TURNS.with(|turns| turns.borrow().clone());
     let Some(turns) = turns else { return true };
     if turns.state.lock().abandoned {
@@ -125,7 +133,7 @@ pub(super) fn takes(time: impl FnOnce() -> Duration) -> bool {
     }
     let time = time();
     if time > Duration::ZERO {
-        turns.state.lock().turn = Turn::Rests(time);
+        turns.state.lock().turn = Turn::Waiting(time);
         turns.changed.notify_all();
         turns.wait();
     }

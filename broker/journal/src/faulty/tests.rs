@@ -1,4 +1,4 @@
-//! The disk that fails, by itself: what it promises to those who test with it.
+//! Tests of the simulated disk itself.
 use super::*;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
@@ -9,7 +9,7 @@ fn file(disk: &FaultyDisk, name: &str, bytes: &[u8]) -> Arc<dyn DiskFile> {
     file
 }
 
-/// The disk as the next process sees it.
+/// Crashes the disk, and returns it as the next process sees it.
 fn crashed(disk: &FaultyDisk) -> FaultyDisk {
     disk.crash();
     disk.clone()
@@ -29,11 +29,11 @@ fn names_are_durable_once_their_own_folder_is_synced() {
         assert_eq!(disk.list("a").unwrap(), ["one"]);
         disk.list("b").unwrap().is_empty()
     });
-    assert!(lost, "a sync of one folder says nothing of another");
+    assert!(lost, "a sync of one folder must not make names in another durable");
 }
 
 #[test]
-fn calls_fail_as_they_are_told_to() {
+fn calls_fail_as_the_trouble_says() {
     let disk = FaultyDisk::new(1);
     disk.expect(Trouble { calls: Call::OPENING.to_vec(), error: Errno::TooManyFiles, after: 1, times: 2 });
     let one = file(&disk, "a/one", b"1");
@@ -60,11 +60,11 @@ fn a_volume_is_full_when_its_bytes_are_used() {
     assert_eq!((full.kind(), one.len().unwrap()), (io::ErrorKind::StorageFull, 400));
     one.write_at(&mut [IoSlice::new(&[3; 400])], 0).unwrap();
     disk.remove("a/one").unwrap();
-    assert!(disk.create("a/two", 400, false).is_ok(), "what is removed is free again");
+    assert!(disk.create("a/two", 400, false).is_ok(), "the bytes of a removed file should be free again");
 }
 
 #[test]
-fn slow_work_and_the_rest_run_in_turns() {
+fn slow_work_and_the_simulation_run_alternately() {
     let disk = FaultyDisk::new(3);
     let one = file(&disk, "a/one", b"1");
     disk.set_slow(Duration::from_millis(9));
@@ -76,17 +76,17 @@ fn slow_work_and_the_rest_run_in_turns() {
             counted.fetch_add(1, SeqCst);
         }
     }));
-    let (mut rests, mut seen) = (0, 0);
+    let (mut waits, mut seen) = (0, 0);
     while let Some(time) = slow.go_on() {
         let now = reads.load(SeqCst);
         assert!(time > Duration::ZERO && now >= seen && now < 20);
-        (rests, seen) = (rests + 1, now);
+        (waits, seen) = (waits + 1, now);
     }
-    assert!(rests > 5 && reads.load(SeqCst) == 20, "{rests}");
+    assert!(waits > 5 && reads.load(SeqCst) == 20, "{waits}");
 }
 
 #[test]
-fn abandoned_work_gets_nothing_from_the_disk_any_more() {
+fn calls_of_abandoned_work_fail() {
     let disk = FaultyDisk::new(3);
     let one = file(&disk, "a/one", b"1");
     disk.set_slow(Duration::from_millis(9));

@@ -1,31 +1,31 @@
-//! Calls that fail: which kinds, from when on, how often, and with what.
+//! Calls to the simulated disk that fail: of which kinds, after how many calls, how often, and with which error.
 use std::io;
 
 /// A kind of call to a disk or a file on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
-    /// A file is made.
+    /// Creating a file.
     Create,
-    /// A file that is there is opened.
+    /// Opening an existing file.
     Open,
-    /// The names in a folder are read.
+    /// Listing the names in a folder.
     List,
-    /// A file gets another name.
+    /// Renaming a file.
     Rename,
-    /// A file is removed.
+    /// Removing a file.
     Remove,
-    /// Bytes are read.
+    /// Reading bytes of a file.
     Read,
-    /// Bytes are written.
+    /// Writing bytes to a file.
     Write,
-    /// What was written to a file is made durable.
+    /// Making the bytes of a file durable.
     Sync,
-    /// The names in a folder are made durable.
+    /// Making the names in a folder durable.
     SyncFolder,
 }
 
 impl Call {
-    /// All kinds.
+    /// All kinds of calls.
     pub const ALL: [Self; 9] = [
         Self::Create,
         Self::Open,
@@ -37,20 +37,20 @@ impl Call {
         Self::Sync,
         Self::SyncFolder,
     ];
-    /// Those that need a further file descriptor.
+    /// The kinds of calls that need a further file descriptor.
     pub const OPENING: [Self; 4] = [Self::Create, Self::Open, Self::List, Self::SyncFolder];
 }
 
-/// What the system says.
+/// An error of the system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Errno {
-    /// EIO: the disk failed.
+    /// EIO: the disk has failed.
     Io,
-    /// ENOSPC: there is no space.
+    /// ENOSPC: the volume has no space left.
     NoSpace,
-    /// EMFILE: the process has too many files open.
+    /// EMFILE: the process has too many open files.
     TooManyFiles,
-    /// EINTR: a signal came in between, and nothing was done.
+    /// EINTR: a signal interrupted the call before it did anything.
     Interrupted,
 }
 
@@ -66,22 +66,24 @@ impl From<Errno> for io::Error {
     }
 }
 
-/// Calls that are going to fail.
+/// A series of calls that are going to fail.
 #[derive(Clone, Debug)]
 pub struct Trouble {
-    /// Their kinds.
+    /// The kinds of calls that fail.
     pub calls: Vec<Call>,
-    /// How each fails.
+    /// The error of these calls.
     pub error: Errno,
-    /// As many of these calls go well before.
+    /// The number of calls of these kinds that succeed before the first one fails.
     pub after: u64,
-    /// How many fail; what comes later goes well again.
+    /// The number of calls that fail, at least 1. Later calls succeed again.
     pub times: u64,
 }
 
 #[derive(Default)]
 pub(super) struct Troubles {
+    /// The troubles that are not over yet.
     ahead: Vec<Trouble>,
+    /// The number of calls that have failed.
     pub(super) met: u64,
 }
 
@@ -94,7 +96,7 @@ impl Troubles {
         self.ahead.clear();
     }
 
-    /// How the call fails, if it does.
+    /// Counts a call. Returns the error that it fails with, or `None` if it succeeds.
     pub(super) fn meet(&mut self, call: Call) -> Option<Errno> {
         let mut failed = None;
         for trouble in self.ahead.iter_mut().filter(|trouble| trouble.calls.contains(&call)) {

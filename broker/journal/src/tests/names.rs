@@ -1,9 +1,10 @@
-//! Names of files are on disk before anything counts on them, also if a start ended in between.
+//! Tests that the names of the log's files are durable before a record is reported durable, even if an earlier start
+//! failed to sync them.
 use super::*;
 use crate::faulty::{Call, Errno, Trouble};
 
 #[test]
-fn a_start_that_could_not_sync_a_name_leaves_that_to_the_next() {
+fn names_that_a_failed_start_did_not_sync_are_synced_by_the_next_start() {
     for (seed, after) in (0..20).flat_map(|seed| (0..3).map(move |after| (seed, after))) {
         let disk = FaultyDisk::new(seed);
         disk.expect(Trouble { calls: vec![Call::SyncFolder], error: Errno::TooManyFiles, after, times: 1 });

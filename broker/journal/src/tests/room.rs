@@ -1,11 +1,11 @@
-//! Room in the log: promised in time, there after a restart, given back.
+//! Tests of room in the log: promises of room, room after a restart and on a full disk, files that are swept or removed.
 use super::*;
 
 fn large(index: u64) -> (Head, Bytes) {
     (head(index), Bytes::from(vec![0; 4000]))
 }
 
-/// Appends what was promised room.
+/// Ends a promise of room, and appends the record that it was given for.
 fn redeem(journal: &Journal, index: u64) {
     let (head, body) = large(index);
     journal.redeem(body.len());
@@ -13,7 +13,7 @@ fn redeem(journal: &Journal, index: u64) {
 }
 
 #[test]
-fn what_was_promised_room_finds_it_however_late_it_comes() {
+fn a_record_with_a_promise_finds_room_however_late_it_is_appended() {
     let _one_at_a_time = MUTANT.lock();
     let (disk, failures) = (FaultyDisk::new(1), Arc::<AtomicUsize>::default());
     let journal = Journal::open(Arc::new(disk), options(&failures), &mut |_| ()).unwrap();
@@ -30,7 +30,7 @@ fn what_was_promised_room_finds_it_however_late_it_comes() {
         }
         usage.used >= 6
     });
-    assert!(!journal.promise(4000, false), "publishes get all but half of the reserve: {:?}", journal.usage());
+    assert!(!journal.promise(4000, false), "publishes must leave half of the reserve: {:?}", journal.usage());
     assert!(!journal.has_room());
     let mut settled = 0;
     until(&journal, |usage| {
@@ -51,7 +51,7 @@ fn what_was_promised_room_finds_it_however_late_it_comes() {
 }
 
 #[test]
-fn nothing_is_promised_that_there_is_no_file_for() {
+fn room_is_promised_only_in_files_that_exist() {
     let _one_at_a_time = MUTANT.lock();
     let disk = FaultyDisk::new(1);
     let (journal, _) = open(&disk).unwrap();
@@ -63,7 +63,7 @@ fn nothing_is_promised_that_there_is_no_file_for() {
     while journal.promise(4000, true) {
         index += 1;
         redeem(&journal, index);
-        // As if others had made space, and a file could still not be made: there may be no descriptors.
+        // Lets the log try again to create a file. That still fails, as it does for want of file descriptors.
         journal.look_for_space();
     }
     assert!(journal.usage().used >= 3 && disk.list("wal").unwrap().len() as u32 == files, "{:?}", journal.usage());
@@ -75,7 +75,7 @@ fn nothing_is_promised_that_there_is_no_file_for() {
 }
 
 #[test]
-fn control_records_get_a_file_beyond_the_budget_if_they_must() {
+fn control_records_get_a_file_beyond_segments_max_if_necessary() {
     let _one_at_a_time = MUTANT.lock();
     let disk = FaultyDisk::new(1);
     let (journal, _) = open(&disk).unwrap();
@@ -91,7 +91,7 @@ fn control_records_get_a_file_beyond_the_budget_if_they_must() {
     assert!((9..=10).contains(&disk.list("wal").unwrap().len()));
 }
 
-/// Waits until the journal has done what it does in idle moments.
+/// Waits until `done` returns true of the journal's usage, while the journal does its idle work.
 fn until(journal: &Journal, mut done: impl FnMut(Usage) -> bool) {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
     while !done(journal.usage()) {
@@ -100,7 +100,7 @@ fn until(journal: &Journal, mut done: impl FnMut(Usage) -> bool) {
     }
 }
 
-/// Whether all files but one are known for free ones by their headers.
+/// Returns whether exactly one file has a segment header, so all others were swept.
 fn swept(disk: &FaultyDisk) -> bool {
     let names = disk.list("wal").unwrap();
     let mut headers = 0;
@@ -113,7 +113,7 @@ fn swept(disk: &FaultyDisk) -> bool {
 }
 
 #[test]
-fn segments_that_were_freed_are_free_after_a_restart_on_a_full_disk() {
+fn freed_segments_are_free_after_a_restart_on_a_full_disk() {
     let _one_at_a_time = MUTANT.lock();
     let disk = FaultyDisk::new(1);
     let (journal, _) = open(&disk).unwrap();
@@ -135,11 +135,11 @@ fn segments_that_were_freed_are_free_after_a_restart_on_a_full_disk() {
         index += 1;
         redeem(&journal, index);
     }
-    assert!(journal.usage().used > 2, "they are used: {:?}", journal.usage());
+    assert!(journal.usage().used > 2, "the free files should be used: {:?}", journal.usage());
 }
 
 #[test]
-fn a_file_that_was_promised_is_not_away_to_be_swept() {
+fn a_file_that_a_promise_needs_is_not_swept_meanwhile() {
     let _one_at_a_time = MUTANT.lock();
     let (disk, failures) = (FaultyDisk::new(1), Arc::<AtomicUsize>::default());
     let journal = Journal::open(Arc::new(disk.clone()), options(&failures), &mut |_| ()).unwrap();
@@ -162,7 +162,7 @@ fn a_file_that_was_promised_is_not_away_to_be_swept() {
         }
         for _ in 0..promised {
             index += 1;
-            redeem(&journal, index); // however the sweep fares
+            redeem(&journal, index); // has to find room whether or not a file is being swept
         }
         journal.flush().unwrap();
     }
@@ -170,7 +170,7 @@ fn a_file_that_was_promised_is_not_away_to_be_swept() {
 }
 
 #[test]
-fn files_beyond_the_budget_go_once_they_are_free() {
+fn files_beyond_segments_max_are_removed_once_they_are_free() {
     let _one_at_a_time = MUTANT.lock();
     let disk = FaultyDisk::new(1);
     let (journal, _) = open(&disk).unwrap();
@@ -187,7 +187,7 @@ fn files_beyond_the_budget_go_once_they_are_free() {
 }
 
 #[test]
-fn a_log_whose_files_were_removed_says_so_and_ends() {
+fn a_log_whose_files_were_removed_fails_and_names_the_file() {
     let _one_at_a_time = MUTANT.lock();
     for name in ["wal/000", "wal.proof"] {
         let root = std::env::temp_dir().join(format!("leveret-removed-{}", std::process::id()));
@@ -204,18 +204,18 @@ fn a_log_whose_files_were_removed_says_so_and_ends() {
         journal.look_for_space();
         journal.look_for_space();
         assert_eq!(*said.lock(), [format!("the log cannot be written: {name} was removed from the data folder")]);
-        assert!(journal.flush().is_err() || append(&journal, 3..4, 1).lock().is_empty(), "nothing is called durable");
+        assert!(journal.flush().is_err() || append(&journal, 3..4, 1).lock().is_empty(), "nothing may be durable");
         std::fs::remove_dir_all(&root).unwrap();
         let disk = RealDisk::new(root.clone());
         let removed = format!("the data folder {} was removed", root.display());
         assert_eq!(disk.create("wal/001", 10, false).err().unwrap().to_string(), removed);
-        assert_eq!(disk.create("node", 10, false).err().unwrap().to_string(), removed, "the root is not made again");
+        assert_eq!(disk.create("node", 10, false).err().unwrap().to_string(), removed, "the root must not be created");
         assert_eq!(disk.free_bytes().unwrap_err().to_string(), removed);
     }
 }
 
 #[test]
-fn what_passes_is_told_from_a_failed_disk() {
+fn passing_errors_are_distinguished_from_those_of_a_failed_disk() {
     let os = std::io::Error::from_raw_os_error;
     for passing in [4, 11, 12, 23, 24, 28, 122] {
         assert!(is_passing(&os(passing)), "{}", os(passing));
@@ -226,7 +226,7 @@ fn what_passes_is_told_from_a_failed_disk() {
 }
 
 #[test]
-fn after_a_torn_tail_the_log_goes_on_in_its_segment_also_on_a_full_disk() {
+fn after_a_torn_tail_the_log_goes_on_in_the_same_segment_even_on_a_full_disk() {
     let _one_at_a_time = MUTANT.lock();
     let mut torn = 0;
     for seed in 0..40 {
@@ -241,12 +241,12 @@ fn after_a_torn_tail_the_log_goes_on_in_its_segment_also_on_a_full_disk() {
         }
         disk.set_full(true);
         disk.power_off_at_write(seed % 3);
-        drop(open(&disk)); // a start that is cut off, perhaps while it takes the tail away
+        drop(open(&disk)); // a start that crashes, perhaps while it removes the torn tail
         disk.crash();
         let (journal, found) = open(&disk).unwrap();
         let last = found.len() as u64;
         torn += usize::from(last < 6);
-        assert_eq!(append(&journal, last + 1..last + 2, 1).lock().len(), 1, "seed {seed}: {last} were found");
+        assert_eq!(append(&journal, last + 1..last + 2, 1).lock().len(), 1, "seed {seed}: {last} records were found");
         journal.stop();
         let (journal, again) = open(&disk).unwrap();
         check(&journal, &again, &[]);
@@ -256,7 +256,7 @@ fn after_a_torn_tail_the_log_goes_on_in_its_segment_also_on_a_full_disk() {
 }
 
 #[test]
-fn a_log_whose_folder_was_replaced_by_another_says_so_and_ends() {
+fn a_log_whose_folder_was_replaced_by_another_fails_and_says_so() {
     let _one_at_a_time = MUTANT.lock();
     let root = std::env::temp_dir().join(format!("leveret-replaced-{}", std::process::id()));
     std::fs::create_dir_all(root.join("data")).unwrap();
@@ -269,7 +269,7 @@ fn a_log_whose_folder_was_replaced_by_another_says_so_and_ends() {
     std::fs::rename(root.join("data"), root.join("moved")).unwrap();
     std::fs::create_dir(root.join("data")).unwrap();
     journal.look_for_space();
-    assert_eq!(*said.lock(), ["the log cannot be written: another folder has its place"]);
-    assert!(journal.flush().is_err() || append(&journal, 3..4, 1).lock().is_empty(), "nothing is called durable");
+    assert_eq!(*said.lock(), ["the log cannot be written: the data folder was replaced by another"]);
+    assert!(journal.flush().is_err() || append(&journal, 3..4, 1).lock().is_empty(), "nothing may be durable");
     std::fs::remove_dir_all(&root).unwrap();
 }

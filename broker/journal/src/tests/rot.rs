@@ -1,17 +1,18 @@
-//! What somebody or something does to the files while the broker is down: a start that would give back less than was durable
-//! is refused by name, however the process ended.
+//! Tests of damage to the files while the broker is down: a start that would lose durable records is refused with an
+//! error that names the file, however the process before it ended.
 use super::*;
 use std::io::IoSlice;
 
-/// How the process before ended.
+/// The way in which the previous process ended.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Ended {
-    Stopped,
-    Killed,
+enum Shutdown {
+    InOrder,
+    Kill,
 }
 
-/// A log of several segments, all of it confirmed, whose process ended; places of the records.
-fn log(ended: Ended, records: u64) -> (FaultyDisk, Vec<Place>) {
+/// Returns a disk with a log of so many records, all of them reported durable, whose process has ended, and the places
+/// of the records.
+fn log(shutdown: Shutdown, records: u64) -> (FaultyDisk, Vec<Place>) {
     let disk = FaultyDisk::new(records);
     let (journal, _) = open(&disk).unwrap();
     let mut places = Vec::new();
@@ -19,14 +20,14 @@ fn log(ended: Ended, records: u64) -> (FaultyDisk, Vec<Place>) {
         places.push(journal.append(head(index), body(index), true, None).unwrap());
         journal.flush().unwrap();
     }
-    match ended {
-        Ended::Stopped => journal.stop(),
-        Ended::Killed => disk.end_process(),
+    match shutdown {
+        Shutdown::InOrder => journal.stop(),
+        Shutdown::Kill => disk.end_process(),
     }
     (disk.fork(), places)
 }
 
-/// Name of the file that holds a segment.
+/// Returns the name of the file that holds a segment.
 fn file_of(disk: &FaultyDisk, segment: u64) -> String {
     let names = disk.list("wal").unwrap().into_iter().map(|name| format!("wal/{name}"));
     let holds = |name: &String| {
@@ -43,13 +44,13 @@ fn overwrite(disk: &FaultyDisk, name: &str, offset: u64, bytes: &[u8]) {
     file.sync_data().unwrap();
 }
 
-/// Opens a log of which something is damaged: refused with a text that says one of `names`, or all headers are there and
-/// reading says which record is not.
-fn refused_or_told(disk: &FaultyDisk, what: &str, records: u64, names: &[&str]) {
+/// Opens a damaged log. Either the start is refused, or all records are found and reading one of them fails. Checks
+/// that the text of the error contains one of `names`.
+fn check_damage_is_named(disk: &FaultyDisk, what: &str, records: u64, names: &[&str]) {
     let said = match open(disk) {
         Err(refused) => refused.to_string(),
         Ok((journal, found)) => {
-            assert_eq!(found.len() as u64, records, "{what}: silently less");
+            assert_eq!(found.len() as u64, records, "{what}: records are missing without an error");
             let read = found.iter().filter_map(|recovered| journal.read(recovered.place).err());
             read.map(|error| error.to_string()).next().unwrap_or_default()
         }
@@ -58,11 +59,11 @@ fn refused_or_told(disk: &FaultyDisk, what: &str, records: u64, names: &[&str]) 
 }
 
 #[test]
-fn what_was_durable_and_is_gone_is_refused_by_name() {
+fn a_start_without_all_durable_records_is_refused_and_names_the_file() {
     let _one_at_a_time = MUTANT.lock();
-    for ended in [Ended::Stopped, Ended::Killed] {
+    for shutdown in [Shutdown::InOrder, Shutdown::Kill] {
         for records in [6, 40] {
-            let (whole, places) = log(ended, records);
+            let (intact, places) = log(shutdown, records);
             let last = places[places.len() - 1];
             let middle =
                 places.iter().rfind(|place| place.segment == last.segment && place.offset < last.offset).unwrap();
@@ -91,14 +92,14 @@ fn what_was_durable_and_is_gone_is_refused_by_name() {
                 ("removed", Box::new(|disk, name| disk.remove(name).unwrap())),
             ];
             for (what, damage) in damages {
-                let disk = whole.fork();
+                let disk = intact.fork();
                 let name = file_of(&disk, last.segment);
                 damage(&disk, &name);
                 let before = disk.checksum();
-                let what = format!("{what}, {records} records, {ended:?}");
-                refused_or_told(&disk, &what, records, &[&name, &newest]);
+                let what = format!("{what}, {records} records, {shutdown:?}");
+                check_damage_is_named(&disk, &what, records, &[&name, &newest]);
                 if open(&disk).is_err() {
-                    assert_eq!(disk.checksum(), before, "{what}: a start that is refused changes nothing");
+                    assert_eq!(disk.checksum(), before, "{what}: a start that is refused must not change the disk");
                 }
             }
         }
@@ -106,28 +107,28 @@ fn what_was_durable_and_is_gone_is_refused_by_name() {
 }
 
 #[test]
-fn a_segment_before_the_newest_is_missed_too() {
+fn a_missing_or_damaged_older_segment_is_refused() {
     let _one_at_a_time = MUTANT.lock();
     for number in 1..=3 {
-        let (disk, places) = log(Ended::Stopped, 40);
+        let (disk, places) = log(Shutdown::InOrder, 40);
         assert!(places[places.len() - 1].segment > 3);
         let name = file_of(&disk, number);
         disk.remove(&name).unwrap();
         let refused = open(&disk).err().unwrap().to_string();
         assert!(refused.starts_with(&format!("segment {number} of the log is missing")), "{refused}");
 
-        let (disk, _) = log(Ended::Stopped, 40);
+        let (disk, _) = log(Shutdown::InOrder, 40);
         let name = file_of(&disk, number);
         overwrite(&disk, &name, 0, &[0; 128]);
         let refused = open(&disk).err().unwrap().to_string();
         assert_eq!(
             refused,
             format!(
-                "{name} is damaged at offset 0: it holds segment {number} of the log, and its header does not say so"
+                "{name} is damaged at offset 0: it holds records of segment {number} of the log without a valid header"
             )
         );
 
-        let (disk, places) = log(Ended::Stopped, 40);
+        let (disk, places) = log(Shutdown::InOrder, 40);
         let name = file_of(&disk, number);
         let last = places.iter().rfind(|place| place.segment == number).unwrap();
         overwrite(&disk, &name, u64::from(last.offset) - 72, &[0; 72]);
@@ -154,7 +155,7 @@ fn segments_that_were_released_may_be_gone() {
         }
         disk.crash();
         let (journal, _) = open(&disk).unwrap();
-        assert!(last.segment <= 2 || journal.holds(2), "what is kept for its contents is kept");
+        assert!(last.segment <= 2 || journal.holds(2), "a segment that the caller keeps should still be there");
         if last != Place::default() {
             journal.read(last).unwrap();
         }
@@ -162,23 +163,23 @@ fn segments_that_were_released_may_be_gone() {
 }
 
 #[test]
-fn without_the_proof_nothing_is_believed() {
+fn a_log_without_an_intact_proof_is_refused() {
     let _one_at_a_time = MUTANT.lock();
-    let (disk, _) = log(Ended::Stopped, 10);
+    let (disk, _) = log(Shutdown::InOrder, 10);
     for slot in [0, 4096, 8192] {
         let disk = disk.fork();
         disk.flip("wal.proof", slot + 33);
-        assert_eq!(open(&disk).unwrap().1.len(), 10, "one damaged slot is no harm");
+        assert_eq!(open(&disk).unwrap().1.len(), 10, "one damaged slot should do no harm");
     }
     let removed = disk.fork();
     removed.remove("wal.proof").unwrap();
     let refused = open(&removed).err().unwrap().to_string();
-    assert_eq!(refused, "wal.proof is missing: without it nobody knows whether all of the log is there");
+    assert_eq!(refused, "wal.proof is missing: without it nothing shows whether the log is complete");
     let damaged = disk.fork();
     overwrite(&damaged, "wal.proof", 0, &[0; 3 * 4096]);
     let refused = open(&damaged).err().unwrap().to_string();
-    assert_eq!(refused, "wal.proof is damaged: without it nobody knows whether all of the log is there");
-    // All of it gone: only who remembers that there was a log can tell.
+    assert_eq!(refused, "wal.proof is damaged: without it nothing shows whether the log is complete");
+    // Without any file of the log, only the option `made` says that there was one.
     for name in disk.list("wal").unwrap() {
         removed.remove(&format!("wal/{name}")).unwrap();
     }
@@ -188,9 +189,9 @@ fn without_the_proof_nothing_is_believed() {
 }
 
 #[test]
-fn a_log_of_the_version_before_is_read_and_goes_on_with_a_proof() {
+fn a_log_of_the_previous_version_is_read_and_gets_a_proof() {
     let _one_at_a_time = MUTANT.lock();
-    let (disk, places) = log(Ended::Stopped, 40);
+    let (disk, places) = log(Shutdown::InOrder, 40);
     let newest = places[places.len() - 1].segment;
     for segment in 1..=newest {
         let name = file_of(&disk, segment);
@@ -199,7 +200,7 @@ fn a_log_of_the_version_before_is_read_and_goes_on_with_a_proof() {
         let header = format::SegmentHeader::decode(&bytes).unwrap();
         overwrite(&disk, &name, 0, &format::SegmentHeader { version: 1, ..header }.encode());
         if segment == 2 {
-            overwrite(&disk, &name, 0, &[0; 128]); // that version said nowhere that it was released
+            overwrite(&disk, &name, 0, &[0; 128]); // as after a release, which that version did not store anywhere
         }
     }
     disk.remove("wal.proof").unwrap();
@@ -215,14 +216,14 @@ fn a_log_of_the_version_before_is_read_and_goes_on_with_a_proof() {
     assert!(open(&disk).is_err());
 }
 
-/// The newest note of a group, of those found.
-fn noted(found: &[Recovered], group: u16) -> Option<u64> {
+/// Returns the index of the last kept record of a group in `found`.
+fn last_kept(found: &[Recovered], group: u16) -> Option<u64> {
     let of_group = |recovered: &&Recovered| recovered.head.group == group && recovered.head.is_kept();
     found.iter().rfind(of_group).map(|recovered| recovered.head.index)
 }
 
 #[test]
-fn what_is_kept_outlives_its_segment_and_a_crash_at_any_write() {
+fn kept_records_survive_the_release_of_their_segment_and_a_crash_at_any_write() {
     let _one_at_a_time = MUTANT.lock();
     let mut segments = 0;
     for at in 0..200 {
@@ -248,12 +249,13 @@ fn what_is_kept_outlives_its_segment_and_a_crash_at_any_write() {
             }
             journal.release(u64::MAX, &|_| false);
         }
-        // What is kept outlives the segments of the next life, too, whatever was torn at the beginning of the newest one.
+        // Kept records also survive the release of the next process's segments, even if the crash tore the beginning of
+        // the newest segment.
         for (life, more) in [("crash", at % 3), ("life after a crash", 2)] {
             disk.crash();
             let (journal, found) = open(&disk).unwrap();
             for group in [0, 1] {
-                let found = noted(&found, group);
+                let found = last_kept(&found, group);
                 assert!(found >= durable[usize::from(group)], "{life} at write {at}: {found:?} of {durable:?}");
             }
             let first = journal.usage().current;
@@ -272,7 +274,7 @@ fn what_is_kept_outlives_its_segment_and_a_crash_at_any_write() {
 }
 
 #[test]
-fn a_segment_held_for_its_contents_that_lost_its_header_is_found_by_its_records() {
+fn a_released_segment_that_is_still_needed_and_lost_its_header_is_found_by_its_records() {
     let _one_at_a_time = MUTANT.lock();
     let disk = FaultyDisk::new(1);
     let (journal, _) = open(&disk).unwrap();
@@ -297,7 +299,7 @@ fn a_segment_held_for_its_contents_that_lost_its_header_is_found_by_its_records(
     }
     let missing = [kept.segment, 1_000].into_iter().collect();
     assert_eq!(journal.settle_unknown(&missing).unwrap(), [kept.segment]);
-    assert_eq!(journal.read(kept).unwrap(), body(1), "its file was not used for anything else meanwhile");
+    assert_eq!(journal.read(kept).unwrap(), body(1), "its file must not be used for anything else meanwhile");
     journal.stop();
-    assert!(open(&disk).unwrap().0.holds(kept.segment), "it has its header again");
+    assert!(open(&disk).unwrap().0.holds(kept.segment), "the segment should have its header again");
 }

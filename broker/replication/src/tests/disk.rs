@@ -1,4 +1,4 @@
-//! Groups on a disk that is full, out of descriptors, slow, or lacks what it had.
+//! Tests of groups on a disk that is full, slow, out of file descriptors, or has lost or damaged files.
 use super::*;
 use crate::log_table::{BLANK, Hole, LogTable, PURGED};
 use leveret_journal::{DiskFile, Head, is_passing, write_whole};
@@ -6,20 +6,21 @@ use parking_lot::Condvar;
 use std::io;
 use std::sync::atomic::AtomicBool;
 
-/// A disk on which opening files can fail or wait.
-struct Hindered {
+/// A disk on which creating files can fail or wait, and opening them can fail.
+struct HinderedDisk {
     disk: FaultyDisk,
     no_descriptors: AtomicBool,
     slow: Mutex<bool>,
-    /// Somebody waits to make a file.
+    /// Whether a thread has waited to create a file.
     waits: AtomicBool,
-    released: Condvar,
+    /// Wakes the threads that wait to create a file.
+    resume: Condvar,
 }
 
-impl Hindered {
+impl HinderedDisk {
     fn new(disk: FaultyDisk) -> Arc<Self> {
         let (no_descriptors, waits) = (AtomicBool::new(false), AtomicBool::new(false));
-        Arc::new(Self { disk, no_descriptors, slow: Mutex::new(false), waits, released: Condvar::new() })
+        Arc::new(Self { disk, no_descriptors, slow: Mutex::new(false), waits, resume: Condvar::new() })
     }
 
     fn descriptor(&self) -> io::Result<()> {
@@ -27,13 +28,13 @@ impl Hindered {
     }
 }
 
-impl Disk for Hindered {
+impl Disk for HinderedDisk {
     fn create(&self, name: &str, len: u64, zeroed: bool) -> io::Result<Arc<dyn DiskFile>> {
         self.descriptor()?;
         let mut slow = self.slow.lock();
         while *slow {
             self.waits.store(true, SeqCst);
-            self.released.wait(&mut slow);
+            self.resume.wait(&mut slow);
         }
         drop(slow);
         self.disk.create(name, len, zeroed)
@@ -80,7 +81,7 @@ async fn refused(disk: &FaultyDisk) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_snapshot_that_is_gone_or_old_is_refused_by_name() {
+async fn a_start_with_a_missing_or_old_snapshot_is_refused_and_names_the_file() {
     let disk = FaultyDisk::new(1);
     let (groups, _) = open(&disk).await;
     let mut older = None;
@@ -115,7 +116,7 @@ async fn a_snapshot_that_is_gone_or_old_is_refused_by_name() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_entry_that_cannot_be_read_at_the_start_is_refused_by_file_and_offset() {
+async fn a_start_with_an_unreadable_entry_is_refused_and_names_file_and_offset() {
     let disk = FaultyDisk::new(1);
     let (groups, _) = open(&disk).await;
     for at in 0..9u8 {
@@ -130,7 +131,7 @@ async fn an_entry_that_cannot_be_read_at_the_start_is_refused_by_file_and_offset
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_disk_starts_and_leads() {
+async fn groups_start_and_take_entries_on_a_full_disk() {
     let disk = FaultyDisk::new(1);
     let (groups, lists) = open(&disk).await;
     groups.write(1, vec![1].into()).await.unwrap();
@@ -151,8 +152,8 @@ async fn a_full_disk_starts_and_leads() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_descriptors_a_snapshot_is_for_later() {
-    let disk = Hindered::new(FaultyDisk::new(1));
+async fn a_snapshot_that_fails_for_want_of_descriptors_can_be_repeated_later() {
+    let disk = HinderedDisk::new(FaultyDisk::new(1));
     let groups = open_on(disk.clone(), Arc::<Lists>::default()).await.unwrap();
     groups.write(1, vec![1].into()).await.unwrap();
     disk.no_descriptors.store(true, SeqCst);
@@ -169,7 +170,7 @@ async fn without_descriptors_a_snapshot_is_for_later() {
 
 #[tokio::test]
 async fn a_snapshot_may_take_long() {
-    let disk = Hindered::new(FaultyDisk::new(1));
+    let disk = HinderedDisk::new(FaultyDisk::new(1));
     let groups = open_on(disk.clone(), Arc::<Lists>::default()).await.unwrap();
     groups.write(1, vec![1].into()).await.unwrap();
     *disk.slow.lock() = true;
@@ -180,7 +181,7 @@ async fn a_snapshot_may_take_long() {
     while !disk.waits.load(SeqCst) {
         tokio::task::yield_now().await;
     }
-    // Many times as long as it takes to look at it once.
+    // Many times `CHECK_EVERY`.
     let begun = std::time::Instant::now();
     while begun.elapsed() < std::time::Duration::from_millis(200) {
         tokio::task::yield_now().await;
@@ -188,15 +189,15 @@ async fn a_snapshot_may_take_long() {
     groups.write(1, vec![2].into()).await.unwrap();
     assert!(!snapshot.is_finished());
     *disk.slow.lock() = false;
-    disk.released.notify_all();
+    disk.resume.notify_all();
     snapshot.await.unwrap().unwrap();
     groups.stop().await;
 }
 
-/// What is gone when it is asked to do something.
-struct Gone;
+/// A node that does not exist any more, so that it can neither apply entries nor return a state.
+struct GoneNode;
 
-impl Applied for Gone {
+impl Applied for GoneNode {
     fn apply(&self, _: GroupId, _: &Bytes, _: Place) -> Result<(), String> {
         Err("nobody is there".to_owned())
     }
@@ -213,20 +214,20 @@ impl Applied for Gone {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_is_gone_writes_no_empty_snapshot_and_passes_no_entry_by() {
+async fn a_node_that_is_gone_writes_no_empty_snapshot_and_skips_no_entry() {
     let disk = FaultyDisk::new(1);
-    let groups = open_on(Arc::new(disk.clone()), Arc::new(Gone)).await.unwrap();
-    assert!(groups.write(1, vec![1].into()).await.is_err(), "it is not applied");
+    let groups = open_on(Arc::new(disk.clone()), Arc::new(GoneNode)).await.unwrap();
+    assert!(groups.write(1, vec![1].into()).await.is_err(), "the entry must not count as applied");
     let refused = groups.snapshot(2).await.unwrap_err();
     assert_eq!(refused.to_string(), "nobody is there");
-    assert!(disk.open("groups/2.snapshot").is_err(), "no snapshot");
+    assert!(disk.open("groups/2.snapshot").is_err(), "no snapshot should be written");
     groups.stop().await;
     let (_, lists) = open(&disk).await;
-    assert_eq!(entries(&lists, 1), [[1]], "the entry is in the log all the same");
+    assert_eq!(entries(&lists, 1), [[1]], "the entry should be in the log nevertheless");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn votes_of_the_version_before_are_taken_over() {
+async fn votes_in_the_file_of_the_previous_version_are_taken_over() {
     use openraft::storage::RaftLogStorageExt;
     let disk = FaultyDisk::new(1);
     let (_, mut log, _) = Builder::on(&disk);
@@ -250,14 +251,14 @@ async fn votes_of_the_version_before_are_taken_over() {
     let first = term(&groups);
     assert!(first >= 70, "{first}");
     groups.stop().await;
-    assert!(disk.open("groups/0.state").is_err(), "the journal says it now");
+    assert!(disk.open("groups/0.state").is_err(), "the file should be removed, since the journal has a newer vote");
     let (groups, _) = open(&disk).await;
     assert!(term(&groups) > first);
     groups.stop().await;
 }
 
 #[test]
-fn entries_that_are_missing_were_purged_or_are_a_hole() {
+fn missing_entries_are_a_hole_unless_they_were_purged() {
     let record = |kind, index| (Head { group: 1, kind, index, term: 1, note: 0 }, Place::default());
     let read = |records: &[(Head, Place)]| {
         let mut table = LogTable::default();
