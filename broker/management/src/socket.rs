@@ -21,7 +21,7 @@ pub(crate) struct Client {
     state: Mutex<State>,
     /// Cancelled when the client is to be disconnected.
     pub(crate) leave: CancellationToken,
-    /// Whether the client came when there was no room for more: it gets one answer, and only to a health check.
+    /// Whether the client came when there was no room for more. It gets one answer: 503, unless it asks for a health check.
     pub(crate) only_health: bool,
 }
 
@@ -84,7 +84,8 @@ impl Client {
         })
     }
 
-    /// Returns until when this socket waits for the client; `None` if it does not, or if another module keeps the deadline.
+    /// Returns the deadline until which the client is waited for; `None` if it is being served, or if `request` or `login`
+    /// keeps the deadline.
     fn deadline(&self, bounds: &Bounds) -> Option<Instant> {
         let state = self.state.lock();
         let unread = state.unread_since.map(|since| since + bounds.write_max);

@@ -82,7 +82,7 @@ impl<P: Pieces> HttpBody for LongBody<P> {
     }
 }
 
-/// How many rows are read and written at a time: some hundred microseconds of work.
+/// How many rows are read and written at a time: a few hundred microseconds of work.
 pub(crate) const BATCH: usize = 64;
 /// The longest answer in bytes that is sent as a whole.
 const WHOLE_BYTES_MAX: usize = 128 << 10;

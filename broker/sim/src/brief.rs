@@ -10,10 +10,10 @@ use leveret_node::catalog::{Destination, ExchangeDeclare};
 /// What clients know of the exchange.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Brief {
-    /// It does not exist.
+    /// The exchange does not exist.
     #[default]
     Absent,
-    /// It exists and is bound to the queue of this slot.
+    /// The exchange exists and is bound to the queue of this slot.
     BoundTo(usize),
     /// Unknown, as a request was not answered, or its queue did not survive a restart.
     Unknown,

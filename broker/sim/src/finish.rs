@@ -21,7 +21,7 @@ impl Life<'_> {
         }
         match fault {
             Fault::Stop | Fault::BitFlip | Fault::Rot => {}
-            // Only the stop will mark these messages as durable in `wal.proof`; all earlier ones are marked already.
+            // Everything before is marked as durable already; only the stop will mark what is published now.
             Fault::RotInTail => self.publish_and_wait().await,
             _ => return End::Cut,
         }

@@ -41,7 +41,8 @@ pub(crate) struct World {
     pub(crate) random: Random,
     pub(crate) checker: Checker,
     pub(crate) report: Report,
-    /// The digest and the number of messages of each durable queue at the end of the last life, if it was stopped in order.
+    /// The digest and the number of messages of each durable queue when the node was last stopped in order; `None` if the
+    /// node has been open since.
     pub(crate) before: Option<Vec<(u64, u64)>>,
     /// The number of the last message.
     pub(crate) number: u64,

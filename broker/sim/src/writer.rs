@@ -14,7 +14,7 @@ use tokio::time::sleep;
 
 pub(crate) struct Writer {
     random: Arc<Mutex<Random>>,
-    /// Whether appends may write by themselves; true for half of the seeds.
+    /// Whether appends may write the journal themselves; true in half of the lives.
     at_once: bool,
     /// Whether stalls of the disk are frequent.
     slow: bool,

@@ -72,7 +72,7 @@ fn churn_rates(broker: &Broker) -> Value {
 pub(crate) struct Totals {
     pub(crate) queues: usize,
     pub(crate) depth: Depth,
-    /// Counters since the start, including those of queues that have been deleted since.
+    /// Counters since the start. For a deleted queue they contain what was last observed of it.
     pub(crate) counters: Counters,
     pub(crate) rates: QueueRates,
 }

@@ -5,8 +5,8 @@ use crate::names::{FAN, SLOTS, is_durable, name};
 use leveret_node::catalog::Destination;
 
 impl Life<'_> {
-    /// Checks the node after a start. `before` has the digests and numbers of messages from the end of the last life, if
-    /// the node was stopped in order.
+    /// Checks the node after a start. `before` has the digests and numbers of messages from the last stop in order, if the
+    /// node has not been open since.
     ///
     /// # Errors
     /// The first difference.
