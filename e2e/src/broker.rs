@@ -1,4 +1,4 @@
-//! `leveret serve` as a process of its own, on an address and with a data folder that no other test has.
+//! `leveret serve` as a process of its own, with an address and a data folder that no other test uses.
 
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
@@ -13,6 +13,7 @@ const AMQP: u16 = 5672;
 const HTTP: u16 = 15672;
 const METRICS: u16 = 15692;
 
+/// A running broker; killed, and its data removed, when dropped.
 pub struct BrokerProcess {
     pub process: Process,
     pub folder: Folder,
@@ -20,12 +21,18 @@ pub struct BrokerProcess {
 }
 
 impl BrokerProcess {
-    /// Starts one with its defaults, and waits until it says that it is ready.
+    /// Starts a broker with the default configuration, and waits until it is ready.
+    ///
+    /// # Errors
+    /// If it ends or is not ready in time, with what it printed.
     pub fn start() -> Result<Self> {
         Self::start_with("")
     }
 
-    /// Starts one with these lines in its configuration file.
+    /// Starts a broker with `config` as its configuration file, and waits until it is ready.
+    ///
+    /// # Errors
+    /// If it ends or is not ready in time, with what it printed.
     pub fn start_with(config: &str) -> Result<Self> {
         let (folder, host) = (Folder::new()?, address());
         let process =
@@ -54,39 +61,50 @@ impl BrokerProcess {
         .with_context(|| format!("the broker printed:\n{}", self.process.output()))
     }
 
-    /// HOST:PORT of AMQP.
+    /// Returns `HOST:PORT` of the AMQP listener.
     pub fn amqp(&self) -> String {
         format!("{}:{AMQP}", self.host)
     }
 
+    /// Returns the AMQP URL with user, password and virtual host.
     pub fn amqp_url(&self) -> String {
         format!("amqp://guest:guest@{}/%2F", self.amqp())
     }
 
-    /// `http://USER:PASSWORD@HOST:PORT` of the management API.
+    /// Returns `http://USER:PASSWORD@HOST:PORT` of the management API.
     pub fn http(&self) -> String {
         format!("http://guest:guest@{}:{HTTP}", self.host)
     }
 
-    /// HOST:PORT of the metrics.
+    /// Returns `HOST:PORT` of the metrics listener.
     pub fn metrics(&self) -> String {
         format!("{}:{METRICS}", self.host)
     }
 
-    /// One sample of `/metrics`, by its name and labels as they are printed there.
+    /// Returns the value of a sample of `/metrics`. `series` is its name with labels, exactly as printed there.
+    ///
+    /// # Errors
+    /// If the request fails or there is no such sample.
     pub fn metric(&self, series: &str) -> Result<f64> {
         let text = http::get(&format!("http://{}/metrics", self.metrics()))?.body;
         let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         value.with_context(|| format!("no {series} in the metrics"))?.parse().context("not a number")
     }
 
-    /// SIGTERM, and its end.
+    /// Sends SIGTERM, and returns the status with which the broker ends.
+    ///
+    /// # Errors
+    /// If it does not end in time.
     pub fn stop(mut self) -> Result<ExitStatus> {
         self.process.terminate(PATIENCE)
     }
 }
 
-/// `leveret serve` on all three ports of `host`, with its data in `folder`.
+/// Returns the command `leveret serve`, listening on all three ports of `host`, with its data in `folder` and an otherwise
+/// empty environment.
+///
+/// # Errors
+/// If the program cannot be built or found.
 pub fn command(folder: &Folder, host: &str) -> Result<Command> {
     let mut command = Command::new(programs::built("leveret", &[])?);
     command.arg("serve").arg("--data-dir").arg(folder.path().join("data"));
@@ -97,7 +115,10 @@ pub fn command(folder: &Folder, host: &str) -> Result<Command> {
     Ok(command)
 }
 
-/// Runs a program that is expected to end by itself, and gives how it ended and what it printed.
+/// Runs a program that ends by itself, and returns its status and output.
+///
+/// # Errors
+/// If it cannot be started or runs for longer than `limit`.
 pub fn run(command: &mut Command, limit: Duration) -> Result<(ExitStatus, String)> {
     let mut process = Process::start(command)?;
     let status = process.wait(limit)?;

@@ -1,4 +1,4 @@
-//! The unmodified clients of `e2e/clients`, each a program with the same command line.
+//! The test clients of `e2e/clients`: one program per unmodified client library, all with the same command line.
 
 use std::process::Command;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use crate::programs;
 const LIMIT: Duration = Duration::from_secs(180);
 const INSTALLER: &str = "e2e/install/clients";
 
+/// A client library with its test program.
 #[derive(Clone, Copy, Debug)]
 pub enum Client {
     Pika,
@@ -20,9 +21,13 @@ pub enum Client {
 }
 
 impl Client {
+    /// All client libraries.
     pub const ALL: [Self; 4] = [Self::Pika, Self::Amqplib, Self::Amqp091Go, Self::Lapin];
 
-    /// The program, ready for `--url ... SCENARIO`.
+    /// Returns the command of the program, to which `--url ... SCENARIO` is to be added.
+    ///
+    /// # Errors
+    /// If something is not installed or built, naming the command that does it.
     pub fn command(self) -> Result<Command> {
         let scripts = programs::root().join("e2e/clients");
         Ok(match self {
@@ -43,11 +48,18 @@ impl Client {
         })
     }
 
+    /// Starts the program with these arguments.
+    ///
+    /// # Errors
+    /// If it cannot be started.
     pub fn start(self, url: &str, arguments: &[&str]) -> Result<Process> {
         Process::start(self.command()?.arg("--url").arg(url).args(arguments))
     }
 
-    /// Runs it to its end; an error, with what it printed, unless every check passed.
+    /// Runs the program to its end, for three minutes at most.
+    ///
+    /// # Errors
+    /// If it does not end in time or a check fails, with what it printed.
     pub fn run(self, url: &str, arguments: &[&str]) -> Result<Report> {
         let mut process = self.start(url, arguments)?;
         let status = process.wait(LIMIT)?;
@@ -62,10 +74,12 @@ impl Client {
     }
 }
 
-/// What a client printed: which checks passed, and the lines of those that did not.
+/// The results that a client printed.
 #[derive(Debug)]
 pub struct Report {
+    /// The names of the checks that passed.
     pub passed: Vec<String>,
+    /// The printed lines of the checks that failed.
     pub failures: Vec<String>,
 }
 
@@ -74,7 +88,7 @@ impl Report {
         let passed: Vec<_> = output.lines().filter_map(|line| line.strip_prefix("ok ")).map(str::to_owned).collect();
         let failures: Vec<_> = output.lines().filter(|line| line.starts_with("FAIL ")).map(str::to_owned).collect();
         let sum = format!("{} passed, {} failed", passed.len(), failures.len());
-        ensure!(output.lines().last() == Some(sum.as_str()), "the last line is not the sum {sum:?}:\n{output}");
+        ensure!(output.lines().last() == Some(sum.as_str()), "the last line is not the summary {sum:?}:\n{output}");
         Ok(Self { passed, failures })
     }
 }

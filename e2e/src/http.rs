@@ -1,4 +1,4 @@
-//! The least HTTP client that does: one request a connection, blocking, with a deadline.
+//! A minimal HTTP client: blocking, one request per connection, with a timeout.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
+/// An answer: its status and body.
 #[derive(Debug)]
 pub struct Response {
     pub status: u16,
@@ -15,16 +16,27 @@ pub struct Response {
 }
 
 impl Response {
+    /// Returns the body parsed as JSON.
+    ///
+    /// # Errors
+    /// If it is not JSON, with status and body.
     pub fn json(&self) -> Result<serde_json::Value> {
         serde_json::from_str(&self.body).with_context(|| format!("not JSON: {} {}", self.status, self.body))
     }
 }
 
+/// Sends a GET; like [`request`].
+///
+/// # Errors
+/// If the URL is malformed, the connection fails, or a read or write takes longer than 10 seconds.
 pub fn get(url: &str) -> Result<Response> {
     request("GET", url, None)
 }
 
-/// `url` is `http://[USER:PASSWORD@]HOST:PORT/PATH`.
+/// Sends a request and returns the answer, whatever its status. `url` is `http://[USER:PASSWORD@]HOST:PORT/PATH`.
+///
+/// # Errors
+/// If the URL is malformed, the connection fails, or a read or write takes longer than 10 seconds.
 pub fn request(method: &str, url: &str, body: Option<&serde_json::Value>) -> Result<Response> {
     let (place, path) = url
         .strip_prefix("http://")
@@ -49,13 +61,13 @@ pub fn request(method: &str, url: &str, body: Option<&serde_json::Value>) -> Res
 }
 
 fn parse(answer: &str) -> Result<Response> {
-    let (head, body) = answer.split_once("\r\n\r\n").context("the answer has no end of its head")?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("the head of the answer has no end")?;
     let status = head.split(' ').nth(1).and_then(|word| word.parse().ok()).context("the answer has no status")?;
     ensure!(!head.to_ascii_lowercase().contains("transfer-encoding: chunked"), "a chunked answer to HTTP/1.0");
     Ok(Response { status, body: body.to_owned() })
 }
 
-/// Percent-encodes all but letters, digits and `-._~`.
+/// Returns the text percent-encoded, except letters, digits and `-._~`.
 pub fn encode(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {
@@ -81,7 +93,7 @@ fn base64(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn base64_pads() {
+    fn base64_is_padded() {
         for (plain, encoded) in
             [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("guest:guest", "Z3Vlc3Q6Z3Vlc3Q=")]
         {

@@ -1,7 +1,9 @@
-//! What runs the built programs from outside: find them, start them, talk to them, run unmodified clients against them.
+//! Support for the end-to-end tests, which run the built programs from outside and talk to them as users do.
 //!
-//! A test starts a [`broker::BrokerProcess`], runs [`clients::Client`]s or its own lapin connection against it, scrapes it with a
-//! real [`prometheus::Prometheus`], and asks over [`http`]. [`raw`] does what no client library does. [`programs`] finds what is run, [`process`] ends it, [`wait`] waits.
+//! A test starts a [`broker::BrokerProcess`], runs [`clients::Client`]s or its own lapin connection against it, scrapes it
+//! with a real [`prometheus::Prometheus`], and sends requests over [`http`]. [`raw`] is an AMQP client that does what no
+//! client library does. [`programs`] finds the programs to run, [`process`] runs and ends them, [`wait`] waits for
+//! conditions.
 
 pub mod broker;
 pub mod clients;

@@ -1,4 +1,4 @@
-//! A child process with its output kept, and a folder of its own; both end with the test, however it ends.
+//! Child processes whose output is kept, and temporary folders. Both end with the test, however it ends.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::wait::until_for;
 
+/// A child process with its output; killed when dropped.
 pub struct Process {
     child: Child,
     output: Arc<Mutex<String>>,
@@ -21,7 +22,10 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts it with its standard output and error read line by line into one text.
+    /// Starts the command. Its standard output and error are collected line by line into one text.
+    ///
+    /// # Errors
+    /// If it cannot be started.
     pub fn start(command: &mut Command) -> Result<Self> {
         let mut child = command
             .stdin(Stdio::null())
@@ -36,45 +40,63 @@ impl Process {
         Ok(Self { child, output, readers })
     }
 
+    /// Returns the process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// All it has printed until now.
+    /// Returns all that the process has printed so far.
     pub fn output(&self) -> String {
         self.output.lock().map_or_else(|poisoned| poisoned.into_inner().clone(), |text| text.clone())
     }
 
-    /// `Some` once it has ended.
+    /// Returns the status of the process; `None` while it runs.
+    ///
+    /// # Errors
+    /// If the operating system cannot tell.
     pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
         Ok(self.child.try_wait()?)
     }
 
+    /// Sends a signal to the process.
+    ///
+    /// # Errors
+    /// If it has ended.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let id = i32::try_from(self.id()).ok().and_then(Pid::from_raw).context("no process id")?;
         Ok(kill_process(id, signal)?)
     }
 
-    /// Waits for its end and all of its output.
+    /// Waits until the process has ended and all of its output is collected, and returns its status.
+    ///
+    /// # Errors
+    /// If it runs for longer than `limit`, with its output.
     pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
         let status = until_for(limit, "the end of a program", || self.child.try_wait().transpose())
-            .with_context(|| format!("it printed:\n{}", self.output()))??;
+            .with_context(|| format!("the program printed:\n{}", self.output()))??;
         for reader in self.readers.drain(..) {
             let _ = reader.join();
         }
         Ok(status)
     }
 
-    /// SIGTERM, and its end within `limit`.
+    /// Sends SIGTERM, and waits for the end as [`Self::wait`] does.
+    ///
+    /// # Errors
+    /// If the process has ended before, or runs for longer than `limit`.
     pub fn terminate(&mut self, limit: Duration) -> Result<ExitStatus> {
         self.signal(Signal::TERM)?;
         self.wait(limit)
     }
 
-    /// Bytes of memory that are its own right now.
+    /// Returns the resident memory of the process in bytes.
+    ///
+    /// # Errors
+    /// If it has ended.
     pub fn resident_bytes(&self) -> Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS: it has ended")?;
+        let line =
+            status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS: the process has ended")?;
         let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
         Ok(kib * 1024)
     }
@@ -99,20 +121,29 @@ fn collect(pipe: impl Read + Send + 'static, output: &Arc<Mutex<String>>) -> Joi
     })
 }
 
-/// A new folder that is removed when it is dropped.
+/// A temporary folder, removed when dropped.
 pub struct Folder(PathBuf);
 
 impl Folder {
+    /// Creates an empty folder.
+    ///
+    /// # Errors
+    /// If it cannot be created.
     pub fn new() -> Result<Self> {
         let path = std::env::temp_dir().join(format!("leveret-e2e-{}-{}", std::process::id(), next()));
         fs::create_dir_all(&path)?;
         Ok(Self(path))
     }
 
+    /// Returns the path of the folder.
     pub fn path(&self) -> &Path {
         &self.0
     }
 
+    /// Writes a file in the folder, and returns its path.
+    ///
+    /// # Errors
+    /// If it cannot be written.
     pub fn write(&self, name: &str, text: &str) -> Result<PathBuf> {
         let path = self.0.join(name);
         fs::write(&path, text)?;
@@ -131,7 +162,8 @@ fn next() -> usize {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// An address of the loopback network that this process has to itself, and nobody's ports with it: no races for free ports.
+/// Returns an address of the loopback network that no other test uses. All of its ports are free, so that tests do not race
+/// for free ports.
 pub fn address() -> String {
     let id = std::process::id();
     let number = next();

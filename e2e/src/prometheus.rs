@@ -1,4 +1,4 @@
-//! A real Prometheus that scrapes what a test names, every second.
+//! A real Prometheus that scrapes one target every second.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -10,13 +10,14 @@ use crate::process::{Folder, Process, address};
 use crate::wait::{PATIENCE, until_ok};
 use crate::{http, programs};
 
+/// A running Prometheus.
 pub struct Prometheus {
     process: Process,
     host: String,
     _folder: Folder,
 }
 
-/// One line of an answer: its labels and its last value.
+/// One series of an answer: its labels and its last value.
 #[derive(Debug)]
 pub struct Sample {
     pub labels: BTreeMap<String, String>,
@@ -24,7 +25,11 @@ pub struct Sample {
 }
 
 impl Prometheus {
-    /// `labels` are added to all that is scraped, as a Kubernetes service discovery adds `namespace`.
+    /// Starts a Prometheus and waits until it has scraped `target` (`HOST:PORT`). Every series gets these labels, as the
+    /// service discovery of Kubernetes adds `namespace`.
+    ///
+    /// # Errors
+    /// If Prometheus is not installed, or does not scrape in time.
     pub fn start(target: &str, labels: &[(&str, &str)]) -> Result<Self> {
         let (folder, host) = (Folder::new()?, format!("{}:9090", address()));
         let labels: BTreeMap<_, _> = labels.iter().copied().collect();
@@ -39,16 +44,22 @@ impl Prometheus {
         command.arg(format!("--web.listen-address={host}"));
         let prometheus = Self { process: Process::start(&mut command)?, host, _folder: folder };
         until_ok(PATIENCE, "Prometheus to scrape", || prometheus.last("up", "up == 1"))
-            .with_context(|| format!("it printed:\n{}", prometheus.process.output()))?;
+            .with_context(|| format!("Prometheus printed:\n{}", prometheus.process.output()))?;
         Ok(prometheus)
     }
 
-    /// The answer to an instant query.
+    /// Returns the answer to an instant query.
+    ///
+    /// # Errors
+    /// If Prometheus refuses the query.
     pub fn query(&self, expression: &str) -> Result<Vec<Sample>> {
         samples(&self.ask("query", &[("query", expression)])?, "value")
     }
 
-    /// The answer to a range query over the last minute, each series with its last value, as a panel shows it.
+    /// Returns the answer to a range query over the last minute, each series with its last value, as a panel shows it.
+    ///
+    /// # Errors
+    /// If Prometheus refuses the query.
     pub fn query_range(&self, expression: &str) -> Result<Vec<Sample>> {
         let now = self.last("time", "time()")?;
         let (start, end) = ((now - 60.0).to_string(), now.to_string());
@@ -58,19 +69,25 @@ impl Prometheus {
         )
     }
 
-    /// The values of a label among the series of a selector.
+    /// Returns the values of a label among the series of a selector.
+    ///
+    /// # Errors
+    /// If Prometheus refuses the query.
     pub fn label_values(&self, selector: &str, label: &str) -> Result<Vec<String>> {
         let answer = self.ask(&format!("label/{label}/values"), &[("match[]", selector)])?;
         Ok(answer
             .as_array()
-            .context("no list of values")?
+            .context("the answer is not a list of values")?
             .iter()
             .filter_map(Value::as_str)
             .map(str::to_owned)
             .collect())
     }
 
-    /// The value of a query that has exactly one.
+    /// Returns the value of a query that has exactly one. `what` names it in errors.
+    ///
+    /// # Errors
+    /// If Prometheus refuses the query, or the answer has no value or several.
     pub fn last(&self, what: &str, expression: &str) -> Result<f64> {
         let answer = self.ask("query", &[("query", expression)])?;
         if let Some(scalar) = answer["result"][1].as_str() {
@@ -93,7 +110,7 @@ impl Prometheus {
 }
 
 fn samples(answer: &Value, field: &str) -> Result<Vec<Sample>> {
-    let list = answer["result"].as_array().context("the answer is no list")?;
+    let list = answer["result"].as_array().context("the answer is not a list")?;
     list.iter()
         .map(|series| {
             let labels = serde_json::from_value(series["metric"].clone())?;

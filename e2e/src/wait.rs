@@ -1,20 +1,26 @@
-//! Waits on conditions with a deadline, in place of sleeps.
+//! Waits for conditions, with deadlines, in place of sleeps.
 
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-/// How long anything that should be quick may take on a busy machine.
+/// How long something that is usually quick may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Asks until the answer is `Some`, at most for [`PATIENCE`].
+/// Calls `ask` until it returns `Some`, and returns the value.
+///
+/// # Errors
+/// If it has not after [`PATIENCE`]; `what` says in the error what was waited for.
 pub fn until<T>(what: impl Display, ask: impl FnMut() -> Option<T>) -> Result<T> {
     until_for(PATIENCE, what, ask)
 }
 
-/// Asks until the answer is `Some`, at most for `limit`.
+/// Calls `ask` until it returns `Some`, and returns the value.
+///
+/// # Errors
+/// If it has not after `limit`; `what` says in the error what was waited for.
 pub fn until_for<T>(limit: Duration, what: impl Display, mut ask: impl FnMut() -> Option<T>) -> Result<T> {
     let deadline = Instant::now() + limit;
     loop {
@@ -28,7 +34,10 @@ pub fn until_for<T>(limit: Duration, what: impl Display, mut ask: impl FnMut() -
     }
 }
 
-/// Asks until the answer is `Ok`; the last error says why it never was.
+/// Calls `ask` until it returns `Ok`, and returns the value.
+///
+/// # Errors
+/// The last error if it has not after `limit`; `what` says what was waited for.
 pub fn until_ok<T>(limit: Duration, what: impl Display, mut ask: impl FnMut() -> Result<T>) -> Result<T> {
     let mut last = None;
     let answer = until_for(limit, &what, || ask().map_err(|error| last = Some(error)).ok());

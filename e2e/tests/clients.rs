@@ -1,4 +1,5 @@
-//! Unmodified clients against the broker: each sees all that AMQP 0-9-1 promises, and each reads what the others wrote.
+//! Unmodified client libraries against the broker: each passes the conformance checks, and each consumes what the others
+//! published.
 
 use std::collections::BTreeSet;
 
@@ -7,22 +8,24 @@ use leveret_e2e::broker::BrokerProcess;
 use leveret_e2e::clients::Client;
 use leveret_e2e::http;
 
-/// Runs every check of one client, and compares their names with those of lapin's list: no client may quietly ask less.
+/// Runs all checks of one client, and compares their names with those of the lapin client, so that no client can silently
+/// lack checks.
 fn conformance(client: Client) -> Result<()> {
     let broker = BrokerProcess::start()?;
     let report = client.run(&broker.amqp_url(), &["conformance"])?;
     let names: BTreeSet<_> = report.passed.iter().map(String::as_str).collect();
     let expected: BTreeSet<_> = check_names().collect();
-    ensure!(expected.len() > 50, "lapin's list of checks was not found");
+    ensure!(expected.len() > 50, "the source of the lapin client has no list of checks");
     ensure!(
         names == expected,
-        "differs from the common checks: {:?}",
+        "the checks differ from those of lapin: {:?}",
         names.symmetric_difference(&expected).collect::<Vec<_>>()
     );
     ensure!(broker.stop()?.success());
     Ok(())
 }
 
+/// Returns the names of the checks in the source of the lapin client.
 fn check_names() -> impl Iterator<Item = &'static str> {
     let source = include_str!("../src/bin/lapin-client/main.rs");
     source
@@ -52,7 +55,7 @@ fn lapin_conforms() -> Result<()> {
 }
 
 #[test]
-fn each_reads_what_each_other_wrote() -> Result<()> {
+fn each_client_consumes_what_every_other_published() -> Result<()> {
     let broker = BrokerProcess::start()?;
     let answer = http::request(
         "PUT",
@@ -70,7 +73,7 @@ fn each_reads_what_each_other_wrote() -> Result<()> {
 }
 
 #[test]
-fn each_publishes_and_consumes_at_once() -> Result<()> {
+fn all_clients_publish_and_consume_at_the_same_time() -> Result<()> {
     let broker = BrokerProcess::start()?;
     let url = &broker.amqp_url();
     std::thread::scope(|scope| {
@@ -83,7 +86,7 @@ fn each_publishes_and_consumes_at_once() -> Result<()> {
 }
 
 #[test]
-fn each_is_told_when_the_broker_stops() -> Result<()> {
+fn a_stopping_broker_closes_every_client_with_320() -> Result<()> {
     let mut broker = BrokerProcess::start()?;
     let answer = http::request(
         "PUT",
@@ -101,7 +104,7 @@ fn each_is_told_when_the_broker_stops() -> Result<()> {
     ensure!(status.success(), "the broker ended with {status}:\n{}", broker.process.output());
     for (client, mut process) in holding {
         process.wait(leveret_e2e::wait::PATIENCE)?;
-        ensure!(process.output().contains("closed 320 "), "{client:?} was not told 320:\n{}", process.output());
+        ensure!(process.output().contains("closed 320 "), "{client:?} was not closed with 320:\n{}", process.output());
     }
     Ok(())
 }

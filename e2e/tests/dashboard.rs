@@ -1,5 +1,5 @@
-//! The dashboard against a real Prometheus that scraped real traffic: every query of every panel has an answer with the labels that
-//! its legend names, and the figures are the broker's.
+//! The Grafana dashboard against a real Prometheus that scrapes a broker under traffic: every query of every panel has an
+//! answer with the labels that its legend names, and the metrics have the right values.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -41,7 +41,7 @@ fn panels_are_laid_out_without_overlap() -> Result<()> {
         ensure!(w > 0 && h > 0 && x + w <= 24, "{title} is wider than the page");
         for cell in (x..x + w).flat_map(|column| (y..y + h).map(move |line| (column, line))) {
             if let Some(other) = taken.insert(cell, title) {
-                anyhow::bail!("{title} lies over {other}");
+                anyhow::bail!("{title} overlaps {other}");
             }
         }
         ids.push(panel["id"].as_u64().context("no id")?);
@@ -56,7 +56,7 @@ fn panels_are_laid_out_without_overlap() -> Result<()> {
 }
 
 #[test]
-fn every_query_is_answered_under_traffic() -> Result<()> {
+fn every_query_of_the_dashboard_has_an_answer_under_traffic() -> Result<()> {
     let broker = BrokerProcess::start()?;
     let prometheus = Prometheus::start(&broker.metrics(), &[("namespace", "shop")])?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
@@ -83,7 +83,7 @@ fn every_query_is_answered_under_traffic() -> Result<()> {
     Ok(())
 }
 
-/// Each variable's query, as Grafana asks it, gives what is there.
+/// Checks that the query of each variable, as Grafana sends it, returns the existing values.
 fn variables_find_their_values(dashboard: &Value, prometheus: &Prometheus) -> Result<()> {
     let expected = BTreeMap::from([("namespace", "shop"), ("vhost", "/"), ("queue", "orders")]);
     let variables = dashboard["templating"]["list"].as_array().context("no variables")?;
@@ -104,7 +104,7 @@ fn variables_find_their_values(dashboard: &Value, prometheus: &Prometheus) -> Re
     Ok(())
 }
 
-/// Puts values for the variables into a query, as Grafana does; the scrape interval is a second.
+/// Replaces the variables in a query with values, as Grafana does. The scrape interval is one second.
 fn substitute(query: &str, (_, namespace, vhost, queue): (&str, &str, &str, &str)) -> String {
     let mut text = query.to_owned();
     for (name, value) in [
@@ -120,14 +120,15 @@ fn substitute(query: &str, (_, namespace, vhost, queue): (&str, &str, &str, &str
     text
 }
 
+/// Checks that a query has an answer whose series have the labels of the legend.
 fn answered(prometheus: &Prometheus, target: &Value, choice: (&str, &str, &str, &str)) -> Result<()> {
     let query = substitute(target["expr"].as_str().context("no expr")?, choice);
-    ensure!(!query.contains('$'), "{query} holds a variable that the test does not know");
+    ensure!(!query.contains('$'), "{query} contains a variable that the test does not know");
     let legend = target["legendFormat"].as_str().unwrap_or_default();
     until_ok(PATIENCE, format!("an answer to {query}"), || {
         let samples =
             if target["instant"] == true { prometheus.query(&query)? } else { prometheus.query_range(&query)? };
-        ensure!(samples.iter().any(|sample| sample.value.is_finite()), "no figures: {samples:?}");
+        ensure!(samples.iter().any(|sample| sample.value.is_finite()), "no values: {samples:?}");
         samples.iter().try_for_each(|sample| legend_has_labels(legend, sample))
     })
 }
@@ -144,7 +145,7 @@ fn legend_has_labels(legend: &str, sample: &Sample) -> Result<()> {
 }
 
 #[test]
-fn depth_and_consumers_rise_and_fall() -> Result<()> {
+fn metrics_follow_the_messages_and_consumers_of_a_queue() -> Result<()> {
     let broker = BrokerProcess::start()?;
     let prometheus = Prometheus::start(&broker.metrics(), &[])?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
@@ -218,7 +219,7 @@ impl Traffic {
             .await?)
     }
 
-    /// A steady flow, more in than out so that some wait, until it is stopped.
+    /// Publishes and consumes at a steady pace until it is stopped. Slightly more is published, so that some messages stay.
     async fn flow(self, queue: &'static str, stop: Arc<AtomicBool>) -> Result<()> {
         self.publish(queue, 5).await?;
         let mut consumer = self.consume(queue, 3).await?;

@@ -1,4 +1,4 @@
-//! Nobody starves: what some clients do in a hurry leaves the others their part.
+//! Fairness: clients at full speed leave consumers, new clients and the HTTP API their share. And an idle broker sleeps.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -13,17 +13,18 @@ use leveret_e2e::http;
 use leveret_e2e::raw::{Bytes, Raw};
 use leveret_e2e::wait::{PATIENCE, until_for};
 
-/// Messages of one write of a publisher.
+/// The number of messages in one write of a publisher.
 const BATCH: u64 = 500;
 
 #[derive(Default)]
 struct Counts {
     published: AtomicU64,
     consumed: AtomicU64,
+    /// Set to end publishers and consumers.
     over: AtomicBool,
 }
 
-/// Publishes as fast as the broker takes it.
+/// Starts a thread that publishes as fast as the broker reads.
 fn publisher(amqp: &str, queue: &str, counts: &Arc<Counts>) -> Result<JoinHandle<()>> {
     let mut raw = Raw::open(amqp)?;
     raw.send(Bytes::new().declare(1, queue))?;
@@ -38,7 +39,7 @@ fn publisher(amqp: &str, queue: &str, counts: &Arc<Counts>) -> Result<JoinHandle
     }))
 }
 
-/// Consumes with a prefetch of 1,000 and an acknowledgement for every 100 deliveries.
+/// Starts a thread that consumes with a prefetch of 1,000 and acknowledges every 100 deliveries.
 fn consumer(amqp: &str, queue: &str, counts: &Arc<Counts>) -> Result<JoinHandle<Result<()>>> {
     let mut raw = Raw::open(amqp)?;
     raw.send(Bytes::new().declare(1, queue).qos(1, 1000).consume(1, queue))?;
@@ -75,7 +76,7 @@ fn consumer(amqp: &str, queue: &str, counts: &Arc<Counts>) -> Result<JoinHandle<
 }
 
 #[test]
-fn publishers_at_full_speed_leave_consumers_and_newcomers_their_part() -> Result<()> {
+fn publishers_at_full_speed_leave_consumers_and_new_clients_their_share() -> Result<()> {
     let broker = BrokerProcess::start()?;
     let (amqp, counts) = (broker.amqp(), Arc::<Counts>::default());
     let queues = ["a", "b", "c", "d"];
@@ -99,14 +100,14 @@ fn publishers_at_full_speed_leave_consumers_and_newcomers_their_part() -> Result
     for publisher in publishers {
         let _ended = publisher.join();
     }
-    eprintln!("{published} published, {consumed} consumed, {asked} times a new client and two HTTP requests");
+    eprintln!("{published} published, {consumed} consumed, {asked} rounds of a new client and two HTTP requests");
     ensure!(consumed * 10 > published * 7, "{published} published, only {consumed} consumed");
-    ensure!(asked >= 20, "only {asked} times was there a turn for newcomers");
+    ensure!(asked >= 20, "only {asked} rounds of a new client and two HTTP requests in five seconds");
     Ok(())
 }
 
 #[test]
-fn an_idle_broker_is_hardly_ever_awake() -> Result<()> {
+fn an_idle_broker_uses_no_processor_time_and_hardly_ever_wakes() -> Result<()> {
     let broker = BrokerProcess::start()?;
     let ticks = || -> Result<u64> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", broker.process.id()))?;
@@ -122,12 +123,12 @@ fn an_idle_broker_is_hardly_ever_awake() -> Result<()> {
         }
         Ok(sum)
     };
-    // It falls asleep a while after its start: waited for is a stretch of three seconds in which next to nothing happened.
-    until_for(PATIENCE * 2, "the broker to fall asleep", || {
+    // The broker becomes idle a while after its start. Wait for three seconds in a row in which next to nothing happens.
+    until_for(PATIENCE * 2, "the broker to become idle", || {
         let before = (ticks().ok()?, switches().ok()?);
         std::thread::sleep(Duration::from_secs(3));
         let (used, woken) = (ticks().ok()? - before.0, switches().ok()? - before.1);
-        eprintln!("three seconds of doing nothing: {used} ticks of the processor, woken {woken} times");
+        eprintln!("three idle seconds: {used} ticks of processor time, woken {woken} times");
         (used == 0 && woken <= 10).then_some(())
     })
 }

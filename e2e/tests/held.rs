@@ -1,4 +1,4 @@
-//! What clients make the broker hold has a bound, and is free soon after they have gone.
+//! The memory and sockets that clients make the broker hold are bounded, and are released soon after the clients have gone.
 
 use std::fs;
 use std::io::{ErrorKind, Read};
@@ -11,7 +11,7 @@ use leveret_e2e::raw::{Bytes, Raw};
 use leveret_e2e::wait::{PATIENCE, until, until_for};
 
 const MEBIBYTE: u64 = 1 << 20;
-/// Memory budget of the brokers here.
+/// The configuration of the brokers in these tests: their memory budget.
 const BUDGET: &str = "memory_max = \"128MiB\"";
 
 fn open_sockets(broker: &BrokerProcess) -> Result<usize> {
@@ -27,12 +27,12 @@ fn connections(broker: &BrokerProcess) -> Result<usize> {
     Ok(list.as_array().context("no list")?.len())
 }
 
-/// Whether publishers are held back.
+/// Returns whether publishers are held back; `None` if the broker does not answer.
 fn is_alarmed(broker: &BrokerProcess) -> Option<bool> {
     Some(http::get(&format!("{}/api/health/checks/alarms", broker.http())).ok()?.status == 503)
 }
 
-/// Fills the queue `full` until publishers are held back. The connection that did it is one of them.
+/// Fills the queue `full` until publishers are held back, including this connection, which is returned.
 fn fill(broker: &BrokerProcess, heartbeat: u16) -> Result<Raw> {
     let mut raw = Raw::open_with(&broker.amqp(), heartbeat)?;
     raw.send(Bytes::new().declare(1, "full"))?;
@@ -43,7 +43,7 @@ fn fill(broker: &BrokerProcess, heartbeat: u16) -> Result<Raw> {
         let _taken = raw.send_some(&batch.0, Duration::from_millis(100));
         alarmed.then_some(())
     })?;
-    // Whatever is read from it now is one publish more: it is held back from then on.
+    // The next publish that the broker reads from this connection makes it hold the connection back.
     let _taken = raw.send_some(&batch.0, Duration::from_millis(100));
     until("the publisher to be held back", || {
         let list = http::get(&format!("{}/api/connections", broker.http())).ok()?.json().ok()?;
@@ -55,24 +55,25 @@ fn fill(broker: &BrokerProcess, heartbeat: u16) -> Result<Raw> {
 }
 
 #[test]
-fn answers_that_nobody_reads_are_not_piled_up() -> Result<()> {
+fn answers_that_a_client_does_not_read_are_not_buffered() -> Result<()> {
     let broker = BrokerProcess::start_with(BUDGET)?;
     let mut raw = Raw::open(&broker.amqp())?;
     raw.send(Bytes::new().declare(1, "large").publish(1, "large", &vec![5; 8 << 20]))?;
     raw.expect((50, 11))?;
-    // Each takes the message of 8 MiB and gives it back.
+    // Each iteration gets the message of 8 MiB and requeues it.
     let mut loops = Bytes::new();
     for tag in 1..=2000u64 {
         loops = loops.get(1, "large").method(1, (60, 90), &[&tag.to_be_bytes()[..], &[1]].concat());
     }
     raw.send_some(&loops.0, Duration::from_secs(3))?;
     let mut most = 0;
-    let _stays = until_for(Duration::from_secs(3), "nothing", || {
+    // Measures for three seconds: the condition is never met.
+    let _timeout = until_for(Duration::from_secs(3), "nothing", || {
         most = most.max(broker.process.resident_bytes().unwrap_or(u64::MAX));
         None::<()>
     });
-    ensure!(most < 160 * MEBIBYTE, "{} MiB are held for a client that reads nothing", most / MEBIBYTE);
-    // And it gets its answers once it reads.
+    ensure!(most < 160 * MEBIBYTE, "the broker holds {} MiB for a client that reads nothing", most / MEBIBYTE);
+    // The client gets its answers once it reads.
     let mut got = 0;
     while got < 20 {
         let frame = raw.receive()?.context("the connection ended")?;
@@ -81,7 +82,8 @@ fn answers_that_nobody_reads_are_not_piled_up() -> Result<()> {
     Ok(())
 }
 
-/// Sends `bytes` of the beginnings of messages of 8 MiB, each on a channel of its own, until it is held back.
+/// Sends `bytes` in total of incomplete messages: of each message of 8 MiB the first 2 MB, on a channel of its own. Sends
+/// fewer if the broker stops reading.
 fn begin_messages(raw: &mut Raw, bytes: usize) -> Result<()> {
     let part = vec![9; 100 << 10];
     for channel in 1..=(bytes / part.len() / 20) as u16 {
@@ -94,14 +96,14 @@ fn begin_messages(raw: &mut Raw, bytes: usize) -> Result<()> {
     Ok(())
 }
 
-/// A connection with 40 channels.
+/// Opens a connection with 40 channels.
 fn with_channels(broker: &BrokerProcess) -> Result<Raw> {
     let mut raw = Raw::open(&broker.amqp())?;
     (2..=40).try_for_each(|channel| raw.open_channel(channel))?;
     Ok(raw)
 }
 
-/// Clients that use up the memory with the beginnings of messages.
+/// Returns clients that have used up the memory budget with incomplete messages.
 fn fill_with_beginnings(broker: &BrokerProcess) -> Result<Vec<Raw>> {
     let mut clients = (0..4).map(|_| with_channels(broker)).collect::<Result<Vec<_>>>()?;
     clients.iter_mut().try_for_each(|raw| begin_messages(raw, 30 << 20))?;
@@ -109,25 +111,28 @@ fn fill_with_beginnings(broker: &BrokerProcess) -> Result<Vec<Raw>> {
 }
 
 #[test]
-fn messages_that_never_come_in_full_have_a_bound() -> Result<()> {
+fn incomplete_messages_of_a_connection_are_bounded() -> Result<()> {
     let broker = BrokerProcess::start_with(BUDGET)?;
     let mut raw = with_channels(&broker)?;
     begin_messages(&mut raw, 63 << 20)?;
     let others = Raw::open(&broker.amqp())?;
-    ensure!(connections(&broker)? == 2, "up to four messages of the largest size are held");
+    ensure!(
+        connections(&broker)? == 2,
+        "a connection within its bound of four messages of the largest size was closed"
+    );
     raw.send(Bytes::new().frame(3, 1, &vec![9; 100 << 10]).frame(3, 2, &vec![9; 100 << 10]))?;
     for channel in 3..30 {
         let _refused = raw.send(Bytes::new().frame(3, channel, &vec![9; 100 << 10]));
     }
     let close = raw.expect((10, 50))?;
     ensure!(close.reply_code() == Some(506), "closed with {:?}", close.reply_code());
-    until("the others alone to be left", || (connections(&broker).ok()? == 1).then_some(()))?;
+    until("only the other connection to be left", || (connections(&broker).ok()? == 1).then_some(()))?;
     drop(others);
     Ok(())
 }
 
 #[test]
-fn messages_that_never_come_in_full_count_as_memory() -> Result<()> {
+fn incomplete_messages_count_towards_the_memory_budget() -> Result<()> {
     let broker = BrokerProcess::start_with(BUDGET)?;
     let mut clients = fill_with_beginnings(&broker)?;
     until("a memory alarm", || is_alarmed(&broker)?.then_some(()))?;
@@ -135,61 +140,62 @@ fn messages_that_never_come_in_full_count_as_memory() -> Result<()> {
         raw.send_some(&vec![0; 64 << 20], Duration::from_secs(1)).ok();
     }
     let resident = broker.process.resident_bytes()?;
-    ensure!(resident < 250 * MEBIBYTE, "{} MiB are held for bodies that have not come in full", resident / MEBIBYTE);
+    ensure!(resident < 250 * MEBIBYTE, "the broker holds {} MiB for incomplete messages", resident / MEBIBYTE);
     clients.into_iter().try_for_each(Raw::reset)?;
-    until("the memory to be free again", || {
+    until("the memory to be released", || {
         let alarmed = is_alarmed(&broker)?;
         (!alarmed && connections(&broker).ok()? == 0).then_some(())
     })
 }
 
 #[test]
-fn messages_of_which_none_can_come_in_full_make_room_for_each_other() -> Result<()> {
+fn when_only_incomplete_messages_use_up_the_memory_their_connections_are_closed_one_by_one() -> Result<()> {
     let broker = BrokerProcess::start_with(BUDGET)?;
     let mut stuck = fill_with_beginnings(&broker)?;
     until("a memory alarm", || is_alarmed(&broker)?.then_some(()))?;
-    // All of them wait for room that only they could make: one after the other is sent away, until the rest has room.
+    // All of them wait for memory that only they could release. The broker closes them one by one until the rest has room.
     for raw in &mut stuck {
         let _taken = raw.send_some(&Bytes::new().frame(3, 1, &[9]).0, Duration::from_millis(100))?;
     }
     until("the alarm to be over", || (!is_alarmed(&broker)?).then_some(()))?;
-    ensure!(connections(&broker)? > 0, "not all of them had to go");
+    ensure!(connections(&broker)? > 0, "the broker closed all of the connections");
     Ok(())
 }
 
-/// What a silent connection was told, if it was closed.
-fn told(raw: Raw) -> Result<Vec<u8>> {
-    let (mut socket, mut told) = raw.into_parts();
+/// Returns the bytes that a silent connection has received; empty unless the broker closed it.
+fn received(raw: Raw) -> Result<Vec<u8>> {
+    let (mut socket, mut received) = raw.into_parts();
     socket.set_read_timeout(Some(Duration::from_millis(100)))?;
-    let _open_or_closed = socket.read_to_end(&mut told);
-    Ok(told)
+    let _open_or_closed = socket.read_to_end(&mut received);
+    Ok(received)
 }
 
 #[test]
-fn messages_that_nobody_goes_on_with_make_room_when_others_need_it() -> Result<()> {
+fn connections_with_stalled_incomplete_messages_are_closed_when_others_need_the_memory() -> Result<()> {
     let broker = BrokerProcess::start_with(BUDGET)?;
     let mut silent = (0..4).map(|_| with_channels(&broker)).collect::<Result<Vec<_>>>()?;
     silent.iter_mut().try_for_each(|raw| begin_messages(raw, 24 << 20))?;
-    ensure!(is_alarmed(&broker) == Some(false), "there is room for the beginnings");
+    ensure!(is_alarmed(&broker) == Some(false), "the incomplete messages alone used up the memory");
     let _publisher = fill(&broker, 0)?;
-    until_for(Duration::from_secs(20), "one of the silent connections to be sent away", || {
-        // Heartbeats are nothing of a message.
+    until_for(Duration::from_secs(20), "one of the silent connections to be closed", || {
+        // Heartbeats do not count as part of a message.
         silent.iter_mut().for_each(|raw| drop(raw.send(Bytes::new().frame(8, 0, &[]))));
         (connections(&broker).ok()? < 5).then_some(())
     })?;
-    let resource_error = |told: Vec<u8>| told.get(7..13) == Some(&[0, 10, 0, 50, 1, 250]);
-    let gone = silent.into_iter().map(told).collect::<Result<Vec<_>>>()?.into_iter().filter(|told| !told.is_empty());
-    ensure!(gone.clone().count() > 0 && gone.clone().all(resource_error), "told {:?}", gone.collect::<Vec<_>>());
+    let is_resource_error = |bytes: &Vec<u8>| bytes.get(7..13) == Some(&[0, 10, 0, 50, 1, 250]);
+    let mut closed = silent.into_iter().map(received).collect::<Result<Vec<_>>>()?;
+    closed.retain(|bytes| !bytes.is_empty());
+    ensure!(!closed.is_empty() && closed.iter().all(is_resource_error), "received {closed:?}");
     Ok(())
 }
 
 #[test]
-fn the_end_of_a_client_is_seen_while_it_is_held_back() -> Result<()> {
+fn the_broker_notices_the_reset_of_a_connection_that_it_holds_back() -> Result<()> {
     for heartbeat in [0, 2] {
         let broker = BrokerProcess::start_with(BUDGET)?;
         let mut consumer = fill(&broker, heartbeat)?;
         ensure!(connections(&broker)? == 1, "one client is connected");
-        // It had consumed as well: what it holds has to come back although it is not read from.
+        // A consumed message has to be requeued, although the broker does not read from this connection.
         consumer.send_some(&Bytes::new().get(1, "full").0, Duration::from_millis(100))?;
         consumer.reset()?;
         until_for(PATIENCE / 6, "the end of a client that is held back", || {
@@ -199,9 +205,9 @@ fn the_end_of_a_client_is_seen_while_it_is_held_back() -> Result<()> {
     Ok(())
 }
 
-/// What it sent is not read, and its end is behind that: only what is sent to it finds out.
+/// The end of the stream is behind bytes that the broker does not read; it learns of the end only when it sends something.
 #[test]
-fn a_client_that_closes_in_order_while_it_is_held_back_is_gone_soon() -> Result<()> {
+fn the_broker_notices_the_close_of_a_connection_that_it_holds_back() -> Result<()> {
     for heartbeat in [2, 0] {
         let broker = BrokerProcess::start_with(BUDGET)?;
         let mut publisher = fill(&broker, heartbeat)?;
@@ -217,7 +223,7 @@ fn a_client_that_closes_in_order_while_it_is_held_back_is_gone_soon() -> Result<
 }
 
 #[test]
-fn a_client_that_stops_reading_keeps_neither_socket_nor_messages() -> Result<()> {
+fn a_client_that_stops_reading_loses_its_connection_and_its_messages_are_requeued() -> Result<()> {
     let broker = BrokerProcess::start()?;
     let sockets = open_sockets(&broker)?;
     let mut publisher = Raw::open(&broker.amqp())?;
@@ -233,7 +239,8 @@ fn a_client_that_stops_reading_keeps_neither_socket_nor_messages() -> Result<()>
     for _ in 0..10 {
         publisher.send(Bytes(batch.0.clone()))?;
     }
-    // They are silent for two heartbeats, then they are gone: the sockets too, although nobody closed the other ends.
+    // After two silent heartbeat intervals the broker closes the connections and their sockets, although the clients keep
+    // their ends open.
     until("the broker to close the sockets of silent clients", || {
         (open_sockets(&broker).ok()? <= sockets + 1).then_some(())
     })?;
@@ -244,7 +251,7 @@ fn a_client_that_stops_reading_keeps_neither_socket_nor_messages() -> Result<()>
 }
 
 #[test]
-fn a_client_that_closes_in_the_middle_of_sending_sees_the_answer() -> Result<()> {
+fn a_client_that_closes_while_it_is_still_publishing_gets_close_ok() -> Result<()> {
     let broker = BrokerProcess::start()?;
     for _ in 0..10 {
         let mut raw = Raw::open(&broker.amqp())?;
@@ -252,7 +259,7 @@ fn a_client_that_closes_in_the_middle_of_sending_sees_the_answer() -> Result<()>
         raw.expect((50, 11))?;
         let close = [&200u16.to_be_bytes()[..], &[3], b"bye", &[0; 4]].concat();
         raw.send(Bytes::new().method(0, (10, 50), &close))?;
-        // Other threads of the client still had something to say.
+        // As if other threads of the client went on publishing.
         let rest = (0..2000).fold(Bytes::new(), |rest, _| rest.publish(1, "busy", &[1; 100]));
         for _ in 0..10 {
             match raw.send(Bytes(rest.0.clone())) {

@@ -1,7 +1,7 @@
-//! Confirmed messages outlive kill -9: an unmodified client publishes and consumes, the broker's process is killed again and
-//! again, also while it recovers, and in the end everything confirmed was delivered.
+//! Confirmed messages survive kill -9: an unmodified client publishes and consumes while the broker is killed again and
+//! again, sometimes during its recovery. In the end every confirmed message must have been delivered.
 //!
-//! `LEVERET_KILL_ROUNDS` sets how often it is killed, `LEVERET_KILL_SEED` what happens when.
+//! `LEVERET_KILL_ROUNDS` sets how often the broker is killed, `LEVERET_KILL_SEED` the moments at which it is.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -20,31 +20,38 @@ use leveret_e2e::process::{Folder, Process, address};
 use leveret_e2e::wait::PATIENCE;
 use rustix::process::Signal;
 
+/// The durable queues.
 const QUEUES: [&str; 3] = ["plain", "bound", "quorum"];
 const PUBLISHERS: u64 = 2;
+/// The most unconfirmed messages of a publisher.
 const WINDOW: usize = 200;
 
-/// Publisher and sequence number.
+/// A message: its publisher and its sequence number.
 type Id = (u64, u64);
 
+/// What all clients have seen.
 #[derive(Default)]
 struct Book {
+    /// By publisher, the sequence number of its last publish.
     attempted: [u64; PUBLISHERS as usize],
     confirmed: HashSet<Id>,
+    /// The delivered messages, each with the number of its deliveries.
     delivered: HashMap<Id, u64>,
+    /// The number of acknowledgements that were sent.
     acked: u64,
+    /// Descriptions of deliveries that should not have happened.
     wrong: Vec<String>,
 }
 
 type Shared = Arc<Mutex<Book>>;
 
-/// Ends a client's call that the library never ends: lapin 4.12 leaves the future of an acknowledgement without an answer
-/// when the connection breaks while it is being sent. The broker has been killed by then, or soon will be.
+/// Gives up a call of the client library that never ends: the future of an acknowledgement in lapin 4.12 stays pending if
+/// the connection breaks while the acknowledgement is being sent. By then the broker has been killed, or soon will be.
 async fn bounded<T>(what: &str, call: impl Future<Output = T>) -> Result<T> {
     tokio::time::timeout(CALL_MAX, call).await.with_context(|| format!("the client library never ended {what}"))
 }
 
-/// Far longer than a broker lives here.
+/// A time far longer than a broker lives in this test.
 const CALL_MAX: Duration = Duration::from_secs(10);
 
 fn random(seed: &mut u64) -> u64 {
@@ -65,9 +72,9 @@ async fn connect(host: &str) -> Result<Connection> {
     Ok(Connection::connect(&url, ConnectionProperties::default()).await?)
 }
 
-/// Starts the broker on the folder, and waits until it serves. How long that took.
+/// Starts the broker with its data in the folder, and connects to it. Returns also how long that took.
 async fn start(folder: &Folder, host: &str) -> Result<(Process, Connection, Duration)> {
-    let mut command = command(folder, host)?; // cargo may build first
+    let mut command = command(folder, host)?; // before the clock starts, as cargo may build the broker first
     let began = Instant::now();
     let mut process = Process::start(&mut command)?;
     loop {
@@ -105,7 +112,7 @@ async fn declare(channel: &Channel) -> Result<()> {
     Ok(())
 }
 
-/// What was declared durable is there, what was not is not.
+/// Checks that the durable queues and the exchange exist, and that the transient queue does not.
 async fn check_declared(connection: &Connection) -> Result<()> {
     let channel = connection.create_channel().await?;
     let passive = QueueDeclareOptions { passive: true, ..durable() };
@@ -115,7 +122,7 @@ async fn check_declared(connection: &Connection) -> Result<()> {
     let exchange = ExchangeDeclareOptions { passive: true, durable: true, ..ExchangeDeclareOptions::default() };
     channel.exchange_declare("keeps".into(), ExchangeKind::Topic, exchange, FieldTable::default()).await?;
     let gone = channel.queue_declare("passing".into(), passive, FieldTable::default()).await;
-    ensure!(gone.is_err(), "a transient queue outlived its broker");
+    ensure!(gone.is_err(), "a transient queue survived a restart of its broker");
     Ok(())
 }
 
@@ -154,6 +161,7 @@ fn id(body: &[u8]) -> Result<Id> {
     Ok((long(0).context("a short body")?, long(8).context("a short body")?))
 }
 
+/// Records a delivery.
 fn note(book: &Shared, id: Id, redelivered: bool) {
     let mut book = book.lock().expect("no one panicked");
     if book.attempted.get(id.0 as usize).is_none_or(|&attempted| id.1 > attempted) {
@@ -162,11 +170,11 @@ fn note(book: &Shared, id: Id, redelivered: bool) {
     let before = book.delivered.entry(id).or_default();
     *before += 1;
     if *before > 1 && !redelivered {
-        book.wrong.push(format!("{id:?} came again without saying so"));
+        book.wrong.push(format!("{id:?} was delivered again without the redelivered flag"));
     }
 }
 
-/// Consumes with acknowledgements, some given back, until the connection breaks.
+/// Consumes until the connection breaks, and acknowledges, requeues or keeps the messages.
 async fn consume(host: String, queue: &'static str, book: Shared) -> Result<()> {
     let connection = bounded("connecting", connect(&host)).await??;
     let channel = bounded("opening a channel", connection.create_channel()).await??;
@@ -184,7 +192,7 @@ async fn consume(host: String, queue: &'static str, book: Shared) -> Result<()> 
         if !delivery.redelivered {
             let before = newest.insert(publisher, sequence).unwrap_or(0);
             if before >= sequence {
-                let text = format!("{queue}: {sequence} of {publisher} came after {before}");
+                let text = format!("{queue} delivered {sequence} of publisher {publisher} after {before}");
                 book.lock().expect("no one panicked").wrong.push(text);
             }
         }
@@ -201,6 +209,7 @@ async fn consume(host: String, queue: &'static str, book: Shared) -> Result<()> 
     }
 }
 
+/// Takes all messages out of the queues, and returns their number.
 async fn drain(connection: &Connection, book: &Shared) -> Result<u64> {
     let channel = connection.create_channel().await?;
     let mut drained = 0;
@@ -213,6 +222,8 @@ async fn drain(connection: &Connection, book: &Shared) -> Result<u64> {
     Ok(drained)
 }
 
+/// Starts the broker, has clients publish and consume, and kills it after a while. One time in four the broker is killed
+/// once before, during its recovery. Returns how long the start took.
 async fn round(folder: &Folder, host: &str, seed: &mut u64, book: &Shared) -> Result<Duration> {
     if random(seed).is_multiple_of(4) {
         let recovering = Process::start(&mut command(folder, host)?)?;
@@ -231,8 +242,8 @@ async fn round(folder: &Folder, host: &str, seed: &mut u64, book: &Shared) -> Re
     tokio::time::sleep(Duration::from_millis(50 + random(seed) % 350)).await;
     kill(process)?;
     for task in tasks {
-        // However it ended: its broker was killed.
-        let _ended = tokio::time::timeout(PATIENCE, task).await.context("a client hangs")??;
+        // Its result does not matter, as the broker was killed.
+        let _ended = tokio::time::timeout(PATIENCE, task).await.context("a client did not end")??;
     }
     Ok(took)
 }
@@ -257,7 +268,7 @@ async fn nothing_confirmed_is_lost_when_the_broker_is_killed() -> Result<()> {
     let again = book.delivered.values().filter(|&&times| times > 1).count();
     eprintln!(
         "killed {rounds} times (seed {seed}): {} attempted, {} confirmed, {} delivered, {} acknowledged, {drained} drained at \
-         the end, {again} came more than once, {} lost, slowest start {} ms",
+         the end, {again} delivered more than once, {} lost, slowest start {} ms",
         book.attempted.iter().sum::<u64>(),
         book.confirmed.len(),
         book.delivered.len(),
@@ -267,7 +278,7 @@ async fn nothing_confirmed_is_lost_when_the_broker_is_killed() -> Result<()> {
     );
     ensure!(lost.is_empty(), "lost: {:?}", &lost[..lost.len().min(20)]);
     ensure!(book.wrong.is_empty(), "{:?}", &book.wrong[..book.wrong.len().min(20)]);
-    ensure!(book.confirmed.len() as u64 > rounds * 50, "too little was confirmed for a test");
+    ensure!(book.confirmed.len() as u64 > rounds * 50, "too few messages were confirmed for the test to mean anything");
     Ok(())
 }
 
@@ -287,7 +298,7 @@ async fn a_restart_keeps_messages_and_their_order() -> Result<()> {
         let got = channel.basic_get("bound".into(), BasicGetOptions::default()).await?.context("a message")?;
         got.acker.ack(BasicAckOptions::default()).await?;
     }
-    // Its answer comes after the acknowledgements were handled.
+    // The answer to this arrives only after the broker has handled the acknowledgements.
     channel.queue_declare("bound".into(), durable(), FieldTable::default()).await?;
     process.terminate(PATIENCE)?;
     let (mut process, connection, _) = start(&folder, &host).await?;

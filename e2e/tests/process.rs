@@ -1,4 +1,5 @@
-//! The edges of the program: what it says when it cannot start, how it ends, and what bytes from strangers do to it.
+//! The broker as a process: its messages when it cannot start, how it stops, how it treats malformed input, and its memory
+//! budget.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -20,23 +21,23 @@ use leveret_e2e::wait::{PATIENCE, until, until_ok};
 
 const HEADER: &[u8; 8] = b"AMQP\x00\x00\x09\x01";
 
-/// Runs a broker that cannot start, and gives what it said.
+/// Runs a broker that cannot start, and returns what it printed.
 fn refusal(folder: &Folder, host: &str, arguments: &[&str]) -> Result<String> {
     let (status, said) = run(command(folder, host)?.args(arguments), PATIENCE)?;
-    ensure!(!status.success(), "it started:\n{said}");
-    ensure!(!said.contains("panicked"), "it panicked:\n{said}");
+    ensure!(!status.success(), "the broker started:\n{said}");
+    ensure!(!said.contains("panicked"), "the broker panicked:\n{said}");
     Ok(said)
 }
 
 fn says(said: &str, words: &[&str]) -> Result<()> {
     for word in words {
-        ensure!(said.contains(word), "it does not say {word:?}:\n{said}");
+        ensure!(said.contains(word), "{word:?} is not in the output:\n{said}");
     }
     Ok(())
 }
 
 #[test]
-fn a_taken_port_is_named() -> Result<()> {
+fn a_port_in_use_is_named_in_the_error() -> Result<()> {
     for (port, what) in [("5672", "AMQP"), ("15672", "management API"), ("15692", "metrics")] {
         let (folder, host) = (Folder::new()?, address());
         let _taken = TcpListener::bind(format!("{host}:{port}"))?;
@@ -52,7 +53,7 @@ fn a_second_broker_on_the_same_data_is_refused() -> Result<()> {
     says(&said, &["in use", &broker.process.id().to_string()])
 }
 
-/// The data folder of a broker that was stopped, and the segment of its log that was begun.
+/// Starts a broker and stops it. Returns its data folder and the segment of its log that contains records.
 fn stopped() -> Result<(Folder, PathBuf)> {
     let folder = Folder::new()?;
     let host = address();
@@ -65,16 +66,16 @@ fn stopped() -> Result<(Folder, PathBuf)> {
     let begun = |path: &PathBuf| std::fs::read(path).is_ok_and(|bytes| bytes[..8] == *b"LVRTWAL\0");
     let files = std::fs::read_dir(folder.path().join("data/wal"))?.map(|entry| entry.map(|entry| entry.path()));
     let files: Vec<PathBuf> = files.collect::<Result<_, _>>()?;
-    let segment = files.into_iter().find(begun).context("no segment was begun")?;
+    let segment = files.into_iter().find(begun).context("no segment has a header")?;
     Ok((folder, segment))
 }
 
 #[test]
-fn data_of_another_node_or_of_a_newer_version_is_refused_with_the_file() -> Result<()> {
+fn data_that_is_foreign_or_newer_or_damaged_is_refused_and_the_file_named() -> Result<()> {
     let (folder, segment) = stopped()?;
     let (_other, foreign) = stopped()?;
     let own = std::fs::read(&segment)?;
-    let name = segment.file_name().and_then(|name| name.to_str()).context("the name is no text")?;
+    let name = segment.file_name().and_then(|name| name.to_str()).context("the name is not UTF-8")?;
 
     std::fs::copy(&foreign, &segment)?;
     says(&refusal(&folder, &address(), &[])?, &[name, "belongs to node"])?;
@@ -88,7 +89,7 @@ fn data_of_another_node_or_of_a_newer_version_is_refused_with_the_file() -> Resu
     std::fs::write(&segment, &newer)?;
     says(&refusal(&folder, &address(), &[])?, &[name, "99"])?;
 
-    // A bit of the first record, which later ones say was durable.
+    // Flip a bit of the first record. Later records prove that it was durable.
     let mut rotten = own.clone();
     rotten[128 + 20] ^= 1;
     std::fs::write(&segment, &rotten)?;
@@ -105,13 +106,13 @@ fn data_of_another_node_or_of_a_newer_version_is_refused_with_the_file() -> Resu
 }
 
 #[test]
-fn an_unknown_key_is_named_with_its_line_and_the_nearest_known() -> Result<()> {
+fn an_unknown_key_is_named_with_its_line_and_the_most_similar_key() -> Result<()> {
     let folder = Folder::new()?;
     let file = folder.write("leveret.toml", "# a comment\nmemory_max = \"60%\"\nmemory_mox = \"70%\"\n")?;
-    let file = file.to_str().context("the path is no text")?;
+    let file = file.to_str().context("the path is not UTF-8")?;
     says(&refusal(&folder, &address(), &["--config", file])?, &[file, "3", "memory_mox", "memory_max"])?;
     let missing = folder.path().join("missing.toml");
-    let missing = missing.to_str().context("the path is no text")?;
+    let missing = missing.to_str().context("the path is not UTF-8")?;
     says(&refusal(&folder, &address(), &["--config", missing])?, &[missing])
 }
 
@@ -119,24 +120,27 @@ fn an_unknown_key_is_named_with_its_line_and_the_nearest_known() -> Result<()> {
 fn a_value_of_the_wrong_type_is_named_with_its_line() -> Result<()> {
     let folder = Folder::new()?;
     let file = folder.write("leveret.toml", "\nmemory_max = [\"a list\"]\n")?;
-    says(&refusal(&folder, &address(), &["--config", file.to_str().context("no text")?])?, &["2", "memory_max"])
+    says(
+        &refusal(&folder, &address(), &["--config", file.to_str().context("the path is not UTF-8")?])?,
+        &["2", "memory_max"],
+    )
 }
 
 #[test]
-fn sigterm_ends_it_within_its_grace() -> Result<()> {
+fn sigterm_stops_the_broker_in_time() -> Result<()> {
     let mut broker = BrokerProcess::start()?;
-    let mut silent = TcpStream::connect(broker.amqp())?; // says nothing, and does not hold it up
+    let mut silent = TcpStream::connect(broker.amqp())?; // an incomplete handshake must not delay the stop
     silent.write_all(&HEADER[..5])?;
     let mut client = Client::Lapin.start(&broker.amqp_url(), &["--count", "1000000", "roundtrip"])?;
     until("a busy client", || (broker.metric("leveret_connections").ok()? >= 1.0).then_some(()))?;
     let status = broker.process.terminate(Duration::from_secs(15))?;
-    ensure!(status.success(), "ended with {status}:\n{}", broker.process.output());
+    ensure!(status.success(), "the broker ended with {status}:\n{}", broker.process.output());
     ensure!(!client.wait(PATIENCE)?.success(), "the client was not interrupted:\n{}", client.output());
-    ensure!(TcpStream::connect(broker.amqp()).is_err(), "it still accepts");
+    ensure!(TcpStream::connect(broker.amqp()).is_err(), "the broker still accepts connections");
     Ok(())
 }
 
-/// A connection that has sent these bytes; the broker may have closed it before all were written.
+/// Opens a connection and sends these bytes. The broker may close it before all are written.
 fn connect(broker: &BrokerProcess, bytes: &[u8]) -> Result<TcpStream> {
     let mut stream = TcpStream::connect(broker.amqp())?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -146,12 +150,12 @@ fn connect(broker: &BrokerProcess, bytes: &[u8]) -> Result<TcpStream> {
     }
 }
 
-/// All that the broker sends until it closes.
+/// Returns all that the broker sends until it closes the connection.
 fn answer(mut stream: TcpStream) -> Result<Vec<u8>> {
     let mut got = Vec::new();
     match stream.read_to_end(&mut got) {
         Err(error) if !closed_by_peer(error.kind()) => {
-            bail!("it did not close within {PATIENCE:?}: {error}, after {} bytes", got.len())
+            bail!("the broker did not close the connection within {PATIENCE:?}: {error}, after {} bytes", got.len())
         }
         _ => Ok(got),
     }
@@ -162,7 +166,7 @@ fn closed_by_peer(kind: ErrorKind) -> bool {
 }
 
 #[test]
-fn what_is_not_amqp_gets_the_protocol_header_and_a_close() -> Result<()> {
+fn other_protocols_are_answered_with_the_protocol_header_and_a_close() -> Result<()> {
     let broker = BrokerProcess::start()?;
     let http = b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n".as_slice();
     let tls = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".as_slice();
@@ -183,21 +187,21 @@ fn what_is_not_amqp_gets_the_protocol_header_and_a_close() -> Result<()> {
 }
 
 #[test]
-fn connections_that_say_nothing_keep_nobody_out() -> Result<()> {
+fn silent_connections_do_not_keep_clients_out_and_are_closed() -> Result<()> {
     let broker = BrokerProcess::start()?;
     let silent: Vec<_> = (0..300).map(|number| connect(&broker, &HEADER[..number % 9])).collect::<Result<_>>()?;
     Client::Lapin.run(&broker.amqp_url(), &["roundtrip"])?;
     for stream in silent {
         answer(stream)?;
     }
-    until_ok(PATIENCE, "their end in the metrics", || {
+    until_ok(PATIENCE, "the metrics to show no connection", || {
         let open = broker.metric("leveret_connections")?;
         ensure!(open < 0.5, "{open} connections are left");
         Ok(())
     })
 }
 
-/// Frames whose head says a size that nobody sends, before the login: refused by their head, whatever follows.
+/// A frame that announces an absurd size before the login is refused as soon as its head has arrived.
 #[test]
 fn frames_of_absurd_size_cost_no_memory() -> Result<()> {
     let broker = BrokerProcess::start()?;
@@ -220,12 +224,12 @@ fn frames_of_absurd_size_cost_no_memory() -> Result<()> {
         ensure!(String::from_utf8_lossy(&got).contains("FRAME_ERROR"), "answered with {got:?}");
     }
     let grown = broker.process.resident_bytes()?.saturating_sub(before);
-    ensure!(grown < 16 << 20, "320 such connections took {grown} bytes");
+    ensure!(grown < 16 << 20, "320 such connections made the broker grow by {grown} bytes");
     Client::Lapin.run(&broker.amqp_url(), &["roundtrip"])?;
     Ok(())
 }
 
-/// Random bytes after a right header, from a fixed seed: a close, no end of the program.
+/// Random bytes (from a fixed seed) after a valid header close the connection and do not end the broker.
 #[test]
 fn garbage_after_the_header_ends_only_its_connection() -> Result<()> {
     let mut broker = BrokerProcess::start()?;
@@ -242,7 +246,7 @@ fn garbage_after_the_header_ends_only_its_connection() -> Result<()> {
         let _ = stream.shutdown(std::net::Shutdown::Write); // fails where the broker has closed already
         answer(stream).with_context(|| format!("round {round}"))?;
     }
-    ensure!(broker.process.ended()?.is_none(), "it ended:\n{}", broker.process.output());
+    ensure!(broker.process.ended()?.is_none(), "the broker ended:\n{}", broker.process.output());
     ensure!(!broker.process.output().contains("panicked"), "{}", broker.process.output());
     Client::Lapin.run(&broker.amqp_url(), &["roundtrip"])?;
     Ok(())
@@ -257,7 +261,7 @@ async fn channel(url: &str) -> Result<(Connection, Channel)> {
     Ok((connection, channel))
 }
 
-/// Publishes until the broker says that it holds this connection back; the number of messages that were sent.
+/// Publishes until the broker sends connection.blocked. Returns the number of messages that were sent.
 async fn publish_until_blocked(channel: &Channel, events: &mut (impl Stream<Item = Event> + Unpin)) -> Result<usize> {
     let body = vec![7; BODY_BYTES];
     for sent in 0..20_000 {
@@ -278,7 +282,7 @@ async fn publish_until_blocked(channel: &Channel, events: &mut (impl Stream<Item
         }
         tokio::task::yield_now().await;
     }
-    bail!("{} bytes were taken and nobody was held back", 20_000 * BODY_BYTES)
+    bail!("{} bytes were published without connection.blocked", 20_000 * BODY_BYTES)
 }
 
 async fn until_unblocked(events: &mut (impl Stream<Item = Event> + Unpin)) -> Result<()> {
@@ -292,7 +296,7 @@ async fn until_unblocked(events: &mut (impl Stream<Item = Event> + Unpin)) -> Re
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn past_the_memory_budget_publishers_wait_and_consumers_drain() -> Result<()> {
+async fn beyond_the_memory_budget_publishers_are_blocked_until_consumers_have_drained() -> Result<()> {
     let broker = BrokerProcess::start_with(&format!("memory_max = {BUDGET_BYTES}\n"))?;
     let (publishing, to_queue) = channel(&broker.amqp_url()).await?;
     to_queue.queue_declare("budget".into(), QueueDeclareOptions::default(), FieldTable::default()).await?;
@@ -318,7 +322,7 @@ async fn past_the_memory_budget_publishers_wait_and_consumers_drain() -> Result<
     }
     until_unblocked(&mut events).await?;
     until_ok(PATIENCE, "the end of the alarm", || {
-        ensure!(broker.metric("leveret_memory_alarm")? < 0.5, "the alarm is still on");
+        ensure!(broker.metric("leveret_memory_alarm")? < 0.5, "the alarm is still in effect");
         Ok(())
     })?;
     let options = BasicPublishOptions { mandatory: true, ..Default::default() };
@@ -329,7 +333,7 @@ async fn past_the_memory_budget_publishers_wait_and_consumers_drain() -> Result<
 }
 
 #[test]
-fn help_names_every_flag() -> Result<()> {
+fn the_help_text_names_every_flag() -> Result<()> {
     let mut process = Process::start(
         std::process::Command::new(leveret_e2e::programs::built("leveret", &[])?).args(["serve", "--help"]),
     )?;

@@ -1,12 +1,12 @@
-//! The tree is in order: sizes, heads, arrows between crates, banned crates, copies that are equal, links that lead
-//! somewhere.
+//! Checks of the source tree: length and first line of files, dependencies between crates, banned crates, equality of
+//! copies, links in documents.
 use leveret_e2e::programs::root;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Files that git knows or would take, with one of these endings.
+/// Returns the files with one of these endings that git tracks or that are new and not ignored.
 fn files(endings: &[&str]) -> Vec<PathBuf> {
     let listed = Command::new("git")
         .args(["ls-files", "--cached", "--others", "--exclude-standard"])
@@ -29,11 +29,11 @@ fn fail_on(problems: Vec<String>) {
     assert!(problems.is_empty(), "\n{}\n", problems.join("\n"));
 }
 
-/// A file may have 500 lines without its tests.
+/// The most lines of a file, without its module of tests.
 const LINES_MAX: usize = 500;
 
 #[test]
-fn files_are_short_and_say_what_they_are() {
+fn files_are_short_and_begin_with_a_description() {
     let mut problems = Vec::new();
     for file in files(&[".rs"]) {
         let text = read(&file);
@@ -43,14 +43,14 @@ fn files_are_short_and_say_what_they_are() {
             problems.push(format!("{}: {lines} lines, more than {LINES_MAX}", file.display()));
         }
         if !text.starts_with("//! ") && !text.starts_with("#![no_main]") {
-            problems.push(format!("{}: does not begin with //! and a sentence on what it is", file.display()));
+            problems.push(format!("{}: does not begin with //! and a sentence that says what it is", file.display()));
         }
     }
     fail_on(problems);
 }
 
 #[test]
-fn nothing_is_left_to_be_done_later() {
+fn no_file_has_a_mark_for_unfinished_work() {
     let marks = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X:")];
     let mut problems = Vec::new();
     for file in files(&[".rs", ".sh", ".py", ".go", ".js", ".yaml", ".tpl", ".md", ".toml"]) {
@@ -69,7 +69,7 @@ fn cargo(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("cargo prints UTF-8")
 }
 
-/// Which of our crates each of our crates may depend on.
+/// The crates of this workspace, each with those it may depend on.
 const ARROWS: [(&str, &[&str]); 13] = [
     ("leveret-model", &[]),
     ("leveret-journal", &[]),
@@ -87,7 +87,7 @@ const ARROWS: [(&str, &[&str]); 13] = [
 ];
 
 #[test]
-fn crates_depend_on_those_below_them_only() {
+fn crates_depend_only_on_the_listed_ones() {
     let metadata: Value =
         serde_json::from_str(&cargo(&["metadata", "--format-version", "1", "--no-deps"])).expect("JSON");
     let arrows = BTreeMap::from(ARROWS);
@@ -95,7 +95,7 @@ fn crates_depend_on_those_below_them_only() {
     for package in metadata["packages"].as_array().expect("packages") {
         let name = package["name"].as_str().unwrap_or_default();
         let Some(allowed) = arrows.get(name) else {
-            problems.push(format!("{name}: a crate that has no arrows here"));
+            problems.push(format!("{name}: a crate without an entry in ARROWS"));
             continue;
         };
         let dependencies = package["dependencies"].as_array().expect("dependencies");
@@ -108,7 +108,7 @@ fn crates_depend_on_those_below_them_only() {
 }
 
 #[test]
-fn the_engine_is_pure() {
+fn engine_and_model_do_no_io_and_use_no_clock_or_randomness() {
     let mut problems = Vec::new();
     for file in
         files(&[".rs"]).iter().filter(|file| file.starts_with("broker/engine") || file.starts_with("broker/model"))
@@ -143,7 +143,7 @@ fn banned_crates_are_not_in_the_programs() {
 }
 
 #[test]
-fn copies_are_equal() {
+fn copies_equal_their_originals() {
     let mut problems = Vec::new();
     for (original, copy) in
         [("crds", "charts/leveret/files/crds"), ("config/dashboards", "charts/leveret/files/dashboards")]
@@ -153,7 +153,7 @@ fn copies_are_equal() {
             entries.filter_map(|entry| Some(entry.ok()?.file_name())).collect()
         };
         if names(original) != names(copy) {
-            problems.push(format!("{copy} has not the files of {original}: cp {original}/* {copy}/"));
+            problems.push(format!("{copy} has other files than {original}: cp {original}/* {copy}/"));
             continue;
         }
         for name in names(original) {
@@ -166,7 +166,7 @@ fn copies_are_equal() {
 }
 
 #[test]
-fn links_in_documents_lead_somewhere() {
+fn relative_links_in_documents_lead_to_files() {
     let mut problems = Vec::new();
     for file in files(&[".md"]) {
         let text = read(&file);
@@ -174,7 +174,7 @@ fn links_in_documents_lead_somewhere() {
         for target in targets.filter(|target| !target.is_empty() && !target.contains("://")) {
             let place = root().join(&file).parent().map(|folder| folder.join(target)).unwrap_or_default();
             if !place.try_exists().unwrap_or(false) {
-                problems.push(format!("{}: {target} is not there", file.display()));
+                problems.push(format!("{}: the link leads to {target}, which does not exist", file.display()));
             }
         }
     }

@@ -1,4 +1,5 @@
-//! What all routes share: the broker, and what is kept to answer from.
+//! The state that all routes of one listener share: the broker, the bounds, rates and logins, and the permits that bound
+//! expensive work.
 use crate::Bounds;
 use crate::login::Logins;
 use crate::rates::Rates;
@@ -7,29 +8,30 @@ use leveret_node::Broker;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
-/// Cheap to clone.
+/// A handle on the shared state of a listener; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Api(Arc<Shared>);
 
-/// See [`Api`].
+/// The state behind an [`Api`].
 pub(crate) struct Shared {
     pub(crate) broker: Broker,
     pub(crate) bounds: Bounds,
     pub(crate) rates: Rates,
     pub(crate) logins: Logins,
-    /// Taken while a list is sorted.
-    pub(crate) sorting: Arc<Semaphore>,
-    /// Taken while a sorted list that is sent whole is read: it is kept until then.
-    pub(crate) kept: Arc<Semaphore>,
-    /// Taken while a piece of a long answer is made: clients of long answers have a bounded part of this thread.
-    pub(crate) making: Arc<Semaphore>,
+    /// Permits for sorting a list. A request holds one while it collects, sorts and begins to answer.
+    pub(crate) sort_permits: Arc<Semaphore>,
+    /// Permits for keeping a sorted, unpaged list in memory. An answer holds one until its client has read all of it.
+    pub(crate) sorted_list_permits: Arc<Semaphore>,
+    /// Permits for making a piece of a long answer. They bound the share of this thread that clients of long answers get.
+    pub(crate) piece_permits: Arc<Semaphore>,
 }
 
 impl Api {
     pub(crate) fn new(broker: Broker, bounds: Bounds) -> Self {
         let (rates, logins) = (Rates::default(), Logins::new(bounds.login_delay));
-        let [sorting, kept, making] = [SORTED_MAX, KEPT_MAX, MAKING_MAX].map(|max| Arc::new(Semaphore::new(max)));
-        Self(Arc::new(Shared { broker, bounds, rates, logins, sorting, kept, making }))
+        let [sort_permits, sorted_list_permits, piece_permits] =
+            [SORTS_MAX, SORTED_LISTS_MAX, PIECES_MAX].map(|max| Arc::new(Semaphore::new(max)));
+        Self(Arc::new(Shared { broker, bounds, rates, logins, sort_permits, sorted_list_permits, piece_permits }))
     }
 }
 
@@ -47,9 +49,9 @@ impl FromRef<Api> for Broker {
     }
 }
 
-/// Lists that are sorted at once.
-const SORTED_MAX: usize = 2;
-/// Sorted lists kept at once because their clients have not read them: 503 beyond.
-const KEPT_MAX: usize = 8;
-/// Pieces of long answers made at once.
-const MAKING_MAX: usize = 8;
+/// The most lists that are sorted at the same time; further requests wait.
+const SORTS_MAX: usize = 2;
+/// The most sorted lists that are kept at the same time for clients that have not read them yet; beyond it 503 is answered.
+const SORTED_LISTS_MAX: usize = 8;
+/// The most pieces of long answers that are made at the same time.
+const PIECES_MAX: usize = 8;

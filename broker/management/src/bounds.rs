@@ -1,40 +1,43 @@
-//! How much of everything one HTTP listener takes.
+//! The limits of one HTTP listener: connections, requests, sizes in bytes and times.
 use std::time::Duration;
 
 /// The bounds of one listener.
 #[derive(Clone, Debug)]
 pub struct Bounds {
-    /// Connections open at once. One more takes the place of the one that has waited for its client the longest; if all
-    /// of them have a request in progress, it is answered 503.
+    /// The most connections that are open at the same time. A further one takes the place of the one whose client has kept
+    /// the broker waiting the longest; if all of them have a request in progress, it is answered 503.
     pub connections_max: usize,
-    /// Requests that are worked on at once. One more waits, and is answered 503 after `queue_max`.
+    /// The most requests that are worked on at the same time. A further one waits, and is answered 503 after `queue_max`.
     pub requests_max: usize,
-    /// Requests whose bodies are read or held at once, before they have their turn. One more waits likewise.
+    /// The most requests whose bodies are being read, or lie in memory until the request gets its turn. A further one waits,
+    /// and is answered 503 after `queue_max`.
     pub bodies_max: usize,
     /// How long a request waits for its turn.
     pub queue_max: Duration,
-    /// How long a client may take for the head of a request, from its connection or the first byte on.
+    /// How long a client may take to send a first byte after connecting, and how long from the first byte of a request to
+    /// the end of its head; the connection is closed beyond.
     pub head_max: Duration,
-    /// How long a connection stays open between two requests.
+    /// How long a connection stays open between an answer and the first byte of the next request.
     pub idle_max: Duration,
-    /// Largest head of a request in bytes: 431 beyond.
+    /// The largest head of a request in bytes; larger ones are answered 431.
     pub head_bytes_max: usize,
-    /// Largest body of a request in bytes: 413 beyond.
+    /// The largest body of a request in bytes; larger ones are answered 413.
     pub body_bytes_max: usize,
-    /// How long a client may take for the body of a request: 408 beyond.
+    /// How long a client may take to send the body of a request; beyond it the answer is 408.
     pub body_max: Duration,
-    /// How long the broker may take to do what a request asks for: 503 beyond. What was begun goes on.
+    /// How long the broker may take to carry out a request; beyond it the answer is 503. A change that has begun goes on.
     pub request_max: Duration,
-    /// How long a client may take to read what is on its way to it, 64 KiB at most: it is disconnected beyond.
+    /// How long a client may let a write of at most 64 KiB to its socket wait before it is disconnected.
     pub write_max: Duration,
-    /// How long a client may take to read a long answer: it is disconnected beyond.
+    /// How long a client may take to read a long answer before it is disconnected, on top of `request_max`.
     pub answer_max: Duration,
-    /// How long the answer to a login that failed is held back, beyond what the node waits by itself.
+    /// How long the answer to a failed login is held back, on top of the delay that the node asks for.
     pub login_delay: Duration,
 }
 
 impl Bounds {
-    /// Those of the management API: no more than an eighth of the descriptors that the process may have.
+    /// Returns the bounds of the management API: 512 connections, but no more than an eighth of the file descriptors that
+    /// the process may open.
     #[must_use]
     pub fn http() -> Self {
         Self {
@@ -54,14 +57,15 @@ impl Bounds {
         }
     }
 
-    /// Those of the metrics: no more than a sixteenth of the descriptors.
+    /// Returns the bounds of the metrics: 64 connections, but no more than a sixteenth of the file descriptors, and 8
+    /// requests at a time; otherwise those of [`Bounds::http`].
     #[must_use]
     pub fn metrics() -> Self {
         Self { connections_max: share(64, 16), requests_max: 8, ..Self::http() }
     }
 }
 
-/// `most`, but no more than a `part` of the process's descriptors.
+/// Returns `most`, but no more than one `part`-th of the process's file descriptors and no fewer than 4.
 fn share(most: usize, part: u64) -> usize {
     let descriptors = leveret_node::descriptors().max / part;
     usize::try_from(descriptors).unwrap_or(most).clamp(4, most)

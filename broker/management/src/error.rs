@@ -1,4 +1,4 @@
-//! Answers to requests that are not done: a status code and `{"error": ..., "reason": ...}` in RabbitMQ's words.
+//! Answers to requests that are refused: a status code and `{"error": ..., "reason": ...}` with RabbitMQ's wording.
 use axum::Json;
 use axum::http::header::{HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, StatusCode};
@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use leveret_model::refusal::{Refusal, RefusalKind};
 use serde_json::json;
 
-/// Why a request is not done.
+/// Why a request is refused. As a response, 401 carries `WWW-Authenticate` and 503 carries `Retry-After`.
 #[derive(Debug)]
 pub(crate) struct Error {
     status: StatusCode,
@@ -23,17 +23,17 @@ impl Error {
         Self::new(StatusCode::BAD_REQUEST, "bad_request", reason)
     }
 
-    /// 400 under another name than `bad_request`.
+    /// Returns a 400 whose `error` is not `bad_request`.
     pub(crate) fn invalid(error: &'static str, reason: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, error, reason)
     }
 
-    /// There is nothing at this path.
+    /// Returns the 404 for a path that names nothing.
     pub(crate) fn no_object() -> Self {
         Self::new(StatusCode::NOT_FOUND, "Object Not Found", "Not Found")
     }
 
-    /// Something that the request needs is not there.
+    /// Returns the 404 for a request that needs something that does not exist.
     pub(crate) fn not_found(reason: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", reason)
     }
@@ -55,7 +55,7 @@ impl Error {
         Self::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", "the body did not arrive in time")
     }
 
-    /// The broker cannot do it now.
+    /// Returns a 503: the broker cannot carry out the request now.
     pub(crate) fn unavailable(reason: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", reason)
     }
@@ -65,7 +65,7 @@ impl Error {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_server_error", reason)
     }
 
-    /// A refusal of what the path of the request itself names.
+    /// Converts a refusal that concerns the resource named by the request's path: a missing one is [`Error::no_object`].
     pub(crate) fn at_path(refusal: Refusal) -> Self {
         match refusal.kind {
             RefusalKind::NotFound => Self::no_object(),

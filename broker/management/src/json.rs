@@ -1,9 +1,10 @@
-//! Field tables as JSON objects and back, and request bodies as clients of many languages write them.
+//! Converts AMQP field tables to JSON objects and back, and reads request bodies, leniently: clients in many languages
+//! write flags and empty tables in different ways.
 use crate::error::Error;
 use leveret_model::table::{FieldTable, FieldValue};
 use serde_json::{Map, Value, json};
 
-/// A table as an object.
+/// Returns a field table as a JSON object. Bytes that are not UTF-8 are replaced, and decimals become strings.
 pub(crate) fn from_table(table: &FieldTable) -> Value {
     Value::Object(table.iter().map(|(name, value)| (name.to_owned(), from_value(value))).collect())
 }
@@ -41,14 +42,14 @@ fn to_value(value: Value) -> FieldValue {
     }
 }
 
-/// A request's body: an object, whose fields are taken one by one.
+/// The body of a request: a JSON object, whose fields are taken out one by one.
 pub(crate) struct Fields(Map<String, Value>);
 
 impl Fields {
-    /// Reads a body; an empty one and `null` are an empty object.
+    /// Parses a body. An empty body and `null` count as an empty object.
     ///
     /// # Errors
-    /// 400 saying where it is no JSON, or that it is no object.
+    /// 400 if the body is not JSON, with the place of the mistake, or not an object.
     pub(crate) fn read(bytes: &[u8]) -> Result<Self, Error> {
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return Ok(Self(Map::new()));
@@ -61,10 +62,10 @@ impl Fields {
         }
     }
 
-    /// A flag; the texts "true" and "false" are as good.
+    /// Takes a boolean, which may be written as the string "true" or "false". Returns `default` if it is absent or null.
     ///
     /// # Errors
-    /// 400 naming the field.
+    /// 400 with the field's name if it holds anything else.
     pub(crate) fn flag(&mut self, name: &str, default: bool) -> Result<bool, Error> {
         match self.0.remove(name) {
             None | Some(Value::Null) => Ok(default),
@@ -75,10 +76,10 @@ impl Fields {
         }
     }
 
-    /// A text.
+    /// Takes a string. Returns `default` if the field is absent or null.
     ///
     /// # Errors
-    /// 400 naming the field.
+    /// 400 with the field's name if it holds anything else.
     pub(crate) fn text(&mut self, name: &str, default: &str) -> Result<String, Error> {
         match self.0.remove(name) {
             None | Some(Value::Null) => Ok(default.to_owned()),
@@ -87,10 +88,11 @@ impl Fields {
         }
     }
 
-    /// A table: an object, or what some languages write for an empty one.
+    /// Takes a field table, written as an object. An empty array or string, which some languages write for an empty object,
+    /// counts as an empty table, as does an absent field or null.
     ///
     /// # Errors
-    /// 400 naming the field.
+    /// 400 with the field's name if it holds anything else.
     pub(crate) fn table(&mut self, name: &str) -> Result<FieldTable, Error> {
         match self.0.remove(name) {
             None | Some(Value::Null) => Ok(FieldTable::default()),
@@ -116,5 +118,5 @@ fn kind(value: &Value) -> String {
     }
 }
 
-/// Characters of a text that an error repeats.
+/// How many characters of a string an error repeats.
 const SHOWN_MAX: usize = 100;

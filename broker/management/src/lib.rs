@@ -1,9 +1,11 @@
 //! The management HTTP API, the health checks and the metrics: RabbitMQ's paths, bodies and status codes.
 //!
-//! In the order of a request: `server` (connections and how many there may be), `socket` (what a connection waits for),
-//! `request` (login, room, body, deadline), `login` (who asks), `router` (which route), `routes` (one file a resource),
-//! `json` (tables to objects and back, bodies), `list` and `walk` (pages, filters, columns; read and written in pieces),
-//! `rates` (what happened per second), `error` (what a refusal looks like). `metrics` is what Prometheus scrapes.
+//! The modules in the order in which a request passes through them: `server` accepts a bounded number of connections,
+//! `socket` tracks how long each client has kept us waiting, `request` takes a request through login, body and turn within
+//! its deadlines, `login` authenticates, `router` maps paths to handlers, `routes` holds the handlers (one file per
+//! resource), `json` converts field tables and reads request bodies, `list` pages, filters and sorts, `walk` reads and
+//! writes long answers in pieces, `rates` computes figures per second, `error` formats refusals. `metrics` is the listener
+//! that Prometheus scrapes.
 mod api;
 mod bounds;
 mod error;
@@ -27,45 +29,50 @@ use leveret_node::Broker;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// Serves the management API and the health checks until `stop` is cancelled.
+/// Serves the management API and the health checks within [`Bounds::http`] until `stop` is cancelled.
+///
+/// Registers the address of `listener` with the broker. The future ends when the requests in progress have been answered.
 pub fn serve_http(listener: TcpListener, broker: Broker, stop: CancellationToken) -> BoxFuture<'static, ()> {
     serve_http_within(listener, broker, Bounds::http(), stop)
 }
 
 /// Serves the management API and the health checks within `bounds` until `stop` is cancelled.
 ///
-/// The future is boxed so that all of it is compiled here, once, and not in each program that awaits it.
+/// Otherwise like [`serve_http`]. The future is boxed so that all of it is compiled here, once, and not in each program
+/// that awaits it.
 pub fn serve_http_within(
     listener: TcpListener,
     broker: Broker,
     bounds: Bounds,
     stop: CancellationToken,
 ) -> BoxFuture<'static, ()> {
-    note(&listener, &broker, "http");
+    register(&listener, &broker, "http");
     let api = Api::new(broker, bounds);
     let router = router::api(api.clone());
     Box::pin(server::serve(listener, request::Requests::new(api, router), stop))
 }
 
-/// Serves `/metrics` until `stop` is cancelled.
+/// Serves `/metrics` within [`Bounds::metrics`] until `stop` is cancelled.
+///
+/// Registers the address of `listener` with the broker. The future ends when the requests in progress have been answered.
 pub fn serve_metrics(listener: TcpListener, broker: Broker, stop: CancellationToken) -> BoxFuture<'static, ()> {
     serve_metrics_within(listener, broker, Bounds::metrics(), stop)
 }
 
-/// Serves `/metrics` within `bounds` until `stop` is cancelled.
+/// Serves `/metrics` within `bounds` until `stop` is cancelled; like [`serve_metrics`].
 pub fn serve_metrics_within(
     listener: TcpListener,
     broker: Broker,
     bounds: Bounds,
     stop: CancellationToken,
 ) -> BoxFuture<'static, ()> {
-    note(&listener, &broker, "http/prometheus");
+    register(&listener, &broker, "http/prometheus");
     let api = Api::new(broker, bounds);
     let router = router::metrics(api.clone());
     Box::pin(server::serve(listener, request::Requests::new(api, router), stop))
 }
 
-fn note(listener: &TcpListener, broker: &Broker, protocol: &'static str) {
+fn register(listener: &TcpListener, broker: &Broker, protocol: &'static str) {
     if let Ok(address) = listener.local_addr() {
         broker.add_listener(protocol, address);
     }

@@ -1,9 +1,9 @@
-//! Lists as clients ask for them: `columns`, `sort`, `sort_reverse`, and pages with `page`, `page_size`, `name`,
+//! Lists with RabbitMQ's query parameters: `columns`, `sort`, `sort_reverse`, and pages with `page`, `page_size`, `name`,
 //! `use_regex`.
 //!
-//! What is not sorted is written while it is read. A page keeps its own rows alone. A sorted list is kept whole, as rows
-//! and the values that they are sorted by: few of these are made at a time, in a turn that `request` takes, and few are kept
-//! for clients that read them slowly.
+//! An unsorted list is written to the client while it is read from the broker, and a page keeps only its own rows in memory.
+//! A sorted list lies in memory as a whole, as rows and their sort keys. So only a few are sorted at a time (`request` takes
+//! the permit), and only a few are kept for clients that read them slowly.
 use crate::api::Api;
 use crate::error::Error;
 use crate::walk::{self, Pieces, Walk};
@@ -17,7 +17,7 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 use tokio::sync::OwnedSemaphorePermit;
 
-/// The query of a request.
+/// The decoded parameters of a request's query, in order.
 pub(crate) struct Query(Vec<(String, String)>);
 
 impl Query {
@@ -25,27 +25,27 @@ impl Query {
         self.all(name).last()
     }
 
-    /// The values of a parameter that may be there several times.
+    /// Returns all values of a parameter that may be given several times.
     pub(crate) fn all<'q>(&'q self, name: &str) -> impl Iterator<Item = &'q str> {
         self.0.iter().filter(move |(other, _)| other == name).map(|(_, value)| &**value)
     }
 
-    /// Whether a flag is set.
+    /// Returns whether a flag is given as `true`.
     pub(crate) fn is_true(&self, name: &str) -> bool {
         self.get(name) == Some("true")
     }
 
-    /// Whether a list is wanted in another order than it is found in.
+    /// Returns whether the list has to be sorted or reversed.
     fn sorts(&self) -> bool {
         self.text("sort").is_some() || self.is_true("sort_reverse")
     }
 
-    /// A parameter that is there and not empty.
+    /// Returns the value of a parameter if it is given and not empty.
     pub(crate) fn text(&self, name: &str) -> Option<&str> {
         self.get(name).filter(|value| !value.is_empty())
     }
 
-    /// One object with the columns that are asked for.
+    /// Returns the object reduced to the `columns` that are asked for, or all of it if none are.
     pub(crate) fn pick(&self, item: Value) -> Value {
         let Some(wanted) = self.get("columns") else { return item };
         let mut kept = json!({});
@@ -77,12 +77,12 @@ impl<S: Sync> FromRequestParts<S> for Query {
     }
 }
 
-/// Whether a request asks for a sorted list.
+/// Returns whether a request asks for a sorted or reversed list.
 pub(crate) fn is_sorted(uri: &Uri) -> bool {
     axum::extract::Query::try_from_uri(uri).is_ok_and(|axum::extract::Query(query)| Query(query).sorts())
 }
 
-/// Which page is asked for.
+/// The page of a list that is asked for.
 struct Page {
     number: usize,
     size: usize,
@@ -105,7 +105,7 @@ impl Page {
         Ok(Some(Self { number, size, filter: Filter::of(query)? }))
     }
 
-    /// Index of the first item.
+    /// Returns the index of the page's first item among the filtered ones.
     fn first(&self) -> usize {
         (self.number - 1).saturating_mul(self.size)
     }
@@ -124,7 +124,7 @@ impl Page {
     }
 }
 
-/// Which names a page is of. Capital letters or small ones: it makes no difference.
+/// The filter by name of a paged list. Letters match in either case.
 enum Filter {
     All,
     Contains(String),
@@ -142,11 +142,13 @@ impl Filter {
             .unicode(false)
             .size_limit(PATTERN_BYTES_MAX)
             .build()
-            .map_err(|error| Error::bad_request(format!("name: '{name}' is no regular expression: {error}")))?;
+            .map_err(|error| {
+                Error::bad_request(format!("name: '{name}' is not a valid regular expression: {error}"))
+            })?;
         Ok(Self::Matches(pattern))
     }
 
-    fn takes(&self, name: &str) -> bool {
+    fn matches(&self, name: &str) -> bool {
         match self {
             Self::All => true,
             Self::Contains(part) => name.to_lowercase().contains(part),
@@ -154,7 +156,7 @@ impl Filter {
         }
     }
 
-    /// How many names are looked at before others have their turn. A pattern may take a long time for each.
+    /// Returns how many names are compared before other tasks get a turn. A pattern may take a long time for each name.
     fn names_at_once(&self) -> usize {
         match self {
             Self::All | Self::Contains(_) => walk::BATCH,
@@ -163,10 +165,10 @@ impl Filter {
     }
 }
 
-/// Answers with the list that `walk` leads through, as `query` asks.
+/// Answers with the list that `walk` reads, filtered, sorted and paged as `query` asks.
 ///
 /// # Errors
-/// 400 for numbers that are none, pages that are not there, and patterns that are malformed.
+/// 400 for malformed numbers, pages beyond the end, and invalid patterns; 503 if too many sorted lists are in memory.
 pub(crate) async fn answer<W: Walk>(api: &Api, walk: W, query: Query) -> Result<Response, Error> {
     let page = Page::of(&query)?;
     if query.sorts() {
@@ -175,7 +177,8 @@ pub(crate) async fn answer<W: Walk>(api: &Api, walk: W, query: Query) -> Result<
     match page {
         Some(page) => paged(walk, &query, &page).await,
         None => {
-            Ok(walk::answer(&api.making, JSON, Listing { rows: Walked(walk), query, begun: false, ended: false }).await)
+            let listing = Listing { rows: UnsortedRows(walk), query, begun: false, ended: false };
+            Ok(walk::answer(&api.piece_permits, JSON, listing).await)
         }
     }
 }
@@ -187,7 +190,7 @@ async fn paged<W: Walk>(mut walk: W, query: &Query, page: &Page) -> Result<Respo
         for few in rows.chunks(page.filter.names_at_once()) {
             for row in few {
                 total += 1;
-                if !page.filter.takes(&walk.name(row)) {
+                if !page.filter.matches(&walk.name(row)) {
                     continue;
                 }
                 if wanted.contains(&filtered) {
@@ -202,11 +205,11 @@ async fn paged<W: Walk>(mut walk: W, query: &Query, page: &Page) -> Result<Respo
 }
 
 async fn sorted<W: Walk>(api: &Api, mut walk: W, query: Query, page: Option<Page>) -> Result<Response, Error> {
-    let kept_whole = match page {
+    let permit = match page {
         Some(_) => None,
         None => {
-            let room = api.kept.clone().try_acquire_owned();
-            Some(room.map_err(|_| Error::unavailable("too many sorted lists are waiting to be read"))?)
+            let permit = api.sorted_list_permits.clone().try_acquire_owned();
+            Some(permit.map_err(|_| Error::unavailable("too many sorted lists are waiting to be read"))?)
         }
     };
     let at_once = page.as_ref().map_or(walk::BATCH, |page| page.filter.names_at_once());
@@ -214,7 +217,7 @@ async fn sorted<W: Walk>(api: &Api, mut walk: W, query: Query, page: Option<Page
     while let Some(rows) = walk.rows() {
         for row in rows {
             total += 1;
-            if page.as_ref().is_some_and(|page| !page.filter.takes(&walk.name(&row))) {
+            if page.as_ref().is_some_and(|page| !page.filter.matches(&walk.name(&row))) {
                 continue;
             }
             let key = match query.text("sort") {
@@ -240,8 +243,8 @@ async fn sorted<W: Walk>(api: &Api, mut walk: W, query: Query, page: Option<Page
     .map_err(|_| Error::internal())?;
     let Some(page) = page else {
         rows.reverse();
-        let rows = Kept { walk, reversed: rows, _room: kept_whole };
-        return Ok(walk::answer(&api.making, JSON, Listing { rows, query, begun: false, ended: false }).await);
+        let rows = SortedRows { walk, reversed: rows, _permit: permit };
+        return Ok(walk::answer(&api.piece_permits, JSON, Listing { rows, query, begun: false, ended: false }).await);
     };
     let filtered = rows.len();
     let wanted = rows.into_iter().skip(page.first()).take(page.size);
@@ -249,7 +252,8 @@ async fn sorted<W: Walk>(api: &Api, mut walk: W, query: Query, page: Option<Page
     page.show(items, filtered, total)
 }
 
-/// Values of a column in the order of RabbitMQ: numbers, flags, texts; what is not there counts as 0.
+/// The value that a row is sorted by, ordered as in RabbitMQ: numbers before booleans before strings. A missing value
+/// counts as 0.
 #[derive(PartialEq)]
 enum Key {
     Number(f64),
@@ -290,30 +294,32 @@ fn column<'a>(item: &'a Value, path: &str) -> &'a Value {
     path.split('.').fold(item, |item, part| &item[part])
 }
 
-/// Rows that are shown one after the other.
-trait Shown: Send + Unpin + 'static {
+/// A source of rows as JSON values.
+trait Rows: Send + Unpin + 'static {
+    /// Returns the next rows, perhaps none of them; `None` at the end.
     fn next(&mut self) -> Option<Vec<Value>>;
 }
 
-/// Rows as they are found.
-struct Walked<W>(W);
+/// The rows of a walk in the order in which the broker has them.
+struct UnsortedRows<W>(W);
 
-impl<W: Walk> Shown for Walked<W> {
+impl<W: Walk> Rows for UnsortedRows<W> {
     fn next(&mut self) -> Option<Vec<Value>> {
         let rows = self.0.rows()?;
         Some(rows.iter().filter_map(|row| self.0.show(row)).collect())
     }
 }
 
-/// Rows that were sorted, the last first.
-struct Kept<W: Walk> {
+/// A sorted list in memory.
+struct SortedRows<W: Walk> {
     walk: W,
+    /// The rows that are not written yet, the next one at the end.
     reversed: Vec<W::Row>,
-    /// Given back when it has been read.
-    _room: Option<OwnedSemaphorePermit>,
+    /// Released when the client has read the whole list.
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
-impl<W: Walk> Shown for Kept<W> {
+impl<W: Walk> Rows for SortedRows<W> {
     fn next(&mut self) -> Option<Vec<Value>> {
         if self.reversed.is_empty() {
             return None;
@@ -323,7 +329,7 @@ impl<W: Walk> Shown for Kept<W> {
     }
 }
 
-/// Rows as a JSON array.
+/// The answer with a whole list: rows written as a JSON array.
 struct Listing<S> {
     rows: S,
     query: Query,
@@ -331,7 +337,7 @@ struct Listing<S> {
     ended: bool,
 }
 
-impl<S: Shown> Pieces for Listing<S> {
+impl<S: Rows> Pieces for Listing<S> {
     fn next(&mut self) -> Option<Vec<u8>> {
         if self.ended {
             return None;
@@ -351,23 +357,23 @@ impl<S: Shown> Pieces for Listing<S> {
     }
 }
 
-/// A name that is there already.
+/// Wraps a name that a row has already, for [`Walk::name`].
 pub(crate) fn named(name: &str) -> Cow<'_, str> {
     Cow::Borrowed(name)
 }
 
 pub(crate) const JSON: &str = "application/json";
-/// Items a page unless the request says.
+/// The number of items per page if the request does not give `page_size`.
 const PAGE_SIZE: i64 = 100;
-/// Items a page: RabbitMQ's limit.
+/// The most items per page, as in RabbitMQ.
 const PAGE_SIZE_MAX: i64 = 500;
-/// Columns that are looked at.
+/// How many of the requested columns are honoured.
 const COLUMNS_MAX: usize = 100;
-/// Largest compiled pattern.
+/// The largest size of a compiled pattern in bytes.
 const PATTERN_BYTES_MAX: usize = 32 << 10;
-/// Names that a pattern is compared with at once: about a millisecond with the most costly one.
+/// How many names a pattern is compared with in one turn: about a millisecond with the most costly pattern.
 const MATCHED_AT_ONCE: usize = 4;
-/// What a row takes, about.
+/// The typical size of a row in JSON, in bytes.
 const ROW_BYTES: usize = 800;
 
 #[cfg(test)]
@@ -376,7 +382,7 @@ mod tests {
     use std::pin::pin;
     use std::task::{Context, Waker};
 
-    /// Names, all in one batch.
+    /// A walk that returns all names in one batch.
     struct Names(Option<Vec<String>>);
 
     impl Walk for Names {
@@ -400,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_are_small_and_others_have_their_turn_after_a_few_names() {
+    fn large_patterns_are_refused_and_other_tasks_get_a_turn_after_a_few_names() {
         let query = query(&[("page", "1"), ("use_regex", "true"), ("name", "(a|b)+c")]);
         let page = Page::of(&query).unwrap().unwrap();
         let names = Names(Some((0..64).map(|number| format!("ab{number}")).collect()));

@@ -1,8 +1,9 @@
-//! Who asks: HTTP basic authentication, the same users as AMQP's.
+//! Logins with HTTP basic authentication, against the same users as AMQP.
 //!
-//! The answer to a login that fails is held back, and only so many fail at a time: whoever tries passwords gets that many
-//! answers in that time, however many connections it opens and closes. One address gets a part of them, and only a few of its
-//! logins wait in line: others are told at once that they are too many. Credentials that were right before do not wait.
+//! The answer to a failed login is held back, and only a bounded number of logins can be failing at the same time. So
+//! somebody who guesses passwords gets only that many answers per delay, however many connections they open and close. One
+//! address gets a share of that number, and only a few of its logins may wait in line; further ones are refused at once with
+//! 503. Credentials that succeeded before from the same address do not wait.
 use crate::error::Error;
 use axum::http::HeaderMap;
 use axum::http::header::{AUTHORIZATION, HeaderValue};
@@ -21,37 +22,38 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// The logins of one listener.
 pub(crate) struct Logins {
     delay: Duration,
-    /// Taken by whoever may turn out to be wrong, and kept for the delay by whoever is.
-    trying: Arc<Trying>,
-    /// Hashes of what was right and from where, under a key of their own: they decide who waits, never who comes in.
-    right: Mutex<HashSet<u64>>,
+    /// The attempts with credentials that are not known to be right. A failed one keeps its permits for the delay.
+    attempts: Arc<Attempts>,
+    /// Keyed hashes of credentials that succeeded, with the address. They decide only who need not wait; the password is
+    /// checked all the same.
+    known: Mutex<HashSet<u64>>,
     key: RandomState,
     succeeded: AtomicU64,
     failed: AtomicU64,
 }
 
 impl Logins {
-    /// Answers to logins that fail are held back for `delay`.
+    /// Creates the logins of a listener. Answers to failed logins are held back for `delay`, on top of the node's own delay.
     pub(crate) fn new(delay: Duration) -> Self {
         Self {
             delay,
-            trying: Arc::new(Trying { turns: Arc::new(Semaphore::new(FAILING_MAX)), line: Mutex::default() }),
-            right: Mutex::default(),
+            attempts: Arc::new(Attempts { permits: Arc::new(Semaphore::new(FAILING_MAX)), line: Mutex::default() }),
+            known: Mutex::default(),
             key: RandomState::new(),
             succeeded: AtomicU64::new(0),
             failed: AtomicU64::new(0),
         }
     }
 
-    /// Logins that succeeded and that failed.
+    /// Returns the numbers of logins that succeeded and that failed since the start.
     pub(crate) fn counts(&self) -> (u64, u64) {
         (self.succeeded.load(Relaxed), self.failed.load(Relaxed))
     }
 
-    /// Finds out who sends these headers.
+    /// Returns the user whose credentials are in `headers`.
     ///
     /// # Errors
-    /// 401, after the delay if there were credentials; 503 if too many others are trying theirs.
+    /// 401 if there are no credentials, or, after the delay, if they are wrong; 503 if too many logins are being tried.
     pub(crate) async fn identify(
         &self,
         broker: &Broker,
@@ -60,12 +62,12 @@ impl Logins {
     ) -> Result<Identity, Error> {
         let value = headers.get(AUTHORIZATION);
         let Some((user, password)) = value.and_then(credentials) else { return Err(Error::not_authorized()) };
-        // What an address may find out at once is no more than what it was right about itself.
+        // The address is part of the hash, so an undelayed answer tells a client only about credentials it has used itself.
         let hash = self.key.hash_one((owned_part(peer.ip()), value));
-        let known = self.right.lock().contains(&hash);
-        let turn = match known {
+        let known = self.known.lock().contains(&hash);
+        let attempt = match known {
             true => None,
-            false => Some(Try::begin(&self.trying, peer.ip()).await?),
+            false => Some(Attempt::begin(&self.attempts, peer.ip()).await?),
         };
         match broker.log_in(&user, &password, peer.ip()) {
             Ok(identity) => {
@@ -75,14 +77,14 @@ impl Logins {
             }
             Err(wrong) => {
                 self.failed.fetch_add(1, Relaxed);
-                self.right.lock().remove(&hash);
+                self.known.lock().remove(&hash);
                 let user: String = user.chars().take(USER_SHOWN_MAX).collect();
                 tracing::warn!(%peer, ?user, "a login to the management API failed");
                 let wait = wrong.wait.saturating_add(self.delay);
-                // In a task of its own: a client that goes does not free its turn.
+                // In a task of its own, so that a client that disconnects does not release its permits early.
                 let held_back = tokio::spawn(async move {
                     tokio::time::sleep(wait).await;
-                    drop(turn);
+                    drop(attempt);
                 });
                 let _ = held_back.await;
                 Err(Error::not_authorized())
@@ -91,73 +93,77 @@ impl Logins {
     }
 
     fn remember(&self, hash: u64) {
-        let mut right = self.right.lock();
-        if right.len() >= RIGHT_MAX {
-            right.clear();
+        let mut known = self.known.lock();
+        if known.len() >= KNOWN_MAX {
+            known.clear();
         }
-        right.insert(hash);
+        known.insert(hash);
     }
 }
 
-/// Logins that are being tried.
-struct Trying {
-    turns: Arc<Semaphore>,
+/// The login attempts under way.
+struct Attempts {
+    permits: Arc<Semaphore>,
     line: Mutex<Line>,
 }
 
-/// How many there are, those that are held back included.
+/// The number of attempts that wait, are tried, or whose answer is held back.
 #[derive(Default)]
 struct Line {
-    tries: usize,
-    of: HashMap<IpAddr, OfAddress>,
+    attempts: usize,
+    addresses: HashMap<IpAddr, Address>,
 }
 
-/// Those of one address.
-struct OfAddress {
-    tries: usize,
-    turns: Arc<Semaphore>,
+/// The attempts of one address.
+struct Address {
+    attempts: usize,
+    permits: Arc<Semaphore>,
 }
 
-/// One login that is being tried, or whose answer is held back.
-struct Try {
-    trying: Arc<Trying>,
+/// One login that waits, is tried, or whose answer is held back.
+struct Attempt {
+    attempts: Arc<Attempts>,
     address: IpAddr,
-    turns: Vec<OwnedSemaphorePermit>,
+    permits: Vec<OwnedSemaphorePermit>,
 }
 
-impl Try {
-    /// Waits in line for a turn.
-    async fn begin(trying: &Arc<Trying>, address: IpAddr) -> Result<Self, Error> {
+impl Attempt {
+    /// Waits in line for a permit of the address and one of the listener.
+    ///
+    /// # Errors
+    /// 503 if the line is full.
+    async fn begin(attempts: &Arc<Attempts>, address: IpAddr) -> Result<Self, Error> {
         let address = owned_part(address);
-        let turns = {
-            let mut line = trying.line.lock();
-            let full = line.tries >= LINE_MAX;
-            let of = line.of.get_mut(&address);
-            if full || of.is_some_and(|of| of.tries >= LINE_OF_ADDRESS_MAX) {
+        let semaphores = {
+            let mut line = attempts.line.lock();
+            let full = line.attempts >= LINE_MAX;
+            let of_address = line.addresses.get(&address);
+            if full || of_address.is_some_and(|of_address| of_address.attempts >= LINE_OF_ADDRESS_MAX) {
                 return Err(Error::unavailable("too many logins are being tried"));
             }
-            line.tries += 1;
-            let turns = || Arc::new(Semaphore::new(FAILING_OF_ADDRESS_MAX));
-            let of = line.of.entry(address).or_insert_with(|| OfAddress { tries: 0, turns: turns() });
-            of.tries += 1;
-            [of.turns.clone(), trying.turns.clone()]
+            line.attempts += 1;
+            let permits = || Arc::new(Semaphore::new(FAILING_OF_ADDRESS_MAX));
+            let new = || Address { attempts: 0, permits: permits() };
+            let of_address = line.addresses.entry(address).or_insert_with(new);
+            of_address.attempts += 1;
+            [of_address.permits.clone(), attempts.permits.clone()]
         };
-        let mut this = Self { trying: trying.clone(), address, turns: Vec::with_capacity(2) };
-        for turns in turns {
-            this.turns.extend(turns.acquire_owned().await.ok());
+        let mut this = Self { attempts: attempts.clone(), address, permits: Vec::with_capacity(2) };
+        for semaphore in semaphores {
+            this.permits.extend(semaphore.acquire_owned().await.ok());
         }
         Ok(this)
     }
 }
 
-impl Drop for Try {
+impl Drop for Attempt {
     fn drop(&mut self) {
-        let mut line = self.trying.line.lock();
-        line.tries -= 1;
-        if let Some(of) = line.of.get_mut(&self.address) {
-            of.tries -= 1;
-            if of.tries == 0 {
-                line.of.remove(&self.address);
+        let mut line = self.attempts.line.lock();
+        line.attempts -= 1;
+        if let Some(of_address) = line.addresses.get_mut(&self.address) {
+            of_address.attempts -= 1;
+            if of_address.attempts == 0 {
+                line.addresses.remove(&self.address);
             }
         }
     }
@@ -173,13 +179,13 @@ fn credentials(value: &HeaderValue) -> Option<(String, String)> {
     Some((user.to_owned(), password.to_owned()))
 }
 
-/// Logins that fail at a time.
+/// The most logins that are tried, or whose failure is held back, at the same time.
 const FAILING_MAX: usize = 32;
 const FAILING_OF_ADDRESS_MAX: usize = 8;
-/// Logins that fail or wait in line at a time.
+/// The most logins that are counted in the line at the same time: those that wait and those above.
 const LINE_MAX: usize = 256;
 const LINE_OF_ADDRESS_MAX: usize = 24;
-/// Credentials remembered.
-const RIGHT_MAX: usize = 1024;
-/// Characters of a user's name in the log.
+/// The most hashes of successful credentials that are kept.
+const KNOWN_MAX: usize = 1024;
+/// How many characters of a user name the log shows.
 const USER_SHOWN_MAX: usize = 64;

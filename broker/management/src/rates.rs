@@ -1,36 +1,37 @@
-//! How much happened per second: figures of a queue are compared with those of the last time that somebody asked, at
-//! least `SPAN` before. Nothing runs meanwhile, and a queue that nobody asks about costs nothing.
+//! Rates per second: when a client asks for a queue, its counters are compared with those of an earlier request at least
+//! `SPAN` ago. Nothing runs between requests, and a queue that nobody asks about costs nothing.
 //!
-//! The same comparison adds up what happened in all queues, those that are gone by now among them.
+//! The same comparison sums the counters of all queues, including queues that have been deleted since they were observed.
 use leveret_node::{Broker, Counters, Depth, QueueId};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 
-/// What was seen of each queue, and of all together.
+/// The last observation of each queue and of all queues together.
 #[derive(Default)]
 pub(crate) struct Rates(Mutex<Table>);
 
 #[derive(Default)]
 struct Table {
-    queues: HashMap<QueueId, Seen>,
-    /// What happened in all queues.
+    queues: HashMap<QueueId, Observation>,
+    /// The sums of the counters of all queues that were ever observed.
     totals: Counters,
-    whole: Seen,
+    /// The last observation of the sums.
+    broker: Observation,
 }
 
 #[derive(Clone, Copy, Default)]
-struct Seen {
-    /// Added to the totals.
+struct Observation {
+    /// The counters that are contained in the totals.
     counted: Counters,
-    /// When and at which figures the rates were found, if they were.
+    /// When the rates were last computed, in nanoseconds, and from which figures; `None` before the first observation.
     at: Option<u64>,
     counters: Counters,
     depth: Depth,
     rates: QueueRates,
 }
 
-/// Per second.
+/// The rates of a queue or of all queues, per second. Those of `ready` and `unacked` may be negative.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct QueueRates {
     publish: f64,
@@ -42,7 +43,9 @@ pub(crate) struct QueueRates {
 }
 
 impl Rates {
-    /// Notes the figures of a queue at `now` (nanoseconds), and returns its rates.
+    /// Records the figures of a queue at `now` (in nanoseconds), and returns its rates: those of the last `SPAN` or longer.
+    ///
+    /// Rates are zero until there are two observations at least `SPAN` apart.
     pub(crate) fn observe(
         &self,
         broker: &Broker,
@@ -55,25 +58,26 @@ impl Rates {
         if table.queues.len() > 2 * broker.queue_count() + SPARE {
             table.queues.retain(|id, _| broker.queue(*id).is_some());
         }
-        let seen = table.queues.entry(id).or_default();
+        let last = table.queues.entry(id).or_default();
         let add = |total: &mut u64, now: u64, before: u64| *total += now.saturating_sub(before);
-        add(&mut table.totals.published, counters.published, seen.counted.published);
-        add(&mut table.totals.delivered, counters.delivered, seen.counted.delivered);
-        add(&mut table.totals.redelivered, counters.redelivered, seen.counted.redelivered);
-        add(&mut table.totals.acked, counters.acked, seen.counted.acked);
-        seen.counted = counters;
-        seen.compare(counters, depth, now)
+        add(&mut table.totals.published, counters.published, last.counted.published);
+        add(&mut table.totals.delivered, counters.delivered, last.counted.delivered);
+        add(&mut table.totals.redelivered, counters.redelivered, last.counted.redelivered);
+        add(&mut table.totals.acked, counters.acked, last.counted.acked);
+        last.counted = counters;
+        last.compare(counters, depth, now)
     }
 
-    /// What happened in all queues, when all of them have just been observed with `depth` in all of them.
-    pub(crate) fn whole(&self, depth: Depth, now: u64) -> (Counters, QueueRates) {
+    /// Returns the summed counters and the rates of all queues. The caller has just observed each queue; `depth` is the sum
+    /// of their depths.
+    pub(crate) fn totals(&self, depth: Depth, now: u64) -> (Counters, QueueRates) {
         let mut table = self.0.lock();
         let totals = table.totals;
-        (totals, table.whole.compare(totals, depth, now))
+        (totals, table.broker.compare(totals, depth, now))
     }
 }
 
-impl Seen {
+impl Observation {
     fn compare(&mut self, counters: Counters, depth: Depth, now: u64) -> QueueRates {
         match self.at {
             Some(at) if now.saturating_sub(at) < SPAN => return self.rates,
@@ -97,7 +101,7 @@ impl Seen {
     }
 }
 
-/// What a queue or the whole broker did, as `message_stats`.
+/// Returns the counters and rates of a queue or of the whole broker as the object `message_stats`.
 pub(crate) fn message_stats(counters: Counters, rates: QueueRates) -> Value {
     json!({
         "publish": counters.published, "publish_details": {"rate": rates.publish},
@@ -107,7 +111,7 @@ pub(crate) fn message_stats(counters: Counters, rates: QueueRates) -> Value {
     })
 }
 
-/// How many messages there are, as fields of a queue or of `queue_totals`.
+/// Returns the numbers of messages with their rates, as fields of a queue or of `queue_totals`.
 pub(crate) fn message_counts(depth: Depth, rates: QueueRates) -> [(&'static str, Value); 6] {
     [
         ("messages", json!(depth.ready + depth.unacked)),
@@ -119,9 +123,9 @@ pub(crate) fn message_counts(depth: Depth, rates: QueueRates) -> [(&'static str,
     ]
 }
 
-/// The shortest time that a rate is found over, in nanoseconds.
+/// The shortest time over which a rate is computed, in nanoseconds.
 const SPAN: u64 = 5_000_000_000;
-/// Queues that are gone may be remembered: as many as there are, and these.
+/// Observations of deleted queues are dropped once there are more than twice as many as queues, plus this number.
 const SPARE: usize = 1024;
 
 #[cfg(test)]
@@ -137,7 +141,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn rates_are_those_of_the_last_five_seconds_or_longer() {
+    async fn rates_cover_the_last_five_seconds_or_longer() {
         let (broker, rates) = (Broker::start(Options::default()), Rates::default());
         let observe = |at: u64, published, acked| rates.observe(&broker, QueueId(1), figures(published, acked), at);
         assert_eq!(observe(0, 100, 0), QueueRates::default());
@@ -151,14 +155,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_happened_in_a_queue_that_is_gone_stays_counted() {
+    async fn totals_keep_the_counts_of_deleted_queues() {
         let (broker, rates) = (Broker::start(Options::default()), Rates::default());
         rates.observe(&broker, QueueId(1), figures(100, 40), 0);
-        assert_eq!(rates.whole(Depth::default(), 0).0.published, 100);
+        assert_eq!(rates.totals(Depth::default(), 0).0.published, 100);
         for number in 0..10_000 {
             rates.observe(&broker, QueueId(number), figures(100, 40), 0);
         }
-        assert_eq!(rates.whole(Depth::default(), 6 * SECOND).0.acked, 10_000 * 40);
+        assert_eq!(rates.totals(Depth::default(), 6 * SECOND).0.acked, 10_000 * 40);
         assert!(rates.0.lock().queues.len() <= SPARE + 1);
         broker.stop();
     }

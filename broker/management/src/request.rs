@@ -1,8 +1,10 @@
-//! One request on its way: the path in order, a login, the body, a turn, the route, all within their bounds.
+//! Takes one request through its steps, each within its deadline: normalize the path, authenticate, read the body, wait for
+//! a turn, call the route.
 //!
-//! Only who is logged in has a body read, and a client that is slow to send one keeps no turn from others.
-//! What changes something runs in a task of its own: a client that goes does not stop it half way. Health checks are
-//! answered at once, without login or turn, from what can be read without a lock.
+//! A body is read only after a successful login and before the request takes a turn, so a slow sender keeps no turn from
+//! others. A request that changes something runs in a task of its own, so a client that disconnects does not stop the change
+//! half way. Health checks under `/health/` are answered at once, without login or turn, and read nothing behind a lock that
+//! is held for long.
 use crate::Bounds;
 use crate::api::Api;
 use crate::error::Error;
@@ -26,12 +28,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 use tower::ServiceExt;
 
-/// What answers the requests of one listener.
+/// Answers the requests of one listener.
 pub(crate) struct Requests {
     api: Api,
     router: Router,
+    /// Permits for carrying out a request: its turn.
     turns: Arc<Semaphore>,
-    /// Taken by requests with a body while it is read and until they have their turn.
+    /// Permits for a body in memory. A request with a body holds one from before it is read until it has its turn.
     bodies: Arc<Semaphore>,
 }
 
@@ -45,7 +48,7 @@ impl Requests {
         &self.api.bounds
     }
 
-    /// Answers a request of `client`.
+    /// Answers a request of `client`. Every refusal becomes a response.
     pub(crate) async fn answer(
         self: Arc<Self>,
         request: Request<Incoming>,
@@ -53,12 +56,12 @@ impl Requests {
         client: Arc<Client>,
     ) -> Response<Answer> {
         client.asked();
-        let until = Instant::now() + self.bounds().request_max + self.bounds().answer_max;
+        let deadline = Instant::now() + self.bounds().request_max + self.bounds().answer_max;
         let mut response = self.respond(request, peer, &client).await.unwrap_or_else(IntoResponse::into_response);
         if client.only_health {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        response.map(|body| Answer { body, client, until })
+        response.map(|body| Answer { body, client, deadline })
     }
 
     async fn respond(
@@ -68,7 +71,7 @@ impl Requests {
         client: &Client,
     ) -> Result<Response<Body>, Error> {
         let (mut parts, body) = request.into_parts();
-        put_in_order(&mut parts.uri)?;
+        normalize(&mut parts.uri)?;
         let path = parts.uri.path();
         if path.starts_with("/health/") {
             return self.route(Request::from_parts(parts, Body::empty())).await;
@@ -83,31 +86,31 @@ impl Requests {
             client.asked();
             parts.extensions.insert(identity?);
             if self.api.broker.is_recovering() && !path.starts_with("/api/health/") {
-                // What is declared is not known yet, and what would be declared now would not be logged.
+                // The definitions are not known yet, and a new one would not be logged.
                 return Err(Error::unavailable("the log is being read: nothing is served yet"));
             }
         } else if !only_reads {
-            // Nothing can be changed here: that is told without the body.
+            // No route outside `/api/` changes anything, so the refusal needs no body.
             let mut response = self.route(Request::from_parts(parts, Body::empty())).await?;
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             return Ok(response);
         }
         if only_reads {
-            // First the turn that is rarer: whoever waits for it keeps no other from anybody.
-            let _sorting = match list::is_sorted(&parts.uri) {
-                true => Some(self.turn(&self.api.sorting).await?),
+            // The scarcer permit comes first, so that a request that waits for it does not hold a turn meanwhile.
+            let _sort_permit = match list::is_sorted(&parts.uri) {
+                true => Some(self.turn(&self.api.sort_permits).await?),
                 false => None,
             };
             let _turn = self.turn(&self.turns).await?;
             return self.within(self.route(Request::from_parts(parts, Body::empty()))).await;
         }
-        let room = self.turn(&self.bodies).await?;
+        let body_permit = self.turn(&self.bodies).await?;
         client.awaits_body();
         let body = self.read(&parts, body).await;
         client.asked();
         let request = Request::from_parts(parts, Body::from(body?));
         let turn = self.turn(&self.turns).await?;
-        drop(room);
+        drop(body_permit);
         let router = self.router.clone();
         let changing = tokio::spawn(async move {
             let response = call(router, request).await;
@@ -117,7 +120,10 @@ impl Requests {
         self.within(async { changing.await.map_err(|_| Error::internal()) }).await
     }
 
-    /// A turn of those that `turns` has.
+    /// Waits for a permit of `turns`.
+    ///
+    /// # Errors
+    /// 503 if none is free within `queue_max`.
     async fn turn(&self, turns: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Error> {
         match timeout(self.bounds().queue_max, turns.clone().acquire_owned()).await {
             Ok(Ok(turn)) => Ok(turn),
@@ -132,7 +138,7 @@ impl Requests {
     async fn within<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         let most = self.bounds().request_max;
         timeout(most, work).await.unwrap_or_else(|_| {
-            let reason = format!("not done within {} s; what was begun goes on", most.as_secs());
+            let reason = format!("not done within {} s; a change that has begun goes on", most.as_secs());
             Err(Error::unavailable(reason))
         })
     }
@@ -155,8 +161,8 @@ async fn call(router: Router, request: Request<Body>) -> Response<Body> {
     router.oneshot(request).await.unwrap_or_else(|never| match never {})
 }
 
-/// Checks that the path is text, and takes slashes from its end.
-fn put_in_order(uri: &mut Uri) -> Result<(), Error> {
+/// Checks that the decoded path is UTF-8, and removes slashes from its end.
+fn normalize(uri: &mut Uri) -> Result<(), Error> {
     let path = uri.path();
     if percent_encoding::percent_decode_str(path).decode_utf8().is_err() {
         return Err(Error::bad_request("the path is not UTF-8"));
@@ -174,11 +180,11 @@ fn put_in_order(uri: &mut Uri) -> Result<(), Error> {
     Ok(())
 }
 
-/// The body of an answer: its end is noted, and it has to be read by then.
+/// The body of an answer. It fails if the client has not read it by the deadline, and marks the client idle when dropped.
 pub(crate) struct Answer {
     body: Body,
     client: Arc<Client>,
-    until: Instant,
+    deadline: Instant,
 }
 
 impl HttpBody for Answer {
@@ -189,7 +195,7 @@ impl HttpBody for Answer {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        if Instant::now() > self.until {
+        if Instant::now() > self.deadline {
             return Poll::Ready(Some(Err(axum::Error::new(std::io::Error::from(std::io::ErrorKind::TimedOut)))));
         }
         Pin::new(&mut self.body).poll_frame(context)

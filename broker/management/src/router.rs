@@ -1,4 +1,4 @@
-//! Which path goes where.
+//! The routes: which handler answers which path and method.
 use crate::api::Api;
 use crate::error::Error;
 use crate::metrics as scraped;
@@ -9,9 +9,9 @@ use axum::Router;
 use axum::http::{Method, Uri};
 use axum::routing::{delete, get, post};
 
-/// The management API, and health checks that ask for no login.
+/// Returns the routes of the management API under `/api`, and of the health checks under `/health`, which need no login.
 pub(crate) fn api(api: Api) -> Router {
-    let routes = declared().merge(clients()).merge(node());
+    let routes = definitions().merge(clients()).merge(node());
     let router = Router::new()
         .nest("/api", routes)
         .route("/health/live", get(health::live))
@@ -19,8 +19,8 @@ pub(crate) fn api(api: Api) -> Router {
     finish(router, api)
 }
 
-/// What is declared.
-fn declared() -> Router<Api> {
+/// The definitions: virtual hosts, exchanges, queues and bindings.
+fn definitions() -> Router<Api> {
     Router::new()
         .route("/vhosts", get(vhosts::list))
         .route("/vhosts/{vhost}", get(vhosts::get))
@@ -47,7 +47,7 @@ fn declared() -> Router<Api> {
         )
 }
 
-/// Who is connected, and who may be.
+/// Connected clients, their channels and consumers, and users with their permissions.
 fn clients() -> Router<Api> {
     Router::new()
         .route("/connections", get(connections::list))
@@ -69,7 +69,7 @@ fn clients() -> Router<Api> {
         .route("/auth/attempts/{node}/source", get(access::attempts_by_source))
 }
 
-/// The node and how it is.
+/// The node: overview, version and health checks.
 fn node() -> Router<Api> {
     Router::new()
         .route("/overview", get(overview::overview))
@@ -96,7 +96,7 @@ fn node() -> Router<Api> {
         .route("/health/checks/certificate-expiration/{within}/{unit}", get(health::certificates))
 }
 
-/// What Prometheus scrapes.
+/// Returns the routes that Prometheus scrapes.
 pub(crate) fn metrics(api: Api) -> Router {
     let router = Router::new()
         .route("/metrics", get(scraped::scrape))
@@ -114,5 +114,5 @@ async fn not_found() -> Error {
 }
 
 async fn not_allowed(method: Method, uri: Uri) -> Error {
-    Error::method_not_allowed(format!("{method} is not for {}", uri.path()))
+    Error::method_not_allowed(format!("{method} is not allowed for {}", uri.path()))
 }

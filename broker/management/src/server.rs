@@ -1,7 +1,8 @@
-//! Connections: accepted within a bound, each in a task of its own, sent away when they are waited for too long.
+//! Accepts a bounded number of connections, serves each in a task of its own, and closes those whose clients keep the
+//! broker waiting for too long.
 //!
-//! A few more are accepted beyond the bound. All that these are told is how the node is: a health check is answered
-//! whatever the other clients do.
+//! A few more connections are accepted beyond the bound, and answered nothing but health checks, so that a health check
+//! succeeds whatever the other clients do.
 use crate::request::Requests;
 use crate::socket::{Client, Socket, take_leave};
 use hyper::server::conn::http1;
@@ -18,10 +19,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Accepts clients until `stop` is cancelled; ends when the requests in progress have been answered.
+/// Accepts clients until `stop` is cancelled, and returns when the requests in progress have been answered.
 pub(crate) async fn serve(listener: TcpListener, requests: Arc<Requests>, stop: CancellationToken) {
     let (tasks, mut warned) = (TaskTracker::new(), None::<Instant>);
-    let [clients, beyond] = [false, true].map(|only_health| Arc::new(Clients::new(only_health)));
+    let [clients, excess] = [false, true].map(|only_health| Arc::new(Clients::new(only_health)));
     loop {
         let accepted = tokio::select! {
             biased;
@@ -31,7 +32,7 @@ pub(crate) async fn serve(listener: TcpListener, requests: Arc<Requests>, stop: 
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                // No descriptors left, mostly: one that a silent client has is worth more to another.
+                // Usually the process is out of file descriptors: free that of the client that was waited for the longest.
                 clients.dismiss(Instant::now());
                 if warned.is_none_or(|at| at.elapsed() > WARN_EVERY) {
                     tracing::warn!("cannot accept an HTTP connection: {error}");
@@ -43,15 +44,15 @@ pub(crate) async fn serve(listener: TcpListener, requests: Arc<Requests>, stop: 
         };
         let clients = if clients.make_room(requests.bounds().connections_max).await {
             clients.clone()
-        } else if beyond.make_room(BEYOND_MAX).await {
-            beyond.clone()
+        } else if excess.make_room(EXCESS_MAX).await {
+            excess.clone()
         } else {
             continue;
         };
         let (number, client) = clients.add();
         let (requests, stop) = (requests.clone(), stop.clone());
         tasks.spawn(async move {
-            let _listed = Listed { clients, number };
+            let _entry = Entry { clients, number };
             converse(stream, peer, requests, client, stop).await;
         });
     }
@@ -60,7 +61,7 @@ pub(crate) async fn serve(listener: TcpListener, requests: Arc<Requests>, stop: 
     tasks.wait().await;
 }
 
-/// Serves one connection to its end.
+/// Serves one connection until it ends, its client is overdue or dismissed, or `stop` is cancelled and its request answered.
 async fn converse(
     stream: TcpStream,
     peer: SocketAddr,
@@ -76,7 +77,7 @@ async fn converse(
         async move { Ok::<_, Infallible>(requests.answer(request, peer, client).await) }
     });
     let mut builder = http1::Builder::new();
-    // The heads' deadline is kept by `Client`, which also knows idle connections.
+    // `Client` keeps the deadline for heads, as it can tell an idle connection from a head that is being sent.
     builder.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(requests.bounds().head_bytes_max);
     let mut connection = Box::pin(builder.serve_connection(Socket::new(stream.clone(), client.clone()), service));
     let mut stopping = false;
@@ -102,7 +103,7 @@ async fn converse(
     }
 }
 
-/// The clients that are connected, within the bound or beyond it.
+/// The connected clients of one kind: those within the bound, or those beyond it.
 struct Clients {
     open: Mutex<Open>,
     only_health: bool,
@@ -127,7 +128,8 @@ impl Clients {
         (number, client)
     }
 
-    /// Whether one more may come; if they are too many, the one that is waited for the longest goes.
+    /// Makes room for one more client among at most `most`: if there are that many, dismisses the one that has been waited
+    /// for the longest. Returns false if all of them are being served.
     async fn make_room(&self, most: usize) -> bool {
         loop {
             if self.open.lock().clients.len() < most {
@@ -141,7 +143,7 @@ impl Clients {
         }
     }
 
-    /// Sends away the client that is waited for the longest, if it has had its chance by `now`.
+    /// Disconnects the client that has been waited for the longest, if that has been at least [`CHANCE`] by `now`.
     fn dismiss(&self, now: Instant) -> Dismissed {
         let mut open = self.open.lock();
         let waited_for = open.clients.iter().filter_map(|(number, client)| Some((client.waited_for_since()?, *number)));
@@ -156,32 +158,33 @@ impl Clients {
     }
 }
 
-/// Whether a client was sent away.
+/// The outcome of [`Clients::dismiss`].
 #[derive(Debug, PartialEq)]
 enum Dismissed {
+    /// One client was disconnected.
     One,
-    /// One may be at that time.
+    /// None was, but one may be at that time.
     NoneBefore(Instant),
-    /// All are being served.
+    /// None was: all are being served.
     None,
 }
 
-/// A client that is taken off the list with the end of its task.
-struct Listed {
+/// A client's entry in its list, removed when the task of its connection ends.
+struct Entry {
     clients: Arc<Clients>,
     number: u64,
 }
 
-impl Drop for Listed {
+impl Drop for Entry {
     fn drop(&mut self) {
         self.clients.open.lock().clients.remove(&self.number);
     }
 }
 
-/// For how long a client is waited for at least: what it sent may be on its way.
+/// How long every client is waited for at least, as its request may be on its way.
 const CHANCE: Duration = Duration::from_millis(50);
-/// Clients beyond the bound: health is told to them, and else that there is no room.
-const BEYOND_MAX: usize = 32;
+/// The most clients beyond the bound. Their health checks are answered, their other requests are refused with 503.
+const EXCESS_MAX: usize = 32;
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 const WARN_EVERY: Duration = Duration::from_secs(10);
 
@@ -190,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_is_waited_for_the_longest_goes_first_and_who_is_served_never() {
+    fn the_client_waited_for_the_longest_is_dismissed_first_and_one_being_served_never() {
         let clients = Clients::new(false);
         let all: Vec<_> = (0..3).map(|_| clients.add().1).collect();
         all[0].asked();

@@ -1,8 +1,8 @@
-//! A client's socket as hyper uses it, and what is known of the client from it: since when it has been waited for.
+//! The socket of a client, wrapped for hyper so that it records since when the broker has been waiting for the client.
 //!
-//! A client is waited for while it has sent no request or a part of one, while it has not proved who it is, and while it does
-//! not read its answer. Each of these has a bound; and when there are too many clients, the one that was waited for the
-//! longest goes first.
+//! The broker waits for a client that has sent no request or only part of one, whose login is being tried, or that does not
+//! read its answer. Each of these waits has a deadline; and when there are too many clients, the one that has been waited
+//! for the longest is disconnected first.
 use crate::Bounds;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use parking_lot::Mutex;
@@ -16,34 +16,34 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// A client that is connected.
+/// A connected client.
 pub(crate) struct Client {
     state: Mutex<State>,
-    /// Cancelled to have it disconnected.
+    /// Cancelled when the client is to be disconnected.
     pub(crate) leave: CancellationToken,
-    /// It came when there was no room for more clients: nothing but the health of the node is told, once.
+    /// Whether the client came when there was no room for more. It gets one answer: 503, unless it asks for a health check.
     pub(crate) only_health: bool,
 }
 
 struct State {
     phase: Phase,
-    /// Since when an answer has not been read.
+    /// Since when a write has waited for the client to read.
     unread_since: Option<Instant>,
 }
 
 #[derive(Clone, Copy)]
 enum Phase {
-    /// Nothing of the first request has come.
+    /// No byte of the first request has arrived.
     New(Instant),
-    /// Nothing of the next request has come.
+    /// No byte of the next request has arrived.
     Idle(Instant),
-    /// A part of a request's head has come.
+    /// Part of a request's head has arrived.
     Head(Instant),
-    /// A request's body has not come in full; `request` bounds how long that may take, and answers then.
+    /// The request's body has not arrived in full. `request` keeps the deadline, and answers when it passes.
     Body(Instant),
-    /// A login is tried, which `login` bounds. A client that is not logged in has no claim to its place.
+    /// The login is being tried, within the bounds of `login`. A client that is not logged in has no claim to its place.
     Login(Instant),
-    /// It waits for us.
+    /// The client waits for the broker.
     Served,
 }
 
@@ -53,27 +53,27 @@ impl Client {
         Self { state: Mutex::new(state), leave: CancellationToken::new(), only_health }
     }
 
-    /// A request has come, as far as it is needed.
+    /// Records that the broker has all that it needs of a request for now: from here on the client waits.
     pub(crate) fn asked(&self) {
         self.state.lock().phase = Phase::Served;
     }
 
-    /// The body of the request is waited for.
+    /// Records that the broker waits for the body of the request.
     pub(crate) fn awaits_body(&self) {
         self.state.lock().phase = Phase::Body(Instant::now());
     }
 
-    /// The login of the request is being tried.
+    /// Records that the login of the request is being tried.
     pub(crate) fn logs_in(&self) {
         self.state.lock().phase = Phase::Login(Instant::now());
     }
 
-    /// A request was answered.
+    /// Records that a request was answered.
     pub(crate) fn answered(&self) {
         self.state.lock().phase = Phase::Idle(Instant::now());
     }
 
-    /// Since when it has been waited for, if it is.
+    /// Returns since when the client has been waited for; `None` if it is being served.
     pub(crate) fn waited_for_since(&self) -> Option<Instant> {
         let state = self.state.lock();
         state.unread_since.or(match state.phase {
@@ -84,7 +84,8 @@ impl Client {
         })
     }
 
-    /// Until when it is waited for, if it is.
+    /// Returns the deadline until which the client is waited for; `None` if it is being served, or if `request` or `login`
+    /// keeps the deadline.
     fn deadline(&self, bounds: &Bounds) -> Option<Instant> {
         let state = self.state.lock();
         let unread = state.unread_since.map(|since| since + bounds.write_max);
@@ -95,7 +96,7 @@ impl Client {
         })
     }
 
-    /// Returns when it has been waited for too long.
+    /// Waits until the client has been waited for beyond its deadline.
     pub(crate) async fn overdue(&self, bounds: &Bounds) {
         loop {
             let now = Instant::now();
@@ -103,16 +104,16 @@ impl Client {
             if deadline.is_some_and(|deadline| deadline <= now) {
                 return;
             }
-            // It may come to be waited for in another way meanwhile.
+            // The client's phase may change meanwhile, and with it the deadline.
             let later = now + bounds.head_max.min(bounds.write_max);
             tokio::time::sleep_until(deadline.map_or(later, |deadline| deadline.min(later))).await;
         }
     }
 }
 
-/// A socket that tells its client's state.
+/// A socket that records the phase of its client.
 pub(crate) struct Socket {
-    /// Taken when hyper is done with it.
+    /// Shared with the task of the connection, which takes the stream back when hyper is done with it.
     stream: Arc<Mutex<TcpStream>>,
     client: Arc<Client>,
 }
@@ -150,7 +151,8 @@ impl Write for Socket {
         if self.client.waited_for_since().is_some()
             && let Some(answer) = explained(bytes)
         {
-            // Nothing else has been written to a client whose request cannot be read: this has room.
+            // Hyper writes to a client that is waited for only to refuse a malformed request. No answer is being written, so
+            // the socket has room for all of this one.
             return Pin::new(&mut *stream).poll_write(context, &answer).map_ok(|_| bytes.len());
         }
         let written = Pin::new(&mut *stream).poll_write(context, bytes);
@@ -160,19 +162,20 @@ impl Write for Socket {
         written
     }
 
-    /// All that was written is on its way.
+    /// Hyper flushes when the kernel has taken all that was written, so no write is waiting any more.
     fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.client.state.lock().unread_since = None;
         Poll::Ready(Ok(()))
     }
 
-    /// Left to [`take_leave`].
+    /// Does nothing: [`take_leave`] shuts the stream down.
     fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 }
 
-/// What hyper answers by itself to what is no request (only a status: 400, 414, 431) with a body that says why.
+/// Returns an answer with a JSON body in place of `head`, if `head` is an empty answer (400, 414 or 431) with which hyper
+/// refuses a malformed request by itself.
 fn explained(head: &[u8]) -> Option<Vec<u8>> {
     let head = std::str::from_utf8(head).ok()?;
     let status = head.strip_prefix("HTTP/1.1 ").or_else(|| head.strip_prefix("HTTP/1.0 "))?.get(..3)?;
@@ -191,7 +194,8 @@ fn explained(head: &[u8]) -> Option<Vec<u8>> {
     Some(format!("{head}content-length: {length}\r\n\r\n{body}").into_bytes())
 }
 
-/// Ends a connection so that the client gets the last answer, also when it is still sending: what comes is read for a while.
+/// Ends a connection so that the client gets the last answer even if it is still sending: closing a socket with unread bytes
+/// would reset the connection, so the rest is read for a while.
 pub(crate) async fn take_leave(mut stream: TcpStream) {
     let _ = stream.shutdown().await;
     let read = async {
@@ -206,11 +210,11 @@ pub(crate) async fn take_leave(mut stream: TcpStream) {
     let _ = tokio::time::timeout(LEAVE_MAX, read).await;
 }
 
-/// Bytes read at a time.
+/// The most bytes that are read at a time.
 const READ_BYTES: usize = 8 << 10;
-/// Bytes that a client may send after its last answer.
+/// The most bytes that are read from a client after its last answer.
 const LEAVE_BYTES: usize = 4 << 20;
-/// How long a client may take to close a connection that is over.
+/// How long a client may take to close its side after the last answer.
 const LEAVE_MAX: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
@@ -232,7 +236,7 @@ mod tests {
         client.asked();
         assert!(client.waited_for_since().is_none() && client.deadline(&bounds).is_none());
         let mut context = Context::from_waker(Waker::noop());
-        // The kernel takes what it has room for.
+        // Fills the buffers of the kernel.
         while let Poll::Ready(written) = Pin::new(&mut socket).poll_write(&mut context, &[b'x'; 65536]) {
             assert!(written.unwrap() > 0);
             tokio::task::yield_now().await;

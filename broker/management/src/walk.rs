@@ -1,5 +1,5 @@
-//! Long answers in pieces: rows are read from the broker a few at a time and written as the client takes them, so that
-//! neither a lock is held for long nor a whole list lies in memory, however slow the client.
+//! Long answers in pieces: rows are read from the broker a few at a time and written as the client reads them, so that no
+//! lock is held for long and no whole list lies in memory, however slow the client is.
 use axum::body::{Body, Bytes, HttpBody};
 use axum::http::header::{CONTENT_TYPE, HeaderValue};
 use axum::response::Response;
@@ -12,28 +12,30 @@ use std::task::{Context, Poll, ready};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::PollSemaphore;
 
-/// Walks through a collection, in order.
+/// A pass through a collection of the broker, in order.
 pub(crate) trait Walk: Send + Unpin + 'static {
-    /// One of the collection, cheap to keep.
+    /// A reference to one element, cheap to keep.
     type Row: Send + Sync + Unpin;
 
-    /// The next rows, about `BATCH` of them and perhaps none; or that there are no more.
+    /// Returns the next rows, about [`BATCH`] of them and perhaps none; `None` at the end.
     fn rows(&mut self) -> Option<Vec<Self::Row>>;
 
-    /// The name that a list is filtered by.
+    /// Returns the name by which lists are filtered.
     fn name<'r>(&self, row: &'r Self::Row) -> std::borrow::Cow<'r, str>;
 
-    /// A row as it is shown; none if it is gone.
+    /// Returns the row as JSON, with figures of this moment; `None` if the element no longer exists.
     fn show(&self, row: &Self::Row) -> Option<Value>;
 }
 
-/// Makes the pieces of an answer, one after the other; none after the last.
+/// The source of the pieces of an answer.
 pub(crate) trait Pieces: Send + Unpin + 'static {
+    /// Makes the next piece; `None` after the last one.
     fn next(&mut self) -> Option<Vec<u8>>;
 }
 
-/// Answers 200 with `pieces`. A short answer is sent whole; of a long one, each piece takes a turn of `making`.
-pub(crate) async fn answer(making: &Arc<Semaphore>, content_type: &'static str, mut pieces: impl Pieces) -> Response {
+/// Answers 200 with `pieces`. A short answer is sent as a whole; each further piece of a long one is made under a permit of
+/// `permits`.
+pub(crate) async fn answer(permits: &Arc<Semaphore>, content_type: &'static str, mut pieces: impl Pieces) -> Response {
     let mut whole = Vec::new();
     let body = loop {
         match pieces.next() {
@@ -41,8 +43,8 @@ pub(crate) async fn answer(making: &Arc<Semaphore>, content_type: &'static str, 
             Some(piece) => whole.extend(piece),
         }
         if whole.len() > WHOLE_BYTES_MAX {
-            let turns = PollSemaphore::new(making.clone());
-            break Body::new(InPieces { made: Some((whole, None)), pieces, turns });
+            let permits = PollSemaphore::new(permits.clone());
+            break Body::new(LongBody { ready: Some((whole, None)), pieces, permits });
         }
         tokio::task::yield_now().await;
     };
@@ -52,15 +54,15 @@ pub(crate) async fn answer(making: &Arc<Semaphore>, content_type: &'static str, 
 }
 
 /// The body of a long answer.
-struct InPieces<P> {
-    /// A piece to be sent, and the turn it was made in. Others are served before it is sent, and as long as it has its turn
-    /// few others make pieces.
-    made: Option<(Vec<u8>, Option<OwnedSemaphorePermit>)>,
+struct LongBody<P> {
+    /// A piece to be sent, and the permit under which it was made. The permit is kept until the piece is sent, which happens
+    /// only after other tasks have had a turn, so that few answers have a piece in memory at the same time.
+    ready: Option<(Vec<u8>, Option<OwnedSemaphorePermit>)>,
     pieces: P,
-    turns: PollSemaphore,
+    permits: PollSemaphore,
 }
 
-impl<P: Pieces> HttpBody for InPieces<P> {
+impl<P: Pieces> HttpBody for LongBody<P> {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -68,21 +70,21 @@ impl<P: Pieces> HttpBody for InPieces<P> {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if let Some((piece, turn)) = self.made.take() {
-            drop(turn);
+        if let Some((piece, permit)) = self.ready.take() {
+            drop(permit);
             return Poll::Ready(Some(Ok(Frame::data(piece.into()))));
         }
-        let turn = ready!(self.turns.poll_acquire(context));
+        let permit = ready!(self.permits.poll_acquire(context));
         let Some(piece) = self.pieces.next() else { return Poll::Ready(None) };
-        self.made = Some((piece, turn));
+        self.ready = Some((piece, permit));
         context.waker().wake_by_ref();
         Poll::Pending
     }
 }
 
-/// Rows read and shown at a time: some hundred microseconds of work.
+/// How many rows are read and written at a time: a few hundred microseconds of work.
 pub(crate) const BATCH: usize = 64;
-/// The longest answer that is sent whole, in bytes.
+/// The longest answer in bytes that is sent as a whole.
 const WHOLE_BYTES_MAX: usize = 128 << 10;
 
 #[cfg(test)]
@@ -91,7 +93,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
     use std::task::Waker;
 
-    /// A list without an end, that counts its pieces.
+    /// An endless list that counts the pieces it has made.
     struct Endless(Arc<AtomicUsize>);
 
     impl Pieces for Endless {
@@ -102,10 +104,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pieces_are_made_when_they_are_taken_and_others_have_their_turn_between_two() {
+    async fn a_piece_is_made_when_it_is_read_and_other_tasks_get_a_turn_before_it_is_sent() {
         let made = Arc::new(AtomicUsize::new(0));
-        let making = Arc::new(Semaphore::new(1));
-        let mut body = answer(&making, "text/plain", Endless(made.clone())).await.into_body();
+        let permits = Arc::new(Semaphore::new(1));
+        let mut body = answer(&permits, "text/plain", Endless(made.clone())).await.into_body();
         let begun = made.load(Relaxed);
         assert!(begun * 10_000 <= WHOLE_BYTES_MAX + 10_000, "{begun}");
         let mut context = Context::from_waker(Waker::noop());
@@ -117,10 +119,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_piece_waits_until_those_of_others_are_on_their_way() {
-        let (made, making) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(1)));
-        let mut first = answer(&making, "text/plain", Endless(made.clone())).await.into_body();
-        let mut second = answer(&making, "text/plain", Endless(made.clone())).await.into_body();
+    async fn without_a_free_permit_a_piece_is_not_made_until_another_answer_has_sent_its_own() {
+        let (made, permits) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(1)));
+        let mut first = answer(&permits, "text/plain", Endless(made.clone())).await.into_body();
+        let mut second = answer(&permits, "text/plain", Endless(made.clone())).await.into_body();
         let mut context = Context::from_waker(Waker::noop());
         for body in [&mut first, &mut second] {
             assert!(Pin::new(body).poll_frame(&mut context).is_ready());
@@ -136,6 +138,6 @@ mod tests {
         assert!(Pin::new(&mut first).poll_frame(&mut context).is_pending());
         drop(second);
         assert!(Pin::new(&mut first).poll_frame(&mut context).is_pending());
-        assert_eq!(made.load(Relaxed), begun + 3, "who goes gives the turn back");
+        assert_eq!(made.load(Relaxed), begun + 3, "a dropped answer releases its permit");
     }
 }

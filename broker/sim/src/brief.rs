@@ -1,4 +1,5 @@
-//! An exchange that goes with its last binding: bound to a queue that outlives a restart or to one that does not, and unbound.
+//! The auto-delete exchange `brief`: clients declare it, bind it to a durable or a transient queue, and unbind it, which
+//! deletes it.
 use crate::life::Life;
 use crate::names::name;
 use leveret_model::exchange::ExchangeType;
@@ -6,24 +7,24 @@ use leveret_model::refusal::Refusal;
 use leveret_model::table::FieldTable;
 use leveret_node::catalog::{Destination, ExchangeDeclare};
 
-/// What clients know of it.
+/// What clients know of the exchange.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Brief {
-    /// It is not there.
+    /// The exchange does not exist.
     #[default]
     Absent,
-    /// It is there, bound to that queue.
+    /// The exchange exists and is bound to the queue of this slot.
     BoundTo(usize),
-    /// A request was not answered, or a start took its binding away.
+    /// Unknown, as a request was not answered, or its queue did not survive a restart.
     Unknown,
 }
 
 impl Life<'_> {
-    /// Makes and binds it, or unbinds it, which ends it.
-    pub(crate) async fn come_or_go(&mut self) {
-        let at = if self.world.random.once_in(2) { BOUND_DURABLY } else { BOUND_FOR_A_LIFE };
+    /// Declares and binds the exchange if it does not exist; otherwise unbinds it, which deletes it, or deletes it.
+    pub(crate) async fn toggle_brief(&mut self) {
+        let at = if self.world.random.once_in(2) { DURABLE_SLOT } else { TRANSIENT_SLOT };
         let before = self.clients.with(|state| std::mem::replace(&mut state.checker.brief, Brief::Unknown));
-        self.trace(format!("'{EXCHANGE}' was {before:?}"));
+        self.trace(format!("exchange '{EXCHANGE}' was {before:?}"));
         let after = match before {
             Brief::Absent => self.make(at).await.map(|()| Brief::BoundTo(at)),
             Brief::BoundTo(at) => self.unbind(at).await.map(|()| Brief::Absent),
@@ -31,11 +32,11 @@ impl Life<'_> {
         };
         match after {
             Ok(after) => {
-                self.trace(format!("'{EXCHANGE}' is {after:?}"));
+                self.trace(format!("exchange '{EXCHANGE}' is {after:?}"));
                 self.clients.with(|state| state.checker.brief = after);
-                self.agree_on_brief();
+                self.check_brief();
             }
-            Err(refusal) => self.broken(format!("'{EXCHANGE}' was {before:?}: {}", refusal.text)),
+            Err(refusal) => self.broken(format!("exchange '{EXCHANGE}' was {before:?}: {}", refusal.text)),
         }
     }
 
@@ -52,31 +53,33 @@ impl Life<'_> {
         self.broker.unbind("/", EXCHANGE, &Destination::Queue(name(at)), (b"", &none), None).await.map(drop)
     }
 
-    /// After a start a binding to a queue that did not outlive it is gone, and nobody knows what that made of the exchange.
-    pub(crate) fn begin_brief(&self) {
+    /// Checks the exchange after a start. If it was bound to the transient queue, which is gone, its state is unknown.
+    pub(crate) fn check_brief_after_start(&self) {
         self.clients.with(|state| {
-            if state.checker.brief == Brief::BoundTo(BOUND_FOR_A_LIFE) {
+            if state.checker.brief == Brief::BoundTo(TRANSIENT_SLOT) {
                 state.checker.brief = Brief::Unknown;
             }
         });
-        self.agree_on_brief();
+        self.check_brief();
     }
 
-    /// It is there if clients were told so, and not if they were told that.
-    pub(crate) fn agree_on_brief(&self) {
-        let is = self.broker.catalog().exchange("/", EXCHANGE).is_ok();
+    /// Checks that the exchange exists if, and only if, it should according to the answers that clients got.
+    pub(crate) fn check_brief(&self) {
+        let exists = self.broker.catalog().exchange("/", EXCHANGE).is_ok();
         let known = self.clients.with(|state| state.checker.brief);
         let wrong = match known {
-            Brief::Absent => is,
-            Brief::BoundTo(_) => !is,
+            Brief::Absent => exists,
+            Brief::BoundTo(_) => !exists,
             Brief::Unknown => false,
         };
         if wrong {
-            self.broken(format!("'{EXCHANGE}' is there: {is}; it was {known:?} for clients"));
+            self.broken(format!("exchange '{EXCHANGE}' exists: {exists}; clients were told {known:?}"));
         }
     }
 }
 
 const EXCHANGE: &str = "brief";
-const BOUND_DURABLY: usize = 2;
-const BOUND_FOR_A_LIFE: usize = 5;
+/// The durable queue that the exchange may be bound to.
+const DURABLE_SLOT: usize = 2;
+/// The transient queue that the exchange may be bound to.
+const TRANSIENT_SLOT: usize = 5;

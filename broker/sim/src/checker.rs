@@ -1,89 +1,94 @@
-//! What was promised to clients, and what they have seen since. What follows from it is in `invariants`.
+//! The record of what clients published, what they were promised and what they have seen; `invariants` draws conclusions.
 use crate::brief::Brief;
 use crate::names::{Bound, Name, SLOTS, delivery_limit, is_durable};
 use leveret_node::QueueId;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A message, named by its number; numbers of one publisher grow.
+/// The number of a message, which is unique in a simulation and grows from message to message.
 pub(crate) type Number = u64;
 
-/// What is known of one message of a queue.
+/// What is known of one message in a queue. It is settled by an acknowledgement, a rejection, a purge, or a delivery that
+/// needs no acknowledgement.
 #[derive(Clone, Default)]
 pub(crate) struct Message {
     pub(crate) publisher: usize,
-    /// Of the body.
+    /// The size of the body in bytes.
     pub(crate) size: usize,
-    /// Published in this life.
+    /// Whether it was published in this life.
     pub(crate) fresh: bool,
     pub(crate) confirmed: bool,
-    /// A client did away with it: it is not owed any more.
-    pub(crate) ended: bool,
-    /// In this life.
-    pub(crate) ended_now: bool,
-    /// Durably so: it is never seen again.
-    pub(crate) gone: bool,
-    /// It may be there or not, and nobody is told which.
-    pub(crate) excused: bool,
-    /// A purge began when it was ready, and has not ended.
+    /// Whether a client settled it in any life: it is not owed any more.
+    pub(crate) settled: bool,
+    /// Whether a client settled it in this life.
+    pub(crate) settled_in_life: bool,
+    /// Whether its settlement is known to be durable: it must never be delivered again.
+    pub(crate) settled_durably: bool,
+    /// Whether both its presence and its absence are correct.
+    pub(crate) uncertain: bool,
+    /// Whether it was ready when a purge began that has not ended yet.
     pub(crate) purging: bool,
     /// How often it was given back.
     pub(crate) returns: u32,
-    /// Delivered in some life, and in this one.
-    pub(crate) ever: bool,
-    pub(crate) seen: bool,
-    /// Delivered and not settled.
-    pub(crate) out: bool,
+    /// Whether it was delivered in any life.
+    pub(crate) delivered: bool,
+    /// Whether it was delivered in this life.
+    pub(crate) delivered_in_life: bool,
+    /// Whether it is delivered and not settled yet.
+    pub(crate) unacked: bool,
 }
 
 impl Message {
-    /// Whether it has to be in its queue.
+    /// Returns whether the message has to be in its queue.
     pub(crate) fn is_owed(&self) -> bool {
-        self.confirmed && !self.ended && !self.excused
+        self.confirmed && !self.settled && !self.uncertain
     }
 }
 
 /// What is known of one queue.
 #[derive(Clone, Default)]
 pub(crate) struct Held {
-    /// Which name it has.
+    /// The slot of its name.
     pub(crate) slot: usize,
     pub(crate) messages: BTreeMap<Number, Message>,
-    /// Messages that a client did away with, in order, and how many of these are known to be durably so.
-    ended: Vec<Number>,
-    gone: usize,
-    /// The newest message of each publisher among the first deliveries of this life.
+    /// The messages that a client settled, in order.
+    settlements: Vec<Number>,
+    /// How many of the first settlements are known to be durable.
+    durable_settlements: usize,
+    /// By publisher, its newest message among the first deliveries of this life.
     pub(crate) newest: BTreeMap<usize, Number>,
-    /// It may be deleted at any moment.
+    /// Whether a deletion that is under way, or was cancelled, may delete it at any moment.
     pub(crate) doomed: bool,
-    /// It is deleted.
+    /// Whether it is deleted.
     pub(crate) deleted: bool,
-    /// Purges under way.
+    /// The number of purges under way.
     purges: u32,
 }
 
-/// A publish whose confirmation is awaited.
+/// A publish that is not confirmed yet.
 #[derive(Clone)]
 struct Pending {
     numbers: Vec<Number>,
     bytes: usize,
-    /// Queues that have to get it, and how many messages each had ended before.
+    /// The queues that have to get the messages, each with its number of settlements at the time of the publish. These
+    /// settlements are ahead of the publish in the log, so they are durable when it is confirmed.
     queues: Vec<(QueueId, usize)>,
-    /// Confirmations still to come.
+    /// The number of confirmations still to come.
     left: u32,
 }
 
-/// The promises of all queues.
+/// What is known of all queues, names, bindings and messages.
 #[derive(Clone, Default)]
 pub(crate) struct Checker {
     pub(crate) queues: BTreeMap<QueueId, Held>,
     pub(crate) names: [Name; SLOTS],
     pub(crate) bound: [Bound; SLOTS],
     pub(crate) brief: Brief,
-    /// Exchanges and bindings that were declared for ever.
+    /// The exchanges and bindings that are declared in every life and never removed.
     pub(crate) declared: BTreeSet<&'static str>,
+    /// The publishes that are not confirmed yet, by token.
     pending: BTreeMap<u64, Pending>,
     next_token: u64,
-    /// What was broken, first of all.
+    /// The first broken promise.
     broken: Option<String>,
     pub(crate) attempted: u64,
     pub(crate) confirmed: u64,
@@ -91,16 +96,17 @@ pub(crate) struct Checker {
 }
 
 impl Checker {
+    /// Records a broken promise; only the first one is kept.
     pub(crate) fn fail(&mut self, text: impl FnOnce() -> String) {
         self.broken.get_or_insert_with(text);
     }
 
-    /// What was broken, if anything.
+    /// Returns the first broken promise as an error.
     pub(crate) fn verdict(&self) -> Result<(), String> {
         self.broken.clone().map_or(Ok(()), Err)
     }
 
-    /// The node starts again: nothing is out, no confirmation comes any more, what is not durable is gone.
+    /// Begins a life: no message is with a consumer, no confirmation will come any more, and transient queues are gone.
     pub(crate) fn begin_life(&mut self) {
         self.pending.clear();
         self.queues.retain(|_, held| is_durable(held.slot));
@@ -118,7 +124,10 @@ impl Checker {
         }
     }
 
-    /// Messages are about to be published: the token of their confirmation. `queues` says of each whether it has to get them.
+    /// Records messages that are about to be published, and returns the token of their confirmation.
+    ///
+    /// `queues` says of each queue whether it has to get the messages, or only may. `confirms` is the number of
+    /// confirmations that the broker will send.
     pub(crate) fn publish(
         &mut self,
         publisher: usize,
@@ -131,11 +140,11 @@ impl Checker {
         for &(id, must) in queues {
             let Some(held) = self.queues.get_mut(&id) else { continue };
             if must {
-                owed.push((id, held.ended.len()));
+                owed.push((id, held.settlements.len()));
             }
-            let excused = !must || held.purges > 0;
+            let uncertain = !must || held.purges > 0;
             for &(number, size) in sizes {
-                let message = Message { publisher, size, excused, fresh: true, ..Message::default() };
+                let message = Message { publisher, size, uncertain, fresh: true, ..Message::default() };
                 held.messages.insert(number, message);
             }
             self.attempted += sizes.len() as u64;
@@ -146,17 +155,18 @@ impl Checker {
         self.next_token
     }
 
-    /// A confirmation has come, or the last one if none was to come.
+    /// Records a confirmation. With the last one the messages are confirmed; a publish that needs none is confirmed by this
+    /// call.
     pub(crate) fn confirm(&mut self, token: u64) {
         let Some(pending) = self.pending.get_mut(&token) else {
-            return self.fail(|| format!("a confirmation for publish {token}, which awaits none"));
+            return self.fail(|| format!("publish {token} got a confirmation that it does not expect"));
         };
         pending.left = pending.left.saturating_sub(1);
         if pending.left > 0 {
             return;
         }
         let Some(Pending { numbers, queues, .. }) = self.pending.remove(&token) else { return };
-        for (id, ended) in queues {
+        for (id, settlements) in queues {
             let Some(held) = self.queues.get_mut(&id) else { continue };
             for number in &numbers {
                 if let Some(message) = held.messages.get_mut(number) {
@@ -164,69 +174,70 @@ impl Checker {
                     self.confirmed += 1;
                 }
             }
-            held.gone_upto(ended);
+            held.settled_durably(settlements);
         }
     }
 
-    /// Bytes of the publishes that were not confirmed yet.
+    /// Returns the bytes of the publishes that are not confirmed yet.
     pub(crate) fn unconfirmed_bytes(&self) -> usize {
         self.pending.values().map(|pending| pending.bytes).sum()
     }
 
-    /// Whether every publish was confirmed.
+    /// Returns whether every publish is confirmed.
     pub(crate) fn all_confirmed(&self) -> bool {
         self.pending.is_empty()
     }
 
-    /// A delivery was settled for good, or given back.
+    /// Records that a delivery was settled, or given back.
     pub(crate) fn settled(&mut self, id: QueueId, number: Number, given_back: bool) {
         let Some(held) = self.queues.get_mut(&id) else { return };
         if !given_back {
-            return held.end(number);
+            return held.settle(number);
         }
         let (purged, limit) = (held.purges > 0, delivery_limit(held.slot));
         let Some(message) = held.messages.get_mut(&number) else { return };
-        message.out = false;
+        message.unacked = false;
         message.returns += 1;
-        message.excused |= purged || limit.is_some_and(|limit| message.returns > limit);
+        message.uncertain |= purged || limit.is_some_and(|limit| message.returns > limit);
     }
 
-    /// What is ready in the queue of that name, or becomes so, may go from now on.
-    pub(crate) fn purging(&mut self, at: usize) {
+    /// Records the begin of a purge: messages of the queue that are ready or become so may vanish from now on.
+    pub(crate) fn begin_purge(&mut self, at: usize) {
         for held in self.queues.values_mut().filter(|held| held.slot == at) {
             held.purges += 1;
-            for message in held.messages.values_mut().filter(|message| !message.out && !message.ended) {
-                // What is not confirmed may wait for room in the log, and come after the purge.
-                message.purging |= message.confirmed && !message.excused;
-                message.excused = true;
+            for message in held.messages.values_mut().filter(|message| !message.unacked && !message.settled) {
+                // An unconfirmed message may still wait for room in the log, and enter the queue after the purge.
+                message.purging |= message.confirmed && !message.uncertain;
+                message.uncertain = true;
             }
         }
     }
 
-    /// What was ready all the while has gone, if `done`. What was out stays.
-    pub(crate) fn purged(&mut self, at: usize, done: bool) {
+    /// Records the end of a purge. If it was `done`, the messages that were ready all the time are settled; those with a
+    /// consumer stay.
+    pub(crate) fn end_purge(&mut self, at: usize, done: bool) {
         for held in self.queues.values_mut().filter(|held| held.slot == at) {
             held.purges = held.purges.saturating_sub(1);
             let purging = held.messages.iter_mut().filter(|(_, message)| message.purging);
-            let gone: Vec<Number> = purging
+            let purged: Vec<Number> = purging
                 .map(|(number, message)| {
                     message.purging = false;
                     *number
                 })
                 .collect();
             if done {
-                gone.into_iter().for_each(|number| held.end(number));
+                purged.into_iter().for_each(|number| held.settle(number));
             }
         }
     }
 
-    /// There is such a queue.
+    /// Records that a queue exists.
     pub(crate) fn register(&mut self, id: QueueId, at: usize) {
         let doomed = self.names[at].deletes > 0 || self.names[at].cancelled;
         self.queues.entry(id).or_insert_with(|| Held { slot: at, doomed, ..Held::default() });
     }
 
-    /// A queue is durably deleted.
+    /// Records that a queue is durably deleted.
     pub(crate) fn deleted(&mut self, id: QueueId) {
         if let Some(held) = self.queues.get_mut(&id) {
             held.deleted = true;
@@ -234,7 +245,7 @@ impl Checker {
         }
     }
 
-    /// The queues that are there, with their identities.
+    /// Returns the queues that are not deleted.
     pub(crate) fn living(&self) -> impl Iterator<Item = (&QueueId, &Held)> {
         self.queues.iter().filter(|(_, held)| !held.deleted)
     }
@@ -242,59 +253,60 @@ impl Checker {
 
 impl Held {
     fn begin_life(&mut self) {
-        for number in self.ended.split_off(self.gone) {
+        for number in self.settlements.split_off(self.durable_settlements) {
             if let Some(message) = self.messages.get_mut(&number) {
-                message.ended_now = false; // it may have been lost that it ended
+                message.settled_in_life = false; // the settlement may be lost
             }
         }
         for message in self.messages.values_mut() {
             message.fresh = false;
-            message.seen = false;
-            message.out = false;
+            message.delivered_in_life = false;
+            message.unacked = false;
             message.purging = false;
         }
         self.newest.clear();
         self.purges = 0;
     }
 
-    /// A client did away with a message.
-    pub(crate) fn end(&mut self, number: Number) {
+    /// Records that a client settled a message.
+    pub(crate) fn settle(&mut self, number: Number) {
         let Some(message) = self.messages.get_mut(&number) else { return };
-        message.out = false;
-        message.ended = true;
-        if !std::mem::replace(&mut message.ended_now, true) && !message.gone {
-            self.ended.push(number);
+        message.unacked = false;
+        message.settled = true;
+        if !std::mem::replace(&mut message.settled_in_life, true) && !message.settled_durably {
+            self.settlements.push(number);
         }
     }
 
-    fn gone_upto(&mut self, ended: usize) {
-        for number in self.ended.get(self.gone..ended).unwrap_or_default() {
+    /// Records that the first `settlements` settlements are durable.
+    fn settled_durably(&mut self, settlements: usize) {
+        for number in self.settlements.get(self.durable_settlements..settlements).unwrap_or_default() {
             if let Some(message) = self.messages.get_mut(number) {
-                message.gone = true;
+                message.settled_durably = true;
             }
         }
-        self.gone = self.gone.max(ended);
+        self.durable_settlements = self.durable_settlements.max(settlements);
     }
 
-    /// Messages that have to be in the queue.
+    /// Returns the number of messages that have to be in the queue.
     pub(crate) fn owed(&self) -> u64 {
         self.messages.values().filter(|message| message.is_owed()).count() as u64
     }
 
-    /// Messages that may be in the queue.
+    /// Returns the number of messages that may be in the queue, those that have to be included.
     pub(crate) fn possible(&self) -> u64 {
-        self.messages.values().filter(|message| !message.gone).count() as u64
+        self.messages.values().filter(|message| !message.settled_durably).count() as u64
     }
 }
 
-/// The body of a message: its number, then bytes that follow from it.
+/// Returns the body of a message: its number in eight bytes, then bytes that follow from the number.
 pub(crate) fn body(number: Number, size: usize) -> Vec<u8> {
     let mut body = number.to_le_bytes().to_vec();
     body.extend((8..size).map(|at| byte(number, at)));
     body
 }
 
-/// Whether the body is that of the message.
+/// Returns whether `body` is the body of the message.
 pub(crate) fn is_body(body: &[u8], number: Number, size: usize) -> bool {
     body.len() == size && body.iter().enumerate().skip(8).all(|(at, &found)| found == byte(number, at))
 }

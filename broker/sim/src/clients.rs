@@ -1,4 +1,4 @@
-//! The clients' side: what they published, and what each of their channels was delivered, under one lock.
+//! The clients: their channels, the deliveries on each, and the checker, all behind one lock.
 use crate::checker::{Checker, Number};
 use leveret_engine::queue::{ConsumerId, Fill, Sink, Source};
 use leveret_node::{ChannelView, Confirm, Ledger, Queue, QueueId, Settlement, Subscriber};
@@ -7,43 +7,46 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
-/// What all clients of one life share.
+/// The state that all clients of one life share.
 pub(crate) struct Clients(Mutex<State>);
 
 pub(crate) struct State {
     pub(crate) checker: Checker,
     pub(crate) channels: Vec<Channel>,
     pub(crate) trace: Vec<String>,
+    /// The number of requests that a client gave up.
     pub(crate) cancelled: u64,
 }
 
-/// A channel: its ledger, and deliveries not settled by tag.
+/// A channel.
 pub(crate) struct Channel {
     pub(crate) ledger: Ledger,
-    pub(crate) out: BTreeMap<u64, Out>,
-    /// Counts the channels that had this place.
+    /// The unacknowledged deliveries by delivery tag.
+    pub(crate) unacked: BTreeMap<u64, Unacked>,
+    /// The number of channels that had this place before, by which their consumers notice that theirs is closed.
     pub(crate) generation: u64,
 }
 
-/// A delivery that is not settled.
+/// An unacknowledged delivery.
 #[derive(Clone, Copy)]
-pub(crate) struct Out {
+pub(crate) struct Unacked {
     pub(crate) queue: QueueId,
     pub(crate) number: Number,
+    /// The account of the ledger that it belongs to.
     account: u32,
 }
 
 impl Channel {
-    /// A new channel, which may have `limit` deliveries outstanding; 0: any number.
+    /// Creates a channel that may have `limit` unacknowledged deliveries; 0 means any number.
     pub(crate) fn new(generation: u64, limit: u32) -> Self {
         let mut ledger = Ledger::new(Arc::new(ChannelView::default()));
         ledger.set_limit(limit);
-        Self { ledger, out: BTreeMap::new(), generation }
+        Self { ledger, unacked: BTreeMap::new(), generation }
     }
 
-    /// Deliveries of one account that are not settled.
-    fn outstanding(&self, account: u32) -> u64 {
-        self.out.values().filter(|out| out.account == account).count() as u64
+    /// Returns the number of unacknowledged deliveries of one account.
+    fn unacked_of(&self, account: u32) -> u64 {
+        self.unacked.values().filter(|delivery| delivery.account == account).count() as u64
     }
 }
 
@@ -57,6 +60,7 @@ impl Clients {
         work(&mut self.0.lock())
     }
 
+    /// Records a broken promise.
     pub(crate) fn broken(&self, text: String) {
         self.with(|state| state.checker.fail(|| text));
     }
@@ -67,7 +71,7 @@ impl Clients {
 }
 
 impl State {
-    /// Settles delivery `tag` of a channel, or all up to it (0: all), into `settlement`.
+    /// Takes the delivery `tag` of a channel, or with `multiple` all up to it (0: all), out of the ledger into `settlement`.
     pub(crate) fn settle(
         &mut self,
         channel: usize,
@@ -76,10 +80,10 @@ impl State {
         settlement: &mut Settlement,
     ) {
         let Self { checker, channels, trace, .. } = self;
-        let Channel { ledger, out, .. } = &mut channels[channel];
+        let Channel { ledger, unacked, .. } = &mut channels[channel];
         let settled: Vec<u64> = match (tag, multiple) {
-            (0, _) => out.keys().copied().collect(),
-            (_, true) => out.range(..=tag).map(|(&tag, _)| tag).collect(),
+            (0, _) => unacked.keys().copied().collect(),
+            (_, true) => unacked.range(..=tag).map(|(&tag, _)| tag).collect(),
             (_, false) => vec![tag],
         };
         let mut taken = 0;
@@ -96,7 +100,7 @@ impl State {
             checker.fail(|| format!("the ledger took {taken} of {count} deliveries up to {tag} of channel {channel}"));
         }
         for tag in settled {
-            let Some(Out { queue, number, .. }) = out.remove(&tag) else { continue };
+            let Some(Unacked { queue, number, .. }) = unacked.remove(&tag) else { continue };
             trace.push(format!("channel {channel} {outcome:?} {number}"));
             checker.settled(queue, number, outcome == leveret_node::Outcome::Returned);
         }
@@ -121,10 +125,10 @@ pub(crate) struct Consumer {
     pub(crate) account: u32,
     pub(crate) no_ack: bool,
     pub(crate) prefetch: u32,
-    /// Deliveries it takes before its output counts as full.
+    /// The number of deliveries that it takes before its output counts as full.
     room: AtomicU32,
     pub(crate) id: Mutex<Option<ConsumerId>>,
-    /// The queue is gone.
+    /// Whether the broker cancelled it because its queue was deleted.
     pub(crate) cancelled: AtomicBool,
 }
 
@@ -144,12 +148,12 @@ impl Consumer {
         Arc::new(Self { clients, queue, channel, generation, account, no_ack, prefetch, room, id, cancelled })
     }
 
-    /// Its output has drained.
+    /// Empties the consumer's output, so that it takes deliveries again.
     pub(crate) fn drained(&self) {
         self.room.store(ROOM, Relaxed);
     }
 
-    /// No more deliveries come for it.
+    /// Ends the consumer's account in the ledger: it gets no more deliveries.
     pub(crate) fn end(&self) {
         self.clients.with(|state| {
             let channel = &mut state.channels[self.channel];
@@ -159,11 +163,11 @@ impl Consumer {
         });
     }
 
-    /// Whether it would take a delivery, its output drained.
+    /// Returns whether the consumer would take a delivery if its output were empty.
     pub(crate) fn may_take(&self) -> bool {
         self.clients.with(|state| {
             let channel = &state.channels[self.channel];
-            let below = self.prefetch == 0 || channel.outstanding(self.account) < u64::from(self.prefetch);
+            let below = self.prefetch == 0 || channel.unacked_of(self.account) < u64::from(self.prefetch);
             self.no_ack || below && channel.ledger.has_room()
         })
     }
@@ -180,7 +184,7 @@ impl Sink for Consumer {
         let State { checker, channels, trace, .. } = &mut *state;
         let channel = &mut channels[self.channel];
         if channel.generation != self.generation {
-            return Fill::Blocked; // closed: it takes nothing
+            return Fill::Blocked; // the channel is closed
         }
         while self.room.load(Relaxed) > 0 {
             if !self.no_ack && channel.ledger.must_wait(self.account) {
@@ -193,7 +197,7 @@ impl Sink for Consumer {
                 channel.ledger.deliver_settled();
             } else {
                 let tag = channel.ledger.deliver(self.account, delivery.id);
-                channel.out.insert(tag, Out { queue: self.queue.id, number, account: self.account });
+                channel.unacked.insert(tag, Unacked { queue: self.queue.id, number, account: self.account });
             }
             let again = if delivery.redelivered { " again" } else { "" };
             trace.push(format!("{} delivered {number}{again} to channel {}", self.queue.name, self.channel));
@@ -206,6 +210,7 @@ impl Sink for Consumer {
     }
 }
 
-/// Channels that clients have.
+/// The number of channels.
 pub(crate) const CHANNELS: usize = 3;
+/// The number of deliveries that fill the output of a consumer.
 const ROOM: u32 = 32;

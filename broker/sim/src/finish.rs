@@ -1,4 +1,4 @@
-//! How a life comes to its end: everything settles down, is drained, or is looked at.
+//! The end of a life: the node settles down, all queues are drained, or every message is delivered and compared.
 use crate::life::{End, Life, held};
 use crate::names::{DELETED, SLOTS, is_durable};
 use crate::scenario::{Fault, Weather};
@@ -8,7 +8,8 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 impl Life<'_> {
-    /// The last step is done. What the fault does not cut off has to settle down, and to be in order then.
+    /// Ends a life after its last step. Unless the fault ends it in the middle, the node has to settle down and to be
+    /// consistent first.
     pub(crate) async fn finish(&mut self, fault: Fault) -> End {
         if matches!(fault, Fault::Kill | Fault::PowerLoss) {
             return End::Cut;
@@ -16,11 +17,11 @@ impl Life<'_> {
         weather::clear(&self.world.disk);
         self.settle_down().await;
         if self.has(Weather::FullVolume) && self.world.random.once_in(2) {
-            self.world.disk.leave_free(0); // the next start finds it like that
+            self.world.disk.leave_free(0); // so the next start finds a full volume
         }
         match fault {
             Fault::Stop | Fault::BitFlip | Fault::Rot => {}
-            // What was durable before is marked as such; what comes now is not, but by the stop.
+            // Everything before is marked as durable already; only the stop will mark what is published now.
             Fault::RotInTail => self.publish_and_wait().await,
             _ => return End::Cut,
         }
@@ -29,19 +30,20 @@ impl Life<'_> {
         End::Stopped
     }
 
-    /// All requests are answered, all publishes confirmed, and no queue stands still; then clients, catalog and queues agree.
+    /// Waits until all requests are answered, all publishes are confirmed and no queue stands still. Then clients, catalog
+    /// and queues have to agree.
     async fn settle_down(&mut self) {
         let answered = self.until(|life| {
             while life.requests.try_join_next().is_some() {}
             life.requests.is_empty()
         });
         if !answered.await {
-            self.broken("a request is not answered".to_owned());
+            self.broken("a request was not answered within the time limit".to_owned());
         }
         if !self.until(|life| life.clients.with(|state| state.checker.all_confirmed())).await {
-            self.broken("publishes are not confirmed".to_owned());
+            self.broken("publishes were not confirmed within the time limit".to_owned());
         }
-        // Also where nobody consumes: a queue that stands still shows itself to a consumer that comes.
+        // A queue without consumers may stand still as well, which only a new consumer reveals.
         for at in 0..SLOTS {
             self.subscribe_to(at, 0, (false, 1));
         }
@@ -49,10 +51,10 @@ impl Life<'_> {
         if let Some(text) = self.standing_still() {
             self.broken(text);
         }
-        sleep(QUIET).await; // what is durable is marked as such, and what was cancelled has come to its end
+        sleep(QUIET).await; // until the log is marked as durable, and cancelled requests have ended
         self.all_readable();
         self.agree();
-        self.agree_on_brief();
+        self.check_brief();
         for at in (0..SLOTS).filter(|at| !is_durable(*at)) {
             self.consume_all(&[at]).await;
         }
@@ -68,17 +70,17 @@ impl Life<'_> {
             confirmed = self.until(|life| life.clients.with(|state| state.checker.all_confirmed())).await;
         }
         if !confirmed {
-            self.broken("a publish is not confirmed".to_owned());
+            self.broken("a publish was not confirmed within the time limit".to_owned());
         }
     }
 
-    /// The volume was filled by others, and publishers are told to wait: what one sends nevertheless may wait for room, as what
-    /// the log has left is for what frees space.
+    /// Returns whether the volume is full and publishers are told to wait. A publish that is sent nevertheless may wait for
+    /// room then, as the rest of the log is reserved for operations that free space.
     fn has_no_space(&self) -> bool {
         self.broker.memory().is_alarmed() && self.world.free() < SEGMENT_BYTES
     }
 
-    /// Everything is consumed; then what can be deleted is deleted, and declared and used again.
+    /// Consumes all messages. Then deletes the queues that may be deleted, declares them again, and uses them.
     pub(crate) async fn drain(&mut self) -> End {
         let all: Vec<usize> = (0..SLOTS).collect();
         self.consume_all(&all).await;
@@ -97,7 +99,7 @@ impl Life<'_> {
         End::Drained
     }
 
-    /// Consumes all that is in these queues.
+    /// Consumes and acknowledges all messages of these queues.
     async fn consume_all(&mut self, of: &[usize]) {
         of.iter().for_each(|&at| self.subscribe_to(at, 0, (false, 0)));
         let ids: Vec<_> = self.clients.with(|state| of.iter().filter_map(|&at| state.checker.names[at].id).collect());
@@ -123,7 +125,8 @@ impl Life<'_> {
         }
     }
 
-    /// All that is owed is delivered; where a file is rotten, some queue may say instead that it cannot be read, and names it.
+    /// Consumes without acknowledging until every message that is owed has been delivered. If a file is rotten, a queue may
+    /// report instead that its contents cannot be read; the report has to name that file.
     pub(crate) async fn look(&mut self, rotten: Option<&str>) -> End {
         for at in (0..SLOTS).filter(|at| is_durable(*at)) {
             self.subscribe_to(at, 0, (false, 0));
@@ -136,20 +139,22 @@ impl Life<'_> {
         let done = done.await;
         let (lacking, unreadable) = (lacking(self), self.broker.unreadable());
         if !done || (rotten.is_none() && !lacking.is_empty()) {
-            self.broken(format!("queues {lacking:?} lack messages; rotten is {rotten:?}, unreadable {unreadable:?}"));
+            self.broken(format!(
+                "queues {lacking:?} lack messages; rotten file: {rotten:?}, unreadable: {unreadable:?}"
+            ));
         }
-        // Of a segment whose file is not one any more there is only its number to tell.
+        // Once the file of a segment is no longer recognised as one, a report has only the number of the segment.
         let told = |reason: &str, rotten: &str| {
             let of_log = ["not in the log any more", "of the log is missing"].iter().any(|text| reason.contains(text));
             reason.contains(rotten) || rotten.starts_with("wal/") && of_log
         };
         if let Some(reason) = unreadable.iter().find(|reason| !rotten.is_some_and(|rotten| told(reason, rotten))) {
-            self.broken(format!("rotten is {rotten:?}, and a queue says: {reason}"));
+            self.broken(format!("file {rotten:?} is rotten, but a queue reports: {reason}"));
         }
         End::Stopped
     }
 
-    /// Waits until `done`, at most a minute of the simulation's time.
+    /// Waits until `done` returns true, for about a minute of simulated time at most. Returns false if it never did.
     pub(crate) async fn until(&mut self, mut done: impl FnMut(&mut Self) -> bool) -> bool {
         for waits in 0..4_000 {
             if done(self) {
@@ -161,7 +166,7 @@ impl Life<'_> {
     }
 }
 
-/// After this time without work the log is marked, and no request is under way any more.
+/// A time after which an idle node has marked its log as durable and no request is under way.
 const QUIET: Duration = Duration::from_secs(1);
-/// Of a segment of the log: the smallest there is for messages of this size.
+/// The size of a log segment in bytes: the smallest one possible for messages of this size.
 const SEGMENT_BYTES: u64 = 2 << 20;

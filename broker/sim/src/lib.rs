@@ -1,14 +1,17 @@
-//! The node in a simulation: seeded time, seeded disk, seeded clients; crashes and faults between and during its lives.
+//! A deterministic simulation of the node: time, disk and clients follow from a seed, and faults strike during and between
+//! the node's lives.
 //!
-//! The node is the real one, down to Raft and the journal, on one thread with a clock that jumps ahead when nobody has work.
-//! Its disk is journal's faulty one; the journal is written, and what runs beside the node goes on, when the seed says so. What
-//! clients see is compared with what was promised: `invariants` has one promise a file. The same seed gives the same trace, to
-//! the byte on disk.
+//! A life is the time from a start of the node to its end; all lives of a simulation use one disk. The node is the real
+//! one, down to Raft and the journal, on one thread with a clock that jumps ahead when no task has work. The disk is the
+//! `FaultyDisk` of the journal. The seed also decides when the journal is written and when work proceeds that the node does
+//! on other threads. What clients see is compared with what they were promised: `invariants` has one promise per file. The
+//! same seed gives the same trace and the same bytes on disk.
 //!
-//! `scenario` (what may happen, and what came of it), `world` (lives and what ends them), `weather` (what a life has to live
-//! through), `life` (opened, played), `steps` and `requests` (what clients do in it), `finish` (how it ends), `rot` (bytes that
-//! change between lives), `writer` (in place of the node's threads), `clients` (channels and consumers), `names` and `brief` (what they use),
-//! `checker` (what is known of each message), `random`.
+//! `scenario` defines what may happen and the report; `world` runs one life after the other; `weather` holds the
+//! disturbances during a life; `life` opens the node and plays a life, `steps` and `requests` are what clients do in it, and
+//! `finish` ends it; `rot` changes bytes between lives; `writer` replaces the node's threads; `clients` has channels and
+//! consumers; `names` and `brief` have the queues, bindings and the exchange that clients use; `checker` records what is
+//! known of each message; `random` makes numbers from the seed.
 mod brief;
 mod checker;
 mod clients;

@@ -1,4 +1,4 @@
-//! One life of the node: opened, compared with what was there before, and played with until something ends it.
+//! One life of the node: it is opened, compared with the state before, and played with until something ends it.
 use crate::clients::{Clients, Consumer};
 use crate::names::{BOUND_AT_TIMES, FAN, SLOTS, is_durable, name};
 use crate::scenario::{Fault, Weather};
@@ -15,58 +15,62 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-/// What a life is for, what ends it, and what it has to live through.
+/// The plan of a life: its fault, its weather and its purpose.
 pub(crate) struct Plan {
     pub(crate) fault: Fault,
     pub(crate) weather: Vec<Weather>,
     pub(crate) purpose: Purpose,
 }
 
+/// What clients do in a life.
 pub(crate) enum Purpose {
-    /// Clients come and go.
+    /// They publish, and if `consume` is set they also consume and send requests, in that many steps.
     Play { steps: u64, consume: bool },
-    /// Everything is consumed.
+    /// They consume and acknowledge all messages.
     Drain,
-    /// Everything is delivered, nothing settled; one file may be rotten.
+    /// They are delivered all messages and settle none. The file `rotten` is damaged.
     Look { rotten: Option<String> },
 }
 
 /// How a life ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// In order.
+    /// The node was stopped in order.
     Stopped,
     /// All queues are empty.
     Drained,
-    /// In the middle.
+    /// The node ended in the middle of its work.
     Cut,
-    /// Never: somebody waits for something that does not come.
+    /// The life did not end by itself: a client waited in vain.
     Stalled,
-    /// The node did not start.
+    /// The node refused to start, for this reason.
     Refused(String),
-    /// The node ended itself.
+    /// The node ended itself, for this reason.
     Failed(String),
 }
 
+/// The reason for which the node wants to end its process.
 #[derive(Default)]
 struct Failure {
     reason: Mutex<Option<String>>,
     notify: Notify,
 }
 
+/// A life that is being played.
 pub(crate) struct Life<'w> {
     pub(crate) world: &'w mut World,
     pub(crate) clients: Arc<Clients>,
     pub(crate) broker: Broker,
     failure: Arc<Failure>,
     pub(crate) consumers: Vec<Arc<Consumer>>,
-    /// Requests under way.
+    /// The requests under way.
     pub(crate) requests: JoinSet<()>,
     pub(crate) weather: Vec<Weather>,
     pub(crate) forecast: Forecast,
 }
 
 impl<'w> Life<'w> {
+    /// Creates the node and its clients; storage is not opened yet.
     pub(crate) fn begin(world: &'w mut World) -> Self {
         let mut checker = std::mem::take(&mut world.checker);
         checker.begin_life();
@@ -83,6 +87,10 @@ impl<'w> Life<'w> {
         }
     }
 
+    /// Plays the life.
+    ///
+    /// # Errors
+    /// The first broken promise.
     pub(crate) async fn live(mut self, plan: Plan) -> Result<End, String> {
         let failure = self.failure.clone();
         let failed = async move {
@@ -101,7 +109,7 @@ impl<'w> Life<'w> {
             () = tokio::time::sleep(LIFE_MAX) => End::Stalled,
         };
         if end == End::Stalled {
-            self.broken(format!("somebody waits for ever in a life with {:?}", plan.weather));
+            self.broken(format!("a client waits for ever in a life with {:?}", plan.weather));
         }
         let (checker, trace, cancelled) = self
             .clients
@@ -190,10 +198,13 @@ impl<'w> Life<'w> {
         Ok(())
     }
 
-    /// Something was declared that stays for ever.
+    /// Records that something was declared that is never removed.
+    ///
+    /// # Errors
+    /// If it was `created`, although it had been declared before.
     fn declared(&self, what: &'static str, created: bool) -> Result<(), String> {
         let known = self.clients.with(|state| !state.checker.declared.insert(what));
-        if created && known { Err(format!("{what} was declared and is gone")) } else { Ok(()) }
+        if created && known { Err(format!("{what} was declared before and is gone")) } else { Ok(()) }
     }
 
     pub(crate) fn broken(&self, text: String) {
@@ -204,27 +215,27 @@ impl<'w> Life<'w> {
         self.clients.trace(line);
     }
 
-    /// Digest and messages of each queue that outlives a restart.
+    /// Returns the digest and the number of messages of each durable queue.
     pub(crate) fn held(&self) -> Vec<(u64, u64)> {
         let of = |at| self.broker.find_queue("/", &name(at), None).ok();
         (0..SLOTS).filter(|at| is_durable(*at)).map(|at| of(at).as_deref().map_or((0, 0), held)).collect()
     }
 
-    /// The queues that are there.
+    /// Returns the queues that exist.
     pub(crate) fn queues(&self) -> Vec<Arc<Queue>> {
         (0..SLOTS).filter_map(|at| self.broker.find_queue("/", &name(at), None).ok()).collect()
     }
 }
 
-/// Longer than everything takes that takes long: replaying a log, leaps of the clock, waits for what does not come.
+/// The longest life in simulated time; no replay of a log, leap of the clock or timeout takes as long.
 const LIFE_MAX: Duration = Duration::from_secs(1_200);
 
-/// Digest and messages of a queue.
+/// Returns the digest and the number of messages of a queue.
 pub(crate) fn held(queue: &Queue) -> (u64, u64) {
     queue.look(|queue| (queue.digest(), queue.depth().ready + queue.depth().unacked))
 }
 
-/// Queues whose bindings come and go, and that outlive a restart.
+/// Returns the durable queues that clients bind to `fan` and unbind again.
 pub(crate) fn bound_durably() -> impl Iterator<Item = usize> {
     BOUND_AT_TIMES.into_iter().filter(|at| is_durable(*at))
 }

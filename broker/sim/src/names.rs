@@ -1,26 +1,28 @@
-//! The queues and bindings that clients use, and what they may know of each: there, not there, or unknown since a request was
-//! cancelled or others changed it at the same time.
+//! The queues and bindings that clients use, and what is known of each: that it exists, that it does not, or nothing,
+//! because a request was cancelled or several requests changed it at the same time.
+//!
+//! A slot is the number of a queue's name: slot 3 is the queue `q3`, which may be deleted and declared again.
 use leveret_node::QueueId;
 
-/// Queues that there are names for.
+/// The number of slots.
 pub(crate) const SLOTS: usize = 7;
-/// Bound to `fan` for ever.
+/// The queues that are always bound to the exchange `fan`.
 pub(crate) const FAN: [usize; 3] = [0, 1, 4];
-/// Bound to `fan` now and then.
+/// The queues that clients bind to `fan` and unbind again.
 pub(crate) const BOUND_AT_TIMES: [usize; 2] = [2, 5];
-/// Deleted and declared again.
+/// The queues that clients delete and declare again.
 pub(crate) const DELETED: [usize; 2] = [3, 6];
 /// The quorum queue.
 pub(crate) const QUORUM: usize = 4;
-/// Its delivery limit.
+/// The delivery limit of the quorum queue.
 pub(crate) const DELIVERY_LIMIT: u32 = 3;
 
-/// Whether the queue outlives a restart.
+/// Returns whether the queue is durable.
 pub(crate) fn is_durable(at: usize) -> bool {
     at < 5
 }
 
-/// How often a message of the queue may be given back.
+/// Returns how often a message of the queue may be given back before it is dropped; `None` for any number.
 pub(crate) fn delivery_limit(at: usize) -> Option<u32> {
     (at == QUORUM).then_some(DELIVERY_LIMIT)
 }
@@ -32,36 +34,40 @@ pub(crate) fn name(at: usize) -> String {
 /// What is known of the queue with a name.
 #[derive(Clone, Default)]
 pub(crate) struct Name {
-    /// Its identity, if it is there.
+    /// The identity of the queue; `None` if it does not exist.
     pub(crate) id: Option<QueueId>,
-    /// Requests under way that declare or delete it.
+    /// The number of requests under way that declare or delete it.
     pub(crate) busy: u32,
-    /// Of these, those that delete.
+    /// The number of requests under way that delete it.
     pub(crate) deletes: u32,
-    /// Some were under way at a time.
+    /// Whether several of these requests were under way at the same time.
     pub(crate) overlapped: bool,
-    /// One was cancelled: nobody knows what came of it.
+    /// Whether one of these requests was cancelled, so that its outcome is unknown.
     pub(crate) cancelled: bool,
-    /// Since it was last known: times it was made, less the times it was deleted.
+    /// How often it was created, less how often it was deleted, since `id` was last known.
     pub(crate) balance: i64,
 }
 
 impl Name {
-    /// Whether nobody is changing it, and what is known of it holds.
+    /// Returns whether `id` is reliable: no request is changing the queue, and the outcome of all earlier ones is known.
     pub(crate) fn is_sure(&self) -> bool {
         self.busy == 0 && !self.overlapped && !self.cancelled
     }
 }
 
-/// What is known of a binding.
+/// What is known of the binding between `fan` and a queue.
 #[derive(Clone, Default)]
 pub(crate) struct Bound {
+    /// Whether it exists, as far as is known.
     pub(crate) is: bool,
+    /// The number of requests under way that bind or unbind.
     pub(crate) busy: u32,
+    /// Whether requests overlapped or were cancelled, so that `is` may be wrong.
     pub(crate) unsure: bool,
 }
 
 impl Bound {
+    /// Returns whether `is` is reliable.
     pub(crate) fn is_sure(&self) -> bool {
         self.busy == 0 && !self.unsure
     }

@@ -1,6 +1,6 @@
-//! Numbers that follow from a seed.
+//! Pseudo-random numbers that follow from a seed.
 
-/// The splitmix64 sequence.
+/// A splitmix64 generator.
 #[derive(Clone)]
 pub(crate) struct Random(u64);
 
@@ -17,16 +17,17 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A number below `n`, which is not 0.
+    /// Returns a number below `n`, which must not be 0.
     pub(crate) fn below(&mut self, n: u64) -> u64 {
         self.next() % n
     }
 
-    /// True once in `n` times.
+    /// Returns true with a probability of 1 in `n`.
     pub(crate) fn once_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
     }
 
+    /// Returns one of the elements, of which there must be at least one.
     pub(crate) fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         &from[self.below(from.len() as u64) as usize]
     }

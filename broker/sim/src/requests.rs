@@ -1,4 +1,5 @@
-//! Requests that are answered later, each a task: several may be under way, and clients may lose patience with one at any point.
+//! Requests of clients that are answered later. Each may run in a task of its own, so that several are under way at the
+//! same time, and a client may lose patience and cancel one at any point.
 use crate::clients::{Clients, Consumer};
 use crate::life::Life;
 use crate::names::{BOUND_AT_TIMES, DELETED, SLOTS, delivery_limit, is_durable, name};
@@ -13,9 +14,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-/// A future that is dropped when it has been asked so often without an answer; none: never.
+/// A request that is given up when it has been polled more than `patience` times without an answer.
 struct Impatient<'f, T> {
     request: Pin<Box<dyn Future<Output = T> + Send + 'f>>,
+    /// How often the request may still be polled in vain; `None` for any number of times.
     patience: Option<u64>,
 }
 
@@ -37,7 +39,7 @@ impl<T> Future for Impatient<'_, T> {
     }
 }
 
-/// One client with one request.
+/// A client with one request.
 #[derive(Clone)]
 struct Client {
     broker: Broker,
@@ -46,7 +48,7 @@ struct Client {
 }
 
 impl Life<'_> {
-    /// Makes a request and waits for its end, or some at a time if that is in the weather.
+    /// Makes a request and waits for its end; in weather with races, starts several that run at the same time.
     pub(crate) async fn request(&mut self) {
         while self.requests.try_join_next().is_some() {}
         if !self.has(Weather::Races) {
@@ -60,7 +62,7 @@ impl Life<'_> {
         let (many, name) = (1 + random.below(4) as usize, *random.pick(&DELETED));
         let one_name = random.once_in(2).then_some(name);
         for _ in self.requests.len()..many {
-            // What is on its way to the queue keeps those waiting who ask after it, each for another time.
+            // Messages on their way to the queue make the requests wait, each for a different time.
             if one_name.is_some() && self.world.random.once_in(2) {
                 self.publish_to(one_name).await;
             }
@@ -73,7 +75,7 @@ impl Life<'_> {
         }
     }
 
-    /// A request, one that declares or deletes if a queue is named.
+    /// Returns a random request. If `deleted` names a queue, it is one that declares or deletes that queue.
     fn some_request(&mut self, deleted: Option<usize>) -> Request {
         let cancelled = self.has(Weather::Cancelled);
         let random = &mut self.world.random;
@@ -93,19 +95,19 @@ impl Life<'_> {
         }
     }
 
-    /// Purges a queue.
+    /// Purges a queue, and waits for the answer.
     pub(crate) async fn purge_queue(&self, at: usize) {
         let client = Client { broker: self.broker.clone(), clients: self.clients.clone(), patience: None };
         client.purge(at).await;
     }
 
-    /// Declares a queue that stays.
+    /// Declares a queue, and waits for the answer.
     pub(crate) async fn declare_queue(&self, at: usize) {
         let client = Client { broker: self.broker.clone(), clients: self.clients.clone(), patience: None };
         client.declare(at).await;
     }
 
-    /// Deletes a queue.
+    /// Deletes a queue, and waits for the answer.
     pub(crate) async fn delete_queue(&self, at: usize) {
         let client = Client { broker: self.broker.clone(), clients: self.clients.clone(), patience: None };
         client.delete_if(at, DeleteOnly::default()).await;
@@ -113,7 +115,8 @@ impl Life<'_> {
 }
 
 impl Client {
-    /// Asks, for as long as the client's patience lasts. A node that is stopping does not say what came of it, either.
+    /// Waits for the answer to a request while the client's patience lasts. A node that is stopping leaves the outcome
+    /// unknown as well.
     async fn ask<'f, T: Send + 'f>(&self, request: impl Future<Output = Result<T, Refusal>> + Send + 'f) -> Answer<T> {
         let answer = Impatient { request: Box::pin(request), patience: self.patience }.await;
         let why = match &answer {
@@ -166,17 +169,17 @@ impl Client {
     async fn purge(self, at: usize) {
         self.clients.with(|state| {
             state.trace.push(format!("queue {at} is being purged"));
-            state.checker.purging(at);
+            state.checker.begin_purge(at);
         });
         let answer = self.ask(self.broker.purge_queue("/", &name(at), None)).await;
         self.clients.with(|state| {
             state.trace.push(format!("queue {at} purged: {answer:?}"));
             let sure = state.checker.names[at].is_sure();
             match answer {
-                Some(Ok(_)) => state.checker.purged(at, sure),
-                Some(Err(refusal)) if refusal.kind == RefusalKind::NotFound => state.checker.purged(at, false),
+                Some(Ok(_)) => state.checker.end_purge(at, sure),
+                Some(Err(refusal)) if refusal.kind == RefusalKind::NotFound => state.checker.end_purge(at, false),
                 Some(Err(refusal)) => state.checker.fail(|| format!("a purge was refused: {}", refusal.text)),
-                None => {} // it may come yet
+                None => {} // the purge may still happen
             }
         });
     }
@@ -184,7 +187,7 @@ impl Client {
     /// Binds a queue to `fan`, or unbinds it.
     async fn bind(self, at: usize, bind: bool) {
         self.clients.with(|state| {
-            state.trace.push(format!("queue {at} is being bound: {bind}"));
+            state.trace.push(format!("queue {at} is being {}", if bind { "bound" } else { "unbound" }));
             let bound = &mut state.checker.bound[at];
             bound.unsure |= bound.busy > 0;
             bound.busy += 1;
@@ -196,7 +199,7 @@ impl Client {
             self.ask(self.broker.unbind("/", "fan", &destination, (b"", &none), None)).await
         };
         self.clients.with(|state| {
-            state.trace.push(format!("queue {at} bound {bind}: {answer:?}"));
+            state.trace.push(format!("queue {at} {}: {answer:?}", if bind { "bound" } else { "unbound" }));
             let bound = &mut state.checker.bound[at];
             bound.busy -= 1;
             let (sure, was) = (!bound.unsure, bound.is);
@@ -204,7 +207,8 @@ impl Client {
                 Some(Ok(changed)) => {
                     bound.is = bind;
                     if sure && changed == (was == bind) {
-                        state.checker.fail(|| format!("binding queue {at} ({bind}) changed something: {changed}"));
+                        let what = if bind { "binding" } else { "unbinding" };
+                        state.checker.fail(|| format!("{what} queue {at}: bound before {was}, changed {changed}"));
                     }
                 }
                 Some(Err(refusal)) => state.checker.fail(|| format!("a binding was refused: {}", refusal.text)),
@@ -225,8 +229,10 @@ impl Client {
     }
 }
 
-/// The queue that has the name at this moment. A request that was answered, and that nobody else disturbs, leaves catalog and
-/// queues in agreement, and nothing of what had the name before.
+/// Returns the queue that has the name at this moment.
+///
+/// After an answered request that no other one disturbed, catalog and queues have to agree, and no queue that had the name
+/// before may be left.
 fn found(broker: &Broker, clients: &Clients, at: usize, answered: bool) -> Option<QueueId> {
     let found = broker.find_queue("/", &name(at), None).ok().map(|queue: Arc<Queue>| queue.id);
     let declared = broker.catalog().queue("/", &name(at), None).ok().map(|queue| queue.id);
@@ -259,7 +265,7 @@ fn declaration(at: usize) -> QueueDeclare {
     }
 }
 
-/// What a request came to; none: the client did not wait for it.
+/// The answer to a request; `None` if its outcome is unknown, as the client did not wait for it or the node was stopping.
 pub(crate) type Answer<T> = Option<Result<T, Refusal>>;
 
 type Request = Pin<Box<dyn Future<Output = ()> + Send>>;

@@ -1,4 +1,5 @@
-//! Bytes that change on the disk without a write; and copies of the disk that are opened and looked through.
+//! Rot: bytes that change on the disk without a write. And audits: lives on a copy of the disk in which every message that
+//! is owed is delivered.
 use crate::life::{End, Plan, Purpose};
 use crate::scenario::Fault;
 use crate::world::World;
@@ -6,8 +7,11 @@ use leveret_journal::Disk;
 use leveret_journal::faulty::FaultyDisk;
 
 impl World {
-    /// Something rots. A start that refuses has to name a file; one that does not has to have all messages but those whose bytes
-    /// cannot be read. What follows goes on from the disk without the rot.
+    /// Damages a file on a copy of the disk and starts the node on it. Either the start is refused with a reason that names
+    /// a file, or all messages are there except those whose bytes cannot be read. Later lives use the undamaged disk.
+    ///
+    /// # Errors
+    /// The promise that was broken.
     pub(crate) fn rot(&mut self, fault: Fault) -> Result<(), String> {
         let (disk, before) = (self.disk.clone(), self.before.clone());
         let checker = self.checker.clone();
@@ -25,24 +29,27 @@ impl World {
             match &end {
                 End::Refused(reason) if NAMED.iter().any(|named| reason.contains(named)) => self.report.refused += 1,
                 End::Stopped => {}
-                end => return Err(format!("{what}: a life ended with {end:?}")),
+                end => return Err(format!("{what}: the life after it ended with {end:?}")),
             }
         }
         (self.disk, self.before, self.checker) = (disk, before, checker);
         Ok(())
     }
 
-    /// A copy of the disk is opened and looked through: what is owed is there, message by message.
+    /// Starts the node on a copy of the disk and has every message delivered that is owed.
+    ///
+    /// # Errors
+    /// The promise that was broken.
     pub(crate) fn audit(&mut self) -> Result<(), String> {
         let (disk, before, checker) = (self.disk.clone(), self.before.clone(), self.checker.clone());
         self.disk = disk.fork();
-        self.note("a copy is looked through".to_owned());
+        self.note("a copy of the disk is audited".to_owned());
         let purpose = Purpose::Look { rotten: None };
         let end = self.live(Plan { fault: Fault::Stop, weather: Vec::new(), purpose })?;
         self.report.audits += 1;
         if end != End::Stopped {
             return Err(format!(
-                "a copy with {} bytes free that was looked through ended with {end:?}",
+                "the audit of a copy with {} bytes free ended with {end:?}",
                 disk.free_bytes().unwrap_or_default()
             ));
         }
@@ -50,7 +57,7 @@ impl World {
         Ok(())
     }
 
-    /// A bit of what was written to the log last.
+    /// Flips a bit of the last write to the log. Returns the file and what was done, or `None` if there was no write.
     fn rot_in_tail(&mut self, written: &FaultyDisk) -> std::io::Result<Option<(String, String)>> {
         let last = written.last_writes("wal");
         if last.is_empty() {
@@ -63,6 +70,7 @@ impl World {
         Ok(Some((name, what)))
     }
 
+    /// Damages a random file. Returns the file and what was done, or `None` if there is nothing to damage.
     fn rot_somewhere(&mut self, fault: Fault, written: &FaultyDisk) -> std::io::Result<Option<(String, String)>> {
         let mut files = Vec::new();
         for folder in ["wal", "groups", "archive"] {
@@ -77,7 +85,7 @@ impl World {
             return Ok(None);
         }
         let offset = self.some_offset(&name, len)?;
-        // That the newest segment of the log was there, and had a header, nothing else says.
+        // Nothing else on the disk tells that the newest segment of the log existed or had a header: keep both.
         let newest = written.last_writes("wal").last().is_some_and(|(newest, ..)| *newest == name);
         let kinds = match fault {
             Fault::Rot if newest => 2,
@@ -114,7 +122,7 @@ impl World {
         Ok(Some((name.clone(), format!("{what}: {name} at {offset}"))))
     }
 
-    /// An offset at which something was written, if one is found soon.
+    /// Returns a random offset in the file, of a byte other than zero if 16 tries find one.
     fn some_offset(&mut self, name: &str, len: u64) -> std::io::Result<u64> {
         let file = self.disk.open(name)?;
         let mut offset = 0;
@@ -130,5 +138,5 @@ impl World {
     }
 }
 
-/// A refusal names a file, or what is missing in which group.
+/// The parts of a refusal of which it has to contain one: the folder of a file, or a group whose log is incomplete.
 const NAMED: [&str; 4] = ["wal/", "groups/", "archive/", "the log of group"];

@@ -1,31 +1,32 @@
-//! What may happen in a simulation, and what came of it.
+//! What may happen in a simulation, and the report of what did.
 
-/// What happens to a life of the node, at its end or on its way.
+/// A fault that strikes a life of the node; most end it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
     /// The node is stopped in order.
     Stop,
-    /// The process ends at any moment; the system's cache stays.
+    /// The process is killed at any moment; the cache of the operating system survives.
     Kill,
-    /// The power goes between two steps: what was not synced is lost or torn.
+    /// The power fails between two steps: writes that were not synced are lost or torn.
     PowerLoss,
-    /// The power goes during some write, also while the node starts.
+    /// The power fails during a write, perhaps while the node starts.
     PowerLossAtWrite,
     /// A sync fails.
     SyncFails,
-    /// The disk is full for a while; then the power goes.
+    /// The disk is full for a while; then the power fails.
     DiskFull,
-    /// After a stop in order a bit of a file is another.
+    /// After a stop in order a bit of a file flips.
     BitFlip,
-    /// After a stop in order a part of a file is zeroes, or gone, or all of it is gone.
+    /// After a stop in order a bit of a file flips, a part of it is zeroed or cut off, or all of it is lost.
     Rot,
-    /// Right after a confirmation the node is stopped in order, and a bit of what was written last is another.
+    /// The node is stopped in order right after a confirmation; then a bit of the last write to the log flips.
     RotInTail,
-    /// The process ends when all is confirmed and nothing goes on; then a bit of what was written last is another.
+    /// The process is killed when every publish is confirmed and the node is idle; then a bit of the last write to the log
+    /// flips.
     RotAfterKill,
 }
 
-/// All of them.
+/// All faults.
 pub const FAULTS: [Fault; 10] = [
     Fault::Stop,
     Fault::Kill,
@@ -39,30 +40,31 @@ pub const FAULTS: [Fault; 10] = [
     Fault::RotAfterKill,
 ];
 
-/// What the node has to live through on the way.
+/// A disturbance during a life, which the node has to survive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Weather {
-    /// Reads, and whatever else runs beside the node, take their time while everything else goes on; syncs do.
+    /// Work that the node does on other threads waits long for the disk while the rest of the node goes on, and the
+    /// journal's writes and syncs stall often.
     SlowDisk,
-    /// No file is opened or made for a while (EMFILE).
+    /// No file can be opened or created for a while (EMFILE).
     TooManyFiles,
     /// Reads fail for a while (EIO).
     ReadsFail,
-    /// A call that changes something fails (EIO, ENOSPC).
+    /// A call that changes the disk fails (EIO, ENOSPC).
     WritesFail,
-    /// The volume fills up to the last byte and empties again, also before and during a start.
+    /// The volume fills up, perhaps to the last byte, and empties again, perhaps before or during a start.
     FullVolume,
     /// The clock leaps ahead, as if the machine had been suspended.
     ClockLeaps,
-    /// Clients lose patience in the middle of a request.
+    /// Clients cancel requests that are under way.
     Cancelled,
-    /// Several clients change the same queue at a time.
+    /// Several clients change the same queue at the same time.
     Races,
-    /// An exchange goes with its last binding, and comes again.
+    /// An auto-delete exchange is deleted with its last binding, and declared again.
     Cascades,
 }
 
-/// All of it.
+/// All kinds of weather.
 pub const WEATHER: [Weather; 9] = [
     Weather::SlowDisk,
     Weather::TooManyFiles,
@@ -75,18 +77,18 @@ pub const WEATHER: [Weather; 9] = [
     Weather::Cascades,
 ];
 
-/// A simulation.
+/// The parameters of a simulation.
 #[derive(Clone, Debug)]
 pub struct Scenario {
-    /// Lives of the node before the last one, in which the queues are drained.
+    /// The number of lives before the last one, in which the queues are drained.
     pub lives: u64,
-    /// Steps of a life at most.
+    /// The most steps in a life; the seed chooses between 1 and this number.
     pub steps: u64,
-    /// What may happen; one a life.
+    /// The faults that may strike; the seed chooses one per life. Must not be empty.
     pub faults: Vec<Fault>,
-    /// What may happen on the way; some of it each life.
+    /// The weather that there may be; the seed chooses some of it per life.
     pub weather: Vec<Weather>,
-    /// From this life on consumers take and settle; in the lives before queues grow.
+    /// The first life, counted from 0, in which clients consume and send requests. In the lives before they only publish.
     pub consume_from: u64,
 }
 
@@ -96,29 +98,29 @@ impl Default for Scenario {
     }
 }
 
-/// What happened.
+/// The report of a simulation.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// What happened, line by line.
+    /// All events, one per line.
     pub trace: Vec<String>,
-    /// Messages handed to a queue.
+    /// The number of messages published to a queue, counted once per queue.
     pub attempted: u64,
-    /// Of these, confirmed.
+    /// The number of these that were confirmed.
     pub confirmed: u64,
-    /// Deliveries.
+    /// The number of deliveries.
     pub delivered: u64,
-    /// Faults, in order.
+    /// The faults of the lives, in order.
     pub faults: Vec<Fault>,
-    /// Weather of the lives, in order.
+    /// The weather of the lives, in order.
     pub weather: Vec<Weather>,
-    /// Calls to the disk that failed as they were told to.
+    /// The number of disk calls that the weather made fail.
     pub failed_calls: u64,
-    /// Starts refused for rot.
+    /// The number of starts that were refused because of rot.
     pub refused: u64,
-    /// Files of the archive made.
+    /// The number of files in the archive, counted at the end of each life and added up.
     pub relocated: u64,
-    /// Requests that were cancelled before they were answered.
+    /// The number of requests that clients cancelled before they were answered.
     pub cancelled: u64,
-    /// Times that a copy of the disk was opened and looked through.
+    /// The number of audits, in which the node is started on a copy of the disk and every message is delivered.
     pub audits: u64,
 }

@@ -1,4 +1,4 @@
-//! What clients do in one step of a life: publish, consume, settle, close channels. What waits for an answer is in `requests`.
+//! The steps of a life: in each, a client publishes, consumes, settles, closes a channel, or sends a request (`requests`).
 use crate::checker;
 use crate::clients::{CHANNELS, Channel, Consumer};
 use crate::life::Life;
@@ -12,16 +12,17 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 impl Life<'_> {
+    /// Does one random thing; without `consume` it is always a publish.
     pub(crate) async fn step(&mut self, consume: bool) {
         let slow = self.has(Weather::SlowDisk);
         match self.world.random.below(if consume { 25 } else { 8 }) {
-            0..4 if slow && consume && self.world.random.once_in(2) => self.purge_what_is_read().await,
+            0..4 if slow && consume && self.world.random.once_in(2) => self.purge_during_reads().await,
             0..8 => self.publish().await,
             8..14 => self.settle(),
             14..17 => self.subscribe(),
             17 => self.unsubscribe().await,
             18 => self.close_channel(),
-            19..21 if self.has(Weather::Cascades) => self.come_or_go().await,
+            19..21 if self.has(Weather::Cascades) => self.toggle_brief().await,
             _ => self.request().await,
         }
         self.drained();
@@ -31,8 +32,9 @@ impl Life<'_> {
         }
     }
 
-    /// A consumer comes, and while what it needs is read all of that is purged, and what held it is tidied away.
-    async fn purge_what_is_read(&mut self) {
+    /// Subscribes a consumer to a queue, and purges the queue while the contents that the consumer needs are being read.
+    /// Then gives the node time to remove the files that held them.
+    async fn purge_during_reads(&mut self) {
         let random = &mut self.world.random;
         let (at, channel) = (random.below(SLOTS as u64) as usize, random.below(CHANNELS as u64) as usize);
         let waits = (random.below(50), random.below(400));
@@ -42,17 +44,18 @@ impl Life<'_> {
         sleep(Duration::from_millis(waits.1)).await;
     }
 
+    /// Publishes to a random queue or to `fan`.
     pub(crate) async fn publish(&mut self) {
         let at = self.world.random.below(SLOTS as u64) as usize;
         let fan = self.world.random.once_in(4);
         self.publish_to((!fan).then_some(at)).await;
     }
 
-    /// Publishes to the queue of that name; none: to `fan`.
+    /// Publishes some messages to the queue of that slot, or to `fan` if there is none given.
     pub(crate) async fn publish_to(&mut self, at: Option<usize>) {
-        // Stalls are long beside segments this small: what is on its way must fit into the reserve.
+        // The disk stalls for long, and segments are small: unconfirmed messages have to fit into the reserve of the log.
         let crowded = self.clients.with(|state| state.checker.unconfirmed_bytes() > UNCONFIRMED_MAX);
-        // One read of a new connection comes in whatever the alarm says.
+        // Sometimes publishes during an alarm, as a new connection does with its first read.
         let held_back = self.broker.memory().is_alarmed() && !self.world.random.once_in(8);
         if crowded || held_back {
             return sleep(Duration::from_millis(5)).await;
@@ -69,7 +72,8 @@ impl Life<'_> {
         };
         if route.is_unroutable() != queues.is_empty() {
             let expected = queues.len();
-            return self.broken(format!("what is published to '{key}' does not go where it leads: {expected} queues"));
+            let unroutable = route.is_unroutable();
+            return self.broken(format!("unroutable with key '{key}': {unroutable}; expected queues: {expected}"));
         }
         if queues.is_empty() {
             return;
@@ -82,7 +86,7 @@ impl Life<'_> {
             token
         });
         let waiter = Waiter { to: self.clients.clone(), channel: 1, token };
-        // What nobody waits for comes in one piece or in two.
+        // Messages without a confirmation come as one run or as two.
         let split = if route.confirms() == 0 { self.world.random.below(messages.len() as u64) as usize } else { 0 };
         let run = |messages, waiter| RoutedRun { route: &route, messages, waiter };
         let runs = [run(&messages[..split], None), run(&messages[split..], Some(waiter))];
@@ -95,7 +99,7 @@ impl Life<'_> {
         }
     }
 
-    /// Some messages: their bytes, where each lies, numbers and sizes.
+    /// Makes some messages. Returns their bytes, the extents of the messages in them, and numbers with sizes in bytes.
     fn messages(&mut self) -> (Vec<u8>, Vec<Extent>, Vec<(u64, usize)>) {
         let random = &mut self.world.random;
         let (mut bytes, mut messages, mut sizes) = (vec![0, 0], Vec::new(), Vec::new());
@@ -117,7 +121,7 @@ impl Life<'_> {
         (bytes, messages, sizes)
     }
 
-    /// The queue with that name at this moment.
+    /// Returns the queue that has the name at this moment, and checks it against what clients know.
     fn named(&self, at: usize) -> Option<QueueId> {
         let found = self.broker.find_queue("/", &name(at), None).ok().map(|queue| queue.id);
         self.clients.with(|state| {
@@ -126,7 +130,7 @@ impl Life<'_> {
             if sure && id != found {
                 state
                     .checker
-                    .fail(|| format!("queue {at} is {found:?}, and was {id:?} when it was declared or deleted"));
+                    .fail(|| format!("queue {at} is {found:?}; after the last declaration or deletion it was {id:?}"));
             }
             if let Some(found) = found {
                 state.checker.register(found, at);
@@ -135,7 +139,7 @@ impl Life<'_> {
         found
     }
 
-    /// The queues that `fan` leads to, and whether each is known to be bound.
+    /// Returns the queues that `fan` leads to or may lead to, and whether each is known to be bound.
     fn fan(&self) -> Vec<(QueueId, bool)> {
         let mut queues: Vec<_> = FAN.into_iter().filter_map(|at| Some((self.named(at)?, true))).collect();
         for at in BOUND_AT_TIMES {
@@ -150,7 +154,7 @@ impl Life<'_> {
         queues
     }
 
-    /// Settles some deliveries of a channel, one by one or all up to one.
+    /// Settles some deliveries of a channel, one by one or all up to one of them.
     fn settle(&mut self) {
         let random = &mut self.world.random;
         let outcome =
@@ -158,22 +162,22 @@ impl Life<'_> {
         let (channel, multiple) = (random.below(CHANNELS as u64) as usize, random.once_in(3));
         let mut settlement = Settlement::default();
         self.clients.with(|state| {
-            let out = state.channels[channel].out.len() as u64;
-            if multiple && out > 0 {
-                let nth = random.below(out.min(100)) as usize;
-                let tag = state.channels[channel].out.keys().nth(nth).copied().unwrap_or_default();
+            let unacked = state.channels[channel].unacked.len() as u64;
+            if multiple && unacked > 0 {
+                let nth = random.below(unacked.min(100)) as usize;
+                let tag = state.channels[channel].unacked.keys().nth(nth).copied().unwrap_or_default();
                 return state.settle(channel, (tag, true), outcome, &mut settlement);
             }
-            for left in (0..out).rev().take(random.below(40) as usize) {
+            for left in (0..unacked).rev().take(random.below(40) as usize) {
                 let nth = if random.once_in(4) { random.below(left + 1) as usize } else { 0 };
-                let tag = state.channels[channel].out.keys().nth(nth).copied().unwrap_or_default();
+                let tag = state.channels[channel].unacked.keys().nth(nth).copied().unwrap_or_default();
                 state.settle(channel, (tag, false), outcome, &mut settlement);
             }
         });
         self.settled(channel, &mut settlement, outcome);
     }
 
-    /// Hands on what was taken from a ledger, and serves what its limit held back.
+    /// Hands a settlement to the broker, and serves the consumers that the limit of the channel held back.
     pub(crate) fn settled(&self, channel: usize, settlement: &mut Settlement, outcome: Outcome) {
         self.broker.settle(settlement, outcome);
         while let Some((queue, consumer)) = self.clients.with(|state| state.channels[channel].ledger.next_turn()) {
@@ -191,6 +195,7 @@ impl Life<'_> {
         }
     }
 
+    /// Subscribes a consumer to the queue of a slot, if the queue exists.
     pub(crate) fn subscribe_to(&mut self, at: usize, channel: usize, (no_ack, prefetch): (bool, u32)) {
         let Some(id) = self.named(at) else { return };
         let Some(queue) = self.broker.queue(id) else { return };
@@ -199,7 +204,8 @@ impl Life<'_> {
         match self.broker.subscribe(&queue, subscription) {
             Ok(id) => {
                 *consumer.id.lock() = Some(id);
-                self.trace(format!("q{at} has a consumer on channel {channel}, {no_ack} {prefetch}"));
+                let how = format!("no_ack {no_ack}, prefetch {prefetch}");
+                self.trace(format!("q{at} has a new consumer on channel {channel}, {how}"));
                 self.consumers.push(consumer);
             }
             Err(refusal) => {
@@ -228,11 +234,11 @@ impl Life<'_> {
         }
     }
 
-    /// Ends a channel: its consumers leave, what they had is ready again.
+    /// Closes a channel: its consumers leave, and their unacknowledged messages are given back.
     fn close_channel(&mut self) {
         let random = &mut self.world.random;
         let (channel, limit) = (random.below(CHANNELS as u64) as usize, *random.pick(&[0, 0, 0, 20]));
-        self.trace(format!("channel {channel} closes, the next one may have {limit} out"));
+        self.trace(format!("channel {channel} closes; the next one has a prefetch of {limit}"));
         let (leaving, staying) =
             std::mem::take(&mut self.consumers).into_iter().partition(|consumer| consumer.channel == channel);
         self.consumers = staying;
@@ -247,14 +253,15 @@ impl Life<'_> {
         self.broker.settle(&mut settlement, Outcome::Returned);
     }
 
-    /// The life is over: no consumer takes anything any more, and none holds its queue, which holds the consumer.
+    /// Ends all channels and consumers at the end of a life. A consumer and its queue refer to each other, which would keep
+    /// both in memory.
     pub(crate) fn all_leave(&mut self) {
         self.clients.with(|state| state.channels.iter_mut().for_each(|channel| channel.generation += 1));
         std::mem::take(&mut self.consumers).iter().for_each(|consumer| self.leave(consumer));
         self.clients.with(|state| state.channels.clear());
     }
 
-    /// The outputs of all consumers have drained; those whose queue is gone go.
+    /// Empties the outputs of all consumers, and drops the consumers whose queue was deleted.
     pub(crate) fn drained(&mut self) {
         self.consumers.retain(|consumer| !consumer.cancelled.load(Relaxed));
         for consumer in &self.consumers {
@@ -265,12 +272,13 @@ impl Life<'_> {
         }
     }
 
-    /// Whether that is in the weather of this life.
+    /// Returns whether this life has that kind of weather.
     pub(crate) fn has(&self, weather: Weather) -> bool {
         self.weather.contains(&weather)
     }
 }
 
-/// Bytes of publishes on their way, at most.
+/// The most bytes of unconfirmed publishes.
 const UNCONFIRMED_MAX: usize = 1 << 20;
+/// How long a publisher waits at most for consumers to catch up.
 const HELD_BACK_MAX: Duration = Duration::from_secs(5);

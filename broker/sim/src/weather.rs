@@ -1,24 +1,27 @@
-//! What a life has to live through on the way, and when.
+//! The weather of a life: the disturbances and the steps before which they come.
 use crate::life::Life;
 use crate::random::Random;
 use crate::scenario::{Scenario, Weather};
 use leveret_journal::faulty::{Call, Errno, FaultyDisk, Trouble};
 use std::time::Duration;
 
-/// Something that changes.
+/// A disturbance.
 enum Event {
+    /// Some of the coming calls of the disk fail.
     Expect(Trouble),
-    /// That many bytes of the volume are free from now on.
+    /// From now on that many bytes of the volume are free.
     Free(u64),
+    /// From now on calls of the disk take up to that long.
     Slow(Duration),
+    /// The clock leaps ahead by that much.
     Leap(Duration),
 }
 
-/// What comes at which step; what comes before the first one comes before the node starts.
+/// The disturbances of a life, each with the step before which it comes; `None` is before the node starts.
 #[derive(Default)]
 pub(crate) struct Forecast(Vec<(Option<u64>, Event)>);
 
-/// Some of the weather that a scenario allows.
+/// Chooses some of the weather that a scenario allows.
 pub(crate) fn of_life(random: &mut Random, scenario: &Scenario) -> Vec<Weather> {
     scenario.weather.iter().copied().filter(|_| random.once_in(4)).collect()
 }
@@ -56,7 +59,7 @@ fn event(random: &mut Random, weather: Weather) -> Option<Event> {
 }
 
 impl Life<'_> {
-    /// Lets happen what comes at that step.
+    /// Applies the disturbances that come before that step; `None` is before the start of the node.
     pub(crate) async fn weather_at(&mut self, step: Option<u64>) {
         let (now, later) = std::mem::take(&mut self.forecast.0).into_iter().partition(|(at, _)| *at == step);
         self.forecast.0 = later;
@@ -84,15 +87,15 @@ impl Life<'_> {
     }
 }
 
-/// The sky is clear again.
+/// Ends all disturbances of the disk.
 pub(crate) fn clear(disk: &FaultyDisk) {
     disk.clear();
     disk.set_full(false);
     disk.leave_free(PLENTY);
 }
 
-/// Calls that change something.
+/// The calls that change the disk.
 const CHANGING: [Call; 6] = [Call::Create, Call::Rename, Call::Remove, Call::Write, Call::Sync, Call::SyncFolder];
-/// Bytes that a volume is left with.
+/// The numbers of free bytes that a full volume may be left with.
 const FREE: [u64; 8] = [0, 1, 100, 5_000, 1 << 20, 3 << 20, 34 << 20, PLENTY];
 const PLENTY: u64 = 1 << 39;

@@ -1,4 +1,4 @@
-//! The lives of a node, one after the other on the same disk, and what ends each.
+//! The lives of a node, one after the other on the same disk, each ended by a fault.
 use crate::checker::Checker;
 use crate::invariants::{Circumstances, is_out_of_space, watched};
 use crate::life::{End, Life, Plan, Purpose};
@@ -8,10 +8,11 @@ use crate::weather;
 use leveret_journal::Disk;
 use leveret_journal::faulty::FaultyDisk;
 
-/// Plays a scenario. What a promise was broken by is the error, with the last lines of the trace (`LEVERET_SIM_LINES`).
+/// Plays a scenario with the numbers that follow from `seed`, and returns a report.
 ///
 /// # Errors
-/// The promise that was broken.
+/// The first broken promise, with the seed, the faults, the weather and the last lines of the trace: 60, or as many as the
+/// environment variable `LEVERET_SIM_LINES` says.
 pub fn run(seed: u64, scenario: &Scenario) -> Result<Report, String> {
     let mut world = World {
         disk: FaultyDisk::new(seed ^ 0xd15c),
@@ -34,16 +35,18 @@ pub fn run(seed: u64, scenario: &Scenario) -> Result<Report, String> {
     })
 }
 
+/// The state that lasts from life to life.
 pub(crate) struct World {
     pub(crate) disk: FaultyDisk,
     pub(crate) random: Random,
     pub(crate) checker: Checker,
     pub(crate) report: Report,
-    /// Digest and messages of each queue when the node was last stopped in order.
+    /// The digest and the number of messages of each durable queue when the node was last stopped in order; `None` if the
+    /// node has been open since.
     pub(crate) before: Option<Vec<(u64, u64)>>,
-    /// The next message's.
+    /// The number of the last message.
     pub(crate) number: u64,
-    /// A node was open on this disk.
+    /// Whether a node has been open on this disk.
     pub(crate) opened: bool,
 }
 
@@ -57,7 +60,7 @@ impl World {
             self.note(format!("life {life}: {fault:?}, {weather:?}"));
             let steps = 1 + self.random.below(scenario.steps);
             match fault {
-                // Small numbers hit a start, large ones the middle of the life.
+                // A small number strikes during the start, a large one in the middle of the life.
                 Fault::PowerLossAtWrite => {
                     let n = self.some_number();
                     self.disk.power_off_at_write(n);
@@ -68,11 +71,11 @@ impl World {
                 }
                 _ => {}
             }
-            let (met, free, opened) = (self.disk.troubles_met(), self.free(), self.opened);
+            let (failed_calls, free, opened) = (self.disk.troubles_met(), self.free(), self.opened);
             let purpose = Purpose::Play { steps, consume: life >= scenario.consume_from };
             let end = self.live(Plan { fault, weather: weather.clone(), purpose })?;
-            let met = self.disk.troubles_met() > met;
-            self.end(&Circumstances { fault, weather: &weather, met, free, opened }, &end)?;
+            let call_failed = self.disk.troubles_met() > failed_calls;
+            self.end(&Circumstances { fault, weather: &weather, call_failed, free, opened }, &end)?;
             if matches!(fault, Fault::BitFlip | Fault::Rot | Fault::RotInTail | Fault::RotAfterKill)
                 && !matches!(end, End::Refused(_) | End::Failed(_))
             {
@@ -93,7 +96,7 @@ impl World {
         }
     }
 
-    /// Bytes of the volume that are free.
+    /// Returns the number of free bytes of the volume.
     pub(crate) fn free(&self) -> u64 {
         self.disk.free_bytes().unwrap_or_default()
     }
@@ -103,7 +106,10 @@ impl World {
         self.random.below(most)
     }
 
-    /// Ends a life as its fault asks for.
+    /// Checks how a life ended, and does to the disk what its fault does.
+    ///
+    /// # Errors
+    /// If the life had no reason to end like that.
     fn end(&mut self, circumstances: &Circumstances<'_>, end: &End) -> Result<(), String> {
         self.note(format!("ended with {end:?}"));
         if let Some(wrong) = circumstances.wrong(end) {
@@ -123,7 +129,10 @@ impl World {
         Ok(())
     }
 
-    /// Lives a life; a panic of any of its tasks breaks it.
+    /// Plays one life in a runtime of its own.
+    ///
+    /// # Errors
+    /// The first broken promise; a panic of any task is one.
     pub(crate) fn live(&mut self, plan: Plan) -> Result<End, String> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         let runtime = runtime.map_err(|error| error.to_string())?;
@@ -134,9 +143,11 @@ impl World {
         })
     }
 
+    /// Adds a line to the trace.
     pub(crate) fn note(&mut self, line: String) {
         self.report.trace.push(line);
     }
 }
 
+/// The number of lines of the trace that a broken promise is reported with.
 const LINES: usize = 60;

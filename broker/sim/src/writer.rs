@@ -1,7 +1,8 @@
-//! In place of the node's threads: when the journal is written, and work that waits for the disk, as the seed says.
+//! A replacement for the node's threads. The seed decides when the journal is written, and how long work takes that waits
+//! for the disk.
 //!
-//! The journal is written in all the ways there are: a write and its sync with time between them, in which the node goes on
-//! or ends; a whole turn of the writer's thread; or by the append itself.
+//! The journal is written in all ways that the real node has: write and sync with time between them, in which the node may
+//! go on or end; a whole turn of the writer thread; or by the append itself.
 use crate::random::Random;
 use leveret_journal::faulty::Slow;
 use leveret_journal::{Driver, Journal};
@@ -13,9 +14,9 @@ use tokio::time::sleep;
 
 pub(crate) struct Writer {
     random: Arc<Mutex<Random>>,
-    /// Of two journals one is never written by its appends.
+    /// Whether appends may write the journal themselves; true in half of the lives.
     at_once: bool,
-    /// Stalls are frequent.
+    /// Whether stalls of the disk are frequent.
     slow: bool,
 }
 

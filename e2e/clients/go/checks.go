@@ -14,14 +14,14 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// What every check stands on: a broker to connect to, names of its own, and a tally printed line by line.
-// A check says what is wrong by a panic, which ends only that check.
+// Shared by all checks: the broker under test, unique names, short forms of the operations, and the tally of results.
+// A check that fails panics with the reason, which ends only that check.
 
 const wait = 15 * time.Second
 
 type tally struct{ passed, failed int }
 
-// run prints `ok NAME` or `FAIL NAME: why`.
+// run calls a check and prints `ok NAME` or `FAIL NAME: why`.
 func (t *tally) run(name string, check func()) {
 	defer func() {
 		if why := recover(); why != nil {
@@ -35,7 +35,7 @@ func (t *tally) run(name string, check func()) {
 	check()
 }
 
-// caller is the line of a check that failed.
+// caller returns file and line of the check that failed.
 func caller() string {
 	counters := make([]uintptr, 32)
 	frames := runtime.CallersFrames(counters[:runtime.Callers(2, counters)])
@@ -59,7 +59,7 @@ func (t *tally) close() int {
 	return 0
 }
 
-// broker is the broker under test. rabbitmq says it is RabbitMQ 3.10: checks then expect where that differs.
+// broker is the broker under test. rabbitmq says that it is RabbitMQ 3.10: checks then expect its behaviour where that differs.
 type broker struct {
 	url      string
 	rabbitmq bool
@@ -79,7 +79,7 @@ func (b *broker) name(what string) string {
 	return fmt.Sprintf("check.%s.%d.%s", b.run, b.count, what)
 }
 
-// connection gives use a connection, and closes it.
+// connection calls use with a new connection, and closes the connection afterwards.
 func (b *broker) connection(config amqp.Config, use func(*amqp.Connection)) {
 	connection, err := amqp.DialConfig(b.url, config)
 	must(err)
@@ -87,16 +87,16 @@ func (b *broker) connection(config amqp.Config, use func(*amqp.Connection)) {
 	use(connection)
 }
 
-// channel gives use a channel with confirms on a connection of its own.
+// channel calls use with a new channel with confirms on a connection of its own.
 func (b *broker) channel(use func(*amqp.Channel)) {
 	b.connection(amqp.Config{}, func(connection *amqp.Connection) { use(open(connection)) })
 }
 
-// refused: the broker closes the channel on which use ran, with this code and a text that holds the words.
+// refused runs use on a channel, and checks that the broker closes it with this code and a reply text that contains the words.
 func (b *broker) refused(code int, words []string, use func(*amqp.Channel) error) {
 	b.channel(func(channel *amqp.Channel) {
 		closed := channel.NotifyClose(make(chan *amqp.Error, 1))
-		_ = use(channel) // may succeed: some refusals come later
+		_ = use(channel) // may succeed, as some refusals arrive later
 		expectClose(closed, code, words...)
 	})
 }
@@ -153,7 +153,7 @@ func until(what string, condition func() bool) {
 	}
 }
 
-// deliveries is one consumer: take(n) waits for n more, in the order of arrival.
+// deliveries is a consumer: take(n) waits for the next n deliveries, in the order of arrival.
 type deliveries struct {
 	tag string
 	got <-chan amqp.Delivery
@@ -180,7 +180,7 @@ func bodies(messages []amqp.Delivery) []string {
 	return texts
 }
 
-// seen is what is asked of deliveries most: body and redelivered flag.
+// seen returns body and redelivered flag of each delivery.
 func seen(messages []amqp.Delivery) []string {
 	texts := []string{}
 	for _, message := range messages {
@@ -189,7 +189,7 @@ func seen(messages []amqp.Delivery) []string {
 	return texts
 }
 
-// publish waits for the confirm; a channel that closes instead is an error.
+// publish publishes a message and waits for its confirm. It is an error if the channel closes instead.
 func publish(channel *amqp.Channel, exchange, key string, mandatory bool, message amqp.Publishing) error {
 	closed := channel.NotifyClose(make(chan *amqp.Error, 1))
 	confirmation, err := channel.PublishWithDeferredConfirm(exchange, key, mandatory, false, message)
@@ -239,7 +239,7 @@ func ready(channel *amqp.Channel, queue string) int {
 	return give(passive(channel, queue)).Messages
 }
 
-// drain takes all messages that are in the queue now with basic.get.
+// drain returns the bodies of all messages that are in the queue now, taken with basic.get.
 func drain(channel *amqp.Channel, queue string) []string {
 	texts := []string{}
 	for {

@@ -7,7 +7,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// Checks of what is declared: exchanges, queues, bindings, and where a message goes through them.
+// Checks of exchanges, queues, bindings and routing.
 
 type check struct {
 	name string
@@ -171,7 +171,7 @@ func queueServerNamed(b *broker) {
 			panic(first + " " + second)
 		}
 		send(channel, "", second, "x")
-		equal(drain(channel, ""), []string{"x"}) // the empty name is the queue this channel declared last
+		equal(drain(channel, ""), []string{"x"}) // the empty name means the queue that this channel declared last
 	})
 }
 
@@ -254,7 +254,7 @@ func queueReserved(b *broker) {
 }
 
 func queueArgumentRefused(b *broker) {
-	// What is not honoured is refused, never ignored. RabbitMQ honours this one.
+	// An argument that the broker does not honour is refused, not ignored. RabbitMQ honours this one.
 	name := b.name("queue")
 	declare := func(channel *amqp.Channel) error {
 		_, err := channel.QueueDeclare(name, false, false, true, false, amqp.Table{"x-message-ttl": 60000})
@@ -272,7 +272,7 @@ func queuePurge(b *broker) {
 	b.channel(func(channel *amqp.Channel) {
 		queue := exclusive(channel)
 		fill(channel, queue, 5)
-		_, _, err := channel.Get(queue, false) // unacked: stays
+		_, _, err := channel.Get(queue, false) // not acknowledged, so the purge leaves it
 		must(err)
 		equal(give(channel.QueuePurge(queue, false)), 4)
 		equal(give(channel.QueuePurge(queue, false)), 0)
@@ -322,7 +322,7 @@ func bindingUnbind(b *broker) {
 			must(channel.QueueBind(queue, queue, "amq.direct", false, nil))
 		}
 		send(channel, "amq.direct", queue, "bound")
-		for range 2 { // the second finds nothing: no error
+		for range 2 { // the second one finds no binding, which is not an error
 			must(channel.QueueUnbind(queue, queue, "amq.direct", nil))
 		}
 		send(channel, "amq.direct", queue, "unbound")
@@ -338,13 +338,13 @@ func routeDefault(b *broker) {
 	})
 }
 
-// keyed is a binding with its arguments, or a message with its headers.
+// keyed is a binding key with arguments, or a routing key with headers.
 type keyed struct {
 	key   string
 	table amqp.Table
 }
 
-// routed checks which of the messages, by number, come out of the queue of each binding.
+// routed checks which of the messages, by number, arrive in the queue of each binding.
 func routed(b *broker, kind string, bindings, messages []keyed, expected []string) {
 	b.channel(func(channel *amqp.Channel) {
 		exchange := b.name(kind)
@@ -406,7 +406,7 @@ func routeExchangeToExchange(b *broker) {
 		must(channel.ExchangeDeclare(second, "fanout", false, false, false, false, nil))
 		queue := exclusive(channel)
 		must(channel.ExchangeBind(second, "a.*", first, false, nil))
-		must(channel.ExchangeBind(first, "", second, false, nil)) // a circle: each queue still gets one copy
+		must(channel.ExchangeBind(first, "", second, false, nil)) // a cycle of bindings: each queue still gets one copy
 		must(channel.QueueBind(queue, "", second, false, nil))
 		send(channel, first, "a.b", "a.b")
 		send(channel, first, "b.a", "b.a")

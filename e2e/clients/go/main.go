@@ -1,5 +1,5 @@
-// amqp091-go, unmodified, against a broker: publish, consume, roundtrip, hold, conformance.
-// Every client in this folder's siblings has the same command line and prints the same lines, see ../README.md.
+// Test client with unmodified amqp091-go; scenarios: publish, consume, roundtrip, hold, conformance.
+// The clients in the sibling folders have the same command line and print the same lines; see ../README.md.
 package main
 
 import (
@@ -18,7 +18,7 @@ type options struct {
 	count                int
 }
 
-// runPublish sends numbered messages, each confirmed; one that reaches no queue is an error.
+// runPublish publishes numbered messages and waits for their confirms; a message that reaches no queue is an error.
 func runPublish(b *broker, o options) {
 	key := o.key
 	if key == "" && o.exchange == "" {
@@ -40,7 +40,7 @@ func runPublish(b *broker, o options) {
 	fmt.Println("published", o.count)
 }
 
-// runConsume takes exactly `count` messages, numbered without gap or duplicate, and acknowledges each.
+// runConsume consumes exactly `count` messages, checks that their numbers have no gap or duplicate, and acknowledges each.
 func runConsume(b *broker, o options) {
 	b.channel(func(channel *amqp.Channel) {
 		must(channel.Qos(100, 0, false))
@@ -55,7 +55,7 @@ func runConsume(b *broker, o options) {
 	fmt.Println("consumed", o.count)
 }
 
-// runRoundtrip publishes and consumes at the same time, over a queue of its own unless one is named.
+// runRoundtrip publishes and consumes at the same time, over a new exclusive queue unless one is named.
 func runRoundtrip(b *broker, o options) {
 	b.connection(amqp.Config{}, func(connection *amqp.Connection) {
 		publishing, consuming := open(connection), open(connection)
@@ -85,7 +85,7 @@ func runRoundtrip(b *broker, o options) {
 	fmt.Println("roundtrip", o.count)
 }
 
-// runHold consumes, acknowledges nothing, and stays until the broker closes the connection or a SIGTERM comes.
+// runHold consumes, acknowledges nothing, and stays connected until the broker closes the connection or SIGTERM arrives.
 func runHold(b *broker, o options) {
 	b.connection(amqp.Config{}, func(connection *amqp.Connection) {
 		closed := connection.NotifyClose(make(chan *amqp.Error, 1))
@@ -107,7 +107,7 @@ func runHold(b *broker, o options) {
 func main() {
 	o := options{}
 	url := flag.String("url", "", "amqp://USER:PASSWORD@HOST:PORT/VHOST")
-	rabbitmq := flag.Bool("rabbitmq", false, "the broker is RabbitMQ 3.10: expect where it differs")
+	rabbitmq := flag.Bool("rabbitmq", false, "the broker is RabbitMQ 3.10: expect its behaviour where that differs")
 	flag.StringVar(&o.queue, "queue", "", "")
 	flag.StringVar(&o.exchange, "exchange", "", "")
 	flag.StringVar(&o.key, "key", "", "")

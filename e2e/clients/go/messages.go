@@ -10,7 +10,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// Checks of what moves: connections, publishes and their confirms, deliveries and what is said about them.
+// Checks of connections, publishes and confirms, message contents, and deliveries with their acknowledgements.
 
 var messageChecks = []check{
 	{"connection.open", connectionOpen},
@@ -45,7 +45,7 @@ var messageChecks = []check{
 
 func connectionOpen(b *broker) {
 	b.connection(amqp.Config{}, func(connection *amqp.Connection) {
-		equal(connection.Properties["product"], "RabbitMQ") // clients compare it
+		equal(connection.Properties["product"], "RabbitMQ") // client libraries compare it
 		for _, name := range []string{"version", "platform", "information"} {
 			if connection.Properties[name] == nil {
 				panic("server-properties hold no " + name)
@@ -60,7 +60,7 @@ func connectionOpen(b *broker) {
 }
 
 func connectionTune(b *broker) {
-	serversHeartbeat := time.Millisecond // below a second the library takes the server's
+	serversHeartbeat := time.Millisecond // below a second the library uses the server's interval
 	b.connection(amqp.Config{Heartbeat: serversHeartbeat}, func(connection *amqp.Connection) {
 		equal(connection.Config.ChannelMax, uint16(2047))
 		equal(connection.Config.FrameSize, 131072)
@@ -102,7 +102,7 @@ func connectionWrongVhost(b *broker) {
 func connectionHeartbeat(b *broker) {
 	b.connection(amqp.Config{Heartbeat: time.Second}, func(connection *amqp.Connection) {
 		channel := open(connection)
-		time.Sleep(4 * time.Second) // four beats with nothing to say
+		time.Sleep(4 * time.Second) // four heartbeat intervals without other traffic
 		exclusive(channel)
 	})
 }
@@ -148,7 +148,7 @@ func publishConfirm(b *broker) {
 			equal([]any{confirmation.Acked(), confirmation.DeliveryTag}, []any{true, uint64(number + 1)})
 		}
 		equal(drain(channel, queue), numbers(0, 1000))
-		send(channel, "amq.fanout", "nobody", "x") // unroutable and not mandatory: confirmed all the same
+		send(channel, "amq.fanout", "nobody", "x") // an unroutable message that is not mandatory is confirmed too
 	})
 }
 
@@ -174,7 +174,7 @@ func publishMissingExchange(b *broker) {
 	})
 }
 
-// echo sends a message to a queue and back, and gives what came back.
+// echo sends a message to a queue, gets it back, and returns it.
 func echo(b *broker, message amqp.Publishing) (got amqp.Delivery) {
 	b.channel(func(channel *amqp.Channel) {
 		queue := exclusive(channel)
@@ -332,8 +332,8 @@ func consumeCancel(b *broker) {
 		message := give(consumer(channel, queue, "mine", false, false)).take(1)[0]
 		must(channel.Cancel("mine", false))
 		fill(channel, queue, 1)
-		equal(ready(channel, queue), 1) // nobody takes it
-		must(message.Ack(false))        // what was delivered before may still be settled
+		equal(ready(channel, queue), 1) // no consumer takes it
+		must(message.Ack(false))        // an earlier delivery may still be acknowledged
 		equal(ready(channel, queue), 1)
 	})
 }
@@ -371,7 +371,7 @@ func consumeQueueDeleted(b *broker) {
 func consumeNoAck(b *broker) {
 	b.channel(func(channel *amqp.Channel) {
 		queue := exclusive(channel)
-		must(channel.Qos(1, 0, false)) // does not hold back a consumer without acks
+		must(channel.Qos(1, 0, false)) // does not limit a consumer without acknowledgements
 		fill(channel, queue, 20)
 		consuming := give(consumer(channel, queue, "mine", true, false))
 		equal(bodies(consuming.take(20)), numbers(0, 20))
@@ -391,7 +391,7 @@ func consumeRequeueOnClose(b *broker) {
 		until("5 messages back after the channel closed", func() bool { return ready(channel, name) == 5 })
 	})
 	b.channel(func(channel *amqp.Channel) { give(consumer(channel, name, "", false, false)).take(5) })
-	b.channel(func(channel *amqp.Channel) { // and again after the connection closed
+	b.channel(func(channel *amqp.Channel) { // the same after the connection has closed
 		got := give(consumer(channel, name, "", false, false)).take(5)
 		equal(seen(got), []string{"0 true", "1 true", "2 true", "3 true", "4 true"})
 		give(channel.QueueDelete(name, false, false, false))

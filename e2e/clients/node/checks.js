@@ -1,4 +1,4 @@
-// What every check stands on: a broker to connect to, names of its own, and a tally printed line by line.
+// Shared by all checks: the broker under test, unique names, short forms of the operations, and the tally of results.
 'use strict';
 
 const assert = require('node:assert/strict');
@@ -30,7 +30,7 @@ class Tally {
   }
 }
 
-// The broker under test. `rabbitmq` says it is RabbitMQ 3.10: checks then expect where that differs.
+// The broker under test. `rabbitmq` says that it is RabbitMQ 3.10: checks then expect its behaviour where that differs.
 class Broker {
   constructor(url, rabbitmq) {
     this.url = url;
@@ -44,12 +44,12 @@ class Broker {
     return `check.${this.run}.${this.count}.${what}`;
   }
 
-  // Gives `use` a connection, and closes it.
+  // Calls `use` with a new connection, and closes the connection afterwards.
   async connection(use, change = () => {}) {
     const url = new URL(this.url);
     change(url);
     const connection = await amqp.connect(url.toString());
-    connection.on('error', () => {}); // seen through the operations that fail
+    connection.on('error', () => {}); // the operations that fail show the error
     try {
       return await use(connection);
     } finally {
@@ -57,12 +57,12 @@ class Broker {
     }
   }
 
-  // Gives `use` a channel with confirms on a connection of its own.
+  // Calls `use` with a new channel with confirms on a connection of its own.
   async channel(use) {
     return this.connection(async (connection) => use(await open(connection), connection));
   }
 
-  // The broker closes the channel on which `use` ran, with this code and a text that holds the words.
+  // Runs `use` on a channel, and checks that the broker closes it with this code and a reply text that contains the words.
   async refused(code, words, use) {
     await this.channel(async (channel) => {
       const closed = within(channel.refusal, WAIT_MS, `a close with ${code}`);
@@ -101,7 +101,7 @@ async function until(condition, what) {
   }
 }
 
-// One consumer and what it has got: `take(n)` waits for n more, in the order of arrival.
+// A consumer with its deliveries: `take(n)` waits for the next n, in the order of arrival.
 class Deliveries {
   got = [];
   cancelled = false;
@@ -149,7 +149,7 @@ async function ready(channel, queue) {
   return (await channel.checkQueue(queue)).messageCount;
 }
 
-// All messages that are in the queue now, taken with basic.get.
+// Returns the bodies of all messages that are in the queue now, taken with basic.get.
 async function drain(channel, queue) {
   const bodies = [];
   for (;;) {

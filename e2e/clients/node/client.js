@@ -1,5 +1,5 @@
-// amqplib, unmodified, against a broker: publish, consume, roundtrip, hold, conformance.
-// Every client in this folder's siblings has the same command line and prints the same lines, see ../README.md.
+// Test client with unmodified amqplib; scenarios: publish, consume, roundtrip, hold, conformance.
+// The clients in the sibling folders have the same command line and print the same lines; see ../README.md.
 'use strict';
 
 const assert = require('node:assert/strict');
@@ -8,7 +8,7 @@ const { Tally, Broker, Deliveries, open, within } = require('./checks');
 
 const scenarios = { publish, consume, roundtrip, hold };
 
-// `count` numbered messages, each confirmed; one that reaches no queue is an error.
+// Publishes `count` numbered messages and waits for their confirms; a message that reaches no queue is an error.
 async function publish(broker, options) {
   await broker.channel(async (channel) => {
     let returned = 0;
@@ -23,7 +23,7 @@ async function publish(broker, options) {
   console.log(`published ${options.count}`);
 }
 
-// Exactly `count` messages, numbered without gap or duplicate, each acknowledged.
+// Consumes exactly `count` messages, checks that their numbers have no gap or duplicate, and acknowledges each.
 async function consume(broker, options) {
   await broker.channel(async (channel) => {
     await channel.prefetch(100);
@@ -38,7 +38,7 @@ async function consume(broker, options) {
   console.log(`consumed ${options.count}`);
 }
 
-// Publishes and consumes at the same time, over a queue of its own unless one is named.
+// Publishes and consumes at the same time, over a new exclusive queue unless one is named.
 async function roundtrip(broker, options) {
   await broker.connection(async (connection) => {
     const [publishing, consuming] = [await open(connection), await open(connection)];
@@ -56,7 +56,7 @@ async function roundtrip(broker, options) {
   console.log(`roundtrip ${options.count}`);
 }
 
-// Consumes, acknowledges nothing, and stays until the broker closes the connection or a SIGTERM comes.
+// Consumes, acknowledges nothing, and stays connected until the broker closes the connection or SIGTERM arrives.
 async function hold(broker, options) {
   await broker.connection(async (connection) => {
     const ended = new Promise((resolve) => {

@@ -1,4 +1,4 @@
-// Checks of what is declared: exchanges, queues, bindings, and where a message goes through them.
+// Checks of exchanges, queues, bindings and routing.
 'use strict';
 
 const assert = require('node:assert/strict');
@@ -96,7 +96,7 @@ const checks = {
     const second = await exclusive(channel);
     assert.ok(first.startsWith('amq.gen-') && first !== second, `${first} ${second}`);
     await publish(channel, '', second, 'x');
-    assert.equal((await channel.get('', { noAck: true })).content.toString(), 'x'); // the empty name is the queue this channel declared last
+    assert.equal((await channel.get('', { noAck: true })).content.toString(), 'x'); // the empty name means the queue that this channel declared last
   }),
 
   'queue.exclusive': async (broker) => {
@@ -151,7 +151,7 @@ const checks = {
   'queue.reserved': (broker) => broker.refused(403, ['ACCESS_REFUSED', 'amq.mine'], (channel) => channel.assertQueue('amq.mine')),
 
   'queue.argument-refused': async (broker) => {
-    // What is not honoured is refused, never ignored. RabbitMQ honours this one.
+    // An argument that the broker does not honour is refused, not ignored. RabbitMQ honours this one.
     const name = broker.name('queue');
     const declare = (channel) => channel.assertQueue(name, { exclusive: true, messageTtl: 60000 });
     if (broker.rabbitmq) {
@@ -165,7 +165,7 @@ const checks = {
   'queue.purge': (broker) => broker.channel(async (channel) => {
     const queue = await exclusive(channel);
     await fill(channel, queue, 5);
-    await channel.get(queue); // unacked: stays
+    await channel.get(queue); // not acknowledged, so the purge leaves it
     assert.equal((await channel.purgeQueue(queue)).messageCount, 4);
     assert.equal((await channel.purgeQueue(queue)).messageCount, 0);
     assert.equal(await ready(channel, queue), 0);
@@ -200,7 +200,7 @@ const checks = {
     const queue = await exclusive(channel);
     for (let again = 0; again < 2; again += 1) await channel.bindQueue(queue, 'amq.direct', queue);
     await publish(channel, 'amq.direct', queue, 'bound');
-    for (let again = 0; again < 2; again += 1) await channel.unbindQueue(queue, 'amq.direct', queue); // the second finds nothing: no error
+    for (let again = 0; again < 2; again += 1) await channel.unbindQueue(queue, 'amq.direct', queue); // the second one finds no binding, which is not an error
     await publish(channel, 'amq.direct', queue, 'unbound');
     assert.deepEqual(await drain(channel, queue), ['bound']);
   }),
@@ -236,7 +236,7 @@ const checks = {
     await channel.assertExchange(second, 'fanout');
     const queue = await exclusive(channel);
     await channel.bindExchange(second, first, 'a.*');
-    await channel.bindExchange(first, second, ''); // a circle: each queue still gets one copy
+    await channel.bindExchange(first, second, ''); // a cycle of bindings: each queue still gets one copy
     await channel.bindQueue(queue, second, '');
     for (const key of ['a.b', 'b.a']) await publish(channel, first, key, key);
     assert.deepEqual(await drain(channel, queue), ['a.b']);
@@ -256,7 +256,7 @@ const checks = {
   }),
 };
 
-// Which of the messages [key, headers] come out of the queue of each binding [key, arguments].
+// Checks which of the messages [key, headers] arrive in the queue of each binding [key, arguments].
 async function routed(broker, type, bindings, messages, expected) {
   await broker.connection(async (connection) => {
     const channel = await open(connection);

@@ -1,4 +1,4 @@
-// Checks of what moves: connections, publishes and their confirms, deliveries and what is said about them.
+// Checks of connections, publishes and confirms, message contents, and deliveries with their acknowledgements.
 'use strict';
 
 const assert = require('node:assert/strict');
@@ -7,7 +7,7 @@ const { Deliveries, open, within, until, publish, fill, numbers, exclusive, read
 const checks = {
   'connection.open': (broker) => broker.connection(async (connection) => {
     const server = connection.connection.serverProperties;
-    assert.equal(server.product, 'RabbitMQ'); // clients compare it
+    assert.equal(server.product, 'RabbitMQ'); // client libraries compare it
     for (const name of ['version', 'platform', 'information']) assert.ok(server[name], `server-properties hold no ${name}`);
     for (const name of ['publisher_confirms', 'exchange_exchange_bindings', 'basic.nack', 'consumer_cancel_notify', 'connection.blocked',
       'authentication_failure_close', 'per_consumer_qos']) assert.equal(server.capabilities[name], true, `capability ${name} is missing`);
@@ -30,7 +30,7 @@ const checks = {
 
   'connection.heartbeat': (broker) => broker.connection(async (connection) => {
     const channel = await open(connection);
-    await new Promise((resolve) => setTimeout(resolve, 4000)); // four beats with nothing to say
+    await new Promise((resolve) => setTimeout(resolve, 4000)); // four heartbeat intervals without other traffic
     await exclusive(channel);
   }, (url) => url.searchParams.set('heartbeat', '1')),
 
@@ -61,7 +61,7 @@ const checks = {
     for (let number = 0; number < 1000; number += 1) channel.publish('', queue, Buffer.from(String(number)));
     await channel.waitForConfirms();
     assert.deepEqual(await drain(channel, queue), numbers(0, 1000));
-    await publish(channel, 'amq.fanout', 'nobody', 'x'); // unroutable and not mandatory: confirmed all the same
+    await publish(channel, 'amq.fanout', 'nobody', 'x'); // an unroutable message that is not mandatory is confirmed too
   }),
 
   'publish.mandatory': (broker) => broker.channel(async (channel) => {
@@ -195,8 +195,8 @@ const checks = {
     const [message] = await consumer.take(1);
     await channel.cancel('mine');
     await fill(channel, queue, 1);
-    assert.equal(await ready(channel, queue), 1); // nobody takes it
-    channel.ack(message); // what was delivered before may still be settled
+    assert.equal(await ready(channel, queue), 1); // no consumer takes it
+    channel.ack(message); // an earlier delivery may still be acknowledged
     assert.equal(await ready(channel, queue), 1);
     assert.ok((await Deliveries.on(channel, queue)).tag);
   }),
@@ -224,7 +224,7 @@ const checks = {
 
   'consume.no-ack': (broker) => broker.channel(async (channel) => {
     const queue = await exclusive(channel);
-    await channel.prefetch(1); // does not hold back a consumer without acks
+    await channel.prefetch(1); // does not limit a consumer without acknowledgements
     await fill(channel, queue, 20);
     const consumer = await Deliveries.on(channel, queue, { noAck: true });
     assert.deepEqual(await consumer.bodies(20), numbers(0, 20));
@@ -243,7 +243,7 @@ const checks = {
       await until(async () => (await ready(channel, name)) === 5, '5 messages back after the channel closed');
     });
     await broker.channel(async (channel) => (await Deliveries.on(channel, name)).take(5));
-    await broker.channel(async (channel) => { // and again after the connection closed
+    await broker.channel(async (channel) => { // the same after the connection has closed
       const got = await (await Deliveries.on(channel, name)).take(5);
       assert.deepEqual(seen(got), numbers(0, 5).map((body) => [body, true]));
       await channel.deleteQueue(name);
@@ -266,7 +266,7 @@ const checks = {
   }),
 };
 
-// Sends the body to a queue and back, and gives the properties that came back.
+// Sends a message to a queue, gets it back, and returns the received properties.
 async function echo(broker, body, options) {
   return broker.channel(async (channel) => {
     const queue = await exclusive(channel);

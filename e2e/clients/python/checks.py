@@ -1,4 +1,4 @@
-"""What every check stands on: a broker to connect to, names of its own, and a tally printed line by line."""
+"""Shared by all checks: the broker under test, unique names, short forms of the operations, and the tally of results."""
 
 import time
 import traceback
@@ -12,7 +12,7 @@ WAIT_SECONDS = 15
 
 
 class Tally:
-    """Runs checks and prints `ok NAME` or `FAIL NAME: why`; the last line is the sum."""
+    """Runs checks and prints `ok NAME` or `FAIL NAME: why` for each; the last line is the totals."""
 
     def __init__(self):
         self.passed = 0
@@ -21,7 +21,7 @@ class Tally:
     def run(self, name, check, *args):
         try:
             check(*args)
-        except Exception as error:  # a check may fail in any way its client can
+        except Exception as error:  # a check may raise any exception of its client library
             self.failed += 1
             where = traceback.extract_tb(error.__traceback__)[-1]
             why = f"{type(error).__name__}: {error}".replace("\n", " ")
@@ -36,7 +36,7 @@ class Tally:
 
 
 class Broker:
-    """The broker under test. `rabbitmq` says it is RabbitMQ 3.10: checks then expect where that differs."""
+    """The broker under test. `rabbitmq` says that it is RabbitMQ 3.10: checks then expect its behaviour where that differs."""
 
     def __init__(self, url, rabbitmq=False):
         self.url = url
@@ -70,7 +70,7 @@ class Broker:
 
 
 class Deliveries:
-    """One consumer and what it has got: `take(n)` waits for n more, in the order of arrival."""
+    """A consumer with its deliveries: `take(n)` waits for the next n, in the order of arrival."""
 
     def __init__(self, channel, queue, **options):
         self.channel = channel
@@ -98,7 +98,7 @@ def until(channel, condition, what):
 
 @contextmanager
 def refused(code, *words):
-    """The broker closes the channel with this code and a text that holds the words."""
+    """Checks that the broker closes the channel with this code and a reply text that contains the words."""
     try:
         yield
     except ChannelClosedByBroker as close:
@@ -106,7 +106,7 @@ def refused(code, *words):
         for word in words:
             assert word in close.reply_text, f"text {close.reply_text!r} does not name {word!r}"
     else:
-        raise AssertionError(f"was accepted, expected {code}")
+        raise AssertionError(f"the operation was accepted, expected a close with {code}")
 
 
 def equal(got, expected):
@@ -128,7 +128,7 @@ def ready(channel, queue):
 
 
 def drain(channel, queue):
-    """All messages that are in the queue now, taken with basic.get."""
+    """Returns the bodies of all messages that are in the queue now, taken with basic.get."""
     bodies = []
     while True:
         method, _, body = channel.basic_get(queue, auto_ack=True)

@@ -1,6 +1,6 @@
-"""pika, unmodified, against a broker: publish, consume, roundtrip, hold, conformance.
+"""Test client with unmodified pika; scenarios: publish, consume, roundtrip, hold, conformance.
 
-Every client in this folder's siblings has the same command line and prints the same lines, see ../README.md.
+The clients in the sibling folders have the same command line and print the same lines; see ../README.md.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from checks import Broker, Deliveries, Tally, equal
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--url", required=True)
-    parser.add_argument("--rabbitmq", action="store_true", help="the broker is RabbitMQ 3.10: expect where it differs")
+    parser.add_argument("--rabbitmq", action="store_true", help="the broker is RabbitMQ 3.10: expect its behaviour where that differs")
     parser.add_argument("--queue", default="")
     parser.add_argument("--exchange", default="")
     parser.add_argument("--key")
@@ -28,7 +28,7 @@ def arguments():
 
 
 def publish(broker, options):
-    """`count` numbered messages, each confirmed; one that reaches no queue is an error."""
+    """Publishes `count` numbered messages and waits for their confirms; a message that reaches no queue is an error."""
     key = options.queue if options.key is None else options.key
     with broker.channel(confirms=True) as channel:
         for number in range(options.count):
@@ -37,7 +37,7 @@ def publish(broker, options):
 
 
 def consume(broker, options):
-    """Exactly `count` messages, numbered without gap or duplicate, each acknowledged."""
+    """Consumes exactly `count` messages, checks that their numbers have no gap or duplicate, and acknowledges each."""
     with broker.channel() as channel:
         channel.basic_qos(prefetch_count=100)
         consumer = Deliveries(channel, options.queue)
@@ -50,7 +50,7 @@ def consume(broker, options):
 
 
 def roundtrip(broker, options):
-    """Publishes and consumes at the same time, over a queue of its own unless one is named."""
+    """Publishes and consumes at the same time, over a new exclusive queue unless one is named."""
     with broker.connection() as connection:
         publishing, consuming = connection.channel(), connection.channel()
         publishing.confirm_delivery()
@@ -68,7 +68,7 @@ def roundtrip(broker, options):
 
 
 def hold(broker, options):
-    """Consumes, acknowledges nothing, and stays until the broker closes the connection or a SIGTERM comes."""
+    """Consumes, acknowledges nothing, and stays connected until the broker closes the connection or SIGTERM arrives."""
     with broker.connection() as connection:
         channel = connection.channel()
         channel.basic_qos(prefetch_count=options.count)

@@ -1,4 +1,4 @@
-"""Checks of what is declared: exchanges, queues, bindings, and where a message goes through them."""
+"""Checks of exchanges, queues, bindings and routing."""
 
 import pika
 from pika.exceptions import ChannelClosedByBroker, ConnectionClosedByBroker
@@ -113,7 +113,7 @@ def queue_server_named(broker):
         second = channel.queue_declare("", exclusive=True).method.queue
         assert first.startswith("amq.gen-") and first != second, (first, second)
         channel.basic_publish("", second, b"x")
-        equal(channel.basic_get("", auto_ack=True)[2], b"x")  # the empty name is the queue this channel declared last
+        equal(channel.basic_get("", auto_ack=True)[2], b"x")  # the empty name means the queue that this channel declared last
 
 
 def queue_exclusive(broker):
@@ -175,7 +175,7 @@ def queue_reserved(broker):
 
 
 def queue_argument_refused(broker):
-    # What is not honoured is refused, never ignored. RabbitMQ honours this one.
+    # An argument that the broker does not honour is refused, not ignored. RabbitMQ honours this one.
     name = broker.name("queue")
     with broker.channel() as channel:
         if broker.rabbitmq:
@@ -192,7 +192,7 @@ def queue_purge(broker):
     with broker.channel(confirms=True) as channel:
         channel.queue_declare(name, exclusive=True)
         fill(channel, name, 5)
-        channel.basic_get(name)  # unacked: stays
+        channel.basic_get(name)  # not acknowledged, so the purge leaves it
         equal(channel.queue_purge(name).method.message_count, 4)
         equal(channel.queue_purge(name).method.message_count, 0)
         equal(ready(channel, name), 0)
@@ -235,7 +235,7 @@ def binding_unbind(broker):
         for _ in range(2):
             channel.queue_bind(queue, "amq.direct", queue)
         channel.basic_publish("amq.direct", queue, b"bound")
-        for _ in range(2):  # unbinding what is not bound is no error
+        for _ in range(2):  # the second one finds no binding, which is not an error
             channel.queue_unbind(queue, "amq.direct", queue)
         channel.basic_publish("amq.direct", queue, b"unbound")
         equal(drain(channel, queue), [b"bound"])
@@ -249,7 +249,7 @@ def route_default(broker):
 
 
 def _routed(channel, kind, broker, bindings, messages):
-    """Which of the messages (key, headers) come out of the queue of each binding (key, arguments)."""
+    """Checks which of the messages (key, headers) arrive in the queue of each binding (key, arguments)."""
     exchange = broker.name(kind)
     channel.exchange_declare(exchange, kind, auto_delete=True)
     queues = []
@@ -301,7 +301,7 @@ def route_exchange_to_exchange(broker):
         channel.exchange_declare(second, "fanout")
         queue = channel.queue_declare("", exclusive=True).method.queue
         channel.exchange_bind(second, first, "a.*")
-        channel.exchange_bind(first, second, "")  # a circle: each queue still gets one copy
+        channel.exchange_bind(first, second, "")  # a cycle of bindings: each queue still gets one copy
         channel.queue_bind(queue, second, "")
         for key in ("a.b", "b.a"):
             channel.basic_publish(first, key, key.encode())

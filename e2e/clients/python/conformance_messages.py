@@ -1,4 +1,4 @@
-"""Checks of what moves: connections, publishes and their confirms, deliveries and what is said about them."""
+"""Checks of connections, publishes and confirms, message contents, and deliveries with their acknowledgements."""
 
 import datetime
 import decimal
@@ -12,7 +12,7 @@ from checks import Deliveries, drain, equal, fill, numbers, ready, refused, unti
 def connection_open(broker):
     with broker.connection() as connection:
         server = connection._impl.server_properties
-        equal(server["product"], "RabbitMQ")  # clients compare it
+        equal(server["product"], "RabbitMQ")  # client libraries compare it
         for name in ("version", "platform", "information"):
             assert server.get(name), f"server-properties hold no {name}"
         for name in ("publisher_confirms", "exchange_exchange_bindings", "basic.nack", "consumer_cancel_notify",
@@ -49,7 +49,7 @@ def connection_wrong_vhost(broker):
 def connection_heartbeat(broker):
     with broker.connection(heartbeat=1) as connection:
         channel = connection.channel()
-        connection.process_data_events(time_limit=4)  # four beats with nothing to say
+        connection.process_data_events(time_limit=4)  # four heartbeat intervals without other traffic
         channel.queue_declare("", exclusive=True)
 
 
@@ -83,7 +83,7 @@ def publish_confirm(broker):
         queue = channel.queue_declare("", exclusive=True).method.queue
         fill(channel, queue, 100)
         equal(drain(channel, queue), numbers(0, 100))
-        channel.basic_publish("amq.fanout", "nobody", b"x")  # unroutable and not mandatory: confirmed all the same
+        channel.basic_publish("amq.fanout", "nobody", b"x")  # an unroutable message that is not mandatory is confirmed too
 
 
 def publish_mandatory(broker):
@@ -244,8 +244,8 @@ def consume_cancel(broker):
         ((method, _, _),) = consumer.take(1)
         channel.basic_cancel("mine")
         fill(channel, queue, 1)
-        equal(ready(channel, queue), 1)  # nobody takes it
-        channel.basic_ack(method.delivery_tag)  # what was delivered before may still be settled
+        equal(ready(channel, queue), 1)  # no consumer takes it
+        channel.basic_ack(method.delivery_tag)  # an earlier delivery may still be acknowledged
         equal(ready(channel, queue), 1)
         assert Deliveries(channel, queue).tag
 
@@ -279,7 +279,7 @@ def consume_queue_deleted(broker):
 def consume_no_ack(broker):
     with broker.channel(confirms=True) as channel:
         queue = channel.queue_declare("", exclusive=True).method.queue
-        channel.basic_qos(prefetch_count=1)  # does not hold back a consumer without acks
+        channel.basic_qos(prefetch_count=1)  # does not limit a consumer without acknowledgements
         fill(channel, queue, 20)
         consumer = Deliveries(channel, queue, auto_ack=True)
         equal(consumer.bodies(20), numbers(0, 20))
@@ -298,7 +298,7 @@ def consume_requeue_on_close(broker):
         until(channel, lambda: ready(channel, name) == 5, "5 messages back after the channel closed")
     with broker.channel() as channel:
         Deliveries(channel, name).take(5)
-    with broker.channel() as channel:  # and again after the connection closed
+    with broker.channel() as channel:  # the same after the connection has closed
         got = Deliveries(channel, name).take(5)
         equal([(body, method.redelivered) for method, _, body in got], [(body, True) for body in numbers(0, 5)])
         channel.queue_delete(name)

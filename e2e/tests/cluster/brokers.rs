@@ -1,4 +1,4 @@
-//! A Broker takes nothing that is not its own, says every refusal, and puts back what was edited.
+//! A Broker does not touch objects of others, reports every refusal in its conditions, and reverts edits of its objects.
 
 use std::time::Instant;
 
@@ -23,7 +23,7 @@ fn broker(name: &str, spec: &str) -> String {
 const SMALL: &str = "storage: {size: 320Mi}, resources: {limits: {memory: 512Mi}}";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_belongs_to_somebody_else_is_neither_changed_nor_deleted() -> Result<()> {
+async fn objects_of_others_are_neither_changed_nor_deleted() -> Result<()> {
     let world = World::new().await?;
     world.apply(
         "apiVersion: v1\nkind: Service\nmetadata: {name: shop}\nspec: {selector: {app: web}, ports: [{port: 80}]}\n---\n\
@@ -35,12 +35,15 @@ async fn what_belongs_to_somebody_else_is_neither_changed_nor_deleted() -> Resul
     let brokers = world.api::<Broker>();
     let message = is_not_ready(&brokers, "shop", "NameTaken").await?;
     ensure!(message.contains("Service") && message.contains("shop-config"), "{message}");
-    ensure!(world.api::<StatefulSet>().get_opt("shop").await?.is_none(), "a part of it was made");
+    ensure!(world.api::<StatefulSet>().get_opt("shop").await?.is_none(), "a part of the Broker was created");
     brokers.delete("shop", &DeleteParams::default()).await?;
     wait_gone(&brokers, "shop").await?;
-    ensure!(services.get("shop").await? == service && maps.get("shop-config").await? == map, "they were touched");
+    ensure!(
+        services.get("shop").await? == service && maps.get("shop-config").await? == map,
+        "the objects of others were changed"
+    );
 
-    // Two Brokers whose children have one name.
+    // Two Brokers whose children would have the same name.
     services.delete("shop", &DeleteParams::default()).await?;
     maps.delete("shop-config", &DeleteParams::default()).await?;
     world.apply(&broker("shop", SMALL))?;
@@ -54,7 +57,7 @@ async fn what_belongs_to_somebody_else_is_neither_changed_nor_deleted() -> Resul
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_refusal_is_told_by_whoever_knows() -> Result<()> {
+async fn every_kind_of_refusal_is_reported_in_the_conditions_with_its_reason() -> Result<()> {
     let world = World::new().await?;
     let cases = [
         ("annotation", "service: {annotations: {\"bad key!\": x}}", "Invalid", "bad key!"),
@@ -70,20 +73,20 @@ async fn every_refusal_is_told_by_whoever_knows() -> Result<()> {
     world.apply(&cases.map(|(name, spec, ..)| broker(name, spec)).concat())?;
     let brokers = world.api::<Broker>();
     for (name, spec, reason, words) in cases {
-        let what = format!("told {reason} with {words}");
-        let told = wait(&brokers, name, &what, |broker: &Broker| {
+        let what = format!("refused with reason {reason} and a message with {words}");
+        let reported = wait(&brokers, name, &what, |broker: &Broker| {
             let conditions = broker.status.iter().flat_map(|status| &status.conditions);
-            let said = |type_: &str| conditions.clone().find(|one| one.type_ == type_);
-            said("Ready").is_some_and(|ready| ready.reason == reason && ready.message.contains(words))
-                && said("Degraded").is_some_and(|degraded| degraded.status == "True" && degraded.reason == reason)
+            let condition = |type_: &str| conditions.clone().find(|one| one.type_ == type_);
+            condition("Ready").is_some_and(|ready| ready.reason == reason && ready.message.contains(words))
+                && condition("Degraded").is_some_and(|degraded| degraded.status == "True" && degraded.reason == reason)
         });
-        told.await.with_context(|| spec)?;
+        reported.await.with_context(|| spec)?;
     }
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_broker_that_cannot_be_read_stops_nothing() -> Result<()> {
+async fn a_broker_that_cannot_be_parsed_does_not_stop_the_operator() -> Result<()> {
     let shop = Shop::open().await?;
     let at = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/storage/properties/size";
     let size = kubectl(&["get", "crd", "brokers.leveret.dev", "--output", "json"])?;
@@ -93,7 +96,7 @@ async fn one_broker_that_cannot_be_read_stops_nothing() -> Result<()> {
         let patch = json!([{"op": "replace", "path": at, "value": size}]).to_string();
         kubectl(&["patch", "crd", "brokers.leveret.dev", "--type=json", "--patch", &patch])
     };
-    // As an older definition had it.
+    // As in an older version of the definition.
     define(json!({"x-kubernetes-int-or-string": true, "nullable": true}))?;
     let brokers = shop.world.api::<Broker>();
     let told = async {
@@ -113,7 +116,7 @@ async fn one_broker_that_cannot_be_read_stops_nothing() -> Result<()> {
         is_ready(&shop.world.api::<Queue>(), "later").await?;
         let told =
             || shop.world.kubectl(&["get", "broker.leveret.dev", "bad", "--output", "jsonpath={.status.conditions}"]);
-        leveret_e2e::wait::until_ok(crate::world::PATIENCE, "the Broker to be told".to_owned(), || {
+        leveret_e2e::wait::until_ok(crate::world::PATIENCE, "the Broker's condition".to_owned(), || {
             let told = told()?;
             ensure!(told.contains("Unreadable"), "{told}");
             Ok(())
@@ -135,7 +138,7 @@ async fn one_broker_that_cannot_be_read_stops_nothing() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_edited_or_deleted_secret_locks_nobody_out() -> Result<()> {
+async fn after_a_secret_was_edited_or_deleted_clients_can_still_log_in() -> Result<()> {
     let mut shop = Shop::open().await?;
     let (secrets, pods) = (shop.world.api::<Secret>(), shop.world.api::<Pod>());
     let before = pods.get("shop-0").await?;
@@ -146,9 +149,9 @@ async fn an_edited_or_deleted_secret_locks_nobody_out() -> Result<()> {
         let data = secret.data.as_ref().and_then(|data| data.get("connection_string"));
         data.is_some_and(|text| String::from_utf8_lossy(&text.0).contains(":new%25one@"))
     };
-    wait(&secrets, "shop-default-user", "in agreement with itself", agrees).await?;
+    wait(&secrets, "shop-default-user", "consistent", agrees).await?;
     let after = shop.another_pod(&before).await?;
-    figure("a password edited -> the broker runs with it", begin.elapsed());
+    figure("a password edited in the Secret -> the broker runs with it", begin.elapsed());
     shop.log_in_again().await?;
     shop.forward()?.queue_status("billing", 200)?;
     shop.world.apply(
@@ -162,14 +165,14 @@ async fn an_edited_or_deleted_secret_locks_nobody_out() -> Result<()> {
     wait(&secrets, "shop-default-user", "back with the same login", same).await?;
     let without = json!({"data": {"username": null}});
     secrets.patch("shop-default-user", &PatchParams::default(), &Patch::Merge(without)).await?;
-    wait(&secrets, "shop-default-user", "whole again", |secret: &Secret| secret.data == old.data).await?;
+    wait(&secrets, "shop-default-user", "complete again", |secret: &Secret| secret.data == old.data).await?;
     Clients::start(&shop, "clients").await?.run("pika", &["roundtrip"])?;
-    ensure!(pods.get("shop-0").await?.uid() == after.uid(), "the pod was restarted for nothing");
+    ensure!(pods.get("shop-0").await?.uid() == after.uid(), "the pod was restarted although the login is the same");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_edited_by_hand_is_put_back() -> Result<()> {
+async fn edits_of_the_brokers_objects_are_reverted() -> Result<()> {
     let shop = Shop::open().await?;
     let (sets, services) = (shop.world.api::<StatefulSet>(), shop.world.api::<Service>());
     let (set, service) = (sets.get("shop").await?, services.get("shop").await?);

@@ -1,4 +1,4 @@
-//! A pod with the unmodified clients, which reach the broker through its Service, from inside the cluster's network.
+//! A pod with the unmodified clients, which reach the broker through its Service from inside the cluster.
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
@@ -10,14 +10,17 @@ use serde_json::json;
 use crate::shop::Shop;
 use crate::world::{PATIENCE, start_kubectl, wait, wait_gone};
 
+/// The names of the clients.
 pub(crate) const ALL: [&str; 4] = ["pika", "amqplib", "amqp091-go", "lapin"];
 
+/// A running pod with the clients.
 pub(crate) struct Clients<'a> {
     shop: &'a Shop,
     name: String,
 }
 
 impl<'a> Clients<'a> {
+    /// Creates the pod, and waits until it runs.
     pub(crate) async fn start(shop: &'a Shop, name: &str) -> Result<Self> {
         let pod = json!({
             "metadata": {"name": name},
@@ -37,13 +40,17 @@ impl<'a> Clients<'a> {
         Ok(Self { shop, name: name.to_owned() })
     }
 
+    /// Starts a client in the pod.
     pub(crate) fn begin(&self, client: &str, arguments: &[&str]) -> Result<Process> {
         let (program, url) = (format!("/bin/{client}"), self.shop.amqp_url());
         let exec = ["--namespace", &self.shop.world.namespace, "exec", &self.name, "--", &program, "--url", &url];
         start_kubectl(&[&exec, arguments].concat())
     }
 
-    /// Runs a client to its end; an error, with what it printed, unless all its checks passed.
+    /// Runs a client to its end, and returns its output.
+    ///
+    /// # Errors
+    /// If it does not end in time or a check fails, with its output.
     pub(crate) fn run(&self, client: &str, arguments: &[&str]) -> Result<String> {
         let mut process = self.begin(client, arguments)?;
         let status = process.wait(PATIENCE)?;
@@ -63,6 +70,7 @@ impl<'a> Clients<'a> {
         Ok(process)
     }
 
+    /// Deletes the pod without a grace period, and waits until it is gone.
     pub(crate) async fn delete(self) -> Result<()> {
         let api = self.shop.world.api::<Pod>();
         api.delete(&self.name, &DeleteParams::default().grace_period(0)).await?;

@@ -1,4 +1,4 @@
-//! Deleting ends, and takes no messages with it that nobody said may go.
+//! Deletions come to an end, and delete messages only where the deletion policy says so.
 
 use anyhow::{Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
@@ -12,21 +12,21 @@ use crate::shop::{Shop, is_not_ready};
 use crate::world::wait_gone;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_queue_with_messages_waits_and_says_how_many_hold_it() -> Result<()> {
+async fn the_deletion_of_a_queue_with_messages_waits_and_its_condition_has_their_number() -> Result<()> {
     let shop = Shop::open().await?;
     let clients = Clients::start(&shop, "clients").await?;
     clients.run("pika", &["--queue", "billing", "--count", "7", "publish"])?;
     let queues = shop.world.api::<Queue>();
     queues.delete("billing", &DeleteParams::default()).await?;
     let message = is_not_ready(&queues, "billing", "NotEmpty").await?;
-    ensure!(message.contains('7'), "the condition does not say how many: {message}");
+    ensure!(message.contains('7'), "the condition does not have the number of messages: {message}");
     ensure!(queues.get("billing").await?.meta().deletion_timestamp.is_some());
     clients.run("pika", &["--queue", "billing", "--count", "7", "consume"])?;
     wait_gone(&queues, "billing").await?;
     let forward = shop.forward()?;
     forward.queue_status("billing", 404)?;
 
-    // Delete means delete: this one goes with what is in it.
+    // The deletion policy `Delete` deletes the queue with its messages.
     clients.run("pika", &["--queue", "audit", "--count", "7", "publish"])?;
     queues.delete("audit", &DeleteParams::default()).await?;
     wait_gone(&queues, "audit").await?;
@@ -34,7 +34,7 @@ async fn a_queue_with_messages_waits_and_says_how_many_hold_it() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_namespace_with_all_of_it_goes() -> Result<()> {
+async fn a_namespace_with_a_broker_and_messages_can_be_deleted() -> Result<()> {
     let shop = Shop::open().await?;
     let clients = Clients::start(&shop, "clients").await?;
     clients.run("pika", &["--queue", "billing", "--count", "7", "publish"])?;
@@ -44,7 +44,7 @@ async fn a_namespace_with_all_of_it_goes() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn objects_let_go_of_a_broker_that_is_gone() -> Result<()> {
+async fn a_queue_of_a_deleted_broker_can_be_deleted() -> Result<()> {
     let shop = Shop::open().await?;
     let clients = Clients::start(&shop, "clients").await?;
     clients.run("pika", &["--queue", "billing", "--count", "7", "publish"])?;

@@ -1,4 +1,4 @@
-//! How long things take, printed for whoever compares; a test fails only when it is absurd.
+//! Measures how long things take, and prints the times for comparison. A test fails only if a time is absurd.
 
 use std::time::{Duration, Instant};
 
@@ -12,12 +12,13 @@ use crate::repair::{queues, ready_queues};
 use crate::shop::{Shop, is_ready};
 use crate::world::PATIENCE;
 
+/// Prints a measured time.
 pub(crate) fn figure(what: &str, took: Duration) {
     eprintln!("figure: {what}: {:.2} s", took.as_secs_f64());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn from_one_file_to_the_first_message() -> Result<()> {
+async fn time_from_applying_one_file_to_the_first_message() -> Result<()> {
     let begin = Instant::now();
     let shop = Shop::open().await?;
     figure("a Broker and its topology applied -> all ready", begin.elapsed());
@@ -25,13 +26,16 @@ async fn from_one_file_to_the_first_message() -> Result<()> {
     let asked = Instant::now();
     clients.run("amqp091-go", &["--exchange", "orders", "--key", "order.created.eu", "--count", "1", "publish"])?;
     clients.run("amqp091-go", &["--queue", "billing", "--count", "1", "consume"])?;
-    figure("... a message in and out through the Service, with starting the client twice", asked.elapsed());
+    figure(
+        "... a message published and consumed through the Service, including two starts of the client",
+        asked.elapsed(),
+    );
     ensure!(begin.elapsed() < PATIENCE);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_queue_and_a_thousand() -> Result<()> {
+async fn times_of_one_queue_and_of_a_thousand() -> Result<()> {
     let shop = Shop::open().await?;
     let forward = shop.forward()?;
     let api = shop.world.api::<Queue>();
@@ -58,7 +62,7 @@ async fn one_queue_and_a_thousand() -> Result<()> {
         if left == 0 {
             break;
         }
-        ensure!(begin.elapsed() < PATIENCE, "{left} are left after {PATIENCE:?}");
+        ensure!(begin.elapsed() < PATIENCE, "{left} Queues are left after {PATIENCE:?}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     figure("1,000 Queues deleted -> gone", begin.elapsed());

@@ -1,7 +1,9 @@
-//! The product on a real Kubernetes, used as a person would: the chart by helm, resources by kubectl, clients in pods of the cluster.
+//! Tests on a real Kubernetes, used as a person would use it: helm installs the chart, kubectl applies resources, clients
+//! run in pods of the cluster.
 //!
-//! Run by `e2e/test-cluster`, one test at a time; KUBECONFIG says which cluster. [`world`] installs the chart once and gives each test a
-//! namespace that goes with it; [`shop`] is a broker with its topology in there; the tests are by subject.
+//! `e2e/test-cluster` runs them, one test at a time, on the cluster of KUBECONFIG. [`world`] installs the chart once and
+//! creates a namespace per test, which is deleted with the test; [`shop`] is a broker with its topology in that namespace.
+//! The other modules contain the tests, by subject.
 
 mod brokers;
 mod chart;

@@ -1,4 +1,4 @@
-//! A message through the cluster, by each client, and what is seen of it from outside.
+//! Messages through the cluster with each client, and what metrics and status show of them.
 
 use anyhow::{Result, ensure};
 use leveret_api::Queue;
@@ -8,21 +8,21 @@ use crate::shop::Shop;
 use crate::world::wait;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_client_sees_all_that_amqp_promises_through_the_service() -> Result<()> {
+async fn each_client_passes_the_conformance_checks_through_the_service() -> Result<()> {
     let shop = Shop::open().await?;
     let clients = Clients::start(&shop, "clients").await?;
     for client in ALL {
         let output = clients.run(client, &["conformance"])?;
         ensure!(
             output.lines().filter(|line| line.starts_with("ok ")).count() > 50,
-            "{client} checked little:\n{output}"
+            "{client} made too few checks:\n{output}"
         );
     }
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_client_reads_what_the_next_one_wrote() -> Result<()> {
+async fn each_client_consumes_what_another_one_published() -> Result<()> {
     let shop = Shop::open().await?;
     let clients = Clients::start(&shop, "clients").await?;
     for (writer, reader) in ALL.into_iter().zip(ALL.into_iter().cycle().skip(1)) {
@@ -35,7 +35,7 @@ async fn each_client_reads_what_the_next_one_wrote() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn depth_rises_and_falls_and_consumers_come_and_go() -> Result<()> {
+async fn metrics_and_status_follow_messages_and_consumers() -> Result<()> {
     let shop = Shop::open().await?;
     let clients = Clients::start(&shop, "clients").await?;
     let forward = shop.forward()?;

@@ -1,4 +1,4 @@
-//! What is deleted or killed behind the operator's back comes back, and nothing is lost meanwhile.
+//! Entities that are deleted on the broker, and pods that are killed, come back without loss.
 
 use std::fmt::Write;
 use std::time::Instant;
@@ -16,13 +16,13 @@ use crate::shop::{Shop, is_ready};
 use crate::world::{PATIENCE, World, helm, install_chart, wait_gone};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_deleted_on_the_broker_comes_back() -> Result<()> {
+async fn entities_deleted_on_the_broker_are_declared_again() -> Result<()> {
     let shop = Shop::open().await?;
     let forward = shop.forward()?;
     let begin = Instant::now();
     ensure!(forward.request("DELETE", "/api/queues/%2F/billing")?.status == 204);
     forward.queue_status("billing", 200)?;
-    figure("a Queue deleted on the broker -> back", begin.elapsed());
+    figure("a queue deleted on the broker -> declared again", begin.elapsed());
     until_ok(PATIENCE, "the binding to be back too", || {
         let answer = forward.request("GET", "/api/bindings/%2F/e/orders/q/billing")?;
         ensure!(answer.json()?.as_array().is_some_and(|list| list.len() == 1), "{}", answer.body);
@@ -47,6 +47,7 @@ async fn what_is_deleted_on_the_broker_comes_back() -> Result<()> {
     Ok(())
 }
 
+/// Returns the YAML of `count` Queues named q0000 and so on.
 pub(crate) fn queues(count: usize) -> String {
     let mut yaml = String::new();
     for number in 0..count {
@@ -58,7 +59,7 @@ pub(crate) fn queues(count: usize) -> String {
     yaml
 }
 
-/// Waits until as many Queues whose names begin with `q` are ready.
+/// Waits until exactly `count` Queues whose names begin with `q` are ready.
 pub(crate) async fn ready_queues(world: &World, count: usize) -> Result<()> {
     let (begin, api) = (Instant::now(), world.api::<Queue>());
     loop {
@@ -77,10 +78,11 @@ pub(crate) async fn ready_queues(world: &World, count: usize) -> Result<()> {
     }
 }
 
+/// Deletes the operator's pods without a grace period.
 pub(crate) async fn kill_operator(world: &World) -> Result<()> {
     let pods = world.operator::<Pod>();
     let list = pods.list(&ListParams::default()).await?;
-    ensure!(!list.items.is_empty(), "there is no operator");
+    ensure!(!list.items.is_empty(), "the operator has no pods");
     for pod in list {
         pods.delete(&pod.name_any(), &DeleteParams::default().grace_period(0)).await?;
     }
@@ -88,7 +90,7 @@ pub(crate) async fn kill_operator(world: &World) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_killed_in_the_middle_loses_nothing() -> Result<()> {
+async fn an_operator_killed_in_the_middle_of_its_work_loses_nothing() -> Result<()> {
     let shop = Shop::open().await?;
     let clients = Clients::start(&shop, "clients").await?;
     clients.run("lapin", &["--queue", "billing", "--count", "100", "publish"])?;
@@ -104,7 +106,7 @@ async fn an_operator_killed_in_the_middle_loses_nothing() -> Result<()> {
     );
     clients.run("pika", &["--queue", "billing", "--count", "100", "consume"])?;
 
-    // And one that is told to end gives up its lease, so that the next one works at once.
+    // An operator that is stopped in order releases its lease, so that the next one can start at once.
     ensure!(forward.request("DELETE", "/api/queues/%2F/audit")?.status == 204);
     let begin = Instant::now();
     crate::world::kubectl(&["--namespace", "leveret-system", "rollout", "restart", "deployment"])?;
@@ -114,7 +116,7 @@ async fn an_operator_killed_in_the_middle_loses_nothing() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_pod_killed_is_back_with_its_topology() -> Result<()> {
+async fn a_killed_broker_pod_comes_back_with_its_topology() -> Result<()> {
     let shop = Shop::open().await?;
     let pods = shop.world.api::<Pod>();
     let before = pods.get("shop-0").await?;
@@ -127,12 +129,12 @@ async fn a_broker_pod_killed_is_back_with_its_topology() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_uninstalled_chart_leaves_brokers_and_their_data() -> Result<()> {
+async fn uninstalling_the_chart_leaves_brokers_and_their_data() -> Result<()> {
     let shop = Shop::open().await?;
     helm(&["uninstall", "leveret", "--namespace", "leveret-system", "--wait"])?;
     let kept = async {
         Clients::start(&shop, "clients").await?.run("pika", &["roundtrip"])?;
-        shop.world.api::<Queue>().get("billing").await.context("the definitions went with the chart")
+        shop.world.api::<Queue>().get("billing").await.context("the Queue was deleted with the chart")
     };
     let kept = kept.await;
     install_chart()?;
@@ -140,7 +142,7 @@ async fn an_uninstalled_chart_leaves_brokers_and_their_data() -> Result<()> {
     shop.world.apply(&queues(1))?;
     is_ready(&shop.world.api::<Queue>(), "q0000").await?;
 
-    // A Broker that is deleted leaves its volumes; one of the same name finds them again.
+    // A deleted Broker leaves its volumes, and a new one of the same name uses them again.
     let claims = shop.world.api::<PersistentVolumeClaim>();
     let names = || async {
         Ok::<_, anyhow::Error>(
@@ -153,6 +155,6 @@ async fn an_uninstalled_chart_leaves_brokers_and_their_data() -> Result<()> {
     brokers.delete("shop", &DeleteParams::default()).await?;
     wait_gone(&brokers, "shop").await?;
     wait_gone(&shop.world.api::<Pod>(), "shop-0").await?;
-    ensure!(names().await? == before, "the volume went with the Broker");
+    ensure!(names().await? == before, "the volume was deleted with the Broker");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! A broker with an exchange, two queues and their bindings, and what clients need to reach it.
+//! A broker with an exchange, two queues and their bindings, and the credentials and addresses to reach it.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use crate::world::{Forward, PATIENCE, World, ready, wait};
 
-/// The worst order: what refers first, what is referred to last.
+/// The resources in the worst order: each comes before those that it refers to.
 const OBJECTS: &str = r##"
 apiVersion: leveret.dev/v1alpha1
 kind: Binding
@@ -46,6 +46,7 @@ metadata: {name: shop}
 spec: {storage: {size: 320Mi}, resources: {limits: {memory: 512Mi}}}
 "##;
 
+/// A running broker `shop` with its topology, in a namespace of its own.
 pub(crate) struct Shop {
     pub(crate) world: World,
     username: String,
@@ -53,7 +54,7 @@ pub(crate) struct Shop {
 }
 
 impl Shop {
-    /// Applies it all in one file, and waits until all say that they are ready.
+    /// Applies all resources in one file, and waits until all of them are ready.
     pub(crate) async fn open() -> Result<Self> {
         let world = World::new().await?;
         world.apply(OBJECTS)?;
@@ -69,22 +70,22 @@ impl Shop {
         Ok(Self { world, username, password })
     }
 
-    /// Takes over what the Secret says now.
+    /// Reads the user and the password from the Secret again.
     pub(crate) async fn log_in_again(&mut self) -> Result<()> {
         (self.username, self.password) = credentials(&self.world).await?;
         Ok(())
     }
 
-    /// Where pods of the cluster reach it.
+    /// Returns the AMQP URL for pods of the cluster.
     pub(crate) fn amqp_url(&self) -> String {
         let (username, password) = (percent(&self.username), percent(&self.password));
         format!("amqp://{username}:{password}@shop.{}.svc:5672/%2F", self.world.namespace)
     }
 
-    /// Waits for another pod of the broker than `before`, ready; it.
+    /// Waits until the broker has a ready pod other than `before`, and returns it.
     pub(crate) async fn another_pod(&self, before: &Pod) -> Result<Pod> {
         let pods = self.world.api::<Pod>();
-        let pod = wait(&pods, "shop-0", "another pod, ready", |pod: &Pod| {
+        let pod = wait(&pods, "shop-0", "another pod that is ready", |pod: &Pod| {
             let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
             let ready = conditions.is_some_and(|list| {
                 list.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
@@ -94,6 +95,7 @@ impl Shop {
         pod.await
     }
 
+    /// Forwards the broker's HTTP ports to this machine.
     pub(crate) fn forward(&self) -> Result<ShopForward> {
         let forward = Forward::to(&self.world.namespace, "service/shop", &[15672, 15692])?;
         let http = format!("http://{}:{}@{}", self.username, self.password, forward.port(15672)?);
@@ -101,7 +103,7 @@ impl Shop {
     }
 }
 
-/// As it stands in an address.
+/// Returns the text percent-encoded for a URL.
 fn percent(text: &str) -> String {
     let encode = |byte: u8| {
         if byte.is_ascii_alphanumeric() || byte == b'-' { char::from(byte).to_string() } else { format!("%{byte:02X}") }
@@ -109,7 +111,7 @@ fn percent(text: &str) -> String {
     text.bytes().map(encode).collect()
 }
 
-/// Keys of the Secret of the broker's first user.
+/// Checks the Secret of the broker's default user, and returns user and password.
 async fn credentials(world: &World) -> Result<(String, String)> {
     let secret = world.api::<Secret>().get("shop-default-user").await?;
     let data = secret.data.context("the Secret is empty")?;
@@ -128,7 +130,7 @@ async fn credentials(world: &World) -> Result<(String, String)> {
     Ok((text("username")?, text("password")?))
 }
 
-/// The broker's HTTP ports on this machine.
+/// The broker's HTTP ports, forwarded to this machine.
 pub(crate) struct ShopForward {
     http: String,
     metrics: String,
@@ -136,18 +138,19 @@ pub(crate) struct ShopForward {
 }
 
 impl ShopForward {
+    /// Sends a request to the management API.
     pub(crate) fn request(&self, method: &str, path: &str) -> Result<http::Response> {
         http::request(method, &format!("{}{path}", self.http), None)
     }
 
-    /// A figure of the node in `/metrics`.
+    /// Returns the value of a metric without labels.
     pub(crate) fn figure(&self, name: &str) -> Result<f64> {
         let text = http::get(&self.metrics)?.body;
         let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         Ok(found.with_context(|| format!("no {name} in {} bytes of metrics", text.len()))?.parse()?)
     }
 
-    /// Waits until a figure of a queue in `/metrics` has this value.
+    /// Waits until a metric of a queue has this value.
     pub(crate) fn shows(&self, metric: &str, queue: &str, value: f64) -> Result<()> {
         let series = format!("leveret_queue_{metric}{{vhost=\"/\",queue=\"{queue}\"}} ");
         until_ok(PATIENCE, format!("{series}to be {value}"), || {
@@ -159,7 +162,7 @@ impl ShopForward {
         })
     }
 
-    /// Waits until a queue is there (200) or is not (404), asking often.
+    /// Waits until the management API answers with this status for a queue: 200 if it exists, 404 if not.
     pub(crate) fn queue_status(&self, queue: &str, status: u16) -> Result<()> {
         until_ok(Duration::from_secs(60), format!("{queue} to answer {status}"), || {
             let answer = self.request("GET", &format!("/api/queues/%2F/{queue}"))?;
@@ -169,8 +172,9 @@ impl ShopForward {
     }
 }
 
-/// The conditions of a resource, whatever its kind.
+/// Resources with conditions, of any kind.
 pub(crate) trait Conditions: ResourceExt {
+    /// Returns status, reason and message of the condition `Ready`.
     fn ready(&self) -> (String, String, String);
 }
 
@@ -185,6 +189,7 @@ macro_rules! conditions {
 }
 conditions!(Broker, Exchange, Queue, Binding);
 
+/// Waits until a resource is ready, and returns it.
 pub(crate) async fn is_ready<K>(api: &Api<K>, name: &str) -> Result<K>
 where
     K: Conditions + Clone + Debug + Send + DeserializeOwned + serde::Serialize + 'static,
@@ -193,12 +198,12 @@ where
     wait(api, name, "ready", |object: &K| object.ready().0 == "True").await
 }
 
-/// Waits until it is not ready for this reason; the message.
+/// Waits until a resource is not ready for this reason, and returns the message.
 pub(crate) async fn is_not_ready<K>(api: &Api<K>, name: &str, reason: &str) -> Result<String>
 where
     K: Conditions + Clone + Debug + Send + DeserializeOwned + serde::Serialize + 'static,
     K::DynamicType: Default,
 {
     let holds = |object: &K| object.ready().0 == "False" && object.ready().1 == reason;
-    Ok(wait(api, name, &format!("not ready, {reason}"), holds).await?.ready().2)
+    Ok(wait(api, name, &format!("not ready with reason {reason}"), holds).await?.ready().2)
 }

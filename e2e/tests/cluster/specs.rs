@@ -1,4 +1,4 @@
-//! Wrong specs: refused by the API server, or told in a condition what to do.
+//! Invalid specs: the API server refuses them, or a condition says what to do.
 
 use anyhow::{Result, ensure};
 use kube::api::{Patch, PatchParams};
@@ -14,7 +14,7 @@ fn object(kind: &str, spec: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_api_server_refuses_what_can_be_known_to_be_wrong() -> Result<()> {
+async fn the_api_server_refuses_specs_that_are_invalid_by_themselves() -> Result<()> {
     let world = World::new().await?;
     for (kind, spec, words) in [
         ("Broker", "replicas: 3", "replicas"),
@@ -60,7 +60,7 @@ async fn the_api_server_refuses_what_can_be_known_to_be_wrong() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_where_a_size_is_meant_is_the_default() -> Result<()> {
+async fn a_size_of_null_is_the_default() -> Result<()> {
     let world = World::new().await?;
     let null = json!({
         "apiVersion": "leveret.dev/v1alpha1", "kind": "Broker", "metadata": {"name": "wrong"},
@@ -75,7 +75,7 @@ async fn nothing_where_a_size_is_meant_is_the_default() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_changed_is_refused_with_what_to_do() -> Result<()> {
+async fn changes_of_immutable_fields_are_refused_with_what_to_do_instead() -> Result<()> {
     let shop = Shop::open().await?;
     for (kind, name, patch) in [
         ("queue.leveret.dev", "billing", "{\"spec\":{\"durable\":false}}"),
@@ -96,7 +96,7 @@ async fn what_cannot_be_changed_is_refused_with_what_to_do() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_only_the_broker_can_know_is_told_in_its_words() -> Result<()> {
+async fn refusals_of_the_broker_and_conflicts_are_reported_in_conditions() -> Result<()> {
     let shop = Shop::open().await?;
     let queues = shop.world.api::<Queue>();
     shop.world.apply(&object("Queue", "brokerRef: {name: shop}, arguments: {x-message-ttl: 60000}"))?;
@@ -119,7 +119,7 @@ async fn what_only_the_broker_can_know_is_told_in_its_words() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_of_another_namespace_has_to_allow_it() -> Result<()> {
+async fn a_broker_has_to_allow_resources_of_another_namespace() -> Result<()> {
     let (shop, other) = (Shop::open().await?, World::new().await?);
     let broker = format!("brokerRef: {{name: shop, namespace: {}}}", shop.world.namespace);
     other.apply(&object("Queue", &broker))?;
@@ -133,7 +133,7 @@ async fn a_broker_of_another_namespace_has_to_allow_it() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_cannot_be_made_says_why() -> Result<()> {
+async fn a_broker_with_a_refused_config_key_is_degraded_until_it_is_fixed() -> Result<()> {
     let world = World::new().await?;
     let brokers = world.api::<Broker>();
     world.apply(&object("Broker", "config: {amqp: \"[::]:1\"}"))?;
@@ -151,17 +151,17 @@ async fn a_broker_that_cannot_be_made_says_why() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_object_of_very_many_levels_stops_nothing() -> Result<()> {
+async fn a_very_deeply_nested_object_does_not_stop_the_operator() -> Result<()> {
     let shop = Shop::open().await?;
     let deep = format!("{}1{}", "{a: ".repeat(130), "}".repeat(130));
     shop.world.apply(&object("Queue", &format!("brokerRef: {{name: shop}}, arguments: {deep}")))?;
-    // The next operator lists all queues, this one among them.
+    // The next operator lists all queues, including this one.
     kill_operator(&shop.world).await?;
     shop.world.apply(
         "apiVersion: leveret.dev/v1alpha1\nkind: Queue\nmetadata: {name: later}\nspec: {brokerRef: {name: shop}}\n",
     )?;
     is_ready(&shop.world.api::<Queue>(), "later").await?;
-    leveret_e2e::wait::until_ok(PATIENCE, "the Queue to be told".to_owned(), || {
+    leveret_e2e::wait::until_ok(PATIENCE, "the Queue's condition".to_owned(), || {
         let told =
             shop.world.kubectl(&["get", "queue.leveret.dev", "wrong", "--output", "jsonpath={.status.conditions}"])?;
         ensure!(told.contains("Unreadable"), "{told}");
@@ -170,7 +170,7 @@ async fn an_object_of_very_many_levels_stops_nothing() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_binding_whose_arguments_got_other_names_says_so() -> Result<()> {
+async fn renaming_an_argument_of_a_binding_is_refused() -> Result<()> {
     let shop = Shop::open().await?;
     let bindings = shop.world.api::<Binding>();
     let with = |name: &str| {
@@ -180,7 +180,7 @@ async fn a_binding_whose_arguments_got_other_names_says_so() -> Result<()> {
     };
     shop.world.apply(&with("color"))?;
     is_ready(&bindings, "wrong").await?;
-    // The API server refuses it, or the operator does: what it must not do is to make another binding.
+    // Either the API server or the operator refuses the change. No second binding must be declared.
     if let Err(refused) = shop.world.apply(&with("colour")) {
         ensure!(format!("{refused:#}").contains("arguments cannot be changed"), "{refused:#}");
         return Ok(());

@@ -1,4 +1,4 @@
-//! What was confirmed is there, whatever becomes of the pod, and when the volume is full.
+//! Confirmed messages survive the loss of the pod, and a full volume.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use crate::shop::{Shop, is_ready};
 use crate::world::{PATIENCE, kubectl, wait};
 
 const MESSAGES: &str = "5000";
-/// Nothing was written for so long: it is no moment in which the log was tidied.
+/// After so long without writes the log is really full, and not just being cleaned up.
 const STANDSTILL: Duration = Duration::from_secs(3);
 
 fn node_of(pod: &Pod) -> Result<String> {
@@ -23,7 +23,7 @@ fn node_of(pod: &Pod) -> Result<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn confirmed_messages_outlive_a_pod_deleted_killed_and_moved() -> Result<()> {
+async fn confirmed_messages_survive_a_pod_that_is_deleted_killed_or_moved() -> Result<()> {
     let shop = Shop::open().await?;
     Clients::start(&shop, "publisher").await?.run("lapin", &["--queue", "billing", "--count", MESSAGES, "publish"])?;
     let pods = shop.world.api::<Pod>();
@@ -51,21 +51,21 @@ async fn confirmed_messages_outlive_a_pod_deleted_killed_and_moved() -> Result<(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_volume_holds_publishers_back_until_it_has_grown() -> Result<()> {
+async fn a_full_volume_holds_publishers_back_until_it_is_enlarged() -> Result<()> {
     let shop = Shop::open().await?;
     let clients = Clients::start(&shop, "clients").await?;
     let large = ["--queue", "billing", "--count", "480", "--size", "1000000"]; // more than the volume holds
     let mut publisher = clients.begin("lapin", &[&large[..], &["publish"]].concat())?;
     let forward = shop.forward()?;
     let (mut written, mut since) = (0.0, Instant::now());
-    until_ok(PATIENCE, "the publisher to be held back for want of room".to_owned(), || {
+    until_ok(PATIENCE, "the publisher to be held back by the disk alarm".to_owned(), || {
         let answer = forward.request("GET", "/api/health/checks/alarms")?;
         ensure!(answer.status == 503 && answer.body.contains("\"disk\""), "{} {}", answer.status, answer.body);
         let now = forward.figure("leveret_log_written_bytes_total")?;
         if now > written {
             (written, since) = (now, Instant::now());
         }
-        ensure!(since.elapsed() > STANDSTILL, "it goes on: {written} bytes");
+        ensure!(since.elapsed() > STANDSTILL, "the log still grows: {written} bytes");
         Ok(())
     })?;
     let pod = shop.world.api::<Pod>().get("shop-0").await?;
@@ -91,7 +91,7 @@ async fn a_full_volume_holds_publishers_back_until_it_has_grown() -> Result<()> 
     let broker = is_ready(&brokers, "shop").await?;
     ensure!(ready_since(&broker) == since, "the Broker was not ready while its volume grew: {:?}", broker.status);
 
-    // Smaller again is refused with what to do, and everything else is written.
+    // Shrinking is refused with a message that says what to do, and all other changes are applied.
     grow("512Mi")?;
     let degraded = |broker: &Broker| {
         let conditions = broker.status.iter().flat_map(|status| &status.conditions);
@@ -100,7 +100,7 @@ async fn a_full_volume_holds_publishers_back_until_it_has_grown() -> Result<()> 
     wait(&brokers, "shop", "degraded", degraded).await?;
     let label = "{\"spec\":{\"podTemplate\":{\"annotations\":{\"team\":\"a\"}}}}";
     shop.world.kubectl(&["patch", "broker.leveret.dev", "shop", "--type=merge", "--patch", label])?;
-    wait(&shop.world.api::<StatefulSet>(), "shop", "changed in all but its volumes", |set: &StatefulSet| {
+    wait(&shop.world.api::<StatefulSet>(), "shop", "changed except for its volumes", |set: &StatefulSet| {
         let template = set.spec.as_ref().and_then(|spec| spec.template.metadata.as_ref());
         template.and_then(|meta| meta.annotations.as_ref()).is_some_and(|all| all.contains_key("team"))
     })
@@ -108,7 +108,7 @@ async fn a_full_volume_holds_publishers_back_until_it_has_grown() -> Result<()> 
     Ok(())
 }
 
-/// Since when the Broker is ready, if it is.
+/// Returns since when the Broker has been ready; `None` if it is not.
 fn ready_since(broker: &Broker) -> Option<Time> {
     let mut conditions = broker.status.iter().flat_map(|status| &status.conditions);
     let ready = conditions.find(|one| one.type_ == "Ready" && one.status == "True")?;

@@ -1,4 +1,4 @@
-//! The cluster that a test runs on, with the chart installed, and a namespace of the test's own.
+//! The cluster that the tests run on, with the chart installed, and a namespace per test.
 
 use std::fmt::Debug;
 use std::process::Command;
@@ -18,17 +18,18 @@ use leveret_e2e::wait::until_for;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-/// How long anything in the cluster may take before a test gives up on it.
+/// How long something in the cluster may take before a test gives up.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 const OPERATOR_NAMESPACE: &str = "leveret-system";
 
-/// A namespace with the cluster around it. It is deleted when the test ends, however it ends.
+/// A namespace in the cluster. It is deleted when the test ends, however it ends.
 pub(crate) struct World {
     pub(crate) client: Client,
     pub(crate) namespace: String,
 }
 
 impl World {
+    /// Creates a namespace, after installing the chart if this is the first test.
     pub(crate) async fn new() -> Result<Self> {
         static CHART: OnceLock<Result<(), String>> = OnceLock::new();
         CHART
@@ -44,6 +45,7 @@ impl World {
         Ok(Self { client, namespace })
     }
 
+    /// Returns the API of a kind in the test's namespace.
     pub(crate) fn api<K>(&self) -> Api<K>
     where
         K: Resource<Scope = k8s_openapi::NamespaceResourceScope>,
@@ -52,6 +54,7 @@ impl World {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
+    /// Returns the API of a kind in the operator's namespace.
     pub(crate) fn operator<K>(&self) -> Api<K>
     where
         K: Resource<Scope = k8s_openapi::NamespaceResourceScope>,
@@ -60,25 +63,25 @@ impl World {
         Api::namespaced(self.client.clone(), OPERATOR_NAMESPACE)
     }
 
-    /// `kubectl` in the test's namespace.
+    /// Runs `kubectl` in the test's namespace, and returns its output.
     pub(crate) fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         kubectl(&[&["--namespace", &self.namespace], arguments].concat())
     }
 
-    /// Applies a file of YAML, as a user does.
+    /// Applies YAML with `kubectl`, as a user does.
     pub(crate) fn apply(&self, yaml: &str) -> Result<String> {
         let folder = leveret_e2e::process::Folder::new()?;
         let file = folder.write("objects.yaml", yaml)?;
-        self.kubectl(&["apply", "--filename", file.to_str().context("the path is no text")?])
+        self.kubectl(&["apply", "--filename", file.to_str().context("the path is not UTF-8")?])
     }
 
-    /// Deletes the namespace and waits until it is gone; the time that took.
+    /// Deletes the namespace, waits until it is gone, and returns how long that took.
     pub(crate) async fn delete(&self) -> Result<Duration> {
         let (begin, api) = (Instant::now(), Api::<Namespace>::all(self.client.clone()));
         api.delete(&self.namespace, &DeleteParams::default()).await?;
         let gone = await_condition(api.clone(), &self.namespace, |object: Option<&Namespace>| object.is_none());
         if tokio::time::timeout(PATIENCE, gone).await.is_err() {
-            bail!("the namespace is still there after {PATIENCE:?}: {:?}", api.get(&self.namespace).await?.status);
+            bail!("the namespace still exists after {PATIENCE:?}: {:?}", api.get(&self.namespace).await?.status);
         }
         Ok(begin.elapsed())
     }
@@ -114,10 +117,10 @@ pub(crate) fn helm(arguments: &[&str]) -> Result<String> {
     succeed(command("helm").args(arguments))
 }
 
-/// Installs the chart, or brings it up to date, and waits for the operator.
+/// Installs or upgrades the chart, and waits until the operator is ready.
 pub(crate) fn install_chart() -> Result<()> {
     let chart = programs::root().join("charts/leveret");
-    let chart = chart.to_str().context("the path is no text")?;
+    let chart = chart.to_str().context("the path is not UTF-8")?;
     helm(&[
         "upgrade",
         "--install",
@@ -135,7 +138,10 @@ pub(crate) fn install_chart() -> Result<()> {
     Ok(())
 }
 
-/// Waits until an object is as `holds` says, by a watch; the error shows it as it was last.
+/// Watches an object until `holds` returns true, and returns it.
+///
+/// # Errors
+/// If that takes longer than [`PATIENCE`], with `what` and the object's last state.
 pub(crate) async fn wait<K>(api: &Api<K>, name: &str, what: &str, holds: impl Fn(&K) -> bool) -> Result<K>
 where
     K: Resource + Clone + Debug + Send + DeserializeOwned + serde::Serialize + 'static,
@@ -146,14 +152,15 @@ where
         Ok(object) => object?.with_context(|| format!("{name} is gone")),
         Err(_) => {
             let last = api.get_opt(name).await?.map(|object| serde_json::to_string(&object)).transpose()?;
-            bail!(
-                "waited {PATIENCE:?} for {name} to be {what}; it is {}",
-                last.unwrap_or_else(|| "not there".to_owned())
-            )
+            bail!("waited {PATIENCE:?} for {name} to be {what}; it is {}", last.unwrap_or_else(|| "missing".to_owned()))
         }
     }
 }
 
+/// Watches an object until it is deleted.
+///
+/// # Errors
+/// If that takes longer than [`PATIENCE`], with the object's last state.
 pub(crate) async fn wait_gone<K>(api: &Api<K>, name: &str) -> Result<()>
 where
     K: Resource + Clone + Debug + Send + DeserializeOwned + serde::Serialize + 'static,
@@ -161,12 +168,12 @@ where
 {
     let gone = await_condition(api.clone(), name, |object: Option<&K>| object.is_none());
     if tokio::time::timeout(PATIENCE, gone).await.is_err() {
-        bail!("{name} is still there after {PATIENCE:?}: {}", serde_json::to_string(&api.get_opt(name).await?)?);
+        bail!("{name} still exists after {PATIENCE:?}: {}", serde_json::to_string(&api.get_opt(name).await?)?);
     }
     Ok(())
 }
 
-/// What the condition `Ready` says: status, reason, message; empty while there is none of this generation.
+/// Returns status, reason and message of the condition `Ready`; empty strings if there is none of the current generation.
 pub(crate) fn ready<K: ResourceExt>(object: &K, conditions: &[Condition]) -> (String, String, String) {
     let found = conditions
         .iter()
@@ -176,12 +183,13 @@ pub(crate) fn ready<K: ResourceExt>(object: &K, conditions: &[Condition]) -> (St
         .unwrap_or_default()
 }
 
-/// A Service's ports on the loopback of this machine, as long as it lives.
+/// Ports of a Service, forwarded to the loopback interface of this machine until dropped.
 pub(crate) struct Forward {
     process: Process,
 }
 
 impl Forward {
+    /// Forwards these ports of a target such as `service/shop`.
     pub(crate) fn to(namespace: &str, target: &str, ports: &[u16]) -> Result<Self> {
         let ports: Vec<_> = ports.iter().map(|port| format!(":{port}")).collect();
         let mut arguments = vec!["--namespace", namespace, "port-forward", target];
@@ -194,7 +202,7 @@ impl Forward {
         Ok(forward)
     }
 
-    /// HOST:PORT here that leads to `port` there.
+    /// Returns the local `HOST:PORT` that leads to the forwarded `port`.
     pub(crate) fn port(&self, port: u16) -> Result<String> {
         let output = self.process.output();
         let end = format!(" -> {port}");

@@ -1,26 +1,27 @@
-//! Which figures there are: our own, and the most used of RabbitMQ's under its names.
+//! The metrics: those with names of our own, and the most used ones of RabbitMQ under its names.
 use super::text::{Text, labels};
 use crate::api::Api;
 use crate::routes::overview::Totals;
 use leveret_node::{Counters, DWELL_BOUNDS_SECONDS, Depth, Queue};
 use std::sync::atomic::Ordering::Relaxed;
 
-/// A figure of each queue.
+/// A metric with one series per queue.
 pub(super) struct Family {
     name: &'static str,
     help: &'static str,
     figure: Figure,
 }
 
-/// Where a figure comes from.
+/// The kind of a metric, and how its value is read from a queue.
 enum Figure {
-    Gauge(fn(&Now) -> u64),
-    Counter(fn(&Now) -> u64),
+    Gauge(fn(&Figures) -> u64),
+    Counter(fn(&Figures) -> u64),
+    /// The histogram of the times from arrival to delivery.
     Dwell,
 }
 
-/// A queue at this moment.
-struct Now {
+/// The figures of a queue at one moment.
+struct Figures {
     depth: Depth,
     counters: Counters,
     memory: u64,
@@ -31,7 +32,7 @@ impl Family {
         Self { name, help, figure }
     }
 
-    /// Says what the samples are.
+    /// Writes the head of the family.
     pub(super) fn head(&self, text: &mut Text) {
         let kind = match self.figure {
             Figure::Gauge(_) => "gauge",
@@ -41,17 +42,17 @@ impl Family {
         text.head(self.name, self.help, kind);
     }
 
-    /// The samples of one queue.
+    /// Writes the samples of one queue.
     pub(super) fn samples(&self, queue: &Queue, text: &mut Text) {
         let labels = labels(&[("vhost", &queue.vhost), ("queue", &queue.name)]);
         match self.figure {
             Figure::Gauge(figure) | Figure::Counter(figure) => {
-                let now = queue.look(|queue| Now {
+                let figures = queue.look(|queue| Figures {
                     depth: queue.depth(),
                     counters: queue.counters(),
                     memory: queue.memory_bytes(),
                 });
-                text.sample(self.name, &labels, figure(&now) as f64);
+                text.sample(self.name, &labels, figure(&figures) as f64);
             }
             Figure::Dwell => self.buckets(queue, &labels, text),
         }
@@ -77,13 +78,13 @@ const MESSAGES: Figure = Figure::Gauge(|now| now.depth.ready + now.depth.unacked
 const CONSUMERS: Figure = Figure::Gauge(|now| now.depth.consumers as u64);
 const MEMORY: Figure = Figure::Gauge(|now| now.memory);
 
-const READY_HELP: &str = "Messages that wait for a consumer.";
-const UNACKED_HELP: &str = "Messages delivered and not settled.";
-const MESSAGES_HELP: &str = "Messages that wait for a consumer or were delivered and not settled.";
-const CONSUMERS_HELP: &str = "Consumers.";
-const MEMORY_HELP: &str = "Memory that messages and their index hold.";
+const READY_HELP: &str = "Messages ready for delivery.";
+const UNACKED_HELP: &str = "Messages delivered and not acknowledged yet.";
+const MESSAGES_HELP: &str = "Messages ready for delivery, or delivered and not acknowledged yet.";
+const CONSUMERS_HELP: &str = "Consumers of the queue.";
+const MEMORY_HELP: &str = "Bytes of memory that the messages of the queue and their index use.";
 
-/// Under our own names.
+/// The metrics per queue under names of our own.
 pub(super) static LEVERET: &[Family] = &[
     Family::new("leveret_queue_messages_ready", READY_HELP, READY),
     Family::new("leveret_queue_messages_unacked", UNACKED_HELP, UNACKED),
@@ -91,27 +92,27 @@ pub(super) static LEVERET: &[Family] = &[
     Family::new("leveret_queue_memory_bytes", MEMORY_HELP, MEMORY),
     Family::new(
         "leveret_queue_messages_published_total",
-        "Messages that entered.",
+        "Messages that entered the queue.",
         Figure::Counter(|now| now.counters.published),
     ),
     Family::new(
         "leveret_queue_messages_delivered_total",
-        "Deliveries and gets.",
+        "Messages delivered to consumers or by basic.get, redeliveries included.",
         Figure::Counter(|now| now.counters.delivered),
     ),
     Family::new(
         "leveret_queue_messages_acked_total",
-        "Messages settled by consumers.",
+        "Messages acknowledged, or delivered without need for an acknowledgement.",
         Figure::Counter(|now| now.counters.acked),
     ),
     Family::new(
         "leveret_queue_dwell_seconds",
-        "Time from a message's arrival in the queue to its delivery.",
+        "Seconds from the arrival of a message in the queue to its delivery.",
         Figure::Dwell,
     ),
 ];
 
-/// Under RabbitMQ's names, with a label for each queue.
+/// The metrics per queue under the names of RabbitMQ's `/metrics/per-object`.
 pub(super) static RABBITMQ: &[Family] = &[
     Family::new("rabbitmq_queue_messages_ready", READY_HELP, READY),
     Family::new("rabbitmq_queue_messages_unacked", UNACKED_HELP, UNACKED),
@@ -119,7 +120,7 @@ pub(super) static RABBITMQ: &[Family] = &[
     Family::new("rabbitmq_queue_consumers", CONSUMERS_HELP, CONSUMERS),
 ];
 
-/// What RabbitMQ's `/metrics/detailed` has, by the family that is asked for.
+/// The metrics per queue under the names of RabbitMQ's `/metrics/detailed`, with the value of `family` that asks for them.
 pub(super) static DETAILED: &[(&str, Family)] = &[
     ("queue_coarse_metrics", Family::new("rabbitmq_detailed_queue_messages_ready", READY_HELP, READY)),
     ("queue_coarse_metrics", Family::new("rabbitmq_detailed_queue_messages_unacked", UNACKED_HELP, UNACKED)),
@@ -127,43 +128,45 @@ pub(super) static DETAILED: &[(&str, Family)] = &[
     ("queue_consumer_count", Family::new("rabbitmq_detailed_queue_consumers", CONSUMERS_HELP, CONSUMERS)),
 ];
 
-/// Which of RabbitMQ's totals there are.
+/// Which totals of RabbitMQ an answer contains.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Scope {
-    /// Those of the queues too.
+    /// All of them.
     All,
-    /// Not those of the queues: these names are taken by the series of each queue.
+    /// All but those of `rabbitmq_queue_...`: the series per queue have these names.
     PerObject,
 }
 
-/// The totals of all queues.
+/// Writes the totals of all queues.
 pub(super) fn totals(totals: &Totals, scope: Scope, text: &mut Text) {
     let (depth, counters) = (&totals.depth, &totals.counters);
     text.gauge("leveret_queues", "Queues.", totals.queues as f64);
     text.gauge("leveret_consumers", "Consumers of all queues.", depth.consumers as f64);
     text.gauge("leveret_messages_ready", READY_HELP, depth.ready as f64);
     text.gauge("leveret_messages_unacked", UNACKED_HELP, depth.unacked as f64);
-    let help = "Messages that entered queues, counted once for each queue.";
+    let help = "Messages that entered queues, counted once per queue.";
     text.counter("leveret_messages_published_total", help, counters.published as f64);
-    text.counter("leveret_messages_delivered_total", "Deliveries and gets.", counters.delivered as f64);
-    text.counter("leveret_messages_acked_total", "Messages settled by consumers.", counters.acked as f64);
+    let help = "Messages delivered to consumers or by basic.get, redeliveries included.";
+    text.counter("leveret_messages_delivered_total", help, counters.delivered as f64);
+    let help = "Messages acknowledged, or delivered without need for an acknowledgement.";
+    text.counter("leveret_messages_acked_total", help, counters.acked as f64);
     text.gauge("rabbitmq_queues", "Queues.", totals.queues as f64);
     text.gauge("rabbitmq_consumers", "Consumers of all queues.", depth.consumers as f64);
     if scope == Scope::All {
         text.gauge("rabbitmq_queue_messages_ready", READY_HELP, depth.ready as f64);
         text.gauge("rabbitmq_queue_messages_unacked", UNACKED_HELP, depth.unacked as f64);
         text.gauge("rabbitmq_queue_messages", MESSAGES_HELP, (depth.ready + depth.unacked) as f64);
-        text.gauge("rabbitmq_queue_consumers", CONSUMERS_HELP, depth.consumers as f64);
+        text.gauge("rabbitmq_queue_consumers", "Consumers of all queues.", depth.consumers as f64);
     }
 }
 
-/// How many queues have no series of their own in this answer.
+/// Writes how many queues have no series of their own in this answer.
 pub(super) fn omitted(queues: usize, text: &mut Text) {
-    let help = "Queues that have no series of their own here: /metrics/per-object has those of all.";
+    let help = "Queues without series of their own in this answer; /metrics/per-object has the series of all queues.";
     text.gauge("leveret_queues_without_series", help, queues as f64);
 }
 
-/// The node's own figures.
+/// Writes the metrics of the node.
 pub(super) fn node(api: &Api, text: &mut Text) {
     let broker = &api.broker;
     let (connections, memory) = (broker.connections(), broker.memory());
@@ -171,51 +174,59 @@ pub(super) fn node(api: &Api, text: &mut Text) {
     let (churn, descriptors) = (broker.churn(), leveret_node::descriptors());
     let [opened, closed] = [&churn.connections_opened, &churn.connections_closed].map(|count| count.load(Relaxed));
     let flag = |is: bool| f64::from(u8::from(is));
-    text.head("leveret_build_info", "The version that runs.", "gauge");
+    text.head("leveret_build_info", "The version of the broker, as a label.", "gauge");
     text.sample("leveret_build_info", &labels(&[("version", env!("CARGO_PKG_VERSION"))]), 1.0);
-    text.gauge("leveret_uptime_seconds", "Seconds since the start.", broker.clock().now() as f64 * 1e-9);
+    text.gauge("leveret_uptime_seconds", "Seconds since the start of the broker.", broker.clock().now() as f64 * 1e-9);
     for prefix in ["leveret", "rabbitmq"] {
-        text.gauge(&format!("{prefix}_connections"), "Clients connected.", connections.len() as f64);
-        text.gauge(&format!("{prefix}_channels"), "Channels open.", channels as f64);
-        text.counter(&format!("{prefix}_connections_opened_total"), "Connections opened.", opened as f64);
-        text.counter(&format!("{prefix}_connections_closed_total"), "Connections closed.", closed as f64);
+        text.gauge(&format!("{prefix}_connections"), "Open AMQP connections.", connections.len() as f64);
+        text.gauge(&format!("{prefix}_channels"), "Open AMQP channels.", channels as f64);
+        text.counter(&format!("{prefix}_connections_opened_total"), "AMQP connections opened.", opened as f64);
+        text.counter(&format!("{prefix}_connections_closed_total"), "AMQP connections closed.", closed as f64);
     }
-    let help = "Memory in use: contents, or what the process holds if more.";
+    let help = "Bytes of memory in use: those accounted for messages and clients, or those of the process if more.";
     text.gauge("leveret_memory_bytes", help, memory.used() as f64);
-    let help = "Memory budget, past which publishers are held back.";
+    let help = "The memory budget in bytes; beyond it publishers are held back.";
     text.gauge("leveret_memory_max_bytes", help, memory.max() as f64);
     text.gauge("rabbitmq_resident_memory_limit_bytes", help, memory.max() as f64);
-    let help = "Whether publishers are held back for want of memory.";
+    let help = "1 if publishers are held back because the memory budget is used up, else 0.";
     text.gauge("leveret_memory_alarm", help, flag(memory.is_over()));
     text.gauge("rabbitmq_alarms_memory_used_watermark", help, flag(memory.is_over()));
-    let help = "Whether publishers are held back for want of room on the disk or in the log.";
+    let help = "1 if publishers are held back because the disk or the log is nearly full, else 0.";
     text.gauge("leveret_disk_alarm", help, flag(memory.is_disk_full()));
     text.gauge("rabbitmq_alarms_free_disk_space_watermark", help, flag(memory.is_disk_full()));
-    let help = "Memory that the kernel counts.";
+    let help = "Bytes of resident memory, as the kernel counts them.";
     text.gauge("process_resident_memory_bytes", help, memory.resident() as f64);
     text.gauge("rabbitmq_process_resident_memory_bytes", help, memory.resident() as f64);
     for prefix in ["", "rabbitmq_"] {
-        text.gauge(&format!("{prefix}process_open_fds"), "Descriptors that are open.", descriptors.open as f64);
-        text.gauge(&format!("{prefix}process_max_fds"), "Descriptors that may be open.", descriptors.max as f64);
+        text.gauge(&format!("{prefix}process_open_fds"), "Open file descriptors.", descriptors.open as f64);
+        text.gauge(
+            &format!("{prefix}process_max_fds"),
+            "The most file descriptors that may be open.",
+            descriptors.max as f64,
+        );
     }
     storage(api, text);
 }
 
 fn storage(api: &Api, text: &mut Text) {
-    let help = "Panics of tasks since the start; one that the broker cannot go on after ends it.";
+    let help = "Panics of tasks since the start. A panic after which the broker cannot go on ends it.";
     text.counter("leveret_panics_total", help, api.broker.panics() as f64);
     let Some(usage) = api.broker.storage_usage() else { return };
     let (segments, segments_max) = usage.log_segments;
-    let free = "Bytes that the disk has free.";
+    let free = "Free bytes of the disk.";
     text.gauge("leveret_disk_free_bytes", free, usage.disk_free as f64);
     text.gauge("rabbitmq_disk_space_available_bytes", free, usage.disk_free as f64);
-    let least = "Free bytes of the disk, below which publishers are held back.";
+    let least = "Publishers are held back while the disk has fewer free bytes than this.";
     text.gauge("leveret_disk_free_min_bytes", least, usage.disk_free_min as f64);
     text.gauge("rabbitmq_disk_space_available_limit_bytes", least, usage.disk_free_min as f64);
-    text.gauge("leveret_log_segments", "Segments of the log in use.", f64::from(segments));
-    text.gauge("leveret_log_segments_max", "The most segments that the log may have.", f64::from(segments_max));
-    text.counter("leveret_log_written_bytes_total", "Bytes written to the log.", usage.log_bytes_written as f64);
-    text.counter("leveret_log_syncs_total", "Syncs of the log.", usage.log_syncs as f64);
-    let help = "Queues that stand still since their contents cannot be read: the log names the file.";
+    text.gauge("leveret_log_segments", "Segments of the write-ahead log in use.", f64::from(segments));
+    text.gauge("leveret_log_segments_max", "The most segments that the log may use.", f64::from(segments_max));
+    text.counter(
+        "leveret_log_written_bytes_total",
+        "Bytes written to the write-ahead log.",
+        usage.log_bytes_written as f64,
+    );
+    text.counter("leveret_log_syncs_total", "Syncs of the write-ahead log.", usage.log_syncs as f64);
+    let help = "Queues that stopped delivering because contents cannot be read; the broker's log names the file.";
     text.gauge("leveret_unreadable_queues", help, usage.unreadable as f64);
 }

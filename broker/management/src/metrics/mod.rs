@@ -1,8 +1,8 @@
-//! What Prometheus scrapes: read from the live queues at each scrape, nothing is kept for a queue.
+//! The metrics for Prometheus. They are read from the live queues at each scrape, so a queue costs nothing in between.
 //!
-//! `/metrics` has the node's totals, and series of each queue while there are few; `/metrics/per-object` has those of all
-//! queues, `/metrics/detailed?family=...` what RabbitMQ calls so. All are written while they are read: `families` is
-//! which figures there are, `text` how they are written.
+//! `/metrics` has the totals of the node, and series per queue while there are few queues. `/metrics/per-object` has the
+//! series of all queues, and `/metrics/detailed?family=...` those families that are asked for, under the names that RabbitMQ
+//! has there. Answers are written while the queues are read. `families` lists the metrics, `text` writes the format.
 mod families;
 mod text;
 
@@ -19,7 +19,7 @@ use leveret_node::Queue;
 use std::sync::Arc;
 use text::Text;
 
-/// The node, and its queues while they are few.
+/// Answers with the metrics of the node, and with series per queue if there are few queues.
 pub(crate) async fn scrape(State(api): State<Api>) -> Response {
     let named = few(&api).await;
     let mut text = Text::default();
@@ -29,10 +29,10 @@ pub(crate) async fn scrape(State(api): State<Api>) -> Response {
     families::totals(&totals, Scope::All, &mut text);
     families::omitted(totals.queues.saturating_sub(shown), &mut text);
     let queues = Queues::Few(named.unwrap_or_default());
-    walk::answer(&api.making, text::CONTENT_TYPE, Series::new(text, LEVERET.iter().collect(), queues)).await
+    walk::answer(&api.piece_permits, text::CONTENT_TYPE, Series::new(text, LEVERET.iter().collect(), queues)).await
 }
 
-/// The node, and all of its queues.
+/// Answers with the metrics of the node and with series of all queues.
 pub(crate) async fn per_object(State(api): State<Api>) -> Response {
     let mut text = Text::default();
     let totals = totals(&api).await;
@@ -41,19 +41,19 @@ pub(crate) async fn per_object(State(api): State<Api>) -> Response {
     families::omitted(0, &mut text);
     let families = LEVERET.iter().chain(RABBITMQ).collect();
     let queues = Queues::All { figures: Figures::new(&api.broker), vhost: None };
-    walk::answer(&api.making, text::CONTENT_TYPE, Series::new(text, families, queues)).await
+    walk::answer(&api.piece_permits, text::CONTENT_TYPE, Series::new(text, families, queues)).await
 }
 
-/// All queues of a virtual host or of all, the families that are asked for.
+/// Answers with the families that are asked for, for the queues of one virtual host or of all.
 pub(crate) async fn detailed(State(api): State<Api>, query: Query) -> Result<Response, Error> {
     let asked: Vec<&str> = query.all("family").collect();
     let families = DETAILED.iter().filter(|(family, _)| asked.contains(family)).map(|(_, family)| family);
     let queues = Queues::All { figures: Figures::new(&api.broker), vhost: query.text("vhost").map(Into::into) };
     let series = Series::new(Text::default(), families.collect(), queues);
-    Ok(walk::answer(&api.making, text::CONTENT_TYPE, series).await)
+    Ok(walk::answer(&api.piece_permits, text::CONTENT_TYPE, series).await)
 }
 
-/// The queues whose names were given by clients, unless they are too many.
+/// Returns the queues that clients have named; `None` if there are more than [`SERIES_QUEUES_MAX`].
 async fn few(api: &Api) -> Option<Vec<Arc<Queue>>> {
     let (mut few, mut figures) = (Vec::new(), Figures::new(&api.broker));
     while let Some(queues) = figures.next() {
@@ -66,20 +66,22 @@ async fn few(api: &Api) -> Option<Vec<Arc<Queue>>> {
     Some(few)
 }
 
-/// Queues that series are written of.
+/// The queues for which series are written.
 enum Queues {
     Few(Vec<Arc<Queue>>),
     All { figures: Figures, vhost: Option<Box<str>> },
 }
 
-/// An answer with series: one family after the other, of each queue after queue.
+/// An answer with series: family by family, and within a family queue by queue, as the text format demands.
 struct Series {
-    /// Written and not yet handed on.
+    /// Lines that are not part of a piece yet.
     text: Text,
+    /// The families that are not written in full yet.
     families: std::collections::VecDeque<&'static Family>,
     queues: Queues,
-    /// Of the first family: whether its head is written, and how many of the few queues.
+    /// Whether the head of the first family is written.
     begun: bool,
+    /// For how many of [`Queues::Few`] the first family is written.
     done: usize,
     ended: bool,
 }
@@ -90,7 +92,7 @@ impl Series {
         Self { text, families: families.into(), queues, begun: false, done: 0, ended }
     }
 
-    /// The next queues of the first family.
+    /// Returns the queues for which the first family is to be written next; `None` if it is written for all of them.
     fn batch(&mut self) -> Option<Vec<Arc<Queue>>> {
         match &mut self.queues {
             Queues::Few(few) => {
@@ -131,7 +133,7 @@ impl Pieces for Series {
     }
 }
 
-/// Queues that `/metrics` has series of.
+/// The most queues for which `/metrics` has series.
 const SERIES_QUEUES_MAX: usize = 1000;
-/// What the names of queues begin with that the server named.
+/// The prefix of the names that the server gives to queues.
 const SERVER_NAMED: &str = "amq.gen-";

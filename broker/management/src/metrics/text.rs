@@ -1,20 +1,20 @@
-//! Prometheus' text format, version 0.0.4.
+//! The text format of Prometheus, version 0.0.4.
 use std::fmt::Write;
 
-/// The type that scrapers are told.
+/// The content type of an answer in this format.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Lines that are written.
+/// The lines written so far.
 #[derive(Default)]
 pub(super) struct Text(String);
 
 impl Text {
-    /// Says what the samples that follow are. `kind` is `gauge`, `counter` or `histogram`.
+    /// Writes the head of a family of samples. `kind` is `gauge`, `counter` or `histogram`.
     pub(super) fn head(&mut self, name: &str, help: &str, kind: &str) {
         let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
     }
 
-    /// One sample. `labels` is what lies between the braces; empty for none.
+    /// Writes one sample. `labels` is the text between the braces, as [`labels`] returns it; empty for no labels.
     pub(super) fn sample(&mut self, name: &str, labels: &str, value: f64) {
         let _ = match labels {
             "" => writeln!(self.0, "{name} {value}"),
@@ -22,25 +22,25 @@ impl Text {
         };
     }
 
-    /// A gauge without labels.
+    /// Writes a gauge without labels: head and sample.
     pub(super) fn gauge(&mut self, name: &str, help: &str, value: f64) {
         self.head(name, help, "gauge");
         self.sample(name, "", value);
     }
 
-    /// A counter without labels.
+    /// Writes a counter without labels: head and sample.
     pub(super) fn counter(&mut self, name: &str, help: &str, value: f64) {
         self.head(name, help, "counter");
         self.sample(name, "", value);
     }
 
-    /// What was written since the last time.
+    /// Takes the lines written since the last call.
     pub(super) fn take(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.0).into_bytes()
     }
 }
 
-/// `name="value"`, separated by commas.
+/// Returns labels as `name="value"`, escaped and separated by commas.
 pub(super) fn labels(pairs: &[(&str, &str)]) -> String {
     let mut text = String::new();
     for (name, value) in pairs {
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_as_prometheus_reads_them() {
+    fn samples_follow_the_text_format() {
         let mut text = Text::default();
         text.gauge("a", "What it is.", 3.0);
         text.sample("b", &labels(&[("x", "q\"\\\n"), ("y", "")]), 0.000_25);

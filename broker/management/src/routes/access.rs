@@ -1,4 +1,4 @@
-//! Who asks and who may: the one user that there is, who may do everything.
+//! Users, permissions and logins. There is one user, who has all permissions.
 use super::{Found, all_vhosts};
 use crate::api::Api;
 use crate::error::Error;
@@ -46,7 +46,7 @@ pub(crate) async fn auth() -> Json<Value> {
     Json(json!({"oauth_enabled": false}))
 }
 
-/// Logins to this API since the start.
+/// Answers with the numbers of logins to this API since the start.
 pub(crate) async fn attempts(State(api): State<Api>, Path(node): Path<String>) -> Found {
     if node != api.broker.name() {
         return Err(Error::no_object());
@@ -58,7 +58,7 @@ pub(crate) async fn attempts(State(api): State<Api>, Path(node): Path<String>) -
     }])))
 }
 
-/// Where logins came from is not kept, as RabbitMQ does not keep it unless told.
+/// Answers with an empty list: the addresses that logins came from are not recorded, as in RabbitMQ by default.
 pub(crate) async fn attempts_by_source(State(broker): State<Broker>, Path(node): Path<String>) -> Found {
     if node == broker.name() { Ok(Json(json!([]))) } else { Err(Error::no_object()) }
 }

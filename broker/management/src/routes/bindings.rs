@@ -1,5 +1,5 @@
-//! Bindings, those of the default exchange among them, which nobody made.
-use super::{Done, Found, Listed, all_vhosts, exchange_name, in_vhost, one_vhost};
+//! Bindings, including the implicit ones of the default exchange: one per queue, with its name as the routing key.
+use super::{Done, Found, Listed, all_vhosts, check_vhost_of_new, exchange_name, one_vhost};
 use crate::api::Api;
 use crate::error::Error;
 use crate::json::{self, Fields};
@@ -20,7 +20,7 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// Virtual host, source, `q` or `e`, destination.
+/// The path of the bindings between two resources: virtual host, source, `q` or `e`, destination.
 type Ends = (String, String, String, String);
 
 pub(crate) async fn list_all(State(api): State<Api>, query: Query) -> Listed {
@@ -89,7 +89,7 @@ pub(crate) async fn get(
         let found = catalog.queue(&vhost, &destination, catalog.owner(&vhost, &destination));
         found.map_err(Error::at_path)?;
         let binding = of_default_exchange(&destination);
-        // Its key is the queue's name, which is taken as it is too.
+        // The properties key is the escaped name of the queue; the plain name is accepted too.
         let is_named = binding.properties_key == properties || destination == properties;
         Some(binding).filter(|binding| binding.destination == to && is_named)
     } else {
@@ -103,13 +103,13 @@ pub(crate) async fn bind(
     Path((vhost, source, kind, destination)): Path<Ends>,
     body: Bytes,
 ) -> Result<Response, Error> {
-    in_vhost(&broker, &vhost)?;
+    check_vhost_of_new(&broker, &vhost)?;
     let mut fields = Fields::read(&body)?;
     let (routing_key, arguments) = (fields.text("routing_key", "")?, fields.table("arguments")?);
     let (source, to) = (exchange_name(&source), to_destination(&kind, &destination)?);
     broker.bind(&vhost, source, to, (routing_key.as_bytes(), &arguments), None).await?;
     let key = properties_key(routing_key.as_bytes(), &arguments);
-    let location = format!("{}/{}", quoted(&destination), quoted(&key));
+    let location = format!("{}/{}", percent_encoded(&destination), percent_encoded(&key));
     Ok((StatusCode::CREATED, [(LOCATION, location)]).into_response())
 }
 
@@ -123,6 +123,7 @@ pub(crate) async fn unbind(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Returns the binding whose properties key is `properties`.
 fn find(
     broker: &Broker,
     (vhost, source): (&str, &str),
@@ -133,7 +134,7 @@ fn find(
     Ok(catalog.binding_named(vhost, source, to, properties).map_err(Error::at_path)?.cloned())
 }
 
-fn quoted(text: &str) -> String {
+fn percent_encoded(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
@@ -145,14 +146,15 @@ fn to_destination(kind: &str, name: &str) -> Result<Destination, Error> {
     }
 }
 
-/// Which bindings a list is of.
+/// The ends that the bindings of a list have to have; `None` for any.
 #[derive(Default)]
 struct Wanted {
     source: Option<Arc<str>>,
     destination: Option<Destination>,
 }
 
-/// The bindings of some virtual hosts: of each those of the default exchange first, then those of the others by name.
+/// A walk through the bindings of some virtual hosts: in each, those of the default exchange come first, then those of the
+/// other exchanges by name.
 struct Bindings {
     broker: Broker,
     vhosts: VecDeque<Arc<str>>,
@@ -160,17 +162,17 @@ struct Bindings {
     place: Where,
 }
 
-/// How far a walk has come in a virtual host.
+/// The position of a walk in a virtual host.
 enum Where {
-    /// The last queue whose binding to the default exchange was seen.
+    /// Among the bindings of the default exchange, behind that of this queue.
     Default(Option<Arc<str>>),
-    /// The last exchange all of whose bindings were seen.
+    /// Behind all bindings of this exchange.
     After(Arc<str>),
-    /// An exchange, and the last of its bindings that was seen.
+    /// Among the bindings of this exchange, behind this one.
     In(Arc<str>, Binding),
 }
 
-/// A binding and where it lies.
+/// A binding with its virtual host and source.
 struct Row {
     vhost: Arc<str>,
     source: Arc<str>,
@@ -182,7 +184,7 @@ impl Bindings {
         Self { broker: broker.clone(), vhosts: vhosts.into(), wanted, place: Where::Default(None) }
     }
 
-    /// Those of the default exchange after the queue `after`.
+    /// Returns the next bindings of the default exchange, behind that of the queue `after`, and moves the position.
     fn of_default(&mut self, vhost: &Arc<str>, after: Option<Arc<str>>) -> Vec<Binding> {
         let is_default = self.wanted.source.as_ref().is_none_or(|source| source.is_empty());
         let names: Vec<Arc<str>> = match &self.wanted.destination {
@@ -207,7 +209,7 @@ impl Bindings {
         names.iter().map(|name| of_default_exchange(name)).collect()
     }
 
-    /// The exchange after `after` that the list is of.
+    /// Returns the next exchange behind `after` whose bindings are wanted.
     fn next_source(&self, vhost: &str, after: &str) -> Option<Arc<str>> {
         match &self.wanted.source {
             Some(source) => (**source > *after).then(|| source.clone()),
@@ -218,7 +220,7 @@ impl Bindings {
         }
     }
 
-    /// The next bindings of one exchange, after the one that was seen last.
+    /// Returns the wanted ones among the next [`LOOK`] bindings of an exchange, behind `last`, and moves the position.
     fn of_source(&mut self, vhost: &str, source: &Arc<str>, last: Option<&Binding>) -> Vec<Binding> {
         let catalog = self.broker.catalog();
         let next = catalog.bindings_after(vhost, source, last).into_iter().flatten();
@@ -262,6 +264,7 @@ impl Walk for Bindings {
     }
 }
 
+/// Returns the implicit binding of a queue to the default exchange.
 fn of_default_exchange(queue: &str) -> Binding {
     Binding {
         destination: Destination::Queue(queue.to_owned()),
@@ -283,7 +286,7 @@ fn view(vhost: &str, source: &str, binding: &Binding) -> Value {
     })
 }
 
-/// Bindings looked at under one lock.
+/// How many bindings are examined in one acquisition of the catalog's lock.
 const LOOK: usize = 512;
 
 #[cfg(test)]
@@ -294,7 +297,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[tokio::test]
-    async fn each_binding_that_stays_is_seen_once_whatever_comes_and_goes_meanwhile() {
+    async fn a_walk_returns_each_lasting_binding_once_while_others_are_added_and_removed() {
         let broker = Broker::start(Options::default());
         broker.declare_queue("/", "q", QueueDeclare::default()).await.unwrap();
         let (to, none) = (Destination::Queue("q".to_owned()), FieldTable::default());
@@ -307,7 +310,7 @@ mod tests {
         let (mut seen, mut gone) = (Vec::new(), BTreeSet::new());
         while let Some(rows) = walk.rows() {
             seen.extend(rows.into_iter().map(|row| String::from_utf8(row.binding.routing_key.to_vec()).unwrap()));
-            // The last one goes, some before it do, and others come between them.
+            // Remove the binding at which the walk stands and some before it, and add others between them.
             if let Some(last) = seen.last() {
                 broker.unbind("/", "amq.direct", &to, (last.as_bytes(), &none), None).await.unwrap();
             }
@@ -326,7 +329,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn queues_that_come_and_go_do_not_hide_the_bindings_of_others() {
+    async fn deleting_the_queue_at_which_a_walk_stands_hides_no_other_binding() {
         let broker = Broker::start(Options::default());
         let names: Vec<_> = (0..300).map(|number| format!("q{number:03}")).collect();
         for name in &names {

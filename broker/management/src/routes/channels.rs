@@ -1,4 +1,4 @@
-//! Channels of the clients that are connected.
+//! The channels of the open AMQP connections.
 use super::connections::find;
 use super::{Found, Listed, one_vhost};
 use crate::api::Api;
@@ -31,7 +31,7 @@ pub(crate) async fn list_of_connection(State(api): State<Api>, Path(name): Path<
     list::answer(&api, walk, query).await
 }
 
-/// A channel by its name: that of its connection and, in brackets, its number.
+/// Answers with the channel of this name, which is the name of its connection followed by its number: `NAME (1)`.
 pub(crate) async fn get(State(broker): State<Broker>, Path(name): Path<String>, query: Query) -> Found {
     let parts = name.strip_suffix(')').and_then(|name| name.rsplit_once(" ("));
     let (connection, number) = parts.ok_or_else(Error::no_object)?;
@@ -41,11 +41,11 @@ pub(crate) async fn get(State(broker): State<Broker>, Path(name): Path<String>, 
     Ok(Json(query.pick(view(&broker, &Row { connection, number, channel }))))
 }
 
-/// Channels of connections that were there when it began.
+/// A walk through the channels of connections that were open when it began.
 struct Channels {
     broker: Broker,
-    /// The first one last.
-    left: Vec<Arc<Connection>>,
+    /// The connections that are not read yet, the next one at the end.
+    unread: Vec<Arc<Connection>>,
 }
 
 struct Row {
@@ -63,7 +63,7 @@ impl Row {
 impl Channels {
     fn new(broker: &Broker, mut connections: Vec<Arc<Connection>>) -> Self {
         connections.reverse();
-        Self { broker: broker.clone(), left: connections }
+        Self { broker: broker.clone(), unread: connections }
     }
 }
 
@@ -73,7 +73,7 @@ impl Walk for Channels {
     fn rows(&mut self) -> Option<Vec<Row>> {
         let mut rows = Vec::new();
         while rows.len() < BATCH {
-            let Some(connection) = self.left.pop() else { break };
+            let Some(connection) = self.unread.pop() else { break };
             let row = |(&number, channel): (&u16, &Arc<ChannelView>)| Row {
                 connection: connection.clone(),
                 number,
@@ -81,7 +81,7 @@ impl Walk for Channels {
             };
             rows.extend(connection.channels.lock().iter().map(row));
         }
-        (!rows.is_empty() || !self.left.is_empty()).then_some(rows)
+        (!rows.is_empty() || !self.unread.is_empty()).then_some(rows)
     }
 
     fn name<'r>(&self, row: &'r Row) -> Cow<'r, str> {
@@ -106,7 +106,7 @@ fn view(broker: &Broker, row: &Row) -> Value {
     })
 }
 
-/// A channel as it is named in other objects.
+/// Returns the `channel_details` by which other objects refer to a channel.
 pub(super) fn details(broker: &Broker, connection: &Connection, number: u16) -> Value {
     json!({
         "name": format!("{} ({number})", connection.name), "number": number, "node": broker.name(),

@@ -1,4 +1,4 @@
-//! Clients that are connected.
+//! AMQP connections: listed, shown and closed.
 use super::{Done, Found, Listed, one_vhost};
 use crate::api::Api;
 use crate::error::Error;
@@ -34,14 +34,14 @@ pub(crate) async fn get(State(broker): State<Broker>, Path(name): Path<String>, 
     Ok(Json(query.pick(view(&broker, &*find(&broker, &name)?))))
 }
 
-/// Makes a client go; the header `X-Reason` is what it is told.
+/// Closes a connection. The client is told the reason in the header `X-Reason`.
 pub(crate) async fn close(State(broker): State<Broker>, Path(name): Path<String>, headers: HeaderMap) -> Done {
     let connection = find(&broker, &name)?;
     broker.close_connection(&connection, reason(&headers));
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Makes all clients of a user go.
+/// Closes all connections of a user.
 pub(crate) async fn close_of_user(State(broker): State<Broker>, Path(user): Path<String>, headers: HeaderMap) -> Done {
     for connection in broker.connections().iter().filter(|connection| *connection.user == *user) {
         broker.close_connection(connection, reason(&headers));
@@ -60,19 +60,19 @@ pub(super) fn find(broker: &Broker, name: &str) -> Result<Arc<Connection>, Error
     found.ok_or_else(Error::no_object)
 }
 
-/// Connections that were there when it began.
+/// A walk through the connections that were open when it began.
 struct Connections {
     broker: Broker,
-    /// The first one last.
-    left: Vec<Arc<Connection>>,
+    /// The connections that are not read yet, the next one at the end.
+    unread: Vec<Arc<Connection>>,
 }
 
 impl Connections {
     fn new(broker: &Broker, is_wanted: impl Fn(&Connection) -> bool) -> Self {
-        let mut left = broker.connections();
-        left.retain(|connection| is_wanted(connection));
-        left.reverse();
-        Self { broker: broker.clone(), left }
+        let mut unread = broker.connections();
+        unread.retain(|connection| is_wanted(connection));
+        unread.reverse();
+        Self { broker: broker.clone(), unread }
     }
 }
 
@@ -80,10 +80,10 @@ impl Walk for Connections {
     type Row = Arc<Connection>;
 
     fn rows(&mut self) -> Option<Vec<Arc<Connection>>> {
-        if self.left.is_empty() {
+        if self.unread.is_empty() {
             return None;
         }
-        let mut rows = self.left.split_off(self.left.len().saturating_sub(BATCH));
+        let mut rows = self.unread.split_off(self.unread.len().saturating_sub(BATCH));
         rows.reverse();
         Some(rows)
     }
@@ -113,5 +113,5 @@ fn view(broker: &Broker, connection: &Connection) -> Value {
     })
 }
 
-/// The longest reason that fits into what the client is told.
+/// The longest reason in bytes; the reply text of `connection.close` holds no more.
 const REASON_BYTES_MAX: usize = 200;

@@ -1,4 +1,4 @@
-//! Consumers of queues.
+//! The consumers of queues.
 use super::queues::Figures;
 use super::{Listed, all_vhosts, channels, one_vhost};
 use crate::api::Api;
@@ -21,14 +21,15 @@ pub(crate) async fn list(State(api): State<Api>, Path(vhost): Path<String>, quer
     list::answer(&api, walk, query).await
 }
 
-/// All consumers of the queues of some virtual hosts.
+/// A walk through the consumers of all queues in some virtual hosts.
 struct Consumers {
     broker: Broker,
     queues: Figures,
-    /// Queues that were found, and the last consumer seen of the first of them.
-    found: VecDeque<Arc<Queue>>,
+    /// The queues whose consumers are not read in full yet.
+    unread: VecDeque<Arc<Queue>>,
+    /// The last consumer that was read of the first of them.
     after: Option<ConsumerId>,
-    /// Who was connected when it began.
+    /// The connections that were open when the walk began.
     connections: HashMap<ConnectionId, Arc<Connection>>,
 }
 
@@ -44,7 +45,7 @@ impl Consumers {
         Self {
             broker: broker.clone(),
             queues: Figures::of(broker, vhosts),
-            found: VecDeque::new(),
+            unread: VecDeque::new(),
             after: None,
             connections,
         }
@@ -55,18 +56,18 @@ impl Walk for Consumers {
     type Row = Row;
 
     fn rows(&mut self) -> Option<Vec<Row>> {
-        if self.found.is_empty() {
-            self.found = self.queues.next()?.into();
+        if self.unread.is_empty() {
+            self.unread = self.queues.next()?.into();
         }
         let mut rows = Vec::new();
-        while let Some(queue) = self.found.front()
+        while let Some(queue) = self.unread.front()
             && rows.len() < BATCH
         {
             let seen = queue.consumers_after(self.after, BATCH);
             self.after = seen.last().map(|consumer| consumer.id);
             rows.extend(seen.into_iter().map(|consumer| Row { queue: queue.clone(), consumer }));
             if self.after.is_none() {
-                self.found.pop_front();
+                self.unread.pop_front();
             }
         }
         Some(rows)
@@ -80,14 +81,14 @@ impl Walk for Consumers {
         let Row { queue, consumer } = row;
         let owner = consumer.owner.as_ref()?;
         let later = || self.broker.connections().into_iter().find(|connection| connection.id == owner.connection);
-        // One whose connection is gone is about to go.
+        // A consumer whose connection is closed is about to be removed.
         let connection = self.connections.get(&owner.connection).cloned().or_else(later)?;
         let channel = channels::details(&self.broker, &connection, owner.channel);
         Some(json!({
             "consumer_tag": owner.tag, "queue": {"name": &*queue.name, "vhost": &*queue.vhost},
             "ack_required": !consumer.no_ack, "exclusive": consumer.exclusive, "prefetch_count": consumer.prefetch,
             "active": true, "activity_status": "up", "arguments": {}, "channel_details": channel,
-            // There is no timeout.
+            // Deliveries have no acknowledgement timeout.
             "consumer_timeout": 0,
         }))
     }

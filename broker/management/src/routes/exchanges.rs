@@ -1,5 +1,5 @@
-//! Exchanges.
-use super::{Done, Found, Listed, Place, all_vhosts, exchange_name, in_vhost, made, one_vhost};
+//! Exchanges: listed, shown, declared and deleted.
+use super::{Done, Found, Listed, Place, all_vhosts, check_vhost_of_new, declare_status, exchange_name, one_vhost};
 use crate::api::Api;
 use crate::error::Error;
 use crate::json::{self, Fields};
@@ -40,7 +40,7 @@ pub(crate) async fn put(
     Path((vhost, name)): Path<(String, String)>,
     body: Bytes,
 ) -> Done {
-    in_vhost(&broker, &vhost)?;
+    check_vhost_of_new(&broker, &vhost)?;
     let mut fields = Fields::read(&body)?;
     let declare = ExchangeDeclare {
         kind: fields.text("type", "direct")?.parse()?,
@@ -49,7 +49,7 @@ pub(crate) async fn put(
         internal: fields.flag("internal", false)?,
         arguments: fields.table("arguments")?,
     };
-    Ok(made(broker.declare_exchange(&vhost, exchange_name(&name), declare).await?))
+    Ok(declare_status(broker.declare_exchange(&vhost, exchange_name(&name), declare).await?))
 }
 
 pub(crate) async fn delete(
@@ -61,13 +61,13 @@ pub(crate) async fn delete(
     if deleted.map_err(Error::at_path)? { Ok(StatusCode::NO_CONTENT) } else { Err(Error::no_object()) }
 }
 
-/// All exchanges of some virtual hosts.
+/// A walk through the exchanges of some virtual hosts.
 struct Exchanges {
     broker: Broker,
     place: Place,
 }
 
-/// Virtual host, name, and how it was declared.
+/// An exchange with its declaration.
 struct Row {
     vhost: Arc<str>,
     name: Arc<str>,
@@ -89,7 +89,7 @@ impl Walk for Exchanges {
             };
             found.take(BATCH).map(row).collect()
         };
-        self.place.go_on(rows.last().map(|row| &row.name));
+        self.place.advance(rows.last().map(|row| &row.name));
         Some(rows)
     }
 

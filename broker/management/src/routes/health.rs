@@ -1,4 +1,4 @@
-//! Health checks: 200 `{"status":"ok"}`, or 503 with a reason. Nothing here takes a lock that is ever held for long.
+//! Health checks. Each answers 200 `{"status":"ok"}`, or 503 with a reason. None takes a lock that is ever held for long.
 use crate::error::Error;
 use axum::Json;
 use axum::extract::{Path, State};
@@ -6,27 +6,30 @@ use axum::http::StatusCode;
 use leveret_node::{Broker, StorageTrouble};
 use serde_json::{Value, json};
 
-/// What a check came to.
+/// The answer of a health check.
 type Checked = (StatusCode, Json<Value>);
 
-/// Whether the node serves clients; or why not.
+/// Checks whether the node serves clients.
+///
+/// # Errors
+/// The reason why it does not.
 fn readiness(broker: &Broker) -> Result<(), String> {
     if broker.is_recovering() {
         return Err("the log is being read: nothing is served yet".to_owned());
     }
     match broker.storage_health() {
         Err(stopped @ StorageTrouble::Stopped(_)) => Err(stopped.to_string()),
-        // Other queues are served; which one is not is said by its state and by the metrics.
+        // Damaged contents stop only the queues that have them, which their state and the metrics show. The node is ready.
         _ => Ok(()),
     }
 }
 
-/// It answers, so it lives.
+/// Succeeds always: a process that answers is alive.
 pub(crate) async fn live() -> Json<Value> {
     fine().await
 }
 
-/// Whether clients are served.
+/// Succeeds if the node serves clients.
 pub(crate) async fn ready(State(broker): State<Broker>) -> Checked {
     match readiness(&broker) {
         Ok(()) => (StatusCode::OK, fine().await),
@@ -34,17 +37,17 @@ pub(crate) async fn ready(State(broker): State<Broker>) -> Checked {
     }
 }
 
-/// Whether clients are served, for who has logged in.
+/// Succeeds if the node serves clients; the check under `/api`, which needs a login.
 pub(crate) async fn serving(State(broker): State<Broker>) -> Checked {
     ready(State(broker)).await
 }
 
-/// What cannot fail on one node.
+/// Answers the checks that cannot fail on a single node.
 pub(crate) async fn fine() -> Json<Value> {
     Json(json!({"status": "ok"}))
 }
 
-/// Whether a virtual host serves clients.
+/// Succeeds if the node serves clients and the virtual host exists.
 pub(crate) async fn aliveness(State(broker): State<Broker>, Path(vhost): Path<String>) -> Result<Checked, Error> {
     if !broker.has_vhost(&vhost) {
         return Err(Error::no_object());
@@ -52,7 +55,7 @@ pub(crate) async fn aliveness(State(broker): State<Broker>, Path(vhost): Path<St
     Ok(ready(State(broker)).await)
 }
 
-/// Whether no alarm is in effect.
+/// Succeeds if neither the memory alarm nor the disk alarm is in effect.
 pub(crate) async fn alarms(State(broker): State<Broker>) -> Checked {
     let memory = broker.memory();
     let alarms = [("memory", memory.is_over()), ("disk", memory.is_disk_full())].into_iter().filter(|(_, is)| *is);
@@ -63,7 +66,7 @@ pub(crate) async fn alarms(State(broker): State<Broker>) -> Checked {
     (StatusCode::OK, fine().await)
 }
 
-/// Whether somebody listens on a port.
+/// Succeeds if one of the broker's listeners has this port.
 pub(crate) async fn port_listener(State(broker): State<Broker>, Path(port): Path<String>) -> Result<Checked, Error> {
     let port: u16 = port.parse().map_err(|_| Error::bad_request("Invalid port"))?;
     let ports: Vec<_> = broker.listeners().iter().map(|listener| listener.address.port()).collect();
@@ -73,7 +76,7 @@ pub(crate) async fn port_listener(State(broker): State<Broker>, Path(port): Path
     Ok(failed(json!({"reason": "No active listener", "missing": port, "ports": ports})))
 }
 
-/// Whether somebody listens for a protocol, whose name may be written in several ways.
+/// Succeeds if the broker has a listener for this protocol, whose name may be written in several ways.
 pub(crate) async fn protocol_listener(State(broker): State<Broker>, Path(protocol): Path<String>) -> Checked {
     let protocol = match &*protocol.to_lowercase() {
         "amqp091" | "amqp0.9.1" | "amqp0-9-1" | "amqp0_9_1" => "amqp".to_owned(),
@@ -88,7 +91,7 @@ pub(crate) async fn protocol_listener(State(broker): State<Broker>, Path(protoco
     failed(json!({"reason": "No active listener", "missing": protocol, "protocols": protocols}))
 }
 
-/// Whether no certificate expires soon: there are none.
+/// Succeeds for every valid period: there are no certificates that could expire.
 pub(crate) async fn certificates(Path((within, unit)): Path<(String, String)>) -> Result<Json<Value>, Error> {
     if !within.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(Error::bad_request("Invalid expiration value."));

@@ -1,4 +1,4 @@
-//! One file a resource.
+//! The handlers of the API, one file per resource, and what they share.
 pub(crate) mod access;
 pub(crate) mod bindings;
 pub(crate) mod channels;
@@ -20,26 +20,30 @@ use serde_json::Value;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// A resource; or why not.
+/// The answer with one resource.
 pub(crate) type Found = Result<Json<Value>, Error>;
-/// A list; or why not.
+/// The answer with a list.
 pub(crate) type Listed = Result<Response, Error>;
-/// Nothing but a status; or why not.
+/// The answer to a change: a status without a body.
 pub(crate) type Done = Result<StatusCode, Error>;
 
-/// 201 for what is new, 204 for what was there as it should be.
-fn made(created: bool) -> StatusCode {
+/// Returns the status of a declaration: 201 if it created the resource, 204 if an equal one existed.
+fn declare_status(created: bool) -> StatusCode {
     if created { StatusCode::CREATED } else { StatusCode::NO_CONTENT }
 }
 
-/// The default exchange has no name; in paths it is written so.
+/// The name of the default exchange in paths; its real name is empty.
 const DEFAULT_EXCHANGE: &str = "amq.default";
 
+/// Returns the name of the exchange that a path names.
 fn exchange_name(in_path: &str) -> &str {
     if in_path == DEFAULT_EXCHANGE { "" } else { in_path }
 }
 
-/// A virtual host that a list is of.
+/// Returns the virtual host whose resources are to be listed.
+///
+/// # Errors
+/// 404 if it does not exist.
 fn one_vhost(broker: &Broker, name: &str) -> Result<Vec<Arc<str>>, Error> {
     if broker.has_vhost(name) { Ok(vec![name.into()]) } else { Err(Error::no_object()) }
 }
@@ -48,15 +52,19 @@ fn all_vhosts(broker: &Broker) -> Vec<Arc<str>> {
     broker.catalog().vhosts().cloned().collect()
 }
 
-/// A virtual host that something is to be made in.
-fn in_vhost(broker: &Broker, name: &str) -> Result<(), Error> {
+/// Checks that the virtual host of a resource to be declared exists.
+///
+/// # Errors
+/// 404 `vhost_not_found` if it does not.
+fn check_vhost_of_new(broker: &Broker, name: &str) -> Result<(), Error> {
     if broker.has_vhost(name) { Ok(()) } else { Err(Error::not_found("vhost_not_found")) }
 }
 
-/// How far a walk by virtual host and name has come.
+/// The position of a walk that is ordered by virtual host and name. It stays valid when resources come and go.
 struct Place {
+    /// The virtual hosts that are not read in full yet.
     vhosts: VecDeque<Arc<str>>,
-    /// The last name seen in the first of them.
+    /// The last name that was read in the first of them.
     after: Option<Arc<str>>,
 }
 
@@ -65,13 +73,13 @@ impl Place {
         Self { vhosts: vhosts.into(), after: None }
     }
 
-    /// The virtual host where it is; none at the end.
+    /// Returns the current virtual host; `None` at the end.
     fn vhost(&self) -> Option<Arc<str>> {
         self.vhosts.front().cloned()
     }
 
-    /// Goes on behind the last of these names, or to the next virtual host if there are none.
-    fn go_on(&mut self, last: Option<&Arc<str>>) {
+    /// Moves behind `last`, the last name that was read; without one, to the next virtual host.
+    fn advance(&mut self, last: Option<&Arc<str>>) {
         if last.is_none() {
             self.vhosts.pop_front();
         }

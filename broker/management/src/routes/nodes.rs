@@ -1,4 +1,4 @@
-//! The node.
+//! The node, in the form of RabbitMQ's list of cluster nodes.
 use super::Found;
 use super::overview::{COMPATIBLE_VERSION, contexts, exchange_types};
 use crate::error::Error;

@@ -10,9 +10,9 @@ use leveret_node::{Broker, Counters, Depth};
 use serde_json::{Value, json};
 use std::sync::atomic::Ordering::Relaxed;
 
-/// The version of RabbitMQ whose API this is.
+/// The version of RabbitMQ whose API this is compatible with.
 pub(super) const COMPATIBLE_VERSION: &str = "4.1.0";
-/// What that version of RabbitMQ runs on: its tools expect to be told.
+/// The Erlang version under that version of RabbitMQ, as RabbitMQ's tools expect one.
 const COMPATIBLE_ERLANG: &str = "27";
 
 pub(crate) async fn overview(State(api): State<Api>, query: Query) -> Found {
@@ -48,7 +48,8 @@ pub(crate) async fn overview(State(api): State<Api>, query: Query) -> Found {
     }))))
 }
 
-/// What came and went since the start. How much of that per second is not found out.
+/// Returns how many connections, channels and queues were opened and closed since the start. Their rates are always 0: they
+/// are not computed.
 fn churn_rates(broker: &Broker) -> Value {
     let churn = broker.churn();
     let mut rates = json!({});
@@ -67,33 +68,33 @@ fn churn_rates(broker: &Broker) -> Value {
     rates
 }
 
-/// All queues together.
+/// The sums over all queues.
 pub(crate) struct Totals {
     pub(crate) queues: usize,
     pub(crate) depth: Depth,
-    /// What happened since the start, in queues that are gone as well.
+    /// Counters since the start. For a deleted queue they contain what was last observed of it.
     pub(crate) counters: Counters,
     pub(crate) rates: QueueRates,
 }
 
-/// Looks at all queues, some at a time.
+/// Sums the figures of all queues, yielding to other tasks after each batch.
 pub(crate) async fn totals(api: &Api) -> Totals {
-    let (mut queues, mut whole, mut figures) = (0, Depth::default(), Figures::new(&api.broker));
+    let (mut queues, mut sum, mut figures) = (0, Depth::default(), Figures::new(&api.broker));
     while let Some(batch) = figures.next() {
         let now = api.broker.clock().now();
         for queue in batch {
             let (depth, counters) = queue.look(|queue| (queue.depth(), queue.counters()));
             api.rates.observe(&api.broker, queue.id, (counters, depth), now);
-            whole.ready += depth.ready;
-            whole.unacked += depth.unacked;
-            whole.body_bytes += depth.body_bytes;
-            whole.consumers += depth.consumers;
+            sum.ready += depth.ready;
+            sum.unacked += depth.unacked;
+            sum.body_bytes += depth.body_bytes;
+            sum.consumers += depth.consumers;
             queues += 1;
         }
         tokio::task::yield_now().await;
     }
-    let (counters, rates) = api.rates.whole(whole, api.broker.clock().now());
-    Totals { queues, depth: whole, counters, rates }
+    let (counters, rates) = api.rates.totals(sum, api.broker.clock().now());
+    Totals { queues, depth: sum, counters, rates }
 }
 
 async fn exchange_count(broker: &Broker) -> usize {
@@ -140,12 +141,12 @@ pub(crate) async fn cluster_name(State(broker): State<Broker>) -> Json<Value> {
     Json(json!({"name": broker.name()}))
 }
 
-/// Pages that other plugins would add: none.
+/// Answers with the pages that plugins add to the UI: there are none.
 pub(crate) async fn extensions() -> Json<Value> {
     Json(json!([]))
 }
 
-/// There is none of these.
+/// Answers with an empty list, for kinds of things that this broker does not have.
 pub(crate) async fn nothing() -> Json<Value> {
     Json(json!([]))
 }

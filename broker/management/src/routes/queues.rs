@@ -1,5 +1,5 @@
-//! Queues, with their depth and what happens in them per second.
-use super::{Done, Found, Listed, Place, all_vhosts, in_vhost, made, one_vhost};
+//! Queues, with their depth and rates.
+use super::{Done, Found, Listed, Place, all_vhosts, check_vhost_of_new, declare_status, one_vhost};
 use crate::api::Api;
 use crate::error::Error;
 use crate::json::{self, Fields};
@@ -35,7 +35,7 @@ pub(crate) async fn get(State(api): State<Api>, Path((vhost, name)): Path<(Strin
         Row::new(&vhost.into(), &name.into(), queue)
     };
     let shown = Queues::new(&api, Vec::new()).show(&declared);
-    // One that is just being made is not there yet.
+    // A queue in the catalog that is still being created counts as missing.
     Ok(Json(query.pick(shown.ok_or_else(Error::no_object)?)))
 }
 
@@ -44,10 +44,12 @@ pub(crate) async fn put(
     Path((vhost, name)): Path<(String, String)>,
     body: Bytes,
 ) -> Done {
-    in_vhost(&broker, &vhost)?;
+    check_vhost_of_new(&broker, &vhost)?;
     let mut fields = Fields::read(&body)?;
     if fields.flag("exclusive", false)? {
-        return Err(Error::bad_request("exclusive: a queue declared through the API belongs to no connection"));
+        return Err(Error::bad_request(
+            "exclusive: a queue declared through the API has no connection that could own it",
+        ));
     }
     let declare = QueueDeclare {
         durable: fields.flag("durable", true)?,
@@ -57,7 +59,7 @@ pub(crate) async fn put(
         server_named: false,
         connection: None,
     };
-    Ok(made(broker.declare_queue(&vhost, &name, declare).await?.0))
+    Ok(declare_status(broker.declare_queue(&vhost, &name, declare).await?.0))
 }
 
 pub(crate) async fn delete(
@@ -66,7 +68,7 @@ pub(crate) async fn delete(
     query: Query,
 ) -> Done {
     let only = DeleteOnly { if_unused: query.is_true("if-unused"), if_empty: query.is_true("if-empty") };
-    // The API may delete any queue, also one that belongs to a connection.
+    // The API may delete every queue, even one that is exclusive to a connection.
     let owner = broker.catalog().owner(&vhost, &name);
     broker.delete_queue(&vhost, &name, only, owner).await.map_err(Error::at_path)?;
     Ok(StatusCode::NO_CONTENT)
@@ -78,7 +80,7 @@ pub(crate) async fn purge(State(broker): State<Broker>, Path((vhost, name)): Pat
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// A queue as it was declared.
+/// The declaration of a queue.
 pub(crate) struct Row {
     vhost: Arc<str>,
     name: Arc<str>,
@@ -105,25 +107,25 @@ impl Row {
     }
 }
 
-/// All queues of some virtual hosts.
+/// A walk through the queues of some virtual hosts.
 pub(crate) struct Queues {
     api: Api,
     place: Place,
-    /// Names of connections that queues belong to, once one is needed.
-    owners: std::cell::OnceCell<HashMap<ConnectionId, String>>,
+    /// The names of all connections, read when the first exclusive queue needs one.
+    connection_names: std::cell::OnceCell<HashMap<ConnectionId, String>>,
 }
 
 impl Queues {
     pub(crate) fn new(api: &Api, vhosts: Vec<Arc<str>>) -> Self {
-        Self { api: api.clone(), place: Place::new(vhosts), owners: std::cell::OnceCell::new() }
+        Self { api: api.clone(), place: Place::new(vhosts), connection_names: std::cell::OnceCell::new() }
     }
 
-    fn owner(&self, connection: ConnectionId) -> Option<&String> {
-        let owners = self.owners.get_or_init(|| {
+    fn connection_name(&self, connection: ConnectionId) -> Option<&String> {
+        let names = self.connection_names.get_or_init(|| {
             let connections = self.api.broker.connections();
             connections.iter().map(|connection| (connection.id, connection.name.clone())).collect()
         });
-        owners.get(&connection)
+        names.get(&connection)
     }
 }
 
@@ -134,9 +136,9 @@ impl Walk for Queues {
         let vhost = self.place.vhost()?;
         let rows: Vec<_> = {
             let catalog = self.api.broker.catalog();
-            after(&catalog, &vhost, &self.place).map(|(name, queue)| Row::new(&vhost, name, queue)).collect()
+            next_queues(&catalog, &vhost, &self.place).map(|(name, queue)| Row::new(&vhost, name, queue)).collect()
         };
-        self.place.go_on(rows.last().map(|row| &row.name));
+        self.place.advance(rows.last().map(|row| &row.name));
         Some(rows)
     }
 
@@ -151,10 +153,10 @@ impl Walk for Queues {
         }
         let (depth, counters, memory) = queue.look(|queue| (queue.depth(), queue.counters(), queue.memory_bytes()));
         let rates = self.api.rates.observe(broker, row.id, (counters, depth), broker.clock().now());
-        let owner = row.owner.and_then(|owner| self.owner(owner));
+        let owner = row.owner.and_then(|owner| self.connection_name(owner));
         let state = match queue.trouble() {
             None => "running".to_owned(),
-            Some(Trouble::Retrying(reason)) => format!("reading again: {reason}"),
+            Some(Trouble::Retrying(reason)) => format!("retrying a failed read: {reason}"),
             Some(Trouble::Unreadable(reason)) => format!("unreadable: {reason}"),
         };
         let mut shown = json!({
@@ -173,8 +175,8 @@ impl Walk for Queues {
     }
 }
 
-/// The next queues of a virtual host.
-fn after<'c>(
+/// Returns the next queues of a virtual host, at most [`BATCH`] of them.
+fn next_queues<'c>(
     catalog: &'c Catalog,
     vhost: &str,
     place: &Place,
@@ -182,35 +184,36 @@ fn after<'c>(
     catalog.queues_after(vhost, place.after.as_deref()).into_iter().flatten().take(BATCH)
 }
 
-/// All queues, for who wants their figures.
+/// A pass through the live queues, for callers that read their figures.
 pub(crate) struct Figures {
     broker: Broker,
     place: Place,
 }
 
 impl Figures {
-    /// Of all virtual hosts.
+    /// Begins a pass through the queues of all virtual hosts.
     pub(crate) fn new(broker: &Broker) -> Self {
         Self::of(broker, all_vhosts(broker))
     }
 
+    /// Begins a pass through the queues of these virtual hosts.
     pub(crate) fn of(broker: &Broker, vhosts: Vec<Arc<str>>) -> Self {
         Self { broker: broker.clone(), place: Place::new(vhosts) }
     }
 
-    /// Begins again.
+    /// Begins again, with all virtual hosts.
     pub(crate) fn restart(&mut self) {
         self.place = Place::new(all_vhosts(&self.broker));
     }
 
-    /// The next queues, perhaps none; or that there are no more.
+    /// Returns the next queues, perhaps none; `None` at the end.
     pub(crate) fn next(&mut self) -> Option<Vec<Arc<Queue>>> {
         let vhost = self.place.vhost()?;
         let found: Vec<_> = {
             let catalog = self.broker.catalog();
-            after(&catalog, &vhost, &self.place).map(|(name, queue)| (name.clone(), queue.id)).collect()
+            next_queues(&catalog, &vhost, &self.place).map(|(name, queue)| (name.clone(), queue.id)).collect()
         };
-        self.place.go_on(found.last().map(|(name, _)| name));
+        self.place.advance(found.last().map(|(name, _)| name));
         let queues = found.into_iter().filter_map(|(_, id)| self.broker.queue(id));
         Some(queues.filter(|queue| !queue.is_deleted()).collect())
     }

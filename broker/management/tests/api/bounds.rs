@@ -1,4 +1,4 @@
-//! What bounds a client of the management API: connections, heads, bodies, requests, logins. Each client is told.
+//! The bounds on clients of the management API (connections, heads, bodies, requests, logins), and the answers beyond them.
 use crate::served::{PATIENCE, exchange, exchange_bytes, read_answer, request, serve, serve_within};
 use leveret_management::Bounds;
 use leveret_node::{Options, StorageOptions};
@@ -7,9 +7,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
-/// Longer than any test takes.
+/// A time longer than any test takes.
 const FOR_EVER: Duration = Duration::from_secs(600);
 
+/// Returns bounds whose deadlines for clients never pass.
 fn patient() -> Bounds {
     Bounds { head_max: FOR_EVER, idle_max: FOR_EVER, write_max: FOR_EVER, body_max: FOR_EVER, ..Bounds::http() }
 }
@@ -54,7 +55,7 @@ async fn a_new_client_takes_the_place_of_a_silent_one() {
 }
 
 #[tokio::test]
-async fn a_new_client_is_told_when_all_others_are_being_served_and_health_is_told_all_the_same() {
+async fn when_all_connections_are_being_served_a_new_one_gets_503_but_health_checks_succeed() {
     let bounds = Bounds { connections_max: 4, requests_max: 0, queue_max: FOR_EVER, ..patient() };
     let served = serve_within(Options::default(), bounds).await;
     let mut busy = Vec::new();
@@ -73,14 +74,14 @@ async fn a_new_client_is_told_when_all_others_are_being_served_and_health_is_tol
     let mut silent = Vec::new();
     for _ in 0..100 {
         silent.push(TcpStream::connect(served.http).await.unwrap());
-        // Keeping the connection open is offered, and not taken up.
+        // The client offers to keep the connection open, and the broker declines.
         let (status, head, _) = exchange(served.http, &HEALTH.replace("1.0", "1.1")).await;
         assert!(status == 200 && head.contains("connection: close"), "{status} {head}");
     }
 }
 
 #[tokio::test]
-async fn clients_that_are_not_logged_in_give_way() {
+async fn clients_without_a_successful_login_are_disconnected_for_new_ones() {
     let bounds = Bounds { connections_max: 4, login_delay: FOR_EVER, ..patient() };
     let served = serve_within(Options::default(), bounds).await;
     assert_eq!(served.get("/api/whoami").await["name"], "guest");
@@ -95,7 +96,7 @@ async fn clients_that_are_not_logged_in_give_way() {
 }
 
 #[tokio::test]
-async fn wrong_logins_of_one_address_keep_no_other_address_out() {
+async fn failed_logins_of_one_address_do_not_block_another_address() {
     let served = serve_within(Options::default(), Bounds { login_delay: FOR_EVER, ..patient() }).await;
     let mut wrong: JoinSet<_> = (0..40).map(|_| exchange(served.http, WRONG)).collect();
     for _ in 24..40 {
@@ -111,7 +112,7 @@ async fn wrong_logins_of_one_address_keep_no_other_address_out() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_gives_way_and_holds_no_whole_list() {
+async fn a_client_that_does_not_read_a_list_is_disconnected_for_a_new_one_and_the_list_is_not_buffered() {
     let served = serve_within(Options::default(), Bounds { connections_max: 1, ..patient() }).await;
     for number in 0..10_000 {
         served.declare(&format!("{number:05}-{}", "x".repeat(200))).await;
@@ -130,7 +131,7 @@ async fn a_client_that_does_not_read_gives_way_and_holds_no_whole_list() {
 }
 
 #[tokio::test]
-async fn who_reads_a_sorted_list_slowly_keeps_no_other_from_sorting() {
+async fn clients_that_read_sorted_lists_slowly_do_not_keep_others_from_sorting() {
     let served = serve_within(Options::default(), patient()).await;
     for number in 0..10_000 {
         served.declare(&format!("{number:05}-{}", "x".repeat(200))).await;
@@ -151,12 +152,12 @@ async fn who_reads_a_sorted_list_slowly_keeps_no_other_from_sorting() {
     drop(slow);
     let deadline = Instant::now() + PATIENCE;
     while served.ask("GET", "/api/queues?sort=name&columns=name", "").await.0 != 200 {
-        assert!(Instant::now() < deadline, "lists that nobody reads are kept");
+        assert!(Instant::now() < deadline, "the lists of disconnected clients still count");
     }
 }
 
 #[tokio::test]
-async fn what_is_too_large_or_no_request_is_refused_in_json() {
+async fn oversized_and_malformed_requests_are_refused_in_json() {
     let served = serve(Options::default()).await;
     let (status, reason) = served.reason("PUT", "/api/queues/%2F/q", &" ".repeat((1 << 20) + 1)).await;
     assert_eq!((status, &*reason), (413, "the body is larger than 1048576 bytes"));
@@ -185,20 +186,20 @@ async fn what_is_too_large_or_no_request_is_refused_in_json() {
 }
 
 #[tokio::test]
-async fn a_body_that_does_not_come_is_not_waited_for() {
+async fn a_body_that_does_not_arrive_in_time_is_answered_408() {
     let served = serve_within(Options::default(), Bounds { body_max: Duration::from_millis(100), ..patient() }).await;
     let half = without_body(&request("PUT", "/api/queues/%2F/q", ""), 10);
     let (status, _, body) = exchange(served.http, &half).await;
     assert!(status == 408 && body.contains("request_timeout"), "{status} {body}");
 }
 
-/// A request whose body lacks `missing` bytes.
+/// Returns the request with a content length of `missing` bytes that are not sent.
 fn without_body(request: &str, missing: usize) -> String {
     request.replace("content-length: 0", &format!("content-length: {missing}"))
 }
 
 #[tokio::test]
-async fn a_slow_body_keeps_other_bodies_waiting_but_nothing_else() {
+async fn a_slow_body_delays_other_bodies_but_no_other_requests() {
     let bounds = Bounds { requests_max: 1, bodies_max: 1, queue_max: Duration::from_millis(50), ..patient() };
     let served = serve_within(Options::default(), bounds).await;
     let mut slow = TcpStream::connect(served.http).await.unwrap();
@@ -210,7 +211,7 @@ async fn a_slow_body_keeps_other_bodies_waiting_but_nothing_else() {
             assert_eq!(answer["reason"], "too many requests are in progress");
             break;
         }
-        assert!(Instant::now() < deadline, "nobody waits");
+        assert!(Instant::now() < deadline, "no other body had to wait");
     }
     assert_eq!(served.get("/api/whoami").await["name"], "guest");
     assert_eq!(exchange(served.http, HEALTH).await.0, 200);
@@ -220,7 +221,7 @@ async fn a_slow_body_keeps_other_bodies_waiting_but_nothing_else() {
 }
 
 #[tokio::test]
-async fn who_is_not_logged_in_has_no_body_waited_for() {
+async fn the_body_of_a_request_without_a_login_is_not_waited_for() {
     let bounds = Bounds { requests_max: 1, connections_max: 4, queue_max: Duration::from_millis(50), ..patient() };
     let served = serve_within(Options::default(), bounds).await;
     for (at, path, expected) in
@@ -235,13 +236,13 @@ async fn who_is_not_logged_in_has_no_body_waited_for() {
         }
         assert_eq!(exchange(served.http, HEALTH).await.0, 200);
         assert!(served.scrape("/metrics").await.contains("leveret_connections 0"));
-        // Some had to give way to those.
+        // Those connections had to make room for this one.
         assert_eq!(exchange(at, &post).await.0, expected, "{path}");
     }
 }
 
 #[tokio::test]
-async fn a_client_whose_body_does_not_come_gives_way() {
+async fn a_client_whose_body_does_not_arrive_is_disconnected_for_a_new_one() {
     let served = serve_within(Options::default(), Bounds { connections_max: 4, ..patient() }).await;
     let mut half = Vec::new();
     for _ in 0..4 {
@@ -256,7 +257,7 @@ async fn a_client_whose_body_does_not_come_gives_way() {
 }
 
 #[tokio::test]
-async fn wrong_logins_are_held_back_and_right_ones_are_not() {
+async fn answers_to_failed_logins_are_delayed_and_successful_ones_are_not() {
     let delay = Duration::from_millis(200);
     let served = serve_within(Options::default(), Bounds { login_delay: delay, ..patient() }).await;
     let began = Instant::now();
@@ -264,7 +265,7 @@ async fn wrong_logins_are_held_back_and_right_ones_are_not() {
     for tried in tries.collect::<Vec<_>>() {
         assert_eq!(tried.await.unwrap().0, 401);
     }
-    // Eight of one address at a time.
+    // One address has eight failing logins at a time.
     assert!(began.elapsed() >= 3 * delay, "{:?}", began.elapsed());
 
     let served = serve_within(Options::default(), Bounds { login_delay: FOR_EVER, ..patient() }).await;
@@ -287,7 +288,7 @@ async fn wrong_logins_are_held_back_and_right_ones_are_not() {
 }
 
 #[tokio::test]
-async fn who_hangs_up_tries_no_more_passwords_than_who_waits() {
+async fn hanging_up_does_not_let_a_client_try_more_passwords() {
     let served = serve(Options::default()).await;
     let began = Instant::now();
     for _ in 0..200 {
@@ -297,14 +298,14 @@ async fn who_hangs_up_tries_no_more_passwords_than_who_waits() {
         assert!(nothing.is_err(), "no answer yet");
     }
     let attempts = served.get(&format!("/api/auth/attempts/{}", served.broker.name())).await;
-    // Eight at a time, each for a second or longer: whoever hung up while it waited for its turn was not tried.
+    // Eight are tried at a time, each for a second or longer. The others hung up while they waited, and were not tried.
     let failed = attempts[0]["auth_attempts_failed"].as_u64().unwrap();
     let most = 8 * (1 + began.elapsed().as_secs());
-    assert!((8..=most).contains(&failed), "{failed} tried, {most} may be");
+    assert!((8..=most).contains(&failed), "{failed} passwords were tried, at most {most} may be");
 }
 
 #[tokio::test]
-async fn while_the_log_is_read_the_node_lives_and_is_not_ready() {
+async fn a_node_that_reads_its_log_is_alive_and_not_ready() {
     let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("recovering-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let served = serve(Options { message_bytes_max: 1 << 20, ..Options::default() }).await;
@@ -328,7 +329,7 @@ async fn while_the_log_is_read_the_node_lives_and_is_not_ready() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_goes_leaves_no_queue_half_made() {
+async fn a_client_that_disconnects_leaves_no_queue_half_declared() {
     let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("half-made-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let served = serve(Options { message_bytes_max: 1 << 20, ..Options::default() }).await;

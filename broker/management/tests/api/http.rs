@@ -1,10 +1,10 @@
-//! The management API over a real socket, in front of a real broker: what is declared, and lists.
+//! Logins, definitions, lists, figures and alarms through the management API.
 use crate::served::{exchange, serve};
 use leveret_node::{Delivery, Fill, Options, Sink, Source};
 use serde_json::json;
 
 #[tokio::test]
-async fn nobody_comes_in_without_a_login_but_health_is_for_all() {
+async fn the_api_needs_a_login_and_health_checks_do_not() {
     let served = serve(Options::default()).await;
     for header in ["", "authorization: Basic Z3Vlc3Q6d3Jvbmc=\r\n", "authorization: Bearer x\r\n"] {
         let request = format!("GET /api/queues HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{header}\r\n");
@@ -25,7 +25,7 @@ async fn nobody_comes_in_without_a_login_but_health_is_for_all() {
 }
 
 #[tokio::test]
-async fn queues_are_declared_found_and_deleted() {
+async fn queues_are_declared_shown_and_deleted() {
     let served = serve(Options::default()).await;
     let path = "/api/queues/%2F/a%20b%2Fc";
     assert_eq!(served.ask("PUT", path, "").await.0, 201);
@@ -59,7 +59,7 @@ async fn queues_are_declared_found_and_deleted() {
 }
 
 #[tokio::test]
-async fn bindings_come_and_go_by_their_properties_key() {
+async fn bindings_are_shown_and_deleted_by_their_properties_key() {
     let served = serve(Options::default()).await;
     assert_eq!(served.ask("PUT", "/api/exchanges/%2F/e", r#"{"type": "topic"}"#).await.0, 201);
     assert_eq!(served.ask("PUT", "/api/exchanges/%2F/h", r#"{"type": "headers", "durable": false}"#).await.0, 201);
@@ -145,7 +145,7 @@ async fn lists_are_paged_sorted_and_filtered() {
     }
 }
 
-/// Takes all.
+/// A consumer that takes every message.
 struct Taker;
 
 impl Sink for Taker {
@@ -158,7 +158,7 @@ impl Sink for Taker {
 }
 
 #[tokio::test]
-async fn numbers_follow_the_messages() {
+async fn queue_overview_and_metrics_count_the_messages() {
     let served = serve(Options::default()).await;
     let (broker, queue) = (&served.broker, served.declare("q\"1").await);
     served.publish("q\"1", 5);
@@ -191,13 +191,13 @@ async fn numbers_follow_the_messages() {
     }
     assert_eq!(served.ask("DELETE", "/api/queues/%2F/q%221?if-empty=true", "").await.0, 400);
     assert_eq!(served.ask("DELETE", "/api/queues/%2F/q%221/contents", "").await.0, 204);
-    // The message that is out would be lost.
+    // Deleting the queue would lose the message that is not acknowledged yet.
     assert_eq!(served.ask("DELETE", "/api/queues/%2F/q%221?if-empty=true", "").await.0, 400);
     assert_eq!(served.ask("DELETE", "/api/queues/%2F/q%221", "").await.0, 204);
 }
 
 #[tokio::test]
-async fn an_alarm_is_a_failed_check() {
+async fn an_alarm_fails_the_health_check_for_alarms() {
     let served = serve(Options { memory_max: 1, ..Options::default() }).await;
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
     loop {
@@ -212,7 +212,7 @@ async fn an_alarm_is_a_failed_check() {
 }
 
 #[tokio::test]
-async fn a_node_that_reads_its_log_lives_and_is_not_ready() {
+async fn a_node_whose_storage_is_not_open_yet_is_alive_and_not_ready() {
     let served = serve(Options::default()).await;
     served.broker.announce_storage(&leveret_node::StorageOptions::in_folder(std::path::Path::new("/nowhere")));
     assert_eq!(served.ask("GET", "/health/live", "").await.0, 200);

@@ -1,4 +1,4 @@
-//! The management API over real sockets, in one program: each file of its own would compile the whole broker once more.
+//! Tests of the management API over real sockets. They are one program, as each further one would compile the broker again.
 #![allow(clippy::unwrap_used, reason = "a test")]
 mod bounds;
 mod http;

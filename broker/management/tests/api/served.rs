@@ -1,4 +1,5 @@
-//! A broker behind the management API, on sockets of its own, and a client that says exactly what it is told to.
+//! A broker with its management API and metrics on sockets of their own, and a client that sends exactly the bytes it is
+//! given.
 use leveret_management::Bounds;
 use leveret_node::catalog::QueueDeclare;
 use leveret_node::{Body, Broker, Extent, Options, Queue, RoutedRun};
@@ -10,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
+/// A running broker with its HTTP listeners; stopped when dropped.
 pub(crate) struct Served {
     pub(crate) broker: Broker,
     pub(crate) http: SocketAddr,
@@ -44,12 +46,12 @@ pub(crate) async fn serve_within(options: Options, bounds: Bounds) -> Served {
     served
 }
 
-/// guest and guest.
+/// The credentials `guest:guest`.
 pub(crate) const LOGIN: &str = "Basic Z3Vlc3Q6Z3Vlc3Q=";
-/// How long anything here may take.
+/// How long an answer may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Sends bytes and reads until the connection ends.
+/// Sends bytes and reads until the connection ends. Returns status, head in lower case, and body.
 pub(crate) async fn exchange_bytes(at: SocketAddr, request: &[u8]) -> (u16, String, String) {
     let mut socket = TcpStream::connect(at).await.unwrap();
     socket.write_all(request).await.unwrap();
@@ -60,7 +62,7 @@ pub(crate) async fn exchange(at: SocketAddr, request: &str) -> (u16, String, Str
     exchange_bytes(at, request.as_bytes()).await
 }
 
-/// Reads until the connection ends: status, head in small letters, body.
+/// Reads until the connection ends. Returns status, head in lower case, and body.
 pub(crate) async fn read_answer(socket: &mut TcpStream) -> (u16, String, String) {
     let mut answer = String::new();
     tokio::time::timeout(PATIENCE, socket.read_to_string(&mut answer)).await.expect("an answer").unwrap();
@@ -68,13 +70,14 @@ pub(crate) async fn read_answer(socket: &mut TcpStream) -> (u16, String, String)
     (head[9..12].parse().unwrap(), head.to_ascii_lowercase(), body.to_owned())
 }
 
-/// A request with a login, in HTTP 1.0: the answer ends with the connection and is not in chunks.
+/// Returns a request with a login in HTTP 1.0, so that the answer ends with the connection and is not chunked.
 pub(crate) fn request(method: &str, path: &str, body: &str) -> String {
     let length = body.len();
     format!("{method} {path} HTTP/1.0\r\nhost: x\r\nauthorization: {LOGIN}\r\ncontent-length: {length}\r\n\r\n{body}")
 }
 
 impl Served {
+    /// Sends a request and returns status and JSON body.
     pub(crate) async fn ask(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
         let (status, head, body) = exchange(self.http, &request(method, path, body)).await;
         if body.is_empty() {
@@ -84,32 +87,34 @@ impl Served {
         (status, serde_json::from_str(&body).expect(&body))
     }
 
+    /// Returns the body of a GET that has to succeed.
     pub(crate) async fn get(&self, path: &str) -> Value {
         let (status, body) = self.ask("GET", path, "").await;
         assert_eq!(status, 200, "{path}: {body}");
         body
     }
 
+    /// Returns status and reason of a request that has to be refused.
     pub(crate) async fn reason(&self, method: &str, path: &str, body: &str) -> (u16, String) {
         let (status, answer) = self.ask(method, path, body).await;
         assert!(answer["error"].is_string(), "{answer}");
         (status, answer["reason"].as_str().unwrap().to_owned())
     }
 
-    /// What a scrape of `path` gives.
+    /// Returns the text of a scrape of `path`.
     pub(crate) async fn scrape(&self, path: &str) -> String {
         let (status, head, text) = exchange(self.metrics, &format!("GET {path} HTTP/1.0\r\nhost: x\r\n\r\n")).await;
         assert!(status == 200 && head.contains("content-type: text/plain"), "{head}");
         text
     }
 
-    /// Declares a transient queue without the API.
+    /// Declares a transient queue directly at the broker.
     pub(crate) async fn declare(&self, name: &str) -> Arc<Queue> {
         let declare = QueueDeclare { server_named: true, ..QueueDeclare::default() };
         self.broker.declare_queue("/", name, declare).await.unwrap().1
     }
 
-    /// Publishes messages of eight bytes to a queue.
+    /// Publishes messages of eight bytes to a queue, directly at the broker.
     pub(crate) fn publish(&self, queue: &str, messages: usize) {
         let route = self.broker.route("/", "", queue.as_bytes(), None).unwrap();
         let message = Extent { properties_at: 0, properties_len: 2, body: Body::Inline { at: 2, len: 8 } };

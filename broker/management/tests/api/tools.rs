@@ -1,4 +1,4 @@
-//! What RabbitMQ's tools and clients of many languages send and look for.
+//! The requests that RabbitMQ's tools and client libraries send, and the fields that they read from the answers.
 use crate::served::{exchange, request, serve};
 use leveret_model::table::{FieldTable, FieldValue};
 use leveret_node::{ConsumerOwner, Fill, Hello, Options, Sink, Source, Subscription};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 #[tokio::test]
-async fn bodies_are_taken_as_tools_write_them() {
+async fn bodies_are_accepted_as_various_tools_write_them() {
     let served = serve(Options::default()).await;
     for (number, body) in [
         r#"{"durable":"true","auto_delete":"false","arguments":{}}"#,
@@ -61,7 +61,7 @@ async fn slashes_at_the_end_of_a_path_make_no_difference() {
 }
 
 #[tokio::test]
-async fn what_is_missing_is_told_in_rabbitmqs_words() {
+async fn missing_resources_are_answered_with_rabbitmqs_404() {
     let served = serve(Options::default()).await;
     let absent = json!({"error": "Object Not Found", "reason": "Not Found"});
     for (method, path) in [
@@ -106,7 +106,7 @@ async fn what_is_missing_is_told_in_rabbitmqs_words() {
 }
 
 #[tokio::test]
-async fn bindings_are_deleted_by_the_location_they_were_made_with() {
+async fn a_binding_is_shown_and_deleted_at_the_location_that_its_creation_returned() {
     let served = serve(Options::default()).await;
     assert_eq!(served.ask("PUT", "/api/queues/%2F/q%20%2F1", "").await.0, 201);
     for body in [
@@ -121,7 +121,8 @@ async fn bindings_are_deleted_by_the_location_they_were_made_with() {
         let (status, head, _) = exchange(served.http, &request("POST", path, body)).await;
         assert_eq!(status, 201, "{body}");
         let location = head.lines().find_map(|line| line.strip_prefix("location: ")).expect(&head);
-        // Heads are read in small letters here; escapes are made with large ones, and "%25" stands for one more.
+        // `exchange` turns the head into lower case, but the properties key has its escapes in upper case. An escape of the
+        // key is escaped again in the location: "%7E" is there as "%257e".
         let mut parts = location.split("%25");
         let first = parts.next().unwrap_or_default().to_owned();
         let whole = parts.fold(first, |whole, part| whole + "%25" + &part[..2].to_uppercase() + &part[2..]);
@@ -135,7 +136,7 @@ async fn bindings_are_deleted_by_the_location_they_were_made_with() {
 }
 
 #[tokio::test]
-async fn the_node_is_shown_as_tools_look_for_it() {
+async fn the_node_has_the_fields_that_tools_read() {
     let served = serve(Options::default()).await;
     let overview = served.get("/api/overview").await;
     let (listeners, contexts) = (&overview["listeners"], &overview["contexts"]);
@@ -206,7 +207,7 @@ async fn the_node_is_shown_as_tools_look_for_it() {
 }
 
 #[tokio::test]
-async fn health_checks_answer_what_they_are_asked() {
+async fn health_checks_succeed_or_fail_as_the_node_is() {
     let served = serve(Options::default()).await;
     let checks = "/api/health/checks";
     let port = served.http.port();
@@ -236,7 +237,7 @@ async fn health_checks_answer_what_they_are_asked() {
     }
 }
 
-/// A client's end that takes nothing.
+/// A consumer that takes no message.
 struct Idle(ConsumerOwner);
 
 impl Sink for Idle {
@@ -250,7 +251,7 @@ impl Sink for Idle {
 }
 
 #[tokio::test]
-async fn clients_their_channels_and_consumers_are_shown_and_sent_away() {
+async fn connections_with_their_channels_and_consumers_are_shown_and_closed() {
     let served = serve(Options::default()).await;
     let name = FieldValue::from("billing");
     let connection = served.broker.connected(Hello {
@@ -305,7 +306,7 @@ async fn clients_their_channels_and_consumers_are_shown_and_sent_away() {
 }
 
 #[tokio::test]
-async fn long_lists_are_whole_in_whatever_way_they_are_asked_for() {
+async fn long_lists_are_complete_however_they_are_filtered_sorted_and_paged() {
     let served = serve(Options::default()).await;
     let mut names: Vec<_> = (0..1500).map(|number| format!("Queue-{number:04}")).collect();
     for name in &names {
@@ -330,13 +331,13 @@ async fn long_lists_are_whole_in_whatever_way_they_are_asked_for() {
     names.reverse();
     assert_eq!(listed(&served.get("/api/queues?sort=name&sort_reverse=true").await), names);
     assert_eq!(listed(&served.get("/api/queues?sort_reverse=true&columns=name").await), names);
-    // The page behind the last one is empty, further ones are not there.
+    // The page that begins exactly at the end is empty; later ones are out of range.
     assert_eq!(served.get("/api/queues?page=4&page_size=500").await["items"], json!([]));
     assert_eq!(served.reason("GET", "/api/queues?page=5&page_size=500", "").await.0, 400);
 }
 
 #[tokio::test]
-async fn many_queues_are_counted_together_and_shown_one_by_one_when_asked() {
+async fn metrics_have_only_totals_for_many_queues_and_series_of_all_on_request() {
     let served = serve(Options::default()).await;
     for number in 0..1000 {
         served.declare(&format!("q{number}")).await;
@@ -368,7 +369,7 @@ async fn many_queues_are_counted_together_and_shown_one_by_one_when_asked() {
     let detailed = served.scrape("/metrics/detailed?family=queue_coarse_metrics&vhost=%2F").await;
     assert!(detailed.contains(r#"rabbitmq_detailed_queue_messages_ready{vhost="/",queue="q7"} 5"#));
     assert!(!detailed.contains("consumers") && served.scrape("/metrics/detailed?vhost=x").await.is_empty());
-    // What a queue did that is gone stays counted.
+    // The totals keep the counts of a deleted queue.
     assert_eq!(served.ask("DELETE", "/api/queues/%2F/q7", "").await.0, 204);
     assert!(served.scrape("/metrics").await.contains("leveret_messages_published_total 5\n"));
 }

@@ -1,5 +1,5 @@
-//! Clients, catalog and queues agree on what is declared: what was answered is so, and one name leads to one queue. What was
-//! made and what was deleted add up, however many did so at a time.
+//! Promise: clients, catalog and queues agree on the definitions. The state is as the answers said, one name leads to one
+//! queue, and the numbers of creations and deletions match, however many requests ran at the same time.
 use crate::checker::Checker;
 use crate::life::Life;
 use crate::names::{BOUND_AT_TIMES, SLOTS, name};
@@ -9,12 +9,14 @@ use leveret_node::QueueId;
 use leveret_node::catalog::Destination;
 
 impl Checker {
+    /// Records that a declaration is under way.
     pub(crate) fn begin_declare(&mut self, at: usize) {
         let name = &mut self.names[at];
         name.overlapped |= name.busy > 0;
         name.busy += 1;
     }
 
+    /// Records that a deletion is under way.
     pub(crate) fn begin_delete(&mut self, at: usize) {
         self.begin_declare(at);
         self.names[at].deletes += 1;
@@ -23,7 +25,7 @@ impl Checker {
         }
     }
 
-    /// A declaration was answered or given up; `found` has the name now.
+    /// Records that a declaration was answered or cancelled, and checks the answer. `found` is the queue with the name now.
     pub(crate) fn end_declare(&mut self, at: usize, answer: Answer<(bool, QueueId)>, found: Option<QueueId>) {
         self.names[at].busy -= 1;
         let alone = !self.names[at].overlapped && !self.names[at].cancelled;
@@ -33,16 +35,16 @@ impl Checker {
                 self.names[at].balance += i64::from(created);
                 let known = self.names[at].id;
                 if alone && (created == known.is_some() || known.is_some_and(|known| known != id)) {
-                    self.fail(|| format!("queue {at} was {known:?}; declared: {id:?}, created: {created}"));
+                    self.fail(|| format!("queue {at} was {known:?}; its declaration gave {id:?}, created: {created}"));
                 }
             }
-            Some(Err(refusal)) => self.fail(|| format!("queue {at} was not declared: {}", refusal.text)),
+            Some(Err(refusal)) => self.fail(|| format!("the declaration of queue {at} was refused: {}", refusal.text)),
             None => self.names[at].cancelled = true,
         }
-        self.look_at(at, found);
+        self.check_balance(at, found);
     }
 
-    /// A deletion was answered or given up; `found` has the name now.
+    /// Records that a deletion was answered or cancelled, and checks the answer. `found` is the queue with the name now.
     pub(crate) fn end_delete(&mut self, at: usize, answer: Answer<()>, found: Option<QueueId>) {
         self.names[at].busy -= 1;
         self.names[at].deletes -= 1;
@@ -52,42 +54,43 @@ impl Checker {
             Some(Ok(())) => {
                 self.names[at].balance -= 1;
                 if alone && known.is_none() {
-                    self.fail(|| format!("queue {at} was deleted, and was not there"));
+                    self.fail(|| format!("queue {at} was deleted, although it did not exist"));
                 }
             }
             Some(Err(refusal)) if refusal.kind == RefusalKind::NotFound => {
                 if alone && known.is_some() {
-                    self.fail(|| format!("queue {at} was there, and is not found when it is deleted"));
+                    self.fail(|| format!("queue {at} existed, but its deletion did not find it"));
                 }
             }
             Some(Err(refusal)) if refusal.kind == RefusalKind::PreconditionFailed => {}
-            Some(Err(refusal)) => self.fail(|| format!("queue {at} was not deleted: {}", refusal.text)),
+            Some(Err(refusal)) => self.fail(|| format!("the deletion of queue {at} was refused: {}", refusal.text)),
             None => self.names[at].cancelled = true,
         }
-        self.look_at(at, found);
+        self.check_balance(at, found);
     }
 
-    /// Nobody changes the queue any more, unless a client lost patience with a request: what there is must follow from the
-    /// answers.
-    fn look_at(&mut self, at: usize, found: Option<QueueId>) {
+    /// Once no request is changing the queue, and unless one was cancelled, its existence must follow from the answers.
+    fn check_balance(&mut self, at: usize, found: Option<QueueId>) {
         let name = &self.names[at];
         if name.busy > 0 || name.cancelled {
             return;
         }
         let (before, balance) = (name.id, name.balance);
         if i64::from(before.is_some()) + balance != i64::from(found.is_some()) {
-            self.fail(|| format!("queue {at} was {before:?}, then {balance} more were made than deleted: {found:?}"));
+            self.fail(|| {
+                format!("queue {at} was {before:?}, then {balance} more were created than deleted: {found:?}")
+            });
         }
         self.resolve(at, found);
     }
 
-    /// What else has had the name.
+    /// Returns the queues other than `found` that have had the name.
     pub(crate) fn others(&self, at: usize, found: Option<QueueId>) -> Vec<QueueId> {
         let of_name = self.queues.iter().filter(|(other, held)| held.slot == at && Some(**other) != found);
         of_name.map(|(id, _)| *id).collect()
     }
 
-    /// `found` is what has the name, for certain; what had it before is gone.
+    /// Records `found` as the queue that has the name for certain. Others that had it must have been deleted.
     pub(crate) fn resolve(&mut self, at: usize, found: Option<QueueId>) {
         if let Some(id) = found {
             self.register(id, at);
@@ -100,7 +103,7 @@ impl Checker {
                 continue;
             }
             if !held.doomed {
-                self.fail(|| format!("queue {at} ({id:?}) is gone, and nobody deleted it"));
+                self.fail(|| format!("queue {at} ({id:?}) is gone, although no client deleted it"));
             }
             self.deleted(id);
         }
@@ -109,7 +112,7 @@ impl Checker {
 }
 
 impl Life<'_> {
-    /// Nothing is under way: clients, catalog and queues have to agree.
+    /// Checks that clients, catalog and queues agree. No request may be under way.
     pub(crate) fn agree(&self) {
         for at in 0..SLOTS {
             let declared = self.broker.catalog().queue("/", &name(at), None).ok().map(|queue| queue.id);
@@ -117,20 +120,21 @@ impl Life<'_> {
             let deleted = found.as_ref().is_some_and(|queue| queue.is_deleted());
             let id = found.map(|queue| queue.id);
             if declared != id || deleted {
-                self.broken(format!("queue {at}: {declared:?} in the catalog, {id:?} among the queues, {deleted}"));
+                let text = format!("queue {at} is {declared:?} in the catalog and {id:?} among the queues");
+                self.broken(format!("{text}; deleted: {deleted}"));
             }
             let others: Vec<QueueId> = self.clients.with(|state| {
                 let checker = &mut state.checker;
                 let known = &checker.names[at];
                 if known.is_sure() && known.id != id {
                     let known = known.id;
-                    checker.fail(|| format!("queue {at} is {id:?}, and was {known:?} for clients"));
+                    checker.fail(|| format!("queue {at} is {id:?}; clients were told {known:?}"));
                 }
                 checker.resolve(at, id);
                 checker.others(at, id)
             });
             if let Some(ghost) = others.into_iter().find(|other| self.broker.queue(*other).is_some()) {
-                self.broken(format!("queue {at} ({ghost:?}) was deleted, and is still among the queues"));
+                self.broken(format!("queue {at} ({ghost:?}) was deleted, but is still among the queues"));
             }
         }
         for at in BOUND_AT_TIMES {

@@ -1,28 +1,29 @@
-//! Nothing is lost that was confirmed: each such message is delivered, still there, or a client did away with it. Messages are
-//! compared by what they are, not by how many.
+//! Promise: no confirmed message is lost. Each one is delivered, is still in its queue, or was settled by a client.
+//! Messages are compared one by one, not only counted.
 use crate::checker::{Checker, Held, Number};
 use crate::names::is_durable;
 
 impl Held {
-    /// What has to be in the queue and has not been seen in this life.
+    /// Returns the messages that have to be in the queue and have not been delivered in this life.
     pub(crate) fn missing(&self) -> impl Iterator<Item = Number> {
-        self.messages.iter().filter(|(_, message)| message.is_owed() && !message.seen).map(|(number, _)| *number)
+        let missing = self.messages.iter().filter(|(_, message)| message.is_owed() && !message.delivered_in_life);
+        missing.map(|(number, _)| *number)
     }
 }
 
 impl Checker {
-    /// Names of the queues that lack something.
+    /// Returns the slots of the queues that lack messages.
     pub(crate) fn lacking(&self) -> Vec<usize> {
         let lacking = self.living().filter(|(_, held)| !held.doomed && held.missing().next().is_some());
         lacking.map(|(_, held)| held.slot).collect()
     }
 
-    /// The queues are empty: nothing is owed any more.
+    /// Checks that no message is owed any more: all queues are empty.
     pub(crate) fn drained(&mut self) {
         self.drained_if(|_| true);
     }
 
-    /// The queues that do not outlive a restart are.
+    /// Checks that no message of a transient queue is owed any more.
     pub(crate) fn drained_transient(&mut self) {
         self.drained_if(|slot| !is_durable(slot));
     }
@@ -36,7 +37,7 @@ impl Checker {
         let drained = self.living().filter(|(_, held)| !held.doomed && is(held.slot));
         let lost: Vec<(usize, usize, Number)> = drained.filter_map(|(_, held)| of(held)).collect();
         for (slot, count, first) in lost {
-            self.fail(|| format!("queue {slot} lost {count} confirmed messages, {first} first"));
+            self.fail(|| format!("queue {slot} lost {count} confirmed messages; the first is {first}"));
         }
     }
 }

@@ -1,25 +1,28 @@
-//! A node ends, or does not start, only for a reason: the disk failed, or durable bytes have changed. A full volume, a want of
-//! descriptors for a while, a signal, a slow disk and a leap of the clock are none.
+//! Promise: a node ends itself, or refuses to start, only because the disk failed or durable bytes have changed. A full
+//! volume, a temporary lack of file descriptors, a slow disk and a leap of the clock are no reasons.
 use crate::life::End;
 use crate::scenario::{Fault, Weather};
 
-/// What happened to a life: its fault, the weather, and whether a call failed as it was told to.
+/// The circumstances of a life.
 pub(crate) struct Circumstances<'a> {
     pub(crate) fault: Fault,
     pub(crate) weather: &'a [Weather],
-    pub(crate) met: bool,
-    /// Bytes of the volume that were free when the node started.
+    /// Whether the weather made a call of the disk fail.
+    pub(crate) call_failed: bool,
+    /// The number of free bytes of the volume when the node started.
     pub(crate) free: u64,
-    /// A node had been open on this disk before.
+    /// Whether a node had been open on this disk before.
     pub(crate) opened: bool,
 }
 
 impl Circumstances<'_> {
-    /// Why the life was not to end like that, if it was not.
+    /// Returns a description of the broken promise if the life had no reason to end like that.
     pub(crate) fn wrong(&self, end: &End) -> Option<String> {
         let allowed = match end {
-            End::Refused(reason) if !self.opened && is_out_of_space(reason) => true, // there is nothing yet that has to start
-            End::Refused(_) => self.failed_disk() || self.met && self.is(&[Weather::ReadsFail, Weather::TooManyFiles]),
+            End::Refused(reason) if !self.opened && is_out_of_space(reason) => true, // nothing is stored yet
+            End::Refused(_) => {
+                self.failed_disk() || self.call_failed && self.is(&[Weather::ReadsFail, Weather::TooManyFiles])
+            }
             End::Failed(_) => self.failed_disk(),
             _ => true,
         };
@@ -30,7 +33,8 @@ impl Circumstances<'_> {
     }
 
     fn failed_disk(&self) -> bool {
-        matches!(self.fault, Fault::PowerLossAtWrite | Fault::SyncFails) || self.met && self.is(&[Weather::WritesFail])
+        let by_fault = matches!(self.fault, Fault::PowerLossAtWrite | Fault::SyncFails);
+        by_fault || self.call_failed && self.is(&[Weather::WritesFail])
     }
 
     fn is(&self, any_of: &[Weather]) -> bool {
@@ -38,7 +42,7 @@ impl Circumstances<'_> {
     }
 }
 
-/// Whether a start was refused since there was no space for what it has to write.
+/// Returns whether a start was refused because there was no space for the files that it has to write.
 pub(crate) fn is_out_of_space(reason: &str) -> bool {
     reason.contains("No space left") || reason.contains("no room for a record")
 }

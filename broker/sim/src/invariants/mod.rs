@@ -1,4 +1,4 @@
-//! What holds whatever happens: one promise a file.
+//! The promises that hold whatever happens, one per file.
 mod agreement;
 mod confirmed;
 mod delivery;

@@ -1,9 +1,10 @@
-//! What one publisher sent to a queue is delivered in that order: the first deliveries of a life are.
+//! Promise: the messages that one publisher sent to a queue are delivered in that order. It holds for the first delivery of
+//! each message in a life.
 use crate::checker::{Checker, Number};
 use leveret_node::QueueId;
 
 impl Checker {
-    /// A message is delivered for the first time in this life.
+    /// Checks the first delivery of a message in this life.
     pub(crate) fn delivered_in_order(&mut self, id: QueueId, publisher: usize, number: Number) {
         let Some(held) = self.queues.get_mut(&id) else { return };
         let slot = held.slot;

@@ -1,17 +1,17 @@
-//! No task dies alone: a panic anywhere in a life breaks it, also one that the runtime swallowed.
+//! Promise: no task panics. Panics that the runtime catches count as well.
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
 thread_local! {
-    /// Panics on this thread since the life began; none while there is no life.
+    /// The panics on this thread since the life began; `None` while there is no life.
     static PANICS: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
 }
 
-/// Lives a life.
+/// Plays a life with `live`.
 ///
 /// # Errors
-/// It panicked, or a task of it did.
+/// The error of `live`, or the first panic of any of its tasks.
 pub(crate) fn watched<T>(live: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -28,8 +28,8 @@ pub(crate) fn watched<T>(live: impl FnOnce() -> Result<T, String>) -> Result<T, 
     let lived = catch_unwind(AssertUnwindSafe(live));
     let panics = PANICS.take().unwrap_or_default();
     match (panics.first(), lived) {
-        (Some(first), _) => Err(format!("something panicked: {first}")),
+        (Some(first), _) => Err(format!("a task panicked: {first}")),
         (None, Ok(lived)) => lived,
-        (None, Err(_)) => Err("something panicked without a word".to_owned()),
+        (None, Err(_)) => Err("a task panicked without calling the panic hook".to_owned()),
     }
 }

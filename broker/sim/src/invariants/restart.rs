@@ -1,21 +1,22 @@
-//! What is there after a start is what was there before: what is declared, and in the queues at least what is owed and at most
-//! what was published and not settled durably. After a stop in order it is exactly the same.
+//! Promise: a restart loses nothing. The definitions are those of before. A queue has at least the messages that are owed,
+//! and at most those that were published and not settled durably; after a stop in order it has exactly the same ones.
 use crate::life::{Life, bound_durably};
 use crate::names::{FAN, SLOTS, is_durable, name};
 use leveret_node::catalog::Destination;
 
 impl Life<'_> {
-    /// `before` is what the queues held when the node was last stopped in order, if it was.
+    /// Checks the node after a start. `before` has the digests and numbers of messages from the last stop in order, if the
+    /// node has not been open since.
     ///
     /// # Errors
-    /// What is not so.
+    /// The first difference.
     pub(crate) fn is_as_before(&self, before: Option<Vec<(u64, u64)>>) -> Result<(), String> {
         self.same_queues()?;
         self.same_bindings()?;
-        self.begin_brief();
+        self.check_brief_after_start();
         let found = self.held();
         for (at, &(digest, messages)) in found.iter().enumerate() {
-            self.trace(format!("queue {at} has {messages}, digest {digest:016x}"));
+            self.trace(format!("queue {at} has {messages} messages, digest {digest:016x}"));
             let bounds = self.clients.with(|state| {
                 let id = state.checker.names[at].id;
                 let held = id.and_then(|id| state.checker.queues.get(&id));
@@ -23,16 +24,18 @@ impl Life<'_> {
             });
             if messages < bounds.0 {
                 return Err(format!(
-                    "queue {at} has {messages} messages, {} confirmed ones have to be there",
+                    "queue {at} has {messages} messages, but {} confirmed ones have to be there",
                     bounds.0
                 ));
             }
             if messages > bounds.1 {
-                return Err(format!("queue {at} has {messages} messages, there can be {} at most", bounds.1));
+                return Err(format!("queue {at} has {messages} messages, but there can be {} at most", bounds.1));
             }
         }
         match before {
-            Some(before) if before != found => Err(format!("{found:?} is there, {before:?} was before the stop")),
+            Some(before) if before != found => {
+                Err(format!("the contents of the queues are {found:?}; before the stop they were {before:?}"))
+            }
             _ => Ok(()),
         }
     }
@@ -49,7 +52,7 @@ impl Life<'_> {
                 return Err(format!("queue {at} is {declared:?} in the catalog and {found:?} among the queues"));
             }
             if sure && known != found {
-                return Err(format!("queue {at} is {found:?}, and was {known:?} before the start"));
+                return Err(format!("queue {at} is {found:?}; before the start it was {known:?}"));
             }
             self.clients.with(|state| state.checker.resolve(at, found));
         }
@@ -65,7 +68,7 @@ impl Life<'_> {
         };
         let known = self.clients.with(|state| state.checker.declared.len());
         if known > FAN.len() && !FAN.into_iter().all(bound) {
-            return Err("a binding that stays for ever is gone".to_owned());
+            return Err("a binding that no client removes is gone".to_owned());
         }
         for at in bound_durably() {
             let is = bound(at);

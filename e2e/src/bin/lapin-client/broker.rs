@@ -1,4 +1,4 @@
-//! What every check stands on: a broker to connect to, names of its own, and the shortest way to say each operation.
+//! Shared by all checks: the broker under test, unique names, and short forms of the operations.
 
 use std::fmt::Debug;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -17,9 +17,10 @@ use lapin::{
     message::Delivery,
 };
 
+/// How long an operation may take.
 pub(crate) const WAIT: Duration = Duration::from_secs(15);
 
-/// The broker under test. `rabbitmq` says it is RabbitMQ 3.10: checks then expect where that differs.
+/// The broker under test. `rabbitmq` says that it is RabbitMQ 3.10: checks then expect its behaviour where that differs.
 pub(crate) struct Broker {
     pub(crate) url: String,
     pub(crate) rabbitmq: bool,
@@ -29,15 +30,16 @@ pub(crate) struct Broker {
 
 impl Broker {
     pub(crate) fn new(url: &str, rabbitmq: bool) -> Self {
-        let run = RandomState::new().build_hasher().finish(); // names that no other run has
+        let run = RandomState::new().build_hasher().finish(); // random, so that no other run has the same names
         Self { url: url.to_owned(), rabbitmq, run, count: AtomicUsize::new(0) }
     }
 
+    /// Returns a name that no other check and no other run uses.
     pub(crate) fn name(&self, what: &str) -> String {
         format!("check.{:x}.{}.{what}", self.run, self.count.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// A connection; `query` is added to the URL, `?heartbeat=5` and the like.
+    /// Opens a connection. `query` is appended to the URL, for example `?heartbeat=5`.
     pub(crate) async fn connect(&self, query: &str) -> Result<Connection> {
         Ok(within(
             Connection::connect(&format!("{}{query}", self.url), ConnectionProperties::default()),
@@ -46,14 +48,15 @@ impl Broker {
         .await??)
     }
 
-    /// A channel with confirms, on a connection of its own, which it keeps open.
+    /// Opens a channel with confirms on a connection of its own.
     pub(crate) async fn channel(&self) -> Result<Session> {
         let connection = self.connect("").await?;
         let channel = open(&connection).await?;
         Ok(Session { connection, channel })
     }
 
-    /// The broker closes the channel on which `operation` ran, with this code and a text that holds the words.
+    /// Runs `operation` on a channel, and checks that the broker closes it with this code and a reply text that contains
+    /// the words.
     pub(crate) async fn refused(
         &self,
         code: u16,
@@ -62,13 +65,13 @@ impl Broker {
     ) -> Result<()> {
         let session = self.channel().await?;
         let mut events = Box::pin(session.connection.events_listener());
-        let _ = within(operation(&session.channel), "the operation").await?; // it may succeed: some refusals come later
+        let _ = within(operation(&session.channel), "the operation").await?; // it may succeed, as some refusals arrive later
         expect_close(&mut events, code, words).await?;
         session.close().await
     }
 }
 
-/// A channel and the connection that carries it.
+/// A channel with its connection.
 pub(crate) struct Session {
     pub(crate) connection: Connection,
     pub(crate) channel: Channel,
@@ -90,6 +93,7 @@ impl std::ops::Deref for Session {
     }
 }
 
+/// Waits for the close of a connection or channel, and checks its code and that its text contains the words.
 pub(crate) async fn expect_close(
     events: &mut (impl Stream<Item = Event> + Unpin),
     code: u16,
@@ -117,6 +121,7 @@ pub(crate) fn protocol_error(error: &Error) -> Option<&AMQPError> {
     if let ErrorKind::ProtocolError(reason) = error.kind() { Some(reason) } else { None }
 }
 
+/// Waits for `operation`, for [`WAIT`] at most.
 pub(crate) async fn within<T>(operation: impl Future<Output = T>, what: &str) -> Result<T> {
     tokio::time::timeout(WAIT, operation).await.with_context(|| format!("waited {WAIT:?} for {what}"))
 }
@@ -126,6 +131,7 @@ pub(crate) fn equal<T: PartialEq<U> + Debug, U: Debug>(got: T, expected: U) -> R
     Ok(())
 }
 
+/// Opens a channel with confirms.
 pub(crate) async fn open(connection: &Connection) -> Result<Channel> {
     let channel = within(connection.create_channel(), "a channel").await??;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
@@ -136,19 +142,23 @@ pub(crate) async fn declare(channel: &Channel, queue: &str, options: QueueDeclar
     Ok(within(channel.queue_declare(queue.into(), options, FieldTable::default()), "queue.declare-ok").await??)
 }
 
+/// Declares an exclusive queue that the broker names, and returns the name.
 pub(crate) async fn exclusive(channel: &Channel) -> Result<String> {
     Ok(declare(channel, "", QueueDeclareOptions::exclusive()).await?.name().to_string())
 }
 
+/// Looks a queue up with a passive declaration.
 pub(crate) async fn passive(channel: &Channel, queue: &str) -> Result<Queue> {
     declare(channel, queue, QueueDeclareOptions::default().passive()).await
 }
 
+/// Returns the number of ready messages in a queue.
 pub(crate) async fn ready(channel: &Channel, queue: &str) -> Result<u32> {
     Ok(passive(channel, queue).await?.message_count())
 }
 
-/// Publishes and waits for the confirm.
+/// Publishes a message to an exchange with a routing key, and waits for the confirm. A message with a message id is
+/// mandatory.
 pub(crate) async fn publish(
     channel: &Channel,
     to: (&str, &str),
@@ -160,7 +170,7 @@ pub(crate) async fn publish(
     Ok(within(confirm, "a confirm").await??)
 }
 
-/// A plain text, confirmed.
+/// Publishes a plain text, and waits for the confirm.
 pub(crate) async fn send(channel: &Channel, exchange: &str, key: &str, body: &str) -> Result<()> {
     equal(
         publish(channel, (exchange, key), body.as_bytes(), BasicProperties::default()).await?,
@@ -168,6 +178,7 @@ pub(crate) async fn send(channel: &Channel, exchange: &str, key: &str, body: &st
     )
 }
 
+/// Publishes the texts "0", "1" and so on to a queue.
 pub(crate) async fn fill(channel: &Channel, queue: &str, count: usize) -> Result<()> {
     for body in numbers(0, count) {
         send(channel, "", queue, &body).await?;
@@ -179,7 +190,7 @@ pub(crate) fn numbers(first: usize, last: usize) -> Vec<String> {
     (first..last).map(|number| number.to_string()).collect()
 }
 
-/// All messages that are in the queue now, taken with basic.get.
+/// Returns the bodies of all messages that are in the queue now, taken with basic.get.
 pub(crate) async fn drain(channel: &Channel, queue: &str) -> Result<Vec<String>> {
     let mut bodies = Vec::new();
     while let Some(message) =
@@ -204,7 +215,7 @@ pub(crate) async fn consume(
     Ok(within(channel.basic_consume(queue, tag, options, FieldTable::default()), "basic.consume-ok").await??)
 }
 
-/// The next `count` deliveries, in the order of arrival.
+/// Waits for the next `count` deliveries, and returns them in the order of arrival.
 pub(crate) async fn take(consumer: &mut Consumer, count: usize) -> Result<Vec<Delivery>> {
     let mut taken = Vec::with_capacity(count);
     while taken.len() < count {
@@ -218,7 +229,7 @@ pub(crate) fn texts(messages: &[Delivery]) -> Vec<String> {
     messages.iter().map(text).collect()
 }
 
-/// Body and redelivered flag of each.
+/// Returns the body and the redelivered flag of each message.
 pub(crate) fn seen(messages: &[Delivery]) -> Vec<String> {
     messages.iter().map(|message| format!("{} {}", text(message), message.redelivered)).collect()
 }

@@ -1,4 +1,4 @@
-//! Checks of connections: what is negotiated, what is refused, what many channels share.
+//! Checks of connections: tuning, refused logins, heartbeats, many channels.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::broker::{
     Broker, drain, equal, exclusive, expect_close, numbers, open as open_channel, passive, protocol_error, send, within,
 };
 
-/// lapin keeps the server's properties to itself, so a working connection is all there is to see.
+/// Checks only that the connection works, as lapin does not show the server's properties.
 pub(crate) async fn open(broker: &Broker) -> Result<()> {
     let session = broker.channel().await?;
     ensure!(session.connection.status().connected());
@@ -22,7 +22,7 @@ pub(crate) async fn tune(broker: &Broker) -> Result<()> {
     equal((tuned.channel_max(), tuned.frame_max(), tuned.heartbeat()), (2047, 131_072, 60))?;
     connection.close(200, "done".into()).await?;
     let connection = broker.connect("?channel_max=7&frame_max=8192&heartbeat=9").await?;
-    let mut channels = Vec::new(); // one that is dropped closes, and races the close of the connection
+    let mut channels = Vec::new(); // kept: a dropped channel closes, which would race with the close of the connection
     for _ in 0..7 {
         channels.push(open_channel(&connection).await?);
     }
@@ -55,7 +55,7 @@ pub(crate) async fn wrong_vhost(broker: &Broker) -> Result<()> {
 pub(crate) async fn heartbeat(broker: &Broker) -> Result<()> {
     let connection = broker.connect("?heartbeat=1").await?;
     let channel = open_channel(&connection).await?;
-    tokio::time::sleep(Duration::from_secs(4)).await; // four beats with nothing to say
+    tokio::time::sleep(Duration::from_secs(4)).await; // four heartbeat intervals without other traffic
     exclusive(&channel).await?;
     connection.close(200, "done".into()).await?;
     Ok(())

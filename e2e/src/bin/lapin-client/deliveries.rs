@@ -1,4 +1,4 @@
-//! Checks of consumers: order, prefetch, acknowledgement and its refusals.
+//! Checks of consumers: order, prefetch, acknowledgements and their refusals.
 
 use anyhow::{Result, ensure};
 use futures::StreamExt;
@@ -23,7 +23,7 @@ fn plain() -> BasicConsumeOptions {
     BasicConsumeOptions::default()
 }
 
-/// A channel with a queue of its own that holds `count` messages.
+/// Returns a channel with this prefetch, and an exclusive queue that contains `count` messages.
 async fn filled(broker: &Broker, count: usize, prefetch: u16) -> Result<(Session, String)> {
     let session = broker.channel().await?;
     let queue = exclusive(&session).await?;
@@ -97,8 +97,8 @@ pub(crate) async fn cancel(broker: &Broker) -> Result<()> {
     let message = take(&mut consumer, 1).await?;
     session.basic_cancel("mine".into(), BasicCancelOptions::default()).await?;
     fill(&session, &queue, 1).await?;
-    equal(ready(&session, &queue).await?, 1)?; // nobody takes it
-    session.basic_ack(message[0].delivery_tag, ONE).await?; // what was delivered before may still be settled
+    equal(ready(&session, &queue).await?, 1)?; // no consumer takes it
+    session.basic_ack(message[0].delivery_tag, ONE).await?; // an earlier delivery may still be acknowledged
     equal(ready(&session, &queue).await?, 1)?;
     session.close().await
 }
@@ -128,14 +128,14 @@ pub(crate) async fn queue_deleted(broker: &Broker) -> Result<()> {
     declare(&session, &name, QueueDeclareOptions::durable()).await?;
     let mut consumer = consume(&session, &name, "mine", plain()).await?;
     other.queue_delete(name.as_str().into(), QueueDeleteOptions::default()).await?;
-    ensure!(within(consumer.next(), "the broker's basic.cancel").await?.is_none(), "a delivery came");
+    ensure!(within(consumer.next(), "the broker's basic.cancel").await?.is_none(), "a delivery arrived instead");
     ensure!(session.channel.status().connected());
     other.close().await?;
     session.close().await
 }
 
 pub(crate) async fn no_ack(broker: &Broker) -> Result<()> {
-    let (session, queue) = filled(broker, 20, 1).await?; // the prefetch does not hold back a consumer without acks
+    let (session, queue) = filled(broker, 20, 1).await?; // the prefetch does not limit a consumer without acknowledgements
     let mut consumer = consume(&session, &queue, "mine", NO_ACK).await?;
     equal(texts(&take(&mut consumer, 20).await?), numbers(0, 20))?;
     session.basic_cancel("mine".into(), BasicCancelOptions::default()).await?;
@@ -157,7 +157,7 @@ pub(crate) async fn requeue_on_close(broker: &Broker) -> Result<()> {
     take(&mut consume(&session, &name, "", plain()).await?, 5).await?;
     session.close().await?;
 
-    let session = broker.channel().await?; // and again after the connection closed
+    let session = broker.channel().await?; // the same after the connection has closed
     let got = take(&mut consume(&session, &name, "", plain()).await?, 5).await?;
     equal(seen(&got), ["0 true", "1 true", "2 true", "3 true", "4 true"])?;
     session.queue_delete(name.as_str().into(), QueueDeleteOptions::default()).await?;

@@ -1,4 +1,4 @@
-//! Checks of declared things: exchanges and queues.
+//! Checks of exchanges and queues.
 
 use anyhow::{Context, Result, ensure};
 use lapin::options::{
@@ -193,7 +193,7 @@ pub(crate) async fn queue_server_named(broker: &Broker) -> Result<()> {
     let (first, second) = (exclusive(&session).await?, exclusive(&session).await?);
     ensure!(first.starts_with("amq.gen-") && first != second, "{first} {second}");
     send(&session, "", &second, "x").await?;
-    equal(drain(&session, "").await?, ["x"])?; // the empty name is the queue this channel declared last
+    equal(drain(&session, "").await?, ["x"])?; // the empty name means the queue that this channel declared last
     session.close().await
 }
 
@@ -281,7 +281,7 @@ pub(crate) async fn queue_reserved(broker: &Broker) -> Result<()> {
         .await
 }
 
-/// What is not honoured is refused, never ignored. RabbitMQ honours this one.
+/// An argument that the broker does not honour is refused, not ignored. RabbitMQ honours this one.
 pub(crate) async fn queue_argument_refused(broker: &Broker) -> Result<()> {
     let name = broker.name("queue");
     let mut arguments = FieldTable::default();
@@ -305,7 +305,8 @@ pub(crate) async fn queue_purge(broker: &Broker) -> Result<()> {
     let session = broker.channel().await?;
     let queue = exclusive(&session).await?;
     fill(&session, &queue, 5).await?;
-    session.basic_get(queue.as_str().into(), BasicGetOptions::default()).await?.context("the queue is empty")?; // unacked: stays
+    // Not acknowledged, so the purge leaves it.
+    session.basic_get(queue.as_str().into(), BasicGetOptions::default()).await?.context("the queue is empty")?;
     equal(session.queue_purge(queue.as_str().into(), QueuePurgeOptions::default()).await?, 4)?;
     equal(session.queue_purge(queue.as_str().into(), QueuePurgeOptions::default()).await?, 0)?;
     equal(ready(&session, &queue).await?, 0)?;

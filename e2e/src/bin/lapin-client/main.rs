@@ -1,7 +1,7 @@
-//! lapin, unmodified, against a broker: publish, consume, roundtrip, hold, conformance.
+//! Test client with unmodified lapin; scenarios: publish, consume, roundtrip, hold, conformance.
 //!
-//! The programs in `e2e/clients` have the same command line and print the same lines; the README there says which.
-//! `--size`, for messages that fill a disk, is this one's alone.
+//! The programs in `e2e/clients` have the same command line and print the same lines, which the README there describes.
+//! Only this one has `--size`, for messages that fill a disk.
 
 mod broker;
 mod connections;
@@ -20,7 +20,7 @@ use broker::Broker;
 use scenarios::Options;
 use tally::Tally;
 
-/// Runs the checks in order, each by its name.
+/// Runs the checks in order under their names. A test of `e2e/tests/clients.rs` reads the names from this file.
 macro_rules! run_checks {
     ($tally:expr, $broker:expr, $($name:literal => $check:path,)*) => {
         $( $tally.run($name, $check($broker)).await; )*

@@ -1,4 +1,4 @@
-//! Checks of publishes and of what a message carries from end to end.
+//! Checks of publishes, and of properties and bodies from end to end.
 
 use anyhow::{Context, Result, bail, ensure};
 use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions, BasicPublishOptions};
@@ -28,14 +28,14 @@ pub(crate) async fn confirm(broker: &Broker) -> Result<()> {
         equal(within(confirm, "a confirm").await??, Confirmation::Ack(None))?;
     }
     equal(drain(&session, &queue).await?, numbers(0, 1000))?;
-    send(&session, "amq.fanout", "nobody", "x").await?; // unroutable and not mandatory: confirmed all the same
+    send(&session, "amq.fanout", "nobody", "x").await?; // an unroutable message that is not mandatory is confirmed too
     session.close().await
 }
 
 pub(crate) async fn mandatory(broker: &Broker) -> Result<()> {
     let session = broker.channel().await?;
     let queue = exclusive(&session).await?;
-    let mandatory = || BasicProperties::default().with_message_id("7".into()); // `publish` sets the flag by it
+    let mandatory = || BasicProperties::default().with_message_id("7".into()); // makes `publish` set the mandatory flag
     equal(publish(&session, ("", &queue), b"routed", mandatory()).await?, Confirmation::Ack(None))?;
     let Confirmation::Ack(Some(returned)) = publish(&session, ("", "no-such-queue"), b"lost", mandatory()).await?
     else {
@@ -63,7 +63,7 @@ async fn get_one(channel: &Channel, queue: &str) -> Result<BasicGetMessage> {
         .context("the queue is empty")
 }
 
-/// Sends a message to a queue and back, and gives the properties that came back.
+/// Sends a message to a queue, gets it back, and returns the received properties.
 async fn echo(broker: &Broker, body: &[u8], properties: BasicProperties) -> Result<BasicProperties> {
     let session = broker.channel().await?;
     let queue = exclusive(&session).await?;
@@ -137,7 +137,7 @@ pub(crate) async fn empty(broker: &Broker) -> Result<()> {
     echo(broker, b"", BasicProperties::default()).await.map(drop)
 }
 
-/// 5 MB, some forty frames.
+/// Sends a body of 5 MB, which takes about forty frames.
 pub(crate) async fn big(broker: &Broker) -> Result<()> {
     echo(broker, &b"abcdefgh".repeat(640_000), BasicProperties::default()).await.map(drop)
 }

@@ -1,4 +1,4 @@
-//! Checks of bindings and of where a message goes through each type of exchange.
+//! Checks of bindings, and of routing through each type of exchange.
 
 use anyhow::Result;
 use lapin::options::{ExchangeBindOptions, ExchangeDeclareOptions, ExchangeUnbindOptions, QueueBindOptions};
@@ -53,7 +53,7 @@ pub(crate) async fn binding_unbind(broker: &Broker) -> Result<()> {
     }
     send(&session, "amq.direct", &queue, "bound").await?;
     for _ in 0..2 {
-        unbind(&session, &queue, "amq.direct", &queue).await?; // the second finds nothing: no error
+        unbind(&session, &queue, "amq.direct", &queue).await?; // the second one finds no binding, which is not an error
     }
     send(&session, "amq.direct", &queue, "unbound").await?;
     equal(drain(&session, &queue).await?, ["bound"])?;
@@ -68,14 +68,14 @@ pub(crate) async fn default_exchange(broker: &Broker) -> Result<()> {
     session.close().await
 }
 
-/// A binding with its arguments, or a message with its headers.
+/// A binding key with arguments, or a routing key with headers.
 type Keyed = (&'static str, FieldTable);
 
 fn keys(names: &[&'static str]) -> Vec<Keyed> {
     names.iter().map(|name| (*name, FieldTable::default())).collect()
 }
 
-/// Which of the messages, by number, come out of the queue of each binding.
+/// Checks which of the messages, by number, arrive in the queue of each binding.
 async fn routed(
     broker: &Broker,
     kind: ExchangeKind,
@@ -171,7 +171,7 @@ pub(crate) async fn exchange_to_exchange(broker: &Broker) -> Result<()> {
     declare_exchange(&session, &second, ExchangeKind::Fanout, ExchangeDeclareOptions::default()).await?;
     let queue = exclusive(&session).await?;
     bind_exchange(&session, &second, &first, "a.*").await?;
-    bind_exchange(&session, &first, &second, "").await?; // a circle: each queue still gets one copy
+    bind_exchange(&session, &first, &second, "").await?; // a cycle of bindings: each queue still gets one copy
     bind(&session, &queue, &second, "").await?;
     send(&session, &first, "a.b", "a.b").await?;
     send(&session, &first, "b.a", "b.a").await?;

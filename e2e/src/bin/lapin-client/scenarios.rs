@@ -1,4 +1,4 @@
-//! What other programs use a client for: publish, consume, roundtrip, hold.
+//! The scenarios other than conformance: publish, consume, roundtrip, hold.
 
 use std::time::Duration;
 
@@ -11,12 +11,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::broker::{Broker, consume as start_consumer, equal, exclusive, numbers, open, protocol_error, take, text};
 use crate::tally::say;
 
+/// The options of a scenario.
 pub(crate) struct Options {
     pub(crate) queue: String,
     pub(crate) exchange: String,
     pub(crate) key: Option<String>,
     pub(crate) count: usize,
-    /// Least size of a body in bytes.
+    /// The smallest size of a body in bytes; smaller ones are padded with spaces.
     pub(crate) size: usize,
 }
 
@@ -26,9 +27,11 @@ impl Default for Options {
     }
 }
 
+/// How long a confirm may take, as a broker whose disk is full holds publishers back until it has room.
 const HELD_BACK_MAX: Duration = Duration::from_secs(240);
 
-/// Numbered messages, all on their way before the first confirm is awaited; one that reaches no queue is an error.
+/// Publishes numbered messages, and waits for the confirms only after the last one is sent. A message that reaches no queue
+/// is an error.
 async fn publish_numbers(channel: &Channel, exchange: &str, key: &str, count: usize, size: usize) -> Result<()> {
     let mut confirms = Vec::new();
     for body in numbers(0, count) {
@@ -47,7 +50,6 @@ async fn publish_numbers(channel: &Channel, exchange: &str, key: &str, count: us
         );
     }
     for confirm in confirms {
-        // A broker whose disk is full holds publishers back until it has room.
         equal(tokio::time::timeout(HELD_BACK_MAX, confirm).await??, Confirmation::Ack(None))?;
     }
     Ok(())
@@ -67,7 +69,7 @@ pub(crate) async fn publish(broker: &Broker, options: &Options) -> Result<()> {
     session.close().await
 }
 
-/// Exactly `count` messages, numbered without gap or duplicate, each acknowledged.
+/// Consumes exactly `count` messages, checks that their numbers have no gap or duplicate, and acknowledges each.
 async fn consume_numbers(channel: &Channel, queue: &str, prefetch: u16, count: usize) -> Result<()> {
     channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
     let mut consumer = start_consumer(channel, queue, "", BasicConsumeOptions::default()).await?;
@@ -87,7 +89,7 @@ pub(crate) async fn consume(broker: &Broker, options: &Options) -> Result<()> {
     session.close().await
 }
 
-/// Publishes and consumes at the same time, over a queue of its own unless one is named.
+/// Publishes and consumes at the same time, over a new exclusive queue unless one is named.
 pub(crate) async fn roundtrip(broker: &Broker, options: &Options) -> Result<()> {
     let session = broker.channel().await?;
     let consuming = open(&session.connection).await?;
@@ -100,7 +102,7 @@ pub(crate) async fn roundtrip(broker: &Broker, options: &Options) -> Result<()> 
     session.close().await
 }
 
-/// Consumes, acknowledges nothing, and stays until the broker closes the connection or a SIGTERM comes.
+/// Consumes, acknowledges nothing, and stays connected until the broker closes the connection or SIGTERM arrives.
 pub(crate) async fn hold(broker: &Broker, options: &Options) -> Result<()> {
     let session = broker.channel().await?;
     let mut events = Box::pin(session.connection.events_listener());

@@ -1,10 +1,11 @@
-//! Runs checks, prints `ok NAME` or `FAIL NAME: why`, and the sum in the end.
+//! Runs checks, prints `ok NAME` or `FAIL NAME: why` for each, and the totals at the end.
 
 use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::Result;
 
+/// The numbers of checks that passed and failed.
 #[derive(Default)]
 pub(crate) struct Tally {
     passed: usize,
@@ -12,6 +13,7 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
+    /// Runs a check and prints its result.
     pub(crate) async fn run(&mut self, name: &str, check: impl Future<Output = Result<()>>) {
         match check.await {
             Ok(()) => {
@@ -25,13 +27,14 @@ impl Tally {
         }
     }
 
+    /// Prints the totals, and returns success if no check failed.
     pub(crate) fn close(&self) -> ExitCode {
         say(&format!("{} passed, {} failed", self.passed, self.failed));
         if self.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }
 
-/// One line on standard output, at once; a reader that has gone is no error.
+/// Prints a line on standard output and flushes it. Ignores the error if nobody reads the output any more.
 pub(crate) fn say(line: &str) {
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
