@@ -15,16 +15,17 @@ app.kubernetes.io/name: leveret-operator
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
-{{- /* An image: (list $ IMAGE-VALUES NAME). */ -}}
+{{- /* The reference of an image. Arguments: (list $ IMAGE-VALUES NAME). */ -}}
 {{- define "leveret.image" -}}
 {{- $top := index . 0 }}{{ $image := index . 1 }}{{ $name := index . 2 -}}
 {{- if not (or $image.repository $top.Values.registry) }}
-{{- fail (printf "\n\nThe value registry is not set: there is no public image of %s. Build both images and push them to a registry that your cluster can pull from:\n\n    make images REGISTRY=registry.example.com/team\n\nand install the chart with --set registry=registry.example.com/team\n" $name) }}
+{{- fail (printf "\n\nThe value registry is not set, and there is no public image of %s. Build both images and push them to a registry from which your cluster can pull:\n\n    make images REGISTRY=registry.example.com/team\n\nThen install the chart with --set registry=registry.example.com/team\n" $name) }}
 {{- end -}}
 {{ $image.repository | default (printf "%s/%s" (trimSuffix "/" $top.Values.registry) $name) }}:{{ $image.tag | default $top.Chart.AppVersion }}
 {{- end }}
 
-{{- /* The release that the definitions belong to, if that is another: NAME in NAMESPACE. Empty when they are missing or ours. */ -}}
+{{- /* The other release that the custom resource definitions belong to, as "NAME in namespace NAMESPACE"; "nobody" if they belong to
+       no release; empty if they do not exist or belong to this release. */ -}}
 {{- define "leveret.crds.other" -}}
 {{- $crd := lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" "brokers.leveret.dev" -}}
 {{- if $crd }}
@@ -35,9 +36,10 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 {{- end }}
 
-{{- /* What the operator may do in a namespace that it looks after. */ -}}
+{{- /* The operator's rights in a namespace in which it works. */ -}}
 {{- define "leveret.rules" -}}
-# The product's own kinds. Finalizers are set by patch; `finalizers` allows owner references that block a deletion.
+# The kinds of Leveret. Finalizers are set with patch. The rule for brokers/finalizers allows owner references that block the
+# deletion of a Broker.
 - apiGroups: [leveret.dev]
   resources: [brokers, exchanges, queues, bindings]
   verbs: [get, list, watch, patch]
@@ -47,11 +49,12 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 - apiGroups: [leveret.dev]
   resources: [brokers/finalizers]
   verbs: [update]
-# What a Broker consists of. An object that exists and is not controlled by the Broker is never written.
+# The objects that a Broker consists of. The operator never writes an existing object that the Broker does not control.
 - apiGroups: [apps]
   resources: [statefulsets]
   verbs: [get, list, watch, create, update{{ if .Values.growVolumes }}, delete{{ end }}]
-# By name, never listed. Update: a password that was edited reaches the pods, a key that was removed is put back.
+# Secrets are accessed by name and never listed. The operator updates them to bring an edited password to the pods and to
+# restore a key that was removed.
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, create, update]
@@ -61,11 +64,11 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [get, create, update]
-# Volumes are asked to grow.
+# The operator patches claims to enlarge volumes.
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
   verbs: [get{{ if .Values.growVolumes }}, patch{{ end }}]
-# Why a pod is not ready: its status, and the events about it.
+# To find out why a pod is not ready, the operator reads its status and the events about it.
 - apiGroups: [""]
   resources: [pods]
   verbs: [get]
