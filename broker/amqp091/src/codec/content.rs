@@ -1,6 +1,6 @@
 //! Content: the header frame with its properties (0-9-1 spec 4.2.6), and the properties themselves.
-use super::encode::short_binary;
 use super::read::{Reader, SyntaxError};
+use super::write::short_binary;
 use super::{table, text};
 use leveret_model::table::FieldTable;
 

@@ -4,11 +4,14 @@
 pub mod content;
 pub mod encode;
 pub mod frame;
+pub mod ids;
 pub mod method;
 mod read;
+pub mod reply;
 pub mod table;
 #[cfg(test)]
 mod tests;
 pub mod text;
+mod write;
 
 pub use read::SyntaxError;

@@ -11,17 +11,6 @@ pub enum SyntaxError {
     NotUtf8(&'static str),
 }
 
-impl SyntaxError {
-    /// The code that RabbitMQ answers with.
-    #[must_use]
-    pub fn reply_code(self) -> u16 {
-        match self {
-            Self::Malformed(_) => 502,
-            Self::NotUtf8(_) => 501,
-        }
-    }
-}
-
 /// What is left to read.
 #[derive(Clone, Copy)]
 pub(super) struct Reader<'a>(pub(super) &'a [u8]);

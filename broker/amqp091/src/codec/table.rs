@@ -1,6 +1,7 @@
 //! Field tables on the wire: `[bytes u32]` then `[name short string][type octet][value]`, over and over.
 use super::read::{Reader, SyntaxError};
 use super::text;
+use super::write::{long_bytes, short_binary};
 use leveret_model::table::{FieldTable, FieldValue};
 
 /// Reads a table with its length before it.
@@ -106,7 +107,7 @@ pub(super) fn copy_without(out: &mut Vec<u8>, reader: &mut Reader<'_>, name: &[u
             kept.extend_from_slice(&entry[..entry.len() - inside.0.len()]);
         }
     }
-    super::encode::long_bytes(out, &kept);
+    long_bytes(out, &kept);
     Ok(())
 }
 
@@ -147,7 +148,7 @@ fn value(reader: &mut Reader<'_>, depth: usize) -> Result<FieldValue, SyntaxErro
 pub fn encode(out: &mut Vec<u8>, table: &FieldTable) {
     with_length(out, |out| {
         for (name, value) in table.iter() {
-            super::encode::short_binary(out, name);
+            short_binary(out, name);
             encode_value(out, value);
         }
     });
@@ -172,11 +173,11 @@ fn encode_value(out: &mut Vec<u8>, value: &FieldValue) {
         }
         FieldValue::LongString(bytes) => {
             out.push(b'S');
-            super::encode::long_bytes(out, bytes);
+            long_bytes(out, bytes);
         }
         FieldValue::ByteArray(bytes) => {
             out.push(b'x');
-            super::encode::long_bytes(out, bytes);
+            long_bytes(out, bytes);
         }
         FieldValue::Table(table) => {
             out.push(b'F');

@@ -1,7 +1,10 @@
 //! The codec against the specification's bytes, against itself, and against bytes that nobody meant.
 use super::content::{self, ContentHeader, Properties};
+use super::encode::Framing;
 use super::frame::{self, Error, Kind};
-use super::method::{self, Ack, Method, Publish};
+use super::ids::MethodId;
+use super::method::{self, Ack, Close, Method, Publish};
+use super::reply::ReplyCode;
 use super::{encode, table, text};
 use leveret_model::table::{FieldTable, FieldValue};
 use proptest::prelude::*;
@@ -110,7 +113,7 @@ proptest! {
     #[test]
     fn content_is_cut_to_the_receivers_frames(body in prop::collection::vec(any::<u8>(), 0..5000), frame_max in 64u32..2000) {
         let mut bytes = Vec::new();
-        encode::content(&mut bytes, 7, frame_max, &[0, 0], &body);
+        encode::content(&mut bytes, Framing { channel: 7, frame_max }, &[0, 0], &body);
         let header = frame::parse(&bytes, 0).unwrap().unwrap();
         prop_assert_eq!((header.kind, header.channel), (Kind::Header, 7));
         let parsed = ContentHeader::parse(header.payload).unwrap();
@@ -167,7 +170,7 @@ fn golden() -> Vec<(Vec<u8>, Method<'static>)> {
             Method::ConnectionTuneOk { channel_max: 2047, frame_max: 131_072, heartbeat: 60 },
         ),
         (b"\0\x0a\0\x28\x01/\0\0".to_vec(), Method::ConnectionOpen { vhost: "/" }),
-        (b"\0\x0a\0\x32\0\xc8\x02OK\0\0\0\0".to_vec(), Method::ConnectionClose { code: 200, text: "OK" }),
+        (b"\0\x0a\0\x32\0\xc8\x02OK\0\0\0\0".to_vec(), Method::ConnectionClose(Close { code: 200, text: "OK" })),
         (b"\0\x14\0\x0a\0".to_vec(), Method::ChannelOpen),
         (b"\0\x1e\0\x0a\x05/data\x1f".to_vec(), Method::AccessRequest),
         (
@@ -246,15 +249,19 @@ fn methods_mean_what_the_specification_says() {
         // Flags end most methods, and what follows them is reserved: whatever is cut off before is an error.
         for end in 4..payload.len().saturating_sub(2) {
             if let Err(error) = method::parse(&payload[..end]) {
-                assert_eq!(error.reply_code(), 502);
+                assert_eq!(code(error), 502);
             }
         }
     }
     let unknown = method::parse(b"\0\x3c\0\xff").unwrap_err();
-    assert_eq!((unknown.reply_code(), unknown.ids()), (540, (60, 255)));
-    assert_eq!(method::parse(b"\0").unwrap_err().reply_code(), 502);
+    assert_eq!((code(unknown), unknown.id()), (540, MethodId { class: 60, method: 255 }));
+    assert_eq!(code(method::parse(b"\0").unwrap_err()), 502);
     let latin1 = method::parse(b"\0\x32\0\x1e\0\0\x01\xe9\0").unwrap_err();
-    assert_eq!((latin1.reply_code(), latin1.ids()), (501, (50, 30)));
+    assert_eq!((code(latin1), latin1.id()), (501, MethodId::QUEUE_PURGE));
+}
+
+fn code(error: impl Into<ReplyCode>) -> u16 {
+    error.into().number()
 }
 
 #[test]
@@ -279,25 +286,27 @@ fn answers_have_the_specifications_bytes() {
     encode::basic_deliver(&mut out, 2, &names);
     assert_eq!(out, b"\x01\0\x02\0\0\0\x13\0\x3c\0\x3c\x01t\0\0\0\0\0\0\0\x03\x01\x01e\x01k\xce");
     out.clear();
-    encode::channel_close(&mut out, 1, 404, &"x".repeat(300), (50, 10));
+    let text = "x".repeat(300);
+    let cause = MethodId::QUEUE_DECLARE;
+    encode::channel_close(&mut out, 1, &encode::Close { code: ReplyCode::NotFound, text: &text, cause });
     let frame = frame::parse(&out, 0).unwrap().unwrap();
     assert_eq!((frame.payload.len(), frame.payload[6]), (4 + 2 + 256 + 4, 255));
     out.clear();
     encode::basic_cancel_ok(&mut out, 1, "\u{10ffe9}");
     assert_eq!(out[11..], *b"\x04\xf4\x8f\xbf\xa9\xce", "a name is not taken for bytes");
     out.clear();
-    encode::content(&mut out, 1, 0, &[0x10, 0, 2], b"hi");
+    encode::content(&mut out, Framing { channel: 1, frame_max: 0 }, &[0x10, 0, 2], b"hi");
     assert_eq!(out, b"\x02\0\x01\0\0\0\x0f\0\x3c\0\0\0\0\0\0\0\0\0\x02\x10\0\x02\xce\x03\0\x01\0\0\0\x02hi\xce");
 }
 
 #[test]
 fn frames_are_refused_before_they_are_waited_for() {
-    assert_eq!(frame::parse(b"\x01\0\x01\xff\xff\xff\xff", 8192).unwrap_err().reply_code(), 501);
+    assert_eq!(code(frame::parse(b"\x01\0\x01\xff\xff\xff\xff", 8192).unwrap_err()), 501);
     assert!(matches!(frame::parse(b"\x01\0\x01\0\0\x20\x01", 8192), Err(Error::TooLarge { size: 8201, .. })));
     assert_eq!(frame::parse(b"\x01\0\x01\0\0\x20\0", 8192), Ok(None));
     assert_eq!(frame::parse(b"\x05", 8192), Err(Error::UnknownKind(5)));
     assert_eq!(frame::parse(b"\x08\0\x01\0\0\0\0\xce", 8192), Err(Error::HeartbeatOnChannel(1)));
-    assert_eq!(Error::HeartbeatOnChannel(1).reply_code(), 505);
+    assert_eq!(code(Error::HeartbeatOnChannel(1)), 505);
     assert_eq!(frame::parse(b"\x08\0\0\0\0\0\x01x\xce", 8192), Err(Error::BadHeartbeat));
     assert_eq!(frame::parse(b"\x01\0\0\0\0\0\x01a\xcf", 8192), Err(Error::BadEnd(0xcf)));
     for kind in [1, 2, 3, 8] {
@@ -350,7 +359,12 @@ fn changed_bytes_are_an_error_at_most() {
     };
     let mut corpus: Vec<Vec<u8>> = golden().into_iter().map(|(payload, _)| payload).collect();
     let mut framed = Vec::new();
-    encode::content(&mut framed, 1, 0, &[0xff, 0xfc, 1, b'a', 1, b'b', 0, 0, 0, 0], b"body");
+    encode::content(
+        &mut framed,
+        Framing { channel: 1, frame_max: 0 },
+        &[0xff, 0xfc, 1, b'a', 1, b'b', 0, 0, 0, 0],
+        b"body",
+    );
     corpus.push(framed);
     for _ in 0..200_000 {
         let mut bytes = corpus[random(corpus.len())].clone();
