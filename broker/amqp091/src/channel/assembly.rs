@@ -1,13 +1,15 @@
 //! A message whose frames come one by one: put together in its channel, then published like any other.
 use super::noted::{self, Run};
-use super::publish::{Arrived, MessagesOfRun, PROPERTY_BYTES_PER_WORK, Publisher, SHARED_MIN};
-use crate::codec::content::{self, Asked, ContentHeader, Properties};
+use super::publish::{Arrived, MessagesOfRun, PROPERTY_BYTES_PER_WORK, Publisher, SHARED_MIN, STEPS_PER_WORK};
+use crate::codec::content::ContentHeader;
 use crate::codec::ids::class;
 use crate::codec::method;
 use crate::codec::reply::ReplyCode;
 use crate::connection::failure::Failure;
 use bytes::Bytes;
-use leveret_node::{Body, Extent, Held, PART_QUEUES};
+use leveret_model::properties::{self, Asked};
+use leveret_node::{Body, Extent, Held, Message, PART_QUEUES, Route};
+use std::sync::Arc;
 
 /// A message that has not come in full.
 pub(crate) struct Assembly {
@@ -29,6 +31,13 @@ struct Header {
     /// What the properties ask of the broker.
     asked: Asked,
     body_size: u64,
+}
+
+/// The part of a message that says where it goes.
+struct Assembled<'a> {
+    exchange: &'a str,
+    routing_key: &'a [u8],
+    asked: Asked,
 }
 
 impl Assembly {
@@ -68,7 +77,7 @@ impl Publisher<'_> {
             let text = format!("expected content header for class 60, got one for class {}", header.class);
             return Err(Failure::new(ReplyCode::UnexpectedFrame, text));
         }
-        let asked = content::check(header.properties_raw).map_err(Failure::of)?;
+        let asked = properties::check(header.properties_raw).map_err(Failure::of)?;
         let size = header.body_size;
         if size > message_max {
             let text = format!("message size {size} is larger than configured max size {message_max}");
@@ -114,17 +123,8 @@ impl Publisher<'_> {
             return Ok(());
         };
         let mut bytes = header.properties.into_vec();
-        let mut route = self.find_route(&exchange, &routing_key)?;
-        if (route.by_headers || !header.asked.is_nothing())
-            && let Some(parsed) = self.look_at(&bytes)?
-            && (route.by_headers || header.asked.recipients)
-        {
-            route = self.new_route(&exchange, &routing_key, parsed.headers.as_ref())?;
-            if parsed.headers.is_some_and(|headers| headers.get("BCC").is_some()) {
-                // Blind copies: no recipient sees the others (RabbitMQ's sender-selected distribution).
-                bytes = content::without_header(&bytes, b"BCC").map_err(Failure::of)?;
-            }
-        }
+        let assembled = Assembled { exchange: &exchange, routing_key: &routing_key, asked: header.asked };
+        let route = self.find_route_of(&assembled, &mut bytes)?;
         let (properties_len, body_len) = (bytes.len(), body.len());
         let body = if body_len >= SHARED_MIN {
             Body::Shared(Bytes::from(body))
@@ -148,33 +148,24 @@ impl Publisher<'_> {
         Ok(())
     }
 
-    /// Checks properties that mean something to the broker. Returns them if there are any.
-    fn look_at(&mut self, properties: &[u8]) -> Result<Option<Properties>, Failure> {
-        if flags(properties) & (HEADERS | EXPIRATION | USER_ID) == 0 {
-            return Ok(None);
+    /// Returns where a message goes. Looks at its properties if the broker has to; these are replaced if consumers must not see
+    /// all of them.
+    fn find_route_of(&mut self, assembled: &Assembled<'_>, properties: &mut Vec<u8>) -> Result<Arc<Route>, Failure> {
+        let &Assembled { exchange, routing_key, asked } = assembled;
+        let route = self.find_route(exchange, routing_key)?;
+        if !route.by_headers && asked.is_nothing() {
+            return Ok(route);
         }
         self.turn.add(properties.len() as u64 / PROPERTY_BYTES_PER_WORK);
-        let parsed = Properties::parse(properties).map_err(Failure::of)?;
-        let connection_user = &self.context.connection.user;
-        if let Some(user) = &parsed.user_id
-            && **user != **connection_user
-        {
-            let text = format!("user_id property set to '{user}' but authenticated user was '{connection_user}'");
-            return Err(Failure::new(ReplyCode::PreconditionFailed, text));
+        let (user, vhost) = (&*self.context.connection.user, self.context.vhost());
+        let message = Message { user, vhost, exchange, routing_key, properties };
+        let Some(routed) = self.context.broker.route_by_properties(message, route.by_headers)? else {
+            return Ok(route);
+        };
+        self.turn.add(routed.route.steps / STEPS_PER_WORK);
+        if let Some(others) = routed.properties {
+            *properties = others;
         }
-        if let Some(expiration) = &parsed.expiration {
-            let text = format!("property expiration '{expiration}': a message's time to live is not supported");
-            return Err(Failure::new(ReplyCode::PreconditionFailed, text));
-        }
-        Ok(Some(parsed))
+        Ok(Arc::new(routed.route))
     }
 }
-
-fn flags(properties: &[u8]) -> u16 {
-    let [high, low, ..] = properties else { return 0 };
-    u16::from_be_bytes([*high, *low])
-}
-
-const HEADERS: u16 = 1 << 13;
-const EXPIRATION: u16 = 1 << 8;
-const USER_ID: u16 = 1 << 4;

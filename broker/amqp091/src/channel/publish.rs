@@ -7,7 +7,7 @@ use super::channels::Channels;
 use super::confirm::Unconfirmed;
 use super::noted::{Noted, Run, same};
 use super::routes::Routes;
-use crate::codec::content::{self, Asked, ContentHeader};
+use crate::codec::content::ContentHeader;
 use crate::codec::encode::{self, Framing};
 use crate::codec::frame::{self, Kind};
 use crate::codec::ids::class;
@@ -17,7 +17,7 @@ use crate::connection::context::Context;
 use crate::connection::failure::Failure;
 use crate::connection::hold::Load;
 use crate::connection::turn::Turn;
-use leveret_model::table::FieldTable;
+use leveret_model::properties::{self, Asked};
 use leveret_node::{Body, Extent, PART_QUEUES, Route, RoutedRun};
 use smallvec::SmallVec;
 use std::sync::Arc;
@@ -156,7 +156,8 @@ impl Publisher<'_> {
             return true;
         }
         self.turn.add(properties.len() as u64 / PROPERTY_BYTES_PER_WORK);
-        let plain = properties.len() <= PLAIN_PROPERTIES_MAX && content::check(properties).is_ok_and(Asked::is_nothing);
+        let plain =
+            properties.len() <= PLAIN_PROPERTIES_MAX && properties::check(properties).is_ok_and(Asked::is_nothing);
         if plain {
             self.state.plain_properties.clear();
             self.state.plain_properties.extend_from_slice(properties);
@@ -171,7 +172,9 @@ impl Publisher<'_> {
         {
             return Ok(route.clone());
         }
-        let route = self.new_route(exchange, routing_key, None)?;
+        let route = self.context.broker.route(self.context.vhost(), exchange, routing_key, None)?;
+        self.turn.add(route.steps / STEPS_PER_WORK);
+        let route = Arc::new(route);
         self.state.routes.insert(&self.context.broker, route.clone());
         Ok(route)
     }
@@ -222,18 +225,6 @@ impl Publisher<'_> {
         Some(RoutedRun { route, messages, waiter })
     }
 
-    /// Finds a route that is not in the cache. `headers` are those of the message, if they matter.
-    pub(super) fn new_route(
-        &mut self,
-        exchange: &str,
-        routing_key: &[u8],
-        headers: Option<&FieldTable>,
-    ) -> Result<Arc<Route>, Failure> {
-        let route = self.context.broker.route(self.context.vhost(), exchange, routing_key, headers)?;
-        self.turn.add(route.steps / STEPS_PER_WORK);
-        Ok(Arc::new(route))
-    }
-
     /// Returns messages to the client that no queue takes.
     fn send_back(&self, of_run: &MessagesOfRun<'_>) {
         let MessagesOfRun { bytes, run, messages } = of_run;
@@ -280,7 +271,7 @@ fn complete_content<'b>(arrived: &Arrived<'b>, frame_max: u32) -> Option<Complet
 /// Bytes of a frame before its payload.
 const FRAME_HEAD: usize = 7;
 /// Steps of routing that cost as much as a unit of work (see `turn`).
-const STEPS_PER_WORK: u64 = 10;
+pub(super) const STEPS_PER_WORK: u64 = 10;
 /// Bytes of properties that cost as much as a unit of work to be looked through (see `turn`).
 pub(super) const PROPERTY_BYTES_PER_WORK: u64 = 10;
 /// The work of handing a run over, beside that of its messages (see `turn`).

@@ -2,10 +2,10 @@
 use super::frame::{END, FRAME_OVERHEAD};
 use super::ids::MethodId;
 use super::reply::ReplyCode;
-use super::table;
-use super::write::{long_bytes, short_bytes, short_string};
 use bytes::Bytes;
 use leveret_model::table::FieldTable;
+use leveret_model::wire::table;
+use leveret_model::wire::write::{long_bytes, short_bytes, short_string};
 
 /// Appends a method frame. `arguments` appends the method's arguments.
 pub(crate) fn method(out: &mut Vec<u8>, channel: u16, id: MethodId, arguments: impl FnOnce(&mut Vec<u8>)) {

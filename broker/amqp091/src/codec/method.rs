@@ -1,8 +1,8 @@
 //! Methods that clients send, parsed from the payload of a method frame (0-9-1 spec 1.4 and RabbitMQ's extensions).
 use super::ids::{MethodId, class};
-use super::read::{Reader, SyntaxError};
-use super::table;
 use leveret_model::table::FieldTable;
+use leveret_model::wire::read::Reader;
+use leveret_model::wire::{SyntaxError, table};
 
 /// A method, its names borrowed from the read buffer. Reserved fields are skipped.
 #[derive(Clone, Debug, PartialEq)]

@@ -2,8 +2,8 @@
 //! broker's own kinds of refusal and from the codec's errors to them.
 use super::frame;
 use super::method;
-use super::read::SyntaxError;
 use leveret_model::refusal::RefusalKind;
+use leveret_model::wire::SyntaxError;
 
 /// The code of a `close` or a `basic.return`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

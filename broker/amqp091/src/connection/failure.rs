@@ -2,7 +2,7 @@
 use crate::codec::ids::MethodId;
 use crate::codec::reply::ReplyCode;
 use leveret_model::refusal::Refusal;
-use leveret_node::{TooMuchHeld, TooMuchOpened};
+use leveret_node::{MessageError, TooMuchHeld, TooMuchOpened};
 
 /// An error on its way to the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +47,15 @@ impl Failure {
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         Self::new(refusal.kind.into(), refusal.text)
+    }
+}
+
+impl From<MessageError> for Failure {
+    fn from(error: MessageError) -> Self {
+        match error {
+            MessageError::Malformed(error) => Self::of(error),
+            MessageError::Refused(refusal) => refusal.into(),
+        }
     }
 }
 
