@@ -1,6 +1,6 @@
 //! The management HTTP API, the health checks and the metrics: RabbitMQ's paths, bodies and status codes.
 //!
-//! In the order of a request: `server` (connections and how many there may be), `socket` (what a connection waits for),
+//! In the order of a request: `server` (connections, which `leveret_listener` accepts, and how many there may be), `socket` (what a connection waits for),
 //! `request` (login, room, body, deadline), `login` (who asks), `router` (which route), `routes` (one file a resource),
 //! `json` (tables to objects and back, bodies), `list` and `walk` (pages, filters, columns; read and written in pieces),
 //! `rates` (what happened per second), `error` (what a refusal looks like). `metrics` is what Prometheus scrapes.
@@ -27,9 +27,10 @@ use leveret_node::Broker;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// Serves the management API and the health checks until `stop` is cancelled.
+/// Serves the management API and the health checks until `stop` is cancelled. Ends when the requests in progress are answered.
 pub fn serve_http(listener: TcpListener, broker: Broker, stop: CancellationToken) -> BoxFuture<'static, ()> {
-    serve_http_within(listener, broker, Bounds::http(), stop)
+    let connections_max = broker.limits().http_connections_max as usize;
+    serve_http_within(listener, broker, Bounds { connections_max, ..Bounds::http() }, stop)
 }
 
 /// Serves the management API and the health checks within `bounds` until `stop` is cancelled.
@@ -41,15 +42,16 @@ pub fn serve_http_within(
     bounds: Bounds,
     stop: CancellationToken,
 ) -> BoxFuture<'static, ()> {
-    note(&listener, &broker, "http");
-    let api = Api::new(broker, bounds);
+    let api = Api::new(broker.clone(), bounds);
     let router = router::api(api.clone());
-    Box::pin(server::serve(listener, request::Requests::new(api, router), stop))
+    let http = server::Http::new("http", request::Requests::new(api, router));
+    Box::pin(leveret_listener::serve(listener, broker, http, stop))
 }
 
-/// Serves `/metrics` until `stop` is cancelled.
+/// Serves `/metrics` until `stop` is cancelled. Ends when the requests in progress are answered.
 pub fn serve_metrics(listener: TcpListener, broker: Broker, stop: CancellationToken) -> BoxFuture<'static, ()> {
-    serve_metrics_within(listener, broker, Bounds::metrics(), stop)
+    let connections_max = broker.limits().metrics_connections_max as usize;
+    serve_metrics_within(listener, broker, Bounds { connections_max, ..Bounds::metrics() }, stop)
 }
 
 /// Serves `/metrics` within `bounds` until `stop` is cancelled.
@@ -59,14 +61,8 @@ pub fn serve_metrics_within(
     bounds: Bounds,
     stop: CancellationToken,
 ) -> BoxFuture<'static, ()> {
-    note(&listener, &broker, "http/prometheus");
-    let api = Api::new(broker, bounds);
+    let api = Api::new(broker.clone(), bounds);
     let router = router::metrics(api.clone());
-    Box::pin(server::serve(listener, request::Requests::new(api, router), stop))
-}
-
-fn note(listener: &TcpListener, broker: &Broker, protocol: &'static str) {
-    if let Ok(address) = listener.local_addr() {
-        broker.add_listener(protocol, address);
-    }
+    let http = server::Http::new("http/prometheus", request::Requests::new(api, router));
+    Box::pin(leveret_listener::serve(listener, broker, http, stop))
 }

@@ -5,6 +5,7 @@
 //! longest goes first.
 use crate::Bounds;
 use hyper::rt::{Read, ReadBufCursor, Write};
+use leveret_listener::Waiting;
 use parking_lot::Mutex;
 use std::io;
 use std::pin::Pin;
@@ -73,17 +74,6 @@ impl Client {
         self.state.lock().phase = Phase::Idle(Instant::now());
     }
 
-    /// Since when it has been waited for, if it is.
-    pub(crate) fn waited_for_since(&self) -> Option<Instant> {
-        let state = self.state.lock();
-        state.unread_since.or(match state.phase {
-            Phase::New(since) | Phase::Idle(since) | Phase::Head(since) | Phase::Body(since) | Phase::Login(since) => {
-                Some(since)
-            }
-            Phase::Served => None,
-        })
-    }
-
     /// Until when it is waited for, if it is.
     fn deadline(&self, bounds: &Bounds) -> Option<Instant> {
         let state = self.state.lock();
@@ -107,6 +97,22 @@ impl Client {
             let later = now + bounds.head_max.min(bounds.write_max);
             tokio::time::sleep_until(deadline.map_or(later, |deadline| deadline.min(later))).await;
         }
+    }
+}
+
+impl Waiting for Client {
+    fn waited_for_since(&self) -> Option<Instant> {
+        let state = self.state.lock();
+        state.unread_since.or(match state.phase {
+            Phase::New(since) | Phase::Idle(since) | Phase::Head(since) | Phase::Body(since) | Phase::Login(since) => {
+                Some(since)
+            }
+            Phase::Served => None,
+        })
+    }
+
+    fn send_away(&self) {
+        self.leave.cancel();
     }
 }
 

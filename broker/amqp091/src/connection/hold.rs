@@ -17,7 +17,6 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -29,15 +28,6 @@ pub(crate) struct Ends<'e> {
     pub(crate) connection: &'e Connection,
     /// The broker shuts down.
     pub(crate) stop: &'e CancellationToken,
-}
-
-/// Sets the options of a client's socket. Keepalive finds a peer that vanished although no heartbeats were agreed upon.
-pub(crate) fn set_up(socket: &TcpStream) {
-    let _ = socket.set_nodelay(true);
-    let _ = sockopt::set_socket_keepalive(socket, true);
-    let _ = sockopt::set_tcp_keepidle(socket, KEEPALIVE_IDLE);
-    let _ = sockopt::set_tcp_keepintvl(socket, KEEPALIVE_EVERY);
-    let _ = sockopt::set_tcp_keepcnt(socket, KEEPALIVE_PROBES);
 }
 
 /// Waits until `room` is done.
@@ -258,9 +248,6 @@ const IN_VAIN_MAX: u32 = 10;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// A peer without heartbeats that acknowledges nothing for this long has vanished, in milliseconds.
 const VANISHED_MS: u32 = 60_000;
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
-const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
-const KEEPALIVE_PROBES: u32 = 6;
 
 #[cfg(test)]
 mod tests {

@@ -18,24 +18,23 @@ use crate::codec::reply::ReplyCode;
 use crate::pool::Pool;
 use bytes::BufMut;
 use futures::FutureExt;
+use leveret_listener::Client;
 use leveret_node::{Broker, Connection, Permit};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// Serves one client until it is gone. `stop` is cancelled when the broker shuts down.
-pub(crate) async fn serve(socket: TcpStream, broker: Broker, pool: Arc<Pool>, stop: CancellationToken, permit: Permit) {
+pub(crate) async fn serve(client: Client, broker: Broker, pool: Arc<Pool>, stop: CancellationToken, permit: Permit) {
     let deadline = Instant::now() + HANDSHAKE_MAX;
-    let (Ok(peer), Ok(local)) = (socket.peer_addr(), socket.local_addr()) else { return };
-    hold::set_up(&socket);
-    let (read, mut write) = socket.into_split();
+    let Client { stream, peer, local } = client;
+    let (read, mut write) = stream.into_split();
     let mut reader = Reader::new(read, pool);
     match in_time(deadline, &permit, &stop, reader.protocol(&stop)).await {
         Some(Protocol::Amqp091) => {}
@@ -414,6 +413,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::net::TcpStream;
 
     #[tokio::test]
     async fn half_a_frame_that_nothing_follows_takes_its_own_size() {
