@@ -1,13 +1,15 @@
 //! One channel, and the handlers of its methods.
 //!
 //! In the order of a message's journey: `channels` (which channel), `dispatch` (which method), `publish` with `noted`,
-//! `assembly` and `routes`, `confirm`, `consume` and `deliver`, `settle`; `declare` for exchanges, queues and bindings.
+//! `routes`, `content` and `assembly`, `confirm` and `book`, `consume` and `deliver`, `settle`; `declare` for exchanges, queues and bindings.
 mod assembly;
+pub(crate) mod book;
 #[cfg(test)]
 mod cancelled_tests;
 pub(crate) mod channels;
 pub(crate) mod confirm;
 pub(crate) mod consume;
+mod content;
 pub(crate) mod declare;
 pub(crate) mod deliver;
 pub(crate) mod dispatch;

@@ -1,4 +1,4 @@
-//! An error that ends a channel or a connection, on its way to the client.
+//! The end of a channel or a connection, and the error that causes it, on its way to the client.
 use crate::codec::ids::MethodId;
 use crate::codec::reply::ReplyCode;
 use leveret_model::refusal::Refusal;
@@ -68,5 +68,21 @@ impl From<TooMuchHeld> for Failure {
 impl From<TooMuchOpened> for Failure {
     fn from(error: TooMuchOpened) -> Self {
         Self::new(ReplyCode::ResourceError, error.to_string())
+    }
+}
+
+/// How a connection ends.
+pub(crate) enum End {
+    /// The client closed it, and is answered.
+    Asked,
+    /// The socket is gone, or was silent for too long.
+    Lost,
+    /// The broker closes it and tells the client why.
+    Failed(Failure),
+}
+
+impl From<Failure> for End {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
     }
 }

@@ -4,9 +4,8 @@
 //! The client's further bytes wait in the socket meanwhile, among them its heartbeats and its end. So the end is looked for
 //! beside the socket's bytes, several times a second: the memory of a client that has gone is free soon after.
 use super::context::Context;
-use super::failure::Failure;
+use super::failure::{End, Failure};
 use super::output::Output;
-use super::reader::End;
 use crate::codec::encode;
 use crate::codec::ids::MethodId;
 use crate::codec::reply::ReplyCode;

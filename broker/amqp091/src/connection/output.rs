@@ -4,7 +4,7 @@
 //! swaps it against an empty one and writes that in one call. The buffer is bounded: while it is full a queue waits, and the
 //! writer has the queue dispatched again once the buffer has drained.
 use super::by_channel::ByChannel;
-use crate::channel::confirm::Books;
+use crate::channel::book::Books;
 use bytes::Bytes;
 use leveret_node::{ChannelView, ConsumerId, Ledger, Queue};
 use parking_lot::{Mutex, MutexGuard};

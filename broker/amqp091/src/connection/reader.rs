@@ -4,7 +4,7 @@
 //! follows is kept in memory of its own size. A reader does a turn of work and lets the others go first (see `turn`). While it
 //! does not read (see `hold`) it still looks for the connection's end.
 use super::context::Capabilities;
-use super::failure::Failure;
+use super::failure::{End, Failure};
 use super::handshake::{Addresses, HANDSHAKE_MAX, Handshake, in_time};
 use super::hold::{self, Ends};
 use super::output::Output;
@@ -79,22 +79,6 @@ pub(crate) async fn serve(client: Client, broker: Broker, pool: Arc<Pool>, stop:
         return;
     }
     reader.discard().await;
-}
-
-/// How a connection ends.
-pub(crate) enum End {
-    /// The client closed it, and is answered.
-    Asked,
-    /// The socket is gone, or was silent for too long.
-    Lost,
-    /// The broker closes it and tells the client why.
-    Failed(Failure),
-}
-
-impl From<Failure> for End {
-    fn from(failure: Failure) -> Self {
-        Self::Failed(failure)
-    }
 }
 
 struct Reader {

@@ -3,10 +3,9 @@
 //! The session owns the parts and decides their order; a handler receives only the parts that it may touch. Publishes and
 //! acknowledgements are gathered while a read is handled and handed over at its end, or before anything else happens.
 use super::context::{Capabilities, Context};
-use super::failure::Failure;
+use super::failure::{End, Failure};
 use super::hold::Load;
 use super::output::Output;
-use super::reader::End;
 use super::turn::{Turn, Turns};
 use crate::channel::channels::Channels;
 use crate::channel::dispatch::{self, Dispatcher};
