@@ -30,7 +30,16 @@ struct Seen {
     rates: QueueRates,
 }
 
-/// Per second.
+/// The figures of a queue at one time.
+#[derive(Clone, Copy)]
+pub(crate) struct Figures {
+    /// What has happened since the queue was declared.
+    pub(crate) counters: Counters,
+    /// The messages in the queue.
+    pub(crate) depth: Depth,
+}
+
+/// Rates per second.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct QueueRates {
     publish: f64,
@@ -43,13 +52,8 @@ pub(crate) struct QueueRates {
 
 impl Rates {
     /// Notes the figures of a queue at `now` (nanoseconds), and returns its rates.
-    pub(crate) fn observe(
-        &self,
-        broker: &Broker,
-        id: QueueId,
-        (counters, depth): (Counters, Depth),
-        now: u64,
-    ) -> QueueRates {
+    pub(crate) fn observe(&self, broker: &Broker, id: QueueId, figures: Figures, now: u64) -> QueueRates {
+        let Figures { counters, depth } = figures;
         let mut table = self.0.lock();
         let table = &mut *table;
         if table.queues.len() > 2 * broker.queue_count() + SPARE {
@@ -131,9 +135,9 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
 
-    fn figures(published: u64, acked: u64) -> (Counters, Depth) {
+    fn figures(published: u64, acked: u64) -> Figures {
         let counters = Counters { published, delivered: published, redelivered: 0, acked };
-        (counters, Depth { ready: published - acked, unacked: 0, body_bytes: 0, consumers: 0 })
+        Figures { counters, depth: Depth { ready: published - acked, unacked: 0, body_bytes: 0, consumers: 0 } }
     }
 
     #[tokio::test]
