@@ -32,7 +32,7 @@ struct Seen {
 
 /// The figures of a queue at one time.
 #[derive(Clone, Copy)]
-pub(crate) struct Figures {
+pub(crate) struct Sample {
     /// What has happened since the queue was declared.
     pub(crate) counters: Counters,
     /// The messages in the queue.
@@ -52,8 +52,8 @@ pub(crate) struct QueueRates {
 
 impl Rates {
     /// Notes the figures of a queue at `now` (nanoseconds), and returns its rates.
-    pub(crate) fn observe(&self, broker: &Broker, id: QueueId, figures: Figures, now: u64) -> QueueRates {
-        let Figures { counters, depth } = figures;
+    pub(crate) fn observe(&self, broker: &Broker, id: QueueId, figures: Sample, now: u64) -> QueueRates {
+        let Sample { counters, depth } = figures;
         let mut table = self.0.lock();
         let table = &mut *table;
         if table.queues.len() > 2 * broker.queue_count() + SPARE {
@@ -135,9 +135,9 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
 
-    fn figures(published: u64, acked: u64) -> Figures {
+    fn figures(published: u64, acked: u64) -> Sample {
         let counters = Counters { published, delivered: published, redelivered: 0, acked };
-        Figures { counters, depth: Depth { ready: published - acked, unacked: 0, body_bytes: 0, consumers: 0 } }
+        Sample { counters, depth: Depth { ready: published - acked, unacked: 0, body_bytes: 0, consumers: 0 } }
     }
 
     #[tokio::test]

@@ -9,7 +9,7 @@ use leveret_node::{Limits, Wishes};
 use settings::{Setting, settings};
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};

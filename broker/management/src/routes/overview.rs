@@ -3,7 +3,7 @@ use super::queues::Figures;
 use super::{Found, all_vhosts};
 use crate::api::Api;
 use crate::list::Query;
-use crate::rates::{Figures, QueueRates, message_counts, message_stats};
+use crate::rates::{QueueRates, Sample, message_counts, message_stats};
 use axum::Json;
 use axum::extract::State;
 use leveret_node::{Broker, Counters, Depth};
@@ -83,7 +83,7 @@ pub(crate) async fn totals(api: &Api) -> Totals {
         let now = api.broker.clock().now();
         for queue in batch {
             let (depth, counters) = queue.look(|queue| (queue.depth(), queue.counters()));
-            api.rates.observe(&api.broker, queue.id, Figures { counters, depth }, now);
+            api.rates.observe(&api.broker, queue.id, Sample { counters, depth }, now);
             whole.ready += depth.ready;
             whole.unacked += depth.unacked;
             whole.body_bytes += depth.body_bytes;
