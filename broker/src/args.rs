@@ -1,51 +1,84 @@
-//! The command line. Every option of `serve` is also `LEVERET_...` in the environment and a key of the file.
-use clap::{Args as ClapArgs, Parser, Subcommand};
+//! The command line: `serve` with the flags of the settings, and `config`.
+use crate::config::settings::{Setting, Source, settings};
+use clap::{Arg, ArgMatches, Command};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// An AMQP message broker.
-#[derive(Parser)]
-#[command(name = "leveret", version, about)]
-pub(crate) struct Args {
-    #[command(subcommand)]
-    pub(crate) command: Command,
-}
-
-#[derive(Subcommand)]
-pub(crate) enum Command {
-    /// Run the broker until SIGTERM or SIGINT.
-    Serve(Box<Serve>),
-    /// Print the annotated default configuration file.
+/// A request from the command line.
+pub(crate) enum Request {
+    /// Run the broker.
+    Serve(Given),
+    /// Print the annotated configuration file.
     Config,
 }
 
-/// What `serve` takes. The order of precedence: option, environment, file, default.
-#[derive(ClapArgs, Default)]
-pub(crate) struct Serve {
-    /// Configuration file (TOML); `leveret config` prints one.
-    #[arg(long, env = "LEVERET_CONFIG", value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
-    /// Folder of all that the broker keeps.
-    #[arg(long, env = "LEVERET_DATA_DIR", value_name = "DIR")]
-    pub(crate) data_dir: Option<PathBuf>,
-    /// Where AMQP clients connect.
-    #[arg(long, env = "LEVERET_AMQP", value_name = "HOST:PORT")]
-    pub(crate) amqp: Option<String>,
-    /// Where the management API answers.
-    #[arg(long, env = "LEVERET_HTTP", value_name = "HOST:PORT")]
-    pub(crate) http: Option<String>,
-    /// Where Prometheus scrapes.
-    #[arg(long, env = "LEVERET_METRICS", value_name = "HOST:PORT")]
-    pub(crate) metrics: Option<String>,
-    /// How log lines look: text or json.
-    #[arg(long, env = "LEVERET_LOG", value_name = "FORMAT")]
-    pub(crate) log: Option<String>,
-    /// Memory budget: past it publishers are held back. Bytes, 512MiB, 60%.
-    #[arg(long, env = "LEVERET_MEMORY_MAX", value_name = "SIZE")]
-    pub(crate) memory_max: Option<String>,
-    /// The user that is there from the start.
-    #[arg(long, env = "LEVERET_DEFAULT_USER", value_name = "NAME")]
-    pub(crate) default_user: Option<String>,
-    /// Its password; better in the environment or the file, where other users of the machine do not see it.
-    #[arg(long, env = "LEVERET_DEFAULT_PASS", value_name = "PASSWORD", hide_env_values = true)]
-    pub(crate) default_pass: Option<String>,
+/// The values that the command line and the environment give.
+#[derive(Default)]
+pub(crate) struct Given {
+    /// The configuration file.
+    pub(crate) file: Option<PathBuf>,
+    /// Values by the key of their setting. The command line comes before the environment.
+    pub(crate) values: BTreeMap<&'static str, String>,
+}
+
+/// Returns what the command line asks for. Ends the process if it is wrong, or asks for help or the version.
+pub(crate) fn parse() -> Request {
+    request(&command().get_matches())
+}
+
+fn request(matches: &ArgMatches) -> Request {
+    let Some(("serve", serve)) = matches.subcommand() else { return Request::Config };
+    let value = |setting: &Setting| Some((setting.key, serve.get_one::<String>(setting.key)?.clone()));
+    let values = settings().iter().filter(|setting| setting.source != Source::File).filter_map(value).collect();
+    Request::Serve(Given { file: serve.get_one::<PathBuf>(CONFIG).cloned(), values })
+}
+
+fn command() -> Command {
+    let file = Arg::new(CONFIG)
+        .long(CONFIG)
+        .env("LEVERET_CONFIG")
+        .value_name("FILE")
+        .value_parser(clap::value_parser!(PathBuf))
+        .help("Configuration file (TOML); `leveret config` prints one");
+    let serve = Command::new("serve")
+        .about("Run the broker until SIGTERM or SIGINT")
+        .after_help("The order of precedence: option, environment, file, default.")
+        .arg(file)
+        .args(settings().iter().filter_map(flag));
+    Command::new("leveret")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("An AMQP message broker")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(serve)
+        .subcommand(Command::new("config").about("Print the annotated default configuration file"))
+}
+
+/// Returns the flag of a setting, unless only the file has it.
+fn flag(setting: &'static Setting) -> Option<Arg> {
+    let (value_name, is_secret) = match setting.source {
+        Source::File => return None,
+        Source::Anywhere(value_name) => (value_name, false),
+        Source::Secret(value_name) => (value_name, true),
+    };
+    let flag = Arg::new(setting.key).long(&*setting.flag).env(&*setting.variable).value_name(value_name);
+    Some(flag.hide_env_values(is_secret).help(setting.summary()))
+}
+
+const CONFIG: &str = "config";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_setting_has_its_flag() {
+        command().debug_assert();
+        let line = ["leveret", "serve", "--config", "f", "--amqp", "a:1", "--default-pass", "secret"];
+        let Request::Serve(given) = request(&command().get_matches_from(line)) else { panic!("no request to serve") };
+        assert_eq!(given.file, Some("f".into()));
+        assert_eq!(given.values["amqp"], "a:1");
+        assert_eq!(given.values["default_pass"], "secret");
+        assert!(command().try_get_matches_from(["leveret", "serve", "--node-name", "n"]).is_err());
+    }
 }

@@ -3,11 +3,10 @@ mod args;
 mod config;
 mod data_dir;
 mod descriptors;
-mod listener;
+mod listeners;
 mod log;
 mod start;
 
-use clap::Parser;
 use std::process::ExitCode;
 
 #[global_allocator]
@@ -15,15 +14,15 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     leveret_node::install_panic_hook();
-    match args::Args::parse().command {
-        args::Command::Config => {
-            #[expect(clippy::print_stdout, reason = "what the command is for")]
+    match args::parse() {
+        args::Request::Config => {
+            #[expect(clippy::print_stdout, reason = "the purpose of the command")]
             {
-                print!("{}", config::reference::annotated());
+                print!("{}", config::settings::annotated());
             }
             ExitCode::SUCCESS
         }
-        args::Command::Serve(serve) => match config::load(*serve).map_err(anyhow::Error::from).and_then(start::run) {
+        args::Request::Serve(given) => match config::load(&given).map_err(anyhow::Error::from).and_then(start::run) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("leveret: {error:#}");

@@ -1,10 +1,11 @@
 //! Puts the broker together, and takes it apart in order: stop accepting, send clients away, stop.
 use crate::config::Config;
 use crate::data_dir::DataDir;
-use crate::listener::listen;
+use crate::listeners::{LISTENERS, Listener, Stage};
 use anyhow::Context;
-use leveret_management::Bounds;
+use futures::future::join_all;
 use leveret_node::{Broker, Options, StorageOptions};
+use std::net::SocketAddr;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -13,16 +14,14 @@ use tokio_util::task::TaskTracker;
 /// Runs the broker until a signal ends it.
 pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     crate::log::begin(config.log);
-    // Never one alone: whoever appends to an idle log also syncs it.
+    // Never one alone: a task that appends to an idle log also syncs it.
     let workers = std::thread::available_parallelism().map_or(2, usize::from).max(2);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
     runtime.block_on(serve(config))
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {
-    let amqp = listen(&config.amqp, "AMQP clients").await?;
-    let http = listen(&config.http, "the management API").await?;
-    let metrics = listen(&config.metrics, "metrics").await?;
+    let listening = listen(&config).await?;
     let data_dir = DataDir::open(&config.data_dir)?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let broker = Broker::start(Options {
@@ -33,14 +32,15 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         default_pass: config.default_pass,
         limits: config.limits,
     });
-    let clients = TaskTracker::new();
     let (stop_clients, stop_others) = (CancellationToken::new(), CancellationToken::new());
     let storage = StorageOptions::in_folder(&config.data_dir);
     broker.announce_storage(&storage);
-    let (http_address, metrics_address) = (http.local_addr()?, metrics.local_addr()?);
+    let addresses = described(&listening);
+    let (for_clients, others): (Vec<_>, Vec<_>) =
+        listening.into_iter().partition(|one| one.listener.stage == Stage::Clients);
     // Health is told from the start; everything else waits for the log to be read.
-    let others = Administration::start(http, metrics, &broker, &stop_others)?;
-    tracing::info!(data_dir = %config.data_dir.display(), http = %http_address, "opening the data folder");
+    let others = Administration::start(others, &broker, &stop_others)?;
+    tracing::info!(data_dir = %config.data_dir.display(), "opening the data folder; {addresses}");
     let opened = tokio::select! {
         biased;
         opened = broker.open_storage(storage) => Some(opened),
@@ -54,15 +54,15 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     opened.with_context(|| format!("cannot open the data folder {}", config.data_dir.display()))?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
-        amqp = %amqp.local_addr()?,
-        http = %http_address,
-        metrics = %metrics_address,
         data_dir = %config.data_dir.display(),
         memory_max = config.memory_max,
         connections_max = config.limits.connections_max,
-        "leveret is ready"
+        "leveret is ready; {addresses}"
     );
-    clients.spawn(leveret_amqp091::serve(amqp, broker.clone(), stop_clients.clone()));
+    let clients = TaskTracker::new();
+    for Listening { listener, socket, .. } in for_clients {
+        clients.spawn((listener.serve)(socket, broker.clone(), stop_clients.clone()));
+    }
 
     tokio::select! {
         _ = terminate.recv() => {}
@@ -83,6 +83,31 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A listener whose socket is open.
+struct Listening {
+    listener: &'static Listener,
+    socket: TcpListener,
+    /// The address of the socket; its port was chosen by the system if the configuration says 0.
+    address: SocketAddr,
+}
+
+/// Opens the sockets of all listeners.
+async fn listen(config: &Config) -> anyhow::Result<Vec<Listening>> {
+    let mut listening = Vec::with_capacity(LISTENERS.len());
+    for (listener, address) in LISTENERS.iter().zip(&config.addresses) {
+        let socket = leveret_listener::listen(address, listener.purpose).await?;
+        let address = socket.local_addr()?;
+        listening.push(Listening { listener, socket, address });
+    }
+    Ok(listening)
+}
+
+/// Returns the addresses of the listeners for the log: `amqp=HOST:PORT http=HOST:PORT`.
+fn described(listening: &[Listening]) -> String {
+    let each: Vec<_> = listening.iter().map(|one| format!("{}={}", one.listener.key, one.address)).collect();
+    each.join(" ")
+}
+
 /// The management API and the metrics, on a thread and a runtime of their own: the operating system gives it its part of
 /// the processor whatever messages keep the workers busy, so health checks are answered in time.
 struct Administration {
@@ -90,24 +115,20 @@ struct Administration {
 }
 
 impl Administration {
-    fn start(
-        http: TcpListener,
-        metrics: TcpListener,
-        broker: &Broker,
-        stop: &CancellationToken,
-    ) -> anyhow::Result<Self> {
-        let (http, metrics) = (http.into_std()?, metrics.into_std()?);
+    fn start(listening: Vec<Listening>, broker: &Broker, stop: &CancellationToken) -> anyhow::Result<Self> {
+        let mut sockets = Vec::with_capacity(listening.len());
+        for Listening { listener, socket, .. } in listening {
+            sockets.push((listener, socket.into_std()?));
+        }
         let (broker, stop) = (broker.clone(), stop.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (end, ended) = tokio::sync::oneshot::channel();
         let serve = async move {
-            let (http, metrics) = (TcpListener::from_std(http)?, TcpListener::from_std(metrics)?);
-            let limits = broker.limits();
-            let within = Bounds { connections_max: limits.http_connections_max as usize, ..Bounds::http() };
-            let http = leveret_management::serve_http_within(http, broker.clone(), within, stop.clone());
-            let within = Bounds { connections_max: limits.metrics_connections_max as usize, ..Bounds::metrics() };
-            let metrics = leveret_management::serve_metrics_within(metrics, broker, within, stop);
-            tokio::join!(http, metrics);
+            let mut serving = Vec::with_capacity(sockets.len());
+            for (listener, socket) in sockets {
+                serving.push((listener.serve)(TcpListener::from_std(socket)?, broker.clone(), stop.clone()));
+            }
+            join_all(serving).await;
             anyhow::Ok(())
         };
         std::thread::Builder::new().name("management".to_owned()).spawn(move || {

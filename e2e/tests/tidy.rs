@@ -70,16 +70,17 @@ fn cargo(arguments: &[&str]) -> String {
 }
 
 /// The crates of this workspace, each with those it may depend on.
-const ARROWS: [(&str, &[&str]); 13] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     ("leveret-model", &[]),
     ("leveret-journal", &[]),
     ("leveret-engine", &["leveret-model"]),
     ("leveret-replication", &["leveret-journal"]),
     ("leveret-node", &["leveret-replication", "leveret-engine", "leveret-journal", "leveret-model"]),
     ("leveret-sim", &["leveret-node", "leveret-engine", "leveret-replication", "leveret-journal", "leveret-model"]),
-    ("leveret-amqp091", &["leveret-node", "leveret-model"]),
-    ("leveret-management", &["leveret-node", "leveret-model"]),
-    ("leveret", &["leveret-model", "leveret-node", "leveret-amqp091", "leveret-management"]),
+    ("leveret-listener", &["leveret-node"]),
+    ("leveret-amqp091", &["leveret-listener", "leveret-node", "leveret-model"]),
+    ("leveret-management", &["leveret-listener", "leveret-node", "leveret-model"]),
+    ("leveret", &["leveret-model", "leveret-node", "leveret-listener", "leveret-amqp091", "leveret-management"]),
     ("leveret-api", &[]),
     ("leveret-client", &[]),
     ("leveret-operator", &["leveret-api", "leveret-client"]),

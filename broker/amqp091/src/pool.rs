@@ -1,21 +1,23 @@
-//! What the connections of a listener share: read buffers, lent while they hold something, and turns.
+//! The things that the connections of a listener share: read buffers, which are lent while they hold bytes, and turns.
 use crate::connection::turn::Turns;
 use parking_lot::Mutex;
 
-/// A few buffers that go from hand to hand, and who waits for a turn.
+/// A few buffers that connections lend each other, and the readers that wait for their turn.
 #[derive(Default)]
 pub(crate) struct Pool {
+    /// Empty buffers that no connection uses.
     buffers: Mutex<Vec<Vec<u8>>>,
+    /// How long a turn is.
     pub(crate) turns: Turns,
 }
 
 impl Pool {
-    /// An empty buffer.
+    /// Returns an empty buffer.
     pub(crate) fn take(&self) -> Vec<u8> {
         self.buffers.lock().pop().unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES))
     }
 
-    /// Takes a buffer back; those that are too many, too small or have grown are freed.
+    /// Takes a buffer back. It is freed if there are too many, or if it is too small or has grown.
     pub(crate) fn give_back(&self, mut buffer: Vec<u8>) {
         if buffer.capacity() < BUFFER_BYTES || buffer.capacity() > BUFFER_BYTES * 2 {
             return;
@@ -28,6 +30,7 @@ impl Pool {
     }
 }
 
-/// What one read can take.
+/// The size of a buffer, in bytes: one read can take as much.
 const BUFFER_BYTES: usize = 512 << 10;
+/// The most buffers that are kept.
 const BUFFERS_MAX: usize = 8;

@@ -1,6 +1,6 @@
 #![no_main]
-//! Field tables; what parses is encoded and parsed again.
-use leveret_amqp091::codec::table;
+//! Field tables. A table that parses is encoded and parsed again.
+use leveret_model::wire::table;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let _ = table::parse_entries(bytes);

@@ -1,7 +1,7 @@
 //! The management HTTP API, the health checks and the metrics: RabbitMQ's paths, bodies and status codes.
 //!
-//! The modules in the order in which a request passes through them: `server` accepts a bounded number of connections,
-//! `socket` tracks how long each client has kept us waiting, `request` takes a request through login, body and turn within
+//! The modules in the order in which a request passes through them: `server` serves a bounded number of connections,
+//! which `leveret_listener` accepts, `socket` tracks how long each client has kept us waiting, `request` takes a request through login, body and turn within
 //! its deadlines, `login` authenticates, `router` maps paths to handlers, `routes` holds the handlers (one file per
 //! resource), `json` converts field tables and reads request bodies, `list` pages, filters and sorts, `walk` reads and
 //! writes long answers in pieces, `rates` computes figures per second, `error` formats refusals. `metrics` is the listener
@@ -33,7 +33,8 @@ use tokio_util::sync::CancellationToken;
 ///
 /// Registers the address of `listener` with the broker. The future ends when the requests in progress have been answered.
 pub fn serve_http(listener: TcpListener, broker: Broker, stop: CancellationToken) -> BoxFuture<'static, ()> {
-    serve_http_within(listener, broker, Bounds::http(), stop)
+    let connections_max = broker.limits().http_connections_max as usize;
+    serve_http_within(listener, broker, Bounds { connections_max, ..Bounds::http() }, stop)
 }
 
 /// Serves the management API and the health checks within `bounds` until `stop` is cancelled.
@@ -46,17 +47,18 @@ pub fn serve_http_within(
     bounds: Bounds,
     stop: CancellationToken,
 ) -> BoxFuture<'static, ()> {
-    register(&listener, &broker, "http");
-    let api = Api::new(broker, bounds);
+    let api = Api::new(broker.clone(), bounds);
     let router = router::api(api.clone());
-    Box::pin(server::serve(listener, request::Requests::new(api, router), stop))
+    let http = server::Http::new("http", request::Requests::new(api, router));
+    Box::pin(leveret_listener::serve(listener, broker, http, stop))
 }
 
 /// Serves `/metrics` within [`Bounds::metrics`] until `stop` is cancelled.
 ///
 /// Registers the address of `listener` with the broker. The future ends when the requests in progress have been answered.
 pub fn serve_metrics(listener: TcpListener, broker: Broker, stop: CancellationToken) -> BoxFuture<'static, ()> {
-    serve_metrics_within(listener, broker, Bounds::metrics(), stop)
+    let connections_max = broker.limits().metrics_connections_max as usize;
+    serve_metrics_within(listener, broker, Bounds { connections_max, ..Bounds::metrics() }, stop)
 }
 
 /// Serves `/metrics` within `bounds` until `stop` is cancelled; like [`serve_metrics`].
@@ -66,14 +68,8 @@ pub fn serve_metrics_within(
     bounds: Bounds,
     stop: CancellationToken,
 ) -> BoxFuture<'static, ()> {
-    register(&listener, &broker, "http/prometheus");
-    let api = Api::new(broker, bounds);
+    let api = Api::new(broker.clone(), bounds);
     let router = router::metrics(api.clone());
-    Box::pin(server::serve(listener, request::Requests::new(api, router), stop))
-}
-
-fn register(listener: &TcpListener, broker: &Broker, protocol: &'static str) {
-    if let Ok(address) = listener.local_addr() {
-        broker.add_listener(protocol, address);
-    }
+    let http = server::Http::new("http/prometheus", request::Requests::new(api, router));
+    Box::pin(leveret_listener::serve(listener, broker, http, stop))
 }

@@ -5,6 +5,7 @@
 //! for the longest is disconnected first.
 use crate::Bounds;
 use hyper::rt::{Read, ReadBufCursor, Write};
+use leveret_listener::Waiting;
 use parking_lot::Mutex;
 use std::io;
 use std::pin::Pin;
@@ -108,6 +109,22 @@ impl Client {
             let later = now + bounds.head_max.min(bounds.write_max);
             tokio::time::sleep_until(deadline.map_or(later, |deadline| deadline.min(later))).await;
         }
+    }
+}
+
+impl Waiting for Client {
+    fn waited_for_since(&self) -> Option<Instant> {
+        let state = self.state.lock();
+        state.unread_since.or(match state.phase {
+            Phase::New(since) | Phase::Idle(since) | Phase::Head(since) | Phase::Body(since) | Phase::Login(since) => {
+                Some(since)
+            }
+            Phase::Served => None,
+        })
+    }
+
+    fn send_away(&self) {
+        self.leave.cancel();
     }
 }
 

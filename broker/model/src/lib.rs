@@ -1,8 +1,10 @@
-//! The broker's vocabulary: what every other crate speaks of, and nothing that does anything.
+//! The broker's vocabulary: the types that every other crate speaks of, without behaviour of their own.
 //!
-//! `name` (what may be called how), `table` (typed key-value lists of clients), `exchange` (types), `refusal` (why
-//! something is not done).
+//! `name` (how objects may be called), `table` (the typed key-value lists of clients), `properties` (of a message), `exchange`
+//! (types), `refusal` (of a request), `wire` (AMQP 0-9-1's encoding of tables and properties).
 pub mod exchange;
 pub mod name;
+pub mod properties;
 pub mod refusal;
 pub mod table;
+pub mod wire;

@@ -1,76 +1,60 @@
-//! Why something is not done: a kind that every protocol has a code for, and a text that names the value.
+//! The refusal of a request: a kind, which each protocol maps to a code of its own, and a text that names the value.
 
-/// A request refused. Nothing has changed.
+/// A refused request. Nothing has changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
 pub struct Refusal {
-    /// What sort of refusal.
+    /// The reason, for programs.
     pub kind: RefusalKind,
-    /// What was wrong, with the names that it was wrong with.
+    /// The reason, for people: it names what was wrong.
     pub text: String,
 }
 
-/// Sorts of refusal: AMQP's reply codes (0-9-1 spec 1.3) say it best.
+/// The reasons to refuse a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefusalKind {
-    /// 403: not allowed to this client, or a name that is reserved.
+    /// The client is not allowed to do that, or the name is reserved.
     AccessRefused,
-    /// 404: there is no such thing.
+    /// There is no such object.
     NotFound,
-    /// 405: it belongs to another connection.
+    /// The object belongs to another connection.
     ResourceLocked,
-    /// 406: it is there, but not so; or an argument is not supported.
+    /// The object exists and differs from the request, or an argument is not supported.
     PreconditionFailed,
-    /// 503: there is no such type or command.
+    /// There is no such type or command.
     CommandInvalid,
-    /// 530: the connection may not do that.
+    /// The connection may not do that.
     NotAllowed,
-    /// 320: the node is about to end. Nobody knows whether what was asked is durable.
+    /// The node is about to end. It is not known whether the change is durable.
     Stopping,
 }
 
-impl RefusalKind {
-    /// The spec's reply code.
-    #[must_use]
-    pub fn reply_code(self) -> u16 {
-        match self {
-            Self::AccessRefused => 403,
-            Self::NotFound => 404,
-            Self::ResourceLocked => 405,
-            Self::PreconditionFailed => 406,
-            Self::CommandInvalid => 503,
-            Self::NotAllowed => 530,
-            Self::Stopping => 320,
-        }
-    }
-}
-
 impl Refusal {
-    /// A refusal with its text.
+    /// Returns a refusal with its text.
     #[must_use]
     pub fn new(kind: RefusalKind, text: String) -> Self {
         Self { kind, text }
     }
 
-    /// 406 with a text.
+    /// Returns a refusal because the object differs from the request or because of an argument.
     #[must_use]
     pub fn precondition(text: String) -> Self {
         Self::new(RefusalKind::PreconditionFailed, text)
     }
 
-    /// 404 for a queue.
+    /// Returns the refusal for a queue that does not exist.
     #[must_use]
     pub fn no_queue(vhost: &str, name: &str) -> Self {
         Self::new(RefusalKind::NotFound, format!("no queue '{name}' in vhost '{vhost}'"))
     }
 
-    /// 404 for an exchange.
+    /// Returns the refusal for an exchange that does not exist.
     #[must_use]
     pub fn no_exchange(vhost: &str, name: &str) -> Self {
         Self::new(RefusalKind::NotFound, format!("no exchange '{name}' in vhost '{vhost}'"))
     }
 
-    /// 404 for a virtual host.
+    /// Returns the refusal for a virtual host that does not exist.
     #[must_use]
     pub fn no_vhost(name: &str) -> Self {
         Self::new(RefusalKind::NotFound, format!("no vhost '{name}'"))

@@ -1,7 +1,7 @@
 //! The async shell around the rules: one node of the broker.
 //!
 //! [`Broker`] is the cheap handle that every protocol and the HTTP API go through; one file a door, in the order of a
-//! message's journey: `declare`, `publish`, `subscribe`, `ledger` and `settle`. Behind them `queue` (the rules of a
+//! message's journey: `declare`, `publish` and `message` (properties that the broker looks at), `subscribe`, `ledger` and `settle`. Behind them `queue` (the rules of a
 //! queue behind their lock), `connections`, `limits`, `auth`, `memory`, `clock`.
 //!
 //! Of durable queues: `shard` and `entry` (what is logged), `log` and `files` (what they share), `storage` (opened and closed),
@@ -31,6 +31,7 @@ mod limits;
 mod log;
 mod maintain;
 mod memory;
+mod message;
 #[cfg(any(test, feature = "mutants"))]
 pub mod mutants;
 mod opened;
@@ -63,6 +64,7 @@ pub use leveret_engine::queue::{
 pub use limits::{Door, Limits, LimitsError, Permit, Wishes};
 pub use maintain::StorageUsage;
 pub use memory::{Memory, available_bytes, default_max};
+pub use message::{Message, MessageError, RoutedMessage};
 pub use opened::{Opened, TooMuchOpened};
 pub use publish::{Lag, PART_QUEUES, Route, RouteMemory, RoutedRun};
 pub use queue::{Queue, QueueId};

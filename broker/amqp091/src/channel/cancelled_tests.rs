@@ -23,10 +23,10 @@ async fn the_end_of_a_consumer_does_not_touch_another_that_has_its_tag_by_now() 
     let ended = |queue: &Queue, id| Ended { tag: "tag".into(), queue: queue.id, id };
     channel.cancelled.push(ended(&gone, id));
     channel.cancelled.push(ended(&there, ConsumerId(1)));
-    assert_eq!(channel.forget_cancelled(), [0u32; 0]);
+    assert_eq!(channel.take_cancelled(), [0u32; 0]);
     assert_eq!(channel.consumers["tag"].subscriber, 7);
     channel.cancelled.push(ended(&there, id));
-    assert_eq!(channel.forget_cancelled(), [7]);
+    assert_eq!(channel.take_cancelled(), [7]);
     assert!(channel.consumers.is_empty());
     broker.stop();
 }

@@ -1,106 +1,65 @@
-//! Publisher confirms: what is in all its queues, on disk where they are durable, is acknowledged in the order of the
-//! publishes, once a batch, with `multiple`.
+//! Publisher confirms: a message that is in all its queues, on disk where they are durable, is acknowledged in the order of
+//! the publishes, once for each batch, with `multiple`.
 //!
-//! The book of a channel lies in the connection's output, under its lock: the log says from its own task what is durable.
-//! A publish that waits for the log has a token; tokens are never used twice on a connection, so one of a channel that was
-//! closed means nothing to the channel that has its number now.
-use crate::codec::encode;
-use std::collections::VecDeque;
+//! Publishes that need no log are counted by the reader in their channel and confirmed at the end of the read. All publishes
+//! of a channel are entered in its book (see [`book`](super::book)). The books lie in the connection's output, under its lock,
+//! because the log says from its own task which publishes are durable.
+use super::Channel;
+use super::channels::Channels;
+use crate::connection::output::Output;
+use leveret_node::{Confirm, Waiter};
+use std::sync::Arc;
 
-/// Publishes of a channel, by the sequence numbers that the client counts too.
-#[derive(Debug, Default)]
-pub(crate) struct Confirms {
-    /// Publishes so far.
-    published: u64,
-    /// Of these, up to which all are safe.
-    safe: u64,
-    /// Of these, told to the client.
-    told: u64,
-    /// Publishes from the first that is not safe on.
-    open: VecDeque<Open>,
-    /// Token of the first of them.
-    first_token: u64,
+/// The channels with publishes that are to be confirmed at the end of the read.
+#[derive(Default)]
+pub(crate) struct Unconfirmed {
+    /// Their numbers, each once.
+    channels: Vec<u16>,
 }
 
-/// Publishes in a row.
-#[derive(Debug)]
-struct Open {
-    /// Sequence number of the last.
-    last: u64,
-    /// How many logs have not said that they are durable.
-    waits_for: u32,
-}
-
-impl Confirms {
-    /// A channel's book, whose tokens begin at `first_token`.
-    pub(crate) fn new(first_token: u64) -> Self {
-        Self { first_token, ..Self::default() }
-    }
-
-    /// Messages were published: each is in all its queues or was unroutable, but for `waits_for` logs. Returns their token.
-    pub(crate) fn published(&mut self, messages: u64, waits_for: u32) -> u64 {
-        self.published += messages;
-        self.open.push_back(Open { last: self.published, waits_for });
-        let token = self.first_token + self.open.len() as u64 - 1;
-        self.advance();
-        token
-    }
-
-    /// One log has what `token` stands for.
-    pub(crate) fn confirmed(&mut self, token: u64) {
-        let Some(at) = token.checked_sub(self.first_token) else { return };
-        if let Some(open) = self.open.get_mut(at as usize) {
-            open.waits_for -= 1;
+impl Unconfirmed {
+    /// Counts publishes that are about to be handed over to their queues and to the `logs` that have to make them durable.
+    /// Returns who is told by these logs: nobody if there are none, or if the channel does not want confirms.
+    pub(super) fn published(
+        &mut self,
+        output: &Arc<Output>,
+        channel: &mut Channel,
+        messages: u64,
+        logs: u32,
+    ) -> Option<Waiter> {
+        let (number, unlogged) = (channel.number, channel.unlogged.as_mut()?);
+        if logs > 0 {
+            let before = std::mem::take(unlogged);
+            let token = output.lock().confirms.published(number, before, messages, logs)?;
+            return Some(Waiter { to: output.clone(), channel: number, token });
         }
-        self.advance();
-    }
-
-    /// The token that the next publish has.
-    pub(crate) fn next_token(&self) -> u64 {
-        self.first_token + self.open.len() as u64
-    }
-
-    fn advance(&mut self) {
-        while let Some(Open { last, waits_for: 0 }) = self.open.front() {
-            self.safe = *last;
-            self.open.pop_front();
-            self.first_token += 1;
+        *unlogged += messages;
+        if !self.channels.contains(&number) {
+            self.channels.push(number);
         }
+        None
     }
 
-    /// Appends the acknowledgement of all that is safe, if there is something to tell.
-    pub(crate) fn tell(&mut self, out: &mut Vec<u8>, channel: u16) {
-        let new = self.safe - self.told;
-        if new > 0 {
-            encode::basic_ack(out, channel, self.safe, new > 1);
-            self.told = self.safe;
+    /// Enters the publishes that needed no log into the books of their channels, and tells the client which are safe.
+    pub(crate) fn tell(&mut self, output: &Output, channels: &mut Channels) {
+        if self.channels.is_empty() {
+            return;
         }
+        let numbers = std::mem::take(&mut self.channels);
+        output.write(|state| {
+            for number in numbers {
+                if let Some(channel) = channels.find(number).filter(|channel| !channel.closing)
+                    && let Some(unlogged) = &mut channel.unlogged
+                {
+                    state.confirms.published_unlogged(number, std::mem::take(unlogged), &mut state.buffer);
+                }
+            }
+        });
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_publish_is_safe_when_all_logs_and_all_before_it_are() {
-        let mut confirms = Confirms::new(5);
-        let told = |confirms: &mut Confirms| {
-            let mut out = Vec::new();
-            confirms.tell(&mut out, 1);
-            (!out.is_empty()).then_some(confirms.told)
-        };
-        let slow = confirms.published(3, 2);
-        let quick = confirms.published(1, 1);
-        confirms.published(2, 0);
-        assert_eq!((slow, quick, told(&mut confirms)), (5, 6, None));
-        confirms.confirmed(quick);
-        confirms.confirmed(slow);
-        confirms.confirmed(3);
-        assert_eq!(told(&mut confirms), None);
-        confirms.confirmed(slow);
-        assert_eq!(told(&mut confirms), Some(6));
-        confirms.published(1, 0);
-        assert_eq!((told(&mut confirms), confirms.next_token()), (Some(7), 9));
+impl Confirm for Output {
+    fn confirmed(&self, channel: u16, token: u64) {
+        self.write(|state| state.confirms.confirmed(channel, token, &mut state.buffer));
     }
 }

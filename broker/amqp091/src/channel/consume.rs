@@ -1,150 +1,151 @@
 //! `basic.consume`, `cancel`, `get`, `qos`.
-use super::Consumer;
 use super::deliver::{ConsumerSink, GetSink};
+use super::settle::give_turns;
+use super::{Channel, Consumer};
 use crate::codec::encode;
+use crate::codec::ids::MethodId;
 use crate::codec::method::BasicConsume;
+use crate::codec::reply::ReplyCode;
+use crate::connection::context::Context;
 use crate::connection::failure::Failure;
-use crate::connection::session::Session;
-use leveret_node::{Outcome, Subscription};
+use leveret_node::Subscription;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 
-impl Session {
-    pub(crate) fn consume(&mut self, number: u16, consume: &BasicConsume<'_>) -> Result<(), Failure> {
-        if let Some((name, _)) = consume.arguments.0.iter().find(|(name, _)| name.starts_with("x-") && name != IDLE) {
-            let text = format!("invalid arg '{name}' for basic.consume: not supported");
-            return Err(Failure::new(406, text));
-        }
-        if self.consumers() >= CONSUMERS_MAX {
-            let text = format!("reached maximum ({CONSUMERS_MAX}) of consumers per connection");
-            return Err(Failure::new(530, text));
-        }
-        let name = self.queue_name(number, consume.queue)?;
-        let queue = self.broker.find_queue(&self.vhost, &name, Some(self.connection.id))?;
-        let tag: Box<str> = match consume.consumer_tag {
-            "" => format!("amq.ctag-{}", self.broker.random_name()).into(),
-            tag => tag.into(),
-        };
-        let (output, connection) = (self.output.clone(), self.connection.id);
-        let notify_cancel = self.client.consumer_cancel_notify;
-        let opened = self.broker.count_opened(CONSUMER_BYTES)?;
-        let channel = self.channel(number)?;
-        if channel.consumers.contains_key(&tag) {
-            return Err(Failure::new(530, format!("attempt to reuse consumer tag '{tag}'")));
-        }
-        let Some(subscriber) = output.lock().ledger(number).map(|ledger| ledger.open(queue.clone())) else {
-            return Ok(());
-        };
-        let sink = Arc::new(ConsumerSink {
-            output: output.clone(),
-            queue: queue.clone(),
-            connection,
-            channel: number,
-            subscriber,
-            tag: tag.clone(),
-            no_ack: consume.no_ack,
-            no_wait: consume.no_wait,
-            notify_cancel,
-            id: OnceLock::new(),
-            cancelled: channel.cancelled.clone(),
-        });
-        let (exclusive, no_ack, prefetch) = (consume.exclusive, consume.no_ack, channel.prefetch);
-        let subscription = Subscription { sink, exclusive, no_ack, prefetch };
-        match self.broker.subscribe(&queue, subscription) {
-            Ok(id) => {
-                let channel = self.channel(number)?;
-                channel.consumers.insert(tag, Consumer { queue, id, subscriber, _opened: opened });
-                channel.view.consumers.store(channel.consumers.len() as u32, Relaxed);
-                Ok(())
-            }
-            Err(refusal) => {
-                if let Some(ledger) = output.lock().ledger(number) {
-                    ledger.end(subscriber);
-                }
-                Err(refusal.into())
-            }
-        }
+/// Handles `basic.consume` on a connection that has so many `consumers` already.
+pub(super) fn consume(
+    context: &Context,
+    channel: &mut Channel,
+    consumers: usize,
+    consume: &BasicConsume<'_>,
+) -> Result<(), Failure> {
+    if let Some((name, _)) = consume.arguments.0.iter().find(|(name, _)| name.starts_with("x-") && name != IDLE) {
+        let text = format!("invalid arg '{name}' for basic.consume: not supported");
+        return Err(Failure::new(ReplyCode::PreconditionFailed, text));
     }
-
-    /// Ends a consumer. What it was delivered stays to be settled.
-    pub(crate) async fn cancel(&mut self, number: u16, tag: &str, no_wait: bool) -> Result<(), Failure> {
-        let channel = self.channel(number)?;
-        let consumer = channel.consumers.remove(tag);
-        channel.view.consumers.store(channel.consumers.len() as u32, Relaxed);
-        if let Some(consumer) = &consumer {
-            self.broker.unsubscribe(&consumer.queue, consumer.id);
-            if let Some(ledger) = self.output.lock().ledger(number) {
-                ledger.end(consumer.subscriber);
-            }
-        }
-        if !no_wait {
-            self.output.write(|state| encode::basic_cancel_ok(&mut state.buffer, number, tag));
-        }
-        if let Some(consumer) = consumer {
-            self.broker.left(&consumer.queue).await;
-        }
-        Ok(())
+    if consumers >= CONSUMERS_MAX {
+        let text = format!("reached maximum ({CONSUMERS_MAX}) of consumers per connection");
+        return Err(Failure::new(ReplyCode::NotAllowed, text));
     }
-
-    pub(crate) async fn get(&mut self, number: u16, queue: &str, no_ack: bool) -> Result<(), Failure> {
-        let name = self.queue_name(number, queue)?;
-        let queue = self.broker.find_queue(&self.vhost, &name, Some(self.connection.id))?;
-        let Some(subscriber) = self.output.lock().ledger(number).map(|ledger| ledger.open_for_gets(queue.clone()))
-        else {
-            return Ok(());
-        };
-        let sink = GetSink { output: &self.output, channel: number, subscriber, no_ack };
-        let got = self.broker.get(&queue, &sink, no_ack).await;
-        self.output.write(|state| {
-            if let Some(ledger) = state.ledger(number) {
+    let Context { broker, connection, output, capabilities, .. } = context;
+    let name = channel.queue_name(consume.queue)?;
+    let queue = broker.find_queue(context.vhost(), &name, Some(connection.id))?;
+    let tag: Box<str> = match consume.consumer_tag {
+        "" => format!("amq.ctag-{}", broker.random_name()).into(),
+        tag => tag.into(),
+    };
+    let opened = broker.count_opened(CONSUMER_BYTES)?;
+    if channel.consumers.contains_key(&tag) {
+        return Err(Failure::new(ReplyCode::NotAllowed, format!("attempt to reuse consumer tag '{tag}'")));
+    }
+    let number = channel.number;
+    let Some(subscriber) = output.lock().ledger(number).map(|ledger| ledger.open(queue.clone())) else {
+        return Ok(());
+    };
+    let sink = Arc::new(ConsumerSink {
+        output: output.clone(),
+        queue: queue.clone(),
+        connection: connection.id,
+        channel: number,
+        subscriber,
+        tag: tag.clone(),
+        no_ack: consume.no_ack,
+        no_wait: consume.no_wait,
+        notify_cancel: capabilities.consumer_cancel_notify,
+        id: OnceLock::new(),
+        cancelled: channel.cancelled.clone(),
+    });
+    let (exclusive, no_ack, prefetch) = (consume.exclusive, consume.no_ack, channel.prefetch);
+    let subscription = Subscription { sink, exclusive, no_ack, prefetch };
+    match broker.subscribe(&queue, subscription) {
+        Ok(id) => {
+            channel.consumers.insert(tag, Consumer { queue, id, subscriber, _opened: opened });
+            channel.view.consumers.store(channel.consumers.len() as u32, Relaxed);
+            Ok(())
+        }
+        Err(refusal) => {
+            if let Some(ledger) = output.lock().ledger(number) {
                 ledger.end(subscriber);
             }
-            if matches!(got, Ok(false)) {
-                encode::basic_get_empty(&mut state.buffer, number);
-            }
-        });
-        got?;
-        Ok(())
-    }
-
-    /// `basic.qos`: for consumers to come or, `global`, for all of the channel together.
-    pub(crate) fn qos(&mut self, number: u16, (size, count): (u32, u16), global: bool) -> Result<(), Failure> {
-        if size != 0 {
-            return Err(Failure::new(540, format!("prefetch_size!=0 ({size})")));
+            Err(refusal.into())
         }
-        let output = self.output.clone();
-        let channel = self.channel(number)?;
-        if global {
-            channel.view.global_prefetch.store(u32::from(count), Relaxed);
-        } else {
-            channel.prefetch = u32::from(count);
-            channel.view.prefetch.store(u32::from(count), Relaxed);
-        }
-        output.write(|state| {
-            if let Some(ledger) = state.ledger(number).filter(|_| global) {
-                ledger.set_limit(u32::from(count));
-            }
-            encode::bare(&mut state.buffer, number, (60, 11));
-        });
-        self.give_turns(number);
-        Ok(())
-    }
-
-    /// `basic.recover` with requeue: all that is not settled on this channel is ready again.
-    pub(crate) async fn recover(&mut self, number: u16, requeue: bool, answer: bool) -> Result<(), Failure> {
-        if !requeue {
-            return Err(Failure::new(540, "requeue=false"));
-        }
-        if answer {
-            self.output.write(|state| encode::bare(&mut state.buffer, number, (60, 111)));
-        }
-        self.settle(number, 0, true, Outcome::Returned).await
     }
 }
 
-/// Taken and without effect, as in RabbitMQ 4.
+/// Handles `basic.cancel`: ends a consumer. Its deliveries stay unacknowledged until the client settles them.
+pub(super) async fn cancel(context: &Context, channel: &mut Channel, tag: &str, no_wait: bool) -> Result<(), Failure> {
+    let consumer = channel.consumers.remove(tag);
+    channel.view.consumers.store(channel.consumers.len() as u32, Relaxed);
+    if let Some(consumer) = &consumer {
+        context.broker.unsubscribe(&consumer.queue, consumer.id);
+        if let Some(ledger) = context.output.lock().ledger(channel.number) {
+            ledger.end(consumer.subscriber);
+        }
+    }
+    if !no_wait {
+        context.output.write(|state| encode::basic_cancel_ok(&mut state.buffer, channel.number, tag));
+    }
+    if let Some(consumer) = consumer {
+        context.broker.left(&consumer.queue).await;
+    }
+    Ok(())
+}
+
+/// Handles `basic.get`.
+pub(super) async fn get(context: &Context, channel: &Channel, queue: &str, no_ack: bool) -> Result<(), Failure> {
+    let Context { broker, connection, output, .. } = context;
+    let (name, number) = (channel.queue_name(queue)?, channel.number);
+    let queue = broker.find_queue(context.vhost(), &name, Some(connection.id))?;
+    let Some(subscriber) = output.lock().ledger(number).map(|ledger| ledger.open_for_gets(queue.clone())) else {
+        return Ok(());
+    };
+    let sink = GetSink { output, channel: number, subscriber, no_ack };
+    let got = broker.get(&queue, &sink, no_ack).await;
+    output.write(|state| {
+        if let Some(ledger) = state.ledger(number) {
+            ledger.end(subscriber);
+        }
+        if matches!(got, Ok(false)) {
+            encode::basic_get_empty(&mut state.buffer, number);
+        }
+    });
+    got?;
+    Ok(())
+}
+
+/// The arguments of `basic.qos`.
+pub(super) struct Qos {
+    pub(super) prefetch_size: u32,
+    pub(super) prefetch_count: u16,
+    pub(super) global: bool,
+}
+
+/// Handles `basic.qos`, which holds for further consumers or, if it is `global`, for the whole channel.
+pub(super) fn qos(context: &Context, channel: &mut Channel, qos: &Qos) -> Result<(), Failure> {
+    let &Qos { prefetch_size, prefetch_count, global } = qos;
+    if prefetch_size != 0 {
+        return Err(Failure::new(ReplyCode::NotImplemented, format!("prefetch_size!=0 ({prefetch_size})")));
+    }
+    let count = u32::from(prefetch_count);
+    if global {
+        channel.view.global_prefetch.store(count, Relaxed);
+    } else {
+        channel.prefetch = count;
+        channel.view.prefetch.store(count, Relaxed);
+    }
+    context.output.write(|state| {
+        if let Some(ledger) = state.ledger(channel.number).filter(|_| global) {
+            ledger.set_limit(count);
+        }
+        encode::bare(&mut state.buffer, channel.number, MethodId::BASIC_QOS_OK);
+    });
+    give_turns(context, channel.number);
+    Ok(())
+}
+
+/// An argument that is accepted and without effect, as in RabbitMQ 4.
 const IDLE: &str = "x-cancel-on-ha-failover";
-/// Memory of a consumer in bytes, about.
+/// The approximate memory of a consumer, in bytes.
 const CONSUMER_BYTES: u64 = 1 << 10;
-/// Consumers of one connection.
+/// The most consumers of one connection.
 const CONSUMERS_MAX: usize = 16_384;

@@ -1,152 +1,164 @@
-//! Exchanges, queues and bindings: declared, bound, purged, deleted.
+//! The methods of exchanges and queues: declare, bind, purge, delete.
+use super::Channel;
 use crate::codec::encode;
+use crate::codec::ids::MethodId;
 use crate::codec::method::{ExchangeBinding, ExchangeDeclare, QueueBinding, QueueDeclare};
+use crate::connection::context::Context;
 use crate::connection::failure::Failure;
-use crate::connection::session::Session;
 use leveret_model::name::without_line_breaks;
+use leveret_model::refusal::RefusalKind;
 use leveret_node::DeleteOnly;
 use leveret_node::catalog::{self, Destination};
 
-impl Session {
-    pub(crate) async fn exchange_declare(&self, number: u16, declare: ExchangeDeclare<'_>) -> Result<(), Failure> {
-        if declare.passive {
-            self.broker.check_exchange(&self.vhost, declare.exchange)?;
-        } else {
-            let ExchangeDeclare { durable, auto_delete, internal, arguments, .. } = declare;
-            let kind = declare.kind.parse()?;
-            let new = catalog::ExchangeDeclare { kind, durable, auto_delete, internal, arguments };
-            self.broker.declare_exchange(&self.vhost, declare.exchange, new).await?;
-        }
-        self.answer(number, (40, 11), declare.no_wait);
-        Ok(())
+/// Handles `exchange.declare`.
+pub(super) async fn exchange_declare(
+    context: &Context,
+    number: u16,
+    declare: ExchangeDeclare<'_>,
+) -> Result<(), Failure> {
+    if declare.passive {
+        context.broker.check_exchange(context.vhost(), declare.exchange)?;
+    } else {
+        let ExchangeDeclare { durable, auto_delete, internal, arguments, .. } = declare;
+        let kind = declare.kind.parse()?;
+        let new = catalog::ExchangeDeclare { kind, durable, auto_delete, internal, arguments };
+        context.broker.declare_exchange(context.vhost(), declare.exchange, new).await?;
     }
+    answer(context, number, MethodId::EXCHANGE_DECLARE_OK, declare.no_wait);
+    Ok(())
+}
 
-    pub(crate) async fn exchange_delete(
-        &self,
-        number: u16,
-        exchange: &str,
-        if_unused: bool,
-        no_wait: bool,
-    ) -> Result<(), Failure> {
-        self.broker.delete_exchange(&self.vhost, exchange, if_unused).await?;
-        self.answer(number, (40, 21), no_wait);
-        Ok(())
+/// Handles `exchange.delete`.
+pub(super) async fn exchange_delete(
+    context: &Context,
+    number: u16,
+    exchange: &str,
+    if_unused: bool,
+    no_wait: bool,
+) -> Result<(), Failure> {
+    context.broker.delete_exchange(context.vhost(), exchange, if_unused).await?;
+    answer(context, number, MethodId::EXCHANGE_DELETE_OK, no_wait);
+    Ok(())
+}
+
+/// Handles `exchange.bind` or, unless `bind`, `exchange.unbind`.
+pub(super) async fn exchange_bind(
+    context: &Context,
+    number: u16,
+    binding: &ExchangeBinding<'_>,
+    bind: bool,
+) -> Result<(), Failure> {
+    let &ExchangeBinding { destination, source, routing_key, no_wait, ref arguments } = binding;
+    let destination = Destination::Exchange(destination.to_owned());
+    let route = (routing_key, arguments);
+    if bind {
+        context.broker.bind(context.vhost(), source, destination, route, Some(context.connection.id)).await?;
+    } else {
+        context.broker.unbind(context.vhost(), source, &destination, route, Some(context.connection.id)).await?;
     }
+    answer(context, number, if bind { MethodId::EXCHANGE_BIND_OK } else { MethodId::EXCHANGE_UNBIND_OK }, no_wait);
+    Ok(())
+}
 
-    pub(crate) async fn exchange_bind(
-        &self,
-        number: u16,
-        binding: &ExchangeBinding<'_>,
-        bind: bool,
-    ) -> Result<(), Failure> {
-        let &ExchangeBinding { destination, source, routing_key, no_wait, ref arguments } = binding;
-        let destination = Destination::Exchange(destination.to_owned());
-        let route = (routing_key, arguments);
-        if bind {
-            self.broker.bind(&self.vhost, source, destination, route, Some(self.connection.id)).await?;
-        } else {
-            self.broker.unbind(&self.vhost, source, &destination, route, Some(self.connection.id)).await?;
-        }
-        self.answer(number, (40, if bind { 31 } else { 51 }), no_wait);
-        Ok(())
+/// Handles `queue.declare`.
+pub(super) async fn queue_declare(
+    context: &Context,
+    channel: &mut Channel,
+    declare: QueueDeclare<'_>,
+) -> Result<(), Failure> {
+    let connection = context.connection.id;
+    let asked = without_line_breaks(declare.queue);
+    let server_named = asked.is_empty() && !declare.passive;
+    let name = match &*asked {
+        "" if server_named => format!("amq.gen-{}", context.broker.random_name()),
+        _ => channel.queue_name(&asked)?,
+    };
+    let queue = if declare.passive {
+        let queue = context.broker.find_queue(context.vhost(), &name, Some(connection))?;
+        queue.caught_up().await;
+        queue
+    } else {
+        let QueueDeclare { durable, exclusive, auto_delete, arguments, .. } = declare;
+        let exclusive = exclusive.then_some(connection);
+        let connection = Some(connection);
+        let new = catalog::QueueDeclare { durable, exclusive, auto_delete, arguments, server_named, connection };
+        context.broker.declare_queue(context.vhost(), &name, new).await?.1
+    };
+    let depth = queue.look(|queue| queue.depth());
+    channel.last_queue = Some(name);
+    if !declare.no_wait {
+        let (ready, consumers) = (to_u32(depth.ready), depth.consumers as u32);
+        context.output.write(|state| {
+            encode::queue_declare_ok(&mut state.buffer, channel.number, &queue.name, ready, consumers);
+        });
     }
+    Ok(())
+}
 
-    pub(crate) async fn queue_declare(&mut self, number: u16, declare: QueueDeclare<'_>) -> Result<(), Failure> {
-        let connection = self.connection.id;
-        let asked = without_line_breaks(declare.queue);
-        let server_named = asked.is_empty() && !declare.passive;
-        let name = match &*asked {
-            "" if server_named => format!("amq.gen-{}", self.broker.random_name()),
-            _ => self.queue_name(number, &asked)?,
-        };
-        let queue = if declare.passive {
-            let queue = self.broker.find_queue(&self.vhost, &name, Some(connection))?;
-            queue.caught_up().await;
-            queue
-        } else {
-            let QueueDeclare { durable, exclusive, auto_delete, arguments, .. } = declare;
-            let exclusive = exclusive.then_some(connection);
-            let connection = Some(connection);
-            let new = catalog::QueueDeclare { durable, exclusive, auto_delete, arguments, server_named, connection };
-            self.broker.declare_queue(&self.vhost, &name, new).await?.1
-        };
-        let depth = queue.look(|queue| queue.depth());
-        self.channel(number)?.last_queue = Some(name);
-        if !declare.no_wait {
-            let (ready, consumers) = (to_u32(depth.ready), depth.consumers as u32);
-            self.output.write(|state| {
-                encode::queue_declare_ok(&mut state.buffer, number, &queue.name, ready, consumers);
-            });
-        }
-        Ok(())
+/// Handles `queue.bind` or, unless `bind`, `queue.unbind`.
+pub(super) async fn queue_bind(
+    context: &Context,
+    channel: &Channel,
+    binding: &QueueBinding<'_>,
+    bind: bool,
+) -> Result<(), Failure> {
+    let &QueueBinding { queue, exchange, routing_key, no_wait, ref arguments } = binding;
+    let name = channel.queue_name(queue)?;
+    // With neither queue nor key, the key too means the queue declared last (0-9-1 spec, queue.bind).
+    let shortcut = queue.is_empty() && routing_key.is_empty();
+    let route = (if shortcut { name.as_bytes() } else { routing_key }, arguments);
+    let destination = Destination::Queue(name.clone());
+    if bind {
+        context.broker.bind(context.vhost(), exchange, destination, route, Some(context.connection.id)).await?;
+    } else {
+        context.broker.unbind(context.vhost(), exchange, &destination, route, Some(context.connection.id)).await?;
     }
+    answer(context, channel.number, if bind { MethodId::QUEUE_BIND_OK } else { MethodId::QUEUE_UNBIND_OK }, no_wait);
+    Ok(())
+}
 
-    pub(crate) async fn queue_bind(
-        &mut self,
-        number: u16,
-        binding: &QueueBinding<'_>,
-        bind: bool,
-    ) -> Result<(), Failure> {
-        let &QueueBinding { queue, exchange, routing_key, no_wait, ref arguments } = binding;
-        let name = self.queue_name(number, queue)?;
-        // With neither queue nor key, the key too means the queue declared last (0-9-1 spec, queue.bind).
-        let shortcut = queue.is_empty() && routing_key.is_empty();
-        let route = (if shortcut { name.as_bytes() } else { routing_key }, arguments);
-        let destination = Destination::Queue(name.clone());
-        if bind {
-            self.broker.bind(&self.vhost, exchange, destination, route, Some(self.connection.id)).await?;
-        } else {
-            self.broker.unbind(&self.vhost, exchange, &destination, route, Some(self.connection.id)).await?;
-        }
-        self.answer(number, (50, if bind { 21 } else { 51 }), no_wait);
-        Ok(())
+/// Handles `queue.purge`.
+pub(super) async fn queue_purge(
+    context: &Context,
+    channel: &Channel,
+    queue: &str,
+    no_wait: bool,
+) -> Result<(), Failure> {
+    let name = channel.queue_name(queue)?;
+    let purged = context.broker.purge_queue(context.vhost(), &name, Some(context.connection.id)).await?;
+    if !no_wait {
+        context.output.write(|state| encode::queue_purge_ok(&mut state.buffer, channel.number, to_u32(purged)));
     }
+    Ok(())
+}
 
-    pub(crate) async fn queue_purge(&mut self, number: u16, queue: &str, no_wait: bool) -> Result<(), Failure> {
-        let name = self.queue_name(number, queue)?;
-        let purged = self.broker.purge_queue(&self.vhost, &name, Some(self.connection.id)).await?;
-        if !no_wait {
-            self.output.write(|state| encode::message_count(&mut state.buffer, number, (50, 31), to_u32(purged)));
-        }
-        Ok(())
+/// Handles `queue.delete`.
+pub(super) async fn queue_delete(
+    context: &Context,
+    channel: &mut Channel,
+    queue: &str,
+    only: DeleteOnly,
+    no_wait: bool,
+) -> Result<(), Failure> {
+    let name = channel.queue_name(queue)?;
+    let deleted = match context.broker.delete_queue(context.vhost(), &name, only, Some(context.connection.id)).await {
+        // A queue that is not there is as good as deleted (RabbitMQ: observed).
+        Err(refusal) if refusal.kind == RefusalKind::NotFound => None,
+        other => Some(other?),
+    };
+    if !no_wait {
+        let ready = to_u32(deleted.as_ref().map_or(0, |deleted| deleted.ready));
+        context.output.write(|state| encode::queue_delete_ok(&mut state.buffer, channel.number, ready));
     }
+    // Now its consumers are told, those of this channel among them: after the answer.
+    drop(deleted);
+    channel.forget_cancelled(&context.output);
+    Ok(())
+}
 
-    pub(crate) async fn queue_delete(
-        &mut self,
-        number: u16,
-        queue: &str,
-        only: DeleteOnly,
-        no_wait: bool,
-    ) -> Result<(), Failure> {
-        let name = self.queue_name(number, queue)?;
-        let deleted = match self.broker.delete_queue(&self.vhost, &name, only, Some(self.connection.id)).await {
-            // A queue that is not there is as good as deleted (RabbitMQ: observed).
-            Err(refusal) if refusal.kind.reply_code() == 404 => None,
-            other => Some(other?),
-        };
-        if !no_wait {
-            let ready = to_u32(deleted.as_ref().map_or(0, |deleted| deleted.ready));
-            self.output.write(|state| encode::message_count(&mut state.buffer, number, (50, 41), ready));
-        }
-        // Now its consumers are told, those of this channel among them: after the answer.
-        drop(deleted);
-        self.forget_cancelled(number);
-        Ok(())
-    }
-
-    /// The queue that a name means: an empty one means the queue declared last on this channel.
-    pub(crate) fn queue_name(&mut self, number: u16, name: &str) -> Result<String, Failure> {
-        if !name.is_empty() {
-            return Ok(name.to_owned());
-        }
-        let last = self.channel(number)?.last_queue.clone();
-        last.ok_or_else(|| Failure::new(404, "no previously declared queue"))
-    }
-
-    fn answer(&self, number: u16, ids: (u16, u16), no_wait: bool) {
-        if !no_wait {
-            self.output.write(|state| encode::bare(&mut state.buffer, number, ids));
-        }
+fn answer(context: &Context, number: u16, id: MethodId, no_wait: bool) {
+    if !no_wait {
+        context.output.write(|state| encode::bare(&mut state.buffer, number, id));
     }
 }
 

@@ -1,33 +1,40 @@
 //! Deliveries, encoded straight into the connection's output.
 use super::publish::SHARED_MIN;
 use super::{Cancelled, Ended};
-use crate::codec::encode;
+use crate::codec::encode::{self, Framing};
 use crate::connection::output::{Between, OUTPUT_MAX, Output};
 use leveret_node::{ConnectionId, ConsumerId, ConsumerOwner, Delivery, Fill, Queue, Sink, Source};
 use std::sync::{Arc, OnceLock};
 
-/// A consumer's end: `basic.deliver` on its channel.
+/// The receiving end of a consumer: `basic.deliver` on its channel.
 pub(crate) struct ConsumerSink {
+    /// Deliveries are encoded into it.
     pub(crate) output: Arc<Output>,
+    /// The queue that it consumes from.
     pub(crate) queue: Arc<Queue>,
+    /// The connection, which the management API shows as the consumer's owner.
     pub(crate) connection: ConnectionId,
+    /// The channel that deliveries go to.
     pub(crate) channel: u16,
-    /// Its account in the channel's ledger.
+    /// The consumer's account in the channel's ledger.
     pub(crate) subscriber: u32,
+    /// The consumer tag, which each delivery carries.
     pub(crate) tag: Box<str>,
+    /// Deliveries are settled at once: the client acknowledges none.
     pub(crate) no_ack: bool,
     /// The client did not ask for an answer to its subscription.
     pub(crate) no_wait: bool,
     /// The client wants to be told when the queue is gone.
     pub(crate) notify_cancel: bool,
+    /// The consumer's identity in the queue, once it is subscribed.
     pub(crate) id: OnceLock<ConsumerId>,
-    /// Told when the queue is gone: the channel forgets the consumer.
+    /// The channel's list of consumers whose queue is gone.
     pub(crate) cancelled: Arc<Cancelled>,
 }
 
 impl ConsumerSink {
-    /// Appends the method frame of one delivery. `template` is where the method frame of the delivery before lies, which is
-    /// copied when the route is the same.
+    /// Appends the method frame of one delivery. `template` is the place of the previous delivery's method frame, which is
+    /// copied if the route is the same.
     #[inline]
     fn encode(&self, out: &mut Vec<u8>, delivery: &Delivery<'_>, delivery_tag: u64, template: &mut Option<usize>) {
         let at = out.len();
@@ -56,16 +63,16 @@ impl ConsumerSink {
     }
 }
 
-/// Appends header and body of a delivery; a body that lies in memory of its own is not copied.
+/// Appends header and body of a delivery. A large body that lies in memory of its own is not copied.
 #[inline]
-fn content(out: &mut Vec<u8>, between: &mut Between, (channel, frame_max): (u16, u32), delivery: &Delivery<'_>) {
+fn content(out: &mut Vec<u8>, between: &mut Between, framing: Framing, delivery: &Delivery<'_>) {
     match delivery.shared {
         Some(memory) if delivery.body.len() >= SHARED_MIN => {
             let body = memory.slice_ref(delivery.body);
             let add = |at, part| between.push(at, part);
-            encode::large_content(out, (channel, frame_max), delivery.properties, body, add);
+            encode::large_content(out, framing, delivery.properties, body, add);
         }
-        _ => encode::content(out, channel, frame_max, delivery.properties, delivery.body),
+        _ => encode::content(out, framing, delivery.properties, delivery.body),
     }
 }
 
@@ -73,7 +80,7 @@ impl Sink for ConsumerSink {
     fn fill(&self, source: &mut dyn Source) -> Fill {
         let mut template = None;
         self.output.deliver(|state| {
-            let frame_max = state.frame_max;
+            let framing = Framing { channel: self.channel, frame_max: state.frame_max };
             let Some((out, between, ledger)) = state.for_delivery(self.channel) else { return Fill::Blocked };
             if !ledger.is_open(self.subscriber, &self.queue) {
                 return Fill::Blocked;
@@ -92,7 +99,7 @@ impl Sink for ConsumerSink {
                 let tag =
                     if self.no_ack { ledger.deliver_settled() } else { ledger.deliver(self.subscriber, delivery.id) };
                 self.encode(out, &delivery, tag, &mut template);
-                content(out, between, (self.channel, frame_max), &delivery);
+                content(out, between, framing, &delivery);
             }
         })
     }
@@ -114,7 +121,7 @@ impl Sink for ConsumerSink {
         self.cancelled.push(Ended { tag: self.tag.clone(), queue: self.queue.id, id });
         if self.notify_cancel {
             self.output.write(|state| {
-                // The client may have cancelled it meanwhile, and have another consumer by that tag.
+                // The client may have cancelled it meanwhile, and may have another consumer with that tag.
                 if state.ledger(self.channel).is_some_and(|ledger| ledger.is_open(self.subscriber, &self.queue)) {
                     encode::basic_cancel(&mut state.buffer, self.channel, &self.tag);
                 }
@@ -127,18 +134,22 @@ impl Sink for ConsumerSink {
     }
 }
 
-/// The end of a `basic.get`: one message as `basic.get-ok`.
+/// The receiving end of a `basic.get`: one message as `basic.get-ok`.
 pub(crate) struct GetSink<'c> {
+    /// The message is encoded into it.
     pub(crate) output: &'c Output,
+    /// The channel that the message goes to.
     pub(crate) channel: u16,
+    /// The account of this `basic.get` in the channel's ledger.
     pub(crate) subscriber: u32,
+    /// The delivery is settled at once.
     pub(crate) no_ack: bool,
 }
 
 impl Sink for GetSink<'_> {
     fn fill(&self, source: &mut dyn Source) -> Fill {
         self.output.write(|state| {
-            let frame_max = state.frame_max;
+            let framing = Framing { channel: self.channel, frame_max: state.frame_max };
             let Some((out, between, ledger)) = state.for_delivery(self.channel) else { return Fill::Blocked };
             let Some(delivery) = source.next() else { return Fill::Exhausted };
             let delivery_tag =
@@ -152,7 +163,7 @@ impl Sink for GetSink<'_> {
                 message_count: ready_after,
             };
             encode::basic_get_ok(out, self.channel, &got);
-            content(out, between, (self.channel, frame_max), &delivery);
+            content(out, between, framing, &delivery);
             Fill::Exhausted
         })
     }

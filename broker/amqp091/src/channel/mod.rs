@@ -1,9 +1,15 @@
-//! One channel: what a client has open on it. In the order of a message's journey: `dispatch` (which method),
-//! `publish` with `noted` and `routes`, `confirm`, `consume` and `deliver`, `settle`; `declare` for exchanges, queues and bindings.
+//! One channel, and the handlers of its methods.
+//!
+//! In the order of a message's journey: `channels` (which channel), `dispatch` (which method), `publish` with `noted`,
+//! `routes`, `content` and `assembly`, `confirm` and `book`, `consume` and `deliver`, `settle`; `declare` for exchanges, queues and bindings.
+mod assembly;
+pub(crate) mod book;
 #[cfg(test)]
 mod cancelled_tests;
+pub(crate) mod channels;
 pub(crate) mod confirm;
 pub(crate) mod consume;
+mod content;
 pub(crate) mod declare;
 pub(crate) mod deliver;
 pub(crate) mod dispatch;
@@ -12,6 +18,10 @@ pub(crate) mod publish;
 pub(crate) mod routes;
 pub(crate) mod settle;
 
+use crate::codec::reply::ReplyCode;
+use crate::connection::failure::Failure;
+use crate::connection::output::Output;
+use assembly::Assembly;
 use leveret_node::{ChannelView, ConsumerId, Opened, Queue, QueueId};
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -21,45 +31,51 @@ use std::sync::atomic::Ordering::Relaxed;
 
 /// A channel that is open, or waits for the client to agree that it is closed.
 pub(crate) struct Channel {
+    /// Its number: answers go to it.
     pub(crate) number: u16,
-    /// Closed by us: everything but close and close-ok is ignored.
+    /// The broker closed the channel: all methods but close and close-ok are ignored.
     pub(crate) closing: bool,
-    /// What the management API shows.
+    /// The figures that the management API shows.
     pub(crate) view: Arc<ChannelView>,
-    /// Publishes are counted and confirmed: the client asked for it.
-    pub(crate) confirm: bool,
-    /// Publishes accepted at once, not yet in the book of confirms.
-    pub(crate) accepted: u64,
-    /// Deliveries that each consumer to come may have unacknowledged; 0: no limit.
+    /// The number of publishes that needed no log and are not in the book of confirms yet; `None` unless the client asked
+    /// for confirms.
+    pub(crate) unlogged: Option<u64>,
+    /// The number of deliveries that each further consumer may have unacknowledged; 0: no limit.
     pub(crate) prefetch: u32,
-    /// The queue declared last, which an empty name means.
+    /// The queue that was declared last, which an empty name means.
     pub(crate) last_queue: Option<String>,
+    /// The consumers by their tags.
     pub(crate) consumers: HashMap<Box<str>, Consumer>,
-    /// Consumers whose queue is gone.
+    /// Consumers whose queue is gone: whoever deleted it enters them here.
     pub(crate) cancelled: Arc<Cancelled>,
     /// A message that has not come in full.
-    pub(crate) assembly: Option<publish::Assembly>,
-    /// Its memory, for as long as it is open.
+    pub(crate) assembly: Option<Assembly>,
+    /// Counts the channel's memory for as long as it is there.
     _opened: Opened,
 }
 
 /// A consumer of this channel.
 pub(crate) struct Consumer {
+    /// The queue that it consumes from.
     pub(crate) queue: Arc<Queue>,
+    /// Its identity in the queue.
     pub(crate) id: ConsumerId,
+    /// Its account in the channel's ledger.
     pub(crate) subscriber: u32,
-    /// Its memory, for as long as it is there.
+    /// Counts the consumer's memory for as long as it is there.
     pub(crate) _opened: Opened,
 }
 
-/// Consumers that ended because their queue did; filled by whoever deleted it.
+/// Consumers that ended because their queue was deleted; filled by whoever deleted it.
 #[derive(Default)]
 pub(crate) struct Cancelled(Mutex<Vec<Ended>>);
 
-/// A consumer that ended. Its tag may belong to another one by now.
+/// A consumer that ended. Its tag may belong to another consumer by now, which queue and identity tell apart from it.
 pub(crate) struct Ended {
     pub(crate) tag: Box<str>,
+    /// The queue that was deleted.
     pub(crate) queue: QueueId,
+    /// The consumer's identity in that queue.
     pub(crate) id: ConsumerId,
 }
 
@@ -79,8 +95,7 @@ impl Channel {
             number,
             closing: false,
             view,
-            confirm: false,
-            accepted: 0,
+            unlogged: None,
             prefetch: 0,
             last_queue: None,
             consumers: HashMap::new(),
@@ -90,8 +105,32 @@ impl Channel {
         }
     }
 
-    /// Forgets consumers whose queue is gone. Returns their accounts in the ledger.
-    pub(crate) fn forget_cancelled(&mut self) -> Vec<u32> {
+    /// Returns the queue that a name means: an empty one means the queue that was declared last on this channel.
+    ///
+    /// # Errors
+    /// 404 if no queue was declared.
+    pub(crate) fn queue_name(&self, name: &str) -> Result<String, Failure> {
+        if !name.is_empty() {
+            return Ok(name.to_owned());
+        }
+        self.last_queue.clone().ok_or_else(|| Failure::new(ReplyCode::NotFound, "no previously declared queue"))
+    }
+
+    /// Forgets the consumers whose queue is gone, and closes their accounts in the channel's ledger.
+    pub(crate) fn forget_cancelled(&mut self, output: &Output) {
+        let accounts = self.take_cancelled();
+        if accounts.is_empty() {
+            return;
+        }
+        if let Some(ledger) = output.lock().ledger(self.number) {
+            for account in accounts {
+                ledger.end(account);
+            }
+        }
+    }
+
+    /// Removes the consumers whose queue is gone. Returns their accounts in the ledger.
+    fn take_cancelled(&mut self) -> Vec<u32> {
         let gone = self.cancelled.take();
         if gone.is_empty() {
             return Vec::new();

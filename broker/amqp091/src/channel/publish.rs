@@ -1,379 +1,281 @@
 //! `basic.publish`: from frames to runs, from runs to queues.
 //!
-//! A message whose frames lie complete in the read buffer is only noted there (see [`noted`](super::noted)); any other is put
-//! together in its channel first.
-use super::noted::{self, Run, same};
-use crate::codec::content::{self, Asked, ContentHeader, Properties};
+//! A message whose frames lie complete in the read buffer is only noted there (see [`noted`](super::noted)). The frames of any
+//! other message are put together in its channel first (see [`content`](super::content)).
+use super::assembly::Assembly;
+use super::channels::Channels;
+use super::confirm::Unconfirmed;
+use super::noted::{Noted, Run, same};
+use super::routes::Routes;
+use crate::codec::content::ContentHeader;
+use crate::codec::encode::{self, Framing};
 use crate::codec::frame::{self, Kind};
-use crate::codec::{encode, method};
+use crate::codec::ids::class;
+use crate::codec::method;
+use crate::codec::reply::ReplyCode;
+use crate::connection::context::Context;
 use crate::connection::failure::Failure;
-use crate::connection::session::Session;
-use bytes::Bytes;
-use leveret_model::table::FieldTable;
-use leveret_node::{Body, Extent, Held, Lag, PART_QUEUES, Route, RoutedRun, Waiter};
+use crate::connection::hold::Load;
+use crate::connection::turn::Turn;
+use leveret_model::properties::{self, Asked};
+use leveret_node::{Body, Extent, PART_QUEUES, Route, RoutedRun};
 use smallvec::SmallVec;
 use std::sync::Arc;
 
-/// A message whose frames come one by one.
-pub(crate) struct Assembly {
-    exchange: Box<str>,
-    routing_key: Box<[u8]>,
-    mandatory: bool,
-    /// Once it has come.
-    header: Option<Header>,
-    body: Vec<u8>,
-    /// Counts what has come of the body.
-    held: Held,
+/// What a connection keeps of its publishes from frame to frame.
+#[derive(Default)]
+pub(crate) struct PublishState {
+    /// Messages that lie complete in the read buffer and were not handed over yet.
+    noted: Noted,
+    /// Routes cached per connection: most messages go where an earlier one went.
+    pub(crate) routes: Routes,
+    /// The properties of the message before, known to be plain: equal ones are not checked again.
+    plain_properties: Vec<u8>,
+    /// Channels whose publishes are confirmed at the end of the read.
+    pub(crate) confirms: Unconfirmed,
+    /// What was published, as far as the client may be held back for it.
+    pub(crate) load: Load,
 }
 
-/// The content header of such a message.
-struct Header {
-    properties: Box<[u8]>,
-    /// What the properties ask of the broker.
-    asked: Asked,
-    body_size: u64,
+/// Handles publishes, with everything that this may touch.
+pub(crate) struct Publisher<'s> {
+    /// The way to the queues and back to the client.
+    pub(crate) context: &'s Context,
+    /// Messages are put together here, and a channel says whether its publishes are confirmed.
+    pub(crate) channels: &'s mut Channels,
+    /// The work is counted here.
+    pub(crate) turn: &'s mut Turn,
+    /// What is kept from frame to frame.
+    pub(crate) state: &'s mut PublishState,
 }
 
-impl Session {
-    /// Whether a method frame is the same publish as those noted before.
+/// A frame in the read buffer.
+#[derive(Clone, Copy)]
+pub(crate) struct Arrived<'b> {
+    /// The read buffer.
+    pub(crate) buffer: &'b [u8],
+    /// Where the frame ends in the buffer.
+    pub(crate) at: usize,
+    /// The channel of the frame.
+    pub(crate) channel: u16,
+    /// The payload of the frame.
+    pub(crate) payload: &'b [u8],
+}
+
+/// A content header whose body lies complete in the read buffer.
+struct CompleteContent<'b> {
+    header: ContentHeader<'b>,
+    /// Where the body begins in the buffer.
+    body_at: usize,
+    /// Where the last frame of the message ends in the buffer.
+    end: usize,
+}
+
+/// The messages of one run.
+pub(super) struct MessagesOfRun<'m> {
+    /// The bytes that the messages lie in.
+    pub(super) bytes: &'m [u8],
+    /// Where they go.
+    pub(super) run: &'m Run,
+    /// Where each of them lies.
+    pub(super) messages: &'m [Extent],
+}
+
+impl PublishState {
+    /// Returns whether a method frame is the same publish as the ones noted before it.
     #[inline]
     pub(crate) fn is_in_run(&self, channel: u16, payload: &[u8]) -> bool {
         self.noted.is_in_run(channel, payload)
     }
+}
 
-    /// A publish like the one before; its frame ends at `at` in the read buffer. Returns where its content ends.
+impl Publisher<'_> {
+    /// Handles a publish that is like the one before. Returns where its content ends, or, if that is not there in full, where
+    /// its method frame ends.
+    ///
+    /// # Errors
+    /// 504 if the channel is not open.
     #[inline]
-    pub(crate) fn publish_again(&mut self, buffer: &[u8], at: usize, channel: u16) -> Result<usize, Failure> {
-        if let Some((header, body_at, end)) = complete_content(buffer, at, channel, self.frame_max)
-            && self.takes_plain(header.properties_raw)
+    pub(crate) fn publish_again(&mut self, arrived: Arrived<'_>) -> Result<usize, Failure> {
+        if let Some(content) = complete_content(&arrived, self.context.frame_max)
+            && self.takes_plain(content.header.properties_raw)
         {
-            self.note(buffer, &header, body_at);
-            return Ok(end);
+            self.note(arrived.buffer, &content);
+            return Ok(content.end);
         }
-        let payload = self.noted.payload().to_vec();
+        let payload = self.state.noted.payload().to_vec();
         match method::fast_publish(&payload) {
-            Some(publish) => self.assemble(buffer, channel, &publish).map(|()| at),
-            None => Ok(at),
+            Some(publish) => self.assemble(arrived, &publish).map(|()| arrived.at),
+            None => Ok(arrived.at),
         }
     }
 
-    /// A publish whose frame, of this payload, ends at `at` in the read buffer. Returns where its content ends, if that
-    /// is there in full; otherwise the channel waits for it.
-    pub(crate) fn publish(
-        &mut self,
-        buffer: &[u8],
-        at: usize,
-        channel: u16,
-        (publish, payload): (&method::Publish<'_>, &[u8]),
-    ) -> Result<usize, Failure> {
+    /// Handles a publish. Returns where its content ends, if that is there in full; otherwise the channel waits for it, and the
+    /// end of the method frame is returned.
+    ///
+    /// # Errors
+    /// 540 for `immediate`; a missing or internal exchange.
+    pub(crate) fn publish(&mut self, arrived: Arrived<'_>, publish: &method::Publish<'_>) -> Result<usize, Failure> {
         if publish.immediate {
-            return Err(Failure::new(540, "immediate=true"));
+            return Err(Failure::new(ReplyCode::NotImplemented, "immediate=true"));
         }
         let route = self.find_route(publish.exchange, publish.routing_key)?;
         if !route.by_headers
             && route.recipients() <= PART_QUEUES
-            && let Some((header, body_at, end)) = complete_content(buffer, at, channel, self.frame_max)
-            && self.takes_plain(header.properties_raw)
+            && let Some(content) = complete_content(&arrived, self.context.frame_max)
+            && self.takes_plain(content.header.properties_raw)
         {
-            self.noted.begin(channel, route, publish.mandatory, payload);
-            self.note(buffer, &header, body_at);
-            return Ok(end);
+            self.state.noted.begin(arrived.channel, route, publish.mandatory, arrived.payload);
+            self.note(arrived.buffer, &content);
+            return Ok(content.end);
         }
-        self.assemble(buffer, channel, publish).map(|()| at)
+        self.assemble(arrived, publish).map(|()| arrived.at)
     }
 
-    /// Notes a message of the run that was begun, which lies complete in the buffer.
+    /// Notes a message of the run that was begun. The message lies complete in the buffer.
     #[inline]
-    fn note(&mut self, buffer: &[u8], header: &ContentHeader<'_>, body_at: usize) {
-        if self.noted.add(buffer, header, body_at) {
+    fn note(&mut self, buffer: &[u8], content: &CompleteContent<'_>) {
+        if self.state.noted.add(buffer, &content.header, content.body_at) {
             self.flush_noted(buffer);
         }
     }
 
-    /// The channel waits for the content of this publish.
-    fn assemble(&mut self, buffer: &[u8], channel: u16, publish: &method::Publish<'_>) -> Result<(), Failure> {
-        self.flush_noted(buffer);
-        let (exchange, routing_key) = (publish.exchange.into(), publish.routing_key.into());
-        let (mandatory, held) = (publish.mandatory, self.broker.hold(&self.connection));
-        self.channel(channel)?.assembly =
-            Some(Assembly { exchange, routing_key, mandatory, header: None, body: Vec::new(), held });
+    /// Has the channel wait for the content of this publish.
+    fn assemble(&mut self, arrived: Arrived<'_>, publish: &method::Publish<'_>) -> Result<(), Failure> {
+        self.flush_noted(arrived.buffer);
+        let held = self.context.broker.hold(&self.context.connection);
+        self.channels.get(arrived.channel)?.assembly = Some(Assembly::new(publish, held));
         Ok(())
     }
 
-    /// Whether properties are well formed and have nothing that must be looked at: those of the message before, or
-    /// checked now.
+    /// Returns whether properties are well formed and ask nothing of the broker. They are if they equal those of the message
+    /// before; otherwise they are checked.
     #[inline]
     fn takes_plain(&mut self, properties: &[u8]) -> bool {
-        if same(properties, &self.plain_properties) {
+        if same(properties, &self.state.plain_properties) {
             return true;
         }
         self.turn.add(properties.len() as u64 / PROPERTY_BYTES_PER_WORK);
-        let plain = properties.len() <= PLAIN_PROPERTIES_MAX && content::check(properties).is_ok_and(Asked::is_nothing);
+        let plain =
+            properties.len() <= PLAIN_PROPERTIES_MAX && properties::check(properties).is_ok_and(Asked::is_nothing);
         if plain {
-            self.plain_properties.clear();
-            self.plain_properties.extend_from_slice(properties);
+            self.state.plain_properties.clear();
+            self.state.plain_properties.extend_from_slice(properties);
         }
         plain
     }
 
-    fn find_route(&mut self, exchange: &str, routing_key: &[u8]) -> Result<Arc<Route>, Failure> {
-        if let Some(route) = self.routes.find(exchange, routing_key)
-            && self.broker.is_current(route)
+    /// Returns the route of an exchange and a routing key: the cached one, if it is still current.
+    pub(super) fn find_route(&mut self, exchange: &str, routing_key: &[u8]) -> Result<Arc<Route>, Failure> {
+        if let Some(route) = self.state.routes.find(exchange, routing_key)
+            && self.context.broker.is_current(route)
         {
             return Ok(route.clone());
         }
-        let route = self.route(exchange, routing_key, None)?;
-        self.routes.insert(&self.broker, route.clone());
+        let route = self.context.broker.route(self.context.vhost(), exchange, routing_key, None)?;
+        self.turn.add(route.steps / STEPS_PER_WORK);
+        let route = Arc::new(route);
+        self.state.routes.insert(&self.context.broker, route.clone());
         Ok(route)
     }
 
-    /// A route that was not found before.
-    fn route(&mut self, exchange: &str, key: &[u8], headers: Option<&FieldTable>) -> Result<Arc<Route>, Failure> {
-        let route = self.broker.route(&self.vhost, exchange, key, headers)?;
-        self.turn.add(route.steps / STEPS_PER_WORK);
-        Ok(Arc::new(route))
-    }
-
-    /// Hands over what was noted, before anything else happens on the connection and at the end of each read.
+    /// Hands over the messages that were noted: before anything else happens on the connection, and at the end of each read.
     pub(crate) fn flush_noted(&mut self, buffer: &[u8]) {
-        if !self.noted.is_empty() {
-            let (runs, messages) = self.noted.take();
-            self.hand_over(buffer, &runs, &messages);
-            self.noted.give_back(runs, messages);
+        if !self.state.noted.is_empty() {
+            let taken = self.state.noted.take();
+            self.hand_over(buffer, &taken.runs, &taken.messages);
+            self.state.noted.give_back(taken);
         }
     }
 
-    /// Hands over runs, whose messages lie in `messages` one run after the other.
-    fn hand_over(&mut self, buffer: &[u8], runs: &[Run], messages: &[Extent]) {
+    /// Hands over runs. Their messages lie in `bytes`, and one run after the other in `messages`.
+    pub(super) fn hand_over(&mut self, bytes: &[u8], runs: &[Run], messages: &[Extent]) {
         let mut routed: SmallVec<[RoutedRun<'_>; 1]> = SmallVec::with_capacity(runs.len());
         for (at, run) in runs.iter().enumerate() {
             let end = runs.get(at + 1).map_or(messages.len(), |next| next.first);
-            if let Some(run) = self.count_published(buffer, run, &messages[run.first..end]) {
-                routed.push(run);
-            }
+            let of_run = MessagesOfRun { bytes, run, messages: &messages[run.first..end] };
+            routed.extend(self.count_published(of_run));
         }
-        let lag = self.broker.publish(buffer, &routed);
-        self.note_lag(lag);
+        let lag = self.context.broker.publish(bytes, &routed);
+        self.state.load.add_lag(lag);
     }
 
-    fn note_lag(&mut self, lag: Option<Lag>) {
-        if let Some(lag) = lag {
-            self.pace.published(lag.messages, lag.body_bytes);
-            self.outrunning = Some(lag.queue);
-        }
-    }
-
-    /// Counts messages that are about to be handed over. Returns them with who waits for them to be durable, if anybody does.
-    /// None if they go nowhere: they are sent back, if that was asked for.
-    fn count_published<'m>(&mut self, buffer: &[u8], run: &'m Run, messages: &'m [Extent]) -> Option<RoutedRun<'m>> {
+    /// Counts messages that are about to be handed over. Returns them with their publisher, if it waits for the log.
+    /// Returns `None` if no queue takes them: they are sent back, if they are mandatory.
+    pub(super) fn count_published<'m>(&mut self, of_run: MessagesOfRun<'m>) -> Option<RoutedRun<'m>> {
+        let MessagesOfRun { run, messages, .. } = of_run;
         let route = &*run.route;
-        self.published = true;
+        self.state.load.published = true;
         self.turn.add(RUN_WORK + (messages.len() * route.recipients()) as u64);
-        let waits_for = route.confirms();
-        if waits_for > 0 {
-            self.logged_bytes += messages.iter().map(|message| message.body.len()).sum::<usize>();
+        let logs = route.confirms();
+        if logs > 0 {
+            self.state.load.logged_bytes += messages.iter().map(|message| message.body.len()).sum::<usize>();
         }
-        let mut waiter = None;
-        let output = (waits_for > 0).then(|| self.output.clone());
-        if let Ok(channel) = self.channel(run.channel)
-            && channel.confirm
-        {
-            let (number, count) = (channel.number, messages.len() as u64);
-            if let Some(output) = output {
-                let accepted = std::mem::take(&mut channel.accepted);
-                let token = output.lock().published(number, accepted, count, waits_for);
-                waiter = token.map(|token| Waiter { to: output, channel: number, token });
-            } else {
-                channel.accepted += count;
-                if !self.to_confirm.contains(&number) {
-                    self.to_confirm.push(number);
-                }
-            }
-        }
+        let waiter = match self.channels.find(run.channel) {
+            Some(channel) => self.state.confirms.published(&self.context.output, channel, messages.len() as u64, logs),
+            None => None,
+        };
         if route.is_unroutable() {
             if run.mandatory {
-                self.send_back(run.channel, route, buffer, messages);
+                self.send_back(&of_run);
             }
             return None;
         }
         Some(RoutedRun { route, messages, waiter })
     }
 
-    fn send_back(&self, channel: u16, route: &Route, buffer: &[u8], messages: &[Extent]) {
-        self.output.write(|state| {
-            for message in messages {
-                let names = (&*route.exchange, &*route.routing_key);
-                encode::basic_return(&mut state.buffer, channel, (312, "NO_ROUTE"), names);
+    /// Returns messages to the client that no queue takes.
+    fn send_back(&self, of_run: &MessagesOfRun<'_>) {
+        let MessagesOfRun { bytes, run, messages } = of_run;
+        self.context.output.write(|state| {
+            let framing = Framing { channel: run.channel, frame_max: state.frame_max };
+            for message in *messages {
+                encode::basic_return(&mut state.buffer, run.channel, &run.route.exchange, &run.route.routing_key);
                 let at = message.properties_at as usize;
-                let properties = &buffer[at..at + message.properties_len as usize];
+                let properties = &bytes[at..at + message.properties_len as usize];
                 let body = match &message.body {
-                    Body::Inline { at, len } => &buffer[*at as usize..(*at + *len) as usize],
+                    Body::Inline { at, len } => &bytes[*at as usize..(*at + *len) as usize],
                     Body::Shared(bytes) => bytes,
                 };
-                encode::content(&mut state.buffer, channel, state.frame_max, properties, body);
+                encode::content(&mut state.buffer, framing, properties, body);
             }
         });
     }
-
-    /// The header frame of a message that comes frame by frame.
-    pub(crate) async fn content_header(&mut self, channel: u16, payload: &[u8]) -> Result<(), Failure> {
-        self.turn.add(payload.len() as u64 / PROPERTY_BYTES_PER_WORK);
-        self.published = true; // it is held back like a publish if there is no room
-        let message_max = self.broker.options().message_bytes_max;
-        let assembly = match &mut self.channel(channel)?.assembly {
-            Some(assembly) if assembly.header.is_none() => assembly,
-            _ => return Err(Failure::new(505, "expected a method, got a content header frame")),
-        };
-        let header = ContentHeader::parse(payload).map_err(|error| Failure::new(502, error.to_string()))?;
-        if header.class != 60 {
-            return Err(Failure::new(
-                505,
-                format!("expected content header for class 60, got one for class {}", header.class),
-            ));
-        }
-        let asked = content::check(header.properties_raw).map_err(|error| Failure::new(502, error.to_string()))?;
-        let size = header.body_size;
-        if size > message_max {
-            let text = format!("message size {size} is larger than configured max size {message_max}");
-            return Err(Failure::new(406, text));
-        }
-        assembly.held.set(header.properties_raw.len() as u64)?;
-        assembly.header = Some(Header { properties: header.properties_raw.into(), asked, body_size: size });
-        if size == 0 { self.finish_assembly(channel).await } else { Ok(()) }
-    }
-
-    /// A body frame of a message that comes frame by frame.
-    pub(crate) async fn content_body(&mut self, channel: u16, payload: &[u8]) -> Result<(), Failure> {
-        let Some(assembly @ Assembly { header: Some(_), .. }) = &mut self.channel(channel)?.assembly else {
-            return Err(Failure::new(505, "expected a method or a content header, got a content body frame"));
-        };
-        let (header_bytes, size) =
-            assembly.header.as_ref().map_or((0, 0), |header| (header.properties.len() as u64, header.body_size));
-        let now = (assembly.body.len() + payload.len()) as u64;
-        if now > size {
-            return Err(Failure::new(
-                501,
-                format!("body of {now} bytes is larger than the {size} bytes that were announced"),
-            ));
-        }
-        if assembly.body.is_empty() {
-            // Room for all of it at once, as far as the client has shown that it means it.
-            assembly.body.reserve_exact(size.min(payload.len() as u64 * 16) as usize);
-        }
-        assembly.body.extend_from_slice(payload);
-        assembly.held.set(header_bytes + now)?;
-        self.published = true; // it is held back like a publish if there is no room
-        if now == size { self.finish_assembly(channel).await } else { Ok(()) }
-    }
-
-    /// A message is complete: a run of its own.
-    async fn finish_assembly(&mut self, number: u16) -> Result<(), Failure> {
-        let Some(Assembly { exchange, routing_key, mandatory, header: Some(header), body, held }) =
-            self.channel(number)?.assembly.take()
-        else {
-            return Ok(());
-        };
-        let mut bytes = header.properties.into_vec();
-        let mut route = self.find_route(&exchange, &routing_key)?;
-        if (route.by_headers || !header.asked.is_nothing())
-            && let Some(parsed) = self.look_at(&bytes)?
-            && (route.by_headers || header.asked.recipients)
-        {
-            route = self.route(&exchange, &routing_key, parsed.headers.as_ref())?;
-            if parsed.headers.is_some_and(|headers| headers.get("BCC").is_some()) {
-                // Blind copies: no recipient sees the others (RabbitMQ's sender-selected distribution).
-                bytes =
-                    content::without_header(&bytes, b"BCC").map_err(|error| Failure::new(502, error.to_string()))?;
-            }
-        }
-        let (properties_len, body_len) = (bytes.len(), body.len());
-        let body = if body_len >= SHARED_MIN {
-            Body::Shared(Bytes::from(body))
-        } else {
-            bytes.extend_from_slice(&body);
-            noted::body(&bytes, properties_len..properties_len + body_len, route.recipients())
-        };
-        let message = [Extent { properties_at: 0, properties_len: properties_len as u32, body }];
-        let run = Run { channel: number, route, mandatory, first: 0 };
-        match run.route.recipients() > PART_QUEUES {
-            // Others have their turn meanwhile. What the client sent after it is handled after it.
-            true => {
-                if let Some(routed) = self.count_published(&bytes, &run, &message) {
-                    let lag = self.broker.publish_in_parts(&bytes, routed).await;
-                    self.note_lag(lag);
-                }
-            }
-            false => self.hand_over(&bytes, &[run], &message),
-        }
-        drop(held); // the queues count it from here on
-        Ok(())
-    }
-
-    /// Checks properties that mean something to the broker. Returns them if there are any.
-    fn look_at(&mut self, properties: &[u8]) -> Result<Option<Properties>, Failure> {
-        if flags(properties) & (HEADERS | EXPIRATION | USER_ID) == 0 {
-            return Ok(None);
-        }
-        self.turn.add(properties.len() as u64 / PROPERTY_BYTES_PER_WORK);
-        let parsed = Properties::parse(properties).map_err(|error| Failure::new(502, error.to_string()))?;
-        if let Some(user) = &parsed.user_id
-            && **user != *self.connection.user
-        {
-            let text =
-                format!("user_id property set to '{user}' but authenticated user was '{}'", self.connection.user);
-            return Err(Failure::new(406, text));
-        }
-        if let Some(expiration) = &parsed.expiration {
-            let text = format!("property expiration '{expiration}': a message's time to live is not supported");
-            return Err(Failure::new(406, text));
-        }
-        Ok(Some(parsed))
-    }
 }
 
-/// Header and body of a message, if both lie in full in `buffer` from `at` on, in one frame each. With the offset of
-/// the body and of what follows. What is not so, or not right, is left to the slow way.
+/// Returns header and body of the message whose method frame has `arrived`, if both lie in full in the buffer, in one frame
+/// each. Anything else, and anything that is wrong, is left to the slow way.
 #[inline]
-fn complete_content(
-    buffer: &[u8],
-    at: usize,
-    channel: u16,
-    frame_max: u32,
-) -> Option<(ContentHeader<'_>, usize, usize)> {
+fn complete_content<'b>(arrived: &Arrived<'b>, frame_max: u32) -> Option<CompleteContent<'b>> {
+    let &Arrived { buffer, at, channel, .. } = arrived;
     let header_frame = frame::parse(&buffer[at..], frame_max).ok()??;
     if header_frame.kind != Kind::Header || header_frame.channel != channel {
         return None;
     }
     let header = ContentHeader::parse(header_frame.payload).ok()?;
     let body_frame_at = at + header_frame.len;
-    if header.class != 60 || header.body_size == 0 {
-        return (header.class == 60).then_some((header, body_frame_at, body_frame_at));
+    if header.class != class::BASIC || header.body_size == 0 {
+        let empty = CompleteContent { header, body_at: body_frame_at, end: body_frame_at };
+        return (header.class == class::BASIC).then_some(empty);
     }
     let body_frame = frame::parse(&buffer[body_frame_at..], frame_max).ok()??;
     let complete = body_frame.kind == Kind::Body
         && body_frame.channel == channel
         && body_frame.payload.len() as u64 == header.body_size
         && body_frame.payload.len() < SHARED_MIN;
-    complete.then_some((header, body_frame_at + FRAME_HEAD, body_frame_at + body_frame.len))
+    let (body_at, end) = (body_frame_at + FRAME_HEAD, body_frame_at + body_frame.len);
+    complete.then_some(CompleteContent { header, body_at, end })
 }
 
-fn flags(properties: &[u8]) -> u16 {
-    let [high, low, ..] = properties else { return 0 };
-    u16::from_be_bytes([*high, *low])
-}
-
-const HEADERS: u16 = 1 << 13;
-const EXPIRATION: u16 = 1 << 8;
-const USER_ID: u16 = 1 << 4;
 /// Bytes of a frame before its payload.
 const FRAME_HEAD: usize = 7;
 /// Steps of routing that cost as much as a unit of work (see `turn`).
-const STEPS_PER_WORK: u64 = 10;
+pub(super) const STEPS_PER_WORK: u64 = 10;
 /// Bytes of properties that cost as much as a unit of work to be looked through (see `turn`).
-const PROPERTY_BYTES_PER_WORK: u64 = 10;
-/// What handing a run over costs beside its messages (see `turn`).
+pub(super) const PROPERTY_BYTES_PER_WORK: u64 = 10;
+/// The work of handing a run over, beside that of its messages (see `turn`).
 const RUN_WORK: u64 = 2;
-/// A body from this size on is shared by the queues that it goes to, not copied.
+/// A body of at least this size, in bytes, is shared by the queues that it goes to instead of being copied.
 pub(super) const SHARED_MIN: usize = 64 << 10;
-/// Properties up to this size are compared with those of the message before.
+/// Properties of at most this size, in bytes, are compared with those of the message before.
 const PLAIN_PROPERTIES_MAX: usize = 256;

@@ -1,20 +1,23 @@
-//! Routes found before, by exchange and routing key: what a connection publishes with many keys is routed once a key.
+//! Routes cached per connection, by exchange and routing key: a publisher that uses many keys is routed once for each key.
 //!
-//! Slots in sets of four; a route lies in the set that the hash of its names chooses, so finding it reads one line of memory and
-//! allocates nothing. A full set makes the table larger up to its limit, then one of the set's routes gives way. Memory is
-//! bounded in bytes: a little for each connection, more of what the node has for all.
+//! The slots form sets of four. A route lies in the set that the hash of its names chooses, so finding it reads one line of memory and
+//! allocates nothing. A full set makes the table larger up to its limit; then one of the set's routes gives way. Memory is
+//! bounded in bytes: each connection has a little, and more is lent by the node, which has a bound for all connections.
 use foldhash::fast::RandomState;
 use leveret_node::{Broker, Route, RouteMemory};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
+/// The routes of a connection.
 #[derive(Default)]
 pub(crate) struct Routes {
+    /// The table; its length is a power of two.
     slots: Vec<Option<Slot>>,
-    /// What the routes and the slots take.
+    /// The memory of routes and slots, in bytes.
     bytes: usize,
-    /// What the node lends for more than [`OWN_BYTES`].
+    /// The memory that the node lends for more than [`OWN_BYTES`].
     lent: Option<RouteMemory>,
+    /// Keyed, so that no client can choose keys that fall into one set.
     hasher: RandomState,
 }
 
@@ -24,7 +27,7 @@ struct Slot {
 }
 
 impl Routes {
-    /// The route of an exchange and a key, if it is known. It may be old.
+    /// Returns the route of an exchange and a key, if it is cached. It may be outdated.
     #[inline]
     pub(crate) fn find(&self, exchange: &str, routing_key: &[u8]) -> Option<&Arc<Route>> {
         let hash = self.hash(exchange.as_bytes(), routing_key);
@@ -33,7 +36,7 @@ impl Routes {
         found.map(|slot| &slot.route)
     }
 
-    /// Remembers a route, in the place of an older one of the same exchange and key.
+    /// Caches a route. It replaces an older one of the same exchange and key.
     pub(crate) fn insert(&mut self, broker: &Broker, route: Arc<Route>) {
         let hash = self.hash(&route.exchange, &route.routing_key);
         if self.slots.is_empty() {
@@ -56,7 +59,7 @@ impl Routes {
         self.slots[at] = Some(Slot { hash, route });
     }
 
-    /// Where a route goes: where one of the same names is, where nothing is, or where it pushes another one out.
+    /// Returns the slot for a route: the one of the same names, an empty one, or one whose route it replaces.
     fn place(&self, hash: u64, route: &Route) -> usize {
         let first = self.set(hash);
         let set = &self.slots[first..first + WAYS];
@@ -73,7 +76,7 @@ impl Routes {
         }
     }
 
-    /// Removes routes, beginning anywhere, until there is room. False if there is none even without them.
+    /// Removes routes, beginning anywhere, until there is room. Returns false if there is none even without them.
     fn make_room(&mut self, broker: &Broker, hash: u64, needed: usize) -> bool {
         let from = self.set(hash);
         for at in (from..self.slots.len()).chain(0..from) {
@@ -85,7 +88,7 @@ impl Routes {
         false
     }
 
-    /// Whether so many bytes more may be used.
+    /// Returns whether so many more bytes may be used.
     fn may_take(&mut self, broker: &Broker, more: usize) -> bool {
         let wanted = self.bytes + more;
         if wanted <= OWN_BYTES {
@@ -109,7 +112,7 @@ impl Routes {
         self.hasher.hash_one((exchange, routing_key))
     }
 
-    /// The first slot of the set of a hash.
+    /// Returns the first slot of the set of a hash.
     fn set(&self, hash: u64) -> usize {
         (hash as usize).wrapping_mul(WAYS) & (self.slots.len().wrapping_sub(1))
     }
@@ -124,11 +127,11 @@ impl Slot {
 
 const WAYS: usize = 4;
 const FEWEST_SLOTS: usize = 4 * WAYS;
-/// So many keys can be remembered on one connection.
+/// The most routes that are cached for one connection.
 const SLOTS_MAX: usize = 64 << 10;
-/// What each connection may use for routes, in bytes.
+/// The memory that each connection may use for routes, in bytes.
 const OWN_BYTES: usize = 32 << 10;
-/// What a connection may use if the node lends it, in bytes.
+/// The memory that a connection may use if the node lends it, in bytes.
 const BYTES_MAX: usize = 16 << 20;
 
 #[cfg(test)]

@@ -1,24 +1,60 @@
-//! `basic.ack`, `nack`, `reject`, `recover`: from delivery tags to what becomes of the messages.
+//! `basic.ack`, `nack`, `reject`, `recover`: from delivery tags to the end of the messages.
 //!
 //! Acknowledgements that follow each other are gathered over a whole read and settled together.
+use crate::codec::ids::MethodId;
+use crate::codec::method::Ack;
+use crate::codec::reply::ReplyCode;
+use crate::connection::context::Context;
 use crate::connection::failure::Failure;
-use crate::connection::session::Session;
+use crate::connection::turn::Turn;
 use leveret_node::{Ledger, Outcome, Settlement, Subscriber, UnknownTag};
 
-/// Acknowledgements of one channel not passed on yet: single tags in a row, or all up to one.
+/// Settles the deliveries of a connection.
+#[derive(Default)]
+pub(crate) struct Settler {
+    /// Acknowledgements that were gathered and not passed on yet.
+    pending: Option<PendingAcks>,
+    /// Memory for the messages that are being settled, kept from one time to the next.
+    pub(super) settlement: Settlement,
+}
+
+/// Acknowledgements of one channel: single tags in a row, or all tags up to one.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct PendingAcks {
+struct PendingAcks {
     channel: u16,
     first: u64,
     last: u64,
     multiple: bool,
 }
 
-impl Session {
-    /// `basic.ack`: remembered, and settled with those that follow.
+/// A request to settle deliveries.
+#[derive(Clone, Copy)]
+pub(crate) struct Settle {
+    /// The channel whose deliveries they are.
+    pub(crate) channel: u16,
+    /// The delivery tag; 0 with `multiple` means all deliveries.
+    pub(crate) tag: u64,
+    /// All deliveries up to `tag`, and not just that one.
+    pub(crate) multiple: bool,
+    /// What becomes of the messages.
+    pub(crate) outcome: Outcome,
+}
+
+impl Settler {
+    /// Handles `basic.ack`: it is gathered, and settled with those that follow.
+    ///
+    /// # Errors
+    /// Those of [`flush`](Self::flush), about the acknowledgements that were gathered before.
     #[inline]
-    pub(crate) async fn ack(&mut self, channel: u16, tag: u64, multiple: bool) -> Result<(), Failure> {
-        if let Some(pending) = &mut self.pending_acks
+    pub(crate) async fn ack(
+        &mut self,
+        context: &Context,
+        turn: &mut Turn,
+        channel: u16,
+        ack: Ack,
+    ) -> Result<(), Failure> {
+        let Ack { delivery_tag: tag, multiple } = ack;
+        if let Some(pending) = &mut self.pending
             && pending.channel == channel
             && tag == pending.last + 1
             && tag > 1
@@ -28,102 +64,103 @@ impl Session {
             pending.last = tag;
             return Ok(());
         }
-        self.flush_acks().await?;
-        self.pending_acks = Some(PendingAcks { channel, first: tag, last: tag, multiple });
+        self.flush(context, turn).await?;
+        self.pending = Some(PendingAcks { channel, first: tag, last: tag, multiple });
         Ok(())
     }
 
-    /// Settles the acknowledgements that were remembered.
+    /// Settles the acknowledgements that were gathered.
     ///
     /// # Errors
-    /// 406 on their channel, which need not be that of the frame being handled. They are not remembered any more.
-    pub(crate) async fn flush_acks(&mut self) -> Result<(), Failure> {
-        let Some(PendingAcks { channel, first, last, multiple }) = self.pending_acks.take() else { return Ok(()) };
+    /// 406 on their channel, which need not be that of the frame being handled. They are not gathered any more then.
+    pub(crate) async fn flush(&mut self, context: &Context, turn: &mut Turn) -> Result<(), Failure> {
+        let Some(PendingAcks { channel, first, last, multiple }) = self.pending.take() else { return Ok(()) };
+        let outcome = Outcome::Acknowledged;
         if multiple {
-            let settled = self.settle(channel, last, true, Outcome::Acknowledged).await;
-            return settled.map_err(|failure| failure.caused_by(60, 80).on_channel(channel));
+            let settled = self.settle(context, turn, Settle { channel, tag: last, multiple, outcome }).await;
+            return settled.map_err(|failure| failure.caused_by(MethodId::BASIC_ACK).on_channel(channel));
         }
-        self.turn.add(SETTLE_WORK + last - first);
-        let result = self.take(channel, Outcome::Acknowledged, |ledger, settlement| {
+        turn.add(SETTLE_WORK + last - first);
+        let result = self.take(context, channel, outcome, |ledger, settlement| {
             (first..=last).try_for_each(|tag| {
                 ledger
-                    .take(tag, |from, id| settlement.add(from, id, Outcome::Acknowledged))
-                    .map_err(|UnknownTag| unknown_tag(tag).caused_by(60, 80))
+                    .take(tag, |from, id| settlement.add(from, id, outcome))
+                    .map_err(|UnknownTag| unknown_tag(tag).caused_by(MethodId::BASIC_ACK))
             })
         });
         result.unwrap_or(Ok(())).map_err(|failure| failure.on_channel(channel))
     }
 
-    /// One delivery, or all up to `tag`, come to an end, a part of them at a time: others want the output and the queues as
-    /// well, and have their turn after each part. The caller names the method that asked for it.
-    pub(crate) async fn settle(
-        &mut self,
-        channel: u16,
-        tag: u64,
-        multiple: bool,
-        outcome: Outcome,
-    ) -> Result<(), Failure> {
+    /// Settles deliveries, a part of them at a time: others want the output and the queues as well, and have their turn after
+    /// each part. The caller names the method that asked for it.
+    ///
+    /// # Errors
+    /// 406 for a delivery tag that is not known.
+    pub(crate) async fn settle(&mut self, context: &Context, turn: &mut Turn, settle: Settle) -> Result<(), Failure> {
+        let Settle { channel, tag, multiple, .. } = settle;
         let last = match multiple {
-            true => self.output.lock().ledger(channel).map_or(Ok(0), |ledger| ledger.last_of(tag)),
+            true => context.output.lock().ledger(channel).map_or(Ok(0), |ledger| ledger.last_of(tag)),
             false => Ok(tag),
         };
         let last = last.map_err(|UnknownTag| unknown_tag(tag))?;
-        while self.settle_some(channel, last, multiple, outcome)? {
+        while self.settle_some(context, turn, Settle { tag: last, ..settle })? {
             tokio::task::yield_now().await;
         }
         Ok(())
     }
 
-    /// Whether there may be more.
-    fn settle_some(&mut self, channel: u16, last: u64, multiple: bool, outcome: Outcome) -> Result<bool, Failure> {
+    /// Settles a part of the deliveries. Returns whether there may be more.
+    fn settle_some(&mut self, context: &Context, turn: &mut Turn, settle: Settle) -> Result<bool, Failure> {
+        let Settle { channel, tag, multiple, outcome } = settle;
         let mut work = SETTLE_WORK;
-        let more = self.take(channel, outcome, |ledger, settlement| {
+        let more = self.take(context, channel, outcome, |ledger, settlement| {
             let mut settle = |from: &Subscriber, id| {
                 settlement.add(from, id, outcome);
                 work += 1;
             };
             match multiple {
-                true => Ok(ledger.take_up_to(last, settle)),
-                false => ledger.take(last, &mut settle).map(|()| false),
+                true => Ok(ledger.take_up_to(tag, settle)),
+                false => ledger.take(tag, &mut settle).map(|()| false),
             }
         });
-        self.turn.add(work);
-        more.unwrap_or(Ok(false)).map_err(|UnknownTag| unknown_tag(last))
+        turn.add(work);
+        more.unwrap_or(Ok(false)).map_err(|UnknownTag| unknown_tag(tag))
     }
 
-    /// Takes deliveries out of the ledger of a channel and settles them. None if the channel has no ledger any more.
+    /// Takes deliveries out of the ledger of a channel and settles them. Returns `None` if the channel has no ledger any more.
     #[inline]
     fn take<T>(
         &mut self,
+        context: &Context,
         channel: u16,
         outcome: Outcome,
         take: impl FnOnce(&mut Ledger, &mut Settlement) -> T,
     ) -> Option<T> {
         let (taken, others_wait) = {
-            let mut output = self.output.lock();
+            let mut output = context.output.lock();
             let ledger = output.ledger(channel)?;
             (take(ledger, &mut self.settlement), ledger.has_waiting())
         };
-        self.broker.settle(&mut self.settlement, outcome);
+        context.broker.settle(&mut self.settlement, outcome);
         if others_wait {
-            self.give_turns(channel);
+            give_turns(context, channel);
         }
         Some(taken)
     }
+}
 
-    /// Consumers that the limit of their channel held back take their turns while there is room.
-    pub(crate) fn give_turns(&self, channel: u16) {
-        loop {
-            let next = self.output.lock().ledger(channel).and_then(Ledger::next_turn);
-            let Some((queue, consumer)) = next else { return };
-            self.broker.unblocked(&queue, consumer);
-        }
+/// Serves the consumers that the limit of their channel held back, while there is room.
+pub(super) fn give_turns(context: &Context, channel: u16) {
+    loop {
+        let next = context.output.lock().ledger(channel).and_then(Ledger::next_turn);
+        let Some((queue, consumer)) = next else { return };
+        context.broker.unblocked(&queue, consumer);
     }
 }
 
 fn unknown_tag(tag: u64) -> Failure {
-    Failure::new(406, format!("unknown delivery tag {tag}"))
+    Failure::new(ReplyCode::PreconditionFailed, format!("unknown delivery tag {tag}"))
 }
 
-/// What settling costs beside its deliveries (see `turn`).
+/// The work of settling, beside that of its deliveries (see `turn`).
 const SETTLE_WORK: u64 = 5;

@@ -1,39 +1,18 @@
-//! What a server sends: each function appends whole frames.
+//! The frames that a server sends: each function appends whole frames.
 use super::frame::{END, FRAME_OVERHEAD};
-use super::{table, text};
+use super::ids::MethodId;
+use super::reply::ReplyCode;
 use bytes::Bytes;
 use leveret_model::table::FieldTable;
+use leveret_model::wire::table;
+use leveret_model::wire::write::{long_bytes, short_bytes, short_string};
 
-/// Appends a short string; beyond 255 bytes it is cut at a character.
-fn short_string(out: &mut Vec<u8>, text: &str) {
-    short_bytes(out, &text.as_bytes()[..text.floor_char_boundary(255)]);
-}
-
-/// Appends the short string, not always UTF-8, that `text` stands for; beyond 255 bytes it is cut at a character.
-pub(super) fn short_binary(out: &mut Vec<u8>, text: &str) {
-    let at = out.len();
-    out.push(0);
-    text::to_bytes(out, text, 255);
-    out[at] = (out.len() - at - 1) as u8;
-}
-
-fn short_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.push(bytes.len() as u8);
-    out.extend_from_slice(bytes);
-}
-
-pub(super) fn long_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.extend((bytes.len() as u32).to_be_bytes());
-    out.extend_from_slice(bytes);
-}
-
-/// Appends a method frame whose arguments `arguments` appends.
-pub(crate) fn method(out: &mut Vec<u8>, channel: u16, ids: (u16, u16), arguments: impl FnOnce(&mut Vec<u8>)) {
+/// Appends a method frame. `arguments` appends the method's arguments.
+pub(crate) fn method(out: &mut Vec<u8>, channel: u16, id: MethodId, arguments: impl FnOnce(&mut Vec<u8>)) {
     let at = out.len();
     let [c0, c1] = channel.to_be_bytes();
-    out.extend_from_slice(&[1, c0, c1, 0, 0, 0, 0]);
-    out.extend(ids.0.to_be_bytes());
-    out.extend(ids.1.to_be_bytes());
+    let [i0, i1, i2, i3] = id.to_bytes();
+    out.extend_from_slice(&[1, c0, c1, 0, 0, 0, 0, i0, i1, i2, i3]);
     arguments(out);
     let size = (out.len() - at - 7) as u32;
     out[at + 3..at + 7].copy_from_slice(&size.to_be_bytes());
@@ -41,13 +20,13 @@ pub(crate) fn method(out: &mut Vec<u8>, channel: u16, ids: (u16, u16), arguments
 }
 
 /// Appends a method frame without arguments.
-pub(crate) fn bare(out: &mut Vec<u8>, channel: u16, ids: (u16, u16)) {
-    method(out, channel, ids, |_| {});
+pub(crate) fn bare(out: &mut Vec<u8>, channel: u16, id: MethodId) {
+    method(out, channel, id, |_| {});
 }
 
 /// `connection.start`
 pub(crate) fn connection_start(out: &mut Vec<u8>, properties: &FieldTable, mechanisms: &str, locales: &str) {
-    method(out, 0, (10, 10), |out| {
+    method(out, 0, MethodId::CONNECTION_START, |out| {
         out.extend_from_slice(&[0, 9]);
         table::encode(out, properties);
         long_bytes(out, mechanisms.as_bytes());
@@ -57,7 +36,7 @@ pub(crate) fn connection_start(out: &mut Vec<u8>, properties: &FieldTable, mecha
 
 /// `connection.tune`
 pub(crate) fn connection_tune(out: &mut Vec<u8>, channel_max: u16, frame_max: u32, heartbeat: u16) {
-    method(out, 0, (10, 30), |out| {
+    method(out, 0, MethodId::CONNECTION_TUNE, |out| {
         out.extend(channel_max.to_be_bytes());
         out.extend(frame_max.to_be_bytes());
         out.extend(heartbeat.to_be_bytes());
@@ -66,83 +45,93 @@ pub(crate) fn connection_tune(out: &mut Vec<u8>, channel_max: u16, frame_max: u3
 
 /// `connection.open-ok`
 pub(crate) fn connection_open_ok(out: &mut Vec<u8>) {
-    method(out, 0, (10, 41), |out| out.push(0));
+    method(out, 0, MethodId::CONNECTION_OPEN_OK, |out| out.push(0));
 }
 
-/// `connection.close`, `cause` being class and method
-pub(crate) fn connection_close(out: &mut Vec<u8>, code: u16, text: &str, cause: (u16, u16)) {
-    close(out, 0, (10, 50), (code, text, cause));
+/// The arguments of `connection.close` and `channel.close`.
+pub(crate) struct Close<'a> {
+    pub(crate) code: ReplyCode,
+    pub(crate) text: &'a str,
+    /// The method that caused the error; [`MethodId::NONE`] if no method did.
+    pub(crate) cause: MethodId,
+}
+
+/// `connection.close`
+pub(crate) fn connection_close(out: &mut Vec<u8>, arguments: &Close<'_>) {
+    method(out, 0, MethodId::CONNECTION_CLOSE, |out| close(out, arguments));
 }
 
 /// `channel.close`
-pub(crate) fn channel_close(out: &mut Vec<u8>, channel: u16, code: u16, text: &str, cause: (u16, u16)) {
-    close(out, channel, (20, 40), (code, text, cause));
+pub(crate) fn channel_close(out: &mut Vec<u8>, channel: u16, arguments: &Close<'_>) {
+    method(out, channel, MethodId::CHANNEL_CLOSE, |out| close(out, arguments));
 }
 
-fn close(out: &mut Vec<u8>, channel: u16, ids: (u16, u16), (code, text, cause): (u16, &str, (u16, u16))) {
-    method(out, channel, ids, |out| {
-        out.extend(code.to_be_bytes());
-        short_string(out, text);
-        out.extend(cause.0.to_be_bytes());
-        out.extend(cause.1.to_be_bytes());
-    });
+fn close(out: &mut Vec<u8>, close: &Close<'_>) {
+    out.extend(close.code.number().to_be_bytes());
+    short_string(out, close.text);
+    out.extend(close.cause.to_bytes());
 }
 
 /// `connection.blocked`
 pub(crate) fn connection_blocked(out: &mut Vec<u8>, reason: &str) {
-    method(out, 0, (10, 60), |out| short_string(out, reason));
+    method(out, 0, MethodId::CONNECTION_BLOCKED, |out| short_string(out, reason));
 }
 
 /// `channel.open-ok`
 pub(crate) fn channel_open_ok(out: &mut Vec<u8>, channel: u16) {
-    method(out, channel, (20, 11), |out| long_bytes(out, &[]));
+    method(out, channel, MethodId::CHANNEL_OPEN_OK, |out| long_bytes(out, &[]));
 }
 
 /// `channel.flow-ok`
 pub(crate) fn channel_flow_ok(out: &mut Vec<u8>, channel: u16, active: bool) {
-    method(out, channel, (20, 21), |out| out.push(u8::from(active)));
+    method(out, channel, MethodId::CHANNEL_FLOW_OK, |out| out.push(u8::from(active)));
 }
 
-/// `access.request-ok`, with a ticket that nobody asks for again
+/// `access.request-ok`, with a ticket that the broker never looks at
 pub(crate) fn access_request_ok(out: &mut Vec<u8>, channel: u16) {
-    method(out, channel, (30, 11), |out| out.extend(1u16.to_be_bytes()));
+    method(out, channel, MethodId::ACCESS_REQUEST_OK, |out| out.extend(1u16.to_be_bytes()));
 }
 
 /// `queue.declare-ok`
 pub(crate) fn queue_declare_ok(out: &mut Vec<u8>, channel: u16, queue: &str, messages: u32, consumers: u32) {
-    method(out, channel, (50, 11), |out| {
+    method(out, channel, MethodId::QUEUE_DECLARE_OK, |out| {
         short_string(out, queue);
         out.extend(messages.to_be_bytes());
         out.extend(consumers.to_be_bytes());
     });
 }
 
-/// `queue.purge-ok` (50.31) and `queue.delete-ok` (50.41)
-pub(crate) fn message_count(out: &mut Vec<u8>, channel: u16, ids: (u16, u16), messages: u32) {
-    method(out, channel, ids, |out| out.extend(messages.to_be_bytes()));
+/// `queue.purge-ok`
+pub(crate) fn queue_purge_ok(out: &mut Vec<u8>, channel: u16, messages: u32) {
+    method(out, channel, MethodId::QUEUE_PURGE_OK, |out| out.extend(messages.to_be_bytes()));
+}
+
+/// `queue.delete-ok`
+pub(crate) fn queue_delete_ok(out: &mut Vec<u8>, channel: u16, messages: u32) {
+    method(out, channel, MethodId::QUEUE_DELETE_OK, |out| out.extend(messages.to_be_bytes()));
 }
 
 /// `basic.consume-ok`
 pub(crate) fn basic_consume_ok(out: &mut Vec<u8>, channel: u16, tag: &str) {
-    method(out, channel, (60, 21), |out| short_string(out, tag));
+    method(out, channel, MethodId::BASIC_CONSUME_OK, |out| short_string(out, tag));
 }
 
 /// `basic.cancel-ok`
 pub(crate) fn basic_cancel_ok(out: &mut Vec<u8>, channel: u16, tag: &str) {
-    method(out, channel, (60, 31), |out| short_string(out, tag));
+    method(out, channel, MethodId::BASIC_CANCEL_OK, |out| short_string(out, tag));
 }
 
-/// `basic.cancel`, from the server: a queue is gone
+/// `basic.cancel` as the server sends it: the consumer's queue is gone.
 pub(crate) fn basic_cancel(out: &mut Vec<u8>, channel: u16, tag: &str) {
-    method(out, channel, (60, 30), |out| {
+    method(out, channel, MethodId::BASIC_CANCEL, |out| {
         short_string(out, tag);
         out.push(1); // no-wait
     });
 }
 
-/// `basic.ack`, from the server: publishes are confirmed
+/// `basic.ack` as the server sends it: publishes are confirmed.
 pub(crate) fn basic_ack(out: &mut Vec<u8>, channel: u16, tag: u64, multiple: bool) {
-    method(out, channel, (60, 80), |out| {
+    method(out, channel, MethodId::BASIC_ACK, |out| {
         out.extend(tag.to_be_bytes());
         out.push(u8::from(multiple));
     });
@@ -150,7 +139,7 @@ pub(crate) fn basic_ack(out: &mut Vec<u8>, channel: u16, tag: u64, multiple: boo
 
 /// `basic.get-empty`
 pub(crate) fn basic_get_empty(out: &mut Vec<u8>, channel: u16) {
-    method(out, channel, (60, 72), |out| out.push(0));
+    method(out, channel, MethodId::BASIC_GET_EMPTY, |out| out.push(0));
 }
 
 /// The arguments of `basic.deliver`.
@@ -164,7 +153,7 @@ pub(crate) struct Deliver<'a> {
 
 /// `basic.deliver`
 pub(crate) fn basic_deliver(out: &mut Vec<u8>, channel: u16, deliver: &Deliver<'_>) {
-    method(out, channel, (60, 60), |out| {
+    method(out, channel, MethodId::BASIC_DELIVER, |out| {
         short_bytes(out, deliver.consumer_tag);
         out.extend(deliver.delivery_tag.to_be_bytes());
         out.push(u8::from(deliver.redelivered));
@@ -184,7 +173,7 @@ pub(crate) struct GetOk<'a> {
 
 /// `basic.get-ok`
 pub(crate) fn basic_get_ok(out: &mut Vec<u8>, channel: u16, got: &GetOk<'_>) {
-    method(out, channel, (60, 71), |out| {
+    method(out, channel, MethodId::BASIC_GET_OK, |out| {
         out.extend(got.delivery_tag.to_be_bytes());
         out.push(u8::from(got.redelivered));
         short_bytes(out, got.exchange);
@@ -193,13 +182,13 @@ pub(crate) fn basic_get_ok(out: &mut Vec<u8>, channel: u16, got: &GetOk<'_>) {
     });
 }
 
-/// `basic.return`: no queue for a mandatory message
-pub(crate) fn basic_return(out: &mut Vec<u8>, channel: u16, (code, text): (u16, &str), route: (&[u8], &[u8])) {
-    method(out, channel, (60, 50), |out| {
-        out.extend(code.to_be_bytes());
-        short_string(out, text);
-        short_bytes(out, route.0);
-        short_bytes(out, route.1);
+/// `basic.return`: no queue takes a message that was published as mandatory.
+pub(crate) fn basic_return(out: &mut Vec<u8>, channel: u16, exchange: &[u8], routing_key: &[u8]) {
+    method(out, channel, MethodId::BASIC_RETURN, |out| {
+        out.extend(ReplyCode::NoRoute.number().to_be_bytes());
+        short_string(out, ReplyCode::NoRoute.name());
+        short_bytes(out, exchange);
+        short_bytes(out, routing_key);
     });
 }
 
@@ -208,13 +197,27 @@ pub(crate) fn heartbeat(out: &mut Vec<u8>) {
     out.extend_from_slice(&[8, 0, 0, 0, 0, 0, 0, END]);
 }
 
-/// Header frame and body frames, the body cut to the receiver's `frame_max` (0: no limit). An empty body has no frame.
+/// The channel that a message goes to, and the largest frame that its client takes, in bytes (0: no limit).
+#[derive(Clone, Copy)]
+pub(crate) struct Framing {
+    pub(crate) channel: u16,
+    pub(crate) frame_max: u32,
+}
+
+impl Framing {
+    /// Returns the largest part of a body that fits into one frame, in bytes.
+    #[inline]
+    fn part_max(self) -> usize {
+        if self.frame_max == 0 { usize::MAX } else { self.frame_max as usize - FRAME_OVERHEAD }
+    }
+}
+
+/// Appends the header frame and the body frames of a message. An empty body has no frame.
 #[inline]
-pub(crate) fn content(out: &mut Vec<u8>, channel: u16, frame_max: u32, properties: &[u8], body: &[u8]) {
-    let [c0, c1] = channel.to_be_bytes();
-    content_header(out, channel, properties, body.len());
-    let part_max = if frame_max == 0 { usize::MAX } else { frame_max as usize - FRAME_OVERHEAD };
-    for part in body.chunks(part_max) {
+pub(crate) fn content(out: &mut Vec<u8>, framing: Framing, properties: &[u8], body: &[u8]) {
+    let [c0, c1] = framing.channel.to_be_bytes();
+    content_header(out, framing.channel, properties, body.len());
+    for part in body.chunks(framing.part_max()) {
         let [s0, s1, s2, s3] = (part.len() as u32).to_be_bytes();
         out.extend_from_slice(&[3, c0, c1, s0, s1, s2, s3]);
         out.extend_from_slice(part);
@@ -222,20 +225,19 @@ pub(crate) fn content(out: &mut Vec<u8>, channel: u16, frame_max: u32, propertie
     }
 }
 
-/// As [`content`], for a large body that is not copied: its parts are handed to `part`, each with its place in `out`.
+/// Does the same as [`content`] for a large body that is not copied: hands its parts to `part`, each with its place in `out`.
 #[cold]
 pub(crate) fn large_content(
     out: &mut Vec<u8>,
-    (channel, frame_max): (u16, u32),
+    framing: Framing,
     properties: &[u8],
     mut body: Bytes,
     mut part: impl FnMut(usize, Bytes),
 ) {
-    let [c0, c1] = channel.to_be_bytes();
-    content_header(out, channel, properties, body.len());
-    let part_max = if frame_max == 0 { usize::MAX } else { frame_max as usize - FRAME_OVERHEAD };
+    let [c0, c1] = framing.channel.to_be_bytes();
+    content_header(out, framing.channel, properties, body.len());
     while !body.is_empty() {
-        let now = body.split_to(body.len().min(part_max));
+        let now = body.split_to(body.len().min(framing.part_max()));
         let [s0, s1, s2, s3] = (now.len() as u32).to_be_bytes();
         out.extend_from_slice(&[3, c0, c1, s0, s1, s2, s3]);
         part(out.len(), now);

@@ -57,17 +57,6 @@ pub enum Error {
     HeartbeatOnChannel(u16),
 }
 
-impl Error {
-    /// The code that RabbitMQ answers with.
-    #[must_use]
-    pub fn reply_code(&self) -> u16 {
-        match self {
-            Self::HeartbeatOnChannel(_) => 505,
-            _ => 501,
-        }
-    }
-}
-
 /// The frame at the start of `buffer`, or none if it has not come in full. A frame that is too large or of no known
 /// type is refused before the rest of it has come. `frame_max` 0: no limit. A payload may be as long as `frame_max`: that is
 /// eight bytes too many, which RabbitMQ lets pass because clients count their frames wrongly.

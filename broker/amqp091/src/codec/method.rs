@@ -1,7 +1,8 @@
 //! Methods that clients send, parsed from the payload of a method frame (0-9-1 spec 1.4 and RabbitMQ's extensions).
-use super::read::{Reader, SyntaxError};
-use super::table;
+use super::ids::{MethodId, class};
 use leveret_model::table::FieldTable;
+use leveret_model::wire::read::Reader;
+use leveret_model::wire::{SyntaxError, table};
 
 /// A method, its names borrowed from the read buffer. Reserved fields are skipped.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,10 +25,7 @@ pub enum Method<'a> {
     ConnectionOpen {
         vhost: &'a str,
     },
-    ConnectionClose {
-        code: u16,
-        text: &'a str,
-    },
+    ConnectionClose(Close<'a>),
     ConnectionCloseOk,
     ConnectionBlocked {
         reason: &'a str,
@@ -44,10 +42,7 @@ pub enum Method<'a> {
     ChannelFlowOk {
         active: bool,
     },
-    ChannelClose {
-        code: u16,
-        text: &'a str,
-    },
+    ChannelClose(Close<'a>),
     ChannelCloseOk,
     /// Clients of AMQP 0-8 ask for a ticket first.
     AccessRequest,
@@ -112,6 +107,14 @@ pub enum Method<'a> {
     ConfirmSelect {
         no_wait: bool,
     },
+}
+
+/// `connection.close`, `channel.close`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the spec's names")]
+pub struct Close<'a> {
+    pub code: u16,
+    pub text: &'a str,
 }
 
 /// `exchange.declare`
@@ -194,42 +197,24 @@ pub struct Ack {
     pub multiple: bool,
 }
 
-/// Why a payload is no method that a client may send.
+/// Why a payload is not a method that a client may send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// A field is malformed: 502, or 501 where UTF-8 is meant.
-    #[error("{0} of method {1}.{2}")]
-    Syntax(SyntaxError, u16, u16),
-    /// No such class or method, or not one for clients to send: 540.
-    #[error("unknown class or method {0}.{1}")]
-    Unknown(u16, u16),
+    /// A field is malformed.
+    #[error("{0} of method {1}")]
+    Syntax(SyntaxError, MethodId),
+    /// There is no such class or method, or it is not one that clients send.
+    #[error("unknown class or method {0}")]
+    Unknown(MethodId),
 }
 
 impl Error {
-    /// The spec's reply code.
+    /// Returns class and method, as far as they could be read.
     #[must_use]
-    pub fn reply_code(&self) -> u16 {
-        match self {
-            Self::Syntax(error, ..) => error.reply_code(),
-            Self::Unknown(..) => 540,
-        }
-    }
-
-    /// Class and method, as far as they could be read.
-    #[must_use]
-    pub fn ids(&self) -> (u16, u16) {
+    pub fn id(&self) -> MethodId {
         match *self {
-            Self::Syntax(_, class, method) | Self::Unknown(class, method) => (class, method),
+            Self::Syntax(_, id) | Self::Unknown(id) => id,
         }
-    }
-}
-
-/// Class and method of a method frame's payload.
-#[must_use]
-pub fn ids(payload: &[u8]) -> (u16, u16) {
-    match payload {
-        [c0, c1, m0, m1, ..] => (u16::from_be_bytes([*c0, *c1]), u16::from_be_bytes([*m0, *m1])),
-        _ => (0, 0),
     }
 }
 
@@ -238,79 +223,72 @@ pub fn ids(payload: &[u8]) -> (u16, u16) {
 /// # Errors
 /// [`Error`], all of which end the connection.
 pub fn parse(payload: &[u8]) -> Result<Method<'_>, Error> {
-    let (class, method) = ids(payload);
+    let id = MethodId::of(payload);
     let Some(arguments) = payload.get(4..) else {
-        return Err(Error::Syntax(SyntaxError::Malformed("class and method"), class, method));
+        return Err(Error::Syntax(SyntaxError::Malformed("class and method"), id));
     };
     let mut reader = Reader(arguments);
-    let parsed = match class {
-        10 => connection(method, &mut reader),
-        20 => channel(method, &mut reader),
-        30 if method == 10 => Ok(Some(Method::AccessRequest)),
-        40 => exchange(method, &mut reader),
-        50 => queue(method, &mut reader),
-        60 => basic(method, &mut reader),
-        85 if method == 10 => flags(&mut reader).map(|bits| Some(Method::ConfirmSelect { no_wait: bits & 1 != 0 })),
-        90 => Ok(match method {
-            10 => Some(Method::TxSelect),
-            20 => Some(Method::TxCommit),
-            30 => Some(Method::TxRollback),
-            _ => None,
-        }),
-        _ => Ok(None),
+    let parsed = match id.class {
+        class::CONNECTION => connection(id, &mut reader),
+        class::CHANNEL => channel(id, &mut reader),
+        class::EXCHANGE => exchange(id, &mut reader),
+        class::QUEUE => queue(id, &mut reader),
+        class::BASIC => basic(id, &mut reader),
+        _ => others(id, &mut reader),
     };
     match parsed {
         Ok(Some(method)) => Ok(method),
-        Ok(None) => Err(Error::Unknown(class, method)),
-        Err(error) => Err(Error::Syntax(error, class, method)),
+        Ok(None) => Err(Error::Unknown(id)),
+        Err(error) => Err(Error::Syntax(error, id)),
     }
 }
 
-/// The payload as `basic.publish`, if it is a well-formed one.
+/// Returns the payload as `basic.publish`, if it is a well-formed one.
 #[inline]
 #[must_use]
 pub fn fast_publish(payload: &[u8]) -> Option<Publish<'_>> {
-    let arguments = payload.strip_prefix(&[0, 60, 0, 40])?;
+    let arguments = payload.strip_prefix(&PUBLISH)?;
     publish(&mut Reader(arguments)).ok()
 }
 
-/// The payload as `basic.ack`, if it is a well-formed one.
+/// Returns the payload as `basic.ack`, if it is a well-formed one.
 #[inline]
 #[must_use]
 pub fn fast_ack(payload: &[u8]) -> Option<Ack> {
-    let arguments = payload.strip_prefix(&[0, 60, 0, 80])?;
+    let arguments = payload.strip_prefix(&ACK)?;
     ack(&mut Reader(arguments)).ok()
 }
 
+const PUBLISH: [u8; 4] = MethodId::BASIC_PUBLISH.to_bytes();
+const ACK: [u8; 4] = MethodId::BASIC_ACK.to_bytes();
+
+/// A method; `None` if clients do not send it.
 type Parsed<'a> = Result<Option<Method<'a>>, SyntaxError>;
 
 fn flags(reader: &mut Reader<'_>) -> Result<u8, SyntaxError> {
     reader.u8("flags")
 }
 
-fn connection<'a>(method: u16, reader: &mut Reader<'a>) -> Parsed<'a> {
-    Ok(Some(match method {
-        11 => Method::ConnectionStartOk {
+fn connection<'a>(id: MethodId, reader: &mut Reader<'a>) -> Parsed<'a> {
+    Ok(Some(match id {
+        MethodId::CONNECTION_START_OK => Method::ConnectionStartOk {
             client_properties: table::read(reader, "client-properties")?,
             mechanism: reader.short_string("mechanism")?,
             response: reader.long_bytes("response")?,
             locale: reader.short_string("locale")?,
         },
-        21 => Method::ConnectionSecureOk { response: reader.long_bytes("response")? },
-        31 => Method::ConnectionTuneOk {
+        MethodId::CONNECTION_SECURE_OK => Method::ConnectionSecureOk { response: reader.long_bytes("response")? },
+        MethodId::CONNECTION_TUNE_OK => Method::ConnectionTuneOk {
             channel_max: reader.u16("channel-max")?,
             frame_max: reader.u32("frame-max")?,
             heartbeat: reader.u16("heartbeat")?,
         },
-        40 => Method::ConnectionOpen { vhost: reader.short_string("virtual-host")? },
-        50 => {
-            let (code, text) = close(reader)?;
-            Method::ConnectionClose { code, text }
-        }
-        51 => Method::ConnectionCloseOk,
-        60 => Method::ConnectionBlocked { reason: reader.short_string("reason")? },
-        61 => Method::ConnectionUnblocked,
-        70 => Method::ConnectionUpdateSecret {
+        MethodId::CONNECTION_OPEN => Method::ConnectionOpen { vhost: reader.short_string("virtual-host")? },
+        MethodId::CONNECTION_CLOSE => Method::ConnectionClose(close(reader)?),
+        MethodId::CONNECTION_CLOSE_OK => Method::ConnectionCloseOk,
+        MethodId::CONNECTION_BLOCKED => Method::ConnectionBlocked { reason: reader.short_string("reason")? },
+        MethodId::CONNECTION_UNBLOCKED => Method::ConnectionUnblocked,
+        MethodId::CONNECTION_UPDATE_SECRET => Method::ConnectionUpdateSecret {
             secret: reader.long_bytes("new-secret")?,
             reason: reader.short_string("reason")?,
         },
@@ -318,30 +296,38 @@ fn connection<'a>(method: u16, reader: &mut Reader<'a>) -> Parsed<'a> {
     }))
 }
 
-fn close<'a>(reader: &mut Reader<'a>) -> Result<(u16, &'a str), SyntaxError> {
-    let close = (reader.u16("reply-code")?, reader.short_string("reply-text")?);
+fn close<'a>(reader: &mut Reader<'a>) -> Result<Close<'a>, SyntaxError> {
+    let close = Close { code: reader.u16("reply-code")?, text: reader.short_string("reply-text")? };
     reader.u32("class-id and method-id")?;
     Ok(close)
 }
 
-fn channel<'a>(method: u16, reader: &mut Reader<'a>) -> Parsed<'a> {
-    Ok(Some(match method {
-        10 => Method::ChannelOpen,
-        20 => Method::ChannelFlow { active: flags(reader)? & 1 != 0 },
-        21 => Method::ChannelFlowOk { active: flags(reader)? & 1 != 0 },
-        40 => {
-            let (code, text) = close(reader)?;
-            Method::ChannelClose { code, text }
-        }
-        41 => Method::ChannelCloseOk,
+fn others<'a>(id: MethodId, reader: &mut Reader<'a>) -> Parsed<'a> {
+    Ok(Some(match id {
+        MethodId::ACCESS_REQUEST => Method::AccessRequest,
+        MethodId::CONFIRM_SELECT => Method::ConfirmSelect { no_wait: flags(reader)? & 1 != 0 },
+        MethodId::TX_SELECT => Method::TxSelect,
+        MethodId::TX_COMMIT => Method::TxCommit,
+        MethodId::TX_ROLLBACK => Method::TxRollback,
         _ => return Ok(None),
     }))
 }
 
-fn exchange<'a>(method: u16, reader: &mut Reader<'a>) -> Parsed<'a> {
+fn channel<'a>(id: MethodId, reader: &mut Reader<'a>) -> Parsed<'a> {
+    Ok(Some(match id {
+        MethodId::CHANNEL_OPEN => Method::ChannelOpen,
+        MethodId::CHANNEL_FLOW => Method::ChannelFlow { active: flags(reader)? & 1 != 0 },
+        MethodId::CHANNEL_FLOW_OK => Method::ChannelFlowOk { active: flags(reader)? & 1 != 0 },
+        MethodId::CHANNEL_CLOSE => Method::ChannelClose(close(reader)?),
+        MethodId::CHANNEL_CLOSE_OK => Method::ChannelCloseOk,
+        _ => return Ok(None),
+    }))
+}
+
+fn exchange<'a>(id: MethodId, reader: &mut Reader<'a>) -> Parsed<'a> {
     reader.u16("reserved-1")?;
-    Ok(Some(match method {
-        10 => {
+    Ok(Some(match id {
+        MethodId::EXCHANGE_DECLARE => {
             let (exchange, kind) = (reader.short_string("exchange")?, reader.short_string("type")?);
             let bits = flags(reader)?;
             let [passive, durable, auto_delete, internal, no_wait] = [1, 2, 4, 8, 16].map(|bit| bits & bit != 0);
@@ -357,13 +343,13 @@ fn exchange<'a>(method: u16, reader: &mut Reader<'a>) -> Parsed<'a> {
                 arguments,
             })
         }
-        20 => {
+        MethodId::EXCHANGE_DELETE => {
             let exchange = reader.short_string("exchange")?;
             let bits = flags(reader)?;
             Method::ExchangeDelete { exchange, if_unused: bits & 1 != 0, no_wait: bits & 2 != 0 }
         }
-        30 => Method::ExchangeBind(exchange_binding(reader)?),
-        40 => Method::ExchangeUnbind(exchange_binding(reader)?),
+        MethodId::EXCHANGE_BIND => Method::ExchangeBind(exchange_binding(reader)?),
+        MethodId::EXCHANGE_UNBIND => Method::ExchangeUnbind(exchange_binding(reader)?),
         _ => return Ok(None),
     }))
 }
@@ -378,20 +364,20 @@ fn exchange_binding<'a>(reader: &mut Reader<'a>) -> Result<ExchangeBinding<'a>, 
     })
 }
 
-fn queue<'a>(method: u16, reader: &mut Reader<'a>) -> Parsed<'a> {
+fn queue<'a>(id: MethodId, reader: &mut Reader<'a>) -> Parsed<'a> {
     reader.u16("reserved-1")?;
     let queue = reader.short_string("queue")?;
-    Ok(Some(match method {
-        10 => {
+    Ok(Some(match id {
+        MethodId::QUEUE_DECLARE => {
             let bits = flags(reader)?;
             let [passive, durable, exclusive, auto_delete, no_wait] = [1, 2, 4, 8, 16].map(|bit| bits & bit != 0);
             let arguments = table::read(reader, "arguments")?;
             Method::QueueDeclare(QueueDeclare { queue, passive, durable, exclusive, auto_delete, no_wait, arguments })
         }
-        20 => Method::QueueBind(queue_binding(reader, queue, true)?),
-        50 => Method::QueueUnbind(queue_binding(reader, queue, false)?),
-        30 => Method::QueuePurge { queue, no_wait: flags(reader)? & 1 != 0 },
-        40 => {
+        MethodId::QUEUE_BIND => Method::QueueBind(queue_binding(reader, queue, true)?),
+        MethodId::QUEUE_UNBIND => Method::QueueUnbind(queue_binding(reader, queue, false)?),
+        MethodId::QUEUE_PURGE => Method::QueuePurge { queue, no_wait: flags(reader)? & 1 != 0 },
+        MethodId::QUEUE_DELETE => {
             let bits = flags(reader)?;
             let [if_unused, if_empty, no_wait] = [1, 2, 4].map(|bit| bits & bit != 0);
             Method::QueueDelete { queue, if_unused, if_empty, no_wait }
@@ -414,14 +400,14 @@ fn queue_binding<'a>(
     })
 }
 
-fn basic<'a>(method: u16, reader: &mut Reader<'a>) -> Parsed<'a> {
-    Ok(Some(match method {
-        10 => Method::BasicQos {
+fn basic<'a>(id: MethodId, reader: &mut Reader<'a>) -> Parsed<'a> {
+    Ok(Some(match id {
+        MethodId::BASIC_QOS => Method::BasicQos {
             prefetch_size: reader.u32("prefetch-size")?,
             prefetch_count: reader.u16("prefetch-count")?,
             global: flags(reader)? & 1 != 0,
         },
-        20 => {
+        MethodId::BASIC_CONSUME => {
             reader.u16("reserved-1")?;
             let (queue, consumer_tag) = (reader.short_string("queue")?, reader.short_string("consumer-tag")?);
             let bits = flags(reader)?;
@@ -429,20 +415,22 @@ fn basic<'a>(method: u16, reader: &mut Reader<'a>) -> Parsed<'a> {
             let arguments = table::read(reader, "arguments")?;
             Method::BasicConsume(BasicConsume { queue, consumer_tag, no_local, no_ack, exclusive, no_wait, arguments })
         }
-        30 => {
+        MethodId::BASIC_CANCEL => {
             Method::BasicCancel { consumer_tag: reader.short_string("consumer-tag")?, no_wait: flags(reader)? & 1 != 0 }
         }
-        31 => Method::BasicCancelOk { consumer_tag: reader.short_string("consumer-tag")? },
-        40 => Method::BasicPublish(publish(reader)?),
-        70 => {
+        MethodId::BASIC_CANCEL_OK => Method::BasicCancelOk { consumer_tag: reader.short_string("consumer-tag")? },
+        MethodId::BASIC_PUBLISH => Method::BasicPublish(publish(reader)?),
+        MethodId::BASIC_GET => {
             reader.u16("reserved-1")?;
             Method::BasicGet { queue: reader.short_string("queue")?, no_ack: flags(reader)? & 1 != 0 }
         }
-        80 => Method::BasicAck(ack(reader)?),
-        90 => Method::BasicReject { delivery_tag: reader.u64("delivery-tag")?, requeue: flags(reader)? & 1 != 0 },
-        100 => Method::BasicRecoverAsync { requeue: flags(reader)? & 1 != 0 },
-        110 => Method::BasicRecover { requeue: flags(reader)? & 1 != 0 },
-        120 => {
+        MethodId::BASIC_ACK => Method::BasicAck(ack(reader)?),
+        MethodId::BASIC_REJECT => {
+            Method::BasicReject { delivery_tag: reader.u64("delivery-tag")?, requeue: flags(reader)? & 1 != 0 }
+        }
+        MethodId::BASIC_RECOVER_ASYNC => Method::BasicRecoverAsync { requeue: flags(reader)? & 1 != 0 },
+        MethodId::BASIC_RECOVER => Method::BasicRecover { requeue: flags(reader)? & 1 != 0 },
+        MethodId::BASIC_NACK => {
             let delivery_tag = reader.u64("delivery-tag")?;
             let bits = flags(reader)?;
             Method::BasicNack { delivery_tag, multiple: bits & 1 != 0, requeue: bits & 2 != 0 }

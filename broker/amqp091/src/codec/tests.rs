@@ -1,116 +1,21 @@
 //! The codec against the specification's bytes, against itself, and against bytes that nobody meant.
-use super::content::{self, ContentHeader, Properties};
+use super::content::ContentHeader;
+use super::encode;
+use super::encode::Framing;
 use super::frame::{self, Error, Kind};
-use super::method::{self, Ack, Method, Publish};
-use super::{encode, table, text};
+use super::ids::MethodId;
+use super::method::{self, Ack, Close, Method, Publish};
+use super::reply::ReplyCode;
+use leveret_model::properties::{self, Properties};
 use leveret_model::table::{FieldTable, FieldValue};
+use leveret_model::wire::table;
 use proptest::prelude::*;
-
-fn value() -> impl Strategy<Value = FieldValue> {
-    let leaf = prop_oneof![
-        any::<bool>().prop_map(FieldValue::Boolean),
-        any::<i8>().prop_map(FieldValue::Int8),
-        any::<u8>().prop_map(FieldValue::UInt8),
-        any::<i16>().prop_map(FieldValue::Int16),
-        any::<u16>().prop_map(FieldValue::UInt16),
-        any::<i32>().prop_map(FieldValue::Int32),
-        any::<u32>().prop_map(FieldValue::UInt32),
-        any::<i64>().prop_map(FieldValue::Int64),
-        (-1e30f32..1e30).prop_map(FieldValue::Float),
-        (-1e300f64..1e300).prop_map(FieldValue::Double),
-        (any::<u8>(), any::<u32>()).prop_map(|(places, value)| FieldValue::Decimal(places, value)),
-        prop::collection::vec(any::<u8>(), 0..40).prop_map(FieldValue::LongString),
-        prop::collection::vec(any::<u8>(), 0..40).prop_map(FieldValue::ByteArray),
-        any::<u64>().prop_map(FieldValue::Timestamp),
-        Just(FieldValue::Void),
-    ];
-    leaf.prop_recursive(4, 24, 4, |inner| {
-        prop_oneof![
-            prop::collection::vec(inner.clone(), 0..4).prop_map(FieldValue::Array),
-            prop::collection::vec((short(), inner), 0..4).prop_map(|entries| FieldValue::Table(FieldTable(entries))),
-        ]
-    })
-}
-
-/// A short string of any bytes, as text.
-fn short() -> impl Strategy<Value = String> {
-    let bytes =
-        prop_oneof!["[a-zA-Z0-9_.-]{0,20}".prop_map(String::into_bytes), prop::collection::vec(any::<u8>(), 0..30)];
-    bytes.prop_map(|bytes| text::from_bytes(&bytes))
-}
-
-fn any_table() -> impl Strategy<Value = FieldTable> {
-    prop::collection::vec((short(), value()), 0..6).prop_map(FieldTable)
-}
-
-fn any_properties() -> impl Strategy<Value = Properties> {
-    let text = || prop::option::of(short());
-    let first = (text(), text(), prop::option::of(any_table()), any::<Option<u8>>(), any::<Option<u8>>());
-    let second = (text(), text(), text(), text(), any::<Option<u64>>(), text(), text(), text(), text());
-    (first, second).prop_map(|((content_type, content_encoding, headers, delivery_mode, priority), rest)| {
-        let (correlation_id, reply_to, expiration, message_id, timestamp, kind, user_id, app_id, cluster_id) = rest;
-        Properties {
-            content_type,
-            content_encoding,
-            headers,
-            delivery_mode,
-            priority,
-            correlation_id,
-            reply_to,
-            expiration,
-            message_id,
-            timestamp,
-            kind,
-            user_id,
-            app_id,
-            cluster_id,
-        }
-    })
-}
 
 proptest! {
     #[test]
-    fn tables_come_back_as_they_were(before in any_table()) {
-        let mut bytes = Vec::new();
-        table::encode(&mut bytes, &before);
-        prop_assert_eq!(table::parse(&bytes), Ok(before));
-        for end in 0..bytes.len() {
-            prop_assert!(table::parse(&bytes[..end]).is_err());
-        }
-    }
-
-    #[test]
-    fn properties_come_back_as_they_were(before in any_properties()) {
-        let mut bytes = Vec::new();
-        before.encode(&mut bytes);
-        let names = |name| before.headers.as_ref().is_some_and(|headers| headers.get(name).is_some());
-        let by_property = before.expiration.is_some() || before.user_id.is_some();
-        let asked = content::Asked { by_property, recipients: names("CC") || names("BCC") };
-        prop_assert_eq!(content::check(&bytes), Ok(asked));
-        prop_assert_eq!(Properties::parse(&bytes), Ok(before));
-        for end in 0..bytes.len() {
-            prop_assert!(content::check(&bytes[..end]).is_err());
-        }
-    }
-
-    #[test]
-    fn a_header_is_cut_out_and_all_else_stays(mut before in any_properties(), at in 0usize..7) {
-        if let Some(headers) = &mut before.headers {
-            headers.0.insert(at.min(headers.0.len()), ("BCC".to_owned(), "a".into()));
-        }
-        let [mut with, mut without] = [Vec::new(), Vec::new()];
-        before.encode(&mut with);
-        if let Some(headers) = &mut before.headers {
-            headers.0.retain(|(name, _)| name != "BCC");
-        }
-        before.encode(&mut without);
-        prop_assert_eq!(content::without_header(&with, b"BCC"), Ok(without));
-    }
-
-    #[test]
     fn content_is_cut_to_the_receivers_frames(body in prop::collection::vec(any::<u8>(), 0..5000), frame_max in 64u32..2000) {
         let mut bytes = Vec::new();
-        encode::content(&mut bytes, 7, frame_max, &[0, 0], &body);
+        encode::content(&mut bytes, Framing { channel: 7, frame_max }, &[0, 0], &body);
         let header = frame::parse(&bytes, 0).unwrap().unwrap();
         prop_assert_eq!((header.kind, header.channel), (Kind::Header, 7));
         let parsed = ContentHeader::parse(header.payload).unwrap();
@@ -139,12 +44,12 @@ fn swallow(bytes: &[u8]) {
     let _ = method::fast_publish(bytes);
     let _ = method::fast_ack(bytes);
     let _ = ContentHeader::parse(bytes);
-    assert_eq!(Properties::parse(bytes).is_ok(), content::check(bytes).is_ok());
-    let _ = content::without_header(bytes, b"BCC");
+    assert_eq!(Properties::parse(bytes).is_ok(), properties::check(bytes).is_ok());
+    let _ = properties::without_header(bytes, b"BCC");
     let _ = table::parse(bytes);
     // The table as the headers of a message, and nothing else: going over it is as strict as building it.
     let headers = [&[0x20, 0], bytes].concat();
-    assert_eq!(content::check(&headers).err().map(|_| ()), table::parse(bytes).err().map(|_| ()));
+    assert_eq!(properties::check(&headers).err().map(|_| ()), table::parse(bytes).err().map(|_| ()));
     let _ = table::parse_entries(bytes);
 }
 
@@ -167,7 +72,7 @@ fn golden() -> Vec<(Vec<u8>, Method<'static>)> {
             Method::ConnectionTuneOk { channel_max: 2047, frame_max: 131_072, heartbeat: 60 },
         ),
         (b"\0\x0a\0\x28\x01/\0\0".to_vec(), Method::ConnectionOpen { vhost: "/" }),
-        (b"\0\x0a\0\x32\0\xc8\x02OK\0\0\0\0".to_vec(), Method::ConnectionClose { code: 200, text: "OK" }),
+        (b"\0\x0a\0\x32\0\xc8\x02OK\0\0\0\0".to_vec(), Method::ConnectionClose(Close { code: 200, text: "OK" })),
         (b"\0\x14\0\x0a\0".to_vec(), Method::ChannelOpen),
         (b"\0\x1e\0\x0a\x05/data\x1f".to_vec(), Method::AccessRequest),
         (
@@ -246,15 +151,19 @@ fn methods_mean_what_the_specification_says() {
         // Flags end most methods, and what follows them is reserved: whatever is cut off before is an error.
         for end in 4..payload.len().saturating_sub(2) {
             if let Err(error) = method::parse(&payload[..end]) {
-                assert_eq!(error.reply_code(), 502);
+                assert_eq!(code(error), 502);
             }
         }
     }
     let unknown = method::parse(b"\0\x3c\0\xff").unwrap_err();
-    assert_eq!((unknown.reply_code(), unknown.ids()), (540, (60, 255)));
-    assert_eq!(method::parse(b"\0").unwrap_err().reply_code(), 502);
+    assert_eq!((code(unknown), unknown.id()), (540, MethodId { class: 60, method: 255 }));
+    assert_eq!(code(method::parse(b"\0").unwrap_err()), 502);
     let latin1 = method::parse(b"\0\x32\0\x1e\0\0\x01\xe9\0").unwrap_err();
-    assert_eq!((latin1.reply_code(), latin1.ids()), (501, (50, 30)));
+    assert_eq!((code(latin1), latin1.id()), (501, MethodId::QUEUE_PURGE));
+}
+
+fn code(error: impl Into<ReplyCode>) -> u16 {
+    error.into().number()
 }
 
 #[test]
@@ -279,25 +188,27 @@ fn answers_have_the_specifications_bytes() {
     encode::basic_deliver(&mut out, 2, &names);
     assert_eq!(out, b"\x01\0\x02\0\0\0\x13\0\x3c\0\x3c\x01t\0\0\0\0\0\0\0\x03\x01\x01e\x01k\xce");
     out.clear();
-    encode::channel_close(&mut out, 1, 404, &"x".repeat(300), (50, 10));
+    let text = "x".repeat(300);
+    let cause = MethodId::QUEUE_DECLARE;
+    encode::channel_close(&mut out, 1, &encode::Close { code: ReplyCode::NotFound, text: &text, cause });
     let frame = frame::parse(&out, 0).unwrap().unwrap();
     assert_eq!((frame.payload.len(), frame.payload[6]), (4 + 2 + 256 + 4, 255));
     out.clear();
     encode::basic_cancel_ok(&mut out, 1, "\u{10ffe9}");
     assert_eq!(out[11..], *b"\x04\xf4\x8f\xbf\xa9\xce", "a name is not taken for bytes");
     out.clear();
-    encode::content(&mut out, 1, 0, &[0x10, 0, 2], b"hi");
+    encode::content(&mut out, Framing { channel: 1, frame_max: 0 }, &[0x10, 0, 2], b"hi");
     assert_eq!(out, b"\x02\0\x01\0\0\0\x0f\0\x3c\0\0\0\0\0\0\0\0\0\x02\x10\0\x02\xce\x03\0\x01\0\0\0\x02hi\xce");
 }
 
 #[test]
 fn frames_are_refused_before_they_are_waited_for() {
-    assert_eq!(frame::parse(b"\x01\0\x01\xff\xff\xff\xff", 8192).unwrap_err().reply_code(), 501);
+    assert_eq!(code(frame::parse(b"\x01\0\x01\xff\xff\xff\xff", 8192).unwrap_err()), 501);
     assert!(matches!(frame::parse(b"\x01\0\x01\0\0\x20\x01", 8192), Err(Error::TooLarge { size: 8201, .. })));
     assert_eq!(frame::parse(b"\x01\0\x01\0\0\x20\0", 8192), Ok(None));
     assert_eq!(frame::parse(b"\x05", 8192), Err(Error::UnknownKind(5)));
     assert_eq!(frame::parse(b"\x08\0\x01\0\0\0\0\xce", 8192), Err(Error::HeartbeatOnChannel(1)));
-    assert_eq!(Error::HeartbeatOnChannel(1).reply_code(), 505);
+    assert_eq!(code(Error::HeartbeatOnChannel(1)), 505);
     assert_eq!(frame::parse(b"\x08\0\0\0\0\0\x01x\xce", 8192), Err(Error::BadHeartbeat));
     assert_eq!(frame::parse(b"\x01\0\0\0\0\0\x01a\xcf", 8192), Err(Error::BadEnd(0xcf)));
     for kind in [1, 2, 3, 8] {
@@ -315,29 +226,6 @@ fn frames_are_refused_before_they_are_waited_for() {
     }
 }
 
-#[test]
-fn nesting_has_a_bound() {
-    for octet in [b'F', b'A'] {
-        for (levels, is_taken) in [(20, true), (40, false), (18_000, false)] {
-            let name: &[u8] = if octet == b'F' { b"\x01a" } else { b"" };
-            let mut inner = Vec::new();
-            for _ in 0..levels {
-                let length = (inner.len() as u32).to_be_bytes();
-                // Built from the end: what is nested comes behind its head.
-                inner.splice(0..0, [name, &[octet], &length].concat());
-            }
-            let table = match octet {
-                b'F' => inner,
-                _ => [b"\x01a", &inner[..]].concat(),
-            };
-            let bytes = [&(table.len() as u32).to_be_bytes(), &table[..]].concat();
-            assert_eq!(table::parse(&bytes).is_ok(), is_taken, "{levels}");
-            assert_eq!(content::check(&[&[0x20, 0], &bytes[..]].concat()).is_ok(), is_taken, "{levels}");
-            assert_eq!(table::parse_entries(&table).is_ok(), is_taken, "{levels}");
-        }
-    }
-}
-
 /// Valid payloads with bytes changed, cut and doubled at random: 200,000 of them, the same at every run.
 #[test]
 fn changed_bytes_are_an_error_at_most() {
@@ -350,7 +238,12 @@ fn changed_bytes_are_an_error_at_most() {
     };
     let mut corpus: Vec<Vec<u8>> = golden().into_iter().map(|(payload, _)| payload).collect();
     let mut framed = Vec::new();
-    encode::content(&mut framed, 1, 0, &[0xff, 0xfc, 1, b'a', 1, b'b', 0, 0, 0, 0], b"body");
+    encode::content(
+        &mut framed,
+        Framing { channel: 1, frame_max: 0 },
+        &[0xff, 0xfc, 1, b'a', 1, b'b', 0, 0, 0, 0],
+        b"body",
+    );
     corpus.push(framed);
     for _ in 0..200_000 {
         let mut bytes = corpus[random(corpus.len())].clone();

@@ -1,10 +1,10 @@
-//! What there is by channel number, in pages: a client may open channel 65535 and no other, and pays for a page then.
+//! A map from channel numbers to values, in pages: a client that opens channel 65535 and no other takes one page.
 
-/// Values by number; a number costs nothing until a value is put near it.
+/// Values by channel number. A number takes no memory until a value is put near it.
 pub(crate) struct ByChannel<T> {
-    /// Most clients have low numbers only: these are found without looking for their page.
+    /// The first page. Most clients have low numbers only: these are found without looking for their page.
     first: Vec<Option<T>>,
-    /// Page 0 stays empty.
+    /// All pages; page 0 stays empty.
     pages: Vec<Vec<Option<T>>>,
 }
 
@@ -13,7 +13,7 @@ impl<T> ByChannel<T> {
         Self { first: Vec::new(), pages: Vec::new() }
     }
 
-    /// The place of a number, if there was ever a value near it.
+    /// Returns the place of a number, if there was ever a value near it.
     #[inline]
     pub(crate) fn get(&self, number: usize) -> Option<&Option<T>> {
         match self.first.get(number) {
@@ -22,7 +22,7 @@ impl<T> ByChannel<T> {
         }
     }
 
-    /// The place of a number, if there was ever a value near it.
+    /// Returns the place of a number, if there was ever a value near it.
     #[inline]
     pub(crate) fn get_mut(&mut self, number: usize) -> Option<&mut Option<T>> {
         match self.first.get_mut(number) {
@@ -31,7 +31,7 @@ impl<T> ByChannel<T> {
         }
     }
 
-    /// The place of a number, made if need be.
+    /// Returns the place of a number, and makes it if there is none.
     pub(crate) fn place(&mut self, number: usize) -> &mut Option<T> {
         let at = number % PAGE;
         let page = match number / PAGE {
@@ -49,7 +49,7 @@ impl<T> ByChannel<T> {
         &mut page[at]
     }
 
-    /// Takes the value of a number. A page that is empty then goes with it.
+    /// Takes the value of a number. Its page is freed if it is empty then.
     pub(crate) fn take(&mut self, number: usize) -> Option<T> {
         let taken = self.get_mut(number)?.take()?;
         if let Some(page) = self.pages.get_mut(number / PAGE)
@@ -60,13 +60,13 @@ impl<T> ByChannel<T> {
         Some(taken)
     }
 
-    /// The values, by rising number.
+    /// Returns the values in ascending order of their numbers.
     pub(crate) fn values(&self) -> impl Iterator<Item = &T> {
         self.first.iter().chain(self.pages.iter().flatten()).flatten()
     }
 }
 
-/// Places in a page.
+/// The number of places in a page.
 const PAGE: usize = 256;
 
 #[cfg(test)]

@@ -1,81 +1,88 @@
-//! What ends a channel or a connection: the spec's reply codes (0-9-1 spec 1.3) and which of both they end.
+//! The end of a channel or a connection, and the error that causes it, on its way to the client.
+use crate::codec::ids::MethodId;
+use crate::codec::reply::ReplyCode;
 use leveret_model::refusal::Refusal;
-use leveret_node::{TooMuchHeld, TooMuchOpened};
+use leveret_node::{MessageError, TooMuchHeld, TooMuchOpened};
 
 /// An error on its way to the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
-    /// Reply code.
-    pub(crate) code: u16,
-    /// Reply text: the code's name and what was wrong.
+    /// The reply code, which decides whether the channel or the connection ends.
+    pub(crate) code: ReplyCode,
+    /// The reply text: the code's name and what was wrong.
     pub(crate) text: String,
-    /// Class and method that caused it, if any.
-    pub(crate) cause: (u16, u16),
-    /// The channel that it ends, where a frame before the one being handled caused it, which may be one of another channel.
+    /// The method that caused it; [`MethodId::NONE`] if no method did.
+    pub(crate) cause: MethodId,
+    /// The channel that it ends. Set only if an earlier frame than the one being handled caused it: that frame may belong to
+    /// another channel.
     pub(crate) channel: Option<u16>,
 }
 
 impl Failure {
-    /// A failure with the code's name before the text.
-    pub(crate) fn new(code: u16, text: impl AsRef<str>) -> Self {
-        Self { code, text: format!("{} - {}", name(code), text.as_ref()), cause: (0, 0), channel: None }
+    /// Returns a failure whose text begins with the code's name.
+    pub(crate) fn new(code: ReplyCode, text: impl AsRef<str>) -> Self {
+        let text = format!("{} - {}", code.name(), text.as_ref());
+        Self { code, text, cause: MethodId::NONE, channel: None }
     }
 
-    /// Names the method that caused it.
-    pub(crate) fn caused_by(mut self, class: u16, method: u16) -> Self {
-        if self.cause == (0, 0) {
-            self.cause = (class, method);
+    /// Returns the failure for an error of the codec.
+    pub(crate) fn of<E: Copy + ToString + Into<ReplyCode>>(error: E) -> Self {
+        Self::new(error.into(), error.to_string())
+    }
+
+    /// Names the method that caused the failure, unless one is named already.
+    pub(crate) fn caused_by(mut self, id: MethodId) -> Self {
+        if self.cause == MethodId::NONE {
+            self.cause = id;
         }
         self
     }
 
-    /// Names the channel that it ends.
+    /// Names the channel that the failure ends.
     pub(crate) fn on_channel(self, channel: u16) -> Self {
         Self { channel: Some(channel), ..self }
-    }
-
-    /// Whether the connection ends with it, and not just the channel.
-    pub(crate) fn ends_connection(&self) -> bool {
-        !matches!(self.code, 311 | 313 | 403 | 404 | 405 | 406)
     }
 }
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
-        Self::new(refusal.kind.reply_code(), refusal.text)
+        Self::new(refusal.kind.into(), refusal.text)
+    }
+}
+
+impl From<MessageError> for Failure {
+    fn from(error: MessageError) -> Self {
+        match error {
+            MessageError::Malformed(error) => Self::of(error),
+            MessageError::Refused(refusal) => refusal.into(),
+        }
     }
 }
 
 impl From<TooMuchHeld> for Failure {
     fn from(error: TooMuchHeld) -> Self {
-        Self::new(506, error.to_string())
+        Self::new(ReplyCode::ResourceError, error.to_string())
     }
 }
 
 impl From<TooMuchOpened> for Failure {
     fn from(error: TooMuchOpened) -> Self {
-        Self::new(506, error.to_string())
+        Self::new(ReplyCode::ResourceError, error.to_string())
     }
 }
 
-fn name(code: u16) -> &'static str {
-    match code {
-        311 => "CONTENT_TOO_LARGE",
-        313 => "NO_CONSUMERS",
-        320 => "CONNECTION_FORCED",
-        402 => "INVALID_PATH",
-        403 => "ACCESS_REFUSED",
-        404 => "NOT_FOUND",
-        405 => "RESOURCE_LOCKED",
-        406 => "PRECONDITION_FAILED",
-        501 => "FRAME_ERROR",
-        502 => "SYNTAX_ERROR",
-        503 => "COMMAND_INVALID",
-        504 => "CHANNEL_ERROR",
-        505 => "UNEXPECTED_FRAME",
-        506 => "RESOURCE_ERROR",
-        530 => "NOT_ALLOWED",
-        540 => "NOT_IMPLEMENTED",
-        _ => "INTERNAL_ERROR",
+/// How a connection ends.
+pub(crate) enum End {
+    /// The client closed it, and is answered.
+    Asked,
+    /// The socket is gone, or was silent for too long.
+    Lost,
+    /// The broker closes it and tells the client why.
+    Failed(Failure),
+}
+
+impl From<Failure> for End {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
     }
 }

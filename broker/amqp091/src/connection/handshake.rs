@@ -1,15 +1,17 @@
-//! Until a connection is open: protocol header, login, tuning, virtual host (0-9-1 spec 2.2.4).
+//! The handshake that opens a connection: login, tuning, virtual host (0-9-1 spec 2.2.4).
 //!
-//! Nothing is kept for a client before it has logged in but one small buffer, and it has ten seconds. It may send three
-//! methods and a few heartbeats: all else ends the connection. The work is linear in what it sends.
+//! A client that has not logged in takes one small buffer, and has ten seconds. It may send three methods and a few heartbeats:
+//! anything else ends the connection. The work is linear in the number of bytes that it sends.
+use super::context::Capabilities;
 use super::failure::Failure;
 use super::output::{FRAME_MAX_UNTUNED, Output};
-use super::session::Client;
 use crate::codec::encode;
 use crate::codec::frame::{self, Kind};
+use crate::codec::ids::MethodId;
 use crate::codec::method::{self, Method};
-use crate::codec::{table, text};
+use crate::codec::reply::ReplyCode;
 use leveret_model::table::{FieldTable, FieldValue};
+use leveret_model::wire::{table, text};
 use leveret_node::{Broker, Connection, Hello, Identity, Permit, WrongLogin};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,26 +21,59 @@ use tokio_util::sync::CancellationToken;
 
 /// A connection on its way to being open.
 pub(crate) struct Handshake<'a> {
+    /// Checks the login, and opens the connection.
     broker: Broker,
+    /// Answers are written here.
     output: Arc<Output>,
+    /// The client's place, which becomes that of an open connection.
     permit: &'a Permit,
-    ends: (SocketAddr, SocketAddr),
+    /// Logins are counted by the peer's address; both are shown by the management API.
+    addresses: Addresses,
+    /// The method that the client has to send next.
     step: Step,
-    pub(crate) client: Client,
+    /// The capabilities that the client said it has.
+    pub(crate) capabilities: Capabilities,
+    /// The number of heartbeats that the client has sent; they are bounded.
     heartbeats: u32,
+    /// How the client logged in.
     mechanism: Option<Mechanism>,
+    /// The client asked to close the connection.
     wants_close: bool,
+    /// The client's statement about itself, shown by the management API.
     client_properties: FieldTable,
-    tuned: (u32, u16, u16),
+    /// The limits that the client agreed to.
+    tuned: Tuned,
 }
 
+/// The two ends of a socket.
+#[derive(Clone, Copy)]
+pub(crate) struct Addresses {
+    pub(crate) peer: SocketAddr,
+    pub(crate) local: SocketAddr,
+}
+
+/// The limits of a connection.
+#[derive(Clone, Copy)]
+struct Tuned {
+    /// The largest frame, in bytes.
+    frame_max: u32,
+    /// The most channels.
+    channel_max: u16,
+    /// The heartbeat interval in seconds; 0: none.
+    heartbeat: u16,
+}
+
+/// The method that the client has to send next.
 enum Step {
+    /// `connection.start-ok`
     Start,
+    /// `connection.tune-ok`
     Tune(Identity),
+    /// `connection.open`
     Open(Identity),
 }
 
-/// How a client proves who it is.
+/// The way in which a client proves its identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mechanism {
     Plain,
@@ -46,7 +81,7 @@ enum Mechanism {
 }
 
 impl<'a> Handshake<'a> {
-    pub(crate) fn new(broker: Broker, output: Arc<Output>, permit: &'a Permit, ends: (SocketAddr, SocketAddr)) -> Self {
+    pub(crate) fn new(broker: Broker, output: Arc<Output>, permit: &'a Permit, addresses: Addresses) -> Self {
         let mechanisms = Mechanism::ALL.map(Mechanism::name).join(" ");
         output.write(|state| {
             encode::connection_start(&mut state.buffer, &server_properties(broker.name()), &mechanisms, "en_US");
@@ -55,23 +90,25 @@ impl<'a> Handshake<'a> {
             broker,
             output,
             permit,
-            ends,
+            addresses,
             step: Step::Start,
-            client: Client::default(),
+            capabilities: Capabilities::default(),
             heartbeats: 0,
             mechanism: None,
             wants_close: false,
             client_properties: FieldTable::default(),
-            tuned: (FRAME_MAX, CHANNEL_MAX, HEARTBEAT),
+            tuned: Tuned { frame_max: FRAME_MAX, channel_max: CHANNEL_MAX, heartbeat: HEARTBEAT },
         }
     }
 
-    /// Handles the frames that `buffer` holds in full: how many bytes they were, and the connection once it is open.
+    /// Handles the complete frames in `buffer`. Returns how many bytes they were, and the connection once it is open.
+    ///
+    /// # Errors
+    /// The failure that ends the connection.
     pub(crate) async fn advance(&mut self, buffer: &[u8]) -> Result<(usize, Option<Arc<Connection>>), Failure> {
         let mut at = 0;
         while !self.wants_close {
-            let frame = frame::parse(&buffer[at..], FRAME_MAX_UNTUNED)
-                .map_err(|error| Failure::new(error.reply_code(), error.to_string()))?;
+            let frame = frame::parse(&buffer[at..], FRAME_MAX_UNTUNED).map_err(Failure::of)?;
             let Some(frame) = frame else { break };
             at += frame.len;
             match frame.kind {
@@ -82,13 +119,12 @@ impl<'a> Handshake<'a> {
                 }
                 _ => {
                     let text = "expected a method on channel 0 while the connection is being opened";
-                    return Err(Failure::new(505, text));
+                    return Err(Failure::new(ReplyCode::UnexpectedFrame, text));
                 }
             }
-            let (class, id) = method::ids(frame.payload);
-            let method = method::parse(frame.payload)
-                .map_err(|error| Failure::new(error.reply_code(), error.to_string()).caused_by(class, id))?;
-            let opened = self.on_method(method).await.map_err(|failure| failure.caused_by(class, id))?;
+            let id = MethodId::of(frame.payload);
+            let method = method::parse(frame.payload).map_err(|error| Failure::of(error).caused_by(id))?;
+            let opened = self.on_method(method).await.map_err(|failure| failure.caused_by(id))?;
             if opened.is_some() {
                 return Ok((at, opened));
             }
@@ -108,7 +144,7 @@ impl<'a> Handshake<'a> {
                 Ok(None)
             }
             (Step::Tune(identity), Method::ConnectionTuneOk { channel_max, frame_max, heartbeat }) => {
-                self.tune(channel_max, frame_max, heartbeat)?;
+                self.tune(Tuned { frame_max, channel_max, heartbeat })?;
                 self.step = Step::Open(identity);
                 Ok(None)
             }
@@ -117,34 +153,37 @@ impl<'a> Handshake<'a> {
                 self.wants_close = true;
                 Ok(None)
             }
-            _ => Err(Failure::new(503, "method out of sequence while the connection is being opened")),
+            _ => {
+                let text = "method out of sequence while the connection is being opened";
+                Err(Failure::new(ReplyCode::CommandInvalid, text))
+            }
         }
     }
 
-    /// Says in the log why the client is sent away; a wrong login has been told there already.
+    /// Logs why the client is sent away. A wrong login was logged already.
     pub(crate) fn log(&self, failure: &Failure) {
-        if failure.code != 403 {
-            self.broker.log_refused(self.ends.0, &failure.text);
+        if failure.code != ReplyCode::AccessRefused {
+            self.broker.log_refused(self.addresses.peer, &failure.text);
         }
     }
 
-    /// Whether the client gave up.
+    /// Returns whether the client closed the connection.
     pub(crate) fn is_over(&self) -> bool {
         self.wants_close
     }
 
-    /// Whether the client is told what failed. A wrong login only if it knows how to take that (RabbitMQ's extension
-    /// `authentication_failure_close`); a login that nobody could understand never (RabbitMQ: observed).
+    /// Returns whether the client is told why it is sent away. A client with a wrong login is told only if it knows how to take
+    /// that (RabbitMQ's extension `authentication_failure_close`); one with a malformed login never is (RabbitMQ: observed).
     pub(crate) fn tells(&self, failure: &Failure) -> bool {
         match (failure.code, failure.cause) {
-            (403, _) => capability(&self.client_properties, "authentication_failure_close"),
-            (_, START_OK) => false,
+            (ReplyCode::AccessRefused, _) => capability(&self.client_properties, "authentication_failure_close"),
+            (_, MethodId::CONNECTION_START_OK) => false,
             _ => true,
         }
     }
 
     fn greet(&mut self, properties: FieldTable) {
-        self.client = Client {
+        self.capabilities = Capabilities {
             consumer_cancel_notify: capability(&properties, "consumer_cancel_notify"),
             connection_blocked: capability(&properties, "connection.blocked"),
         };
@@ -153,17 +192,20 @@ impl<'a> Handshake<'a> {
 
     async fn log_in(&mut self, mechanism: &str, response: &[u8]) -> Result<Identity, Failure> {
         let Some(mechanism) = Mechanism::ALL.into_iter().find(|known| known.name() == mechanism) else {
-            return Err(Failure::new(503, format!("unknown authentication mechanism {mechanism:?}")));
+            let text = format!("unknown authentication mechanism {mechanism:?}");
+            return Err(Failure::new(ReplyCode::CommandInvalid, text));
         };
         self.mechanism = Some(mechanism);
         let name = mechanism.name();
         let credentials = mechanism.credentials(response);
-        let (user, password) = credentials.ok_or_else(|| Failure::new(502, format!("malformed {name} response")))?;
-        let peer = self.ends.0;
+        let malformed = || Failure::new(ReplyCode::SyntaxError, format!("malformed {name} response"));
+        let (user, password) = credentials.ok_or_else(malformed)?;
+        let peer = self.addresses.peer;
         let Some(turn) = self.broker.login_turn(peer.ip()) else {
             self.broker.log_refused(peer, "login not tried: too many from this address were wrong");
             tokio::time::sleep(UNTRIED_WAIT).await;
-            return Err(Failure::new(403, "too many logins from this address were wrong: try again later"));
+            let text = "too many logins from this address were wrong: try again later";
+            return Err(Failure::new(ReplyCode::AccessRefused, text));
         };
         if !turn.is_zero() {
             tokio::time::sleep(turn).await;
@@ -172,51 +214,54 @@ impl<'a> Handshake<'a> {
             Ok(identity) => return Ok(identity),
             Err(wrong) => wrong,
         };
-        // Before the wait, which ends early if the place is wanted for another client.
+        // It is logged before the wait, which ends early if the place is wanted for another client.
         self.broker.log_refused(peer, &format!("login refused: {}", refusal.text));
         tokio::time::sleep(wait).await;
         let text =
             format!("Login was refused using authentication mechanism {name}. For details see the broker logfile.");
-        Err(Failure::new(403, text))
+        Err(Failure::new(ReplyCode::AccessRefused, text))
     }
 
-    fn tune(&mut self, channel_max: u16, frame_max: u32, heartbeat: u16) -> Result<(), Failure> {
+    fn tune(&mut self, tuned: Tuned) -> Result<(), Failure> {
+        let Tuned { frame_max, channel_max, .. } = tuned;
         if frame_max != 0 && frame_max < FRAME_MIN {
             let text = format!("negotiated frame_max = {frame_max} is lower than the minimum {FRAME_MIN}");
-            return Err(Failure::new(530, text));
+            return Err(Failure::new(ReplyCode::NotAllowed, text));
         }
         if frame_max == 0 || frame_max > FRAME_MAX {
             let text =
                 format!("negotiated frame_max = {frame_max} is higher than the maximum allowed value {FRAME_MAX}");
-            return Err(Failure::new(530, text));
+            return Err(Failure::new(ReplyCode::NotAllowed, text));
         }
         if channel_max == 0 || channel_max > CHANNEL_MAX {
             let text = format!(
                 "negotiated channel_max = {channel_max} is higher than the maximum allowed value {CHANNEL_MAX}"
             );
-            return Err(Failure::new(530, text));
+            return Err(Failure::new(ReplyCode::NotAllowed, text));
         }
-        self.tuned = (frame_max, channel_max, heartbeat);
+        self.tuned = tuned;
         self.output.lock().frame_max = frame_max;
         Ok(())
     }
 
     fn open(&mut self, identity: &Identity, vhost: &str) -> Result<Arc<Connection>, Failure> {
         if !self.broker.has_vhost(vhost) {
-            return Err(Failure::new(530, format!("vhost {vhost} not found")));
+            return Err(Failure::new(ReplyCode::NotAllowed, format!("vhost {vhost} not found")));
         }
         self.permit.open().map_err(|max| {
-            Failure::new(530, format!("connection refused: node connection limit ({max}) is reached"))
+            let text = format!("connection refused: node connection limit ({max}) is reached");
+            Failure::new(ReplyCode::NotAllowed, text)
         })?;
+        let Tuned { frame_max, channel_max, heartbeat } = self.tuned;
         let connection = self.broker.connected(Hello {
-            peer: self.ends.0,
-            local: self.ends.1,
+            peer: self.addresses.peer,
+            local: self.addresses.local,
             user: identity.user.clone(),
             mechanism: self.mechanism.map_or("", Mechanism::name),
             vhost: vhost.into(),
             protocol: "AMQP 0-9-1",
             client_properties: std::mem::take(&mut self.client_properties),
-            tuned: self.tuned,
+            tuned: (frame_max, channel_max, heartbeat),
         });
         self.output.write(|state| encode::connection_open_ok(&mut state.buffer));
         Ok(connection)
@@ -224,7 +269,7 @@ impl<'a> Handshake<'a> {
 }
 
 impl Mechanism {
-    /// In the order in which they are offered.
+    /// All mechanisms, in the order in which they are offered.
     const ALL: [Self; 2] = [Self::Plain, Self::Amqplain];
 
     fn name(self) -> &'static str {
@@ -234,7 +279,7 @@ impl Mechanism {
         }
     }
 
-    /// User and password; none if the response is malformed.
+    /// Returns user and password, or `None` if the response is malformed.
     fn credentials(self, response: &[u8]) -> Option<(String, String)> {
         match self {
             Self::Plain => {
@@ -254,8 +299,8 @@ impl Mechanism {
     }
 }
 
-/// What `work` comes to. None: the time for the handshake is up, the client's place is wanted for another, or the broker
-/// shuts down.
+/// Returns the result of `work`, or `None` if the time for the handshake is up, the client's place is wanted for another
+/// client, or the broker shuts down.
 pub(super) async fn in_time<T>(
     deadline: Instant,
     permit: &Permit,
@@ -271,7 +316,7 @@ pub(super) async fn in_time<T>(
     }
 }
 
-/// What is kept of a client's properties, to be shown: the entries that there is room for.
+/// Returns the entries of a client's properties that there is room for, to be shown by the management API.
 fn shown(properties: FieldTable) -> FieldTable {
     let mut room = PROPERTIES_BYTES_MAX;
     let kept = properties.0.into_iter().filter_map(|entry| {
@@ -291,7 +336,7 @@ fn capability(properties: &FieldTable, name: &str) -> bool {
     }
 }
 
-/// What clients look for in a server: they compare `product`, and branch on `version` and `capabilities`.
+/// Returns the server's properties. Clients compare `product`, and branch on `version` and `capabilities`.
 fn server_properties(cluster: &str) -> FieldTable {
     let capabilities = [
         "publisher_confirms",
@@ -314,25 +359,23 @@ fn server_properties(cluster: &str) -> FieldTable {
     ])
 }
 
-/// The version of RabbitMQ whose behaviour is offered.
+/// The version of RabbitMQ whose behaviour the broker offers.
 const COMPATIBLE_VERSION: &str = "4.1.0";
-/// Largest frame offered, in bytes: RabbitMQ's.
+/// The largest frame that is offered, in bytes: RabbitMQ's.
 const FRAME_MAX: u32 = 131_072;
-/// Smallest frame limit accepted, in bytes (0-9-1 spec 1.4.2.6, `frame-min-size`).
+/// The smallest frame limit that is accepted, in bytes (0-9-1 spec 1.4.2.6, `frame-min-size`).
 const FRAME_MIN: u32 = 4096;
-/// Channels offered: RabbitMQ's.
+/// The number of channels that is offered: RabbitMQ's.
 const CHANNEL_MAX: u16 = 2047;
-/// Heartbeat suggested, in seconds: RabbitMQ's.
+/// The heartbeat interval that is suggested, in seconds: RabbitMQ's.
 const HEARTBEAT: u16 = 60;
-/// Memory for what a client says of itself, in bytes.
+/// The memory for a client's statement about itself, in bytes.
 const PROPERTIES_BYTES_MAX: usize = 16 << 10;
-/// Heartbeats that a client may send before its connection is open.
+/// The number of heartbeats that a client may send before its connection is open.
 const HEARTBEATS_MAX: u32 = 8;
 /// A login that is not tried is answered after this time.
 const UNTRIED_WAIT: Duration = Duration::from_secs(1);
-/// Class and method of `connection.start-ok`.
-const START_OK: (u16, u16) = (10, 11);
-/// A client that has not opened its connection by then is sent away.
+/// A client that has not opened its connection after this time is sent away.
 pub(super) const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 
 #[cfg(test)]

@@ -1,13 +1,16 @@
-//! One client: from the first bytes to the last. In order: `handshake` (who is it, what is agreed upon), `reader`
-//! (bytes to frames, in a `turn` at a time, unless a `hold` keeps it from reading), `session` (frames to channels), `output`
-//! and `writer` (what goes back), `failure` (how it ends).
-mod by_channel;
+//! One client, from its first bytes to its last.
+//!
+//! In the order of the journey: `handshake` (login, and what is agreed upon), `reader` (bytes to frames, one `turn` at a time,
+//! unless a `hold` keeps it from reading), `session` (frames to their handlers, which share the `context`), `output` and
+//! `writer` (the bytes that go back), `failure` (an error on its way to the client).
+pub(crate) mod by_channel;
+pub(crate) mod context;
 pub(crate) mod failure;
 mod handshake;
-mod hold;
+pub(crate) mod hold;
 pub(crate) mod output;
 mod reader;
-pub(crate) mod session;
+mod session;
 pub(crate) mod turn;
 mod writer;
 

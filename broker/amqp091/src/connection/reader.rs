@@ -1,38 +1,40 @@
-//! The task that reads: bytes into a buffer, complete frames out of it, until one side has enough.
+//! The task that reads: bytes into a buffer, complete frames out of it, until one side closes the connection.
 //!
 //! The buffer comes from a pool while there is something in it: an idle connection holds none, and half a frame that nothing
-//! follows is kept in memory of its own size. A reader does a turn of work
-//! and lets the others go first (see `turn`). While it does not read (see `hold`) it still looks for the connection's end.
-use super::failure::Failure;
-use super::handshake::{HANDSHAKE_MAX, Handshake, in_time};
+//! follows is kept in memory of its own size. A reader does a turn of work and lets the others go first (see `turn`). While it
+//! does not read (see `hold`) it still looks for the connection's end.
+use super::context::Capabilities;
+use super::failure::{End, Failure};
+use super::handshake::{Addresses, HANDSHAKE_MAX, Handshake, in_time};
 use super::hold::{self, Ends};
 use super::output::Output;
-use super::session::Session;
+use super::session::{Progress, Session};
 use super::writer::Writer;
 use crate::codec::encode;
 use crate::codec::frame::{self, PROTOCOL_HEADER, Protocol};
+use crate::codec::ids::MethodId;
 use crate::codec::method::{self, Method};
+use crate::codec::reply::ReplyCode;
 use crate::pool::Pool;
 use bytes::BufMut;
 use futures::FutureExt;
+use leveret_listener::Client;
 use leveret_node::{Broker, Connection, Permit};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// Serves one client until it is gone. `stop` is cancelled when the broker shuts down.
-pub(crate) async fn serve(socket: TcpStream, broker: Broker, pool: Arc<Pool>, stop: CancellationToken, permit: Permit) {
+pub(crate) async fn serve(client: Client, broker: Broker, pool: Arc<Pool>, stop: CancellationToken, permit: Permit) {
     let deadline = Instant::now() + HANDSHAKE_MAX;
-    let (Ok(peer), Ok(local)) = (socket.peer_addr(), socket.local_addr()) else { return };
-    hold::set_up(&socket);
-    let (read, mut write) = socket.into_split();
+    let Client { stream, peer, local } = client;
+    let (read, mut write) = stream.into_split();
     let mut reader = Reader::new(read, pool);
     match in_time(deadline, &permit, &stop, reader.protocol(&stop)).await {
         Some(Protocol::Amqp091) => {}
@@ -50,61 +52,50 @@ pub(crate) async fn serve(socket: TcpStream, broker: Broker, pool: Arc<Pool>, st
     let (pool, sent) = (reader.pool.clone(), sent_bytes.clone());
     let writer = Writer { output: output.clone(), broker: broker.clone(), pool, heartbeat, sent_bytes: sent };
     let mut writing = tokio::spawn(writer.write(write));
-    let handshake = Handshake::new(broker.clone(), output.clone(), &permit, (peer, local));
+    let handshake = Handshake::new(broker.clone(), output.clone(), &permit, Addresses { peer, local });
     let opened = in_time(deadline, &permit, &stop, reader.open(handshake, &output, &stop)).await;
-    if let Some(Some((connection, client))) = opened {
+    if let Some(Some((connection, capabilities))) = opened {
         reader.opened = true;
         if connection.heartbeat > 0 {
             reader.heartbeat = Some(Duration::from_secs(connection.heartbeat.into()));
             beat.send_replace(Some(Duration::from_secs(connection.heartbeat.into()) / 2));
         }
-        let mut session = Session::new(broker.clone(), connection.clone(), output.clone(), client);
-        let end = AssertUnwindSafe(reader.run(&mut session, (&stop, &sent_bytes))).catch_unwind().await;
-        let end =
-            end.unwrap_or_else(|_| End::Failed(Failure::new(541, "the broker failed at a frame of this connection")));
+        let mut session = Session::new(broker.clone(), connection.clone(), output.clone(), capabilities);
+        let end = AssertUnwindSafe(reader.run(&mut session, &stop, &sent_bytes)).catch_unwind().await;
+        let end = end.unwrap_or_else(|_| {
+            let text = "the broker failed at a frame of this connection";
+            End::Failed(Failure::new(ReplyCode::InternalError, text))
+        });
         let released = AssertUnwindSafe(session.release_all()).catch_unwind().await;
         if released.is_err() {
-            tracing::error!(connection = connection.name, "what the connection held was not all released");
+            tracing::error!(connection = connection.name, "not all that the connection held was released");
         }
         broker.disconnected(&connection).await;
         reader.say_goodbye(end, &output, &connection).await;
     }
     output.close();
     if timeout(GOODBYE_MAX, &mut writing).await.is_err() {
-        writing.abort(); // a client that does not read has no claim on what was left to tell it
+        writing.abort(); // a client that does not read has no claim on the last answers
         return;
     }
     reader.discard().await;
 }
 
-/// How a connection ends.
-pub(crate) enum End {
-    /// The client said so, and is answered.
-    Asked,
-    /// The socket is gone, or silent for too long.
-    Lost,
-    /// We end it, and say why.
-    Failed(Failure),
-}
-
-impl From<Failure> for End {
-    fn from(failure: Failure) -> Self {
-        Self::Failed(failure)
-    }
-}
-
 struct Reader {
     socket: OwnedReadHalf,
+    /// Lends the buffer, and knows how long a turn is.
     pool: Arc<Pool>,
+    /// Bytes that were read and not handled yet.
     buffer: Vec<u8>,
-    /// A client that has not opened its connection is given a small buffer.
+    /// Whether the client has opened its connection: until then it has a small buffer.
     opened: bool,
-    /// Twice as long a silence ends the connection.
+    /// The heartbeat interval that was agreed upon; a silence of twice as long ends the connection.
     heartbeat: Option<Duration>,
+    /// The number of bytes that were read so far, which the management API shows.
     received: u64,
-    /// Bytes handled since the others last had a turn.
+    /// The number of bytes that were handled since the others last had a turn.
     turn_bytes: usize,
-    /// When something of a message came last, if messages have not come in full.
+    /// When the last part of a message came, while there are messages that have not come in full.
     incomplete_since: Option<Instant>,
 }
 
@@ -138,19 +129,19 @@ impl Reader {
         }
     }
 
-    /// The handshake, up to the open connection.
+    /// Makes the handshake, up to the open connection.
     async fn open(
         &mut self,
         mut handshake: Handshake<'_>,
         output: &Arc<Output>,
         stop: &CancellationToken,
-    ) -> Option<(Arc<Connection>, super::session::Client)> {
+    ) -> Option<(Arc<Connection>, Capabilities)> {
         loop {
             match handshake.advance(&self.buffer).await {
                 Ok((used, opened)) => {
                     self.consumed(used);
                     if let Some(connection) = opened {
-                        return Some((connection, handshake.client));
+                        return Some((connection, handshake.capabilities));
                     }
                 }
                 Err(failure) => {
@@ -162,7 +153,7 @@ impl Reader {
                 }
             }
             if handshake.is_over() {
-                output.write(|state| encode::bare(&mut state.buffer, 0, (10, 51)));
+                output.write(|state| encode::bare(&mut state.buffer, 0, MethodId::CONNECTION_CLOSE_OK));
                 return None;
             }
             self.fill(stop).await.ok()?;
@@ -170,8 +161,8 @@ impl Reader {
     }
 
     /// Reads and handles until the end.
-    async fn run(&mut self, session: &mut Session, (stop, sent_bytes): (&CancellationToken, &AtomicU64)) -> End {
-        let connection = session.connection.clone();
+    async fn run(&mut self, session: &mut Session, stop: &CancellationToken, sent_bytes: &AtomicU64) -> End {
+        let connection = session.context.connection.clone();
         let ends = Ends { connection: &connection, stop };
         loop {
             match session.handle(&self.buffer, &self.pool.turns, || hold::ended(&self.socket, &ends)).await {
@@ -181,11 +172,12 @@ impl Reader {
                 }
                 Err(end) => return end,
             }
-            if session.finished {
+            if session.progress == Progress::Finished {
                 return End::Asked;
             }
-            let published = session.published;
-            if let Err(end) = hold::back(session, &self.socket, &ends).await {
+            let (context, load) = session.load();
+            let published = load.published;
+            if let Err(end) = hold::back(context, load, &self.socket, &ends).await {
                 return end;
             }
             if !connection.holds_incomplete() {
@@ -193,8 +185,8 @@ impl Reader {
             } else if published || self.incomplete_since.is_none() {
                 self.incomplete_since = Some(Instant::now());
             }
-            if std::mem::take(&mut session.paused) || session.output.is_unread() {
-                let read = session.output.until_read();
+            if session.progress == Progress::Paused || session.context.output.is_unread() {
+                let read = session.context.output.until_read();
                 let stalled = hold::until_it_stalls(sent_bytes, self.heartbeat);
                 let held = tokio::select! {
                     biased;
@@ -206,9 +198,10 @@ impl Reader {
                 }
                 continue; // with the frames that were left in the buffer
             }
-            if session.logged_bytes >= LOGGED_BYTES {
-                session.logged_bytes = 0;
-                tokio::task::yield_now().await; // the log has it before more is read
+            let (_, load) = session.load();
+            if load.logged_bytes >= LOGGED_BYTES {
+                load.logged_bytes = 0;
+                tokio::task::yield_now().await; // the log has these bytes before more are read
             }
             if self.turn_bytes >= self.pool.turns.bytes_max() {
                 self.turn_bytes = 0;
@@ -217,7 +210,7 @@ impl Reader {
             let incomplete_since = self.incomplete_since;
             let no_use = async {
                 match incomplete_since {
-                    Some(since) => hold::until_it_waits_for_itself(session, since).await,
+                    Some(since) => hold::until_it_waits_for_itself(&session.context, since).await,
                     None => std::future::pending().await,
                 }
             };
@@ -227,7 +220,7 @@ impl Reader {
                 filled = self.fill(stop) => filled,
                 end = no_use => return end,
             };
-            session.broker.mark_activity();
+            session.context.broker.mark_activity();
             connection.received_bytes.store(self.received, Relaxed);
             connection.sent_bytes.store(sent_bytes.load(Relaxed), Relaxed);
             match filled {
@@ -238,7 +231,10 @@ impl Reader {
         }
     }
 
-    /// Waits for more bytes.
+    /// Reads more bytes.
+    ///
+    /// # Errors
+    /// [`Silence`], if no more come.
     async fn fill(&mut self, stop: &CancellationToken) -> Result<(), Silence> {
         let deadline = self.heartbeat.map(|heartbeat| Instant::now() + heartbeat * 2);
         loop {
@@ -289,12 +285,12 @@ impl Reader {
         }
     }
 
-    /// Bytes that the buffer has room for as it is.
+    /// Returns the number of bytes that the buffer has room for as it is.
     fn room(&self) -> usize {
         self.buffer.capacity() - self.buffer.len()
     }
 
-    /// Takes handled bytes off the front; an empty buffer goes back.
+    /// Takes handled bytes off the front. An empty buffer goes back to the pool.
     fn consumed(&mut self, bytes: usize) {
         if bytes == self.buffer.len() {
             self.pool.give_back(std::mem::take(&mut self.buffer));
@@ -305,7 +301,7 @@ impl Reader {
 
     async fn say_goodbye(&mut self, end: End, output: &Output, connection: &Connection) {
         match end {
-            End::Asked => output.write(|state| encode::bare(&mut state.buffer, 0, (10, 51))),
+            End::Asked => output.write(|state| encode::bare(&mut state.buffer, 0, MethodId::CONNECTION_CLOSE_OK)),
             End::Lost => tracing::debug!(connection = connection.name, "client is gone without a word"),
             End::Failed(failure) => {
                 tracing::warn!(connection = connection.name, "closing the connection: {}", failure.text);
@@ -314,8 +310,8 @@ impl Reader {
         }
     }
 
-    /// Reads what the client still had on its way, until it closes its end too: closing a socket with bytes that were not
-    /// read resets it, and the client might never see our last words.
+    /// Reads and drops the client's last bytes, until it closes its end too: closing a socket with bytes that were not read
+    /// resets it, and the client might never see the broker's last answer.
     async fn discard(&mut self) {
         let never = CancellationToken::new();
         let closed = async {
@@ -329,16 +325,17 @@ impl Reader {
         self.consumed(self.buffer.len());
     }
 
-    /// Tells the client why, and waits a moment for its answer.
+    /// Tells the client why the connection is closed, and waits a moment for its answer.
     async fn close(&mut self, failure: &Failure, output: &Output) {
-        output.write(|state| encode::connection_close(&mut state.buffer, failure.code, &failure.text, failure.cause));
+        let arguments = encode::Close { code: failure.code, text: &failure.text, cause: failure.cause };
+        output.write(|state| encode::connection_close(&mut state.buffer, &arguments));
         let (never, frame_max) = (CancellationToken::new(), output.lock().frame_max);
         let answered = async {
             loop {
                 let (used, answer) = find_answer(&self.buffer, frame_max);
                 self.consumed(used);
                 if let Some(Answer::ClosesToo) = answer {
-                    output.write(|state| encode::bare(&mut state.buffer, 0, (10, 51)));
+                    output.write(|state| encode::bare(&mut state.buffer, 0, MethodId::CONNECTION_CLOSE_OK));
                 }
                 if answer.is_some() || self.fill(&never).await.is_err() {
                     return;
@@ -349,17 +346,17 @@ impl Reader {
     }
 }
 
-/// What ends a connection that we close.
+/// The client's answer to the end of a connection that the broker closes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
     /// The client agrees.
     Agrees,
-    /// It closed the connection at the same time, and is to be answered as well.
+    /// The client closed the connection at the same time, and is to be answered as well.
     ClosesToo,
 }
 
-/// How many bytes of what a client still sends are done with, and whether it ended the connection with them. Where frames
-/// are no longer in step, that is all bytes: nothing gathers.
+/// Returns how many of a client's last bytes can be dropped, and whether the client ended the connection with them. If frames
+/// are no longer in step, all bytes are dropped: nothing gathers.
 fn find_answer(buffer: &[u8], frame_max: u32) -> (usize, Option<Answer>) {
     let mut at = 0;
     loop {
@@ -386,11 +383,11 @@ enum Silence {
 
 /// How long a client has to agree that the connection is closed.
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
-/// What a read costs beside its bytes, in bytes.
+/// The cost of a read beside its bytes, in bytes.
 const READ_COST: usize = 2 << 10;
 /// Room for the next read of a client that has not opened its connection, in bytes.
 const HANDSHAKE_ROOM: usize = 4 << 10;
-/// So much goes into the log at once: it is on its way to the disk while the next is read.
+/// This many bytes go into the log at once: they are on their way to the disk while the next are read.
 const LOGGED_BYTES: usize = 128 << 10;
 /// Room for the next read, in bytes.
 const ROOM_MIN: usize = 64 << 10;
@@ -400,6 +397,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::net::TcpStream;
 
     #[tokio::test]
     async fn half_a_frame_that_nothing_follows_takes_its_own_size() {

@@ -1,97 +1,85 @@
-//! An open connection: its channels, and each read's frames in order.
-use super::by_channel::ByChannel;
-use super::failure::Failure;
-use super::hold::Pace;
+//! An open connection: the frames of each read in order, each given to the part of the connection that handles it.
+//!
+//! The session owns the parts and decides their order; a handler receives only the parts that it may touch. Publishes and
+//! acknowledgements are gathered while a read is handled and handed over at its end, or before anything else happens.
+use super::context::{Capabilities, Context};
+use super::failure::{End, Failure};
+use super::hold::Load;
 use super::output::Output;
-use super::reader::End;
 use super::turn::{Turn, Turns};
-use crate::channel::Channel;
-use crate::channel::noted::Noted;
-use crate::channel::routes::Routes;
-use crate::channel::settle::PendingAcks;
+use crate::channel::channels::Channels;
+use crate::channel::dispatch::{self, Dispatcher};
+use crate::channel::publish::{Arrived, PublishState, Publisher};
+use crate::channel::settle::Settler;
+use crate::codec::encode;
 use crate::codec::frame::{self, Frame, Kind};
-use crate::codec::{encode, method};
-use leveret_node::{Broker, ChannelView, Connection, Outcome, Queue, Settlement};
+use crate::codec::ids::MethodId;
+use crate::codec::method::{self, Method};
+use crate::codec::reply::ReplyCode;
+use leveret_node::{Broker, Connection};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
-
-/// What a client told of itself that changes how it is spoken to.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Client {
-    /// Wants to hear when a queue that it consumes from is gone.
-    pub(crate) consumer_cancel_notify: bool,
-    /// Wants to hear when it is held back.
-    pub(crate) connection_blocked: bool,
-}
 
 /// The reader's state of a connection that is open.
 pub(crate) struct Session {
-    pub(crate) broker: Broker,
-    pub(crate) connection: Arc<Connection>,
-    pub(crate) vhost: Arc<str>,
-    pub(crate) output: Arc<Output>,
-    pub(crate) client: Client,
-    pub(crate) frame_max: u32,
-    channels: ByChannel<Box<Channel>>,
-    /// How many there are, those included that wait for the client to agree that they are closed.
-    channels_open: u16,
-    /// Publishes noted in the read buffer.
-    pub(crate) noted: Noted,
-    pub(crate) routes: Routes,
-    /// Properties of the message before, known to be plain.
-    pub(crate) plain_properties: Vec<u8>,
-    /// Channels with publishes to confirm.
-    pub(crate) to_confirm: Vec<u16>,
-    pub(crate) pending_acks: Option<PendingAcks>,
-    pub(crate) settlement: Settlement,
-    /// A queue published to whose consumers cannot follow.
-    pub(crate) outrunning: Option<Arc<Queue>>,
-    /// How long it waits for such consumers.
-    pub(crate) pace: Pace,
-    /// Something was published in this read.
-    pub(crate) published: bool,
-    /// Bytes that were published and are logged first, since others had their turn.
-    pub(crate) logged_bytes: usize,
-    /// The client asked to close the connection, and was answered.
-    pub(crate) finished: bool,
-    /// Frames were left in the buffer, to be handled once the client has read its answers.
-    pub(crate) paused: bool,
-    /// What was done since the others last had a turn.
-    pub(crate) turn: Turn,
+    /// What all handlers may use.
+    pub(crate) context: Context,
+    /// The channels that are open, or wait for the client to agree that they are closed.
+    channels: Channels,
+    /// Publishes that were gathered, and what is kept to handle further ones fast.
+    publishing: PublishState,
+    /// Acknowledgements that were gathered.
+    settler: Settler,
+    /// The work that was done since the others last had a turn.
+    pub(super) turn: Turn,
+    /// How far the session got in its life.
+    pub(crate) progress: Progress,
+}
+
+/// Whether the session takes more frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// It handled all complete frames and takes more.
+    Open,
+    /// Frames were left in the buffer. They are handled once the client has read its answers.
+    Paused,
+    /// The client asked to close the connection.
+    Finished,
 }
 
 impl Session {
-    pub(crate) fn new(broker: Broker, connection: Arc<Connection>, output: Arc<Output>, client: Client) -> Self {
+    pub(crate) fn new(
+        broker: Broker,
+        connection: Arc<Connection>,
+        output: Arc<Output>,
+        capabilities: Capabilities,
+    ) -> Self {
         Self {
-            paused: false,
             turn: Turn::new(broker.clock()),
-            vhost: connection.vhost.clone(),
-            frame_max: connection.frame_max,
-            broker,
-            connection,
-            output,
-            client,
-            channels: ByChannel::new(),
-            channels_open: 0,
-            noted: Noted::default(),
-            routes: Routes::default(),
-            plain_properties: Vec::new(),
-            to_confirm: Vec::new(),
-            pending_acks: None,
-            settlement: Settlement::default(),
-            outrunning: None,
-            pace: Pace::default(),
-            published: false,
-            logged_bytes: 0,
-            finished: false,
+            context: Context { frame_max: connection.frame_max, broker, connection, output, capabilities },
+            channels: Channels::new(),
+            publishing: PublishState::default(),
+            settler: Settler::default(),
+            progress: Progress::Open,
         }
     }
 
-    /// Handles the complete frames in `buffer`: all, or as many as the client reads the answers to. Returns how many bytes
-    /// they were. A buffer may be much work: whether the connection `ended` meanwhile is asked after each turn.
+    /// Returns the publishes that the client may be held back for, beside the context.
+    pub(crate) fn load(&mut self) -> (&Context, &mut Load) {
+        (&self.context, &mut self.publishing.load)
+    }
+
+    /// Returns the handler of publishes.
+    #[inline]
+    fn publisher(&mut self) -> Publisher<'_> {
+        let Self { context, channels, publishing: state, turn, .. } = self;
+        Publisher { context, channels, turn, state }
+    }
+
+    /// Handles the complete frames in `buffer`: all of them, or as many as the client reads the answers to. Returns how many
+    /// bytes they were. A buffer may be much work: `ended` is asked after each turn whether the connection ended meanwhile.
     ///
     /// # Errors
-    /// How it ended.
+    /// How the connection ended.
     pub(crate) async fn handle(
         &mut self,
         buffer: &[u8],
@@ -99,8 +87,9 @@ impl Session {
         ended: impl Fn() -> Option<End>,
     ) -> Result<usize, End> {
         let mut at = 0;
-        self.turn = Turn::new(self.broker.clock());
-        while !self.finished {
+        self.progress = Progress::Open;
+        self.turn = Turn::new(self.context.broker.clock());
+        while self.progress == Progress::Open {
             if self.turn.is_worth_a_look() {
                 if self.ends_turn(turns).await
                     && let Some(end) = ended()
@@ -108,17 +97,17 @@ impl Session {
                     self.hand_over_all(buffer).await?;
                     return Err(end);
                 }
-                if self.output.is_unread() {
-                    self.paused = true;
+                if self.context.output.is_unread() {
+                    self.progress = Progress::Paused;
                     break;
                 }
             }
-            let frame = match frame::parse(&buffer[at..], self.frame_max) {
+            let frame = match frame::parse(&buffer[at..], self.context.frame_max) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => break,
                 Err(error) => {
                     self.hand_over_all(buffer).await?;
-                    return Err(Failure::new(error.reply_code(), error.to_string()).into());
+                    return Err(Failure::of(error).into());
                 }
             };
             let next = at + frame.len;
@@ -127,7 +116,7 @@ impl Session {
                 Err(failure) => {
                     self.turn.add(METHOD_WORK);
                     self.hand_over_all(buffer).await?;
-                    // One that names its channel is that of a frame before: this one was not looked at yet.
+                    // A failure that names its channel was caused by an earlier frame: this one was not looked at yet.
                     let next = if failure.channel.is_some() { at } else { next };
                     self.fail(frame.channel, failure).await?;
                     next
@@ -138,7 +127,7 @@ impl Session {
         Ok(at)
     }
 
-    /// Hands over everything that was gathered. The channel whose acknowledgements name no delivery ends.
+    /// Hands over everything that was gathered. A channel that acknowledged a delivery that does not exist ends.
     async fn hand_over_all(&mut self, buffer: &[u8]) -> Result<(), Failure> {
         match self.flush(buffer).await {
             Ok(()) => Ok(()),
@@ -146,206 +135,132 @@ impl Session {
         }
     }
 
-    /// Lets others have their turn when this one is over. Whether it was.
+    /// Lets others have their turn if this one is over. Returns whether it was.
     async fn ends_turn(&mut self, turns: &Turns) -> bool {
-        let is_over = self.turn.is_over(self.broker.clock());
+        let is_over = self.turn.is_over(self.context.broker.clock());
         if is_over {
             turns.pass().await;
-            self.turn = Turn::new(self.broker.clock());
+            self.turn = Turn::new(self.context.broker.clock());
         }
         is_over
     }
 
-    /// One frame, which ends at `next`. Returns where to go on: further than that if its content was taken too.
+    /// Handles one frame, which ends at `next`. Returns where to go on: further than that if its content was taken too.
     #[inline]
-    async fn frame(&mut self, buffer: &[u8], next: usize, frame: &Frame<'_>) -> Result<usize, Failure> {
-        let channel = frame.channel;
+    pub(super) async fn frame(&mut self, buffer: &[u8], next: usize, frame: &Frame<'_>) -> Result<usize, Failure> {
+        let number = frame.channel;
+        let arrived = Arrived { buffer, at: next, channel: number, payload: frame.payload };
         match frame.kind {
             Kind::Method => {
-                if self.is_in_run(channel, frame.payload) {
-                    return self.publish_again(buffer, next, channel).map_err(|failure| failure.caused_by(60, 40));
+                if self.publishing.is_in_run(number, frame.payload) {
+                    let published = self.publisher().publish_again(arrived);
+                    return published.map_err(|failure| failure.caused_by(MethodId::BASIC_PUBLISH));
                 }
                 if let Some(publish) = method::fast_publish(frame.payload)
-                    && self.takes_content(channel)
+                    && self.channels.awaits_method(number)
                 {
-                    let published = self.publish(buffer, next, channel, (&publish, frame.payload));
-                    return published.map_err(|failure| failure.caused_by(60, 40));
+                    let published = self.publisher().publish(arrived, &publish);
+                    return published.map_err(|failure| failure.caused_by(MethodId::BASIC_PUBLISH));
                 }
                 if let Some(ack) = method::fast_ack(frame.payload)
-                    && self.takes_content(channel)
+                    && self.channels.awaits_method(number)
                 {
-                    return self.ack(channel, ack.delivery_tag, ack.multiple).await.map(|()| next);
+                    let Self { context, settler, turn, .. } = self;
+                    return settler.ack(context, turn, number, ack).await.map(|()| next);
                 }
                 self.turn.add(METHOD_WORK);
-                self.method(buffer, channel, frame.payload).await?;
+                self.method(buffer, number, frame.payload).await?;
             }
-            Kind::Header | Kind::Body if channel == 0 => {
-                return Err(Failure::new(505, "expected a method on channel 0, got a frame with content"));
+            Kind::Header | Kind::Body if number == 0 => {
+                let text = "expected a method on channel 0, got a frame with content";
+                return Err(Failure::new(ReplyCode::UnexpectedFrame, text));
             }
-            Kind::Header if !self.is_closing(channel) => {
-                let taken = self.content_header(channel, frame.payload).await;
-                taken.map_err(|failure| failure.caused_by(60, 40))?;
+            Kind::Header if !self.channels.is_closing(number) => {
+                let taken = self.publisher().content_header(arrived).await;
+                taken.map_err(|failure| failure.caused_by(MethodId::BASIC_PUBLISH))?;
             }
-            Kind::Body if !self.is_closing(channel) => {
-                let taken = self.content_body(channel, frame.payload).await;
-                taken.map_err(|failure| failure.caused_by(60, 40))?;
+            Kind::Body if !self.channels.is_closing(number) => {
+                let taken = self.publisher().content_body(arrived).await;
+                taken.map_err(|failure| failure.caused_by(MethodId::BASIC_PUBLISH))?;
             }
             Kind::Header | Kind::Body | Kind::Heartbeat => {}
         }
         Ok(next)
     }
 
-    /// Everything that was gathered is handed over; confirms are told last.
-    async fn flush(&mut self, buffer: &[u8]) -> Result<(), Failure> {
-        self.flush_noted(buffer);
-        let settled = self.flush_acks().await;
-        if !self.to_confirm.is_empty() {
-            let numbers = std::mem::take(&mut self.to_confirm);
-            let (channels, output) = (&mut self.channels, &self.output);
-            output.write(|state| {
-                for &number in &numbers {
-                    if let Some(Some(channel)) = channels.get_mut(usize::from(number))
-                        && !channel.closing
-                    {
-                        state.accepted(number, std::mem::take(&mut channel.accepted));
-                    }
-                }
-            });
+    /// Handles a method frame that is neither a publish nor an acknowledgement. What was gathered before is handed over first.
+    async fn method(&mut self, buffer: &[u8], number: u16, payload: &[u8]) -> Result<(), Failure> {
+        self.publisher().flush_noted(buffer);
+        let Self { context, channels, settler, turn, .. } = self;
+        settler.flush(context, turn).await?;
+        if let Ok(channel) = channels.get(number) {
+            channel.forget_cancelled(&context.output);
         }
+        let id = MethodId::of(payload);
+        let method = method::parse(payload).map_err(|error| Failure::of(error).caused_by(error.id()))?;
+        let handled = match number {
+            0 => self.on_connection(&method),
+            _ => Dispatcher { context, channels, settler, turn }.handle(number, method).await,
+        };
+        handled.map_err(|failure| failure.caused_by(id))
+    }
+
+    /// Handles a method on channel 0.
+    fn on_connection(&mut self, method: &Method<'_>) -> Result<(), Failure> {
+        if let Method::ConnectionClose(method::Close { code, text }) = method {
+            tracing::debug!(connection = self.context.connection.name, code, text, "client closes the connection");
+            self.progress = Progress::Finished;
+            return Ok(());
+        }
+        dispatch::on_connection(&self.context, method)
+    }
+
+    /// Hands over everything that was gathered; publishers are told last.
+    pub(super) async fn flush(&mut self, buffer: &[u8]) -> Result<(), Failure> {
+        self.publisher().flush_noted(buffer);
+        let Self { context, channels, publishing, settler, turn, .. } = self;
+        let settled = settler.flush(context, turn).await;
+        publishing.confirms.tell(&context.output, channels);
         settled
     }
 
-    /// A channel that is open and not closing, and expects a method.
-    #[inline]
-    fn takes_content(&self, channel: u16) -> bool {
-        matches!(self.channels.get(usize::from(channel)), Some(Some(open)) if !open.closing && open.assembly.is_none())
-    }
-
-    pub(crate) fn is_open(&self, channel: u16) -> bool {
-        matches!(self.channels.get(usize::from(channel)), Some(Some(_)))
-    }
-
-    pub(crate) fn is_closing(&self, channel: u16) -> bool {
-        matches!(self.channels.get(usize::from(channel)), Some(Some(open)) if open.closing)
-    }
-
-    /// How many consumers the channels have together.
-    pub(crate) fn consumers(&self) -> usize {
-        self.channels.values().map(|channel| channel.consumers.len()).sum()
-    }
-
-    /// The channel `number`.
+    /// Ends the channel that a failure ends: the one that it names, or else `number`.
     ///
     /// # Errors
-    /// 504 when it is not open.
-    #[inline]
-    pub(crate) fn channel(&mut self, number: u16) -> Result<&mut Channel, Failure> {
-        match self.channels.get_mut(usize::from(number)) {
-            Some(Some(channel)) => Ok(channel),
-            _ => Err(Failure::new(504, format!("expected 'channel.open' on channel {number}, which is not open"))),
-        }
-    }
-
-    pub(crate) fn open_channel(&mut self, number: u16) -> Result<(), Failure> {
-        if self.is_open(number) {
-            return Err(Failure::new(504, format!("second 'channel.open' seen on channel {number}")));
-        }
-        let (open, channel_max) = (self.channels_open, self.connection.channel_max);
-        if channel_max != 0 && open >= channel_max {
-            let text =
-                format!("number of channels opened ({open}) has reached the negotiated channel_max ({channel_max})");
-            return Err(Failure::new(530, text));
-        }
-        let opened = self.broker.count_opened(CHANNEL_BYTES)?;
-        self.channels_open += 1;
-        self.broker.churn().channels_opened.fetch_add(1, Relaxed);
-        let view = Arc::new(ChannelView::default());
-        self.connection.channels.lock().insert(number, view.clone());
-        *self.channels.place(usize::from(number)) = Some(Box::new(Channel::new(number, view.clone(), opened)));
-        self.output.write(|state| {
-            state.open_ledger(number, view);
-            encode::channel_open_ok(&mut state.buffer, number);
-        });
-        Ok(())
-    }
-
-    /// Ends a channel: its consumers leave, what they had is ready again for others.
-    pub(crate) async fn release_channel(&mut self, number: u16) {
-        let Ok(channel) = self.channel(number) else { return };
-        channel.assembly = None;
-        let consumers: Vec<_> = channel.consumers.drain().map(|(_, consumer)| consumer).collect();
-        let ledger = self.output.lock().close_ledger(number);
-        for consumer in &consumers {
-            self.broker.unsubscribe(&consumer.queue, consumer.id);
-        }
-        if let Some(mut ledger) = ledger {
-            let settlement = &mut self.settlement;
-            while ledger.take_up_to(u64::MAX, |from, id| settlement.add(from, id, Outcome::Returned)) {
-                self.broker.settle(settlement, Outcome::Returned);
-                tokio::task::yield_now().await;
-            }
-        }
-        self.broker.settle(&mut self.settlement, Outcome::Returned);
-        for consumer in &consumers {
-            self.broker.left(&consumer.queue).await;
-        }
-        self.connection.channels.lock().remove(&number);
-    }
-
-    /// The channel is no more.
-    pub(crate) fn forget_channel(&mut self, number: u16) {
-        if self.channels.take(usize::from(number)).is_some() {
-            self.channels_open -= 1;
-            self.broker.churn().channels_closed.fetch_add(1, Relaxed);
-        }
-    }
-
-    /// Ends what a failure ends: a channel here, the one that it names or else `number`; the connection by passing it on.
+    /// The failure, if the connection ends with it.
     async fn fail(&mut self, number: u16, failure: Failure) -> Result<(), Failure> {
+        let Self { context, channels, settler, .. } = self;
         let number = failure.channel.unwrap_or(number);
-        if failure.ends_connection() || self.channel(number).is_err() {
+        if failure.code.closes_connection() || !channels.is_open(number) {
             return Err(failure);
         }
-        if self.is_closing(number) {
+        if channels.is_closing(number) {
             return Ok(());
         }
-        tracing::debug!(connection = self.connection.name, channel = number, "{}", failure.text);
-        self.release_channel(number).await;
-        self.output.write(|state| {
-            encode::channel_close(&mut state.buffer, number, failure.code, &failure.text, failure.cause);
+        tracing::debug!(connection = context.connection.name, channel = number, "{}", failure.text);
+        channels.release(context, settler, number).await;
+        context.output.write(|state| {
+            let Failure { code, text, cause, .. } = &failure;
+            let close = encode::Close { code: *code, text, cause: *cause };
+            encode::channel_close(&mut state.buffer, number, &close);
         });
-        self.channel(number)?.closing = true;
+        channels.get(number)?.closing = true;
         Ok(())
     }
 
-    /// The client is gone: everything that it had open ends.
+    /// Ends everything that the client had open: it is gone.
     pub(crate) async fn release_all(&mut self) {
-        let open: Vec<u16> = self.channels.values().map(|channel| channel.number).collect();
-        for number in open {
-            self.release_channel(number).await;
-            self.forget_channel(number);
-        }
-    }
-
-    /// Consumers whose queue is gone leave their channels.
-    pub(crate) fn forget_cancelled(&mut self, number: u16) {
-        let Ok(channel) = self.channel(number) else { return };
-        let accounts = channel.forget_cancelled();
-        if accounts.is_empty() {
-            return;
-        }
-        if let Some(ledger) = self.output.lock().ledger(number) {
-            for account in accounts {
-                ledger.end(account);
-            }
+        let Self { context, channels, settler, .. } = self;
+        for number in channels.numbers() {
+            channels.release(context, settler, number).await;
+            channels.forget(context, number);
         }
     }
 }
 
-/// A method that is no publish and no acknowledgement, or a failure, is worth a look at the clock and at what it has answered.
+/// The work of a method that is neither a publish nor an acknowledgement, and of a failure: worth a look at the clock and at
+/// how much the client has left unread.
 const METHOD_WORK: u64 = 100;
-/// Memory of a channel in bytes, about.
-const CHANNEL_BYTES: u64 = 1 << 10;
 
 #[cfg(test)]
 #[path = "session_tests.rs"]

@@ -1,5 +1,6 @@
 //! What frames count as work: whoever makes the broker work steps back for others in time.
 use super::*;
+use crate::channel::routes::Routes;
 use crate::codec::frame::END;
 use leveret_model::table::{FieldTable, FieldValue};
 use leveret_node::catalog::{Destination, QueueDeclare};
@@ -17,7 +18,7 @@ fn session(broker: &Broker) -> Session {
         client_properties: FieldTable::default(),
         tuned: (131_072, 2047, 0),
     });
-    Session::new(broker.clone(), connection, Arc::new(Output::new()), Client::default())
+    Session::new(broker.clone(), connection, Arc::new(Output::new()), Capabilities::default())
 }
 
 fn framed(kind: u8, channel: u16, payload: &[u8]) -> Vec<u8> {
@@ -31,9 +32,9 @@ fn method(channel: u16, (class, id): (u16, u16), arguments: &[u8]) -> Vec<u8> {
 
 /// Handles frames without a look meanwhile. Whether they were work enough for one.
 async fn is_worth_a_look(session: &mut Session, frames: &[u8]) -> bool {
-    session.turn = Turn::new(session.broker.clock());
+    session.turn = Turn::new(session.context.broker.clock());
     let mut at = 0;
-    while let Some(frame) = frame::parse(&frames[at..], session.frame_max).unwrap() {
+    while let Some(frame) = frame::parse(&frames[at..], session.context.frame_max).unwrap() {
         at = session.frame(frames, at + frame.len, &frame).await.unwrap();
     }
     session.flush(frames).await.unwrap();
@@ -68,7 +69,7 @@ async fn a_message_that_is_compared_with_many_bindings_is_much_work() {
         ] {
             let publish = [method(1, (60, 40), publish), header.clone()].concat();
             assert_eq!(is_worth_a_look(&mut session, &publish).await, is_much, "{}", publish.escape_ascii());
-            session.routes = Routes::default();
+            session.publishing.routes = Routes::default();
         }
     }
     broker.stop();
@@ -123,7 +124,7 @@ async fn settling_very_many_at_once_lets_others_have_their_turns() {
         handle(&mut session, &messages.repeat(30_000)).await;
         for _ in 0..30 {
             handle(&mut session, &gets.repeat(1000)).await;
-            session.output.swap(&mut Vec::new(), &mut super::super::output::Between::default());
+            session.context.output.swap(&mut Vec::new(), &mut crate::connection::output::Between::default());
         }
         let frames = method(1, class_and_id, arguments);
         let turns = turns_of_others(async {
@@ -154,7 +155,7 @@ async fn a_message_to_very_many_queues_lets_others_have_their_turns_and_keeps_it
     let bytes = queue.look(|queue| queue.memory_bytes());
     assert!(bytes < 2048, "{bytes} for each queue");
     let mut out = Vec::new();
-    session.output.swap(&mut out, &mut super::super::output::Between::default());
+    session.context.output.swap(&mut out, &mut crate::connection::output::Between::default());
     let confirmed = method(1, (60, 80), &[0, 0, 0, 0, 0, 0, 0, 2, 1]);
     assert!(out.ends_with(&confirmed), "{}", out.escape_ascii());
     broker.stop();
@@ -168,9 +169,9 @@ async fn large_tables_of_headers_are_much_work_and_are_held_back_like_messages()
     let table = [&(entries.len() as u32).to_be_bytes()[..], &entries].concat();
     let header = framed(2, 1, &[&[0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0x20, 0], &table[..]].concat());
     let publish = method(1, (60, 40), b"\0\0\0\x01q\0");
-    session.published = false;
+    session.publishing.load.published = false;
     assert!(is_worth_a_look(&mut session, &[publish, header].concat()).await);
-    assert!(session.published, "a publisher of which only headers have come is held back as well");
+    assert!(session.publishing.load.published, "a publisher of which only headers have come is held back as well");
     broker.stop();
 }
 
@@ -189,9 +190,9 @@ fn publish_byte(channel: u16, exchange: &str, key: &str, bits: u8, body: u8) -> 
 /// Class and method of the frames that are to be written, with channels.
 fn answers(session: &Session) -> Vec<(u16, u16, u16)> {
     let (mut buffer, mut between) = (Vec::new(), Default::default());
-    session.output.swap(&mut buffer, &mut between);
+    session.context.output.swap(&mut buffer, &mut between);
     let (mut found, mut at) = (Vec::new(), 0);
-    while let Some(frame) = frame::parse(&buffer[at..], session.frame_max).unwrap() {
+    while let Some(frame) = frame::parse(&buffer[at..], session.context.frame_max).unwrap() {
         at += frame.len;
         if let (Kind::Method, [a, b, c, d, ..]) = (frame.kind, frame.payload) {
             found.push((frame.channel, u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d])));

@@ -1,25 +1,25 @@
-//! Turns: how much a connection does before the others have theirs.
+//! Turns: how much work a connection does before the others have their turn.
 //!
 //! A socket that always has bytes keeps its reader ready for ever, and the runtime does not interrupt a task that never
-//! waits. So a reader counts what it did (bytes and an estimate of the work) and steps back when its turn is over. The more
+//! waits. So a reader counts its work (bytes, and an estimate of the work for frames) and steps back when its turn is over. The more
 //! readers wait for their turn, the shorter a turn is: acknowledgements, new clients and health checks stay prompt.
 use leveret_node::Clock;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// Readers of one listener that have more to do and wait for their turn.
+/// The readers of one listener that have more to do and wait for their turn.
 #[derive(Default)]
 pub(crate) struct Turns {
     waiting: AtomicUsize,
 }
 
 impl Turns {
-    /// Bytes that a reader may take from its socket in one turn.
+    /// Returns the number of bytes that a reader may take from its socket in one turn.
     pub(crate) fn bytes_max(&self) -> usize {
         let waiting = self.waiting.load(Relaxed).max(1);
         (ALL_BYTES / waiting).clamp(TURN_BYTES_MIN, TURN_BYTES_MAX)
     }
 
-    /// Lets all others that are ready go first.
+    /// Lets all other tasks that are ready go first.
     pub(crate) async fn pass(&self) {
         let waiting = Waiting::new(&self.waiting);
         tokio::task::yield_now().await;
@@ -27,7 +27,7 @@ impl Turns {
     }
 }
 
-/// Counts a reader that waits, also if it is dropped while it does.
+/// Counts a reader for as long as it waits, also if its task is dropped meanwhile.
 struct Waiting<'t>(&'t AtomicUsize);
 
 impl<'t> Waiting<'t> {
@@ -53,35 +53,35 @@ pub(crate) struct Turn {
 }
 
 impl Turn {
-    /// A turn that begins now.
+    /// Returns a turn that begins now.
     pub(crate) fn new(clock: &Clock) -> Self {
         Self { work: 0, began: clock.now() }
     }
 
-    /// Counts work: 1 stands for about 100 nanoseconds.
+    /// Counts work. One unit stands for about 100 nanoseconds.
     #[inline]
     pub(crate) fn add(&mut self, work: u64) {
         self.work += work;
     }
 
-    /// Whether so much was done that a look at the clock is worth its cost.
+    /// Returns whether so much was done that a look at the clock is worth its cost.
     #[inline]
     pub(crate) fn is_worth_a_look(&self) -> bool {
         self.work >= WORK_PER_LOOK
     }
 
-    /// Whether the turn is over by the clock. Starts counting work anew.
+    /// Returns whether the turn is over by the clock. Starts to count work anew.
     pub(crate) fn is_over(&mut self, clock: &Clock) -> bool {
         self.work = 0;
         clock.now().saturating_sub(self.began) >= TURN_NANOSECONDS
     }
 }
 
-/// Bytes of all turns together until each waiting reader had one.
+/// The bytes of all turns together until each waiting reader had one.
 const ALL_BYTES: usize = 8 << 20;
-/// Bytes of one turn when few wait: a few reads, about a millisecond and a half.
+/// The bytes of one turn while few readers wait: a few reads, about a millisecond and a half.
 const TURN_BYTES_MAX: usize = 2 << 20;
-/// Bytes of one turn when many wait.
+/// The bytes of one turn while many readers wait.
 const TURN_BYTES_MIN: usize = 16 << 10;
 /// A turn whose frames cost more than their bytes ends after a millisecond.
 const TURN_NANOSECONDS: u64 = 1_000_000;

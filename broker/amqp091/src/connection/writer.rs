@@ -1,7 +1,7 @@
-//! The task that writes: whatever has gathered, in one call.
+//! The task that writes: all bytes that have gathered, in one call.
 //!
 //! It sleeps until there is something to write, a heartbeat is due, or the buffers of a connection that has fallen idle are
-//! to be given back.
+//! to be freed.
 use super::output::{BUFFER_KEPT, Between, Output};
 use crate::pool::Pool;
 use leveret_node::Broker;
@@ -13,13 +13,17 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::time::Instant;
 
-/// What a connection's writer works with.
+/// The writer of a connection.
 pub(crate) struct Writer {
+    /// The bytes to write.
     pub(crate) output: Arc<Output>,
+    /// Has queues dispatched again that waited for the output to drain.
     pub(crate) broker: Broker,
+    /// Says how long a turn is.
     pub(crate) pool: Arc<Pool>,
-    /// Changes once it is agreed upon how often the client hears that we are there.
+    /// The interval of the heartbeats that the broker sends; set once it is agreed upon.
     pub(crate) heartbeat: tokio::sync::watch::Receiver<Option<Duration>>,
+    /// Counts the bytes that the socket took.
     pub(crate) sent_bytes: Arc<AtomicU64>,
 }
 
@@ -74,7 +78,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Counts what the socket took, at once: it shows that the client reads.
+    /// Counts the bytes that the socket took, at once: they show that the client reads.
     fn count(&self, written: usize) -> io::Result<usize> {
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());
@@ -83,7 +87,7 @@ impl Writer {
         Ok(written)
     }
 
-    /// Waits until there is something to write; a heartbeat, if nothing else comes in time.
+    /// Waits until there is something to write. Writes a heartbeat if nothing else comes in time.
     async fn idle(&mut self, ready: &mut Vec<u8>) {
         let idle_since = Instant::now();
         loop {
@@ -118,7 +122,7 @@ impl Writer {
     }
 }
 
-/// An idle connection gives its buffers back after this time.
+/// The buffers of an idle connection are freed after this time.
 const GIVE_BACK_AFTER: Duration = Duration::from_secs(5);
-/// A buffer that one large message has blown up beyond this is given back.
+/// A buffer that has grown beyond this size, in bytes, is freed.
 const BUFFER_MAX: usize = 4 << 20;

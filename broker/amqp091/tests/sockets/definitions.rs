@@ -1,6 +1,6 @@
 //! What is declared, bound and deleted, as a client sees it on the wire: frames written and read by hand.
-use leveret_amqp091::codec::table;
 use leveret_model::table::{FieldTable, FieldValue};
+use leveret_model::wire::table;
 use leveret_node::{Broker, Options};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

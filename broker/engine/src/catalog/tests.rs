@@ -1,6 +1,7 @@
 //! Declarations and their refusals; then random declarations and bindings against a plain list.
 use super::*;
 use leveret_model::exchange::ExchangeType;
+use leveret_model::refusal::RefusalKind;
 use leveret_model::table::{FieldTable, FieldValue};
 use proptest::prelude::*;
 use smallvec::SmallVec;
@@ -39,6 +40,25 @@ fn routed(catalog: &Catalog, exchange: &str, key: &str, headers: Option<&FieldTa
 
 fn code<T>(result: Result<T, Refusal>) -> u16 {
     result.err().map_or(200, |refusal| refusal.kind.reply_code())
+}
+
+/// Names the kinds of refusal by the codes that AMQP has for them.
+trait ReplyCode {
+    fn reply_code(self) -> u16;
+}
+
+impl ReplyCode for RefusalKind {
+    fn reply_code(self) -> u16 {
+        match self {
+            Self::AccessRefused => 403,
+            Self::NotFound => 404,
+            Self::ResourceLocked => 405,
+            Self::PreconditionFailed => 406,
+            Self::CommandInvalid => 503,
+            Self::NotAllowed => 530,
+            Self::Stopping => 320,
+        }
+    }
 }
 
 #[test]

@@ -93,7 +93,7 @@ pub(crate) async fn get(
         let is_named = binding.properties_key == properties || destination == properties;
         Some(binding).filter(|binding| binding.destination == to && is_named)
     } else {
-        find(&broker, (&vhost, source), &to, &properties)?
+        find(&broker, &vhost, source, &to, &properties)?
     };
     Ok(Json(view(&vhost, source, &binding.ok_or_else(Error::no_object)?)))
 }
@@ -118,7 +118,7 @@ pub(crate) async fn unbind(
     Path((vhost, source, kind, destination, properties)): Path<(String, String, String, String, String)>,
 ) -> Done {
     let (source, to) = (exchange_name(&source), to_destination(&kind, &destination)?);
-    let binding = find(&broker, (&vhost, source), &to, &properties)?.ok_or_else(Error::no_object)?;
+    let binding = find(&broker, &vhost, source, &to, &properties)?.ok_or_else(Error::no_object)?;
     broker.unbind(&vhost, source, &to, (&binding.routing_key, &binding.arguments), None).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -126,7 +126,8 @@ pub(crate) async fn unbind(
 /// Returns the binding whose properties key is `properties`.
 fn find(
     broker: &Broker,
-    (vhost, source): (&str, &str),
+    vhost: &str,
+    source: &str,
     to: &Destination,
     properties: &str,
 ) -> Result<Option<Binding>, Error> {

@@ -3,7 +3,7 @@ use super::queues::Figures;
 use super::{Found, all_vhosts};
 use crate::api::Api;
 use crate::list::Query;
-use crate::rates::{QueueRates, message_counts, message_stats};
+use crate::rates::{QueueRates, Sample, message_counts, message_stats};
 use axum::Json;
 use axum::extract::State;
 use leveret_node::{Broker, Counters, Depth};
@@ -84,7 +84,7 @@ pub(crate) async fn totals(api: &Api) -> Totals {
         let now = api.broker.clock().now();
         for queue in batch {
             let (depth, counters) = queue.look(|queue| (queue.depth(), queue.counters()));
-            api.rates.observe(&api.broker, queue.id, (counters, depth), now);
+            api.rates.observe(&api.broker, queue.id, Sample { counters, depth }, now);
             sum.ready += depth.ready;
             sum.unacked += depth.unacked;
             sum.body_bytes += depth.body_bytes;

@@ -4,7 +4,7 @@ use crate::api::Api;
 use crate::error::Error;
 use crate::json::{self, Fields};
 use crate::list::{self, Query};
-use crate::rates::{message_counts, message_stats};
+use crate::rates::{Sample, message_counts, message_stats};
 use crate::walk::{BATCH, Walk};
 use axum::Json;
 use axum::body::Bytes;
@@ -152,7 +152,7 @@ impl Walk for Queues {
             return None;
         }
         let (depth, counters, memory) = queue.look(|queue| (queue.depth(), queue.counters(), queue.memory_bytes()));
-        let rates = self.api.rates.observe(broker, row.id, (counters, depth), broker.clock().now());
+        let rates = self.api.rates.observe(broker, row.id, Sample { counters, depth }, broker.clock().now());
         let owner = row.owner.and_then(|owner| self.connection_name(owner));
         let state = match queue.trouble() {
             None => "running".to_owned(),

@@ -1,11 +1,11 @@
-//! Short strings that need not be UTF-8, as text and back without a loss.
+//! Short strings that need not be UTF-8: converted to text and back without loss.
 //!
-//! Clients send Latin-1 or plain bytes as message ids, correlation ids and names of headers, and consumers get them as they
-//! were sent. Where such a string is text inside the broker, each byte that is not part of UTF-8 is one character of a
+//! Clients send Latin-1 or plain bytes as message ids, correlation ids and names of headers, and consumers get the same bytes.
+//! If such a string is text inside the broker, each byte that is not part of UTF-8 is one character of a
 //! private range, U+10FF00 and the byte. A character of that range that a client sent itself is one for each of its bytes,
 //! so that no two strings have the same text.
 
-/// The text that stands for `bytes`.
+/// Returns the text that stands for `bytes`.
 #[must_use]
 pub fn from_bytes(bytes: &[u8]) -> String {
     // Characters of the private range begin with 0xF4.
@@ -27,7 +27,7 @@ pub fn from_bytes(bytes: &[u8]) -> String {
     text
 }
 
-/// Appends the bytes that `text` stands for: as many whole characters as have room in `bytes_max`.
+/// Appends the bytes that `text` stands for: as many whole characters as fit into `bytes_max`.
 pub fn to_bytes(out: &mut Vec<u8>, text: &str, bytes_max: usize) {
     let end = out.len() + bytes_max;
     for character in text.chars() {

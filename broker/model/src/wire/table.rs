@@ -1,17 +1,21 @@
-//! Field tables on the wire: `[bytes u32]` then `[name short string][type octet][value]`, over and over.
+//! Field tables on the wire: `[bytes u32]`, then `[name short string][type octet][value]` for each entry.
 use super::read::{Reader, SyntaxError};
 use super::text;
-use leveret_model::table::{FieldTable, FieldValue};
+use super::write::{long_bytes, short_binary};
+use crate::table::{FieldTable, FieldValue};
 
 /// Reads a table with its length before it.
-pub(super) fn read(reader: &mut Reader<'_>, field: &'static str) -> Result<FieldTable, SyntaxError> {
+///
+/// # Errors
+/// [`SyntaxError`] if it is cut off, has a value of an unknown type, or is nested too deeply.
+pub fn read(reader: &mut Reader<'_>, field: &'static str) -> Result<FieldTable, SyntaxError> {
     table(reader, field, 0)
 }
 
 /// Parses a table with its length before it, and nothing after it.
 ///
 /// # Errors
-/// [`SyntaxError`] for what is cut off, of an unknown type, or nested too deeply.
+/// [`SyntaxError`] if it is cut off, has a value of an unknown type, or is nested too deeply.
 pub fn parse(bytes: &[u8]) -> Result<FieldTable, SyntaxError> {
     let mut reader = Reader(bytes);
     let table = read(&mut reader, "table")?;
@@ -28,7 +32,7 @@ fn table(reader: &mut Reader<'_>, field: &'static str, depth: usize) -> Result<F
 /// Parses the entries of a table, without a length before them: the response of AMQPLAIN.
 ///
 /// # Errors
-/// [`SyntaxError`] for what is cut off, of an unknown type, or nested too deeply.
+/// [`SyntaxError`] if it is cut off, has a value of an unknown type, or is nested too deeply.
 pub fn parse_entries(bytes: &[u8]) -> Result<FieldTable, SyntaxError> {
     entries(bytes, 0)
 }
@@ -43,9 +47,9 @@ fn entries(bytes: &[u8], depth: usize) -> Result<FieldTable, SyntaxError> {
     Ok(FieldTable(entries))
 }
 
-/// Goes over a table with its length before it, as strict as [`parse`], and builds nothing. Whether it has an entry (not one
-/// of a table within it) whose name is `wanted`.
-pub(super) fn skip(
+/// Skips a table with its length before it. Is as strict as [`parse`] and builds nothing. Returns whether the table has an entry
+/// (not one of a table within it) whose name is `wanted`.
+pub(crate) fn skip(
     reader: &mut Reader<'_>,
     field: &'static str,
     wanted: impl Fn(&[u8]) -> bool,
@@ -94,8 +98,8 @@ fn skip_value(reader: &mut Reader<'_>, depth: usize) -> Result<(), SyntaxError> 
     reader.bytes(fixed, VALUE).map(|_| ())
 }
 
-/// Appends the table that `reader` begins with, without the entries called `name`.
-pub(super) fn copy_without(out: &mut Vec<u8>, reader: &mut Reader<'_>, name: &[u8]) -> Result<(), SyntaxError> {
+/// Appends the table that `reader` begins with to `out`, without the entries called `name`.
+pub(crate) fn copy_without(out: &mut Vec<u8>, reader: &mut Reader<'_>, name: &[u8]) -> Result<(), SyntaxError> {
     let mut inside = Reader(reader.long_bytes("headers")?);
     let mut kept = Vec::with_capacity(inside.0.len());
     while !inside.0.is_empty() {
@@ -106,7 +110,7 @@ pub(super) fn copy_without(out: &mut Vec<u8>, reader: &mut Reader<'_>, name: &[u
             kept.extend_from_slice(&entry[..entry.len() - inside.0.len()]);
         }
     }
-    super::encode::long_bytes(out, &kept);
+    long_bytes(out, &kept);
     Ok(())
 }
 
@@ -147,7 +151,7 @@ fn value(reader: &mut Reader<'_>, depth: usize) -> Result<FieldValue, SyntaxErro
 pub fn encode(out: &mut Vec<u8>, table: &FieldTable) {
     with_length(out, |out| {
         for (name, value) in table.iter() {
-            super::encode::short_binary(out, name);
+            short_binary(out, name);
             encode_value(out, value);
         }
     });
@@ -172,11 +176,11 @@ fn encode_value(out: &mut Vec<u8>, value: &FieldValue) {
         }
         FieldValue::LongString(bytes) => {
             out.push(b'S');
-            super::encode::long_bytes(out, bytes);
+            long_bytes(out, bytes);
         }
         FieldValue::ByteArray(bytes) => {
             out.push(b'x');
-            super::encode::long_bytes(out, bytes);
+            long_bytes(out, bytes);
         }
         FieldValue::Table(table) => {
             out.push(b'F');
@@ -205,5 +209,5 @@ fn with_length(out: &mut Vec<u8>, content: impl FnOnce(&mut Vec<u8>)) {
 
 const NAME: &str = "name in a table";
 const VALUE: &str = "value in a table";
-/// Tables and arrays within each other.
+/// The deepest nesting of tables and arrays.
 const DEPTH_MAX: usize = 32;

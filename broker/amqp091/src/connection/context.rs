@@ -1,0 +1,34 @@
+//! The part of an open connection that every handler may use and none replaces.
+use super::output::Output;
+use leveret_node::{Broker, Connection};
+use std::sync::Arc;
+
+/// The client's own statement of what it understands (its `capabilities`, as far as they change how it is spoken to).
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Capabilities {
+    /// The client wants to be told when a queue that it consumes from is gone.
+    pub(crate) consumer_cancel_notify: bool,
+    /// The client wants to be told when it is held back.
+    pub(crate) connection_blocked: bool,
+}
+
+/// The broker, the client, and the way to it.
+pub(crate) struct Context {
+    /// Everything that the client asks for goes through this handle.
+    pub(crate) broker: Broker,
+    /// The login, the virtual host and what was agreed upon; also shown by the management API.
+    pub(crate) connection: Arc<Connection>,
+    /// Answers are written here.
+    pub(crate) output: Arc<Output>,
+    /// Decides which notifications the client gets.
+    pub(crate) capabilities: Capabilities,
+    /// The largest frame that was agreed upon, in bytes: a copy of the connection's, which every frame is compared with.
+    pub(crate) frame_max: u32,
+}
+
+impl Context {
+    /// Returns the name of the connection's virtual host.
+    pub(crate) fn vhost(&self) -> &str {
+        &self.connection.vhost
+    }
+}

@@ -1,0 +1,270 @@
+//! The settings: each is declared once, with its key, default, reference and the way that its value is read.
+//!
+//! The flags of the command line, the environment variables, the keys of the file, `config/leveret.toml`, and the defaults all
+//! come from this table. The default is written as the file has it and is read in the same way as any other value.
+use super::{Config, Log, size};
+use crate::listeners::{LISTENERS, Listener};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use std::num::NonZeroU64;
+use std::sync::OnceLock;
+use std::time::Duration;
+use toml::de::ValueDeserializer;
+
+/// A setting.
+pub(crate) struct Setting {
+    /// The key in the file. Flag and environment variable are named after it.
+    pub(crate) key: &'static str,
+    /// The name of the flag, without the dashes before it.
+    pub(crate) flag: String,
+    /// The name of the environment variable.
+    pub(crate) variable: String,
+    /// The places that it can be set in.
+    pub(crate) source: Source,
+    /// The default, as TOML.
+    pub(super) default: &'static str,
+    /// The reference. The first sentence is the help of the flag.
+    about: &'static str,
+    /// Sets the value in a configuration.
+    set: Set,
+}
+
+/// The places that a setting can be set in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The file.
+    File,
+    /// The command line, the environment and the file. The command line's help names the value like this.
+    Anywhere(&'static str),
+    /// The same, but the reference does not recommend the command line, which other users of the machine see.
+    Secret(&'static str),
+}
+
+/// The way that a setting gets into a configuration.
+enum Set {
+    /// A field of it.
+    Field(fn(&mut Config, ValueDeserializer<'_>) -> Result<(), String>),
+    /// The address of this listener.
+    Address(usize),
+}
+
+impl Setting {
+    fn new(key: &'static str, source: Source, default: &'static str, about: &'static str, set: Set) -> Self {
+        let variable = format!("LEVERET_{}", key.to_uppercase());
+        Self { key, flag: key.replace('_', "-"), variable, source, default, about, set }
+    }
+
+    /// Returns the first sentence of the reference, without the full stop.
+    pub(crate) fn summary(&self) -> String {
+        let text = self.about.replace('\n', " ");
+        let summary = text.split_once(". ").map_or(text.as_str(), |(first, _)| first);
+        summary.trim_end_matches('.').to_owned()
+    }
+
+    /// Reads a value into a configuration.
+    ///
+    /// # Errors
+    /// What is wrong with the value.
+    pub(super) fn read(&self, config: &mut Config, value: ValueDeserializer<'_>) -> Result<(), String> {
+        match self.set {
+            Set::Field(set) => set(config, value),
+            Set::Address(number) => take(value).map(|address| config.addresses[number] = address),
+        }
+    }
+
+    /// Returns its lines in the annotated file.
+    fn annotated(&self) -> String {
+        let also = match self.source {
+            Source::File => String::new(),
+            Source::Anywhere(_) => format!("\nAlso --{}, {}.", self.flag, self.variable),
+            Source::Secret(_) => format!("\nAlso {}.", self.variable),
+        };
+        let lines: String = format!("{}{also}", self.about).lines().map(|line| format!("## {line}\n")).collect();
+        format!("\n{lines}# {} = {}\n", self.key, self.default)
+    }
+}
+
+/// Returns the settings in the order of the file.
+pub(crate) fn settings() -> &'static [Setting] {
+    static ALL: OnceLock<Vec<Setting>> = OnceLock::new();
+    ALL.get_or_init(|| addresses().into_iter().chain(node()).chain(users_and_shutdown()).chain(limits()).collect())
+}
+
+/// Returns the configuration file with every setting at its default, commented out, below its reference.
+pub(crate) fn annotated() -> String {
+    let head = "# Configuration of leveret: `leveret serve --config FILE`. Every key is shown at its default.\n\
+                # The order of precedence: command line, environment, this file.\n";
+    settings().iter().fold(head.to_owned(), |text, setting| text + &setting.annotated())
+}
+
+/// The data folder, and the address of each listener.
+fn addresses() -> Vec<Setting> {
+    let data_dir = Setting::new(
+        "data_dir",
+        Source::Anywhere("DIR"),
+        "\"leveret-data\"",
+        "The folder of everything that the broker stores. Only one broker at a time can use it.",
+        Set::Field(|config, value| take(value).map(|path| config.data_dir = path)),
+    );
+    let listeners = LISTENERS.iter().enumerate().map(|(number, listener)| {
+        let Listener { key, default, about, .. } = listener;
+        Setting::new(key, Source::Anywhere("HOST:PORT"), default, about, Set::Address(number))
+    });
+    std::iter::once(data_dir).chain(listeners).collect()
+}
+
+fn node() -> Vec<Setting> {
+    vec![
+        Setting::new(
+            "log",
+            Source::Anywhere("FORMAT"),
+            "\"text\"",
+            "The format of log lines: \"text\" or \"json\". The environment variable RUST_LOG says how much is logged;\n\
+             \"info\" unless it is set.",
+            Set::Field(|config, value| {
+                config.log = match &*take::<String>(value)? {
+                    "text" => Log::Text,
+                    "json" => Log::Json,
+                    other => return Err(format!("'{other}' is neither text nor json")),
+                };
+                Ok(())
+            }),
+        ),
+        Setting::new(
+            "node_name",
+            Source::File,
+            "\"leveret@HOSTNAME\"",
+            "The name of this node, shown to clients and in the management API.",
+            Set::Field(|config, value| {
+                let name: String = take(value)?;
+                let host = rustix::system::uname();
+                let is_default = name == "leveret@HOSTNAME";
+                config.node_name =
+                    if is_default { format!("leveret@{}", host.nodename().to_string_lossy()) } else { name };
+                Ok(())
+            }),
+        ),
+        Setting::new(
+            "memory_max",
+            Source::Anywhere("SIZE"),
+            "\"60%\"",
+            "The memory budget. Beyond it publishers are held back and told connection.blocked, until consumers have\n\
+             made room. Bytes, \"512MiB\", \"2GiB\", or a share of the memory that the control group or the machine allows.",
+            Set::Field(|config, value| {
+                config.memory_max = bytes(value)?;
+                match config.memory_max {
+                    ..MEMORY_MIN => Err(format!(
+                        "{} bytes are less than the {MEMORY_MIN} that the broker needs to work at all",
+                        config.memory_max
+                    )),
+                    _ => Ok(()),
+                }
+            }),
+        ),
+        Setting::new(
+            "message_bytes_max",
+            Source::File,
+            "16777216",
+            "The largest message that is accepted, in bytes; at most 512 MiB.",
+            Set::Field(|config, value| {
+                config.message_bytes_max = bytes(value)?;
+                match config.message_bytes_max {
+                    1..=MESSAGE_MAX => Ok(()),
+                    bytes => Err(format!("{bytes} bytes are not between 1 and {MESSAGE_MAX}")),
+                }
+            }),
+        ),
+    ]
+}
+
+fn users_and_shutdown() -> Vec<Setting> {
+    vec![
+        Setting::new(
+            "default_user",
+            Source::Anywhere("NAME"),
+            "\"guest\"",
+            "The user that exists from the start. A user named guest can only log in from this machine.",
+            Set::Field(|config, value| take(value).map(|user| config.default_user = user)),
+        ),
+        Setting::new(
+            "default_pass",
+            Source::Secret("PASSWORD"),
+            "\"guest\"",
+            "The password of the default user. It is better set in the environment or in this file, where other users\n\
+             of the machine do not see it, than on the command line.",
+            Set::Field(|config, value| take(value).map(|password| config.default_pass = password)),
+        ),
+        Setting::new(
+            "shutdown_grace_seconds",
+            Source::File,
+            "10",
+            "The time that clients have to leave after SIGTERM, in seconds.",
+            Set::Field(|config, value| take(value).map(|seconds| config.shutdown_grace = Duration::from_secs(seconds))),
+        ),
+    ]
+}
+
+fn limits() -> Vec<Setting> {
+    vec![
+        Setting::new(
+            "connections_max",
+            Source::File,
+            "\"auto\"",
+            "The most AMQP connections that may be open at a time; a client beyond that is told 530. \"auto\": as many as\n\
+             the file descriptors of the process (ulimit -n) allow after a reserve for storage, and at most one for each\n\
+             16 KiB of memory_max.",
+            Set::Field(|config, value| count(value).map(|most| config.wishes.connections_max = most)),
+        ),
+        Setting::new(
+            "half_open_connections_max",
+            Source::File,
+            "\"auto\"",
+            "The most AMQP connections that may be waiting for their login at a time. Beyond that the oldest is closed, or\n\
+             the new one if none is older than a second. \"auto\": a quarter of the connections for AMQP, at most 4096.",
+            Set::Field(|config, value| count(value).map(|most| config.wishes.half_open_connections_max = most)),
+        ),
+        Setting::new(
+            "http_connections_max",
+            Source::File,
+            "\"auto\"",
+            "The most connections to the management API that may be open at a time; those beyond are closed at once.\n\
+             \"auto\": a quarter of the descriptors for clients, at most 1024.",
+            Set::Field(|config, value| count(value).map(|most| config.wishes.http_connections_max = most)),
+        ),
+    ]
+}
+
+/// Reads a value of any type.
+fn take<T: DeserializeOwned>(value: ValueDeserializer<'_>) -> Result<T, String> {
+    T::deserialize(value).map_err(|error| error.message().trim().replace('\n', ", "))
+}
+
+fn bytes(value: ValueDeserializer<'_>) -> Result<u64, String> {
+    take::<size::Size>(value)?.bytes()
+}
+
+/// A number, or "auto" to have it worked out.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a number from 1 on, or \"auto\"")]
+enum Count {
+    Number(NonZeroU64),
+    Auto(Auto),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Auto {
+    Auto,
+}
+
+fn count(value: ValueDeserializer<'_>) -> Result<Option<u64>, String> {
+    Ok(match take(value)? {
+        Count::Number(number) => Some(number.get()),
+        Count::Auto(Auto::Auto) => None,
+    })
+}
+
+/// A smaller budget would hold publishers back for ever.
+const MEMORY_MIN: u64 = 32 << 20;
+/// The largest message that can be configured: RabbitMQ's.
+const MESSAGE_MAX: u64 = 512 << 20;
