@@ -1,6 +1,7 @@
 //! Snapshots of a shard: of this version, of the one before, and of later ones. Entries that cannot be applied.
 use super::*;
 use crate::test_node::{TestNode, in_paused_time};
+use leveret_engine::catalog::QueueSettings;
 use leveret_journal::faulty::FaultyDisk;
 
 /// A node with a queue of twenty messages in group 1, and its follower.
@@ -15,7 +16,7 @@ async fn node() -> (TestNode, Arc<Queue>, Follower) {
 
 /// The queue as it is after a snapshot alone.
 fn restored(queue: &Queue, follower: &Follower, snapshot: &[u8]) -> Result<u64, String> {
-    *queue.enter() = leveret_engine::queue::Queue::durable(None);
+    *queue.enter() = leveret_engine::queue::Queue::new(&QueueSettings::default(), true);
     follower.restore(1, snapshot)?;
     let mut entered = queue.enter();
     entered.lead(u64::MAX);

@@ -54,24 +54,18 @@ pub struct Queue {
 impl Queue {
     /// `log` is that of the node: it is for a queue that outlives a restart.
     pub(crate) fn new(
-        declared: &catalog::Queue,
+        declared: &catalog::DeclaredQueue,
         (vhost, name): (Arc<str>, Arc<str>),
         (memory, unfinished): (Arc<Memory>, Arc<Wanted>),
         log: Option<Arc<Log>>,
     ) -> Self {
         let log = log.filter(|_| declared.is_logged());
-        let state = match &log {
-            Some(log) => {
-                let mut state = engine::Queue::durable(declared.delivery_limit());
-                if log.serving.load(Relaxed) {
-                    state.lead(0);
-                }
-                state
-            }
-            None => engine::Queue::default(),
-        };
-        // What the log says while it is read is durable.
+        let mut state = engine::Queue::new(&declared.settings, log.is_some());
+        // A declaration that is read from the log at the start is durable.
         let is_logged_now = log.as_ref().is_some_and(|log| log.serving.load(Relaxed));
+        if is_logged_now {
+            state.lead(0);
+        }
         Self {
             id: declared.id,
             vhost,

@@ -1,8 +1,8 @@
 //! Bindings: from an exchange to a queue or to another exchange.
 //!
 //! A binding is told from others by its ends, the bytes of its key, and its arguments whatever their order.
-use super::exchanges::on_default_exchange;
 use super::limits::{self, BINDINGS_MAX};
+use super::refusals::on_default_exchange;
 use super::unlink::Taken;
 use super::{Bond, Catalog, ConnectionId, Effect, ExchangeId, Fact, QueueId, Vhost};
 use crate::exchange::check_headers_binding;

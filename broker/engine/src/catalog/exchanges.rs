@@ -1,8 +1,9 @@
 //! Exchanges: declared, found equivalent or not, deleted.
 use super::bindings::{Bindings, Destination, Target};
 use super::limits::{self, EXCHANGES_MAX};
+use super::refusals::{Subject, on_default_exchange};
 use super::unlink::binding_bytes;
-use super::{Catalog, Effect, ExchangeId, Fact, Vhost, inequivalent};
+use super::{Catalog, Effect, ExchangeId, ExchangeSettings, Fact, Vhost};
 use crate::exchange::Router;
 use leveret_model::exchange::ExchangeType;
 use leveret_model::name;
@@ -14,10 +15,10 @@ use std::sync::Arc;
 /// An exchange that is declared.
 pub struct Exchange {
     pub(crate) id: ExchangeId,
-    /// As it was declared.
+    /// The declaration that made it.
     pub declared: ExchangeDeclare,
-    /// Where messages go that none of its bindings wants.
-    pub(super) alternate: Option<Box<str>>,
+    /// What the arguments of the declaration ask for.
+    pub settings: ExchangeSettings,
     pub(super) router: Router<Target>,
     /// Bindings from it.
     pub(super) bindings: Bindings,
@@ -50,14 +51,12 @@ impl Catalog {
         if name.is_empty() {
             return Err(on_default_exchange());
         }
+        let subject = Subject::exchange(vhost, name);
+        let settings = ExchangeSettings::parse(subject, &declare.arguments)?;
         if let Some(current) = self.vhost(vhost)?.exchanges.get(name) {
-            return equivalent((vhost, name), &current.declared, &declare).map(|()| false);
+            return current.check_equal(subject, &declare, &settings).map(|()| false);
         }
         name::check("exchange", name)?;
-        if let Some((argument, _)) = declare.arguments.iter().find(|(argument, _)| argument.starts_with("x-")) {
-            return Err(unsupported("exchange", (vhost, name), argument));
-        }
-        alternate_of((vhost, name), &declare.arguments)?;
         limits::check_arguments("exchange", name, &declare.arguments)?;
         let in_vhost = self.vhost(vhost)?;
         limits::check(in_vhost.exchanges.len() + 1, EXCHANGES_MAX, "exchanges", vhost)?;
@@ -122,6 +121,30 @@ impl Exchange {
     pub(super) fn binding_bytes(&self, routing_key: &[u8], arguments: &FieldTable) -> usize {
         binding_bytes(self.declared.kind, routing_key, arguments)
     }
+
+    /// # Errors
+    /// 406 if a further declaration differs from the one that made the exchange.
+    fn check_equal(
+        &self,
+        subject: Subject<'_>,
+        new: &ExchangeDeclare,
+        settings: &ExchangeSettings,
+    ) -> Result<(), Refusal> {
+        let declared = &self.declared;
+        if declared.kind != new.kind {
+            return Err(subject.inequivalent("type", new.kind, declared.kind));
+        }
+        for (property, received, current) in [
+            ("durable", new.durable, declared.durable),
+            ("auto_delete", new.auto_delete, declared.auto_delete),
+            ("internal", new.internal, declared.internal),
+        ] {
+            if received != current {
+                return Err(subject.inequivalent(property, received, current));
+            }
+        }
+        settings.check_equal(subject, &self.settings)
+    }
 }
 
 impl Vhost {
@@ -130,10 +153,10 @@ impl Vhost {
         let name: Arc<str> = name.into();
         self.usage.bytes += exchange_bytes(&name, &declared);
         self.exchange_names.insert(ExchangeId(id), name.clone());
-        let alternate = alternate_of(("", ""), &declared.arguments).ok().flatten().map(Into::into);
+        let settings = ExchangeSettings::of_accepted(&declared.arguments);
         let exchange = Exchange {
             id: ExchangeId(id),
-            alternate,
+            settings,
             router: Router::new(declared.kind),
             bindings: Bindings::default(),
             sources: BTreeSet::new(),
@@ -170,45 +193,6 @@ fn exchange_bytes(name: &str, declare: &ExchangeDeclare) -> usize {
     EXCHANGE_BYTES + name.len() + declare.arguments.memory_bytes()
 }
 
-fn equivalent(at: (&str, &str), current: &ExchangeDeclare, new: &ExchangeDeclare) -> Result<(), Refusal> {
-    let what = ("exchange", at.1, at.0);
-    if current.kind != new.kind {
-        return Err(inequivalent(what, "type", new.kind, current.kind));
-    }
-    for (argument, received, is) in [
-        ("durable", new.durable, current.durable),
-        ("auto_delete", new.auto_delete, current.auto_delete),
-        ("internal", new.internal, current.internal),
-    ] {
-        if received != is {
-            return Err(inequivalent(what, argument, received, is));
-        }
-    }
-    let (received, is) = (alternate_of(at, &new.arguments)?, alternate_of(at, &current.arguments)?);
-    if received != is {
-        let none = "none";
-        return Err(inequivalent(what, ALTERNATE, received.unwrap_or(none), is.unwrap_or(none)));
-    }
-    Ok(())
-}
-
-fn alternate_of<'a>(at: (&str, &str), arguments: &'a FieldTable) -> Result<Option<&'a str>, Refusal> {
-    let Some(value) = arguments.get(ALTERNATE) else { return Ok(None) };
-    value.as_str().map(Some).ok_or_else(|| {
-        let (vhost, name) = at;
-        let text = format!("invalid arg '{ALTERNATE}' for exchange '{name}' in vhost '{vhost}': {value} is no string");
-        Refusal::precondition(text)
-    })
-}
-
-pub(super) fn unsupported(kind: &str, (vhost, name): (&str, &str), argument: &str) -> Refusal {
-    Refusal::precondition(format!("invalid arg '{argument}' for {kind} '{name}' in vhost '{vhost}': not supported"))
-}
-
-pub(super) fn on_default_exchange() -> Refusal {
-    Refusal::new(RefusalKind::AccessRefused, "operation not permitted on the default exchange".to_owned())
-}
-
 /// The exchanges of every virtual host.
 pub(super) fn predeclared() -> impl Iterator<Item = (&'static str, ExchangeDeclare)> {
     use ExchangeType::{Direct, Fanout, Headers, Topic};
@@ -228,6 +212,5 @@ pub(super) fn predeclared() -> impl Iterator<Item = (&'static str, ExchangeDecla
     })
 }
 
-const ALTERNATE: &str = "alternate-exchange";
 /// Memory of an exchange without names, keys and arguments, in bytes.
 const EXCHANGE_BYTES: usize = 512;

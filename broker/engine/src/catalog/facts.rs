@@ -116,7 +116,7 @@ impl Catalog {
                 self.raise_next_identity(id.0 + 1);
                 if let Some(vhost) = self.vhosts.get_mut(&vhost) {
                     vhost.take_queue(&name);
-                    vhost.add_queue(&name, super::Queue::durable(id, auto_delete, arguments));
+                    vhost.add_queue(&name, super::DeclaredQueue::durable(id, auto_delete, arguments));
                 }
             }
             Fact::QueueGone { vhost, name } => {

@@ -1,5 +1,5 @@
 //! What is declared, in order of names, for those who look.
-use super::{Binding, Catalog, Exchange, Queue};
+use super::{Binding, Catalog, DeclaredQueue, Exchange};
 use leveret_model::refusal::Refusal;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ impl Catalog {
     ///
     /// # Errors
     /// 404 for a virtual host that is not there.
-    pub fn queues(&self, vhost: &str) -> Result<impl Iterator<Item = (&Arc<str>, &Queue)>, Refusal> {
+    pub fn queues(&self, vhost: &str) -> Result<impl Iterator<Item = (&Arc<str>, &DeclaredQueue)>, Refusal> {
         Ok(self.vhost(vhost)?.queues.iter())
     }
 
@@ -56,7 +56,7 @@ impl Catalog {
         &self,
         vhost: &str,
         after: Option<&str>,
-    ) -> Result<impl Iterator<Item = (&Arc<str>, &Queue)>, Refusal> {
+    ) -> Result<impl Iterator<Item = (&Arc<str>, &DeclaredQueue)>, Refusal> {
         Ok(self.vhost(vhost)?.queues.range::<str, _>((beyond(after), Bound::Unbounded)))
     }
 

@@ -13,16 +13,17 @@ mod facts_tests;
 mod limits;
 mod listing;
 mod queues;
+mod refusals;
 mod route;
 #[cfg(test)]
 mod tests;
 mod unlink;
 
-pub use arguments::idle_arguments;
+pub use arguments::{DeliveryLimit, ExchangeSettings, QueueSettings, QueueType, idle_arguments};
 pub use bindings::{Binding, Destination, properties_key};
 pub use exchanges::{Exchange, ExchangeDeclare};
 pub use facts::{Bond, Effect, Fact};
-pub use queues::{Declared, Queue, QueueDeclare};
+pub use queues::{DeclareResult, DeclaredQueue, QueueDeclare};
 pub use route::Routed;
 pub use unlink::{UNLINKED_AT_ONCE, Unlinked};
 
@@ -67,7 +68,7 @@ pub(crate) struct Vhost {
     name: Arc<str>,
     exchanges: BTreeMap<Arc<str>, Exchange>,
     exchange_names: HashMap<ExchangeId, Arc<str>, foldhash::fast::FixedState>,
-    queues: BTreeMap<Arc<str>, Queue>,
+    queues: BTreeMap<Arc<str>, DeclaredQueue>,
     usage: Usage,
     remains: Remains,
 }
@@ -167,20 +168,7 @@ impl Vhost {
             Destination::Exchange(name) => {
                 self.exchanges.get(&**name).is_some_and(|exchange| exchange.declared.durable)
             }
-            Destination::Queue(name) => self.queues.get(&**name).is_some_and(Queue::is_logged),
+            Destination::Queue(name) => self.queues.get(&**name).is_some_and(DeclaredQueue::is_logged),
         }
     }
-}
-
-/// The text for a declaration that differs from what is there.
-fn inequivalent(
-    what: (&str, &str, &str),
-    argument: &str,
-    received: impl std::fmt::Display,
-    current: impl std::fmt::Display,
-) -> Refusal {
-    let (kind, name, vhost) = what;
-    Refusal::precondition(format!(
-        "inequivalent arg '{argument}' for {kind} '{name}' in vhost '{vhost}': received '{received}' but current is '{current}'"
-    ))
 }

@@ -1,53 +1,56 @@
 //! Queues: declared, found equivalent or not, deleted. What is in them is not the catalog's business.
 use super::bindings::{Destination, Target};
 use super::limits::{self, QUEUES_MAX};
-use super::{Catalog, ConnectionId, Effect, Fact, QueueId, Vhost, arguments, inequivalent};
+use super::refusals::Subject;
+use super::{Catalog, ConnectionId, Effect, Fact, QueueId, QueueSettings, QueueType, Vhost};
 use leveret_model::name;
-use leveret_model::refusal::{Refusal, RefusalKind};
-use leveret_model::table::{FieldTable, FieldValue};
+use leveret_model::refusal::Refusal;
+use leveret_model::table::FieldTable;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A queue that is declared.
 #[derive(Clone, Debug)]
-pub struct Queue {
-    /// Its identity.
+pub struct DeclaredQueue {
+    /// The identity of the queue.
     pub id: QueueId,
-    /// It outlives a restart.
+    /// Whether the queue survives a restart of the broker.
     pub durable: bool,
-    /// The one connection that may use it, and that it goes with.
+    /// The one connection that may use the queue; the queue is deleted when the connection ends.
     pub exclusive: Option<ConnectionId>,
-    /// It goes with its last consumer.
+    /// Whether the queue is deleted when its last consumer leaves.
     pub auto_delete: bool,
-    /// As they were declared.
+    /// The arguments as they were declared.
     pub arguments: FieldTable,
-    /// Names of exchanges that are bound to it.
+    /// What the arguments ask for.
+    pub settings: QueueSettings,
+    /// The names of the exchanges that are bound to the queue.
     pub(super) sources: BTreeSet<Arc<str>>,
 }
 
 /// How a queue is declared; by default as one that is transient and shared, without arguments, through the API.
 #[derive(Clone, Debug, Default)]
 pub struct QueueDeclare {
-    /// It outlives a restart.
+    /// Whether the queue survives a restart of the broker.
     pub durable: bool,
-    /// For one connection alone, and gone with it.
+    /// The one connection that may use the queue; the queue is deleted when the connection ends.
     pub exclusive: Option<ConnectionId>,
-    /// It goes with its last consumer.
+    /// Whether the queue is deleted when its last consumer leaves.
     pub auto_delete: bool,
-    /// `x-queue-type`, and what the broker does not look at.
+    /// Arguments that [`QueueSettings`] knows, and others that the broker does not look at.
     pub arguments: FieldTable,
-    /// The name was made by the server, and may be of those that are reserved.
+    /// Whether the server made the name: such a name may have the reserved prefix.
     pub server_named: bool,
     /// Who declares it; none: the API.
     pub connection: Option<ConnectionId>,
 }
 
-/// What a declaration came to.
+/// The result of the declaration of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Declared {
-    /// The queue.
+pub struct DeclareResult {
+    /// The identity of the queue.
     pub id: QueueId,
-    /// It was not there before.
+    /// Whether the declaration made the queue.
     pub created: bool,
 }
 
@@ -57,12 +60,14 @@ impl Catalog {
     /// # Errors
     /// 403 for a reserved name, 405 if it belongs to another connection, 406 if it is there and different, for an argument
     /// that is not supported, and for more queues than there may be.
-    pub fn declare_queue(&mut self, vhost: &str, name: &str, declare: QueueDeclare) -> Result<Declared, Refusal> {
-        arguments::check((vhost, name), &declare)?;
+    pub fn declare_queue(&mut self, vhost: &str, name: &str, declare: QueueDeclare) -> Result<DeclareResult, Refusal> {
+        let subject = Subject::queue(vhost, name);
+        let settings = QueueSettings::parse(subject, &declare.arguments)?;
+        check_type(subject, settings.queue_type, &declare)?;
         if let Some(current) = self.vhost(vhost)?.queues.get(name) {
-            current.check_access((vhost, name), declare.connection)?;
-            equivalent((vhost, name), current, &declare)?;
-            return Ok(Declared { id: current.id, created: false });
+            current.check_access(subject, declare.connection)?;
+            current.check_equal(subject, &declare, &settings)?;
+            return Ok(DeclareResult { id: current.id, created: false });
         }
         if !declare.server_named {
             name::check("queue", name)?;
@@ -73,7 +78,8 @@ impl Catalog {
         in_vhost.usage.check_bytes(queue_bytes(name, &declare.arguments), self.bytes_max, vhost)?;
         let id = QueueId(self.next_id());
         let QueueDeclare { durable, exclusive, auto_delete, arguments, .. } = declare;
-        let queue = Queue { id, durable, exclusive, auto_delete, arguments, sources: BTreeSet::new() };
+        let queue =
+            DeclaredQueue { id, durable, exclusive, auto_delete, arguments, settings, sources: BTreeSet::new() };
         let in_vhost = self.vhost_mut(vhost)?;
         let (at, logged) = (in_vhost.name.clone(), queue.is_logged());
         let name: Arc<str> = name.into();
@@ -83,16 +89,16 @@ impl Catalog {
         if let Some(owner) = exclusive {
             self.exclusive.entry(owner).or_default().insert((at, name));
         }
-        Ok(Declared { id, created: true })
+        Ok(DeclareResult { id, created: true })
     }
 
     /// Finds a queue that `connection` (none: the API) may use.
     ///
     /// # Errors
     /// 404, or 405 if it belongs to another connection.
-    pub fn queue(&self, vhost: &str, name: &str, connection: Option<ConnectionId>) -> Result<&Queue, Refusal> {
+    pub fn queue(&self, vhost: &str, name: &str, connection: Option<ConnectionId>) -> Result<&DeclaredQueue, Refusal> {
         let queue = self.vhost(vhost)?.queues.get(name).ok_or_else(|| Refusal::no_queue(vhost, name))?;
-        queue.check_access((vhost, name), connection)?;
+        queue.check_access(Subject::queue(vhost, name), connection)?;
         Ok(queue)
     }
 
@@ -142,13 +148,13 @@ impl Catalog {
 }
 
 impl Vhost {
-    pub(super) fn add_queue(&mut self, name: &Arc<str>, queue: Queue) {
+    pub(super) fn add_queue(&mut self, name: &Arc<str>, queue: DeclaredQueue) {
         self.usage.bytes += queue_bytes(name, &queue.arguments);
         self.queues.insert(name.clone(), queue);
     }
 
     /// Takes a queue away with the bindings to it, and nothing else. Its sources are then those that lost a binding by it.
-    pub(super) fn take_queue(&mut self, name: &str) -> Option<(Arc<str>, Queue)> {
+    pub(super) fn take_queue(&mut self, name: &str) -> Option<(Arc<str>, DeclaredQueue)> {
         let (name, mut queue) = self.queues.remove_entry(name)?;
         self.usage.bytes -= queue_bytes(&name, &queue.arguments);
         let destination = Destination::Queue(name.to_string());
@@ -161,10 +167,11 @@ fn queue_bytes(name: &str, arguments: &FieldTable) -> usize {
     QUEUE_BYTES + 2 * name.len() + arguments.memory_bytes()
 }
 
-impl Queue {
-    /// One that outlives restarts.
+impl DeclaredQueue {
+    /// Returns the queue that a fact of the log is about: one that survives restarts.
     pub(super) fn durable(id: QueueId, auto_delete: bool, arguments: FieldTable) -> Self {
-        Self { id, durable: true, exclusive: None, auto_delete, arguments, sources: BTreeSet::new() }
+        let settings = QueueSettings::of_accepted(&arguments);
+        Self { id, durable: true, exclusive: None, auto_delete, arguments, settings, sources: BTreeSet::new() }
     }
 
     pub(super) fn fact(&self, vhost: &Arc<str>, name: &Arc<str>) -> Fact {
@@ -172,78 +179,56 @@ impl Queue {
         Fact::Queue { vhost: vhost.clone(), name: name.clone(), id, auto_delete, arguments }
     }
 
-    /// Whether it is kept in the log: durable, and not gone with a connection.
+    /// Returns whether the log has the queue: it is durable, and not deleted with a connection.
     #[must_use]
     pub fn is_logged(&self) -> bool {
         self.durable && self.exclusive.is_none()
     }
 
-    /// `classic` or `quorum`.
-    #[must_use]
-    pub fn queue_type(&self) -> &'static str {
-        queue_type(&self.arguments)
-    }
-
-    /// How often a message may be given back before it is dropped; none: for ever.
-    #[must_use]
-    pub fn delivery_limit(&self) -> Option<u32> {
-        if self.queue_type() == "classic" {
-            return None;
-        }
-        match self.arguments.get("x-delivery-limit").and_then(FieldValue::as_integer) {
-            None => Some(DELIVERY_LIMIT),
-            Some(limit) => u32::try_from(limit).ok(),
-        }
-    }
-
-    fn check_access(&self, (vhost, name): (&str, &str), connection: Option<ConnectionId>) -> Result<(), Refusal> {
+    fn check_access(&self, subject: Subject<'_>, connection: Option<ConnectionId>) -> Result<(), Refusal> {
         match self.exclusive {
-            Some(owner) if connection != Some(owner) => Err(locked(vhost, name)),
+            Some(owner) if connection != Some(owner) => Err(subject.locked()),
             _ => Ok(()),
         }
     }
-}
 
-fn locked(vhost: &str, name: &str) -> Refusal {
-    let text = format!(
-        "cannot obtain exclusive access to locked queue '{name}' in vhost '{vhost}'. It could be originally declared on \
-         another connection or the exclusive property value does not match that of the original declaration."
-    );
-    Refusal::new(RefusalKind::ResourceLocked, text)
-}
-
-fn equivalent(at: (&str, &str), current: &Queue, new: &QueueDeclare) -> Result<(), Refusal> {
-    let what = ("queue", at.1, at.0);
-    if current.exclusive != new.exclusive {
-        return Err(locked(at.0, at.1));
-    }
-    let (wanted, is) = (queue_type(&new.arguments), current.queue_type());
-    if wanted != is {
-        return Err(inequivalent(what, "x-queue-type", wanted, is));
-    }
-    let limit = |arguments: &FieldTable| arguments.get("x-delivery-limit").and_then(FieldValue::as_integer);
-    let (wanted, is) = (limit(&new.arguments), limit(&current.arguments));
-    if wanted != is {
-        let show = |limit: Option<i64>| limit.map_or("none".to_owned(), |limit| limit.to_string());
-        return Err(inequivalent(what, "x-delivery-limit", show(wanted), show(is)));
-    }
-    if current.durable != new.durable {
-        return Err(inequivalent(what, "durable", new.durable, current.durable));
-    }
-    if current.auto_delete != new.auto_delete {
-        return Err(inequivalent(what, "auto_delete", new.auto_delete, current.auto_delete));
-    }
-    Ok(())
-}
-
-pub(super) fn queue_type(arguments: &FieldTable) -> &'static str {
-    match arguments.get("x-queue-type").and_then(FieldValue::as_str) {
-        Some("quorum") => "quorum",
-        _ => "classic",
+    /// # Errors
+    /// 405 or 406 if a further declaration differs from the one that made the queue.
+    fn check_equal(&self, subject: Subject<'_>, new: &QueueDeclare, settings: &QueueSettings) -> Result<(), Refusal> {
+        if self.exclusive != new.exclusive {
+            return Err(subject.locked());
+        }
+        settings.check_equal(subject, &self.settings)?;
+        for (property, received, current) in
+            [("durable", new.durable, self.durable), ("auto_delete", new.auto_delete, self.auto_delete)]
+        {
+            if received != current {
+                return Err(subject.inequivalent(property, received, current));
+            }
+        }
+        Ok(())
     }
 }
 
-/// As quorum queues have it in RabbitMQ 4.
-const DELIVERY_LIMIT: u32 = 20;
+/// # Errors
+/// 406 for a property that a queue of this type cannot have.
+fn check_type(subject: Subject<'_>, queue_type: QueueType, declare: &QueueDeclare) -> Result<(), Refusal> {
+    if queue_type != QueueType::Quorum {
+        return Ok(());
+    }
+    let wrong = match declare {
+        QueueDeclare { server_named: true, .. } => {
+            let text = "Cannot declare a server-named queue for type rabbit_quorum_queue".to_owned();
+            return Err(Refusal::precondition(text));
+        }
+        QueueDeclare { durable: false, .. } => "non-durable",
+        QueueDeclare { exclusive: Some(_), .. } => "exclusive",
+        QueueDeclare { auto_delete: true, .. } => "auto-delete",
+        _ => return Ok(()),
+    };
+    let text = format!("invalid property '{wrong}' for {subject}: a quorum queue is durable, shared and stays");
+    Err(Refusal::precondition(text))
+}
+
 /// Memory of a queue without its names, arguments and contents, in bytes.
 const QUEUE_BYTES: usize = 1 << 10;

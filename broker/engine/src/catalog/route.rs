@@ -111,7 +111,7 @@ impl<'a> Routing<'a> {
                     }
                 }
             })?;
-            if !found && let Some(alternate) = &exchange.alternate {
+            if !found && let Some(alternate) = &exchange.settings.alternate {
                 match &**alternate {
                     "" => next.push(Hop::ToQueues),
                     name => next.extend(vhost.exchanges.get(name).map(Hop::Through)),

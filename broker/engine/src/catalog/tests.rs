@@ -227,6 +227,72 @@ fn arguments_that_are_not_honoured_are_refused_by_name() {
 }
 
 #[test]
+fn a_declaration_with_other_arguments_is_refused_by_the_argument_that_differs() {
+    let mut catalog = Catalog::default();
+    let mut declare = |name: &str, arguments: &[(&str, FieldValue)]| {
+        let arguments = arguments.iter().cloned().collect();
+        catalog
+            .declare_queue("/", name, QueueDeclare { arguments, ..queue(1, false) })
+            .err()
+            .map(|refusal| refusal.text)
+    };
+    let (quorum, limit) = (("x-queue-type", "quorum".into()), |limit: i32| ("x-delivery-limit", limit.into()));
+    assert_eq!(declare("q", &[limit(3), quorum.clone()]), None);
+    assert_eq!(declare("q", &[quorum.clone(), ("x-delivery-limit", FieldValue::Int64(3)), limit(4)]), None);
+    assert_eq!(declare("classic", &[]), None);
+    for (name, arguments, text) in [
+        (
+            "q",
+            vec![],
+            "inequivalent arg 'x-queue-type' for queue 'q' in vhost '/': received 'classic' but current is 'quorum'",
+        ),
+        (
+            "q",
+            vec![quorum.clone()],
+            "inequivalent arg 'x-delivery-limit' for queue 'q' in vhost '/': received 'none' but current is '3'",
+        ),
+        (
+            "q",
+            vec![quorum.clone(), limit(-1)],
+            "inequivalent arg 'x-delivery-limit' for queue 'q' in vhost '/': received '-1' but current is '3'",
+        ),
+        (
+            "q",
+            vec![quorum.clone(), limit(-2)],
+            "invalid arg 'x-delivery-limit' for queue 'q' in vhost '/': -2 is not a number from -1 on",
+        ),
+        ("classic", vec![limit(3)], "invalid arg 'x-delivery-limit' for queue 'classic' in vhost '/': not supported"),
+    ] {
+        assert_eq!(declare(name, &arguments).as_deref(), Some(text));
+    }
+    let settings = |name: &str| &catalog.queue("/", name, None).unwrap().settings;
+    assert_eq!((settings("q").returns_max(), settings("classic").returns_max()), (Some(3), None));
+}
+
+#[test]
+fn an_argument_that_is_not_supported_is_refused_also_for_an_exchange_that_is_there() {
+    let mut catalog = Catalog::default();
+    let with = |name: &str, value| {
+        let arguments = FieldTable::from_iter([(name, value)]);
+        ExchangeDeclare { arguments, ..exchange(ExchangeType::Direct) }
+    };
+    catalog.declare_exchange("/", "e", exchange(ExchangeType::Direct)).unwrap();
+    for (declare, text) in [
+        (with("x-unknown", 1.into()), "invalid arg 'x-unknown' for exchange 'e' in vhost '/': not supported"),
+        (
+            with("alternate-exchange", 1.into()),
+            "invalid arg 'alternate-exchange' for exchange 'e' in vhost '/': 1 is no string",
+        ),
+        (
+            with("alternate-exchange", "a".into()),
+            "inequivalent arg 'alternate-exchange' for exchange 'e' in vhost '/': received 'a' but current is 'none'",
+        ),
+    ] {
+        assert_eq!(catalog.declare_exchange("/", "e", declare).unwrap_err().text, text);
+    }
+}
+
+#[test]
 fn deleting_takes_bindings_and_unbound_exchanges_along() {
     let mut catalog = Catalog::default();
     let declared = ExchangeDeclare { auto_delete: true, ..exchange(ExchangeType::Fanout) };

@@ -78,17 +78,6 @@ impl Durable {
 }
 
 impl Queue {
-    /// A durable queue without a leader: facts are applied to it, nothing is delivered. Messages given back more often
-    /// than `delivery_limit` are dropped.
-    #[must_use]
-    pub fn durable(delivery_limit: Option<u32>) -> Self {
-        let mut queue = Self::default();
-        queue.state.durable = Some(Box::default());
-        queue.lead.delivery_limit = delivery_limit;
-        queue.lead.leading = false;
-        queue
-    }
-
     /// From here on the queue is served here. All that is not settled is ready, and what lies below `delivered_below` may have
     /// been delivered before.
     pub fn lead(&mut self, delivered_below: u64) {
@@ -282,7 +271,7 @@ impl Queue {
     /// A delivery is given back: a fact for the log, or, past the delivery limit, the message's end.
     pub(super) fn log_return(&mut self, sequence: u64, offset: u32) {
         let count = self.state.durable.as_ref().and_then(|durable| durable.counts.get(&sequence)).map_or(0, |&n| n);
-        if self.lead.delivery_limit.is_some_and(|limit| count >= limit) {
+        if self.lead.settings.returns_max().is_some_and(|limit| count >= limit) {
             self.lead.facts.settled.push((sequence, 1));
         } else {
             self.lead.facts.returned.push((sequence, offset));

@@ -1,6 +1,7 @@
 //! Durable queues: what consumers do becomes facts, what the facts make of the queue survives its leader; then random
 //! commands with a new leader now and then, against a plain list.
 use super::*;
+use crate::catalog::{DeliveryLimit, QueueType};
 use bytes::Bytes;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -68,11 +69,17 @@ fn apply_facts(queue: &mut Queue) {
     }
 }
 
+/// A queue without a leader whose messages may be returned `limit` times.
+fn durable(limit: Option<u32>) -> Queue {
+    let queue_type = if limit.is_some() { QueueType::Quorum } else { QueueType::Classic };
+    Queue::new(&QueueSettings { queue_type, delivery_limit: limit.map(DeliveryLimit::Times) }, true)
+}
+
 /// As after a restart: the index alone is kept.
 fn restarted(queue: &Queue, limit: Option<u32>) -> Queue {
     let mut snapshot = Vec::new();
     queue.snapshot(&mut snapshot);
-    let mut next = Queue::durable(limit);
+    let mut next = durable(limit);
     let mut rest = &snapshot[..];
     next.restore(&mut rest, 0).unwrap();
     assert!(rest.is_empty());
@@ -81,7 +88,7 @@ fn restarted(queue: &Queue, limit: Option<u32>) -> Queue {
 }
 
 fn led(limit: Option<u32>) -> Queue {
-    let mut queue = Queue::durable(limit);
+    let mut queue = durable(limit);
     queue.lead(u64::MAX);
     queue
 }
@@ -122,7 +129,7 @@ fn what_was_delivered_to_nobody_is_not_marked_where_that_is_known() {
     for below in [1, 2] {
         let mut snapshot = Vec::new();
         queue.snapshot(&mut snapshot);
-        let mut next = Queue::durable(None);
+        let mut next = durable(None);
         next.restore(&mut &snapshot[..], 0).unwrap();
         next.lead(queue.delivered_below());
         assert_eq!(next.delivered_below(), below, "also where nothing was delivered since");
@@ -156,10 +163,10 @@ fn a_snapshot_that_does_not_add_up_is_refused() {
     let mut snapshot = Vec::new();
     queue.snapshot(&mut snapshot);
     snapshot[9] ^= 1;
-    assert!(Queue::durable(None).restore(&mut &snapshot[..], 0).unwrap_err().0.starts_with("digest"));
+    assert!(durable(None).restore(&mut &snapshot[..], 0).unwrap_err().0.starts_with("digest"));
     snapshot[0] = 9;
-    assert!(Queue::durable(None).restore(&mut &snapshot[..], 0).unwrap_err().0.starts_with("version 9"));
-    assert!(Queue::durable(None).restore(&mut &snapshot[..0], 0).is_err());
+    assert!(durable(None).restore(&mut &snapshot[..], 0).unwrap_err().0.starts_with("version 9"));
+    assert!(durable(None).restore(&mut &snapshot[..0], 0).is_err());
 }
 
 #[test]
@@ -204,7 +211,7 @@ fn an_index_that_lacks_a_run_between_others_is_refused() {
     snapshot[runs_at] = 2;
     let run_bytes = 8 + 4 + 4 + 8 + 8 + 4 * 4;
     snapshot.drain(runs_at + 8 + run_bytes..runs_at + 8 + 2 * run_bytes);
-    assert!(Queue::durable(None).restore(&mut &snapshot[..], 0).unwrap_err().0.starts_with("digest"));
+    assert!(durable(None).restore(&mut &snapshot[..], 0).unwrap_err().0.starts_with("digest"));
 }
 
 #[test]
@@ -417,7 +424,7 @@ fn an_index_is_written_in_parts_and_read_as_a_whole() {
         parts += 1;
     }
     assert!(parts > 10, "{parts}");
-    let mut restored = Queue::durable(None);
+    let mut restored = durable(None);
     restored.restore(&mut &index[..], 0).unwrap();
     assert_eq!((restored.digest(), restored.depth().body_bytes), (queue.digest(), queue.depth().body_bytes));
     assert!(restored.runs().map(|(_, place)| place).eq(queue.runs().map(|(_, place)| place)));

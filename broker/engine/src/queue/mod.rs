@@ -35,6 +35,7 @@ pub use run::MessageId;
 pub use sink::{ConsumerOwner, Delivery, Fill, Sink, Source};
 pub use snapshot::{Damaged, Part};
 
+use crate::catalog::QueueSettings;
 use consumers::Consumers;
 use dispatch::Cursor;
 use state::State;
@@ -59,8 +60,8 @@ struct Lead {
     recovered_below: u64,
     /// Messages below may have been delivered before this began.
     delivered_below: u64,
-    /// A message given back more often is dropped.
-    delivery_limit: Option<u32>,
+    /// What the queue was declared with.
+    settings: QueueSettings,
     /// What is to be logged.
     facts: Facts,
     /// Deliveries stopped since they were many.
@@ -85,7 +86,7 @@ impl Default for Lead {
             leading: true,
             recovered_below: 0,
             delivered_below: 0,
-            delivery_limit: None,
+            settings: QueueSettings::default(),
             facts: Facts::default(),
             unfinished: false,
             blocked_on: None,
@@ -124,6 +125,19 @@ pub struct Depth {
 }
 
 impl Queue {
+    /// Returns an empty queue. The changes of one that `is_logged` are logged before they count: until [`lead`](Self::lead) is
+    /// called it has no leader, so that the log's entries are applied to it and nothing is delivered.
+    #[must_use]
+    pub fn new(settings: &QueueSettings, is_logged: bool) -> Self {
+        let mut queue = Self::default();
+        queue.lead.settings = settings.clone();
+        if is_logged {
+            queue.state.durable = Some(Box::default());
+            queue.lead.leading = false;
+        }
+        queue
+    }
+
     /// Appends messages that were published with one exchange and routing key. `now` in nanoseconds of a steady clock.
     pub fn enqueue(&mut self, publish: &Publish<'_>, now: u64) {
         self.counters.published += publish.messages.len() as u64;

@@ -91,12 +91,12 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    fn new(vhost: &Arc<str>, name: &Arc<str>, queue: &catalog::Queue) -> Self {
+    fn new(vhost: &Arc<str>, name: &Arc<str>, queue: &catalog::DeclaredQueue) -> Self {
         Self {
             vhost: vhost.clone(),
             name: name.clone(),
             id: queue.id,
-            kind: queue.queue_type(),
+            kind: queue.settings.queue_type.name(),
             durable: queue.durable,
             auto_delete: queue.auto_delete,
             owner: queue.exclusive,
@@ -178,7 +178,7 @@ fn after<'c>(
     catalog: &'c Catalog,
     vhost: &str,
     place: &Place,
-) -> impl Iterator<Item = (&'c Arc<str>, &'c catalog::Queue)> {
+) -> impl Iterator<Item = (&'c Arc<str>, &'c catalog::DeclaredQueue)> {
     catalog.queues_after(vhost, place.after.as_deref()).into_iter().flatten().take(BATCH)
 }
 
