@@ -1,4 +1,5 @@
 //! A queue behind its lock, and the bookkeeping that goes with every visit.
+use crate::effects::Deleted;
 use crate::log::Log;
 use crate::memory::Memory;
 use crate::wanted::Wanted;
@@ -169,15 +170,23 @@ impl Queue {
         }
     }
 
-    /// Marks the queue deleted and takes its consumers away, unless `refuse` finds a reason not to. Returns how many messages
-    /// were ready, the consumers to be told, and the contents, to be dropped where nobody waits. Those of a durable queue stay
-    /// until the log has its end: a snapshot before that has to have them.
-    pub(crate) fn close(
-        &self,
-        refuse: impl FnOnce(engine::Depth) -> Result<(), Refusal>,
-    ) -> Result<(u64, Vec<engine::Consumer>, Option<engine::Queue>), Refusal> {
-        let mut entered = self.enter();
+    /// Lets no message or consumer enter the queue any more, unless `refuse` finds a reason not to: the queue is about to be
+    /// deleted. Both happen under the queue's lock, so that nothing is published between the question and the end.
+    ///
+    /// # Errors
+    /// What `refuse` says.
+    pub(crate) fn seal(&self, refuse: impl FnOnce(engine::Depth) -> Result<(), Refusal>) -> Result<(), Refusal> {
+        let entered = self.enter();
         refuse(entered.depth())?;
+        self.deleted.store(true, Relaxed);
+        Ok(())
+    }
+
+    /// Ends the queue: nothing enters it and nothing is delivered from it any more. Returns what is left of it: its consumers,
+    /// to be told, and the contents, to be dropped where nobody waits. Those of a durable queue stay until the log has its end:
+    /// a snapshot before that has to have them.
+    pub(crate) fn close(&self) -> Deleted {
+        let mut entered = self.enter();
         self.deleted.store(true, Relaxed);
         let consumers = entered.unsubscribe_all();
         let ready = entered.depth().ready;
@@ -190,7 +199,7 @@ impl Queue {
             false => Some(std::mem::replace(&mut *entered.state, engine::Queue::ended())),
         };
         self.fetched.notify_waiters();
-        Ok((ready, consumers, contents))
+        Deleted { ready, consumers, contents }
     }
 
     /// The log has the end of this durable queue: its contents go, and the files that they lie in need not stay for it.

@@ -4,7 +4,7 @@
 use super::limits::{self, BINDINGS_MAX};
 use super::refusals::on_default_exchange;
 use super::unlink::Taken;
-use super::{Bond, Catalog, ConnectionId, Effect, ExchangeId, Fact, QueueId, Vhost};
+use super::{Bond, Catalog, Cause, Change, ConnectionId, Effect, ExchangeId, QueueId, Vhost};
 use crate::exchange::check_headers_binding;
 use leveret_model::exchange::ExchangeType;
 use leveret_model::name::ROUTING_KEY_BYTES_MAX;
@@ -163,25 +163,24 @@ impl Catalog {
         destination: Destination,
         (routing_key, arguments): (&[u8], &FieldTable),
         connection: Option<ConnectionId>,
-    ) -> Result<bool, Refusal> {
+    ) -> Result<Change<bool>, Refusal> {
         let ends = self.ends(vhost, source, &destination, connection)?;
         check_key(source, routing_key)?;
         limits::check_arguments("a binding of exchange", source, arguments)?;
         let bytes_max = self.bytes_max;
         let in_vhost = self.vhost_mut(vhost)?;
-        let Some(from) = in_vhost.exchanges.get(source) else { return Ok(false) };
+        let Some(from) = in_vhost.exchanges.get(source) else { return Ok(Change::nothing(false)) };
         if from.declared.kind == ExchangeType::Headers {
             check_headers_binding(arguments)?;
         }
         if from.bindings.0.contains_key(&Identity::new(&destination, routing_key, arguments)) {
-            return Ok(false);
+            return Ok(Change::nothing(false));
         }
         limits::check(in_vhost.usage.bindings + 1, BINDINGS_MAX, "bindings", vhost)?;
         in_vhost.usage.check_bytes(from.binding_bytes(routing_key, arguments), bytes_max, vhost)?;
         in_vhost.add_binding(&ends, routing_key, arguments);
-        let effect = in_vhost.bond(&ends, (routing_key, arguments), Fact::Bound);
-        self.effects.push(effect);
-        Ok(true)
+        let (binding, is_logged) = in_vhost.bond(&ends, routing_key, arguments);
+        Ok(Change::one(true, Effect::Bound { binding, is_logged }))
     }
 
     /// Removes a binding; one that is not there, or whose ends are not there, is as good as removed. Whether it was there.
@@ -195,20 +194,20 @@ impl Catalog {
         destination: &Destination,
         (routing_key, arguments): (&[u8], &FieldTable),
         connection: Option<ConnectionId>,
-    ) -> Result<bool, Refusal> {
+    ) -> Result<Change<bool>, Refusal> {
         let ends = match self.ends(vhost, source, destination, connection) {
-            Err(refusal) if refusal.kind == RefusalKind::NotFound => return Ok(false),
+            Err(refusal) if refusal.kind == RefusalKind::NotFound => return Ok(Change::nothing(false)),
             ends => ends?,
         };
         let in_vhost = self.vhost_mut(vhost)?;
-        let effect = in_vhost.bond(&ends, (routing_key, arguments), Fact::Unbound);
+        let (binding, is_logged) = in_vhost.bond(&ends, routing_key, arguments);
         if !in_vhost.remove_binding(&ends, routing_key, arguments) {
-            return Ok(false);
+            return Ok(Change::nothing(false));
         }
         let unbound = in_vhost.is_left_over(source).then(|| ends.source.clone());
-        self.effects.push(effect);
-        self.remove_exchanges(vhost, unbound);
-        Ok(true)
+        let mut change = Change::one(true, Effect::Unbound { binding, is_logged });
+        self.remove_exchanges(vhost, unbound, Cause::Cascade, &mut change.effects);
+        Ok(change)
     }
 
     /// The binding between two ends that a [`properties_key`] names.
@@ -304,25 +303,17 @@ impl Vhost {
         }
     }
 
-    /// The fact about a binding.
-    fn bond(
-        &self,
-        ends: &Ends,
-        (routing_key, arguments): (&[u8], &FieldTable),
-        fact: impl FnOnce(Bond) -> Fact,
-    ) -> Effect {
+    /// Returns a binding as effects and facts name it, and whether it survives a restart.
+    fn bond(&self, ends: &Ends, routing_key: &[u8], arguments: &FieldTable) -> (Bond, bool) {
         let durable = self.exchanges.get(&ends.source).is_some_and(|source| source.declared.durable);
-        Effect {
-            logged: durable && self.is_logged(&ends.destination),
-            changes_bindings: true,
-            fact: fact(Bond {
-                vhost: self.name.clone(),
-                source: ends.source.clone(),
-                destination: ends.destination.clone(),
-                routing_key: routing_key.to_vec(),
-                arguments: arguments.clone(),
-            }),
-        }
+        let bond = Bond {
+            vhost: self.name.clone(),
+            source: ends.source.clone(),
+            destination: ends.destination.clone(),
+            routing_key: routing_key.to_vec(),
+            arguments: arguments.clone(),
+        };
+        (bond, durable && self.is_logged(&ends.destination))
     }
 }
 

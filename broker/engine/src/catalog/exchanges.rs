@@ -3,7 +3,7 @@ use super::bindings::{Bindings, Destination, Target};
 use super::limits::{self, EXCHANGES_MAX};
 use super::refusals::{Subject, on_default_exchange};
 use super::unlink::binding_bytes;
-use super::{Catalog, Effect, ExchangeId, ExchangeSettings, Fact, Vhost};
+use super::{Catalog, Cause, Change, Effect, ExchangeId, ExchangeSettings, Vhost};
 use crate::exchange::Router;
 use leveret_model::exchange::ExchangeType;
 use leveret_model::name;
@@ -47,14 +47,19 @@ impl Catalog {
     /// # Errors
     /// 403 for a reserved name, 406 if it is there and different, for an argument that is not supported, and for more
     /// exchanges than there may be.
-    pub fn declare_exchange(&mut self, vhost: &str, name: &str, declare: ExchangeDeclare) -> Result<bool, Refusal> {
+    pub fn declare_exchange(
+        &mut self,
+        vhost: &str,
+        name: &str,
+        declare: ExchangeDeclare,
+    ) -> Result<Change<bool>, Refusal> {
         if name.is_empty() {
             return Err(on_default_exchange());
         }
         let subject = Subject::exchange(vhost, name);
         let settings = ExchangeSettings::parse(subject, &declare.arguments)?;
         if let Some(current) = self.vhost(vhost)?.exchanges.get(name) {
-            return current.check_equal(subject, &declare, &settings).map(|()| false);
+            return current.check_equal(subject, &declare, &settings).map(|()| Change::nothing(false));
         }
         name::check("exchange", name)?;
         limits::check_arguments("exchange", name, &declare.arguments)?;
@@ -64,12 +69,7 @@ impl Catalog {
         let id = self.next_id();
         let in_vhost = self.vhost_mut(vhost)?;
         let (vhost, name) = (in_vhost.name.clone(), in_vhost.add_exchange(id, name, declare.clone()));
-        self.effects.push(Effect {
-            logged: declare.durable,
-            changes_bindings: true,
-            fact: Fact::Exchange { vhost, name, declare },
-        });
-        Ok(true)
+        Ok(Change::one(true, Effect::ExchangeCreated { vhost, name, declare }))
     }
 
     /// Finds an exchange.
@@ -84,7 +84,7 @@ impl Catalog {
     ///
     /// # Errors
     /// 403 for those that are predeclared; 406 `if_unused` when it has bindings.
-    pub fn delete_exchange(&mut self, vhost: &str, name: &str, if_unused: bool) -> Result<bool, Refusal> {
+    pub fn delete_exchange(&mut self, vhost: &str, name: &str, if_unused: bool) -> Result<Change<bool>, Refusal> {
         if name.is_empty() {
             return Err(on_default_exchange());
         }
@@ -92,25 +92,34 @@ impl Catalog {
             let text = format!("deletion of system exchange '{name}' in vhost '{vhost}' not allowed");
             return Err(Refusal::new(RefusalKind::AccessRefused, text));
         }
-        let Some((name, exchange)) = self.vhost(vhost)?.exchanges.get_key_value(name) else { return Ok(false) };
+        let Some((name, exchange)) = self.vhost(vhost)?.exchanges.get_key_value(name) else {
+            return Ok(Change::nothing(false));
+        };
         if if_unused && !exchange.bindings.is_empty() {
             return Err(Refusal::precondition(format!("exchange '{name}' in vhost '{vhost}' in use")));
         }
         let name = name.clone();
-        self.remove_exchanges(vhost, [name]);
-        Ok(true)
+        let mut change = Change::nothing(true);
+        self.remove_exchanges(vhost, [name], Cause::Request, &mut change.effects);
+        Ok(change)
     }
 
     /// Removes exchanges with their bindings; auto-delete exchanges that lose their last binding by that go too.
-    pub(super) fn remove_exchanges(&mut self, vhost: &str, names: impl IntoIterator<Item = Arc<str>>) {
-        let Self { vhosts, effects, .. } = self;
-        let Some(vhost) = vhosts.get_mut(vhost) else { return };
-        let mut gone: Vec<_> = names.into_iter().collect();
-        while let Some(name) = gone.pop() {
+    pub(super) fn remove_exchanges(
+        &mut self,
+        vhost: &str,
+        names: impl IntoIterator<Item = Arc<str>>,
+        cause: Cause,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(vhost) = self.vhosts.get_mut(vhost) else { return };
+        let mut gone: Vec<_> = names.into_iter().map(|name| (name, cause)).collect();
+        while let Some((name, cause)) = gone.pop() {
             let Some(exchange) = vhost.take_exchange(&name) else { continue };
-            gone.extend(exchange.sources.into_iter().filter(|source| vhost.is_left_over(source)));
-            let fact = Fact::ExchangeGone { vhost: vhost.name.clone(), name };
-            effects.push(Effect { logged: exchange.declared.durable, changes_bindings: true, fact });
+            let left_over = exchange.sources.into_iter().filter(|source| vhost.is_left_over(source));
+            gone.extend(left_over.map(|source| (source, Cause::Cascade)));
+            let durable = exchange.declared.durable;
+            effects.push(Effect::ExchangeDeleted { vhost: vhost.name.clone(), name, durable, cause });
         }
         let _ = self.unlink(self.unlinked_at_once);
     }

@@ -1,8 +1,8 @@
-//! What a change of the catalog came to, as facts, and the catalog made from facts.
+//! Facts: the changes of the catalog as the log has them, and the catalog made from facts.
 //!
-//! Whoever changes the catalog is told everything that changed with it: an auto-delete exchange that lost its last binding is a
-//! fact of its own. Bindings go with their ends, which the fact about the end says. So facts can be applied again without
-//! deciding anything: after a restart transient bindings are missing, and what follows from their absence did not happen.
+//! The effects of a mutation name everything that changed with it: the end of an auto-delete exchange that lost its last binding
+//! is a fact of its own. Bindings go with their ends, so the fact about the end covers them. Facts can therefore be applied again
+//! without deciding anything: after a restart transient bindings are missing, but nothing follows from their absence.
 use super::bindings::{Destination, Ends};
 use super::exchanges::ExchangeDeclare;
 use super::{Catalog, QueueId};
@@ -75,24 +75,7 @@ pub struct Bond {
     pub arguments: FieldTable,
 }
 
-/// A fact about the catalog as it is now.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Effect {
-    /// What changed.
-    pub fact: Fact,
-    /// It is about what outlives a restart, and has to be logged.
-    pub logged: bool,
-    /// Routes from an exchange with a name may be different now. Those of the default exchange, which finds queues by their
-    /// name, may be so after every effect.
-    pub changes_bindings: bool,
-}
-
 impl Catalog {
-    /// What changed since this was asked last, in order.
-    pub fn take_effects(&mut self) -> Vec<Effect> {
-        std::mem::take(&mut self.effects)
-    }
-
     /// Makes a fact of the log true. What it says was accepted when it was logged, so nothing is refused, and nothing follows
     /// from it that the log does not say too. Facts that are true already change nothing.
     pub fn replay(&mut self, fact: Fact) {
@@ -140,7 +123,6 @@ impl Catalog {
             }
         }
         let _ = self.unlink(usize::MAX);
-        self.effects.clear();
     }
 
     /// The facts that make the part of the catalog that outlives a restart.
@@ -157,7 +139,7 @@ impl Catalog {
                 }
             }
             for (name, queue) in vhost.queues.iter().filter(|(_, queue)| queue.is_logged()) {
-                facts.push(queue.fact(at, name));
+                facts.push(queue.clone().into_fact(at.clone(), name.clone()));
             }
             for (source, exchange) in vhost.exchanges.iter().filter(|(_, exchange)| exchange.declared.durable) {
                 for binding in exchange.bindings.iter().filter(|binding| vhost.is_logged(&binding.destination)) {

@@ -1,11 +1,12 @@
 //! What is declared: virtual hosts with their exchanges, queues and bindings, and the rules for declaring them.
 //!
 //! Refusals are worded as RabbitMQ words them, since clients and people search for these texts. Nothing depends on hash
-//! order: whatever is listed or changed in sequence lies in ordered maps. In order of use: `exchanges`, `queues` with
-//! their `arguments`, `bindings`, `limits`, `facts` (what a change came to), `unlink` (what a deletion leaves for
-//! later), `route`, `listing`.
+//! order: whatever is listed or changed in sequence lies in ordered maps. In order of use: `exchanges`, `queues`, `arguments`
+//! (the settings of both), `bindings`, `limits`, `refusals`, `effects` (everything that a mutation changed), `facts` (the effects
+//! that survive a restart), `unlink` (what a deletion leaves for later), `route`, `listing`.
 mod arguments;
 mod bindings;
+mod effects;
 mod exchanges;
 mod facts;
 #[cfg(test)]
@@ -21,8 +22,9 @@ mod unlink;
 
 pub use arguments::{DeliveryLimit, ExchangeSettings, QueueSettings, QueueType, idle_arguments};
 pub use bindings::{Binding, Destination, properties_key};
+pub use effects::{Cause, Change, Effect};
 pub use exchanges::{Exchange, ExchangeDeclare};
-pub use facts::{Bond, Effect, Fact};
+pub use facts::{Bond, Fact};
 pub use queues::{DeclareResult, DeclaredQueue, QueueDeclare};
 pub use route::Routed;
 pub use unlink::{UNLINKED_AT_ONCE, Unlinked};
@@ -55,8 +57,6 @@ pub struct Catalog {
     next_id: u64,
     /// The queues that belong to a connection: virtual host and name.
     exclusive: BTreeMap<ConnectionId, BTreeSet<Names>>,
-    /// What changed since somebody asked.
-    effects: Vec<Effect>,
     /// Memory that the definitions of a virtual host may take, in bytes.
     bytes_max: usize,
     /// Bindings that a deletion takes apart at once.
@@ -88,19 +88,17 @@ impl Catalog {
             vhosts: BTreeMap::new(),
             next_id: 1,
             exclusive: BTreeMap::new(),
-            effects: Vec::new(),
             bytes_max: bytes_max.min(limits::BYTES_MAX),
             unlinked_at_once: UNLINKED_AT_ONCE,
         };
-        catalog.create_vhost("/");
-        catalog.effects.clear();
+        let _ = catalog.create_vhost("/"); // it is there before anybody can be told of it
         catalog
     }
 
-    /// Makes a virtual host with its predeclared exchanges. False if it is there already.
-    pub fn create_vhost(&mut self, name: &str) -> bool {
+    /// Creates a virtual host with its predeclared exchanges. Answers false if it is there already.
+    pub fn create_vhost(&mut self, name: &str) -> Change<bool> {
         if self.vhosts.contains_key(name) {
-            return false;
+            return Change::nothing(false);
         }
         let name: Arc<str> = name.into();
         let mut vhost = Vhost {
@@ -115,19 +113,21 @@ impl Catalog {
             vhost.add_exchange(self.next_id(), exchange, declare);
         }
         self.vhosts.insert(name.clone(), vhost);
-        self.effects.push(Effect { fact: Fact::Vhost(name), logged: true, changes_bindings: true });
-        true
+        Change::one(true, Effect::VhostCreated { vhost: name })
     }
 
-    /// Removes a virtual host and all that is in it: its queues.
-    pub fn delete_vhost(&mut self, name: &str) -> Option<Vec<QueueId>> {
-        let vhost = self.vhosts.remove(name)?;
+    /// Deletes a virtual host and everything in it. Answers false if it is not there.
+    pub fn delete_vhost(&mut self, name: &str) -> Change<bool> {
+        let Some(vhost) = self.vhosts.remove(name) else { return Change::nothing(false) };
         for owned in self.exclusive.values_mut() {
             owned.retain(|(at, _)| **at != *name);
         }
         self.exclusive.retain(|_, owned| !owned.is_empty());
-        self.effects.push(Effect { fact: Fact::VhostGone(vhost.name), logged: true, changes_bindings: true });
-        Some(vhost.queues.values().map(|queue| queue.id).collect())
+        let at = &vhost.name;
+        let queues = vhost.queues.iter().map(|(name, queue)| queue.deleted(at.clone(), name.clone(), Cause::Vhost));
+        let mut change = Change { answer: true, effects: queues.collect() };
+        change.effects.push(Effect::VhostDeleted { vhost: vhost.name });
+        change
     }
 
     /// Whether there is such a virtual host.

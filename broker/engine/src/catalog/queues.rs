@@ -2,7 +2,7 @@
 use super::bindings::{Destination, Target};
 use super::limits::{self, QUEUES_MAX};
 use super::refusals::Subject;
-use super::{Catalog, ConnectionId, Effect, Fact, QueueId, QueueSettings, QueueType, Vhost};
+use super::{Catalog, Cause, Change, ConnectionId, Effect, Fact, QueueId, QueueSettings, QueueType, Vhost};
 use leveret_model::name;
 use leveret_model::refusal::Refusal;
 use leveret_model::table::FieldTable;
@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A queue that is declared.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct DeclaredQueue {
     /// The identity of the queue.
     pub id: QueueId,
@@ -60,14 +60,14 @@ impl Catalog {
     /// # Errors
     /// 403 for a reserved name, 405 if it belongs to another connection, 406 if it is there and different, for an argument
     /// that is not supported, and for more queues than there may be.
-    pub fn declare_queue(&mut self, vhost: &str, name: &str, declare: QueueDeclare) -> Result<DeclareResult, Refusal> {
+    pub fn declare_queue(&mut self, vhost: &str, name: &str, declare: QueueDeclare) -> Result<Change<DeclareResult>, Refusal> {
         let subject = Subject::queue(vhost, name);
         let settings = QueueSettings::parse(subject, &declare.arguments)?;
         check_type(subject, settings.queue_type, &declare)?;
         if let Some(current) = self.vhost(vhost)?.queues.get(name) {
             current.check_access(subject, declare.connection)?;
             current.check_equal(subject, &declare, &settings)?;
-            return Ok(DeclareResult { id: current.id, created: false });
+            return Ok(Change::nothing(DeclareResult { id: current.id, created: false }));
         }
         if !declare.server_named {
             name::check("queue", name)?;
@@ -81,15 +81,12 @@ impl Catalog {
         let queue =
             DeclaredQueue { id, durable, exclusive, auto_delete, arguments, settings, sources: BTreeSet::new() };
         let in_vhost = self.vhost_mut(vhost)?;
-        let (at, logged) = (in_vhost.name.clone(), queue.is_logged());
-        let name: Arc<str> = name.into();
-        let fact = queue.fact(&at, &name);
-        in_vhost.add_queue(&name, queue);
-        self.effects.push(Effect { fact, logged, changes_bindings: false });
+        let (vhost, name): (_, Arc<str>) = (in_vhost.name.clone(), name.into());
+        in_vhost.add_queue(&name, queue.clone());
         if let Some(owner) = exclusive {
-            self.exclusive.entry(owner).or_default().insert((at, name));
+            self.exclusive.entry(owner).or_default().insert((vhost.clone(), name.clone()));
         }
-        Ok(DeclareResult { id, created: true })
+        Ok(Change::one(DeclareResult { id, created: true }, Effect::QueueCreated { vhost, name, queue }))
     }
 
     /// Finds a queue that `connection` (none: the API) may use.
@@ -118,15 +115,14 @@ impl Catalog {
     ///
     /// # Errors
     /// 404, also if the name means another queue by now.
-    pub fn delete_queue(&mut self, vhost: &str, name: &str, id: QueueId) -> Result<(), Refusal> {
+    pub fn delete_queue(&mut self, vhost: &str, name: &str, id: QueueId) -> Result<Change<()>, Refusal> {
         let in_vhost = self.vhost_mut(vhost)?;
         if in_vhost.queues.get(name).is_none_or(|queue| queue.id != id) {
             return Err(Refusal::no_queue(vhost, name));
         }
-        let Some((name, queue)) = in_vhost.take_queue(name) else { return Ok(()) };
+        let Some((name, queue)) = in_vhost.take_queue(name) else { return Ok(Change::nothing(())) };
         let left_over: Vec<_> = queue.sources.iter().filter(|source| in_vhost.is_left_over(source)).cloned().collect();
         let at = in_vhost.name.clone();
-        let logged = queue.is_logged();
         if let Some(owner) = queue.exclusive
             && let Some(owned) = self.exclusive.get_mut(&owner)
         {
@@ -135,10 +131,23 @@ impl Catalog {
                 self.exclusive.remove(&owner);
             }
         }
-        let (fact, changes_bindings) = (Fact::QueueGone { vhost: at, name }, !queue.sources.is_empty());
-        self.effects.push(Effect { fact, logged, changes_bindings });
-        self.remove_exchanges(vhost, left_over);
-        Ok(())
+        let mut change = Change::one((), queue.deleted(at, name, Cause::Request));
+        self.remove_exchanges(vhost, left_over, Cause::Cascade, &mut change.effects);
+        Ok(change)
+    }
+
+    /// Deletes queues that belong to a connection, at most `most` of them. Returns how many there were.
+    pub fn delete_exclusive_queues(&mut self, owner: ConnectionId, most: usize) -> Change<usize> {
+        let mut change = Change::nothing(0);
+        let owned: Vec<_> = self.exclusive.get(&owner).into_iter().flatten().take(most).cloned().collect();
+        for (vhost, name) in owned {
+            let Some(id) = self.queue_id(&vhost, &name) else { continue };
+            if let Ok(deleted) = self.delete_queue(&vhost, &name, id) {
+                change.answer += 1;
+                change.effects.extend(deleted.effects);
+            }
+        }
+        change
     }
 
     /// The queues that belong to a connection: virtual host and name.
@@ -174,9 +183,14 @@ impl DeclaredQueue {
         Self { id, durable: true, exclusive: None, auto_delete, arguments, settings, sources: BTreeSet::new() }
     }
 
-    pub(super) fn fact(&self, vhost: &Arc<str>, name: &Arc<str>) -> Fact {
-        let (id, auto_delete, arguments) = (self.id, self.auto_delete, self.arguments.clone());
-        Fact::Queue { vhost: vhost.clone(), name: name.clone(), id, auto_delete, arguments }
+    pub(super) fn into_fact(self, vhost: Arc<str>, name: Arc<str>) -> Fact {
+        let Self { id, auto_delete, arguments, .. } = self;
+        Fact::Queue { vhost, name, id, auto_delete, arguments }
+    }
+
+    pub(super) fn deleted(&self, vhost: Arc<str>, name: Arc<str>, cause: Cause) -> Effect {
+        let (is_logged, had_bindings) = (self.is_logged(), !self.sources.is_empty());
+        Effect::QueueDeleted { vhost, name, id: self.id, is_logged, had_bindings, cause }
     }
 
     /// Returns whether the log has the queue: it is durable, and not deleted with a connection.

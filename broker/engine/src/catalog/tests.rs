@@ -1,4 +1,5 @@
 //! Declarations and their refusals; then random declarations and bindings against a plain list.
+#![allow(unused_must_use)] // a catalog alone has nobody who follows its effects
 use super::*;
 use leveret_model::exchange::ExchangeType;
 use leveret_model::table::{FieldTable, FieldValue};
@@ -18,7 +19,12 @@ fn queue(connection: u64, exclusive: bool) -> QueueDeclare {
 }
 
 fn bind(catalog: &mut Catalog, source: &str, destination: Destination, key: &str) -> Result<bool, Refusal> {
-    catalog.bind("/", source, destination, (key.as_bytes(), &FieldTable::default()), None)
+    answer(catalog.bind("/", source, destination, (key.as_bytes(), &FieldTable::default()), None))
+}
+
+/// The answer of a mutation, without its effects.
+fn answer<T>(change: Result<Change<T>, Refusal>) -> Result<T, Refusal> {
+    change.map(|change| change.answer)
 }
 
 fn to_queue(name: &str) -> Destination {
@@ -44,29 +50,29 @@ fn code<T>(result: Result<T, Refusal>) -> u16 {
 #[test]
 fn declarations_and_their_refusals() {
     let mut catalog = Catalog::default();
-    assert_eq!(catalog.declare_exchange("/", "e", exchange(ExchangeType::Topic)), Ok(true));
-    assert_eq!(catalog.declare_exchange("/", "e", exchange(ExchangeType::Topic)), Ok(false));
+    assert_eq!(answer(catalog.declare_exchange("/", "e", exchange(ExchangeType::Topic))), Ok(true));
+    assert_eq!(answer(catalog.declare_exchange("/", "e", exchange(ExchangeType::Topic))), Ok(false));
     let refusal = catalog.declare_exchange("/", "e", exchange(ExchangeType::Direct)).unwrap_err();
     let text = "inequivalent arg 'type' for exchange 'e' in vhost '/': received 'direct' but current is 'topic'";
     assert_eq!((refusal.kind.reply_code(), &*refusal.text), (406, text));
-    assert_eq!(catalog.declare_exchange("/", "amq.direct", exchange(ExchangeType::Direct)), Ok(false));
+    assert_eq!(answer(catalog.declare_exchange("/", "amq.direct", exchange(ExchangeType::Direct))), Ok(false));
     assert_eq!(code(catalog.declare_exchange("/", "amq.mine", exchange(ExchangeType::Direct))), 403);
     assert_eq!(code(catalog.declare_exchange("/", "", exchange(ExchangeType::Direct))), 403);
     assert_eq!(code(catalog.declare_exchange("other", "e", exchange(ExchangeType::Direct))), 404);
     assert_eq!(code(catalog.delete_exchange("/", "amq.topic", false)), 403);
-    assert_eq!(catalog.delete_exchange("/", "missing", false), Ok(false));
+    assert_eq!(answer(catalog.delete_exchange("/", "missing", false)), Ok(false));
 
-    let first = catalog.declare_queue("/", "q", queue(1, true)).unwrap();
+    let first = catalog.declare_queue("/", "q", queue(1, true)).unwrap().answer;
     assert!(first.created);
-    assert!(!catalog.declare_queue("/", "q", queue(1, true)).unwrap().created);
+    assert!(!catalog.declare_queue("/", "q", queue(1, true)).unwrap().answer.created);
     assert_eq!(code(catalog.declare_queue("/", "q", queue(2, true))), 405);
     assert_eq!(code(catalog.declare_queue("/", "q", queue(1, false))), 405);
     assert_eq!(code(catalog.queue("/", "q", None)), 405);
     assert_eq!(code(catalog.declare_queue("/", "amq.q", queue(1, false))), 403);
     assert_eq!(catalog.exclusive_queues(ConnectionId(1)).collect::<Vec<_>>(), [(&"/".into(), &"q".into())]);
-    assert_eq!(catalog.delete_queue("/", "q", first.id), Ok(()));
+    assert_eq!(answer(catalog.delete_queue("/", "q", first.id)), Ok(()));
     assert_eq!(catalog.exclusive_queues(ConnectionId(1)).count(), 0);
-    let second = catalog.declare_queue("/", "q", queue(1, true)).unwrap().id;
+    let second = catalog.declare_queue("/", "q", queue(1, true)).unwrap().answer.id;
     assert_ne!(second, first.id);
     // The name means another queue now.
     assert_eq!(code(catalog.delete_queue("/", "q", first.id)), 404);
@@ -76,33 +82,45 @@ fn declarations_and_their_refusals() {
 #[test]
 fn only_what_changes_something_has_effects() {
     let mut catalog = Catalog::default();
-    let effects = |catalog: &mut Catalog| {
-        let effects = catalog.take_effects();
-        (
-            effects.len(),
-            effects.iter().any(|effect| effect.changes_bindings),
-            effects.iter().any(|effect| effect.logged),
-        )
-    };
-    catalog.declare_queue("/", "q", queue(1, false)).unwrap();
-    assert_eq!(effects(&mut catalog), (1, false, true));
-    catalog.declare_queue("/", "q", queue(1, false)).unwrap();
-    catalog.declare_queue("/", "q", queue(1, true)).unwrap_err();
-    catalog.unbind("/", "amq.topic", &to_queue("q"), (b"a", &FieldTable::default()), None).unwrap();
-    assert_eq!(effects(&mut catalog), (0, false, false));
-    catalog.declare_queue("/", "mine", queue(1, true)).unwrap();
+    fn effects<T>(change: Result<Change<T>, Refusal>) -> (usize, bool, bool) {
+        let effects = change.unwrap().effects;
+        (effects.len(), effects.iter().any(Effect::changes_bindings), effects.iter().any(Effect::is_logged))
+    }
+    assert_eq!(effects(catalog.declare_queue("/", "q", queue(1, false))), (1, false, true));
+    assert_eq!(effects(catalog.declare_queue("/", "q", queue(1, false))), (0, false, false));
     let (key, owner) = ((&b"a"[..], &FieldTable::default()), Some(ConnectionId(1)));
-    catalog.bind("/", "amq.topic", to_queue("mine"), key, owner).unwrap();
-    assert_eq!(effects(&mut catalog), (2, true, false));
-    bind(&mut catalog, "amq.topic", to_queue("q"), "a").unwrap();
-    bind(&mut catalog, "amq.topic", to_queue("q"), "a").unwrap();
-    assert_eq!(effects(&mut catalog), (1, true, true));
+    assert_eq!(effects(catalog.unbind("/", "amq.topic", &to_queue("q"), key, None)), (0, false, false));
+    assert_eq!(effects(catalog.declare_queue("/", "mine", queue(1, true))), (1, false, false));
+    assert_eq!(effects(catalog.bind("/", "amq.topic", to_queue("mine"), key, owner)), (1, true, false));
+    assert_eq!(effects(catalog.bind("/", "amq.topic", to_queue("q"), key, None)), (1, true, true));
+    assert_eq!(effects(catalog.bind("/", "amq.topic", to_queue("q"), key, None)), (0, false, false));
+}
+
+#[test]
+fn the_queues_of_a_virtual_host_that_is_deleted_are_effects_but_no_facts() {
+    let mut catalog = Catalog::default();
+    assert!(catalog.create_vhost("v").answer);
+    let shared = catalog.declare_queue("v", "shared", queue(1, false)).unwrap().answer.id;
+    let mine = catalog.declare_queue("v", "mine", queue(1, true)).unwrap().answer.id;
+    catalog.bind("v", "amq.topic", to_queue("shared"), (b"", &FieldTable::default()), None).unwrap();
+    let effects = catalog.delete_vhost("v").effects;
+    let (vhost, cause): (Arc<str>, _) = ("v".into(), Cause::Vhost);
+    let gone = |name: &str, id, is_logged, had_bindings| {
+        let (vhost, name) = (vhost.clone(), name.into());
+        Effect::QueueDeleted { vhost, name, id, is_logged, had_bindings, cause }
+    };
+    let host = Effect::VhostDeleted { vhost: vhost.clone() };
+    assert_eq!(effects, [gone("mine", mine, false, false), gone("shared", shared, true, true), host]);
+    let facts: Vec<_> = effects.into_iter().filter_map(Effect::into_fact).collect();
+    assert_eq!(facts, [Fact::VhostGone(vhost)]);
+    assert_eq!(catalog.exclusive_queues(ConnectionId(1)).count(), 0);
+    assert_eq!(catalog.delete_vhost("v"), Change { answer: false, effects: Vec::new() });
 }
 
 #[test]
 fn bindings_are_told_apart_by_bytes_and_by_arguments_in_any_order() {
     let mut catalog = Catalog::default();
-    let id = catalog.declare_queue("/", "q", queue(1, false)).unwrap().id;
+    let id = catalog.declare_queue("/", "q", queue(1, false)).unwrap().answer.id;
     let none = FieldTable::default();
     let table = |entries: &[(&str, FieldValue)]| entries.iter().cloned().collect::<FieldTable>();
     let (one, turned) = (
@@ -125,7 +143,7 @@ fn bindings_are_told_apart_by_bytes_and_by_arguments_in_any_order() {
     ];
     let mut keys = BTreeSet::new();
     for (key, arguments, expected) in routes {
-        assert_eq!(catalog.bind("/", "amq.headers", to_queue("q"), (key, arguments), None), Ok(true), "{expected}");
+        assert_eq!(answer(catalog.bind("/", "amq.headers", to_queue("q"), (key, arguments), None)), Ok(true), "{expected}");
         let made = properties_key(key, arguments);
         assert!(if arguments.is_empty() { made == expected } else { made.starts_with(expected) }, "{made}");
         let found = catalog.binding_named("/", "amq.headers", &to_queue("q"), &made).unwrap().unwrap();
@@ -138,12 +156,12 @@ fn bindings_are_told_apart_by_bytes_and_by_arguments_in_any_order() {
     assert_eq!(&*raw.routing_key, b"x.#");
     assert_eq!(catalog.binding_named("/", "amq.headers", &to_queue("q"), "nothing").unwrap(), None);
     // The same arguments in another order are the same binding.
-    assert_eq!(catalog.bind("/", "amq.headers", to_queue("q"), (b"", &turned), None), Ok(false));
+    assert_eq!(answer(catalog.bind("/", "amq.headers", to_queue("q"), (b"", &turned), None)), Ok(false));
     let message = table(&[("a", 1.into()), ("b", "2".into())]);
     assert_eq!(routed(&catalog, "amq.headers", "", Some(&message)), [id].into());
     for (key, arguments, _) in routes {
         let arguments = if arguments == &one { &turned } else { arguments };
-        assert_eq!(catalog.unbind("/", "amq.headers", &to_queue("q"), (key, arguments), None), Ok(true));
+        assert_eq!(answer(catalog.unbind("/", "amq.headers", &to_queue("q"), (key, arguments), None)), Ok(true));
     }
     assert!(routed(&catalog, "amq.headers", "", Some(&message)).is_empty());
     let vhost = catalog.vhost("/").unwrap();
@@ -156,7 +174,7 @@ fn whatever_is_declared_is_given_back_when_it_goes() {
     let before = catalog.vhost("/").unwrap().usage;
     let arguments = FieldTable::from_iter([("note", FieldValue::from("kept"))]);
     catalog.declare_exchange("/", "e", ExchangeDeclare { arguments, ..exchange(ExchangeType::Topic) }).unwrap();
-    let id = catalog.declare_queue("/", "q", queue(1, false)).unwrap().id;
+    let id = catalog.declare_queue("/", "q", queue(1, false)).unwrap().answer.id;
     for (source, destination, key) in
         [("e", to_queue("q"), "a.#"), ("e", to_exchange("e"), "b.*"), ("amq.topic", to_exchange("e"), "#")]
     {
@@ -298,21 +316,25 @@ fn deleting_takes_bindings_and_unbound_exchanges_along() {
     let declared = ExchangeDeclare { auto_delete: true, ..exchange(ExchangeType::Fanout) };
     catalog.declare_exchange("/", "first", declared.clone()).unwrap();
     catalog.declare_exchange("/", "second", declared).unwrap();
-    let id = catalog.declare_queue("/", "q", queue(1, false)).unwrap().id;
+    let id = catalog.declare_queue("/", "q", queue(1, false)).unwrap().answer.id;
     assert_eq!(bind(&mut catalog, "first", to_exchange("second"), ""), Ok(true));
     assert_eq!(bind(&mut catalog, "first", to_exchange("second"), ""), Ok(false));
     assert_eq!(bind(&mut catalog, "second", to_queue("q"), ""), Ok(true));
     assert_eq!(routed(&catalog, "first", "", None).len(), 1);
     assert_eq!(code(catalog.delete_exchange("/", "first", true)), 406);
-    catalog.take_effects();
-    catalog.delete_queue("/", "q", id).unwrap();
+    let effects = catalog.delete_queue("/", "q", id).unwrap().effects;
     assert_eq!(code(catalog.exchange("/", "second")), 404);
     assert_eq!(code(catalog.exchange("/", "first")), 404);
     assert_eq!(catalog.bindings("/").unwrap().count(), 0);
-    let gone = |name: &str| Fact::ExchangeGone { vhost: "/".into(), name: name.into() };
-    let facts: Vec<_> = catalog.take_effects().into_iter().map(|effect| effect.fact).collect();
-    let queue_gone = Fact::QueueGone { vhost: "/".into(), name: "q".into() };
-    assert_eq!(facts, [queue_gone, gone("second"), gone("first")]);
+    let vhost: Arc<str> = "/".into();
+    let gone = |name: &str| {
+        let (vhost, name) = (vhost.clone(), name.into());
+        Effect::ExchangeDeleted { vhost, name, durable: true, cause: Cause::Cascade }
+    };
+    let (is_logged, had_bindings, cause) = (true, true, Cause::Request);
+    let queue_gone =
+        Effect::QueueDeleted { vhost: vhost.clone(), name: "q".into(), id, is_logged, had_bindings, cause };
+    assert_eq!(effects, [queue_gone, gone("second"), gone("first")]);
 }
 
 #[test]
@@ -332,14 +354,13 @@ fn a_long_chain_of_exchanges_ends_without_recursion() {
         let declare = ExchangeDeclare { arguments, ..exchange(ExchangeType::Direct) };
         catalog.declare_exchange("/", &format!("alternate {at}"), declare).unwrap();
     }
-    let id = catalog.declare_queue("/", "q", queue(1, false)).unwrap().id;
+    let id = catalog.declare_queue("/", "q", queue(1, false)).unwrap().answer.id;
     bind(&mut catalog, &(LENGTH - 1).to_string(), to_queue("q"), "").unwrap();
     assert_eq!(routed(&catalog, "0", "", None), [id].into());
     assert!(routed(&catalog, "alternate 0", "", None).is_empty());
-    catalog.take_effects();
     let none = FieldTable::default();
-    assert_eq!(catalog.unbind("/", &(LENGTH - 1).to_string(), &to_queue("q"), (b"", &none), None), Ok(true));
-    assert_eq!(catalog.take_effects().len(), LENGTH + 1);
+    let unbound = catalog.unbind("/", &(LENGTH - 1).to_string(), &to_queue("q"), (b"", &none), None).unwrap();
+    assert_eq!((unbound.answer, unbound.effects.len()), (true, LENGTH + 1));
     assert_eq!(code(catalog.exchange("/", "0")), 404);
 }
 
@@ -349,7 +370,7 @@ fn keys_of_a_message_are_taken_along_together() {
     let arguments = FieldTable::from_iter([("alternate-exchange", FieldValue::from("amq.fanout"))]);
     catalog.declare_exchange("/", "d", ExchangeDeclare { arguments, ..exchange(ExchangeType::Direct) }).unwrap();
     catalog.declare_exchange("/", "t", exchange(ExchangeType::Topic)).unwrap();
-    let [q, other] = ["q", "other"].map(|name| catalog.declare_queue("/", name, queue(1, false)).unwrap().id);
+    let [q, other] = ["q", "other"].map(|name| catalog.declare_queue("/", name, queue(1, false)).unwrap().answer.id);
     bind(&mut catalog, "d", to_exchange("t"), "k1").unwrap();
     bind(&mut catalog, "t", to_queue("q"), "k2").unwrap();
     bind(&mut catalog, "amq.fanout", to_queue("other"), "").unwrap();
@@ -395,7 +416,7 @@ fn alternates_recipients_and_internal_exchanges() {
     let declared = ExchangeDeclare { arguments, ..exchange(ExchangeType::Direct) };
     catalog.declare_exchange("/", "e", declared).unwrap();
     assert_eq!(code(catalog.declare_exchange("/", "e", exchange(ExchangeType::Direct))), 406);
-    let [a, b, c] = ["a", "b", "c"].map(|name| catalog.declare_queue("/", name, queue(1, false)).unwrap().id);
+    let [a, b, c] = ["a", "b", "c"].map(|name| catalog.declare_queue("/", name, queue(1, false)).unwrap().answer.id);
     bind(&mut catalog, "e", to_queue("a"), "a").unwrap();
     bind(&mut catalog, "amq.fanout", to_queue("b"), "").unwrap();
     assert_eq!(routed(&catalog, "e", "a", None), [a].into());
@@ -441,7 +462,7 @@ proptest! {
                 }
                 Step::Unbind(e, q, k) => {
                     let key = k.to_string();
-                    let gone = catalog.unbind("/", EXCHANGES[usize::from(e)], &to_queue(&q.to_string()), (key.as_bytes(), &none), None);
+                    let gone = answer(catalog.unbind("/", EXCHANGES[usize::from(e)], &to_queue(&q.to_string()), (key.as_bytes(), &none), None));
                     if queues.contains_key(&q) { prop_assert_eq!(gone, Ok(bound.remove(&(e, q, k)))); } else { prop_assert_eq!(gone, Ok(false)); }
                 }
                 Step::DeleteQueue(q) => {
@@ -451,7 +472,7 @@ proptest! {
                     bound.retain(|(_, queue, _)| *queue != q);
                 }
                 Step::Declare(q) => {
-                    let declared = catalog.declare_queue("/", &q.to_string(), queue(1, false)).unwrap();
+                    let declared = catalog.declare_queue("/", &q.to_string(), queue(1, false)).unwrap().answer;
                     prop_assert_eq!(declared.created, queues.insert(q, declared.id).is_none());
                 }
             }
