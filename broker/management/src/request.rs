@@ -81,7 +81,7 @@ impl Requests {
             client.logs_in();
             let identity = self.within(self.api.logins.identify(&self.api.broker, peer, &parts.headers)).await;
             client.asked();
-            parts.extensions.insert(identity?);
+            parts.extensions.insert(Caller::api(identity?));
             if self.api.broker.is_recovering() && !path.starts_with("/api/health/") {
                 // What is declared is not known yet, and what would be declared now would not be logged.
                 return Err(Error::unavailable("the log is being read: nothing is served yet"));

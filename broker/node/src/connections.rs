@@ -1,5 +1,8 @@
 //! Clients that are connected: what the management API shows of them, and how they are told to go.
 use crate::Broker;
+use crate::auth::Identity;
+use crate::caller::Caller;
+use leveret_engine::catalog::Origin;
 use leveret_model::table::FieldTable;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -13,8 +16,10 @@ pub use leveret_engine::catalog::ConnectionId;
 
 /// A connection that is open.
 pub struct Connection {
-    /// Its identity.
+    /// The identity of the connection.
     pub id: ConnectionId,
+    /// As whom the client asks for something at the doors of the node.
+    pub caller: Caller,
     /// `CLIENT:PORT -> SERVER:PORT`.
     pub name: String,
     /// Both ends.
@@ -76,11 +81,11 @@ pub struct Hello {
     pub peer: SocketAddr,
     /// The address it came in at.
     pub local: SocketAddr,
-    /// As whom it logged in.
-    pub user: Arc<str>,
-    /// How: the name of the SASL mechanism.
+    /// The user who logged in.
+    pub identity: Identity,
+    /// The name of the SASL mechanism of the login.
     pub mechanism: &'static str,
-    /// The virtual host that it opened.
+    /// The virtual host that the client opened.
     pub vhost: Arc<str>,
     /// Protocol name for people.
     pub protocol: &'static str,
@@ -129,13 +134,14 @@ impl Broker {
     pub fn connected(&self, hello: Hello) -> Arc<Connection> {
         let connections = &self.node().connections;
         let id = ConnectionId(connections.next.fetch_add(1, Relaxed) + 1);
-        let Hello { peer, local, user, mechanism, vhost, protocol, client_properties, tuned } = hello;
+        let Hello { peer, local, identity, mechanism, vhost, protocol, client_properties, tuned } = hello;
         let connection = Arc::new(Connection {
             id,
             name: format!("{} -> {}", plain(peer), plain(local)),
             peer,
             local,
-            user,
+            user: identity.user.clone(),
+            caller: Caller { identity, origin: Origin::Connection(id) },
             mechanism,
             vhost,
             protocol,
@@ -178,7 +184,7 @@ impl Broker {
     }
 
     /// Makes a client go, telling it `reason`.
-    pub fn close_connection(&self, connection: &Connection, reason: &str) {
+    pub fn close_connection(&self, _caller: &Caller, connection: &Connection, reason: &str) {
         *connection.close_reason.lock() = reason.to_owned();
         connection.close.cancel();
     }

@@ -3,9 +3,12 @@
 //! What is durable is logged before the declaration is answered, in a task that nobody cancels; a queue takes messages from
 //! then on.
 use crate::Broker;
+use crate::caller::Caller;
 use crate::effects::Deleted;
 use crate::queue::{Queue, QueueId};
-use leveret_engine::catalog::{ConnectionId, Destination, ExchangeDeclare, QueueDeclare, idle_arguments};
+use leveret_engine::catalog::{
+    BindingDeclare, ConnectionId, Destination, ExchangeDeclare, Purpose, QueueDeclare, idle_arguments,
+};
 use leveret_engine::queue::{self as engine, Depth};
 use leveret_model::name::without_line_breaks;
 use leveret_model::refusal::{Refusal, RefusalKind};
@@ -39,7 +42,7 @@ impl Broker {
     ///
     /// # Errors
     /// 404; 403 for the default exchange, of which nothing is told.
-    pub fn check_exchange(&self, vhost: &str, name: &str) -> Result<(), Refusal> {
+    pub fn check_exchange(&self, _caller: &Caller, vhost: &str, name: &str) -> Result<(), Refusal> {
         let name = &without_line_breaks(name);
         if name.is_empty() {
             let text = "operation not permitted on the default exchange".to_owned();
@@ -52,7 +55,13 @@ impl Broker {
     ///
     /// # Errors
     /// The catalog's refusals.
-    pub async fn declare_exchange(&self, vhost: &str, name: &str, declare: ExchangeDeclare) -> Result<bool, Refusal> {
+    pub async fn declare_exchange(
+        &self,
+        _caller: &Caller,
+        vhost: &str,
+        name: &str,
+        declare: ExchangeDeclare,
+    ) -> Result<bool, Refusal> {
         let name = without_line_breaks(name);
         let changed = self.change(|catalog| catalog.declare_exchange(vhost, &name, declare))?;
         self.once_logged(changed.mark, move || changed.answer).await
@@ -62,7 +71,13 @@ impl Broker {
     ///
     /// # Errors
     /// The catalog's refusals.
-    pub async fn delete_exchange(&self, vhost: &str, name: &str, if_unused: bool) -> Result<bool, Refusal> {
+    pub async fn delete_exchange(
+        &self,
+        _caller: &Caller,
+        vhost: &str,
+        name: &str,
+        if_unused: bool,
+    ) -> Result<bool, Refusal> {
         let name = without_line_breaks(name);
         let changed = self.change(|catalog| catalog.delete_exchange(vhost, &name, if_unused))?;
         self.once_logged(changed.mark, move || changed.answer).await
@@ -74,6 +89,7 @@ impl Broker {
     /// The catalog's refusals.
     pub async fn declare_queue(
         &self,
+        caller: &Caller,
         vhost: &str,
         name: &str,
         declare: QueueDeclare,
@@ -85,7 +101,7 @@ impl Broker {
         self.node().connections.churn.queues_declared.fetch_add(1, Relaxed);
         let idle: Vec<String> = idle_arguments(&declare.arguments).map(str::to_owned).collect();
         let changed = self.change(|catalog| {
-            let declared = catalog.declare_queue(vhost, &name, declare)?;
+            let declared = catalog.declare_queue(vhost, &name, declare, caller.origin)?;
             Ok(declared.map(|declared| self.queue(declared.id))) // the queue, if it is there
         })?;
         let created = !changed.created.is_empty();
@@ -107,13 +123,23 @@ impl Broker {
         Ok((created, queue))
     }
 
-    /// Finds a queue that `connection` (none: the API) may use.
+    /// Returns a queue that the caller may use.
     ///
     /// # Errors
     /// 404, also while its declaration is being logged, or 405 if it belongs to another connection.
-    pub fn find_queue(&self, vhost: &str, name: &str, connection: Option<ConnectionId>) -> Result<Arc<Queue>, Refusal> {
+    pub fn find_queue(&self, caller: &Caller, vhost: &str, name: &str) -> Result<Arc<Queue>, Refusal> {
+        self.find_queue_for(Purpose::Use, caller, vhost, name)
+    }
+
+    fn find_queue_for(
+        &self,
+        purpose: Purpose,
+        caller: &Caller,
+        vhost: &str,
+        name: &str,
+    ) -> Result<Arc<Queue>, Refusal> {
         let catalog = self.catalog();
-        let id = catalog.queue(vhost, name, connection)?.id;
+        let id = catalog.queue(vhost, name, caller.origin, purpose)?.id;
         let found = self.queues().get(&id).filter(|queue| queue.is_declared()).cloned();
         found.ok_or_else(|| Refusal::no_queue(vhost, name))
     }
@@ -127,9 +153,9 @@ impl Broker {
     ///
     /// # Errors
     /// 404, or 405 if it belongs to another connection.
-    pub async fn purge_queue(&self, vhost: &str, name: &str, connection: Option<ConnectionId>) -> Result<u64, Refusal> {
+    pub async fn purge_queue(&self, caller: &Caller, vhost: &str, name: &str) -> Result<u64, Refusal> {
         let name = without_line_breaks(name);
-        let queue = self.find_queue(vhost, &name, connection)?;
+        let queue = self.find_queue_for(Purpose::Administer, caller, vhost, &name)?;
         queue.caught_up().await;
         let before = queue.look(engine::Queue::next_sequence);
         let mut purged = 0;
@@ -154,12 +180,12 @@ impl Broker {
     /// not empty and that was asked.
     pub async fn delete_queue(
         &self,
+        caller: &Caller,
         vhost: &str,
         name: &str,
         only: DeleteOnly,
-        connection: Option<ConnectionId>,
     ) -> Result<Deleted, Refusal> {
-        let queue = self.find_queue(vhost, &without_line_breaks(name), connection)?;
+        let queue = self.find_queue_for(Purpose::Administer, caller, vhost, &without_line_breaks(name))?;
         queue.caught_up().await;
         if only.if_empty {
             queue.settled().await;
@@ -211,48 +237,35 @@ impl Broker {
         Ok(changed.answer > 0)
     }
 
-    /// Binds an exchange to a queue or another exchange. Whether the binding is new.
+    /// Binds an exchange to a queue or another exchange. Returns whether the binding is new.
     ///
     /// # Errors
     /// The catalog's refusals.
-    pub async fn bind(
-        &self,
-        vhost: &str,
-        source: &str,
-        destination: Destination,
-        route: (&[u8], &FieldTable),
-        connection: Option<ConnectionId>,
-    ) -> Result<bool, Refusal> {
-        let (source, destination) = ends(source, &destination);
-        let changed = self.change(|catalog| catalog.bind(vhost, &source, destination, route, connection))?;
+    pub async fn bind(&self, caller: &Caller, vhost: &str, binding: BindingDeclare<'_>) -> Result<bool, Refusal> {
+        let (source, destination) = (without_line_breaks(binding.source), destination(binding.destination));
+        let binding = BindingDeclare { source: &source, destination: &destination, ..binding };
+        let changed = self.change(|catalog| catalog.bind(vhost, binding, caller.origin))?;
         self.once_logged(changed.mark, move || changed.answer).await
     }
 
-    /// Removes a binding. Whether it was there.
+    /// Removes a binding. Returns whether it was there.
     ///
     /// # Errors
     /// The catalog's refusals.
-    pub async fn unbind(
-        &self,
-        vhost: &str,
-        source: &str,
-        destination: &Destination,
-        route: (&[u8], &FieldTable),
-        connection: Option<ConnectionId>,
-    ) -> Result<bool, Refusal> {
-        let (source, destination) = ends(source, destination);
-        let changed = self.change(|catalog| catalog.unbind(vhost, &source, &destination, route, connection))?;
+    pub async fn unbind(&self, caller: &Caller, vhost: &str, binding: BindingDeclare<'_>) -> Result<bool, Refusal> {
+        let (source, destination) = (without_line_breaks(binding.source), destination(binding.destination));
+        let binding = BindingDeclare { source: &source, destination: &destination, ..binding };
+        let changed = self.change(|catalog| catalog.unbind(vhost, binding, caller.origin))?;
         self.once_logged(changed.mark, move || changed.answer).await
     }
 }
 
-/// Source and destination of a binding as they are called.
-fn ends(source: &str, destination: &Destination) -> (String, Destination) {
-    let destination = match destination {
+/// Returns the destination of a binding as it is called.
+fn destination(destination: &Destination) -> Destination {
+    match destination {
         Destination::Queue(name) => Destination::Queue(without_line_breaks(name).into_owned()),
         Destination::Exchange(name) => Destination::Exchange(without_line_breaks(name).into_owned()),
-    };
-    (without_line_breaks(source).into_owned(), destination)
+    }
 }
 
 fn refuse(queue: &Queue, only: DeleteOnly, depth: Depth) -> Result<(), Refusal> {

@@ -93,8 +93,7 @@ impl Broker {
 
     fn add_queue(&self, vhost: &Arc<str>, name: &Arc<str>, declared: &DeclaredQueue) -> Arc<Queue> {
         let node = self.node();
-        let shared = (node.memory.clone(), node.unfinished.clone());
-        let queue = Arc::new(Queue::new(declared, (vhost.clone(), name.clone()), shared, node.log.get().cloned()));
+        let queue = Arc::new(Queue::new(declared, vhost.clone(), name.clone(), node.queue_context()));
         node.queues.write().insert(queue.id, queue.clone());
         node.connections.churn.queues_created.fetch_add(1, Relaxed);
         queue

@@ -142,9 +142,7 @@ impl Follower {
             let mut queues = node.queues.write();
             for vhost in catalog.vhosts() {
                 for (name, queue) in catalog.queues(vhost).into_iter().flatten() {
-                    let names = (vhost.clone(), name.clone());
-                    let shared = (node.memory.clone(), node.unfinished.clone());
-                    let made = Queue::new(queue, names, shared, Some(self.log.clone()));
+                    let made = Queue::new(queue, vhost.clone(), name.clone(), node.queue_context());
                     queues.insert(queue.id, Arc::new(made));
                 }
             }

@@ -12,6 +12,7 @@
 mod activity;
 mod archive;
 mod auth;
+mod caller;
 mod clock;
 mod connections;
 mod declare;
@@ -49,6 +50,7 @@ mod test_node;
 mod wanted;
 
 pub use auth::{Identity, WrongLogin, owned_part};
+pub use caller::Caller;
 pub use clock::Clock;
 pub use connections::{ChannelView, Churn, Connection, ConnectionId, Hello};
 pub use declare::DeleteOnly;
@@ -134,6 +136,16 @@ pub(crate) struct Node {
     /// What durable queues share, once storage is being opened.
     log: OnceLock<Arc<log::Log>>,
     storage: OnceLock<storage::Storage>,
+}
+
+impl Node {
+    fn queue_context(&self) -> queue::QueueContext {
+        queue::QueueContext {
+            memory: self.memory.clone(),
+            unfinished: self.unfinished.clone(),
+            log: self.log.get().cloned(),
+        }
+    }
 }
 
 type Queues = HashMap<QueueId, Arc<Queue>, foldhash::fast::RandomState>;

@@ -4,7 +4,7 @@ use super::*;
 use crate::queue::Queue;
 use crate::read::Reader;
 use crate::test_node::{Confirmed, Refuses, Refusing, TestNode, in_paused_time};
-use crate::{DeleteOnly, Trouble};
+use crate::{Caller, DeleteOnly, Trouble};
 use leveret_engine::queue as engine;
 use leveret_journal::Disk;
 use leveret_journal::faulty::FaultyDisk;
@@ -66,7 +66,7 @@ fn a_read_of_what_was_relocated_and_consumed_meanwhile_stops_nothing() {
             node.keep_in_bounds().await;
             let (runs, reading) = begin(&node, &queue);
             if round == 3 {
-                node.broker.purge_queue("/", "q", None).await.unwrap();
+                node.broker.purge_queue(&Caller::system(), "/", "q").await.unwrap();
                 node.until("the purge is logged", || queue.look(|queue| queue.depth().unacked) == 0).await;
                 node.publish_one_by_one(&queue, 0..MESSAGES, SIZE).await;
             }
@@ -112,7 +112,7 @@ fn a_file_of_the_archive_that_is_mostly_dead_is_copied_on_and_goes() {
         node.close().await;
         disk.end_process();
         let node = TestNode::open(Arc::new(disk.clone())).await;
-        let other = node.broker.find_queue("/", "other", None).unwrap();
+        let other = node.broker.find_queue(&Caller::system(), "/", "other").unwrap();
         assert_eq!(node.drain(&other).await, (0..10).collect::<Vec<_>>());
         node.close().await;
     });
@@ -144,7 +144,8 @@ fn a_queue_that_is_closed_keeps_its_files_until_the_log_has_its_end() {
         // Deleted, and the log does not have that yet.
         let (broker, turn) = (node.broker.clone(), node.broker.clone());
         let turn = turn.turn().await;
-        let deletion = tokio::spawn(async move { broker.delete_queue("/", "q", DeleteOnly::default(), None).await });
+        let deletion =
+            tokio::spawn(async move { broker.delete_queue(&Caller::system(), "/", "q", DeleteOnly::default()).await });
         node.until("the queue is deleted", || queue.is_deleted()).await;
         node.keep_in_bounds().await;
         assert!(node.log().files.now()[&file].is_needed());
@@ -165,7 +166,8 @@ fn a_queue_whose_end_is_not_durable_is_whole_after_a_crash() {
         node.publish_one_by_one(&queue, 0..20, SIZE).await;
         let (broker, turn) = (node.broker.clone(), node.broker.clone());
         let turn = turn.turn().await;
-        let deletion = tokio::spawn(async move { broker.delete_queue("/", "q", DeleteOnly::default(), None).await });
+        let deletion =
+            tokio::spawn(async move { broker.delete_queue(&Caller::system(), "/", "q", DeleteOnly::default()).await });
         node.until("the queue is deleted", || queue.is_deleted()).await;
         node.storage().groups.snapshot(node.log().shard(queue.id).group).await.unwrap();
         deletion.abort();
@@ -173,7 +175,7 @@ fn a_queue_whose_end_is_not_durable_is_whole_after_a_crash() {
         node.broker.stop();
         drop(turn);
         let node = TestNode::open(Arc::new(disk.clone())).await;
-        let queue = node.broker.find_queue("/", "q", None).unwrap();
+        let queue = node.broker.find_queue(&Caller::system(), "/", "q").unwrap();
         assert_eq!(node.drain(&queue).await, (0..20).collect::<Vec<_>>());
         node.close().await;
     });
@@ -227,7 +229,7 @@ fn what_many_queues_have_in_memory_has_one_bound() {
             node.publish_one_by_one(&queue, 0..5, SIZE).await;
             let sink = Arc::new(crate::test_node::Taker::default());
             let subscription = crate::Subscription { sink: sink.clone(), exclusive: false, no_ack: false, prefetch: 1 };
-            sinks.push((queue.clone(), node.broker.subscribe(&queue, subscription).unwrap(), sink));
+            sinks.push((queue.clone(), node.broker.subscribe(&Caller::system(), &queue, subscription).unwrap(), sink));
         }
         node.until("each has a message", || sinks.iter().all(|(.., sink)| sink.taken.lock().len() == 1)).await;
         node.keep_in_bounds().await;
@@ -345,7 +347,7 @@ fn damage_stops_one_queue_at_the_message_and_is_said() {
         let (name, whole) = flip(&disk, &queue, 30);
         let sink = Arc::new(crate::test_node::Taker::default());
         let subscription = crate::Subscription { sink: sink.clone(), exclusive: false, no_ack: true, prefetch: 0 };
-        let id = node.broker.subscribe(&queue, subscription).unwrap();
+        let id = node.broker.subscribe(&Caller::system(), &queue, subscription).unwrap();
         node.until("the damage is said", || queue.trouble().is_some()).await;
         node.until("what lies before it is delivered", || sink.taken.lock().len() == whole).await;
         assert!(matches!(queue.trouble(), Some(Trouble::Unreadable(reason)) if reason.contains(&name)));
@@ -353,11 +355,11 @@ fn damage_stops_one_queue_at_the_message_and_is_said() {
         let health = node.broker.storage_health().unwrap_err().to_string();
         assert!(health.contains("'q'") && health.contains(&name) && health.contains("offset"), "{health}");
         node.broker.unsubscribe(&queue, id);
-        let refused = node.broker.get(&queue, &*sink, true).await.unwrap_err();
+        let refused = node.broker.get(&Caller::system(), &queue, &*sink, true).await.unwrap_err();
         assert!(refused.text.contains(&name), "{}", refused.text);
         assert_eq!(node.drain(&other).await, (0..50).collect::<Vec<_>>());
         // A purge takes the message away that cannot be read: the queue goes on.
-        assert_eq!(node.broker.purge_queue("/", "q", None).await.unwrap(), 50 - whole as u64);
+        assert_eq!(node.broker.purge_queue(&Caller::system(), "/", "q").await.unwrap(), 50 - whole as u64);
         node.publish_one_by_one(&queue, 60..70, SIZE).await;
         assert_eq!(node.drain(&queue).await, (60..70).collect::<Vec<_>>());
         assert_eq!((queue.trouble(), node.broker.storage_health()), (None, Ok(())));
@@ -427,11 +429,11 @@ fn what_was_purged_does_not_come_back_after_a_crash() {
             let node = TestNode::open(Arc::new(disk.clone())).await;
             let queue = node.declare("q").await;
             node.publish_one_by_one(&queue, 0..30, 1_000).await;
-            assert_eq!(node.broker.purge_queue("/", "q", None).await.unwrap(), 30);
+            assert_eq!(node.broker.purge_queue(&Caller::system(), "/", "q").await.unwrap(), 30);
             disk.crash();
             node.broker.stop();
             let node = TestNode::open(Arc::new(disk.clone())).await;
-            let queue = node.broker.find_queue("/", "q", None).unwrap();
+            let queue = node.broker.find_queue(&Caller::system(), "/", "q").unwrap();
             assert_eq!(queue.look(|state| state.depth().body_bytes), 0, "seed {seed}");
             node.close().await;
         }

@@ -1,5 +1,6 @@
 //! The door for messages: routed once a run, copied into each queue under its lock, handed on at once.
 use crate::Broker;
+use crate::caller::Caller;
 use crate::queue::{Queue, QueueId};
 use crate::shard::{Shard, Waiter};
 use leveret_engine::catalog;
@@ -168,6 +169,7 @@ impl Broker {
     /// A missing exchange, an internal one, CC or BCC headers that are no arrays.
     pub fn route(
         &self,
+        _caller: &Caller,
         vhost: &str,
         exchange: &str,
         routing_key: &[u8],

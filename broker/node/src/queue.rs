@@ -15,6 +15,15 @@ use tokio::time::Instant;
 
 pub use leveret_engine::catalog::QueueId;
 
+/// What all queues of a node share.
+pub(crate) struct QueueContext {
+    pub(crate) memory: Arc<Memory>,
+    /// The queues with more to deliver than one visit may.
+    pub(crate) unfinished: Arc<Wanted>,
+    /// The log, for queues that survive a restart; none if the node keeps nothing.
+    pub(crate) log: Option<Arc<Log>>,
+}
+
 /// A declared queue: what every holder of a route, a consumer or a delivery keeps.
 pub struct Queue {
     /// Its identity: a queue deleted and declared again has another.
@@ -53,13 +62,13 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// `log` is that of the node: it is for a queue that outlives a restart.
     pub(crate) fn new(
         declared: &catalog::DeclaredQueue,
-        (vhost, name): (Arc<str>, Arc<str>),
-        (memory, unfinished): (Arc<Memory>, Arc<Wanted>),
-        log: Option<Arc<Log>>,
+        vhost: Arc<str>,
+        name: Arc<str>,
+        context: QueueContext,
     ) -> Self {
+        let QueueContext { memory, unfinished, log } = context;
         let log = log.filter(|_| declared.is_logged());
         let mut state = engine::Queue::new(&declared.settings, log.is_some());
         // A declaration that is read from the log at the start is durable.

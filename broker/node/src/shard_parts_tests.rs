@@ -1,7 +1,7 @@
 //! What consumers and publishers can make large is logged in parts; a part of the log that stops is seen.
 use super::*;
 use crate::test_node::{Confirmed, Taker, TestNode, in_paused_time};
-use crate::{StorageTrouble, Subscription};
+use crate::{Caller, StorageTrouble, Subscription};
 use leveret_journal::faulty::FaultyDisk;
 
 const MESSAGES: u64 = 180_000;
@@ -10,7 +10,7 @@ const MESSAGES: u64 = 180_000;
 async fn deliver_all(node: &TestNode, queue: &Arc<crate::Queue>) -> Vec<crate::MessageId> {
     let sink = Arc::new(Taker::default());
     let subscription = Subscription { sink: sink.clone(), exclusive: false, no_ack: false, prefetch: 0 };
-    let id = node.broker.subscribe(queue, subscription).unwrap();
+    let id = node.broker.subscribe(&Caller::system(), queue, subscription).unwrap();
     node.until("all is delivered", || sink.taken.lock().len() as u64 == MESSAGES).await;
     node.broker.unsubscribe(queue, id);
     let taken = sink.taken.lock();
@@ -23,7 +23,7 @@ async fn restarted(node: TestNode, disk: &FaultyDisk) -> (TestNode, Arc<crate::Q
     node.close().await;
     disk.end_process();
     let node = TestNode::open(Arc::new(disk.clone())).await;
-    let queue = node.broker.find_queue("/", "q", None).unwrap();
+    let queue = node.broker.find_queue(&Caller::system(), "/", "q").unwrap();
     (node, queue)
 }
 

@@ -1,6 +1,6 @@
 //! Storage that is opened, full, and closed.
 use super::*;
-use crate::{Confirm, Options, RoutedRun, Waiter};
+use crate::{Caller, Confirm, Options, RoutedRun, Waiter};
 use leveret_engine::catalog::QueueDeclare;
 use leveret_engine::queue::{Body, Extent};
 use leveret_journal::faulty::FaultyDisk;
@@ -39,7 +39,7 @@ fn broker() -> Broker {
 
 async fn declare(broker: &Broker) {
     let declare = QueueDeclare { durable: true, ..QueueDeclare::default() };
-    broker.declare_queue("/", "q", declare).await.unwrap();
+    broker.declare_queue(&Caller::system(), "/", "q", declare).await.unwrap();
 }
 
 fn publish(broker: &Broker, confirmed: &Arc<Confirmed>) {
@@ -47,7 +47,7 @@ fn publish(broker: &Broker, confirmed: &Arc<Confirmed>) {
     bytes[..2].copy_from_slice(&[0, 0]);
     let message = Extent { properties_at: 0, properties_len: 2, body: Body::Inline { at: 2, len: BODY as u32 } };
     let waiter = Waiter { to: confirmed.clone(), channel: 1, token: 0 };
-    let route = broker.route("/", "", b"q", None).unwrap();
+    let route = broker.route(&Caller::system(), "/", "", b"q", None).unwrap();
     let _ = broker.publish(&bytes, &[RoutedRun { route: &route, messages: &[message], waiter: Some(waiter) }]);
 }
 
@@ -76,7 +76,7 @@ async fn publishers_that_come_after_the_alarm_wait_for_room_and_end_nothing() {
     assert!(confirmed.0.load(Relaxed) < MESSAGES);
     disk.set_full(false);
     let all = async || {
-        broker.purge_queue("/", "q", None).await.unwrap();
+        broker.purge_queue(&Caller::system(), "/", "q").await.unwrap();
         confirmed.0.load(Relaxed) == MESSAGES
     };
     until("all are taken once there is room", all).await;

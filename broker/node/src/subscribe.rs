@@ -1,5 +1,6 @@
 //! Consumers come and go, and clients that ask for one message at a time.
 use crate::Broker;
+use crate::caller::Caller;
 use crate::queue::Queue;
 use leveret_engine::queue::{ConsumerId, ExclusiveUse, Got, Sink, Subscription};
 use leveret_model::refusal::{Refusal, RefusalKind};
@@ -10,7 +11,12 @@ impl Broker {
     ///
     /// # Errors
     /// The queue is in exclusive use, or was deleted meanwhile.
-    pub fn subscribe(&self, queue: &Queue, subscription: Subscription) -> Result<ConsumerId, Refusal> {
+    pub fn subscribe(
+        &self,
+        _caller: &Caller,
+        queue: &Queue,
+        subscription: Subscription,
+    ) -> Result<ConsumerId, Refusal> {
         self.mark_activity();
         let mut entered = queue.enter();
         if queue.is_deleted() {
@@ -57,7 +63,7 @@ impl Broker {
     ///
     /// # Errors
     /// The queue was deleted meanwhile, or its next message cannot be read.
-    pub async fn get(&self, queue: &Queue, sink: &dyn Sink, no_ack: bool) -> Result<bool, Refusal> {
+    pub async fn get(&self, _caller: &Caller, queue: &Queue, sink: &dyn Sink, no_ack: bool) -> Result<bool, Refusal> {
         queue.caught_up().await;
         let began = tokio::time::Instant::now();
         loop {

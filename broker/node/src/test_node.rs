@@ -51,7 +51,7 @@ pub(crate) fn connection(broker: &Broker) -> Arc<Connection> {
     broker.connected(Hello {
         peer: address,
         local: address,
-        user: "guest".into(),
+        identity: Identity { user: "guest".into() },
         mechanism: "PLAIN",
         vhost: "/".into(),
         protocol: "AMQP 0-9-1",
@@ -226,7 +226,7 @@ impl TestNode {
 
     pub(crate) async fn declare(&self, name: &str) -> Arc<Queue> {
         let declare = QueueDeclare { durable: true, ..QueueDeclare::default() };
-        self.broker.declare_queue("/", name, declare).await.unwrap().1
+        self.broker.declare_queue(&Caller::system(), "/", name, declare).await.unwrap().1
     }
 
     /// Publishes messages, each of `size` bytes that begin with its number, to queues of one shard; not waited for.
@@ -309,7 +309,7 @@ impl TestNode {
     pub(crate) async fn drain(&self, queue: &Arc<Queue>) -> Vec<u64> {
         let sink = Arc::new(Taker::default());
         let subscription = Subscription { sink: sink.clone(), exclusive: false, no_ack: true, prefetch: 0 };
-        let id = self.broker.subscribe(queue, subscription).unwrap();
+        let id = self.broker.subscribe(&Caller::system(), queue, subscription).unwrap();
         self.until("the queue is empty", || queue.look(|queue| queue.depth().ready) == 0).await;
         self.broker.unsubscribe(queue, id);
         self.until("what was settled is logged", || queue.look(|queue| queue.depth().unacked) == 0).await;

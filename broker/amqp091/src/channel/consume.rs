@@ -20,7 +20,7 @@ impl Session {
             return Err(Failure::new(530, text));
         }
         let name = self.queue_name(number, consume.queue)?;
-        let queue = self.broker.find_queue(&self.vhost, &name, Some(self.connection.id))?;
+        let queue = self.broker.find_queue(&self.connection.caller, &self.vhost, &name)?;
         let tag: Box<str> = match consume.consumer_tag {
             "" => format!("amq.ctag-{}", self.broker.random_name()).into(),
             tag => tag.into(),
@@ -50,7 +50,7 @@ impl Session {
         });
         let (exclusive, no_ack, prefetch) = (consume.exclusive, consume.no_ack, channel.prefetch);
         let subscription = Subscription { sink, exclusive, no_ack, prefetch };
-        match self.broker.subscribe(&queue, subscription) {
+        match self.broker.subscribe(&self.connection.caller, &queue, subscription) {
             Ok(id) => {
                 let channel = self.channel(number)?;
                 channel.consumers.insert(tag, Consumer { queue, id, subscriber, _opened: opened });
@@ -88,13 +88,13 @@ impl Session {
 
     pub(crate) async fn get(&mut self, number: u16, queue: &str, no_ack: bool) -> Result<(), Failure> {
         let name = self.queue_name(number, queue)?;
-        let queue = self.broker.find_queue(&self.vhost, &name, Some(self.connection.id))?;
+        let queue = self.broker.find_queue(&self.connection.caller, &self.vhost, &name)?;
         let Some(subscriber) = self.output.lock().ledger(number).map(|ledger| ledger.open_for_gets(queue.clone()))
         else {
             return Ok(());
         };
         let sink = GetSink { output: &self.output, channel: number, subscriber, no_ack };
-        let got = self.broker.get(&queue, &sink, no_ack).await;
+        let got = self.broker.get(&self.connection.caller, &queue, &sink, no_ack).await;
         self.output.write(|state| {
             if let Some(ledger) = state.ledger(number) {
                 ledger.end(subscriber);

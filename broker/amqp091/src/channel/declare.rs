@@ -5,17 +5,17 @@ use crate::connection::failure::Failure;
 use crate::connection::session::Session;
 use leveret_model::name::without_line_breaks;
 use leveret_node::DeleteOnly;
-use leveret_node::catalog::{self, Destination};
+use leveret_node::catalog::{self, BindingDeclare, Destination};
 
 impl Session {
     pub(crate) async fn exchange_declare(&self, number: u16, declare: ExchangeDeclare<'_>) -> Result<(), Failure> {
         if declare.passive {
-            self.broker.check_exchange(&self.vhost, declare.exchange)?;
+            self.broker.check_exchange(&self.connection.caller, &self.vhost, declare.exchange)?;
         } else {
             let ExchangeDeclare { durable, auto_delete, internal, arguments, .. } = declare;
             let kind = declare.kind.parse()?;
             let new = catalog::ExchangeDeclare { kind, durable, auto_delete, internal, arguments };
-            self.broker.declare_exchange(&self.vhost, declare.exchange, new).await?;
+            self.broker.declare_exchange(&self.connection.caller, &self.vhost, declare.exchange, new).await?;
         }
         self.answer(number, (40, 11), declare.no_wait);
         Ok(())
@@ -28,7 +28,7 @@ impl Session {
         if_unused: bool,
         no_wait: bool,
     ) -> Result<(), Failure> {
-        self.broker.delete_exchange(&self.vhost, exchange, if_unused).await?;
+        self.broker.delete_exchange(&self.connection.caller, &self.vhost, exchange, if_unused).await?;
         self.answer(number, (40, 21), no_wait);
         Ok(())
     }
@@ -41,18 +41,22 @@ impl Session {
     ) -> Result<(), Failure> {
         let &ExchangeBinding { destination, source, routing_key, no_wait, ref arguments } = binding;
         let destination = Destination::Exchange(destination.to_owned());
-        let route = (routing_key, arguments);
-        if bind {
-            self.broker.bind(&self.vhost, source, destination, route, Some(self.connection.id)).await?;
-        } else {
-            self.broker.unbind(&self.vhost, source, &destination, route, Some(self.connection.id)).await?;
-        }
+        let binding = BindingDeclare { source, destination: &destination, routing_key, arguments };
+        self.bind_or_unbind(binding, bind).await?;
         self.answer(number, (40, if bind { 31 } else { 51 }), no_wait);
         Ok(())
     }
 
+    async fn bind_or_unbind(&self, binding: BindingDeclare<'_>, bind: bool) -> Result<(), Failure> {
+        if bind {
+            self.broker.bind(&self.connection.caller, &self.vhost, binding).await?;
+        } else {
+            self.broker.unbind(&self.connection.caller, &self.vhost, binding).await?;
+        }
+        Ok(())
+    }
+
     pub(crate) async fn queue_declare(&mut self, number: u16, declare: QueueDeclare<'_>) -> Result<(), Failure> {
-        let connection = self.connection.id;
         let asked = without_line_breaks(declare.queue);
         let server_named = asked.is_empty() && !declare.passive;
         let name = match &*asked {
@@ -60,15 +64,13 @@ impl Session {
             _ => self.queue_name(number, &asked)?,
         };
         let queue = if declare.passive {
-            let queue = self.broker.find_queue(&self.vhost, &name, Some(connection))?;
+            let queue = self.broker.find_queue(&self.connection.caller, &self.vhost, &name)?;
             queue.caught_up().await;
             queue
         } else {
             let QueueDeclare { durable, exclusive, auto_delete, arguments, .. } = declare;
-            let exclusive = exclusive.then_some(connection);
-            let connection = Some(connection);
-            let new = catalog::QueueDeclare { durable, exclusive, auto_delete, arguments, server_named, connection };
-            self.broker.declare_queue(&self.vhost, &name, new).await?.1
+            let new = catalog::QueueDeclare { durable, exclusive, auto_delete, arguments, server_named };
+            self.broker.declare_queue(&self.connection.caller, &self.vhost, &name, new).await?.1
         };
         let depth = queue.look(|queue| queue.depth());
         self.channel(number)?.last_queue = Some(name);
@@ -91,20 +93,17 @@ impl Session {
         let name = self.queue_name(number, queue)?;
         // With neither queue nor key, the key too means the queue declared last (0-9-1 spec, queue.bind).
         let shortcut = queue.is_empty() && routing_key.is_empty();
-        let route = (if shortcut { name.as_bytes() } else { routing_key }, arguments);
+        let routing_key = if shortcut { name.as_bytes() } else { routing_key };
         let destination = Destination::Queue(name.clone());
-        if bind {
-            self.broker.bind(&self.vhost, exchange, destination, route, Some(self.connection.id)).await?;
-        } else {
-            self.broker.unbind(&self.vhost, exchange, &destination, route, Some(self.connection.id)).await?;
-        }
+        let binding = BindingDeclare { source: exchange, destination: &destination, routing_key, arguments };
+        self.bind_or_unbind(binding, bind).await?;
         self.answer(number, (50, if bind { 21 } else { 51 }), no_wait);
         Ok(())
     }
 
     pub(crate) async fn queue_purge(&mut self, number: u16, queue: &str, no_wait: bool) -> Result<(), Failure> {
         let name = self.queue_name(number, queue)?;
-        let purged = self.broker.purge_queue(&self.vhost, &name, Some(self.connection.id)).await?;
+        let purged = self.broker.purge_queue(&self.connection.caller, &self.vhost, &name).await?;
         if !no_wait {
             self.output.write(|state| encode::message_count(&mut state.buffer, number, (50, 31), to_u32(purged)));
         }
@@ -119,7 +118,7 @@ impl Session {
         no_wait: bool,
     ) -> Result<(), Failure> {
         let name = self.queue_name(number, queue)?;
-        let deleted = match self.broker.delete_queue(&self.vhost, &name, only, Some(self.connection.id)).await {
+        let deleted = match self.broker.delete_queue(&self.connection.caller, &self.vhost, &name, only).await {
             // A queue that is not there is as good as deleted (RabbitMQ: observed).
             Err(refusal) if refusal.kind.reply_code() == 404 => None,
             other => Some(other?),

@@ -129,7 +129,7 @@ impl Session {
 
     /// A route that was not found before.
     fn route(&mut self, exchange: &str, key: &[u8], headers: Option<&FieldTable>) -> Result<Arc<Route>, Failure> {
-        let route = self.broker.route(&self.vhost, exchange, key, headers)?;
+        let route = self.broker.route(&self.connection.caller, &self.vhost, exchange, key, headers)?;
         self.turn.add(route.steps / STEPS_PER_WORK);
         Ok(Arc::new(route))
     }

@@ -211,7 +211,7 @@ impl<'a> Handshake<'a> {
         let connection = self.broker.connected(Hello {
             peer: self.ends.0,
             local: self.ends.1,
-            user: identity.user.clone(),
+            identity: identity.clone(),
             mechanism: self.mechanism.map_or("", Mechanism::name),
             vhost: vhost.into(),
             protocol: "AMQP 0-9-1",

@@ -4,7 +4,7 @@
 use super::limits::{self, BINDINGS_MAX};
 use super::refusals::on_default_exchange;
 use super::unlink::Taken;
-use super::{Bond, Catalog, Cause, Change, ConnectionId, Effect, ExchangeId, QueueId, Vhost};
+use super::{Bond, Catalog, Cause, Change, Effect, ExchangeId, Origin, Purpose, QueueId, Vhost};
 use crate::exchange::check_headers_binding;
 use leveret_model::exchange::ExchangeType;
 use leveret_model::name::ROUTING_KEY_BYTES_MAX;
@@ -43,6 +43,32 @@ pub struct Binding {
     pub arguments: FieldTable,
     /// Names it among those with the same source and destination, as [`properties_key`] makes it.
     pub properties_key: String,
+}
+
+/// A binding to be made or removed, as a client names it.
+#[derive(Clone, Copy, Debug)]
+pub struct BindingDeclare<'a> {
+    /// The exchange that the binding leads from.
+    pub source: &'a str,
+    /// Where it leads.
+    pub destination: &'a Destination,
+    /// The routing key or pattern.
+    pub routing_key: &'a [u8],
+    /// The arguments.
+    pub arguments: &'a FieldTable,
+}
+
+impl<'a> BindingDeclare<'a> {
+    /// Names a binding.
+    #[must_use]
+    pub fn new(
+        source: &'a str,
+        destination: &'a Destination,
+        routing_key: &'a [u8],
+        arguments: &'a FieldTable,
+    ) -> Self {
+        Self { source, destination, routing_key, arguments }
+    }
 }
 
 /// What tells a binding from others of its source.
@@ -156,15 +182,9 @@ impl Catalog {
     /// # Errors
     /// 403 on the default exchange, 404 for what is missing, 405 for another connection's queue, 406 for a key or
     /// arguments that the source's type does not take, and for more bindings than there may be.
-    pub fn bind(
-        &mut self,
-        vhost: &str,
-        source: &str,
-        destination: Destination,
-        (routing_key, arguments): (&[u8], &FieldTable),
-        connection: Option<ConnectionId>,
-    ) -> Result<Change<bool>, Refusal> {
-        let ends = self.ends(vhost, source, &destination, connection)?;
+    pub fn bind(&mut self, vhost: &str, binding: BindingDeclare<'_>, origin: Origin) -> Result<Change<bool>, Refusal> {
+        let BindingDeclare { source, destination, routing_key, arguments } = binding;
+        let ends = self.ends(vhost, source, destination, origin)?;
         check_key(source, routing_key)?;
         limits::check_arguments("a binding of exchange", source, arguments)?;
         let bytes_max = self.bytes_max;
@@ -173,7 +193,7 @@ impl Catalog {
         if from.declared.kind == ExchangeType::Headers {
             check_headers_binding(arguments)?;
         }
-        if from.bindings.0.contains_key(&Identity::new(&destination, routing_key, arguments)) {
+        if from.bindings.0.contains_key(&Identity::new(destination, routing_key, arguments)) {
             return Ok(Change::nothing(false));
         }
         limits::check(in_vhost.usage.bindings + 1, BINDINGS_MAX, "bindings", vhost)?;
@@ -190,12 +210,11 @@ impl Catalog {
     pub fn unbind(
         &mut self,
         vhost: &str,
-        source: &str,
-        destination: &Destination,
-        (routing_key, arguments): (&[u8], &FieldTable),
-        connection: Option<ConnectionId>,
+        binding: BindingDeclare<'_>,
+        origin: Origin,
     ) -> Result<Change<bool>, Refusal> {
-        let ends = match self.ends(vhost, source, destination, connection) {
+        let BindingDeclare { source, destination, routing_key, arguments } = binding;
+        let ends = match self.ends(vhost, source, destination, origin) {
             Err(refusal) if refusal.kind == RefusalKind::NotFound => return Ok(Change::nothing(false)),
             ends => ends?,
         };
@@ -224,19 +243,13 @@ impl Catalog {
         Ok(self.exchange(vhost, source)?.bindings.named(destination, properties_key))
     }
 
-    fn ends(
-        &self,
-        vhost: &str,
-        source: &str,
-        destination: &Destination,
-        connection: Option<ConnectionId>,
-    ) -> Result<Ends, Refusal> {
+    fn ends(&self, vhost: &str, source: &str, destination: &Destination, origin: Origin) -> Result<Ends, Refusal> {
         if source.is_empty() || *destination == Destination::Exchange(String::new()) {
             return Err(on_default_exchange());
         }
         self.exchange(vhost, source)?;
         match destination {
-            Destination::Queue(name) => self.queue(vhost, name, connection).map(drop)?,
+            Destination::Queue(name) => self.queue(vhost, name, origin, Purpose::Use).map(drop)?,
             Destination::Exchange(name) => self.exchange(vhost, name).map(drop)?,
         }
         Ends::find(self.vhost(vhost)?, source, destination).ok_or_else(|| Refusal::no_exchange(vhost, source))

@@ -77,11 +77,9 @@ fn act(catalog: &mut Catalog, step: &Step) -> Vec<Effect> {
         }
         Step::DeleteExchange { name, if_unused } => effects(catalog.delete_exchange("/", &exchange(name), if_unused)),
         Step::Queue { name, durable, exclusive } => {
-            let exclusive = exclusive.map(ConnectionId);
-            let arguments = FieldTable::default();
-            let (auto_delete, server_named, connection) = (false, false, exclusive);
-            let declare = QueueDeclare { durable, exclusive, auto_delete, arguments, server_named, connection };
-            effects(catalog.declare_queue("/", &format!("q{name}"), declare))
+            let declare = QueueDeclare { durable, exclusive: exclusive.is_some(), ..QueueDeclare::default() };
+            let origin = exclusive.map_or(Origin::System, |owner| Origin::Connection(ConnectionId(owner)));
+            effects(catalog.declare_queue("/", &format!("q{name}"), declare, origin))
         }
         Step::DeleteQueue(name) => {
             let name = format!("q{name}");
@@ -90,12 +88,20 @@ fn act(catalog: &mut Catalog, step: &Step) -> Vec<Effect> {
         }
         Step::Bind { source, to, key, arguments } => {
             let (key, arguments) = route(key, arguments, false);
-            effects(catalog.bind("/", &exchange(source), destination(to), (key, &arguments), Some(ConnectionId(1))))
+            effects(catalog.bind(
+                "/",
+                BindingDeclare::new(&exchange(source), &destination(to), key, &arguments),
+                Origin::Connection(ConnectionId(1)),
+            ))
         }
         Step::Unbind { source, to, key, arguments } => {
             let (key, arguments) = route(key, arguments, true);
             let ends = (exchange(source), destination(to));
-            effects(catalog.unbind("/", &ends.0, &ends.1, (key, &arguments), Some(ConnectionId(1))))
+            effects(catalog.unbind(
+                "/",
+                BindingDeclare::new(&ends.0, &ends.1, key, &arguments),
+                Origin::Connection(ConnectionId(1)),
+            ))
         }
         Step::Disconnect(connection) => {
             let deleted = catalog.delete_exclusive_queues(ConnectionId(connection), usize::MAX);

@@ -2,8 +2,9 @@
 //!
 //! Refusals are worded as RabbitMQ words them, since clients and people search for these texts. Nothing depends on hash
 //! order: whatever is listed or changed in sequence lies in ordered maps. In order of use: `exchanges`, `queues`, `arguments`
-//! (the settings of both), `bindings`, `limits`, `refusals`, `effects` (everything that a mutation changed), `facts` (the effects
+//! (the settings of both), `access`, `bindings`, `limits`, `refusals`, `effects` (everything that a mutation changed), `facts` (the effects
 //! that survive a restart), `unlink` (what a deletion leaves for later), `route`, `listing`.
+mod access;
 mod arguments;
 mod bindings;
 mod effects;
@@ -20,8 +21,9 @@ mod route;
 mod tests;
 mod unlink;
 
+pub use access::{Origin, Purpose};
 pub use arguments::{DeliveryLimit, ExchangeSettings, QueueSettings, QueueType, idle_arguments};
-pub use bindings::{Binding, Destination, properties_key};
+pub use bindings::{Binding, BindingDeclare, Destination, properties_key};
 pub use effects::{Cause, Change, Effect};
 pub use exchanges::{Exchange, ExchangeDeclare};
 pub use facts::{Bond, Fact};

@@ -2,7 +2,9 @@
 use super::bindings::{Destination, Target};
 use super::limits::{self, QUEUES_MAX};
 use super::refusals::Subject;
-use super::{Catalog, Cause, Change, ConnectionId, Effect, Fact, QueueId, QueueSettings, QueueType, Vhost};
+use super::{
+    Catalog, Cause, Change, ConnectionId, Effect, Fact, Origin, Purpose, QueueId, QueueSettings, QueueType, Vhost,
+};
 use leveret_model::name;
 use leveret_model::refusal::Refusal;
 use leveret_model::table::FieldTable;
@@ -28,21 +30,19 @@ pub struct DeclaredQueue {
     pub(super) sources: BTreeSet<Arc<str>>,
 }
 
-/// How a queue is declared; by default as one that is transient and shared, without arguments, through the API.
+/// How a queue is declared; by default as one that is transient and shared, without arguments.
 #[derive(Clone, Debug, Default)]
 pub struct QueueDeclare {
     /// Whether the queue survives a restart of the broker.
     pub durable: bool,
-    /// The one connection that may use the queue; the queue is deleted when the connection ends.
-    pub exclusive: Option<ConnectionId>,
+    /// Whether the queue is for the connection that declares it alone, and is deleted when that ends.
+    pub exclusive: bool,
     /// Whether the queue is deleted when its last consumer leaves.
     pub auto_delete: bool,
     /// Arguments that [`QueueSettings`] knows, and others that the broker does not look at.
     pub arguments: FieldTable,
     /// Whether the server made the name: such a name may have the reserved prefix.
     pub server_named: bool,
-    /// Who declares it; none: the API.
-    pub connection: Option<ConnectionId>,
 }
 
 /// The result of the declaration of a queue.
@@ -60,12 +60,22 @@ impl Catalog {
     /// # Errors
     /// 403 for a reserved name, 405 if it belongs to another connection, 406 if it is there and different, for an argument
     /// that is not supported, and for more queues than there may be.
-    pub fn declare_queue(&mut self, vhost: &str, name: &str, declare: QueueDeclare) -> Result<Change<DeclareResult>, Refusal> {
+    pub fn declare_queue(
+        &mut self,
+        vhost: &str,
+        name: &str,
+        declare: QueueDeclare,
+        origin: Origin,
+    ) -> Result<Change<DeclareResult>, Refusal> {
         let subject = Subject::queue(vhost, name);
         let settings = QueueSettings::parse(subject, &declare.arguments)?;
         check_type(subject, settings.queue_type, &declare)?;
+        let owner = owner(subject, declare.exclusive, origin)?;
         if let Some(current) = self.vhost(vhost)?.queues.get(name) {
-            current.check_access(subject, declare.connection)?;
+            current.check_access(subject, origin, Purpose::Use)?;
+            if current.exclusive != owner {
+                return Err(subject.locked());
+            }
             current.check_equal(subject, &declare, &settings)?;
             return Ok(Change::nothing(DeclareResult { id: current.id, created: false }));
         }
@@ -77,32 +87,26 @@ impl Catalog {
         limits::check(in_vhost.queues.len() + 1, QUEUES_MAX, "queues", vhost)?;
         in_vhost.usage.check_bytes(queue_bytes(name, &declare.arguments), self.bytes_max, vhost)?;
         let id = QueueId(self.next_id());
-        let QueueDeclare { durable, exclusive, auto_delete, arguments, .. } = declare;
+        let QueueDeclare { durable, auto_delete, arguments, .. } = declare;
         let queue =
-            DeclaredQueue { id, durable, exclusive, auto_delete, arguments, settings, sources: BTreeSet::new() };
+            DeclaredQueue { id, durable, exclusive: owner, auto_delete, arguments, settings, sources: BTreeSet::new() };
         let in_vhost = self.vhost_mut(vhost)?;
         let (vhost, name): (_, Arc<str>) = (in_vhost.name.clone(), name.into());
         in_vhost.add_queue(&name, queue.clone());
-        if let Some(owner) = exclusive {
+        if let Some(owner) = owner {
             self.exclusive.entry(owner).or_default().insert((vhost.clone(), name.clone()));
         }
         Ok(Change::one(DeclareResult { id, created: true }, Effect::QueueCreated { vhost, name, queue }))
     }
 
-    /// Finds a queue that `connection` (none: the API) may use.
+    /// Returns a queue, if it is open to who asks and for what.
     ///
     /// # Errors
     /// 404, or 405 if it belongs to another connection.
-    pub fn queue(&self, vhost: &str, name: &str, connection: Option<ConnectionId>) -> Result<&DeclaredQueue, Refusal> {
+    pub fn queue(&self, vhost: &str, name: &str, origin: Origin, purpose: Purpose) -> Result<&DeclaredQueue, Refusal> {
         let queue = self.vhost(vhost)?.queues.get(name).ok_or_else(|| Refusal::no_queue(vhost, name))?;
-        queue.check_access(Subject::queue(vhost, name), connection)?;
+        queue.check_access(Subject::queue(vhost, name), origin, purpose)?;
         Ok(queue)
-    }
-
-    /// The connection that a queue belongs to.
-    #[must_use]
-    pub fn owner(&self, vhost: &str, name: &str) -> Option<ConnectionId> {
-        self.vhost(vhost).ok()?.queues.get(name)?.exclusive
     }
 
     /// The identity of the queue that has this name now.
@@ -199,19 +203,9 @@ impl DeclaredQueue {
         self.durable && self.exclusive.is_none()
     }
 
-    fn check_access(&self, subject: Subject<'_>, connection: Option<ConnectionId>) -> Result<(), Refusal> {
-        match self.exclusive {
-            Some(owner) if connection != Some(owner) => Err(subject.locked()),
-            _ => Ok(()),
-        }
-    }
-
     /// # Errors
-    /// 405 or 406 if a further declaration differs from the one that made the queue.
+    /// 406 if a further declaration differs from the one that made the queue.
     fn check_equal(&self, subject: Subject<'_>, new: &QueueDeclare, settings: &QueueSettings) -> Result<(), Refusal> {
-        if self.exclusive != new.exclusive {
-            return Err(subject.locked());
-        }
         settings.check_equal(subject, &self.settings)?;
         for (property, received, current) in
             [("durable", new.durable, self.durable), ("auto_delete", new.auto_delete, self.auto_delete)]
@@ -221,6 +215,17 @@ impl DeclaredQueue {
             }
         }
         Ok(())
+    }
+}
+
+/// Returns the connection that a queue will belong to.
+fn owner(subject: Subject<'_>, exclusive: bool, origin: Origin) -> Result<Option<ConnectionId>, Refusal> {
+    match origin {
+        _ if !exclusive => Ok(None),
+        Origin::Connection(connection) => Ok(Some(connection)),
+        Origin::Api | Origin::System => {
+            Err(Refusal::precondition(format!("exclusive {subject} has to be declared by a connection")))
+        }
     }
 }
 
@@ -236,7 +241,7 @@ fn check_type(subject: Subject<'_>, queue_type: QueueType, declare: &QueueDeclar
             return Err(Refusal::precondition(text));
         }
         QueueDeclare { durable: false, .. } => "non-durable",
-        QueueDeclare { exclusive: Some(_), .. } => "exclusive",
+        QueueDeclare { exclusive: true, .. } => "exclusive",
         QueueDeclare { auto_delete: true, .. } => "auto-delete",
         _ => return Ok(()),
     };

@@ -5,10 +5,10 @@ use crate::error::Error;
 use crate::json;
 use crate::list::{self, Query};
 use crate::walk::{BATCH, Walk};
-use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
-use leveret_node::{Broker, Connection};
+use axum::{Extension, Json};
+use leveret_node::{Broker, Caller, Connection};
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -35,16 +35,26 @@ pub(crate) async fn get(State(broker): State<Broker>, Path(name): Path<String>, 
 }
 
 /// Makes a client go; the header `X-Reason` is what it is told.
-pub(crate) async fn close(State(broker): State<Broker>, Path(name): Path<String>, headers: HeaderMap) -> Done {
+pub(crate) async fn close(
+    State(broker): State<Broker>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Done {
     let connection = find(&broker, &name)?;
-    broker.close_connection(&connection, reason(&headers));
+    broker.close_connection(&caller, &connection, reason(&headers));
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// Makes all clients of a user go.
-pub(crate) async fn close_of_user(State(broker): State<Broker>, Path(user): Path<String>, headers: HeaderMap) -> Done {
+pub(crate) async fn close_of_user(
+    State(broker): State<Broker>,
+    Extension(caller): Extension<Caller>,
+    Path(user): Path<String>,
+    headers: HeaderMap,
+) -> Done {
     for connection in broker.connections().iter().filter(|connection| *connection.user == *user) {
-        broker.close_connection(connection, reason(&headers));
+        broker.close_connection(&caller, connection, reason(&headers));
     }
     Ok(StatusCode::NO_CONTENT)
 }
