@@ -17,6 +17,7 @@ use axum::http::{Method, Request, Response, Uri};
 use axum::response::IntoResponse;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Frame, Incoming, SizeHint};
+use leveret_node::Caller;
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::pin::Pin;

@@ -12,7 +12,6 @@ use leveret_engine::catalog::{
 use leveret_engine::queue::{self as engine, Depth};
 use leveret_model::name::without_line_breaks;
 use leveret_model::refusal::{Refusal, RefusalKind};
-use leveret_model::table::FieldTable;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 

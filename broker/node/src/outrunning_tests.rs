@@ -50,7 +50,7 @@ async fn a_stuck_consumer_costs_only_itself() {
     let (waiting, taker) = (queue.clone(), broker.clone());
     let wait = tokio::spawn(async move { waiting.let_consumers_catch_up(Duration::from_secs(60), 1).await });
     tokio::task::yield_now().await;
-    taker.subscribe(&queue, subscription(false)).unwrap();
+    taker.subscribe(&Caller::system(), &queue, subscription(false)).unwrap();
     assert!(wait.await.unwrap());
     broker.stop();
 }

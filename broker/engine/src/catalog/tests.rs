@@ -95,12 +95,13 @@ fn only_what_changes_something_has_effects() {
     assert_eq!(effects(catalog.declare_queue("/", "q", queue(false), from(1))), (1, false, true));
     assert_eq!(effects(catalog.declare_queue("/", "q", queue(false), from(1))), (0, false, false));
     let none = FieldTable::default();
+    let (mine, shared) = (to_queue("mine"), to_queue("q"));
     let key = |destination| BindingDeclare::new("amq.topic", destination, b"a", &none);
-    assert_eq!(effects(catalog.unbind("/", key(&to_queue("q")), Origin::System)), (0, false, false));
+    assert_eq!(effects(catalog.unbind("/", key(&shared), Origin::System)), (0, false, false));
     assert_eq!(effects(catalog.declare_queue("/", "mine", queue(true), from(1))), (1, false, false));
-    assert_eq!(effects(catalog.bind("/", key(&to_queue("mine")), from(1))), (1, true, false));
-    assert_eq!(effects(catalog.bind("/", key(&to_queue("q")), Origin::System)), (1, true, true));
-    assert_eq!(effects(catalog.bind("/", key(&to_queue("q")), Origin::System)), (0, false, false));
+    assert_eq!(effects(catalog.bind("/", key(&mine), from(1))), (1, true, false));
+    assert_eq!(effects(catalog.bind("/", key(&shared), Origin::System)), (1, true, true));
+    assert_eq!(effects(catalog.bind("/", key(&shared), Origin::System)), (0, false, false));
 }
 
 #[test]
@@ -281,7 +282,8 @@ fn a_declaration_with_other_arguments_is_refused_by_the_argument_that_differs() 
     let mut catalog = Catalog::default();
     let mut declare = |name: &str, arguments: &[(&str, FieldValue)]| {
         let arguments = arguments.iter().cloned().collect();
-        catalog.declare_queue("/", name, QueueDeclare { arguments, ..queue(false) }).err().map(|refusal| refusal.text)
+        let declare = QueueDeclare { arguments, ..queue(false) };
+        catalog.declare_queue("/", name, declare, from(1)).err().map(|refusal| refusal.text)
     };
     let (quorum, limit) = (("x-queue-type", "quorum".into()), |limit: i32| ("x-delivery-limit", limit.into()));
     assert_eq!(declare("q", &[limit(3), quorum.clone()]), None);
