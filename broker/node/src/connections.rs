@@ -22,42 +22,46 @@ pub struct Connection {
     pub caller: Caller,
     /// `CLIENT:PORT -> SERVER:PORT`.
     pub name: String,
-    /// Both ends.
-    pub peer: SocketAddr,
-    /// The address it came in at.
-    pub local: SocketAddr,
-    /// As whom it logged in.
-    pub user: Arc<str>,
-    /// How: the name of the SASL mechanism.
-    pub mechanism: &'static str,
-    /// The virtual host that it opened.
+    /// What is shown of the client.
+    pub client: Client,
+    /// The virtual host that the client opened.
     pub vhost: Arc<str>,
-    /// Protocol name for people, such as `AMQP 0-9-1`.
-    pub protocol: &'static str,
-    /// What the client says of itself.
-    pub client_properties: FieldTable,
     /// Largest frame agreed upon, in bytes.
     pub frame_max: u32,
     /// Channels agreed upon.
     pub channel_max: u16,
     /// Heartbeat agreed upon in seconds; 0: none.
     pub heartbeat: u16,
-    /// When it was opened: milliseconds since 1970.
-    pub connected_at_ms: u64,
     /// Bytes received.
     pub received_bytes: AtomicU64,
     /// Bytes sent.
     pub sent_bytes: AtomicU64,
-    /// Bytes of its messages that have not come in full.
+    /// Bytes of messages that have not come in full.
     pub(crate) incomplete_bytes: AtomicU64,
-    /// Held back by the memory alarm at this moment.
+    /// Whether the client is held back at this moment because memory or disk space is used up.
     pub blocked: AtomicBool,
-    /// Its channels by number.
+    /// The channels by number.
     pub channels: Mutex<BTreeMap<u16, Arc<ChannelView>>>,
-    /// Cancelled to make it go; `close_reason` says why.
+    /// Cancelled to end the connection; `close_reason` says why.
     pub close: CancellationToken,
-    /// What the client is told when it is made to go.
+    /// What the client is told when its connection is ended.
     pub close_reason: Mutex<String>,
+}
+
+/// What is shown of the client of a connection.
+pub struct Client {
+    /// The address that the client came from.
+    pub peer: SocketAddr,
+    /// The address that it came in at.
+    pub local: SocketAddr,
+    /// The name of the SASL mechanism of its login.
+    pub mechanism: &'static str,
+    /// Protocol name for people, such as `AMQP 0-9-1`.
+    pub protocol: &'static str,
+    /// What the client says of itself.
+    pub properties: FieldTable,
+    /// When the connection was opened: milliseconds since 1970.
+    pub connected_at_ms: u64,
 }
 
 /// What is shown of a channel.
@@ -77,9 +81,9 @@ pub struct ChannelView {
 
 /// What a new connection says of itself.
 pub struct Hello {
-    /// Both ends.
+    /// The address that the client came from.
     pub peer: SocketAddr,
-    /// The address it came in at.
+    /// The address that it came in at.
     pub local: SocketAddr,
     /// The user who logged in.
     pub identity: Identity,
@@ -96,6 +100,11 @@ pub struct Hello {
 }
 
 impl Connection {
+    /// Returns the name of the user who logged in.
+    pub fn user(&self) -> &str {
+        &self.caller.identity.user
+    }
+
     /// Whether it holds bytes of messages that have not come in full.
     #[inline]
     pub fn holds_incomplete(&self) -> bool {
@@ -135,21 +144,16 @@ impl Broker {
         let connections = &self.node().connections;
         let id = ConnectionId(connections.next.fetch_add(1, Relaxed) + 1);
         let Hello { peer, local, identity, mechanism, vhost, protocol, client_properties, tuned } = hello;
+        let connected_at_ms = self.clock().unix_ms();
         let connection = Arc::new(Connection {
             id,
             name: format!("{} -> {}", plain(peer), plain(local)),
-            peer,
-            local,
-            user: identity.user.clone(),
+            client: Client { peer, local, mechanism, protocol, properties: client_properties, connected_at_ms },
             caller: Caller { identity, origin: Origin::Connection(id) },
-            mechanism,
             vhost,
-            protocol,
-            client_properties,
             frame_max: tuned.0,
             channel_max: tuned.1,
             heartbeat: tuned.2,
-            connected_at_ms: self.clock().unix_ms(),
             received_bytes: AtomicU64::new(0),
             sent_bytes: AtomicU64::new(0),
             incomplete_bytes: AtomicU64::new(0),

@@ -298,7 +298,7 @@ async fn a_queue_that_has_the_name_of_a_deleted_one_is_left_alone() {
     let exclusive = QueueDeclare { exclusive: true, ..auto_delete };
     let (created, second) = broker.declare_queue(&owner, "/", "q", exclusive).await.unwrap();
     assert!(created);
-    broker.left(&first).await;
+    broker.consumer_left(&first).await;
     assert!(broker.end_queue(&first, DeleteOnly::default()).await.is_err());
     assert!(Arc::ptr_eq(&broker.find_queue(&owner, "/", "q").unwrap(), &second));
     assert!(!second.is_deleted());

@@ -102,8 +102,8 @@ impl Broker {
     fn remove_queue(&self, id: QueueId) -> Option<Deleted> {
         let (node, queue) = (self.node(), self.queue(id)?);
         let deleted = queue.close();
-        if let Some(log) = &queue.log {
-            log.closed.insert(queue.clone()); // before it is gone: a snapshot looks here afterwards
+        if queue.shards.is_some() {
+            node.closed.insert(queue.clone()); // before it is gone: a snapshot looks here afterwards
         }
         node.queues.write().remove(&id);
         node.connections.churn.queues_deleted.fetch_add(1, Relaxed);

@@ -19,10 +19,10 @@ fn read(entry: Vec<u8>) -> Option<Read> {
     Some(read)
 }
 
-/// The operations of facts, each in an entry of its own.
-fn parts(what: &Facts) -> Vec<Vec<u8>> {
+/// The operations of what happened to deliveries, each in an entry of its own.
+fn parts(what: &DeliveryChanges) -> Vec<Vec<u8>> {
     let mut parts = Vec::new();
-    facts(QueueId(7), what, |append| {
+    changes(QueueId(7), what, |append| {
         let mut entry = begin(0);
         append(&mut entry);
         parts.push(entry);
@@ -34,7 +34,7 @@ fn parts(what: &Facts) -> Vec<Vec<u8>> {
 fn neighbours_are_settled_and_returned_as_ranges() {
     let settled = vec![(4, 1), (5, 2), (7, 1), (9, 1)];
     let returned = vec![(20, 1), (21, 50), (23, 1)];
-    let parts = parts(&Facts { settled, returned });
+    let parts = parts(&DeliveryChanges { settled, returned });
     let read: Read = parts.iter().cloned().filter_map(read).flatten().collect();
     let expected =
         [(7, "settle", 4, 4), (7, "settle", 9, 1), (7, "return", 20, 1), (7, "return", 21, 50), (7, "return", 23, 1)];
@@ -46,7 +46,7 @@ fn what_a_consumer_with_very_many_messages_leaves_behind_is_split() {
     let most = 64 << 10;
     let returned: Vec<(u64, u32)> = (0..180_000).map(|at| (at * 2, at as u32)).collect();
     let settled: Vec<(u64, u64)> = (0..180_000).map(|at| (1 + at * 2, 1)).collect();
-    let parts = parts(&Facts { settled: settled.clone(), returned: returned.clone() });
+    let parts = parts(&DeliveryChanges { settled: settled.clone(), returned: returned.clone() });
     assert!(parts.iter().all(|part| part.len() <= 3 * most), "{:?}", parts.iter().map(Vec::len).max());
     let read: Read = parts.into_iter().filter_map(read).flatten().collect();
     assert_eq!(read.len(), settled.len() + returned.len());

@@ -1,36 +1,40 @@
 //! The async shell around the rules: one node of the broker.
 //!
-//! [`Broker`] is the cheap handle that every protocol and the HTTP API go through; one file a door, in the order of a
-//! message's journey: `declare`, `publish`, `subscribe`, `ledger` and `settle`. Behind them `queue` (the rules of a
-//! queue behind their lock), `connections`, `limits`, `auth`, `memory`, `clock`.
+//! [`Broker`] is the cheap handle that every protocol and the HTTP API go through. Each door is a file, in the order of a
+//! message's journey: `declare`, `publish`, `subscribe`, `ledger` and `settle`; `caller` says who asks at a door. Behind the
+//! doors are `effects` (what follows from a change of the catalog), `queue` (the rules of a queue behind their lock),
+//! `connections`, `limits`, `auth`, `memory` and `clock`.
 //!
-//! Of durable queues: `shard` and `entry` (what is logged), `log` and `files` (what they share), `storage` (opened and closed),
-//! `follower` (applied), `fetch` and `read` (read), `maintain`, `relocate` and `archive` (kept in bounds), `definitions` and
-//! `fact_log` (what is declared, as facts). `health` tells whether all of that goes on, `tasks` what a panic ends.
+//! Durable queues: `shard` and `entry` (what is logged), `shards`, `files` and `closed` (what the queues share), `storage` and
+//! `identity` (opening and closing), `apply` (the log applied), `fetch` and `read` (contents read back), `maintain`, `relocate`
+//! and `archive` (keeping the log in bounds), `definitions` and `fact_log` (definitions as facts in the log). `health` tells
+//! whether all of that goes on, `tasks` what a panic ends.
 //!
 //! Lock order: catalog, queues, queue, shard, output; catalog, facts. No lock is held across an await.
 mod activity;
+mod apply;
 mod archive;
 mod auth;
 mod caller;
 mod clock;
+mod closed;
 mod connections;
 mod declare;
 mod definitions;
 mod delivered;
+mod due;
 mod effects;
 mod entry;
 mod fact_log;
 mod fetch;
 mod figures;
 mod files;
-mod follower;
 mod health;
 mod held;
+mod identity;
 mod lacking;
 mod ledger;
 mod limits;
-mod log;
 mod maintain;
 mod memory;
 #[cfg(any(test, feature = "mutants"))]
@@ -42,17 +46,17 @@ mod read;
 mod relocate;
 mod settle;
 mod shard;
+mod shards;
 mod storage;
 mod subscribe;
 mod tasks;
 #[cfg(test)]
 mod test_node;
-mod wanted;
 
 pub use auth::{Identity, WrongLogin, owned_part};
 pub use caller::Caller;
 pub use clock::Clock;
-pub use connections::{ChannelView, Churn, Connection, ConnectionId, Hello};
+pub use connections::{ChannelView, Churn, Client, Connection, ConnectionId, Hello};
 pub use declare::DeleteOnly;
 pub use effects::Deleted;
 pub use figures::{ConsumerView, Descriptors, Listener, descriptors};
@@ -127,14 +131,16 @@ pub(crate) struct Node {
     generations: publish::Generations,
     facts: fact_log::FactLog,
     queues: RwLock<Queues>,
-    /// Queues with more to deliver than one visit may.
-    unfinished: Arc<wanted::Wanted>,
+    /// The queues with more to deliver than one visit may.
+    unfinished: Arc<due::DueQueues>,
     connections: connections::Connections,
     activity: activity::Activity,
     listeners: figures::Listeners,
     stopping: CancellationToken,
+    /// Durable queues that were deleted, and perhaps not durably yet.
+    closed: closed::ClosedQueues,
     /// What durable queues share, once storage is being opened.
-    log: OnceLock<Arc<log::Log>>,
+    shards: OnceLock<Arc<shards::Shards>>,
     storage: OnceLock<storage::Storage>,
 }
 
@@ -143,7 +149,7 @@ impl Node {
         queue::QueueContext {
             memory: self.memory.clone(),
             unfinished: self.unfinished.clone(),
-            log: self.log.get().cloned(),
+            shards: self.shards.get().cloned(),
         }
     }
 }
@@ -169,7 +175,8 @@ impl Broker {
             activity: activity::Activity::default(),
             listeners: figures::Listeners::default(),
             stopping: CancellationToken::new(),
-            log: OnceLock::new(),
+            closed: closed::ClosedQueues::default(),
+            shards: OnceLock::new(),
             storage: OnceLock::new(),
             options,
         };
@@ -256,7 +263,7 @@ impl Broker {
 
     /// The queues whose changes are logged, in the order of their identities.
     pub(crate) fn durable_queues(&self) -> Vec<Arc<Queue>> {
-        let mut queues: Vec<_> = self.queues().values().filter(|queue| queue.log.is_some()).cloned().collect();
+        let mut queues: Vec<_> = self.queues().values().filter(|queue| queue.shards.is_some()).cloned().collect();
         queues.sort_by_key(|queue| queue.id);
         queues
     }

@@ -16,15 +16,15 @@ use std::sync::atomic::Ordering::Relaxed;
 const MESSAGES: u64 = 300;
 const SIZE: usize = 40_000;
 
-fn first_places(queue: &Queue) -> engine::Fetch {
+fn first_places(queue: &Queue) -> engine::ReadRequest {
     queue.look(|state| state.runs_in(&|_| true, 0, 20).0)
 }
 
 /// What a read does, without its task: the queue's wishes, their files kept.
-fn begin(node: &TestNode, queue: &Queue) -> (engine::Fetch, crate::files::Reading) {
+fn begin(node: &TestNode, queue: &Queue) -> (engine::ReadRequest, crate::files::Reading) {
     let runs = first_places(queue);
     let entered = queue.enter();
-    let reading = node.log().files.read(&runs);
+    let reading = node.shards().files.read(&runs);
     drop(entered);
     (runs, reading)
 }
@@ -41,7 +41,7 @@ fn what_is_about_to_be_read_stays_where_it_is() {
         let now = first_places(&queue);
         assert!(now.iter().zip(&runs).all(|(now, before)| now.1.file & ARCHIVE != 0 && before.1.file & ARCHIVE == 0));
         let journal = node.storage().groups.journal().clone();
-        let read_all = |runs: &engine::Fetch| {
+        let read_all = |runs: &engine::ReadRequest| {
             let mut reader = Reader::new(&journal);
             runs.iter().map(|(_, place)| reader.read(place).map_err(|failure| failure.to_string())).collect()
         };
@@ -100,15 +100,15 @@ fn a_file_of_the_archive_that_is_mostly_dead_is_copied_on_and_goes() {
             node.publish_one_by_one(&queue, at * 40..at * 40 + 40, SIZE).await;
         }
         node.keep_in_bounds().await;
-        let relocated = node.log().files.now().range(ARCHIVE..).map(|(_, needed)| needed.size).sum::<u64>();
+        let relocated = node.shards().files.now().range(ARCHIVE..).map(|(_, needed)| needed.size).sum::<u64>();
         assert!(relocated > 4 << 20, "{relocated}");
         assert_eq!(node.drain(&queue).await.len(), 400);
         for _ in 0..2 * COMPACT_EVERY_ROUNDS {
             node.keep_in_bounds().await;
         }
-        let left = node.log().files.now().range(ARCHIVE..).map(|(_, needed)| needed.size).sum::<u64>();
+        let left = node.shards().files.now().range(ARCHIVE..).map(|(_, needed)| needed.size).sum::<u64>();
         assert!(left < 1 << 20, "{left} of {relocated}");
-        assert_eq!(files(&node).0.len(), node.log().files.now().range(ARCHIVE..).count());
+        assert_eq!(files(&node).0.len(), node.shards().files.now().range(ARCHIVE..).count());
         node.close().await;
         disk.end_process();
         let node = TestNode::open(Arc::new(disk.clone())).await;
@@ -143,16 +143,16 @@ fn a_queue_that_is_closed_keeps_its_files_until_the_log_has_its_end() {
         let file = first_places(&queue)[0].1.file;
         // Deleted, and the log does not have that yet.
         let (broker, turn) = (node.broker.clone(), node.broker.clone());
-        let turn = turn.turn().await;
+        let turn = turn.lock_definitions().await;
         let deletion =
             tokio::spawn(async move { broker.delete_queue(&Caller::system(), "/", "q", DeleteOnly::default()).await });
         node.until("the queue is deleted", || queue.is_deleted()).await;
         node.keep_in_bounds().await;
-        assert!(node.log().files.now()[&file].is_needed());
+        assert!(node.shards().files.now()[&file].is_needed());
         drop(turn);
         deletion.await.unwrap().unwrap();
         node.keep_in_bounds().await;
-        assert!(node.log().files.now().get(&file).is_none_or(|needed| !needed.is_needed()));
+        assert!(node.shards().files.now().get(&file).is_none_or(|needed| !needed.is_needed()));
         node.close().await;
     });
 }
@@ -165,11 +165,11 @@ fn a_queue_whose_end_is_not_durable_is_whole_after_a_crash() {
         let queue = node.declare("q").await;
         node.publish_one_by_one(&queue, 0..20, SIZE).await;
         let (broker, turn) = (node.broker.clone(), node.broker.clone());
-        let turn = turn.turn().await;
+        let turn = turn.lock_definitions().await;
         let deletion =
             tokio::spawn(async move { broker.delete_queue(&Caller::system(), "/", "q", DeleteOnly::default()).await });
         node.until("the queue is deleted", || queue.is_deleted()).await;
-        node.storage().groups.snapshot(node.log().shard(queue.id).group).await.unwrap();
+        node.storage().groups.snapshot(node.shards().shard(queue.id).group).await.unwrap();
         deletion.abort();
         disk.crash();
         node.broker.stop();
@@ -253,10 +253,10 @@ fn runs_that_queues_share_count_once_in_the_archive() {
         let confirmed = Arc::new(Confirmed::default());
         (0..80).for_each(|number| node.publish(&ids, number..number + 1, SIZE, &confirmed));
         node.until("all is confirmed", || *confirmed.0.lock() == 80).await;
-        let all = node.log().files.now().into_keys().collect();
+        let all = node.shards().files.now().into_keys().collect();
         let mut upkeep = Upkeep::default();
         node.broker.relocate(node.storage(), &all, &mut upkeep).await.unwrap();
-        let copies = || node.log().files.now().range(ARCHIVE..).filter(|(_, needed)| needed.is_needed()).count();
+        let copies = || node.shards().files.now().range(ARCHIVE..).filter(|(_, needed)| needed.is_needed()).count();
         assert_eq!(copies(), 1, "3 MB, although 24 queues have it");
         node.broker.compact(node.storage(), &mut upkeep).await.unwrap();
         assert_eq!(copies(), 1);
@@ -412,7 +412,7 @@ fn the_archive_is_compacted_to_its_end_also_when_nothing_happens_any_more() {
             node.publish_one_by_one(&queue, at * 4..at * 4 + 4, 60_000).await;
         }
         assert_eq!(node.drain(&queue).await.len(), 1200);
-        let size = || node.log().files.now().range(ARCHIVE..).map(|(_, needed)| needed.size).sum::<u64>();
+        let size = || node.shards().files.now().range(ARCHIVE..).map(|(_, needed)| needed.size).sum::<u64>();
         let before = size();
         assert!(before > 64 << 20, "{before}");
         tokio::time::sleep(Duration::from_secs(600)).await;

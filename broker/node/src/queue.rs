@@ -1,8 +1,8 @@
 //! A queue behind its lock, and the bookkeeping that goes with every visit.
+use crate::due::DueQueues;
 use crate::effects::Deleted;
-use crate::log::Log;
 use crate::memory::Memory;
-use crate::wanted::Wanted;
+use crate::shards::Shards;
 use leveret_engine::catalog;
 use leveret_engine::queue as engine;
 use leveret_model::refusal::Refusal;
@@ -19,9 +19,9 @@ pub use leveret_engine::catalog::QueueId;
 pub(crate) struct QueueContext {
     pub(crate) memory: Arc<Memory>,
     /// The queues with more to deliver than one visit may.
-    pub(crate) unfinished: Arc<Wanted>,
+    pub(crate) unfinished: Arc<DueQueues>,
     /// The log, for queues that survive a restart; none if the node keeps nothing.
-    pub(crate) log: Option<Arc<Log>>,
+    pub(crate) shards: Option<Arc<Shards>>,
 }
 
 /// A declared queue: what every holder of a route, a consumer or a delivery keeps.
@@ -35,27 +35,29 @@ pub struct Queue {
     /// Deleted when its last consumer leaves.
     pub(crate) auto_delete: bool,
     state: Mutex<engine::Queue>,
-    /// What was accounted for this queue when it was last left.
+    /// The bytes that were reported to `memory` after the last visit.
     memory_bytes: AtomicU64,
-    /// Of it the contents of a durable queue.
+    /// The bytes of warm contents among them.
     warm_bytes: AtomicU64,
-    outrunning: AtomicBool,
-    /// Deliveries so far, when it was last left.
+    /// Whether consumers took less than was published, after the last visit.
+    consumers_lag: AtomicBool,
+    /// Deliveries up to the last visit.
     delivered: AtomicU64,
-    room: Notify,
-    /// Its declaration is durable, if it has to be: it may be used.
+    /// Notified when consumers no longer lag.
+    consumers_caught_up: Notify,
+    /// Whether the queue may be used: its declaration is durable, if it has to be.
     declared: AtomicBool,
     deleted: AtomicBool,
     pub(crate) memory: Arc<Memory>,
-    unfinished: Arc<Wanted>,
-    /// It is on the list of those.
+    unfinished: Arc<DueQueues>,
+    /// Whether the queue is on that list.
     goes_on: AtomicBool,
-    /// Of a queue whose changes are logged.
-    pub(crate) log: Option<Arc<Log>>,
-    /// It is on the list of those that wait for a read.
-    pub(crate) fetch_queued: AtomicBool,
-    /// Notified when contents were read.
-    pub(crate) fetched: Notify,
+    /// The shards, of a queue whose changes are logged.
+    pub(crate) shards: Option<Arc<Shards>>,
+    /// Whether the queue is on the list of those that wait for a read.
+    pub(crate) in_read_queue: AtomicBool,
+    /// Notified when a read of contents has ended.
+    pub(crate) read_finished: Notify,
     /// Reads that failed in a row, for reasons that pass, and what the last one said.
     pub(crate) read_failures: AtomicU32,
     pub(crate) read_trouble: Mutex<Option<String>>,
@@ -68,11 +70,11 @@ impl Queue {
         name: Arc<str>,
         context: QueueContext,
     ) -> Self {
-        let QueueContext { memory, unfinished, log } = context;
-        let log = log.filter(|_| declared.is_logged());
-        let mut state = engine::Queue::new(&declared.settings, log.is_some());
+        let QueueContext { memory, unfinished, shards } = context;
+        let shards = shards.filter(|_| declared.is_logged());
+        let mut state = engine::Queue::new(&declared.settings, shards.is_some());
         // A declaration that is read from the log at the start is durable.
-        let is_logged_now = log.as_ref().is_some_and(|log| log.serving.load(Relaxed));
+        let is_logged_now = shards.as_ref().is_some_and(|shards| shards.serving.load(Relaxed));
         if is_logged_now {
             state.lead(0);
         }
@@ -84,17 +86,17 @@ impl Queue {
             state: Mutex::new(state),
             memory_bytes: AtomicU64::new(0),
             warm_bytes: AtomicU64::new(0),
-            outrunning: AtomicBool::new(false),
+            consumers_lag: AtomicBool::new(false),
             delivered: AtomicU64::new(0),
-            room: Notify::new(),
+            consumers_caught_up: Notify::new(),
             declared: AtomicBool::new(!is_logged_now),
             deleted: AtomicBool::new(false),
             memory,
             unfinished,
             goes_on: AtomicBool::new(false),
-            log,
-            fetch_queued: AtomicBool::new(false),
-            fetched: Notify::new(),
+            shards,
+            in_read_queue: AtomicBool::new(false),
+            read_finished: Notify::new(),
             read_failures: AtomicU32::new(0),
             read_trouble: Mutex::default(),
         }
@@ -110,17 +112,17 @@ impl Queue {
         at(&self.state.lock())
     }
 
-    /// Whether it has consumers that do not take as much as is published, or the log cannot follow: publishers had better
-    /// wait a moment.
+    /// Returns whether consumers do not take as much as is published, or the log cannot follow: publishers had better wait a
+    /// moment.
     #[inline]
-    pub(crate) fn is_outrunning(&self) -> bool {
-        self.outrunning.load(Relaxed) || self.log.as_ref().is_some_and(|log| log.shard(self.id).is_full())
+    pub(crate) fn is_behind(&self) -> bool {
+        self.consumers_lag.load(Relaxed) || self.shards.as_ref().is_some_and(|shards| shards.shard(self.id).is_full())
     }
 
     /// Waits until the log takes more of what is published to this queue.
     pub async fn until_logged(&self) {
-        if let Some(log) = &self.log {
-            log.shard(self.id).until_room().await;
+        if let Some(shards) = &self.shards {
+            shards.shard(self.id).until_room().await;
         }
     }
 
@@ -131,11 +133,11 @@ impl Queue {
         let delivered_before = self.delivered.load(Relaxed);
         let (began, mut waited) = (Instant::now(), Duration::ZERO);
         while waited < limit {
-            let room = self.room.notified();
-            if !self.outrunning.load(Relaxed) {
+            let caught_up = self.consumers_caught_up.notified();
+            if !self.consumers_lag.load(Relaxed) {
                 return true;
             }
-            let _ = tokio::time::timeout_at(began + waited + CATCH_UP_LOOK, room).await;
+            let _ = tokio::time::timeout_at(began + waited + CATCH_UP_LOOK, caught_up).await;
             waited = began.elapsed();
             let delivered = self.delivered.load(Relaxed) - delivered_before;
             let expected = messages as f64 * waited.as_secs_f64() / limit.as_secs_f64();
@@ -207,16 +209,44 @@ impl Queue {
             }
             false => Some(std::mem::replace(&mut *entered.state, engine::Queue::ended())),
         };
-        self.fetched.notify_waiters();
+        self.read_finished.notify_waiters();
         Deleted { ready, consumers, contents }
     }
 
+    /// Ends a visit to a durable queue: what happened to deliveries is logged, and contents that are missing are read.
+    fn after_visit(&self, shards: &Shards, state: &mut engine::Queue) {
+        let freed = state.take_freed();
+        if !shards.serving.load(Relaxed) {
+            return;
+        }
+        if let Some(changes) = state.take_changes() {
+            shards.shard(self.id).changes(self.id, &changes);
+        }
+        if !freed.is_empty() {
+            shards.files.free(freed);
+        }
+        if state.may_need_read() {
+            shards.reads.waiting.push(self.id, &self.in_read_queue);
+        }
+    }
+
+    /// Notes that the run in `segment` is not what was written, or not there: deliveries stop before it, and its file is kept.
+    pub(crate) fn note_damage(&self, state: &mut engine::Queue, segment: u64, file: u64, reason: &str) {
+        state.set_unreadable(segment, reason);
+        if let Some(shards) = &self.shards {
+            shards.damage.files.lock().insert(file);
+            shards.damage.queues.lock().insert(self.id);
+        }
+        let (vhost, queue) = (&*self.vhost, &*self.name);
+        tracing::error!(vhost, queue, reason, "contents cannot be read: deliveries of the queue stop before them");
+    }
+
     /// The log has the end of this durable queue: its contents go, and the files that they lie in need not stay for it.
-    pub(crate) fn free_contents(&self, log: &Log) {
+    pub(crate) fn free_contents(&self, shards: &Shards) {
         let contents = std::mem::replace(&mut *self.enter().state, engine::Queue::ended());
         let mut places = contents.runs().map(|(_, place)| place).peekable();
         while places.peek().is_some() {
-            log.files.free(places.by_ref().take(FREED_AT_ONCE));
+            shards.files.free(places.by_ref().take(FREED_AT_ONCE));
         }
     }
 }
@@ -224,7 +254,7 @@ impl Queue {
 impl Drop for Queue {
     fn drop(&mut self) {
         self.memory.account(self.memory_bytes.load(Relaxed), 0);
-        if self.log.is_some() {
+        if self.shards.is_some() {
             self.memory.account_warm(self.warm_bytes.load(Relaxed), 0);
         }
     }
@@ -252,8 +282,8 @@ impl std::ops::DerefMut for Entered<'_> {
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
-        if let Some(log) = &self.queue.log {
-            log.left(self.queue, &mut self.state);
+        if let Some(shards) = &self.queue.shards {
+            self.queue.after_visit(shards, &mut self.state);
         }
         if self.state.take_unfinished() {
             self.queue.unfinished.push(self.queue.id, &self.queue.goes_on);
@@ -263,7 +293,7 @@ impl Drop for Entered<'_> {
         if before != after {
             self.queue.memory.account(before, after);
         }
-        if self.queue.log.is_some() {
+        if self.queue.shards.is_some() {
             let warm = self.state.warm_bytes();
             let before = self.queue.warm_bytes.swap(warm, Relaxed);
             if before != warm {
@@ -271,11 +301,11 @@ impl Drop for Entered<'_> {
             }
         }
         self.queue.delivered.store(self.state.counters().delivered, Relaxed);
-        let outrunning = after > OUTRUNNING_BYTES && ready_bytes(&self.state, after) > OUTRUNNING_BYTES;
-        if outrunning != self.queue.outrunning.load(Relaxed) {
-            self.queue.outrunning.store(outrunning, Relaxed);
-            if !outrunning {
-                self.queue.room.notify_waiters();
+        let lag = after > LAG_BYTES && ready_bytes(&self.state, after) > LAG_BYTES;
+        if lag != self.queue.consumers_lag.load(Relaxed) {
+            self.queue.consumers_lag.store(lag, Relaxed);
+            if !lag {
+                self.queue.consumers_caught_up.notify_waiters();
             }
         }
     }
@@ -294,12 +324,12 @@ fn ready_bytes(state: &engine::Queue, bytes: u64) -> u64 {
 const FREED_AT_ONCE: usize = 8192;
 /// Memory of messages that wait for consumers before publishers are slowed down: what is copied next had better still be in
 /// the processor's cache.
-const OUTRUNNING_BYTES: u64 = 2 << 20;
+const LAG_BYTES: u64 = 2 << 20;
 /// Consumers are given this long to show their pace while the publisher leaves them the processor.
 const CATCH_UP_CHANCE: Duration = Duration::from_millis(5);
 /// How often a publisher that waits looks at what consumers have taken.
 const CATCH_UP_LOOK: Duration = Duration::from_millis(1);
 
 #[cfg(test)]
-#[path = "outrunning_tests.rs"]
+#[path = "lag_tests.rs"]
 mod tests;

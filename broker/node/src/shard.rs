@@ -6,9 +6,9 @@
 //! An entry is handed in once there is room for it in the log. Where there is none for publishes they wait (it is *held*), and
 //! what consumers settled goes before them: it is what makes room.
 use crate::entry;
-use crate::queue::QueueId;
 use bytes::Bytes;
-use leveret_engine::queue::{Facts, Publish};
+use leveret_engine::catalog::QueueId;
+use leveret_engine::queue::{DeliveryChanges, Publish};
 use leveret_replication::{GroupId, Groups};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -137,9 +137,9 @@ impl Shard {
     }
 
     /// What happened to deliveries of a queue of this shard.
-    pub(crate) fn facts(&self, queue: QueueId, facts: &Facts) {
-        let visible = !facts.returned.is_empty();
-        entry::facts(queue, facts, |append| self.push(append, 0, None, visible));
+    pub(crate) fn changes(&self, queue: QueueId, changes: &DeliveryChanges) {
+        let visible = !changes.returned.is_empty();
+        entry::changes(queue, changes, |append| self.push(append, 0, None, visible));
     }
 
     /// An operation of about `room` bytes, unless that is little.

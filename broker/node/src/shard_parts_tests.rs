@@ -66,7 +66,7 @@ fn a_message_to_more_queues_of_one_shard_than_an_operation_names_is_confirmed_on
         let confirmed = Arc::new(Confirmed::default());
         let others = (1..70_000).map(|at| QueueId(1_000_000 + at));
         let queues: Vec<QueueId> = others.chain([queue.id]).collect();
-        let shard = node.log().shard(queue.id).clone();
+        let shard = node.shards().shard(queue.id).clone();
         node.publish_to(&shard, &queues, 0..3, 100, &confirmed);
         node.until("it is confirmed", || *confirmed.0.lock() > 0).await;
         node.publish(&[queue.id], 3..4, 100, &confirmed);

@@ -13,7 +13,7 @@ fn publish(shard: &Shard, bytes: usize) {
 
 fn settle(shard: &Shard, first: u64, returned: bool) {
     let returned = if returned { vec![(first, 0)] } else { Vec::new() };
-    shard.facts(QueueId(1), &Facts { settled: vec![(first, 1)], returned });
+    shard.changes(QueueId(1), &DeliveryChanges { settled: vec![(first, 1)], returned });
 }
 
 /// What an entry says: publishes as `p`, settlements by number, returns as `r`.

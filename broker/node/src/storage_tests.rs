@@ -72,7 +72,7 @@ async fn publishers_that_come_after_the_alarm_wait_for_room_and_end_nothing() {
     for _ in 0..MESSAGES {
         publish(&broker, &confirmed);
     }
-    until("publishes are held", async || storage.log.shards.iter().any(|shard| shard.is_held())).await;
+    until("publishes are held", async || storage.shards.list.iter().any(|shard| shard.is_held())).await;
     assert!(confirmed.0.load(Relaxed) < MESSAGES);
     disk.set_full(false);
     let all = async || {
@@ -123,7 +123,7 @@ fn a_volume_on_which_nobody_could_publish_is_refused_with_what_it_needs() {
     let refused = max(60).unwrap_err().to_string();
     assert_eq!(
         refused,
-        "too little space: the volume has 60 MiB, and a log for messages of 16 MiB needs 151 MiB: give it a larger volume, \
+        "too little space: the volume has 60 MiB, and a shards for messages of 16 MiB needs 151 MiB: give it a larger volume, \
          or begin with an empty folder and a lower message_bytes_max"
     );
     assert_eq!(max(152).unwrap(), 6);
@@ -135,13 +135,13 @@ fn a_volume_on_which_nobody_could_publish_is_refused_with_what_it_needs() {
 #[tokio::test]
 async fn a_follower_whose_node_is_gone_passes_nothing_by() {
     let broker = broker();
-    let follower = Follower::new(&broker.0, Arc::new(Log::new(SHARDS, 1)));
+    let applier = Applier::new(&broker.0, Arc::new(Shards::new(SHARDS, 1)));
     broker.stop();
     drop(broker);
-    until("the node goes", async || follower.snapshot(1).is_err()).await;
+    until("the node goes", async || applier.snapshot(1).is_err()).await;
     let gone = Err("the node is gone".to_owned());
-    assert_eq!(follower.apply(1, &vec![1].into(), journal::Place::default()), gone);
-    assert_eq!(follower.restore(1, &[]), gone);
+    assert_eq!(applier.apply(1, &vec![1].into(), journal::Place::default()), gone);
+    assert_eq!(applier.restore(1, &[]), gone);
 }
 
 const MESSAGES: u64 = 700;

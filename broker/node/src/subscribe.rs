@@ -30,7 +30,7 @@ impl Broker {
         Ok(id)
     }
 
-    /// Takes a consumer away. What it was delivered stays to be settled; see [`left`](Self::left).
+    /// Takes a consumer away. What it was delivered stays to be settled; see [`consumer_left`](Self::consumer_left).
     pub fn unsubscribe(&self, queue: &Queue, id: ConsumerId) {
         let mut entered = queue.enter();
         entered.unsubscribe(id);
@@ -38,7 +38,7 @@ impl Broker {
     }
 
     /// A consumer has left and settled what it had: a queue declared to go with its last consumer goes.
-    pub async fn left(&self, queue: &Queue) {
+    pub async fn consumer_left(&self, queue: &Queue) {
         if queue.auto_delete && queue.look(|queue| queue.depth().consumers) == 0 {
             self.delete_unused_queue(queue).await;
         }
@@ -67,7 +67,7 @@ impl Broker {
         queue.caught_up().await;
         let began = tokio::time::Instant::now();
         loop {
-            let fetched = queue.fetched.notified();
+            let fetched = queue.read_finished.notified();
             let (got, standstill) = {
                 let mut entered = queue.enter();
                 let got = entered.get(sink, no_ack, self.clock().now());
@@ -96,15 +96,15 @@ impl Broker {
 impl Queue {
     /// Waits until all that was published to it so far is in it: a client that asks next finds its own messages.
     pub async fn caught_up(&self) {
-        if let Some(log) = &self.log {
-            log.shard(self.id).until_visible().await;
+        if let Some(shards) = &self.shards {
+            shards.shard(self.id).until_visible().await;
         }
     }
 
     /// Waits until all that was acknowledged so far has gone from it.
     pub(crate) async fn settled(&self) {
-        if let Some(log) = &self.log {
-            log.shard(self.id).until_settled().await;
+        if let Some(shards) = &self.shards {
+            shards.shard(self.id).until_settled().await;
         }
     }
 

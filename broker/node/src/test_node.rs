@@ -214,7 +214,7 @@ impl TestNode {
         let mut queues = Vec::new();
         for at in 0.. {
             let queue = self.declare(&format!("q{at}")).await;
-            if self.log().shard(queue.id).group == 1 {
+            if self.shards().shard(queue.id).group == 1 {
                 queues.push(queue);
             }
             if queues.len() == count {
@@ -237,7 +237,7 @@ impl TestNode {
         size: usize,
         confirmed: &Arc<Confirmed>,
     ) {
-        self.publish_to(self.log().shard(queues[0]), queues, numbers, size, confirmed);
+        self.publish_to(self.shards().shard(queues[0]), queues, numbers, size, confirmed);
     }
 
     /// As [`publish`](Self::publish), whichever shard the queues are of.
@@ -276,8 +276,8 @@ impl TestNode {
         self.until("all is confirmed", || *confirmed.0.lock() == wanted).await;
     }
 
-    pub(crate) fn log(&self) -> &Arc<log::Log> {
-        self.broker.0.log.get().unwrap()
+    pub(crate) fn shards(&self) -> &Arc<shards::Shards> {
+        self.broker.0.shards.get().unwrap()
     }
 
     pub(crate) fn storage(&self) -> &storage::Storage {

@@ -219,7 +219,7 @@ impl Life<'_> {
         let consumer = self.consumers.remove(at);
         self.leave(&consumer);
         consumer.end();
-        self.broker.left(&consumer.queue).await;
+        self.broker.consumer_left(&consumer.queue).await;
     }
 
     fn leave(&self, consumer: &Arc<Consumer>) {

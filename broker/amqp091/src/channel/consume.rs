@@ -81,7 +81,7 @@ impl Session {
             self.output.write(|state| encode::basic_cancel_ok(&mut state.buffer, number, tag));
         }
         if let Some(consumer) = consumer {
-            self.broker.left(&consumer.queue).await;
+            self.broker.consumer_left(&consumer.queue).await;
         }
         Ok(())
     }

@@ -318,10 +318,10 @@ impl Session {
         self.turn.add(properties.len() as u64 / PROPERTY_BYTES_PER_WORK);
         let parsed = Properties::parse(properties).map_err(|error| Failure::new(502, error.to_string()))?;
         if let Some(user) = &parsed.user_id
-            && **user != *self.connection.user
+            && **user != *self.connection.user()
         {
             let text =
-                format!("user_id property set to '{user}' but authenticated user was '{}'", self.connection.user);
+                format!("user_id property set to '{user}' but authenticated user was '{}'", self.connection.user());
             return Err(Failure::new(406, text));
         }
         if let Some(expiration) = &parsed.expiration {

@@ -92,7 +92,7 @@ pub(crate) async fn back(session: &mut Session, socket: &OwnedReadHalf, ends: &E
     let (output, connection) = (&session.output, &session.connection);
     connection.blocked.store(true, Relaxed);
     if session.client.connection_blocked {
-        let reason = if session.broker.memory().is_disk_full() { "low on disk" } else { "low on memory" };
+        let reason = if session.broker.memory().is_disk_alarmed() { "low on disk" } else { "low on memory" };
         output.write(|state| encode::connection_blocked(&mut state.buffer, reason));
     }
     // Its heartbeats are not read meanwhile; that it takes ours shows that it is there.

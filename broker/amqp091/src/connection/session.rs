@@ -287,7 +287,7 @@ impl Session {
         }
         self.broker.settle(&mut self.settlement, Outcome::Returned);
         for consumer in &consumers {
-            self.broker.left(&consumer.queue).await;
+            self.broker.consumer_left(&consumer.queue).await;
         }
         self.connection.channels.lock().remove(&number);
     }

@@ -301,7 +301,7 @@ impl Vhost {
     pub(super) fn remove_bindings_to(&mut self, source: &Arc<str>, destination: &Destination, target: Target) -> bool {
         let Some(from) = self.exchanges.get_mut(source) else { return false };
         let Some(taken) = from.bindings.take_to(destination) else { return false };
-        self.remains.add_destination(target, taken, (source.clone(), from.id, from.declared.kind));
+        self.remains.add_destination(target, taken, source.clone(), from);
         true
     }
 

@@ -184,7 +184,7 @@ impl Vhost {
         let kind = exchange.declared.kind;
         if !exchange.bindings.is_empty() {
             let router = std::mem::replace(&mut exchange.router, Router::new(kind));
-            self.remains.add_source(name, exchange.bindings.take_all(), (kind, router));
+            self.remains.add_source(name, kind, exchange.bindings.take_all(), router);
         }
         let destination = Destination::Exchange(name.to_owned());
         exchange.sources.retain(|source| self.remove_bindings_to(source, &destination, Target::Exchange(exchange.id)));

@@ -5,7 +5,7 @@
 //! takes the bindings themselves away, and leaves behind what nobody sees: targets in routers, of identities that nobody has
 //! any more, and the name of the exchange at its destinations. Until these are gone they count as definitions.
 use super::bindings::{Binding, Target};
-use super::{Catalog, ExchangeId, Vhost};
+use super::{Catalog, Exchange, ExchangeId, Vhost};
 use crate::exchange::{self, Router};
 use leveret_model::exchange::ExchangeType;
 use leveret_model::table::FieldTable;
@@ -72,19 +72,15 @@ impl Remains {
     }
 
     /// The exchange `name` is gone, and these led from it.
-    pub(super) fn add_source(&mut self, name: &str, bindings: Taken, (kind, router): (ExchangeType, Router<Target>)) {
+    pub(super) fn add_source(&mut self, name: &str, kind: ExchangeType, bindings: Taken, router: Router<Target>) {
         self.left.push(Leaving { bindings, kind, end: End::Source { name: name.into(), router } });
     }
 
-    /// `target` is gone, and these led to it from an exchange.
-    pub(super) fn add_destination(
-        &mut self,
-        target: Target,
-        bindings: Taken,
-        (source, id, kind): (Arc<str>, ExchangeId, ExchangeType),
-    ) {
+    /// `target` is gone, and these led to it from the exchange `name`.
+    pub(super) fn add_destination(&mut self, target: Target, bindings: Taken, name: Arc<str>, source: &Exchange) {
         self.dead.insert(target);
-        self.left.push(Leaving { bindings, kind, end: End::Destination { source, id, target } });
+        let end = End::Destination { source: name, id: source.id, target };
+        self.left.push(Leaving { bindings, kind: source.declared.kind, end });
     }
 }
 

@@ -15,6 +15,7 @@ mod durable;
 #[cfg(test)]
 mod durable_tests;
 mod dwell;
+mod logged;
 mod numbered;
 mod ranges;
 mod run;
@@ -23,21 +24,22 @@ mod settle;
 mod sink;
 mod snapshot;
 mod state;
+mod stored;
 #[cfg(test)]
 mod tests;
 
 pub use consumers::{Consumer, ConsumerId, ExclusiveUse, Subscription};
 pub use content::{Body, Extent, Publish};
 pub use dispatch::Got;
-pub use durable::{Facts, Fetch, Logged, Place};
 pub use dwell::{DWELL_BOUNDS_SECONDS, Dwell};
+pub use logged::{DeliveryChanges, LoggedRun, Place, ReadRequest};
 pub use run::MessageId;
 pub use sink::{ConsumerOwner, Delivery, Fill, Sink, Source};
 pub use snapshot::{Damaged, Part};
 
 use crate::catalog::QueueSettings;
 use consumers::Consumers;
-use dispatch::Cursor;
+use run::Cursor;
 use state::State;
 use std::collections::BTreeMap;
 
@@ -56,14 +58,11 @@ struct Lead {
     cursor: Cursor,
     /// Of a durable queue: whether it is served here.
     leading: bool,
-    /// Messages below were there when this began.
-    recovered_below: u64,
-    /// Messages below may have been delivered before this began.
-    delivered_below: u64,
+    history: History,
     /// What the queue was declared with.
     settings: QueueSettings,
     /// What is to be logged.
-    facts: Facts,
+    changes: DeliveryChanges,
     /// Deliveries stopped since they were many.
     unfinished: bool,
     /// The next delivery waits for this segment to be read.
@@ -71,11 +70,20 @@ struct Lead {
     /// Cold runs ahead are looked for once the cursor has come to this run: up to the same distance behind it all are warm.
     look_at: u64,
     /// Runs are being read.
-    fetching: bool,
+    reading: bool,
     /// Segments behind the cursor that were read for messages given back.
     revived: Vec<u64>,
     /// Segments whose bytes are not what was written, each with what is wrong: they are not read again.
     unreadable: BTreeMap<u64, Box<str>>,
+}
+
+/// What was there when this node began to serve the queue.
+#[derive(Clone, Copy, Default)]
+struct History {
+    /// Messages below this sequence were there, and may have been settled.
+    recovered_below: u64,
+    /// Messages below this sequence may have been delivered.
+    delivered_below: u64,
 }
 
 impl Default for Lead {
@@ -84,14 +92,13 @@ impl Default for Lead {
             consumers: Consumers::default(),
             cursor: Cursor::default(),
             leading: true,
-            recovered_below: 0,
-            delivered_below: 0,
+            history: History::default(),
             settings: QueueSettings::default(),
-            facts: Facts::default(),
+            changes: DeliveryChanges::default(),
             unfinished: false,
             blocked_on: None,
             look_at: 0,
-            fetching: false,
+            reading: false,
             revived: Vec::new(),
             unreadable: BTreeMap::new(),
         }
@@ -158,7 +165,7 @@ impl Queue {
         let ready = self.state.ready();
         let fresh = self.state.take_fresh_before(before, &mut self.lead.cursor);
         let (returned, done) = self.state.take_returned_before(before, most);
-        self.lead.facts.settled.extend(fresh.into_iter().chain(returned));
+        self.lead.changes.settled.extend(fresh.into_iter().chain(returned));
         (ready - self.state.ready(), done)
     }
 
@@ -171,7 +178,7 @@ impl Queue {
     /// The queue is deleted: nobody is served from it any more, and what consumers say of its messages changes nothing.
     pub fn end(&mut self) {
         self.lead.leading = false;
-        self.lead.facts = Facts::default();
+        self.lead.changes = DeliveryChanges::default();
     }
 
     /// A transient queue that was deleted, without its contents.

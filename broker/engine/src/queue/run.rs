@@ -1,4 +1,5 @@
-//! The index of a queue: a run is consecutive messages with one exchange and routing key, in one segment.
+//! The index of a queue: a run is consecutive messages with one exchange and routing key, in one segment. And how far deliveries
+//! have come in it.
 
 /// Names a message within its queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,5 +29,22 @@ pub(super) struct Run {
 impl Run {
     pub(super) fn end(&self) -> u64 {
         self.first + u64::from(self.count)
+    }
+}
+
+/// How far deliveries have come: the next message that was never delivered.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Cursor {
+    /// Number of its run.
+    pub(super) run: u64,
+    /// Its index in the run.
+    pub(super) index: u32,
+    /// Its offset in the run's segment, once the run was entered (`index` > 0).
+    pub(super) offset: u32,
+}
+
+impl Cursor {
+    pub(super) fn at(run: u64) -> Self {
+        Self { run, index: 0, offset: 0 }
     }
 }

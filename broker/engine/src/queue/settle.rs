@@ -35,7 +35,7 @@ impl Queue {
             return;
         }
         if self.is_durable() {
-            self.lead.facts.settled.push((sequence, count));
+            self.lead.changes.settled.push((sequence, count));
         } else {
             self.state.settle(sequence, count);
         }

@@ -3,11 +3,10 @@
 //! Invariant: a run's `live` counts its messages that are not settled; a segment's `live` sums those of its runs.
 //! Whoever settles or gives back a message has taken it from the queue before and does it once.
 use super::content::{Body, Extent, Publish};
-use super::dispatch::Cursor;
-use super::durable::{Durable, Fetch, FetchBounds, Logged, Place};
+use super::logged::{Durable, LoggedRun, Place, ReadBounds, ReadRequest};
 use super::numbered::Numbered;
-use super::run::{MessageId, Run};
-use super::segment::{HEAD, SEGMENT_MAX, Segments};
+use super::run::{Cursor, MessageId, Run};
+use super::segment::{SEGMENT_MAX, Segments};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -32,11 +31,11 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn enqueue(&mut self, publish: &Publish<'_>, now: u64) {
-        let route_bytes = 2 + publish.exchange.len() + publish.routing_key.len();
+        let route_bytes = publish.route_bytes();
         let mut rest = publish.messages;
         while let Some(first) = rest.first() {
             let split = if let Body::Shared(body) = &first.body {
-                self.segments.push_shared(route_bytes + HEAD + first.properties_len as usize, body.clone());
+                self.segments.push_shared(route_bytes + first.stored_bytes_before_body(), body.clone());
                 1
             } else {
                 let (messages, bytes) = fitting(rest);
@@ -54,22 +53,7 @@ impl State {
         let segment = self.segments.last_number();
         let Some(tail) = self.segments.tail() else { return };
         let offset = tail.len() as u32;
-        tail.extend_from_slice(&[publish.exchange.len() as u8, publish.routing_key.len() as u8]);
-        tail.extend_from_slice(publish.exchange);
-        tail.extend_from_slice(publish.routing_key);
-        let mut body_bytes = 0;
-        for message in messages {
-            let body_len = message.body.len();
-            let mut head = [0; HEAD];
-            head[..4].copy_from_slice(&message.properties_len.to_le_bytes());
-            head[4..].copy_from_slice(&(body_len as u32).to_le_bytes());
-            tail.extend_from_slice(&head);
-            tail.extend_from_slice(publish.properties(message));
-            if let Body::Inline { at, len } = message.body {
-                tail.extend_from_slice(&publish.bytes[at as usize..(at + len) as usize]);
-            }
-            body_bytes += body_len as u64;
-        }
+        let body_bytes = publish.store_in_memory(messages, tail);
         self.body_bytes += body_bytes;
         let count = messages.len() as u32;
         self.segments.add_live(count);
@@ -81,8 +65,8 @@ impl State {
     }
 
     /// A run that the log has.
-    pub(super) fn enqueue_logged(&mut self, logged: &Logged<'_>, now: u64) {
-        let &Logged { run, place, count, body_bytes, warm } = logged;
+    pub(super) fn enqueue_logged(&mut self, logged: &LoggedRun<'_>, now: u64) {
+        let &LoggedRun { run, place, count, body_bytes, warm } = logged;
         if count == 0 {
             return;
         }
@@ -189,8 +173,8 @@ impl State {
     }
 
     /// Cold runs from `segment` on, until they or the records that they lie in, each read as a whole, come to the bound.
-    pub(super) fn cold_from_segment(&self, segment: u64, bounds: &FetchBounds) -> Fetch {
-        let mut found = Fetch::new();
+    pub(super) fn cold_from_segment(&self, segment: u64, bounds: &ReadBounds) -> ReadRequest {
+        let mut found = ReadRequest::new();
         let (mut runs, mut records, mut last) = (0, 0, None);
         for number in segment..=self.segments.last_number() {
             let Some(place) = self.segments.cold(number) else { break };
@@ -213,7 +197,7 @@ impl State {
 
     /// Cold runs up to the bounds, if one begins less than `ahead` bytes behind run `number`; and the run up to which, from
     /// there on, all are warm.
-    pub(super) fn cold_ahead(&mut self, number: u64, ahead: u64, bounds: &FetchBounds) -> (Fetch, u64) {
+    pub(super) fn cold_ahead(&mut self, number: u64, ahead: u64, bounds: &ReadBounds) -> (ReadRequest, u64) {
         let mut warm = 0;
         for (at, run) in self.runs.starting_at(number) {
             if self.segments.cold(run.segment).is_some() {
@@ -221,11 +205,11 @@ impl State {
             }
             warm += self.segments.place(run.segment).map_or(0, |place| u64::from(place.run_len));
             if warm >= ahead {
-                return (Fetch::new(), at);
+                return (ReadRequest::new(), at);
             }
         }
         self.cold_ahead_maybe = false;
-        (Fetch::new(), number)
+        (ReadRequest::new(), number)
     }
 
     /// The run after the last one.
@@ -430,7 +414,7 @@ fn fitting(messages: &[Extent]) -> (usize, usize) {
         if matches!(message.body, Body::Shared(_)) {
             return (at, bytes);
         }
-        let more = HEAD + message.properties_len as usize + message.body.len();
+        let more = message.stored_bytes();
         if at > 0 && bytes + more > SEGMENT_MAX / 2 {
             return (at, bytes);
         }

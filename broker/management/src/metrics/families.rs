@@ -186,11 +186,11 @@ pub(super) fn node(api: &Api, text: &mut Text) {
     text.gauge("leveret_memory_max_bytes", help, memory.max() as f64);
     text.gauge("rabbitmq_resident_memory_limit_bytes", help, memory.max() as f64);
     let help = "Whether publishers are held back for want of memory.";
-    text.gauge("leveret_memory_alarm", help, flag(memory.is_over()));
-    text.gauge("rabbitmq_alarms_memory_used_watermark", help, flag(memory.is_over()));
+    text.gauge("leveret_memory_alarm", help, flag(memory.is_memory_alarmed()));
+    text.gauge("rabbitmq_alarms_memory_used_watermark", help, flag(memory.is_memory_alarmed()));
     let help = "Whether publishers are held back for want of room on the disk or in the log.";
-    text.gauge("leveret_disk_alarm", help, flag(memory.is_disk_full()));
-    text.gauge("rabbitmq_alarms_free_disk_space_watermark", help, flag(memory.is_disk_full()));
+    text.gauge("leveret_disk_alarm", help, flag(memory.is_disk_alarmed()));
+    text.gauge("rabbitmq_alarms_free_disk_space_watermark", help, flag(memory.is_disk_alarmed()));
     let help = "Memory that the kernel counts.";
     text.gauge("process_resident_memory_bytes", help, memory.resident() as f64);
     text.gauge("rabbitmq_process_resident_memory_bytes", help, memory.resident() as f64);
