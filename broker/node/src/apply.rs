@@ -66,8 +66,8 @@ impl Applied for Applier {
             let facts = node.catalog.read().durable_facts(); // encoded once the catalog is free again
             return Ok(definitions::encode(0, &facts));
         }
-        let mut queues: Vec<_> = node.queues.read().values().cloned().collect();
-        queues.extend(node.closed.all()); // the log may not have their ends, and has what is in them
+        let mut queues: Vec<_> = node.queues.by_id.read().values().cloned().collect();
+        queues.extend(node.queues.closed.all()); // the log may not have their ends, and has what is in them
         queues.retain(|queue| queue.shards.is_some() && self.shards.shard(queue.id).group == group);
         queues.sort_by_key(|queue| queue.id);
         queues.dedup_by_key(|queue| queue.id);
@@ -112,7 +112,7 @@ impl Applied for Applier {
                 false => snapshot.try_get_u32_le().map_err(short)?.into(),
             };
             let mut index = snapshot.split_off(..length as usize).ok_or(SHORT)?;
-            let queue = node.queues.read().get(&id).cloned();
+            let queue = node.queues.by_id.read().get(&id).cloned();
             if let Some(queue) = queue {
                 let restored = queue.enter().restore(&mut index, node.clock.now());
                 restored.map_err(|damaged| format!("queue '{}': {}", queue.name, damaged.0))?;
@@ -142,7 +142,7 @@ impl Applier {
         self.declared.get_or_init(|| {
             let Some(node) = self.node.upgrade() else { return };
             let catalog = node.catalog.read();
-            let mut queues = node.queues.write();
+            let mut queues = node.queues.by_id.write();
             for vhost in catalog.vhosts() {
                 for (name, queue) in catalog.queues(vhost).into_iter().flatten() {
                     let made = Queue::new(queue, vhost.clone(), name.clone(), node.queue_context());
@@ -162,7 +162,7 @@ impl Applier {
     }
 
     fn operation(&self, node: &Node, operation: Operation, entry: &Bytes, place: journal::Place, now: u64) {
-        let find = |id: QueueId| node.queues.read().get(&id).cloned().or_else(|| node.closed.get(id));
+        let find = |id: QueueId| node.queues.by_id.read().get(&id).cloned().or_else(|| node.queues.closed.get(id));
         match operation {
             Operation::Enqueue { queues, count, body_bytes, at, run } => {
                 // A run that is a small part of its entry would hold all of it in memory.

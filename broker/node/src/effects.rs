@@ -94,7 +94,7 @@ impl Broker {
     fn add_queue(&self, vhost: &Arc<str>, name: &Arc<str>, declared: &DeclaredQueue) -> Arc<Queue> {
         let node = self.node();
         let queue = Arc::new(Queue::new(declared, vhost.clone(), name.clone(), node.queue_context()));
-        node.queues.write().insert(queue.id, queue.clone());
+        node.queues.by_id.write().insert(queue.id, queue.clone());
         node.connections.churn.queues_created.fetch_add(1, Relaxed);
         queue
     }
@@ -103,9 +103,9 @@ impl Broker {
         let (node, queue) = (self.node(), self.queue(id)?);
         let deleted = queue.close();
         if queue.shards.is_some() {
-            node.closed.insert(queue.clone()); // before it is gone: a snapshot looks here afterwards
+            node.queues.closed.insert(queue.clone()); // before it is gone: a snapshot looks here afterwards
         }
-        node.queues.write().remove(&id);
+        node.queues.by_id.write().remove(&id);
         node.connections.churn.queues_deleted.fetch_add(1, Relaxed);
         Some(deleted)
     }

@@ -41,13 +41,13 @@ impl Broker {
     /// Asks a queue what it wants, and has that read.
     fn begin_read(&self, queue: &Arc<Queue>) {
         let Some(Storage { shards, .. }) = self.0.storage.get() else { return };
-        queue.in_read_queue.store(false, Relaxed);
+        queue.reads.is_waiting.store(false, Relaxed);
         let now = self.clock().now();
         let mut entered = queue.enter();
         let Some(runs) = entered.take_read(!self.memory().takes_warm()) else {
             entered.dispatch(now); // it came to its end meanwhile
             drop(entered);
-            queue.read_finished.notify_waiters();
+            queue.reads.finished.notify_waiters();
             return;
         };
         let reading = shards.files.read(&runs);
@@ -100,7 +100,7 @@ impl Broker {
         if !waits {
             queue.read_went_well(); // or nobody wants it any more
         }
-        queue.read_finished.notify_waiters();
+        queue.reads.finished.notify_waiters();
     }
 
     /// Why contents of queues cannot be read, one reason for each queue: damage that no retry mends.
@@ -116,19 +116,19 @@ impl Broker {
 impl Queue {
     /// No read fails any more.
     fn read_went_well(&self) {
-        self.read_failures.store(0, Relaxed);
-        self.read_trouble.lock().take();
+        self.reads.failures.store(0, Relaxed);
+        self.reads.trouble.lock().take();
     }
 
     /// A read failed for a reason that passes: how long to wait before the next.
     fn read_failed(&self, reason: &str) -> Duration {
-        let failures = self.read_failures.fetch_add(1, Relaxed);
-        let first = self.read_trouble.lock().replace(reason.to_owned()).is_none();
+        let failures = self.reads.failures.fetch_add(1, Relaxed);
+        let first = self.reads.trouble.lock().replace(reason.to_owned()).is_none();
         let (vhost, queue) = (&*self.vhost, &*self.name);
         if first {
             tracing::warn!(vhost, queue, reason, "contents cannot be read at the moment: tried again until they can");
         }
-        self.read_finished.notify_waiters();
+        self.reads.finished.notify_waiters();
         RETRY_FIRST.saturating_mul(1 << failures.min(16)).min(RETRY_MAX)
     }
 }

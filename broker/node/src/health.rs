@@ -86,9 +86,9 @@ impl Queue {
         if let Some(reason) = self.look(|queue| queue.unreadable().map(str::to_owned)) {
             return Some(Trouble::Unreadable(reason));
         }
-        if self.read_failures.load(Relaxed) == 0 {
+        if self.reads.failures.load(Relaxed) == 0 {
             return None;
         }
-        self.read_trouble.lock().clone().map(Trouble::Retrying)
+        self.reads.trouble.lock().clone().map(Trouble::Retrying)
     }
 }

@@ -124,21 +124,16 @@ pub(crate) struct Node {
     options: Options,
     clock: Clock,
     memory: Arc<Memory>,
-    users: auth::Users,
-    wrong_logins: auth::WrongLogins,
+    logins: auth::Logins,
     places: Arc<limits::Places>,
     catalog: RwLock<Catalog>,
     generations: publish::Generations,
     facts: fact_log::FactLog,
-    queues: RwLock<Queues>,
-    /// The queues with more to deliver than one visit may.
-    unfinished: Arc<due::DueQueues>,
+    queues: Queues,
     connections: connections::Connections,
     activity: activity::Activity,
     listeners: figures::Listeners,
     stopping: CancellationToken,
-    /// Durable queues that were deleted, and perhaps not durably yet.
-    closed: closed::ClosedQueues,
     /// What durable queues share, once storage is being opened.
     shards: OnceLock<Arc<shards::Shards>>,
     storage: OnceLock<storage::Storage>,
@@ -148,13 +143,24 @@ impl Node {
     fn queue_context(&self) -> queue::QueueContext {
         queue::QueueContext {
             memory: self.memory.clone(),
-            unfinished: self.unfinished.clone(),
+            unfinished: self.queues.unfinished.clone(),
             shards: self.shards.get().cloned(),
         }
     }
 }
 
-type Queues = HashMap<QueueId, Arc<Queue>, foldhash::fast::RandomState>;
+/// The queues of the node.
+#[derive(Default)]
+struct Queues {
+    /// Those that are declared.
+    by_id: RwLock<QueuesById>,
+    /// Durable queues that were deleted, and perhaps not durably yet.
+    closed: closed::ClosedQueues,
+    /// The queues with more to deliver than one visit may.
+    unfinished: Arc<due::DueQueues>,
+}
+
+type QueuesById = HashMap<QueueId, Arc<Queue>, foldhash::fast::RandomState>;
 
 impl Broker {
     /// A node with nothing but the predeclared exchanges, in memory until [`open_storage`](Self::open_storage); its upkeep task runs until `stop`.
@@ -163,19 +169,16 @@ impl Broker {
         let node = Node {
             clock: Clock::start(),
             memory: Arc::new(Memory::new(options.memory_max)),
-            users: auth::Users::new(&options.default_user, &options.default_pass),
-            wrong_logins: auth::WrongLogins::default(),
+            logins: auth::Logins::new(&options.default_user, &options.default_pass),
             places: limits::Places::new(options.limits),
             catalog: RwLock::new(Catalog::new((options.memory_max / DEFINITIONS_PART) as usize)),
             generations: publish::Generations::default(),
             facts: fact_log::FactLog::default(),
-            queues: RwLock::default(),
-            unfinished: Arc::default(),
+            queues: Queues::default(),
             connections: connections::Connections::default(),
             activity: activity::Activity::default(),
             listeners: figures::Listeners::default(),
             stopping: CancellationToken::new(),
-            closed: closed::ClosedQueues::default(),
             shards: OnceLock::new(),
             storage: OnceLock::new(),
             options,
@@ -210,7 +213,7 @@ impl Broker {
                 self.0.activity.mark(); // memory may be freed by itself, and publishers wait for it
             }
             if tick % TRIM_EVERY_TICKS == 0 {
-                let queues: Vec<_> = self.0.queues.read().values().cloned().collect();
+                let queues: Vec<_> = self.0.queues.by_id.read().values().cloned().collect();
                 for queue in queues {
                     queue.trim();
                 }
@@ -222,7 +225,7 @@ impl Broker {
     async fn go_on(self) {
         loop {
             let queues = tokio::select! {
-                queues = self.0.unfinished.take() => queues,
+                queues = self.0.queues.unfinished.take() => queues,
                 () = self.0.stopping.cancelled() => return,
             };
             for queue in queues.into_iter().filter_map(|id| self.queue(id)) {
@@ -268,8 +271,8 @@ impl Broker {
         queues
     }
 
-    pub(crate) fn queues(&self) -> RwLockReadGuard<'_, Queues> {
-        self.0.queues.read()
+    pub(crate) fn queues(&self) -> RwLockReadGuard<'_, QueuesById> {
+        self.0.queues.by_id.read()
     }
 }
 

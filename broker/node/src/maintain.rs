@@ -179,7 +179,7 @@ impl Broker {
         let facts = &self.node().facts;
         let ended = {
             let _nobody_deletes = self.catalog();
-            self.node().closed.take_durable(facts.mark(), |end| facts.has(end))
+            self.node().queues.closed.take_durable(facts.mark(), |end| facts.has(end))
         };
         if ended.is_empty() {
             return Ok(());

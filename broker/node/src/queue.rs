@@ -35,16 +35,8 @@ pub struct Queue {
     /// Deleted when its last consumer leaves.
     pub(crate) auto_delete: bool,
     state: Mutex<engine::Queue>,
-    /// The bytes that were reported to `memory` after the last visit.
-    memory_bytes: AtomicU64,
-    /// The bytes of warm contents among them.
-    warm_bytes: AtomicU64,
-    /// Whether consumers took less than was published, after the last visit.
-    consumers_lag: AtomicBool,
-    /// Deliveries up to the last visit.
-    delivered: AtomicU64,
-    /// Notified when consumers no longer lag.
-    consumers_caught_up: Notify,
+    reported: ReportedBytes,
+    pace: Pace,
     /// Whether the queue may be used: its declaration is durable, if it has to be.
     declared: AtomicBool,
     deleted: AtomicBool,
@@ -54,13 +46,39 @@ pub struct Queue {
     goes_on: AtomicBool,
     /// The shards, of a queue whose changes are logged.
     pub(crate) shards: Option<Arc<Shards>>,
+    pub(crate) reads: Reads,
+}
+
+/// The bytes that were reported to [`Memory`] after the last visit.
+#[derive(Default)]
+struct ReportedBytes {
+    all: AtomicU64,
+    /// Warm contents among them.
+    warm: AtomicU64,
+}
+
+/// How consumers keep up with publishers, after the last visit.
+#[derive(Default)]
+struct Pace {
+    /// Whether consumers take less than is published.
+    consumers_lag: AtomicBool,
+    /// Deliveries so far.
+    delivered: AtomicU64,
+    /// Notified when consumers no longer lag.
+    caught_up: Notify,
+}
+
+/// Reads of a queue's contents.
+#[derive(Default)]
+pub(crate) struct Reads {
     /// Whether the queue is on the list of those that wait for a read.
-    pub(crate) in_read_queue: AtomicBool,
-    /// Notified when a read of contents has ended.
-    pub(crate) read_finished: Notify,
-    /// Reads that failed in a row, for reasons that pass, and what the last one said.
-    pub(crate) read_failures: AtomicU32,
-    pub(crate) read_trouble: Mutex<Option<String>>,
+    pub(crate) is_waiting: AtomicBool,
+    /// Notified when a read has ended.
+    pub(crate) finished: Notify,
+    /// Reads that failed in a row for reasons that pass.
+    pub(crate) failures: AtomicU32,
+    /// What the last of them said.
+    pub(crate) trouble: Mutex<Option<String>>,
 }
 
 impl Queue {
@@ -84,21 +102,15 @@ impl Queue {
             name,
             auto_delete: declared.auto_delete,
             state: Mutex::new(state),
-            memory_bytes: AtomicU64::new(0),
-            warm_bytes: AtomicU64::new(0),
-            consumers_lag: AtomicBool::new(false),
-            delivered: AtomicU64::new(0),
-            consumers_caught_up: Notify::new(),
+            reported: ReportedBytes::default(),
+            pace: Pace::default(),
             declared: AtomicBool::new(!is_logged_now),
             deleted: AtomicBool::new(false),
             memory,
             unfinished,
             goes_on: AtomicBool::new(false),
             shards,
-            in_read_queue: AtomicBool::new(false),
-            read_finished: Notify::new(),
-            read_failures: AtomicU32::new(0),
-            read_trouble: Mutex::default(),
+            reads: Reads::default(),
         }
     }
 
@@ -116,7 +128,8 @@ impl Queue {
     /// moment.
     #[inline]
     pub(crate) fn is_behind(&self) -> bool {
-        self.consumers_lag.load(Relaxed) || self.shards.as_ref().is_some_and(|shards| shards.shard(self.id).is_full())
+        self.pace.consumers_lag.load(Relaxed)
+            || self.shards.as_ref().is_some_and(|shards| shards.shard(self.id).is_full())
     }
 
     /// Waits until the log takes more of what is published to this queue.
@@ -130,16 +143,16 @@ impl Queue {
     /// at which `messages` would take that long. Returns whether they kept that pace. So consumers that nearly keep up are
     /// waited for, and a slow or a stuck one is not.
     pub async fn let_consumers_catch_up(&self, limit: Duration, messages: u64) -> bool {
-        let delivered_before = self.delivered.load(Relaxed);
+        let delivered_before = self.pace.delivered.load(Relaxed);
         let (began, mut waited) = (Instant::now(), Duration::ZERO);
         while waited < limit {
-            let caught_up = self.consumers_caught_up.notified();
-            if !self.consumers_lag.load(Relaxed) {
+            let caught_up = self.pace.caught_up.notified();
+            if !self.pace.consumers_lag.load(Relaxed) {
                 return true;
             }
             let _ = tokio::time::timeout_at(began + waited + CATCH_UP_LOOK, caught_up).await;
             waited = began.elapsed();
-            let delivered = self.delivered.load(Relaxed) - delivered_before;
+            let delivered = self.pace.delivered.load(Relaxed) - delivered_before;
             let expected = messages as f64 * waited.as_secs_f64() / limit.as_secs_f64();
             if waited >= CATCH_UP_CHANCE && (delivered as f64) < expected {
                 return false;
@@ -171,12 +184,12 @@ impl Queue {
 
     /// Whether it has contents in memory that the log has, too.
     pub(crate) fn is_warm(&self) -> bool {
-        self.warm_bytes.load(Relaxed) > 0
+        self.reported.warm.load(Relaxed) > 0
     }
 
     /// Gives back what an empty queue keeps.
     pub(crate) fn trim(&self) {
-        if self.memory_bytes.load(Relaxed) > 0 {
+        if self.reported.all.load(Relaxed) > 0 {
             self.enter().trim();
         }
     }
@@ -209,7 +222,7 @@ impl Queue {
             }
             false => Some(std::mem::replace(&mut *entered.state, engine::Queue::ended())),
         };
-        self.read_finished.notify_waiters();
+        self.reads.finished.notify_waiters();
         Deleted { ready, consumers, contents }
     }
 
@@ -226,7 +239,7 @@ impl Queue {
             shards.files.free(freed);
         }
         if state.may_need_read() {
-            shards.reads.waiting.push(self.id, &self.in_read_queue);
+            shards.reads.waiting.push(self.id, &self.reads.is_waiting);
         }
     }
 
@@ -253,9 +266,9 @@ impl Queue {
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        self.memory.account(self.memory_bytes.load(Relaxed), 0);
+        self.memory.account(self.reported.all.load(Relaxed), 0);
         if self.shards.is_some() {
-            self.memory.account_warm(self.warm_bytes.load(Relaxed), 0);
+            self.memory.account_warm(self.reported.warm.load(Relaxed), 0);
         }
     }
 }
@@ -289,23 +302,23 @@ impl Drop for Entered<'_> {
             self.queue.unfinished.push(self.queue.id, &self.queue.goes_on);
         }
         let after = self.state.memory_bytes();
-        let before = self.queue.memory_bytes.swap(after, Relaxed);
+        let before = self.queue.reported.all.swap(after, Relaxed);
         if before != after {
             self.queue.memory.account(before, after);
         }
         if self.queue.shards.is_some() {
             let warm = self.state.warm_bytes();
-            let before = self.queue.warm_bytes.swap(warm, Relaxed);
+            let before = self.queue.reported.warm.swap(warm, Relaxed);
             if before != warm {
                 self.queue.memory.account_warm(before, warm);
             }
         }
-        self.queue.delivered.store(self.state.counters().delivered, Relaxed);
+        self.queue.pace.delivered.store(self.state.counters().delivered, Relaxed);
         let lag = after > LAG_BYTES && ready_bytes(&self.state, after) > LAG_BYTES;
-        if lag != self.queue.consumers_lag.load(Relaxed) {
-            self.queue.consumers_lag.store(lag, Relaxed);
+        if lag != self.queue.pace.consumers_lag.load(Relaxed) {
+            self.queue.pace.consumers_lag.store(lag, Relaxed);
             if !lag {
-                self.queue.consumers_caught_up.notify_waiters();
+                self.queue.pace.caught_up.notify_waiters();
             }
         }
     }

@@ -67,7 +67,7 @@ impl Broker {
         queue.caught_up().await;
         let began = tokio::time::Instant::now();
         loop {
-            let fetched = queue.read_finished.notified();
+            let fetched = queue.reads.finished.notified();
             let (got, standstill) = {
                 let mut entered = queue.enter();
                 let got = entered.get(sink, no_ack, self.clock().now());
@@ -110,7 +110,7 @@ impl Queue {
 
     /// Why a client that has waited so long for contents had better not wait any more.
     fn reason_to_give_up(&self, waited: Duration) -> Option<String> {
-        let trouble = if waited >= READ_TROUBLE_MAX { self.read_trouble.lock().clone() } else { None };
+        let trouble = if waited >= READ_TROUBLE_MAX { self.reads.trouble.lock().clone() } else { None };
         trouble.or_else(|| (waited >= READ_MAX).then(|| format!("the disk took more than {READ_MAX:?}")))
     }
 
