@@ -4,7 +4,7 @@ use crate::test_node::{TestNode, in_paused_time};
 use leveret_engine::catalog::QueueSettings;
 use leveret_journal::faulty::FaultyDisk;
 
-/// A node with a queue of twenty messages in group 1, and its follower.
+/// A node with a queue of twenty messages in group 1, and its applier.
 async fn node() -> (TestNode, Arc<Queue>, Applier) {
     let node = TestNode::open(Arc::new(FaultyDisk::new(1))).await;
     let queue = node.declare_in_one_shard(1).await.remove(0);

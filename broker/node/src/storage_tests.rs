@@ -133,7 +133,7 @@ fn a_volume_on_which_nobody_could_publish_is_refused_with_what_it_needs() {
 }
 
 #[tokio::test]
-async fn a_follower_whose_node_is_gone_passes_nothing_by() {
+async fn an_applier_whose_node_is_gone_passes_nothing_by() {
     let broker = broker();
     let applier = Applier::new(&broker.0, Arc::new(Shards::new(SHARDS, 1)));
     broker.stop();
