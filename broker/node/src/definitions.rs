@@ -279,6 +279,33 @@ mod tests {
         assert!(again.next_identity() > 77);
     }
 
+    /// A data folder outlives its broker.
+    #[test]
+    fn facts_have_the_bytes_that_are_in_stored_folders() {
+        let arguments = FieldTable(vec![("x-delivery-limit".to_owned(), FieldValue::Int32(3))]);
+        let (vhost, name): (Arc<str>, Arc<str>) = ("/".into(), "q".into());
+        let facts = [
+            Fact::NextId(258),
+            Fact::Queue { vhost: vhost.clone(), name, id: QueueId(7), auto_delete: true, arguments },
+            Fact::Unbound(Bond {
+                vhost,
+                source: "e".into(),
+                destination: Destination::Exchange("d".to_owned()),
+                routing_key: b"k".to_vec(),
+                arguments: FieldTable::default(),
+            }),
+        ];
+        let golden = [
+            &b"\x01\x05\0\0\0\0\0\0\0"[..],
+            b"\x01\x02\x01\0\0\0\0\0\0",
+            b"\x06\x01\0\0\0/\x01\0\0\0q\x07\0\0\0\0\0\0\0\x01\x01\0\0\0\x10\0\0\0x-delivery-limitI\x03\0\0\0",
+            b"\x09\x01\0\0\0/\x01\0\0\0e\x01\x01\0\0\0d\x01\0\0\0k\0\0\0\0",
+        ]
+        .concat();
+        assert_eq!(encode(5, &facts).escape_ascii().to_string(), golden.escape_ascii().to_string());
+        assert_eq!(decode(&golden), Some((5, facts.to_vec())));
+    }
+
     #[test]
     fn many_facts_are_several_entries() {
         let facts: Vec<Fact> = facts().into_iter().cycle().take(20_000).collect();

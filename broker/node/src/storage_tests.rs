@@ -1,9 +1,11 @@
 //! Storage that is opened, full, and closed.
 use super::*;
+use crate::test_node::{TestNode, in_paused_time};
 use crate::{Caller, Confirm, Options, RoutedRun, Waiter};
 use leveret_engine::catalog::QueueDeclare;
 use leveret_engine::queue::{Body, Extent};
 use leveret_journal::faulty::FaultyDisk;
+use leveret_journal::{read_whole, write_whole};
 use leveret_replication::Applied;
 use parking_lot::Mutex;
 use std::time::Instant;
@@ -130,6 +132,30 @@ fn a_volume_on_which_nobody_could_publish_is_refused_with_what_it_needs() {
     assert_eq!(max(300).unwrap(), 8);
     assert_eq!(max(1 << 20).unwrap(), 240);
     assert_eq!(segments_max(60 << 20, LOG_BYTES_MAX, 2 << 20, 1 << 20).unwrap(), 8);
+}
+
+/// Files `node` of the versions before have no version; the rest of the folder is as it was.
+#[test]
+fn a_folder_of_an_earlier_version_is_opened() {
+    in_paused_time(async {
+        let disk = FaultyDisk::new(9);
+        let node = TestNode::open(Arc::new(disk.clone())).await;
+        let queue = node.declare("q").await;
+        node.publish_one_by_one(&queue, 0..20, 100).await;
+        node.close().await;
+        let now = read_whole(&disk, "node").unwrap().unwrap();
+        for earlier in [&now[1..], &now[1..13]] {
+            write_whole(&disk, "node", &[earlier]).unwrap();
+            let node = TestNode::open(Arc::new(disk.clone())).await;
+            let queue = node.broker.find_queue(&Caller::system(), "/", "q").unwrap();
+            assert_eq!(queue.look(|queue| queue.depth().ready), 20);
+            node.close().await;
+        }
+        let node = TestNode::open(Arc::new(disk)).await;
+        let queue = node.broker.find_queue(&Caller::system(), "/", "q").unwrap();
+        assert_eq!(node.drain(&queue).await, (0..20).collect::<Vec<_>>());
+        node.close().await;
+    });
 }
 
 #[tokio::test]
