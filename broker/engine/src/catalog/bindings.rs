@@ -1,6 +1,6 @@
 //! Bindings: from an exchange to a queue or to another exchange.
 //!
-//! A binding is told from others by its ends, the bytes of its key, and its arguments whatever their order.
+//! Two bindings are the same if their ends, the bytes of their keys, and their arguments in whatever order are the same.
 use super::limits::{self, BINDINGS_MAX};
 use super::refusals::on_default_exchange;
 use super::unlink::Taken;
@@ -16,7 +16,7 @@ use std::fmt::Write;
 use std::ops::Bound;
 use std::sync::Arc;
 
-/// What a binding leads to, by name.
+/// The destination of a binding, by name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Destination {
     /// A queue.
@@ -25,7 +25,7 @@ pub enum Destination {
     Exchange(String),
 }
 
-/// The same by identity, as routing follows it.
+/// The destination of a binding by identity, as routing follows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Target {
     Queue(QueueId),
@@ -35,13 +35,13 @@ pub(crate) enum Target {
 /// One binding of an exchange.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Binding {
-    /// Where it leads.
+    /// The queue or exchange that the binding leads to.
     pub destination: Destination,
     /// The routing key or pattern.
     pub routing_key: Box<[u8]>,
-    /// Its arguments.
+    /// The arguments.
     pub arguments: FieldTable,
-    /// Names it among those with the same source and destination, as [`properties_key`] makes it.
+    /// The name of the binding among those with the same source and destination; see [`properties_key`].
     pub properties_key: String,
 }
 
@@ -50,7 +50,7 @@ pub struct Binding {
 pub struct BindingDeclare<'a> {
     /// The exchange that the binding leads from.
     pub source: &'a str,
-    /// Where it leads.
+    /// The queue or exchange that the binding leads to.
     pub destination: &'a Destination,
     /// The routing key or pattern.
     pub routing_key: &'a [u8],
@@ -59,7 +59,7 @@ pub struct BindingDeclare<'a> {
 }
 
 impl<'a> BindingDeclare<'a> {
-    /// Names a binding.
+    /// Returns the binding with these ends, routing key and arguments.
     #[must_use]
     pub fn new(
         source: &'a str,
@@ -71,7 +71,7 @@ impl<'a> BindingDeclare<'a> {
     }
 }
 
-/// What tells a binding from others of its source.
+/// The parts of a binding that no other binding of its source has all of.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Identity {
     destination: Destination,
@@ -110,12 +110,12 @@ impl Bindings {
         self.to(destination).next().is_some()
     }
 
-    /// Takes all away.
+    /// Removes all bindings and returns them.
     pub(super) fn take_all(&mut self) -> Taken {
         Box::new(std::mem::take(&mut self.0).into_values())
     }
 
-    /// Takes those to a destination away, if there are any.
+    /// Removes the bindings to a destination and returns them, if there are any.
     fn take_to(&mut self, destination: &Destination) -> Option<Taken> {
         if !self.has_to(destination) {
             return None;
@@ -144,8 +144,8 @@ impl Bindings {
         self.0.range(from..).take_while(move |(identity, _)| identity.destination == *destination)
     }
 
-    /// The binding to a destination that a `properties_key` names; or, for clients that put the key itself there, one
-    /// without arguments and with that key.
+    /// Returns the binding to a destination that a `properties_key` names; or, for clients that send the routing key in its
+    /// place, the binding with that key and no arguments.
     fn named(&self, destination: &Destination, properties_key: &str) -> Option<&Binding> {
         let (key, _) = properties_key.split_once('~').unwrap_or((properties_key, ""));
         let from = |routing_key: &[u8]| Identity::new(destination, routing_key, &FieldTable::default());
@@ -158,7 +158,7 @@ impl Bindings {
     }
 }
 
-/// Both ends of a binding, found.
+/// Both ends of a binding, looked up.
 pub(super) struct Ends {
     source: Arc<str>,
     destination: Destination,
@@ -177,11 +177,11 @@ impl Ends {
 }
 
 impl Catalog {
-    /// Binds. Whether the binding is new.
+    /// Makes a binding. Answers whether it is new.
     ///
     /// # Errors
-    /// 403 on the default exchange, 404 for what is missing, 405 for another connection's queue, 406 for a key or
-    /// arguments that the source's type does not take, and for more bindings than there may be.
+    /// 403 on the default exchange, 404 for a missing end, 405 for another connection's queue, 406 for a key or arguments that the
+    /// source's type does not take, and beyond the limits of the virtual host.
     pub fn bind(&mut self, vhost: &str, binding: BindingDeclare<'_>, origin: Origin) -> Result<Change<bool>, Refusal> {
         let BindingDeclare { source, destination, routing_key, arguments } = binding;
         let ends = self.ends(vhost, source, destination, origin)?;
@@ -203,7 +203,7 @@ impl Catalog {
         Ok(Change::one(true, Effect::Bound { binding, is_logged }))
     }
 
-    /// Removes a binding; one that is not there, or whose ends are not there, is as good as removed. Whether it was there.
+    /// Removes a binding. Answers whether it was there; a missing binding or end is no error.
     ///
     /// # Errors
     /// 403 on the default exchange, 405 for another connection's queue.
@@ -229,7 +229,7 @@ impl Catalog {
         Ok(change)
     }
 
-    /// The binding between two ends that a [`properties_key`] names.
+    /// Returns the binding between two ends that a [`properties_key`] names.
     ///
     /// # Errors
     /// 404 for a virtual host or a source that is not there.
@@ -281,7 +281,7 @@ impl Vhost {
         }
     }
 
-    /// Removes a binding. Whether it was there.
+    /// Removes a binding. Returns whether it was there.
     pub(super) fn remove_binding(&mut self, ends: &Ends, routing_key: &[u8], arguments: &FieldTable) -> bool {
         let Ends { source, destination, target } = ends;
         let Some(from) = self.exchanges.get_mut(source) else { return false };
@@ -297,7 +297,7 @@ impl Vhost {
         true
     }
 
-    /// Removes all bindings from `source` to something that is gone. Whether there were any.
+    /// Removes all bindings from `source` to a destination that was deleted. Returns whether there were any.
     pub(super) fn remove_bindings_to(&mut self, source: &Arc<str>, destination: &Destination, target: Target) -> bool {
         let Some(from) = self.exchanges.get_mut(source) else { return false };
         let Some(taken) = from.bindings.take_to(destination) else { return false };
@@ -340,8 +340,8 @@ fn check_key(source: &str, routing_key: &[u8]) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Names a binding among those with the same source and destination, in letters that may stand in a URL. RabbitMQ's form:
-/// the key, encoded as in a query, or `~` for none; arguments add a `~` and what stands for them.
+/// Returns the name of a binding among those with the same source and destination, in characters that may stand in a URL. It has
+/// RabbitMQ's form: the routing key, encoded as in a query, or `~` if it is empty; arguments add a `~` and a digest of them.
 #[must_use]
 pub fn properties_key(routing_key: &[u8], arguments: &FieldTable) -> String {
     let mut name = quoted(routing_key);
@@ -369,7 +369,7 @@ fn quoted(key: &[u8]) -> String {
     out
 }
 
-/// What was [`quoted`]; anything else comes back as it is.
+/// Reverses [`quoted`]. Text that is not quoted is returned as it is.
 fn unquoted(text: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -390,5 +390,5 @@ fn unquoted(text: &str) -> Vec<u8> {
     out
 }
 
-/// So much of a digest of the arguments that nobody finds others with the same.
+/// Bytes of the digest of the arguments: so many that nobody finds other arguments with the same digest.
 const ARGUMENTS_DIGEST_BYTES: usize = 16;

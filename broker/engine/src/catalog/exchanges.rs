@@ -1,4 +1,4 @@
-//! Exchanges: declared, found equivalent or not, deleted.
+//! Declaring exchanges, comparing further declarations, and deleting them.
 use super::bindings::{Bindings, Destination, Target};
 use super::limits::{self, EXCHANGES_MAX};
 use super::refusals::{Subject, on_default_exchange};
@@ -20,33 +20,33 @@ pub struct Exchange {
     /// What the arguments of the declaration ask for.
     pub settings: ExchangeSettings,
     pub(super) router: Router<Target>,
-    /// Bindings from it.
+    /// The bindings from the exchange.
     pub(super) bindings: Bindings,
-    /// Names of exchanges that are bound to it.
+    /// The names of the exchanges that are bound to this one.
     pub(super) sources: BTreeSet<Arc<str>>,
 }
 
 /// How an exchange is declared.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExchangeDeclare {
-    /// Its type.
+    /// The type of the exchange.
     pub kind: ExchangeType,
-    /// It outlives a restart.
+    /// Whether the exchange survives a restart of the broker.
     pub durable: bool,
-    /// It goes with its last binding.
+    /// Whether the exchange is deleted with its last binding.
     pub auto_delete: bool,
-    /// Clients may not publish to it.
+    /// Whether clients may not publish to it, so that messages come through bindings only.
     pub internal: bool,
-    /// `alternate-exchange`, and what the broker does not look at.
+    /// Arguments that [`ExchangeSettings`] knows, and others that the broker does not look at.
     pub arguments: FieldTable,
 }
 
 impl Catalog {
-    /// Declares an exchange. Whether it is new.
+    /// Declares an exchange. Answers whether it is new.
     ///
     /// # Errors
-    /// 403 for a reserved name, 406 if it is there and different, for an argument that is not supported, and for more
-    /// exchanges than there may be.
+    /// 403 for a reserved name, 406 if the exchange was declared differently, for an argument that is not supported, and beyond
+    /// the limits of the virtual host.
     pub fn declare_exchange(
         &mut self,
         vhost: &str,
@@ -72,18 +72,18 @@ impl Catalog {
         Ok(Change::one(true, Effect::ExchangeCreated { vhost, name, declare }))
     }
 
-    /// Finds an exchange.
+    /// Returns an exchange.
     ///
     /// # Errors
-    /// 404.
+    /// 404 if there is none of that name.
     pub fn exchange(&self, vhost: &str, name: &str) -> Result<&Exchange, Refusal> {
         self.vhost(vhost)?.exchanges.get(name).ok_or_else(|| Refusal::no_exchange(vhost, name))
     }
 
-    /// Deletes an exchange with its bindings; one that is not there is as good as deleted. Whether it was there.
+    /// Deletes an exchange with its bindings. Answers whether it was there; a missing exchange is no error.
     ///
     /// # Errors
-    /// 403 for those that are predeclared; 406 `if_unused` when it has bindings.
+    /// 403 for a predeclared exchange; 406 with `if_unused` if the exchange has bindings.
     pub fn delete_exchange(&mut self, vhost: &str, name: &str, if_unused: bool) -> Result<Change<bool>, Refusal> {
         if name.is_empty() {
             return Err(on_default_exchange());
@@ -126,7 +126,7 @@ impl Catalog {
 }
 
 impl Exchange {
-    /// About how many bytes of memory a binding from it takes.
+    /// Returns about how many bytes of memory a binding from this exchange takes.
     pub(super) fn binding_bytes(&self, routing_key: &[u8], arguments: &FieldTable) -> usize {
         binding_bytes(self.declared.kind, routing_key, arguments)
     }
@@ -175,8 +175,8 @@ impl Vhost {
         name
     }
 
-    /// Takes an exchange away with the bindings from it and those to it, and nothing else. Its sources are then those that lost
-    /// a binding by it.
+    /// Removes an exchange with the bindings from it and to it, and nothing else. The `sources` of the returned exchange are the
+    /// exchanges that lost a binding by that.
     pub(super) fn take_exchange(&mut self, name: &str) -> Option<Exchange> {
         let mut exchange = self.exchanges.remove(name)?;
         self.exchange_names.remove(&exchange.id);
@@ -191,7 +191,7 @@ impl Vhost {
         Some(exchange)
     }
 
-    /// Whether this is an auto-delete exchange that has lost its last binding.
+    /// Returns whether this is an auto-delete exchange without bindings.
     pub(super) fn is_left_over(&self, name: &str) -> bool {
         let exchange = self.exchanges.get(name);
         exchange.is_some_and(|exchange| exchange.declared.auto_delete && exchange.bindings.is_empty())
@@ -202,7 +202,7 @@ fn exchange_bytes(name: &str, declare: &ExchangeDeclare) -> usize {
     EXCHANGE_BYTES + name.len() + declare.arguments.memory_bytes()
 }
 
-/// The exchanges of every virtual host.
+/// Returns the exchanges that every virtual host has from the beginning.
 pub(super) fn predeclared() -> impl Iterator<Item = (&'static str, ExchangeDeclare)> {
     use ExchangeType::{Direct, Fanout, Headers, Topic};
     [
@@ -221,5 +221,5 @@ pub(super) fn predeclared() -> impl Iterator<Item = (&'static str, ExchangeDecla
     })
 }
 
-/// Memory of an exchange without names, keys and arguments, in bytes.
+/// The memory that an exchange takes without names, keys and arguments, in bytes.
 const EXCHANGE_BYTES: usize = 512;

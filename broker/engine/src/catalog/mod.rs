@@ -1,4 +1,4 @@
-//! What is declared: virtual hosts with their exchanges, queues and bindings, and the rules for declaring them.
+//! The definitions: virtual hosts with their exchanges, queues and bindings, and the rules for declaring them.
 //!
 //! Refusals are worded as RabbitMQ words them, since clients and people search for these texts. Nothing depends on hash
 //! order: whatever is listed or changed in sequence lies in ordered maps. In order of use: `exchanges`, `queues`, `arguments`
@@ -37,31 +37,31 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use unlink::Remains;
 
-/// Names a queue for ever: declared again under the same name it is another.
+/// The identity of a queue. It is never used again: a queue that is declared again under the same name has another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct QueueId(pub u64);
 
-/// Names a connection for as long as the node runs.
+/// The identity of a connection for as long as the node runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub u64);
 
-/// Names an exchange for as long as the node runs.
+/// The identity of an exchange for as long as the node runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct ExchangeId(u64);
 
-/// A virtual host's name, and that of something in it.
+/// The name of a virtual host, and the name of a queue in it.
 type Names = (Arc<str>, Arc<str>);
 
-/// Everything that is declared.
+/// All definitions.
 pub struct Catalog {
     vhosts: BTreeMap<Arc<str>, Vhost>,
     /// The next identity of a queue or an exchange.
     next_id: u64,
-    /// The queues that belong to a connection: virtual host and name.
+    /// The queues that belong to each connection: virtual host and name.
     exclusive: BTreeMap<ConnectionId, BTreeSet<Names>>,
-    /// Memory that the definitions of a virtual host may take, in bytes.
+    /// The memory that the definitions of one virtual host may take, in bytes.
     bytes_max: usize,
-    /// Bindings that a deletion takes apart at once.
+    /// The number of bindings that a deletion unlinks at once.
     unlinked_at_once: usize,
 }
 
@@ -82,8 +82,8 @@ impl Default for Catalog {
 }
 
 impl Catalog {
-    /// The virtual host `/` with the exchanges that every virtual host has. The definitions of each may take `bytes_max` bytes
-    /// of memory, and never more than 512 MiB.
+    /// Returns a catalog with the virtual host `/` and the exchanges that every virtual host has. The definitions of each virtual
+    /// host may take `bytes_max` bytes of memory, but never more than 512 MiB.
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
         let mut catalog = Self {
@@ -132,19 +132,19 @@ impl Catalog {
         change
     }
 
-    /// Whether there is such a virtual host.
+    /// Returns whether there is a virtual host of that name.
     #[must_use]
     pub fn has_vhost(&self, name: &str) -> bool {
         self.vhosts.contains_key(name)
     }
 
-    /// The identity that the next queue or exchange will have.
+    /// Returns the identity that the next queue or exchange will have.
     #[must_use]
     pub fn next_identity(&self) -> u64 {
         self.next_id
     }
 
-    /// Identities below `next` are not given any more.
+    /// Takes care that identities below `next` are not used again.
     fn raise_next_identity(&mut self, next: u64) {
         self.next_id = self.next_id.max(next);
     }
@@ -164,7 +164,7 @@ impl Catalog {
 }
 
 impl Vhost {
-    /// Whether a binding to this outlives a restart, if it comes from an exchange that does.
+    /// Returns whether a binding to this destination survives a restart, if its source does.
     fn is_logged(&self, destination: &Destination) -> bool {
         match destination {
             Destination::Exchange(name) => {

@@ -1,4 +1,4 @@
-//! Queues: declared, found equivalent or not, deleted. What is in them is not the catalog's business.
+//! Declaring queues, comparing further declarations, and deleting them. The catalog does not know the messages in them.
 use super::bindings::{Destination, Target};
 use super::limits::{self, QUEUES_MAX};
 use super::refusals::Subject;
@@ -58,8 +58,8 @@ impl Catalog {
     /// Declares a queue.
     ///
     /// # Errors
-    /// 403 for a reserved name, 405 if it belongs to another connection, 406 if it is there and different, for an argument
-    /// that is not supported, and for more queues than there may be.
+    /// 403 for a reserved name, 405 if the queue belongs to another connection, 406 if it was declared differently, for an
+    /// argument that is not supported, and beyond the limits of the virtual host.
     pub fn declare_queue(
         &mut self,
         vhost: &str,
@@ -99,7 +99,7 @@ impl Catalog {
         Ok(Change::one(DeclareResult { id, created: true }, Effect::QueueCreated { vhost, name, queue }))
     }
 
-    /// Returns a queue, if it is open to who asks and for what.
+    /// Returns a queue that is open to the origin of a request for this purpose.
     ///
     /// # Errors
     /// 404, or 405 if it belongs to another connection.
@@ -109,7 +109,7 @@ impl Catalog {
         Ok(queue)
     }
 
-    /// The identity of the queue that has this name now.
+    /// Returns the identity of the queue that has this name now.
     #[must_use]
     pub fn queue_id(&self, vhost: &str, name: &str) -> Option<QueueId> {
         Some(self.vhost(vhost).ok()?.queues.get(name)?.id)
@@ -118,7 +118,7 @@ impl Catalog {
     /// Deletes a queue and the bindings to it; auto-delete exchanges that lose their last binding by that go too.
     ///
     /// # Errors
-    /// 404, also if the name means another queue by now.
+    /// 404, also if the name belongs to another queue by now.
     pub fn delete_queue(&mut self, vhost: &str, name: &str, id: QueueId) -> Result<Change<()>, Refusal> {
         let in_vhost = self.vhost_mut(vhost)?;
         if in_vhost.queues.get(name).is_none_or(|queue| queue.id != id) {
@@ -154,7 +154,7 @@ impl Catalog {
         change
     }
 
-    /// The queues that belong to a connection: virtual host and name.
+    /// Returns the queues that belong to a connection: virtual host and name of each.
     pub fn exclusive_queues(&self, connection: ConnectionId) -> impl Iterator<Item = (&Arc<str>, &Arc<str>)> {
         self.exclusive.get(&connection).into_iter().flatten().map(|(vhost, name)| (vhost, name))
     }
@@ -166,7 +166,8 @@ impl Vhost {
         self.queues.insert(name.clone(), queue);
     }
 
-    /// Takes a queue away with the bindings to it, and nothing else. Its sources are then those that lost a binding by it.
+    /// Removes a queue with the bindings to it, and nothing else. The `sources` of the returned queue are the exchanges that lost
+    /// a binding by that.
     pub(super) fn take_queue(&mut self, name: &str) -> Option<(Arc<str>, DeclaredQueue)> {
         let (name, mut queue) = self.queues.remove_entry(name)?;
         self.usage.bytes -= queue_bytes(&name, &queue.arguments);
@@ -249,5 +250,5 @@ fn check_type(subject: Subject<'_>, queue_type: QueueType, declare: &QueueDeclar
     Err(Refusal::precondition(text))
 }
 
-/// Memory of a queue without its names, arguments and contents, in bytes.
+/// The memory that a queue takes without its names, arguments and contents, in bytes.
 const QUEUE_BYTES: usize = 1 << 10;

@@ -1,8 +1,8 @@
-//! One queue: `State`, what is in it, and `Lead`, who is served from it.
+//! One queue: `State` has its messages, and `Lead` has its consumers.
 //!
-//! `State` is the fold of what happened (enqueued, settled, returned, purged) and knows no consumer; `Lead` holds the
-//! consumers and the cursor that deliveries have reached. Both are plain synchronous Rust behind the one short lock
-//! that the node puts around a `Queue`; time arrives as an argument, deliveries leave through the caller's `Sink`.
+//! `State` follows from what happened (messages were enqueued, settled, returned, purged) and knows no consumer; `Lead` holds the
+//! consumers and the cursor that deliveries have reached. Both are plain synchronous Rust behind the one short lock that the
+//! node puts around a `Queue`; time arrives as an argument, deliveries leave through the caller's `Sink`.
 //!
 //! The journey: [`enqueue`](Queue::enqueue) -> [`dispatch`](Queue::dispatch) -> [`acknowledge`](Queue::acknowledge) or
 //! [`give_back`](Queue::give_back).
@@ -52,28 +52,28 @@ pub struct Queue {
     dwell: Dwell,
 }
 
-/// What only the node that serves the queue knows.
+/// The part of a queue that only the node that serves it has.
 struct Lead {
     consumers: Consumers,
     cursor: Cursor,
-    /// Of a durable queue: whether it is served here.
+    /// Whether the queue is served here; always true for a transient queue.
     leading: bool,
     history: History,
     /// What the queue was declared with.
     settings: QueueSettings,
-    /// What is to be logged.
+    /// What happened to deliveries and is to be logged.
     changes: DeliveryChanges,
-    /// Deliveries stopped since they were many.
+    /// Whether deliveries stopped because they were many.
     unfinished: bool,
-    /// The next delivery waits for this segment to be read.
+    /// The segment that has to be read before the next delivery.
     blocked_on: Option<u64>,
-    /// Cold runs ahead are looked for once the cursor has come to this run: up to the same distance behind it all are warm.
+    /// Cold runs ahead are looked for once the cursor has reached this run: all runs up to the same distance behind it are warm.
     look_at: u64,
-    /// Runs are being read.
+    /// Whether runs are being read.
     reading: bool,
-    /// Segments behind the cursor that were read for messages given back.
+    /// Segments behind the cursor that were read because messages were returned.
     revived: Vec<u64>,
-    /// Segments whose bytes are not what was written, each with what is wrong: they are not read again.
+    /// Segments whose bytes are not what was written, each with the reason. They are not read again.
     unreadable: BTreeMap<u64, Box<str>>,
 }
 
@@ -110,24 +110,24 @@ impl Default for Lead {
 pub struct Counters {
     /// Messages that entered the queue.
     pub published: u64,
-    /// Deliveries to consumers and gets, redeliveries among them.
+    /// Deliveries to consumers and by gets, including redeliveries.
     pub delivered: u64,
     /// Deliveries of messages that had been delivered before.
     pub redelivered: u64,
-    /// Messages settled for good by a consumer, automatic acknowledgement among them.
+    /// Messages that consumers acknowledged, including automatic acknowledgement.
     pub acked: u64,
 }
 
 /// What the queue holds at this moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Depth {
-    /// Messages that wait for a consumer.
+    /// Messages that are ready for delivery.
     pub ready: u64,
-    /// Messages delivered and not settled.
+    /// Messages that were delivered and not settled.
     pub unacked: u64,
-    /// Bytes of the bodies of all of them.
+    /// Bytes of the bodies of all these messages.
     pub body_bytes: u64,
-    /// Consumers subscribed.
+    /// The number of consumers.
     pub consumers: usize,
 }
 
@@ -151,13 +151,13 @@ impl Queue {
         self.state.enqueue(publish, now);
     }
 
-    /// Removes every message that is ready; returns how many. What is unacknowledged stays.
+    /// Removes every message that is ready, and returns how many these were. Unacknowledged messages stay.
     pub fn purge(&mut self) -> u64 {
         self.purge_some(self.next_sequence(), usize::MAX).0
     }
 
-    /// Removes messages that are ready and came before `before` (see [`next_sequence`](Self::next_sequence)): those of about
-    /// `most` runs where each costs something. Returns how many, and whether that was all.
+    /// Removes messages that are ready and came before `before` (see [`next_sequence`](Self::next_sequence)): about `most` runs,
+    /// where each of them costs something. Returns how many messages these were, and whether none are left.
     pub fn purge_some(&mut self, before: u64, most: usize) -> (u64, bool) {
         if !self.is_durable() {
             return self.state.purge_some(&mut self.lead.cursor, before, most);
@@ -169,19 +169,19 @@ impl Queue {
         (ready - self.state.ready(), done)
     }
 
-    /// The sequence that the next message will have.
+    /// Returns the sequence that the next message will have.
     #[must_use]
     pub fn next_sequence(&self) -> u64 {
         self.state.next_sequence()
     }
 
-    /// The queue is deleted: nobody is served from it any more, and what consumers say of its messages changes nothing.
+    /// Ends the queue, which was deleted: nothing is delivered any more, and acknowledgements change nothing.
     pub fn end(&mut self) {
         self.lead.leading = false;
         self.lead.changes = DeliveryChanges::default();
     }
 
-    /// A transient queue that was deleted, without its contents.
+    /// Returns a transient queue that was deleted, without contents.
     #[must_use]
     pub fn ended() -> Self {
         let mut queue = Self::default();
@@ -189,7 +189,7 @@ impl Queue {
         queue
     }
 
-    /// Depth and consumers at this moment.
+    /// Returns the depth and the number of consumers at this moment.
     #[must_use]
     pub fn depth(&self) -> Depth {
         Depth {
@@ -200,31 +200,31 @@ impl Queue {
         }
     }
 
-    /// What was counted so far.
+    /// Returns the counters.
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.counters
     }
 
-    /// How long messages stayed ready before their delivery.
+    /// Returns how long messages stayed ready before their delivery.
     #[must_use]
     pub fn dwell(&self) -> &Dwell {
         &self.dwell
     }
 
-    /// Bytes of memory that the queue's messages and their index hold.
+    /// Returns the bytes of memory that the messages and their index take.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
         self.state.memory_bytes()
     }
 
-    /// Bytes of its contents that are in memory.
+    /// Returns the bytes of contents that are in memory.
     #[must_use]
     pub fn warm_bytes(&self) -> u64 {
         self.state.segments().bytes()
     }
 
-    /// Gives memory back that an empty queue keeps for its next messages.
+    /// Frees the memory that an empty queue keeps for its next messages.
     pub fn trim(&mut self) {
         self.state.trim();
     }
