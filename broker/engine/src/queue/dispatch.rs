@@ -1,4 +1,4 @@
-//! Ready messages to consumers: in turn, as much as each has credit and room for.
+//! Delivering ready messages to consumers: in turn, as much as each has credit and room for.
 use super::consumers::Standing;
 use super::numbered::Spot;
 use super::run::{Cursor, MessageId, Run};
@@ -8,8 +8,8 @@ use super::{ConsumerId, Counters, Delivery, DeliveryChanges, Dwell, Fill, Histor
 use std::mem::take;
 
 impl Queue {
-    /// Hands ready messages to consumers until there are none, or none has credit and room, or they were many: then
-    /// [`take_unfinished`](Self::take_unfinished) says so. `now` in nanoseconds of the clock that `enqueue` was told.
+    /// Hands ready messages to consumers until there are no more, or no consumer has credit and room, or many were handed out:
+    /// then [`take_unfinished`](Self::take_unfinished) says so. `now` is in nanoseconds of the same clock as for `enqueue`.
     pub fn dispatch(&mut self, now: u64) {
         let mut left = DISPATCHED_MAX;
         while self.lead.leading && self.state.ready() > 0 {
@@ -40,25 +40,25 @@ impl Queue {
         }
     }
 
-    /// Whether deliveries stopped since the last call only because they were many: another `dispatch` goes on with them.
+    /// Returns whether deliveries stopped since the last call only because they were many: another `dispatch` goes on with them.
     #[inline]
     pub fn take_unfinished(&mut self) -> bool {
         take(&mut self.lead.unfinished)
     }
 
-    /// The sink of a consumer has room again: it is served with the rest.
+    /// Serves a consumer whose sink has room again, with the others.
     pub fn drained(&mut self, id: ConsumerId, now: u64) {
         self.lead.consumers.free(id, Standing::Full);
         self.dispatch(now);
     }
 
-    /// The channel of a consumer whose sink said [`Fill::Blocked`] has room for it: it is served with the rest.
+    /// Serves a consumer whose sink said [`Fill::Blocked`] and whose channel has room for it, with the others.
     pub fn unblocked(&mut self, id: ConsumerId, now: u64) {
         self.lead.consumers.free(id, Standing::Blocked);
         self.dispatch(now);
     }
 
-    /// Whether every consumer waits for its own output: all of them are slower than what is published.
+    /// Returns whether every consumer waits for room in its own output, so that all of them are slower than the publishers.
     #[must_use]
     pub fn consumers_lag(&self) -> bool {
         self.lead.consumers.all_full()
@@ -73,7 +73,7 @@ impl Queue {
         }
     }
 
-    /// Hands at most `limit` messages to `sink`: how many it took.
+    /// Hands at most `limit` messages to `sink`. Returns why it stopped, and how many messages it took.
     fn serve(&mut self, sink: &dyn Sink, limit: u64, no_ack: bool, now: u64) -> (Fill, u64) {
         if !self.lead.leading {
             return (Fill::Blocked, 0);
@@ -88,22 +88,23 @@ impl Queue {
     }
 }
 
-/// What a `get` came to.
+/// The result of a `get`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Got {
     /// The sink has a message.
     Message,
-    /// None is ready.
+    /// No message is ready.
     Empty,
-    /// The next one has to be read first.
+    /// The next message has to be read first.
     Cold,
 }
 
-/// Messages that are handed out in one call, about: others want the queue as well. A consumer alone takes what it has room for.
+/// About how many messages are handed out in one call: others want the queue as well. A single consumer takes what it has room
+/// for.
 const DISPATCHED_MAX: u64 = 16 << 10;
 
-/// How many messages a consumer gets at a time: all where it is alone; one where there are few, so that consumers get
-/// equal parts; more where there are many, so that a turn is worth its cost.
+/// Returns how many messages a consumer gets in one turn: all if it is the only one; one if few messages are ready, so that
+/// consumers get equal parts; more if many are ready, so that a turn is worth its cost.
 fn share(ready: u64, consumers: usize) -> u64 {
     if consumers <= 1 { u64::MAX } else { (ready / (consumers as u64 * 16)).clamp(1, 64) }
 }
@@ -112,9 +113,9 @@ fn share(ready: u64, consumers: usize) -> u64 {
 struct Taking<'q> {
     state: &'q mut State,
     cursor: &'q mut Cursor,
-    /// The cursor's run, once it was looked up: it has a message left, and is in memory.
+    /// The run at the cursor, once it was looked up: it is warm.
     run: Option<Run>,
-    /// Where the segment of that run is: none is freed meanwhile.
+    /// The spot of its segment: no segment is freed meanwhile.
     spot: Spot,
     now: u64,
     /// How many more messages the consumer may take.
@@ -123,10 +124,10 @@ struct Taking<'q> {
     redelivered: u64,
     /// The messages that were taken last, not yet counted.
     stretch: Stretch,
-    /// Stretches before that.
+    /// The stretches before that.
     before: Vec<Stretch>,
     history: History,
-    /// The segment of the next message is not in memory.
+    /// The segment of the next message, if that is cold.
     cold: Option<u64>,
 }
 
@@ -135,7 +136,7 @@ struct Taking<'q> {
 struct Stretch {
     first: u64,
     messages: u64,
-    /// When their run arrived.
+    /// When the run arrived.
     arrived: u64,
 }
 
@@ -173,7 +174,7 @@ impl<'q> Taking<'q> {
         true
     }
 
-    /// The next message that was never delivered, and its run.
+    /// Returns the next message that was never delivered, and its run.
     #[inline]
     fn fresh(&mut self) -> Option<(MessageId, Run)> {
         loop {
@@ -192,7 +193,7 @@ impl<'q> Taking<'q> {
         }
     }
 
-    /// Moves the cursor to a run with a message that was not delivered, if it is not in one.
+    /// Moves the cursor to the next run with a message that was not delivered, unless it is in one.
     fn enter_run(&mut self) -> Option<Run> {
         loop {
             let (number, &run) = self.state.run_from(self.cursor.run)?;
@@ -217,7 +218,7 @@ impl<'q> Taking<'q> {
         }
     }
 
-    /// The first message that was given back, and its run.
+    /// Returns the first returned message, and its run.
     fn returned(&mut self) -> Option<(MessageId, Run)> {
         let (id, run) = self.state.first_returned()?;
         if self.state.segments().cold(run.segment).is_some() {
@@ -228,7 +229,7 @@ impl<'q> Taking<'q> {
         Some((id, run))
     }
 
-    /// Settles what needs no acknowledgement, and counts. Returns how many messages were taken.
+    /// Settles the messages that need no acknowledgement, and counts. Returns how many messages were taken.
     fn finish(
         mut self,
         no_ack: bool,
@@ -262,7 +263,7 @@ impl<'q> Taking<'q> {
         self.taken
     }
 
-    /// Settles messages that are out, if they need no acknowledgement.
+    /// Settles delivered messages, if they need no acknowledgement.
     fn settle(&mut self, no_ack: bool, changes: &mut Option<&mut DeliveryChanges>, stretch: Stretch) {
         let Stretch { first, messages, .. } = stretch;
         match changes {

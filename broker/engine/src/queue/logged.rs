@@ -3,16 +3,16 @@ use super::ranges::Ranges;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
-/// Where a run lies: a slice of a record in a file of the log, or of the archive.
+/// The location of a run: a slice of a record in a file of the log or the archive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Place {
-    /// The file.
+    /// The number of the file.
     pub file: u64,
-    /// Of the record in the file.
+    /// Offset of the record in the file.
     pub offset: u32,
     /// Length of the record in bytes.
     pub len: u32,
-    /// Of the run in the record.
+    /// Offset of the run in the record.
     pub at: u32,
     /// Length of the run in bytes.
     pub run_len: u32,
@@ -20,15 +20,15 @@ pub struct Place {
 
 /// A run that the log has.
 pub struct LoggedRun<'a> {
-    /// In stored form: lengths, exchange, routing key, messages.
+    /// The run in stored form.
     pub run: &'a Bytes,
-    /// Where it lies.
+    /// The location of the run.
     pub place: Place,
-    /// Messages in it.
+    /// The number of messages in the run.
     pub count: u32,
     /// Bytes of their bodies.
     pub body_bytes: u64,
-    /// Its bytes stay in memory for a delivery soon.
+    /// Whether the bytes stay in memory because they are delivered soon.
     pub warm: bool,
 }
 
@@ -41,28 +41,28 @@ pub struct DeliveryChanges {
     pub returned: Vec<(u64, u32)>,
 }
 
-/// Runs to be read: the number of each one's segment in the queue, and where the run lies.
+/// Runs to be read: the number of the segment and the location of each.
 pub type ReadRequest = Vec<(u64, Place)>;
 
-/// How much is read at a time, at most; one run in any case.
+/// How much is read at a time at most; one run is read in any case.
 pub(super) struct ReadBounds {
-    /// Of the runs, in bytes: what stays in memory.
+    /// Bytes of the runs, which stay in memory.
     pub(super) run_bytes: u64,
-    /// Of the records that the runs lie in, in bytes: what the disk is asked for.
+    /// Bytes of the records that the runs lie in, which are read from the disk.
     pub(super) record_bytes: u64,
 }
 
 #[derive(Default)]
 pub(super) struct Durable {
     pub(super) settled: Ranges,
-    /// How often each message was given back.
+    /// How often each message was returned.
     pub(super) counts: BTreeMap<u64, u32>,
-    /// Changes with every message that comes or goes: equal on replicas that hold the same.
+    /// A sum that changes with every message that is added or removed: equal on replicas that hold the same messages.
     pub(super) digest: u64,
 }
 
 impl Durable {
-    /// A sum over the messages of a range: what a digest changes by when they come or go.
+    /// Returns what the digest changes by when the messages of a range are added or removed.
     pub(super) fn range_digest(first: u64, count: u64) -> u64 {
         let last = first.wrapping_add(count);
         let triangle = |n: u64| (u128::from(n) * (u128::from(n) + 1) / 2) as u64;

@@ -12,16 +12,16 @@ use std::ops::Range;
 pub(super) struct Segments {
     list: Numbered<Segment>,
     bytes: u64,
-    /// Logged segments that are not in memory.
+    /// The number of logged segments that are not in memory.
     cold: usize,
-    /// Where logged segments lay that came to their end, or were moved.
+    /// The former locations of logged segments that were freed or moved.
     freed: Vec<Place>,
 }
 
 /// One segment.
 pub(super) struct Segment {
     contents: Contents,
-    /// Messages in it that are not settled.
+    /// The number of messages in it that are not settled.
     live: u32,
 }
 
@@ -36,7 +36,7 @@ enum Contents {
 }
 
 impl Segments {
-    /// A segment with room for `bytes` more: its number. The last one, or a new one.
+    /// Returns the number of a segment with room for `bytes` more: the last one, or a new one.
     pub(super) fn with_room(&mut self, bytes: usize) -> u64 {
         if let Some(Segment { contents: Contents::Open(last), .. }) = self.list.last_mut()
             && last.capacity() - last.len() >= bytes
@@ -47,7 +47,7 @@ impl Segments {
         self.push(Contents::Open(Vec::with_capacity((before * 2).clamp(SEGMENT_MIN, SEGMENT_MAX).max(bytes))))
     }
 
-    /// A segment of its own for one message with a shared body: its number.
+    /// Adds a segment for one message with a shared body. Returns its number.
     pub(super) fn push_shared(&mut self, head_bytes: usize, body: Bytes) -> u64 {
         self.push(Contents::Shared { head: Vec::with_capacity(head_bytes), body })
     }
@@ -61,7 +61,7 @@ impl Segments {
         self.list.push(Segment { contents, live: 0 })
     }
 
-    /// A segment of its own for a run in the log, warm with the bytes of `run`: its number.
+    /// Adds a segment for a run in the log, which is warm if its bytes are given. Returns the number of the segment.
     pub(super) fn push_logged(&mut self, run: Option<Bytes>, place: Place, live: u32) -> u64 {
         self.cold += usize::from(run.is_none());
         let contents = Contents::Logged { place, run };
@@ -77,7 +77,7 @@ impl Segments {
         self.list.get_mut(number)
     }
 
-    /// Segment `number`, which has a live message.
+    /// Returns segment `number`, which has a live message.
     #[inline]
     pub(super) fn at(&self, number: u64) -> &Segment {
         let Some(segment) = self.list.get(number) else {
@@ -86,12 +86,12 @@ impl Segments {
         segment
     }
 
-    /// Where segment `number` is in the list, as long as none is freed.
+    /// Returns the spot of segment `number` in the list, which is valid until a segment is freed.
     pub(super) fn spot(&self, number: u64) -> Spot {
         self.list.spot(number).unwrap_or_default()
     }
 
-    /// As [`at`](Self::at), for the segment at `spot`.
+    /// Returns segment `number`, as [`at`](Self::at) does, found faster by its spot.
     #[inline]
     pub(super) fn at_spot(&self, spot: Spot, number: u64) -> &Segment {
         match self.list.at_spot(spot) {
@@ -100,7 +100,7 @@ impl Segments {
         }
     }
 
-    /// Where segment `number` lies, if it is not in memory.
+    /// Returns the location of segment `number` if it is not in memory.
     #[inline]
     pub(super) fn cold(&self, number: u64) -> Option<Place> {
         if self.cold == 0 {
@@ -112,7 +112,7 @@ impl Segments {
         }
     }
 
-    /// The bytes of a run that was read.
+    /// Makes a run warm: these are its bytes, read from the log.
     pub(super) fn warm(&mut self, number: u64, bytes: Bytes) {
         let len = bytes.len() as u64;
         if let Some(Segment { contents: Contents::Logged { run: run @ None, .. }, .. }) = self.get_mut(number) {
@@ -122,7 +122,7 @@ impl Segments {
         }
     }
 
-    /// Lets go of the bytes of a run that lies in the log.
+    /// Makes a run of the log cold: frees its bytes.
     pub(super) fn cool(&mut self, number: u64) {
         if let Some(Segment { contents: Contents::Logged { run, .. }, .. }) = self.get_mut(number)
             && let Some(bytes) = run.take()
@@ -144,27 +144,27 @@ impl Segments {
         }
     }
 
-    /// Logged segments from `number` on with where they lie.
+    /// Returns the logged segments from `number` on, and their locations.
     pub(super) fn places(&self, number: u64) -> impl Iterator<Item = (u64, Place)> {
         self.list.starting_at(number).filter_map(|(number, segment)| Some((number, segment.place()?)))
     }
 
-    /// Where segment `number` lies in the log.
+    /// Returns the location of segment `number` in the log.
     pub(super) fn place(&self, number: u64) -> Option<Place> {
         self.get(number)?.place()
     }
 
-    /// Where logged segments lay that came to their end, or were moved, since the last call.
+    /// Returns the former locations of logged segments that were freed or moved since the last call.
     pub(super) fn take_freed(&mut self) -> Vec<Place> {
         std::mem::take(&mut self.freed)
     }
 
-    /// Number of the last segment.
+    /// Returns the number of the last segment.
     pub(super) fn last_number(&self) -> u64 {
         self.list.end().saturating_sub(1)
     }
 
-    /// The last segment, which is there, to append to.
+    /// Returns the bytes of the last segment, to append to.
     pub(super) fn tail(&mut self) -> Option<&mut Vec<u8>> {
         match &mut self.list.last_mut()?.contents {
             Contents::Open(bytes) | Contents::Shared { head: bytes, .. } => Some(bytes),
@@ -179,7 +179,7 @@ impl Segments {
         }
     }
 
-    /// Messages of segment `number` are settled. Whether it is to be freed.
+    /// Settles messages of segment `number`. Returns whether the segment is to be freed.
     pub(super) fn settle(&mut self, number: u64, messages: u32) -> bool {
         let is_last = number == self.last_number();
         let Some(segment) = self.list.get_mut(number) else { return false };
@@ -194,7 +194,7 @@ impl Segments {
         true
     }
 
-    /// Frees segments, those of them that are there.
+    /// Frees the segments with these numbers that are there.
     pub(super) fn free(&mut self, numbers: Range<u64>) {
         let Self { list, bytes, cold, freed } = self;
         list.remove_range(numbers, |segment| {
@@ -206,17 +206,17 @@ impl Segments {
         });
     }
 
-    /// Bytes of contents in memory.
+    /// Returns the bytes of contents in memory.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Bytes of memory that the list of segments takes.
+    /// Returns the bytes of memory that the list of segments takes.
     pub(super) fn index_bytes(&self) -> usize {
         self.list.memory_bytes()
     }
 
-    /// Lets go of the memory of a last segment that holds nothing.
+    /// Frees the last segment if it holds nothing.
     pub(super) fn trim(&mut self) {
         if self.list.len() == 1 && self.list.last_mut().is_some_and(|last| last.live == 0 && last.place().is_none()) {
             self.bytes = 0;
@@ -238,13 +238,13 @@ impl Contents {
 }
 
 impl Segment {
-    /// What the messages of the run at `offset` have in common.
+    /// Returns the exchange and routing key of the run at `offset`.
     #[inline]
     pub(super) fn route(&self, offset: u32) -> StoredRoute<'_> {
         stored::route(self.raw(), offset)
     }
 
-    /// The message at `offset`.
+    /// Returns the message at `offset`.
     #[inline]
     pub(super) fn message(&self, offset: u32) -> StoredMessage<'_> {
         match &self.contents {
@@ -253,7 +253,7 @@ impl Segment {
         }
     }
 
-    /// The memory that bodies lie in, if it is shared.
+    /// Returns the memory that bodies lie in, if it is shared.
     #[inline]
     pub(super) fn shared(&self) -> Option<&Bytes> {
         match &self.contents {
@@ -263,7 +263,7 @@ impl Segment {
         }
     }
 
-    /// The bytes that offsets count in. A cold run has none: whoever asks has seen that it is warm.
+    /// Returns the bytes that offsets refer to. A cold run has none: callers have checked that it is warm.
     #[inline]
     fn raw(&self) -> &[u8] {
         match &self.contents {
@@ -280,7 +280,7 @@ impl Segment {
     }
 }
 
-/// The first segment is hardly larger than what it is made for: there may be very many queues with a message each.
+/// Size of the first segment. It is small because there may be very many queues with one message each.
 const SEGMENT_MIN: usize = 256;
 /// Segments grow up to this size; a run that does not fit is split.
 pub(super) const SEGMENT_MAX: usize = 1 << 20;

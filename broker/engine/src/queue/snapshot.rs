@@ -1,4 +1,4 @@
-//! A durable queue's index as bytes: what a restart begins with, before the log's newer entries are applied.
+//! The index of a durable queue as bytes: a restart begins with it, and applies the log's newer entries to it.
 //!
 //! Format, integers little-endian: `version u8 = 1`, `next sequence u64`, `digest u64`, runs `u64 n` of `first u64, count u32,
 //! live u32, body bytes u64, file u64, offset u32, length u32, at u32, run length u32`, settled ranges `u64 n` of `start u64,
@@ -12,11 +12,11 @@ use bytes::{Buf, BufMut, TryGetError};
 #[cfg(any(test, feature = "mutants"))]
 use std::sync::atomic::Ordering::Relaxed;
 
-/// The bytes are not those of a snapshot, or do not add up: what is wrong.
+/// Why the bytes of a snapshot cannot be restored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damaged(pub String);
 
-/// Where an index that is written in parts goes on.
+/// Where the writing of an index in parts continues.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Part {
     /// At its beginning.
@@ -39,14 +39,14 @@ impl Queue {
         }
     }
 
-    /// Appends a part of the index of the queue. Returns where to go on: nothing may be applied before the last part is
-    /// written. What queues of many messages need so that nobody waits for their lock all the while.
+    /// Appends a part of the index of the queue. Returns where to continue: nothing may be applied before the last part is
+    /// written. Queues with many messages are written in parts so that nobody waits for their lock all the while.
     #[must_use]
     pub fn snapshot_part(&self, out: &mut Vec<u8>, part: Part) -> Option<Part> {
         self.state.snapshot_part(out, part)
     }
 
-    /// Reads the index of a queue that has none yet. Its rest is left in `bytes`.
+    /// Reads the index into an empty queue, and removes it from the beginning of `bytes`.
     ///
     /// # Errors
     /// [`Damaged`] if it is not a snapshot of this version, or its digest is not that of what it holds.

@@ -15,7 +15,7 @@ pub(super) struct StoredMessage<'a> {
     pub(super) next: u32,
 }
 
-/// What the messages of a run have in common, borrowed from it.
+/// Exchange and routing key of a run, borrowed from it.
 pub(super) struct StoredRoute<'a> {
     pub(super) exchange: &'a [u8],
     pub(super) routing_key: &'a [u8],
@@ -78,7 +78,7 @@ impl Publish<'_> {
     }
 }
 
-/// Reads what the messages of the run at `offset` have in common.
+/// Reads the exchange and routing key of the run at `offset`.
 #[inline]
 pub(super) fn route(bytes: &[u8], offset: u32) -> StoredRoute<'_> {
     let at = offset as usize;
