@@ -1,8 +1,8 @@
 //! Who asks for something at a door of the node.
 //!
-//! Every door that a client or a tool reaches takes a [`Caller`], which says who it is and where the request comes from. A door
-//! that hands out something to go on with (a route, a queue, a consumer) asks for the caller; what is done with it afterwards
-//! does not. For now only exclusive queues are kept from callers: rights are not looked at.
+//! Every door that a client or a tool reaches takes a [`Caller`], which says who it is and where the request comes from. A
+//! door that hands out something to go on with (a route, a queue, a consumer) asks for the caller; what is done with it
+//! afterwards does not. For now only exclusive queues are kept from callers: rights are not looked at.
 use crate::auth::Identity;
 use leveret_engine::catalog::Origin;
 

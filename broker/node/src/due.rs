@@ -1,5 +1,5 @@
-//! Queues that are due to be looked at by a task. Each is on the list at most once: a flag of the queue says so, which the task
-//! resets.
+//! Queues that are due to be looked at by a task. Each is on the list at most once: a flag of the queue says so, which the
+//! task resets.
 use leveret_engine::catalog::QueueId;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};

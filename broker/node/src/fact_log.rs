@@ -1,8 +1,9 @@
 //! What was declared and has to be logged: facts in the order in which the catalog changed, written by whoever waits for them.
 //!
 //! A change of the catalog hands its facts over while it still holds the catalog, so the log has them in the order in which
-//! they became true. Whoever has the lock of the definitions writes all that gathered, for others too: many declarations share a sync. It does so
-//! in a task of its own, which runs to its end: an asker that is cancelled, times out or disconnects leaves nothing half done.
+//! they became true. Whoever has the lock of the definitions writes all that gathered, for others too: many declarations
+//! share a sync. It does so in a task of its own, which runs to its end: an asker that is cancelled, times out or
+//! disconnects leaves nothing half done.
 use crate::Broker;
 use crate::definitions;
 use leveret_engine::catalog::Fact;

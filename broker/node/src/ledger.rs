@@ -52,7 +52,8 @@ struct Line {
     outstanding_before: u64,
     /// The number of turns in a row in which no delivery was made.
     idle_turns: usize,
-    /// Whether nobody waits for a turn of others: the accounts in the line are told to take what they can, one after the other.
+    /// Whether nobody waits for a turn of others: the accounts in the line are told to take what they can, one after the
+    /// other.
     is_open_to_all: bool,
 }
 

@@ -5,10 +5,10 @@
 //! doors are `effects` (what follows from a change of the catalog), `queue` (the rules of a queue behind their lock),
 //! `connections`, `limits`, `auth`, `memory` and `clock`.
 //!
-//! Durable queues: `shard` and `entry` (what is logged), `shards`, `files` and `closed` (what the queues share), `storage` and
-//! `identity` (opening and closing), `apply` (the log applied), `fetch` and `read` (contents read back), `maintain`, `relocate`
-//! and `archive` (keeping the log in bounds), `definitions` and `fact_log` (definitions as facts in the log). `health` tells
-//! whether all of that goes on, `tasks` what a panic ends.
+//! Durable queues: `shard` and `entry` (what is logged), `shards`, `files` and `closed` (what the queues share), `storage`
+//! and `identity` (opening and closing), `apply` (the log applied), `fetch` and `read` (contents read back), `maintain`,
+//! `relocate` and `archive` (keeping the log in bounds), `definitions` and `fact_log` (definitions as facts in the log).
+//! `health` tells whether all of that goes on, `tasks` what a panic ends.
 //!
 //! Lock order: catalog, queues, queue, shard, output; catalog, facts. No lock is held across an await.
 mod activity;

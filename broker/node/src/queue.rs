@@ -206,9 +206,9 @@ impl Queue {
         Ok(())
     }
 
-    /// Ends the queue: nothing enters it and nothing is delivered from it any more. Returns what is left of it: its consumers,
-    /// to be told, and the contents, to be dropped where nobody waits. Those of a durable queue stay until the log has its end:
-    /// a snapshot before that has to have them.
+    /// Ends the queue: nothing enters it and nothing is delivered from it any more. Returns what is left of it: its
+    /// consumers, to be told, and the contents, to be dropped where nobody waits. Those of a durable queue stay until the
+    /// log has its end: a snapshot before that has to have them.
     pub(crate) fn close(&self) -> Deleted {
         let mut entered = self.enter();
         self.deleted.store(true, Relaxed);
@@ -243,7 +243,8 @@ impl Queue {
         }
     }
 
-    /// Notes that the run in `segment` is not what was written, or not there: deliveries stop before it, and its file is kept.
+    /// Notes that the run in `segment` is not what was written, or not there: deliveries stop before it, and its file is
+    /// kept.
     pub(crate) fn note_damage(&self, state: &mut engine::Queue, segment: u64, file: u64, reason: &str) {
         state.set_unreadable(segment, reason);
         if let Some(shards) = &self.shards {

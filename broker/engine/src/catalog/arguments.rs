@@ -1,20 +1,20 @@
 //! The arguments of queues and exchanges, parsed once into settings.
 //!
-//! Each argument is one [`Row`]: its name, how its value is read, and how its setting is shown. Refusing an argument, comparing
-//! a declaration with what is declared, and reading arguments back from the log are loops over the rows, so a new argument is
-//! a row, a field of the settings, and the rule that looks at the field. The arguments themselves are kept beside the settings
-//! as they were declared: they are what is listed and logged.
+//! Each argument is one [`Row`]: its name, how its value is read, and how its setting is shown. Refusing an argument,
+//! comparing a declaration with what is declared, and reading arguments back from the log are loops over the rows, so a new
+//! argument is a row, a field of the settings, and the rule that looks at the field. The arguments themselves are kept
+//! beside the settings as they were declared: they are what is listed and logged.
 //!
-//! An argument of a queue or exchange that begins with `x-` would change what it does, and is refused unless it has a row, or
-//! does nothing in RabbitMQ 4 either.
+//! An argument of a queue or exchange that begins with `x-` would change what it does, and is refused unless it has a row,
+//! or does nothing in RabbitMQ 4 either.
 use super::refusals::Subject;
 use leveret_model::refusal::Refusal;
 use leveret_model::table::{FieldTable, FieldValue};
 use std::borrow::Cow;
 use std::fmt;
 
-/// What the arguments of a queue ask for. An argument that was not given is `None`, so that what else is said about the queue
-/// can be merged with it.
+/// What the arguments of a queue ask for. An argument that was not given is `None`, so that what else is said about the
+/// queue can be merged with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct QueueSettings {
     /// `x-queue-type`
@@ -124,8 +124,8 @@ impl QueueSettings {
         check_equal(&QUEUE, queue, self, declared)
     }
 
-    /// Returns how often a message may be returned before it is dropped; `None`: any number of times. A quorum queue has a limit
-    /// unless its declaration says otherwise.
+    /// Returns how often a message may be returned before it is dropped; `None`: any number of times. A quorum queue has a
+    /// limit unless its declaration says otherwise.
     #[must_use]
     pub fn returns_max(&self) -> Option<u32> {
         match (self.queue_type, self.delivery_limit) {
@@ -174,8 +174,8 @@ impl fmt::Display for QueueType {
     }
 }
 
-/// Returns the arguments of a queue that are accepted and change nothing, as in RabbitMQ 4: they chose how classic queues were
-/// stored and mirrored.
+/// Returns the arguments of a queue that are accepted and change nothing, as in RabbitMQ 4: they chose how classic queues
+/// were stored and mirrored.
 pub fn idle_arguments(arguments: &FieldTable) -> impl Iterator<Item = &str> {
     arguments.iter().map(|(name, _)| name).filter(|name| is_idle(name))
 }

@@ -180,8 +180,8 @@ impl Catalog {
     /// Makes a binding. Answers whether it is new.
     ///
     /// # Errors
-    /// 403 on the default exchange, 404 for a missing end, 405 for another connection's queue, 406 for a key or arguments that the
-    /// source's type does not take, and beyond the limits of the virtual host.
+    /// 403 on the default exchange, 404 for a missing end, 405 for another connection's queue, 406 for a key or arguments
+    /// that the source's type does not take, and beyond the limits of the virtual host.
     pub fn bind(&mut self, vhost: &str, binding: BindingDeclare<'_>, origin: Origin) -> Result<Change<bool>, Refusal> {
         let BindingDeclare { source, destination, routing_key, arguments } = binding;
         let ends = self.ends(vhost, source, destination, origin)?;
@@ -340,8 +340,9 @@ fn check_key(source: &str, routing_key: &[u8]) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Returns the name of a binding among those with the same source and destination, in characters that may stand in a URL. It has
-/// RabbitMQ's form: the routing key, encoded as in a query, or `~` if it is empty; arguments add a `~` and a digest of them.
+/// Returns the name of a binding among those with the same source and destination, in characters that may stand in a URL.
+/// It has RabbitMQ's form: the routing key, encoded as in a query, or `~` if it is empty; arguments add a `~` and a digest
+/// of them.
 #[must_use]
 pub fn properties_key(routing_key: &[u8], arguments: &FieldTable) -> String {
     let mut name = quoted(routing_key);

@@ -1,5 +1,5 @@
-//! Everything that a mutation of the catalog changed, so that whoever keeps something that follows from the catalog (the log,
-//! cached routes, the queues themselves, counters) learns of it in one place.
+//! Everything that a mutation of the catalog changed, so that whoever keeps something that follows from the catalog (the
+//! log, cached routes, the queues themselves, counters) learns of it in one place.
 use super::{Bond, DeclaredQueue, ExchangeDeclare, Fact, QueueId};
 use std::sync::Arc;
 

@@ -45,8 +45,8 @@ impl Catalog {
     /// Declares an exchange. Answers whether it is new.
     ///
     /// # Errors
-    /// 403 for a reserved name, 406 if the exchange was declared differently, for an argument that is not supported, and beyond
-    /// the limits of the virtual host.
+    /// 403 for a reserved name, 406 if the exchange was declared differently, for an argument that is not supported, and
+    /// beyond the limits of the virtual host.
     pub fn declare_exchange(
         &mut self,
         vhost: &str,
@@ -175,8 +175,8 @@ impl Vhost {
         name
     }
 
-    /// Removes an exchange with the bindings from it and to it, and nothing else. The `sources` of the returned exchange are the
-    /// exchanges that lost a binding by that.
+    /// Removes an exchange with the bindings from it and to it, and nothing else. The `sources` of the returned exchange
+    /// are the exchanges that lost a binding by that.
     pub(super) fn take_exchange(&mut self, name: &str) -> Option<Exchange> {
         let mut exchange = self.exchanges.remove(name)?;
         self.exchange_names.remove(&exchange.id);

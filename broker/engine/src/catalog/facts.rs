@@ -1,8 +1,9 @@
 //! Facts: the changes of the catalog as the log has them, and the catalog made from facts.
 //!
-//! The effects of a mutation name everything that changed with it: the end of an auto-delete exchange that lost its last binding
-//! is a fact of its own. Bindings go with their ends, so the fact about the end covers them. Facts can therefore be applied again
-//! without deciding anything: after a restart transient bindings are missing, but nothing follows from their absence.
+//! The effects of a mutation name everything that changed with it: the end of an auto-delete exchange that lost its last
+//! binding is a fact of its own. Bindings go with their ends, so the fact about the end covers them. Facts can therefore be
+//! applied again without deciding anything: after a restart transient bindings are missing, but nothing follows from their
+//! absence.
 use super::bindings::{Destination, Ends};
 use super::exchanges::ExchangeDeclare;
 use super::{Catalog, QueueId};
@@ -76,8 +77,8 @@ pub struct Bond {
 }
 
 impl Catalog {
-    /// Applies a fact of the log. The change was accepted when it was logged, so nothing is refused, and all consequences of the
-    /// change are facts of their own. A fact that was applied already changes nothing.
+    /// Applies a fact of the log. The change was accepted when it was logged, so nothing is refused, and all consequences
+    /// of the change are facts of their own. A fact that was applied already changes nothing.
     pub fn replay(&mut self, fact: Fact) {
         match fact {
             Fact::NextId(next) => self.raise_next_identity(next),

@@ -26,8 +26,8 @@ impl Catalog {
         Ok(self.vhost(vhost)?.queues.iter())
     }
 
-    /// Returns the bindings of a virtual host with their sources. The default exchange has one binding for each queue; these are
-    /// not stored and not among them.
+    /// Returns the bindings of a virtual host with their sources. The default exchange has one binding for each queue;
+    /// these are not stored and not among them.
     ///
     /// # Errors
     /// 404 for a virtual host that is not there.
@@ -60,8 +60,8 @@ impl Catalog {
         Ok(self.vhost(vhost)?.queues.range::<str, _>((beyond(after), Bound::Unbounded)))
     }
 
-    /// Returns the bindings from one exchange that come after `after`, always in the same order, so that a list can be read in
-    /// pieces. `after` itself may have been removed meanwhile.
+    /// Returns the bindings from one exchange that come after `after`, always in the same order, so that a list can be read
+    /// in pieces. `after` itself may have been removed meanwhile.
     ///
     /// # Errors
     /// 404 for a virtual host or an exchange that is not there.

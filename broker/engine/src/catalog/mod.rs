@@ -1,9 +1,9 @@
 //! The definitions: virtual hosts with their exchanges, queues and bindings, and the rules for declaring them.
 //!
 //! Refusals are worded as RabbitMQ words them, since clients and people search for these texts. Nothing depends on hash
-//! order: whatever is listed or changed in sequence lies in ordered maps. In order of use: `exchanges`, `queues`, `arguments`
-//! (the settings of both), `access`, `bindings`, `limits`, `refusals`, `effects` (everything that a mutation changed), `facts` (the effects
-//! that survive a restart), `unlink` (what a deletion leaves for later), `route`, `listing`.
+//! order: whatever is listed or changed in sequence lies in ordered maps. In order of use: `exchanges`, `queues`,
+//! `arguments` (the settings of both), `access`, `bindings`, `limits`, `refusals`, `effects` (everything that a mutation
+//! changed), `facts` (the effects that survive a restart), `unlink` (what a deletion leaves for later), `route`, `listing`.
 mod access;
 mod arguments;
 mod bindings;
@@ -82,8 +82,8 @@ impl Default for Catalog {
 }
 
 impl Catalog {
-    /// Returns a catalog with the virtual host `/` and the exchanges that every virtual host has. The definitions of each virtual
-    /// host may take `bytes_max` bytes of memory, but never more than 512 MiB.
+    /// Returns a catalog with the virtual host `/` and the exchanges that every virtual host has. The definitions of each
+    /// virtual host may take `bytes_max` bytes of memory, but never more than 512 MiB.
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
         let mut catalog = Self {

@@ -166,8 +166,8 @@ impl Vhost {
         self.queues.insert(name.clone(), queue);
     }
 
-    /// Removes a queue with the bindings to it, and nothing else. The `sources` of the returned queue are the exchanges that lost
-    /// a binding by that.
+    /// Removes a queue with the bindings to it, and nothing else. The `sources` of the returned queue are the exchanges
+    /// that lost a binding by that.
     pub(super) fn take_queue(&mut self, name: &str) -> Option<(Arc<str>, DeclaredQueue)> {
         let (name, mut queue) = self.queues.remove_entry(name)?;
         self.usage.bytes -= queue_bytes(&name, &queue.arguments);

@@ -1,9 +1,9 @@
-//! The bindings of deleted exchanges and queues: nobody sees them from the deletion on, and the indexes that still have them are
-//! cleaned later, some bindings at a time.
+//! The bindings of deleted exchanges and queues: nobody sees them from the deletion on, and the indexes that still have
+//! them are cleaned later, some bindings at a time.
 //!
 //! An exchange or a queue may have a million bindings, and everybody waits for the catalog while it changes. So a deletion
-//! removes the bindings themselves, and leaves behind what nobody sees: targets in routers, with identities that are not used any
-//! more, and the name of the exchange at its destinations. Until these are removed they count as definitions.
+//! removes the bindings themselves, and leaves behind what nobody sees: targets in routers, with identities that are not
+//! used any more, and the name of the exchange at its destinations. Until these are removed they count as definitions.
 use super::bindings::{Binding, Target};
 use super::{Catalog, Exchange, ExchangeId, Vhost};
 use crate::exchange::{self, Router};

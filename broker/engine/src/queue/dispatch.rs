@@ -8,8 +8,9 @@ use super::{ConsumerId, Counters, Delivery, DeliveryChanges, Dwell, Fill, Histor
 use std::mem::take;
 
 impl Queue {
-    /// Hands ready messages to consumers until there are no more, or no consumer has credit and room, or many were handed out:
-    /// then [`take_unfinished`](Self::take_unfinished) says so. `now` is in nanoseconds of the same clock as for `enqueue`.
+    /// Hands ready messages to consumers until there are no more, or no consumer has credit and room, or many were handed
+    /// out: then [`take_unfinished`](Self::take_unfinished) says so. `now` is in nanoseconds of the same clock as for
+    /// `enqueue`.
     pub fn dispatch(&mut self, now: u64) {
         let mut left = DISPATCHED_MAX;
         while self.lead.leading && self.state.ready() > 0 {
@@ -40,7 +41,8 @@ impl Queue {
         }
     }
 
-    /// Returns whether deliveries stopped since the last call only because they were many: another `dispatch` goes on with them.
+    /// Returns whether deliveries stopped since the last call only because they were many: another `dispatch` goes on with
+    /// them.
     #[inline]
     pub fn take_unfinished(&mut self) -> bool {
         take(&mut self.lead.unfinished)
@@ -99,8 +101,8 @@ pub enum Got {
     Cold,
 }
 
-/// About how many messages are handed out in one call: others want the queue as well. A single consumer takes what it has room
-/// for.
+/// About how many messages are handed out in one call: others want the queue as well. A single consumer takes what it has
+/// room for.
 const DISPATCHED_MAX: u64 = 16 << 10;
 
 /// Returns how many messages a consumer gets in one turn: all if it is the only one; one if few messages are ready, so that

@@ -1,17 +1,17 @@
 //! What a durable queue has in addition to a transient one: its changes are logged before they count.
 //!
-//! What consumers do (take, acknowledge, give back) becomes [`DeliveryChanges`], which the caller logs; `State` changes when one
-//! comes back from the log through `apply_...`, here and on every replica alike. Contents lie in the log: a run knows its
-//! [`Place`], and its bytes are in memory only while they are warm. A queue read back from the log has no leader until
-//! [`Queue::lead`] says so: what was out then is ready again, and delivered as redelivered.
+//! What consumers do (take, acknowledge, give back) becomes [`DeliveryChanges`], which the caller logs; `State` changes
+//! when one comes back from the log through `apply_...`, here and on every replica alike. Contents lie in the log: a run
+//! knows its [`Place`], and its bytes are in memory only while they are warm. A queue read back from the log has no leader
+//! until [`Queue::lead`] says so: what was out then is ready again, and delivered as redelivered.
 use super::logged::{DeliveryChanges, LoggedRun, Place, ReadBounds, ReadRequest};
 use super::run::Cursor;
 use super::{History, Queue};
 use bytes::Bytes;
 
 impl Queue {
-    /// Begins to serve the queue here. All messages that are not settled are ready, and those below `delivered_below` may have been
-    /// delivered before.
+    /// Begins to serve the queue here. All messages that are not settled are ready, and those below `delivered_below` may
+    /// have been delivered before.
     pub fn lead(&mut self, delivered_below: u64) {
         self.lead.leading = true;
         let recovered_below = self.state.begin_lead();
@@ -58,8 +58,8 @@ impl Queue {
         !self.lead.reading && (blocked() || ahead())
     }
 
-    /// Returns the runs to be read before deliveries can go on, or soon, as few as can be when memory is `tight`; their bytes come
-    /// back through [`read_done`](Self::read_done). `None` if there is nothing to read: dispatch.
+    /// Returns the runs to be read before deliveries can go on, or soon, as few as can be when memory is `tight`; their
+    /// bytes come back through [`read_done`](Self::read_done). `None` if there is nothing to read: dispatch.
     pub fn take_read(&mut self, tight: bool) -> Option<ReadRequest> {
         if self.lead.reading {
             return None;
@@ -112,8 +112,8 @@ impl Queue {
         }
     }
 
-    /// Notes that the bytes of a run are not what was written; `reason` says how that was seen. Deliveries stop before the run
-    /// until it has been purged or acknowledged.
+    /// Notes that the bytes of a run are not what was written; `reason` says how that was seen. Deliveries stop before the
+    /// run until it has been purged or acknowledged.
     pub fn set_unreadable(&mut self, segment: u64, reason: &str) {
         self.lead.unreadable.insert(segment, reason.into());
     }
@@ -162,8 +162,8 @@ impl Queue {
         self.state.segments_mut().take_freed()
     }
 
-    /// Returns at most `most` runs with live messages in files that `wanted` accepts, from segment `from` on. Only so many runs are
-    /// looked at in one call. Also returns the segment to continue from, if there is more.
+    /// Returns at most `most` runs with live messages in files that `wanted` accepts, from segment `from` on. Only so many
+    /// runs are looked at in one call. Also returns the segment to continue from, if there is more.
     #[must_use]
     pub fn runs_in(&self, wanted: &dyn Fn(u64) -> bool, from: u64, most: usize) -> (ReadRequest, Option<u64>) {
         let mut found = ReadRequest::new();

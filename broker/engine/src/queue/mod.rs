@@ -1,8 +1,8 @@
 //! One queue: `State` has its messages, and `Lead` has its consumers.
 //!
-//! `State` follows from what happened (messages were enqueued, settled, returned, purged) and knows no consumer; `Lead` holds the
-//! consumers and the cursor that deliveries have reached. Both are plain synchronous Rust behind the one short lock that the
-//! node puts around a `Queue`; time arrives as an argument, deliveries leave through the caller's `Sink`.
+//! `State` follows from what happened (messages were enqueued, settled, returned, purged) and knows no consumer; `Lead`
+//! holds the consumers and the cursor that deliveries have reached. Both are plain synchronous Rust behind the one short
+//! lock that the node puts around a `Queue`; time arrives as an argument, deliveries leave through the caller's `Sink`.
 //!
 //! The journey: [`enqueue`](Queue::enqueue) -> [`dispatch`](Queue::dispatch) -> [`acknowledge`](Queue::acknowledge) or
 //! [`give_back`](Queue::give_back).
@@ -67,7 +67,8 @@ struct Lead {
     unfinished: bool,
     /// The segment that has to be read before the next delivery.
     blocked_on: Option<u64>,
-    /// Cold runs ahead are looked for once the cursor has reached this run: all runs up to the same distance behind it are warm.
+    /// Cold runs ahead are looked for once the cursor has reached this run: all runs up to the same distance behind it are
+    /// warm.
     look_at: u64,
     /// Whether runs are being read.
     reading: bool,
@@ -132,8 +133,8 @@ pub struct Depth {
 }
 
 impl Queue {
-    /// Returns an empty queue. The changes of one that `is_logged` are logged before they count: until [`lead`](Self::lead) is
-    /// called it has no leader, so that the log's entries are applied to it and nothing is delivered.
+    /// Returns an empty queue. The changes of one that `is_logged` are logged before they count: until [`lead`](Self::lead)
+    /// is called it has no leader, so that the log's entries are applied to it and nothing is delivered.
     #[must_use]
     pub fn new(settings: &QueueSettings, is_logged: bool) -> Self {
         let mut queue = Self::default();
@@ -156,8 +157,8 @@ impl Queue {
         self.purge_some(self.next_sequence(), usize::MAX).0
     }
 
-    /// Removes messages that are ready and came before `before` (see [`next_sequence`](Self::next_sequence)): about `most` runs,
-    /// where each of them costs something. Returns how many messages these were, and whether none are left.
+    /// Removes messages that are ready and came before `before` (see [`next_sequence`](Self::next_sequence)): about `most`
+    /// runs, where each of them costs something. Returns how many messages these were, and whether none are left.
     pub fn purge_some(&mut self, before: u64, most: usize) -> (u64, bool) {
         if !self.is_durable() {
             return self.state.purge_some(&mut self.lead.cursor, before, most);

@@ -1,5 +1,5 @@
-//! The index of a queue. A run is consecutive messages with one exchange and routing key, in one segment; the cursor says how far
-//! deliveries have come.
+//! The index of a queue. A run is consecutive messages with one exchange and routing key, in one segment; the cursor says
+//! how far deliveries have come.
 
 /// The identity of a message within its queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

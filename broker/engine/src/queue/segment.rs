@@ -1,7 +1,7 @@
 //! The bytes of a queue's messages: segments filled one after the other, each freed when its last message is settled.
 //!
-//! A segment counts its live messages, so one unacknowledged message holds its own segment and none that came after. Runs lie
-//! in it in their [stored form](super::stored).
+//! A segment counts its live messages, so one unacknowledged message holds its own segment and none that came after. Runs
+//! lie in it in their [stored form](super::stored).
 use super::logged::Place;
 use super::numbered::{Numbered, Spot};
 use super::stored::{self, StoredMessage, StoredRoute};

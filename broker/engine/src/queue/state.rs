@@ -172,7 +172,8 @@ impl State {
         &mut self.segments
     }
 
-    /// Returns cold runs from `segment` on, until they or the records that they lie in (each is read as a whole) reach the bounds.
+    /// Returns cold runs from `segment` on, until they or the records that they lie in (each is read as a whole) reach the
+    /// bounds.
     pub(super) fn cold_from_segment(&self, segment: u64, bounds: &ReadBounds) -> ReadRequest {
         let mut found = ReadRequest::new();
         let (mut runs, mut records, mut last) = (0, 0, None);
@@ -195,8 +196,8 @@ impl State {
         found
     }
 
-    /// Returns cold runs up to the bounds, if one begins less than `ahead` bytes behind run `number`. Also returns the run up to
-    /// which all runs from there on are warm.
+    /// Returns cold runs up to the bounds, if one begins less than `ahead` bytes behind run `number`. Also returns the run
+    /// up to which all runs from there on are warm.
     pub(super) fn cold_ahead(&mut self, number: u64, ahead: u64, bounds: &ReadBounds) -> (ReadRequest, u64) {
         let mut warm = 0;
         for (at, run) in self.runs.starting_at(number) {
@@ -270,7 +271,8 @@ impl State {
         if sequence < first.1.end() { Some(first) } else { self.runs.first_where(|run| sequence < run.end()) }
     }
 
-    /// Settles `count` messages from `sequence` on, all of which were delivered. A run is removed with its last live message.
+    /// Settles `count` messages from `sequence` on, all of which were delivered. A run is removed with its last live
+    /// message.
     pub(super) fn settle(&mut self, mut sequence: u64, mut count: u64) {
         let mut next = self.holding(sequence).map(|(number, _)| number);
         let mut over = Over::default();
@@ -303,8 +305,8 @@ impl State {
         self.segments.free(over.segments);
     }
 
-    /// Settles ready messages that came before `before`, about `most` runs of them: returned messages, and those from `cursor` on,
-    /// which is moved. Returns how many messages were settled, and whether none are left.
+    /// Settles ready messages that came before `before`, about `most` runs of them: returned messages, and those from
+    /// `cursor` on, which is moved. Returns how many messages were settled, and whether none are left.
     pub(super) fn purge_some(&mut self, cursor: &mut Cursor, before: u64, mut most: usize) -> (u64, bool) {
         let live = self.live;
         while let Some((&sequence, _)) = self.returned.first_key_value().filter(|(first, _)| **first < before) {
@@ -325,8 +327,8 @@ impl State {
         (live - self.live, self.run(cursor.run).is_none_or(|run| run.first >= before))
     }
 
-    /// Moves the cursor over all messages that were never delivered, if the first of them came before `before`. Returns the range of
-    /// sequences, in which some messages may be settled.
+    /// Moves the cursor over all messages that were never delivered, if the first of them came before `before`. Returns the
+    /// range of sequences, in which some messages may be settled.
     pub(super) fn take_fresh_before(&mut self, before: u64, cursor: &mut Cursor) -> Option<(u64, u64)> {
         let from = self.position(cursor).filter(|from| *from < before)?;
         *cursor = Cursor::at(self.runs_end());
@@ -392,8 +394,8 @@ struct Over {
 }
 
 impl Over {
-    /// Adds the next run, and its segment if that is freed too. Messages lie in segments in their order, so no segment that stays
-    /// lies between two that are freed.
+    /// Adds the next run, and its segment if that is freed too. Messages lie in segments in their order, so no segment that
+    /// stays lies between two that are freed.
     fn extend(&mut self, run: u64, segment: Option<u64>) {
         if self.runs.is_empty() {
             self.runs.start = run;

@@ -43,8 +43,8 @@ impl Publish<'_> {
         self.store_with(self.messages, out, |out, body| out.extend_from_slice(body))
     }
 
-    /// Appends `messages`, which are some of these, as a run for a queue's memory: without shared bodies. Returns the number of
-    /// bytes of the bodies, shared ones included.
+    /// Appends `messages`, which are some of these, as a run for a queue's memory: without shared bodies. Returns the
+    /// number of bytes of the bodies, shared ones included.
     #[inline]
     pub(super) fn store_in_memory(&self, messages: &[Extent], out: &mut Vec<u8>) -> u64 {
         self.store_with(messages, out, |_, _| ())
