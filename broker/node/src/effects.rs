@@ -103,7 +103,7 @@ impl Broker {
         let (node, queue) = (self.node(), self.queue(id)?);
         let deleted = queue.close();
         if queue.shards.is_some() {
-            node.queues.closed.insert(queue.clone()); // before it is gone: a snapshot looks here afterwards
+            node.queues.closed.insert(queue); // before it is gone: a snapshot looks here afterwards
         }
         node.queues.by_id.write().remove(&id);
         node.connections.churn.queues_deleted.fetch_add(1, Relaxed);

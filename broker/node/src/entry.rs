@@ -148,8 +148,9 @@ pub(crate) fn operations(entry: &Bytes, mut each: impl FnMut(Operation)) -> Opti
         rest = after;
         match number {
             ENQUEUE => {
-                let queues =
-                    (0..short(&mut rest)?).map(|_| rest.try_get_u64_le().ok().map(QueueId)).collect::<Option<_>>()?;
+                let queues = (0..rest.try_get_u16_le().ok()?)
+                    .map(|_| rest.try_get_u64_le().ok().map(QueueId))
+                    .collect::<Option<_>>()?;
                 let (count, body_bytes, length) =
                     (rest.try_get_u32_le().ok()?, rest.try_get_u64_le().ok()?, rest.try_get_u32_le().ok()?);
                 let at = (entry.len() - rest.len()) as u32;

@@ -73,7 +73,7 @@ impl Lacking {
     }
 
     /// Stops a queue before what it lacks.
-    pub(crate) fn mark(&self, shards: &Shards, queue: &Queue, entered: &mut engine::Queue) {
+    pub(crate) fn mark(&self, queue: &Queue, entered: &mut engine::Queue) {
         if self.files.is_empty() {
             return;
         }

@@ -88,7 +88,7 @@ impl Broker {
                     upkeep.moved.insert(shards.shard(run.queue.id).group);
                 }
                 Err(Failure::Damaged(reason)) => {
-                    shards.note_damage(&run.queue, &mut entered, (run.segment, run.from.file), reason);
+                    run.queue.note_damage(&mut entered, run.segment, run.from.file, reason);
                 }
                 Err(Failure::Passing(reason)) => {
                     if !upkeep.is_aside(run.from.file) {

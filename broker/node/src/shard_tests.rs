@@ -157,7 +157,7 @@ async fn what_is_not_handed_in_is_counted_with_the_heads_of_the_entries() {
         publish(&shard, ENTRY_BYTES);
     }
     let pending = |shard: &Shard| {
-        let state = shard.state.lock();
+        let state = shard.pending.lock();
         (state.bytes, state.entries.iter().map(|entry| entry.bytes.len()).sum::<usize>())
     };
     let (counted, there) = pending(&shard);

@@ -3,7 +3,7 @@
 //! At a start group 0 says what is declared, then the shards say what is in the queues; then they are served, and tasks read
 //! what deliveries need (`fetch`) and keep the log in bounds (`maintain`).
 use crate::Broker;
-use crate::applier::Applier;
+use crate::apply::Applier;
 use crate::delivered::{self, Delivered};
 use crate::identity::Identity;
 use crate::lacking::{Ends, Lacking};
@@ -206,7 +206,7 @@ impl Broker {
         for queue in self.durable_queues() {
             let mut entered = queue.enter();
             entered.lead(delivered.get(&queue.id).copied().unwrap_or(u64::MAX));
-            lacking.mark(shards, &queue, &mut entered);
+            lacking.mark(&queue, &mut entered);
         }
         shards.serving.store(true, Relaxed);
         Ok(lacking.archive_next)
