@@ -175,7 +175,7 @@ async fn amqplain_is_offered_and_taken() {
     client.method(0, (10, 31), b"\x07\xff\0\x02\0\0\0\0").await;
     client.method(0, (10, 40), b"\x01/\0\0").await;
     client.expect((10, 41)).await;
-    assert_eq!(served.broker.connections()[0].mechanism, "AMQPLAIN");
+    assert_eq!(served.broker.connections()[0].client.mechanism, "AMQPLAIN");
 }
 
 #[tokio::test]
@@ -341,7 +341,7 @@ async fn what_a_client_says_of_itself_takes_little_memory() {
     client.method(0, (10, 31), b"\x07\xff\0\x02\0\0\0\0").await;
     client.method(0, (10, 40), b"\x01/\0\0").await;
     client.expect((10, 41)).await;
-    let kept = &served.broker.connections()[0].client_properties;
+    let kept = &served.broker.connections()[0].client.properties;
     assert!(kept.memory_bytes() <= 16 << 10, "{} bytes", kept.memory_bytes());
     assert!(kept.get("product").is_some() && kept.get("platform").is_some() && kept.get("many").is_none());
 }
