@@ -19,6 +19,7 @@ use axum::http::{Method, Request, Response, Uri};
 use axum::response::IntoResponse;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Frame, Incoming, SizeHint};
+use leveret_node::Caller;
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -84,7 +85,7 @@ impl Requests {
             client.logs_in();
             let identity = self.within(self.api.logins.identify(&self.api.broker, peer, &parts.headers)).await;
             client.asked();
-            parts.extensions.insert(identity?);
+            parts.extensions.insert(Caller::api(identity?));
             if self.api.broker.is_recovering() && !path.starts_with("/api/health/") {
                 // The definitions are not known yet, and a new one would not be logged.
                 return Err(Error::unavailable("the log is being read: nothing is served yet"));

@@ -31,13 +31,13 @@ impl Broker {
     /// For how long a login from `address` has to wait before it is tried; none: so many wait that it is not to be tried.
     /// Addresses that right logins came from do not wait.
     pub fn login_turn(&self, address: IpAddr) -> Option<Duration> {
-        self.node().wrong_logins.turn(address.to_canonical(), self.clock().now())
+        self.node().logins.wrong.turn(address.to_canonical(), self.clock().now())
     }
 
     /// The hash of the default user's password as RabbitMQ keeps it: four bytes of salt, then SHA-256 of the salt and the
     /// password. Who may see it knows the password.
     pub fn password_hash(&self) -> Vec<u8> {
-        let (salt, password) = (self.node().users.salt, &self.options().default_pass);
+        let (salt, password) = (self.node().logins.users.salt, &self.options().default_pass);
         let digest = Sha256::new().chain_update(salt).chain_update(password.as_bytes()).finalize();
         [&salt[..], &digest[..]].concat()
     }
@@ -48,19 +48,32 @@ impl Broker {
     /// [`WrongLogin`], whose answer has to wait.
     pub fn log_in(&self, user: &str, password: &str, address: IpAddr) -> Result<Identity, WrongLogin> {
         let (node, address) = (self.node(), address.to_canonical());
-        let verified = node.users.verify(user, password, address.is_loopback());
+        let verified = node.logins.users.verify(user, password, address.is_loopback());
         if verified.is_ok() {
-            node.wrong_logins.was_right(address);
+            node.logins.wrong.was_right(address);
         }
         verified.map_err(|refusal| {
-            let wait = node.wrong_logins.wait_for(address, self.clock().now());
+            let wait = node.logins.wrong.wait_for(address, self.clock().now());
             WrongLogin { refusal, wait }
         })
     }
 }
 
+/// Who may log in, and who tried in vain.
+pub(crate) struct Logins {
+    users: Users,
+    wrong: WrongLogins,
+}
+
+impl Logins {
+    /// Logins of one user with this password.
+    pub(crate) fn new(user: &str, password: &str) -> Self {
+        Self { users: Users::new(user, password), wrong: WrongLogins::default() }
+    }
+}
+
 /// The users, their passwords kept as keyed hashes.
-pub(crate) struct Users {
+struct Users {
     key: [u8; 32],
     name: std::sync::Arc<str>,
     hash: [u8; 32],
@@ -69,7 +82,7 @@ pub(crate) struct Users {
 }
 
 impl Users {
-    pub(crate) fn new(name: &str, password: &str) -> Self {
+    fn new(name: &str, password: &str) -> Self {
         let key = rand::random();
         Self { key, name: name.into(), hash: hash(&key, password), salt: rand::random() }
     }
@@ -98,7 +111,7 @@ fn hash(key: &[u8; 32], password: &str) -> [u8; 32] {
 
 /// What is remembered of addresses that wrong logins came from.
 #[derive(Default)]
-pub(crate) struct WrongLogins(Mutex<Addresses>);
+struct WrongLogins(Mutex<Addresses>);
 
 #[derive(Default)]
 struct Addresses {

@@ -1,5 +1,8 @@
 //! Clients that are connected: what the management API shows of them, and how they are told to go.
 use crate::Broker;
+use crate::auth::Identity;
+use crate::caller::Caller;
+use leveret_engine::catalog::Origin;
 use leveret_model::table::FieldTable;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -13,46 +16,52 @@ pub use leveret_engine::catalog::ConnectionId;
 
 /// A connection that is open.
 pub struct Connection {
-    /// Its identity.
+    /// The identity of the connection.
     pub id: ConnectionId,
+    /// As whom the client asks for something at the doors of the node.
+    pub caller: Caller,
     /// `CLIENT:PORT -> SERVER:PORT`.
     pub name: String,
-    /// Both ends.
-    pub peer: SocketAddr,
-    /// The address it came in at.
-    pub local: SocketAddr,
-    /// As whom it logged in.
-    pub user: Arc<str>,
-    /// How: the name of the SASL mechanism.
-    pub mechanism: &'static str,
-    /// The virtual host that it opened.
+    /// What is shown of the client.
+    pub client: Client,
+    /// The virtual host that the client opened.
     pub vhost: Arc<str>,
-    /// Protocol name for people, such as `AMQP 0-9-1`.
-    pub protocol: &'static str,
-    /// What the client says of itself.
-    pub client_properties: FieldTable,
     /// Largest frame agreed upon, in bytes.
     pub frame_max: u32,
     /// Channels agreed upon.
     pub channel_max: u16,
     /// Heartbeat agreed upon in seconds; 0: none.
     pub heartbeat: u16,
-    /// When it was opened: milliseconds since 1970.
-    pub connected_at_ms: u64,
     /// Bytes received.
     pub received_bytes: AtomicU64,
     /// Bytes sent.
     pub sent_bytes: AtomicU64,
-    /// Bytes of its messages that have not come in full.
+    /// Bytes of messages that have not come in full.
     pub(crate) incomplete_bytes: AtomicU64,
-    /// Held back by the memory alarm at this moment.
+    /// Whether the client is held back at this moment because memory or disk space is used up.
     pub blocked: AtomicBool,
-    /// Its channels by number.
+    /// The channels by number.
     pub channels: Mutex<BTreeMap<u16, Arc<ChannelView>>>,
-    /// Cancelled to make it go; `close_reason` says why.
+    /// Cancelled to end the connection; `close_reason` says why.
     pub close: CancellationToken,
-    /// What the client is told when it is made to go.
+    /// What the client is told when its connection is ended.
     pub close_reason: Mutex<String>,
+}
+
+/// What is shown of the client of a connection.
+pub struct Client {
+    /// The address that the client came from.
+    pub peer: SocketAddr,
+    /// The address that it came in at.
+    pub local: SocketAddr,
+    /// The name of the SASL mechanism of its login.
+    pub mechanism: &'static str,
+    /// Protocol name for people, such as `AMQP 0-9-1`.
+    pub protocol: &'static str,
+    /// What the client says of itself.
+    pub properties: FieldTable,
+    /// When the connection was opened: milliseconds since 1970.
+    pub connected_at_ms: u64,
 }
 
 /// What is shown of a channel.
@@ -72,15 +81,15 @@ pub struct ChannelView {
 
 /// What a new connection says of itself.
 pub struct Hello {
-    /// Both ends.
+    /// The address that the client came from.
     pub peer: SocketAddr,
-    /// The address it came in at.
+    /// The address that it came in at.
     pub local: SocketAddr,
-    /// As whom it logged in.
-    pub user: Arc<str>,
-    /// How: the name of the SASL mechanism.
+    /// The user who logged in.
+    pub identity: Identity,
+    /// The name of the SASL mechanism of the login.
     pub mechanism: &'static str,
-    /// The virtual host that it opened.
+    /// The virtual host that the client opened.
     pub vhost: Arc<str>,
     /// Protocol name for people.
     pub protocol: &'static str,
@@ -91,6 +100,11 @@ pub struct Hello {
 }
 
 impl Connection {
+    /// Returns the name of the user who logged in.
+    pub fn user(&self) -> &str {
+        &self.caller.identity.user
+    }
+
     /// Whether it holds bytes of messages that have not come in full.
     #[inline]
     pub fn holds_incomplete(&self) -> bool {
@@ -129,21 +143,17 @@ impl Broker {
     pub fn connected(&self, hello: Hello) -> Arc<Connection> {
         let connections = &self.node().connections;
         let id = ConnectionId(connections.next.fetch_add(1, Relaxed) + 1);
-        let Hello { peer, local, user, mechanism, vhost, protocol, client_properties, tuned } = hello;
+        let Hello { peer, local, identity, mechanism, vhost, protocol, client_properties, tuned } = hello;
+        let connected_at_ms = self.clock().unix_ms();
         let connection = Arc::new(Connection {
             id,
             name: format!("{} -> {}", plain(peer), plain(local)),
-            peer,
-            local,
-            user,
-            mechanism,
+            client: Client { peer, local, mechanism, protocol, properties: client_properties, connected_at_ms },
+            caller: Caller { identity, origin: Origin::Connection(id) },
             vhost,
-            protocol,
-            client_properties,
             frame_max: tuned.0,
             channel_max: tuned.1,
             heartbeat: tuned.2,
-            connected_at_ms: self.clock().unix_ms(),
             received_bytes: AtomicU64::new(0),
             sent_bytes: AtomicU64::new(0),
             incomplete_bytes: AtomicU64::new(0),
@@ -178,7 +188,7 @@ impl Broker {
     }
 
     /// Makes a client go, telling it `reason`.
-    pub fn close_connection(&self, connection: &Connection, reason: &str) {
+    pub fn close_connection(&self, _caller: &Caller, connection: &Connection, reason: &str) {
         *connection.close_reason.lock() = reason.to_owned();
         connection.close.cancel();
     }

@@ -2,8 +2,10 @@
 use super::*;
 use crate::storage::StorageOptions;
 use crate::{Body, ConsumerId, Extent, Fill, Options, RoutedRun, Sink, Source, Subscription};
+use leveret_engine::catalog::Origin;
 use leveret_journal::faulty::FaultyDisk;
 use leveret_model::exchange::ExchangeType;
+use leveret_model::table::FieldTable;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -63,16 +65,21 @@ impl Node {
     }
 
     fn recipients(&self, exchange: &str, key: &str) -> usize {
-        self.broker.route("/", exchange, key.as_bytes(), None).unwrap().recipients()
+        self.broker.route(&Caller::system(), "/", exchange, key.as_bytes(), None).unwrap().recipients()
     }
 
     async fn declare(&self, name: &str, durable: bool) -> Arc<Queue> {
-        self.broker.declare_queue("/", name, declare(durable)).await.unwrap().1
+        self.broker.declare_queue(&Caller::system(), "/", name, declare(durable)).await.unwrap().1
     }
 }
 
 fn declare(durable: bool) -> QueueDeclare {
     QueueDeclare { durable, ..QueueDeclare::default() }
+}
+
+/// A client's connection.
+fn of(connection: ConnectionId) -> Caller {
+    Caller { origin: Origin::Connection(connection), ..Caller::system() }
 }
 
 fn exchange(auto_delete: bool) -> ExchangeDeclare {
@@ -89,16 +96,19 @@ async fn what_has_very_many_bindings_is_gone_at_once_and_is_taken_apart_later() 
     let broker = Broker::start(Options::default());
     let topic = || ExchangeDeclare { kind: ExchangeType::Topic, durable: false, ..exchange(false) };
     for round in 0..2 {
-        broker.declare_exchange("/", "many", topic()).await.unwrap();
-        broker.declare_queue("/", "q", declare(false)).await.unwrap();
+        broker.declare_exchange(&Caller::system(), "/", "many", topic()).await.unwrap();
+        broker.declare_queue(&Caller::system(), "/", "q", declare(false)).await.unwrap();
         for number in 0..10_000 {
             let key = format!("{number}.*.#");
             let to = Destination::Queue("q".into());
-            broker.bind("/", "many", to, (key.as_bytes(), &FieldTable::default()), None).await.unwrap();
+            broker
+                .bind(&Caller::system(), "/", BindingDeclare::new("many", &to, key.as_bytes(), &FieldTable::default()))
+                .await
+                .unwrap();
         }
         match round {
-            0 => drop(broker.delete_queue("/", "q", DeleteOnly::default(), None).await.unwrap()),
-            _ => assert!(broker.delete_exchange("/", "many", false).await.unwrap()),
+            0 => drop(broker.delete_queue(&Caller::system(), "/", "q", DeleteOnly::default()).await.unwrap()),
+            _ => assert!(broker.delete_exchange(&Caller::system(), "/", "many", false).await.unwrap()),
         }
         assert_eq!(broker.catalog().bindings("/").unwrap().count(), 0);
         assert!(broker.catalog().is_unlinking(), "others had their turn before all was done");
@@ -114,15 +124,15 @@ async fn what_has_very_many_bindings_is_gone_at_once_and_is_taken_apart_later() 
 #[tokio::test]
 async fn a_queue_is_declared_although_its_asker_is_gone() {
     let node = Node::start(FaultyDisk::new(1)).await;
-    node.begin_and_drop(node.broker.declare_queue("/", "q", declare(true))).await;
-    let (created, queue) = node.broker.declare_queue("/", "q", declare(true)).await.unwrap();
+    node.begin_and_drop(node.broker.declare_queue(&Caller::system(), "/", "q", declare(true))).await;
+    let (created, queue) = node.broker.declare_queue(&Caller::system(), "/", "q", declare(true)).await.unwrap();
     assert!(!created);
     assert_eq!(node.recipients("", "q"), 1);
-    assert!(Arc::ptr_eq(&node.broker.find_queue("/", "q", None).unwrap(), &queue));
+    assert!(Arc::ptr_eq(&node.broker.find_queue(&Caller::system(), "/", "q").unwrap(), &queue));
     let node = node.crash().await;
     assert_eq!(node.recipients("", "q"), 1);
-    assert_eq!(node.broker.delete_queue("/", "q", DeleteOnly::default(), None).await.unwrap().ready, 0);
-    assert!(node.broker.declare_queue("/", "q", declare(true)).await.unwrap().0);
+    assert_eq!(node.broker.delete_queue(&Caller::system(), "/", "q", DeleteOnly::default()).await.unwrap().ready, 0);
+    assert!(node.broker.declare_queue(&Caller::system(), "/", "q", declare(true)).await.unwrap().0);
 }
 
 #[tokio::test]
@@ -130,18 +140,26 @@ async fn a_queue_takes_nothing_until_its_declaration_is_durable() {
     let node = Node::start(FaultyDisk::new(2)).await;
     node.stalled.store(true, Relaxed);
     let broker = node.broker.clone();
-    let declared = tokio::spawn(async move { broker.declare_queue("/", "q", declare(true)).await.unwrap().0 });
+    let declared =
+        tokio::spawn(async move { broker.declare_queue(&Caller::system(), "/", "q", declare(true)).await.unwrap().0 });
     tokio::task::yield_now().await;
     assert!(node.broker.catalog().queue_id("/", "q").is_some());
     assert_eq!(node.recipients("", "q"), 0);
-    assert_eq!(node.broker.find_queue("/", "q", None).err().unwrap().kind, RefusalKind::NotFound);
+    assert_eq!(node.broker.find_queue(&Caller::system(), "/", "q").err().unwrap().kind, RefusalKind::NotFound);
     // A binding that is made meanwhile is logged behind it.
     let broker = node.broker.clone();
     let bound = tokio::spawn(async move {
-        broker.bind("/", "amq.fanout", to_queue("q"), (b"", &FieldTable::default()), None).await.unwrap()
+        broker
+            .bind(
+                &Caller::system(),
+                "/",
+                BindingDeclare::new("amq.fanout", &to_queue("q"), b"", &FieldTable::default()),
+            )
+            .await
+            .unwrap()
     });
     tokio::task::yield_now().await;
-    let route = node.broker.route("/", "amq.fanout", b"", None).unwrap();
+    let route = node.broker.route(&Caller::system(), "/", "amq.fanout", b"", None).unwrap();
     node.stalled.store(false, Relaxed);
     assert!(declared.await.unwrap() && bound.await.unwrap());
     assert!(!node.broker.is_current(&route));
@@ -158,19 +176,32 @@ async fn whatever_was_begun_is_done_when_its_asker_is_gone() {
     node.declare("gone", true).await;
     node.declare("transient", false).await;
     for name in ["gone", "kept"] {
-        node.broker.declare_exchange("/", name, exchange(false)).await.unwrap();
+        node.broker.declare_exchange(&Caller::system(), "/", name, exchange(false)).await.unwrap();
     }
-    node.broker.declare_exchange("/", "auto", exchange(true)).await.unwrap();
-    node.broker.bind("/", "kept", to_queue("gone"), (b"", &none), None).await.unwrap();
-    node.broker.bind("/", "auto", to_queue("transient"), (b"", &none), None).await.unwrap();
+    node.broker.declare_exchange(&Caller::system(), "/", "auto", exchange(true)).await.unwrap();
+    node.broker.bind(&Caller::system(), "/", BindingDeclare::new("kept", &to_queue("gone"), b"", &none)).await.unwrap();
+    node.broker
+        .bind(&Caller::system(), "/", BindingDeclare::new("auto", &to_queue("transient"), b"", &none))
+        .await
+        .unwrap();
 
-    node.begin_and_drop(node.broker.declare_exchange("/", "new", exchange(false))).await;
-    node.begin_and_drop(node.broker.bind("/", "new", to_queue("q"), (b"", &none), None)).await;
-    node.begin_and_drop(node.broker.unbind("/", "kept", &to_queue("gone"), (b"", &none), None)).await;
-    node.begin_and_drop(node.broker.delete_exchange("/", "gone", false)).await;
-    node.begin_and_drop(node.broker.delete_queue("/", "gone", DeleteOnly::default(), None)).await;
+    node.begin_and_drop(node.broker.declare_exchange(&Caller::system(), "/", "new", exchange(false))).await;
+    node.begin_and_drop(node.broker.bind(
+        &Caller::system(),
+        "/",
+        BindingDeclare::new("new", &to_queue("q"), b"", &none),
+    ))
+    .await;
+    node.begin_and_drop(node.broker.unbind(
+        &Caller::system(),
+        "/",
+        BindingDeclare::new("kept", &to_queue("gone"), b"", &none),
+    ))
+    .await;
+    node.begin_and_drop(node.broker.delete_exchange(&Caller::system(), "/", "gone", false)).await;
+    node.begin_and_drop(node.broker.delete_queue(&Caller::system(), "/", "gone", DeleteOnly::default())).await;
     // The exchange that goes with this queue's binding is durable, the queue is not.
-    node.begin_and_drop(node.broker.delete_queue("/", "transient", DeleteOnly::default(), None)).await;
+    node.begin_and_drop(node.broker.delete_queue(&Caller::system(), "/", "transient", DeleteOnly::default())).await;
     node.settled().await;
     let before = node.broker.catalog().durable_facts();
 
@@ -179,9 +210,9 @@ async fn whatever_was_begun_is_done_when_its_asker_is_gone() {
     assert_eq!(node.recipients("new", ""), 1);
     assert_eq!(node.recipients("kept", ""), 0);
     for name in ["gone", "auto"] {
-        assert!(node.broker.check_exchange("/", name).is_err(), "{name}");
+        assert!(node.broker.check_exchange(&Caller::system(), "/", name).is_err(), "{name}");
     }
-    assert!(node.broker.find_queue("/", "gone", None).is_err());
+    assert!(node.broker.find_queue(&Caller::system(), "/", "gone").is_err());
 }
 
 #[tokio::test]
@@ -190,15 +221,14 @@ async fn queues_of_a_connection_go_although_nobody_waits_for_it() {
     let (one, other) = (ConnectionId(1), ConnectionId(2));
     for (connection, count) in [(one, 200), (other, 3)] {
         for at in 0..count {
-            let exclusive = Some(connection);
-            let declare = QueueDeclare { exclusive, connection: exclusive, ..declare(false) };
-            node.broker.declare_queue("/", &format!("{}.{at}", connection.0), declare).await.unwrap();
+            let declare = QueueDeclare { exclusive: true, ..declare(false) };
+            node.broker.declare_queue(&of(connection), "/", &format!("{}.{at}", connection.0), declare).await.unwrap();
         }
     }
     // With the last of them a durable exchange goes, so that the disk is waited for.
-    node.broker.declare_exchange("/", "auto", exchange(true)).await.unwrap();
+    node.broker.declare_exchange(&Caller::system(), "/", "auto", exchange(true)).await.unwrap();
     let none = FieldTable::default();
-    node.broker.bind("/", "auto", to_queue("1.0"), (b"", &none), Some(one)).await.unwrap();
+    node.broker.bind(&of(one), "/", BindingDeclare::new("auto", &to_queue("1.0"), b"", &none)).await.unwrap();
     node.begin_and_drop(node.broker.delete_exclusive_queues(one)).await;
     let left = || node.broker.catalog().queues("/").unwrap().count();
     for _ in 0..10_000 {
@@ -208,7 +238,7 @@ async fn queues_of_a_connection_go_although_nobody_waits_for_it() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     assert_eq!((left(), node.broker.queues().len()), (3, 3));
-    assert!(node.broker.check_exchange("/", "auto").is_err());
+    assert!(node.broker.check_exchange(&Caller::system(), "/", "auto").is_err());
 }
 
 #[tokio::test]
@@ -218,7 +248,9 @@ async fn many_declarations_share_a_sync() {
     let declared: Vec<_> = (0..500)
         .map(|at| {
             let broker = node.broker.clone();
-            tokio::spawn(async move { broker.declare_queue("/", &at.to_string(), declare(true)).await.unwrap().0 })
+            tokio::spawn(async move {
+                broker.declare_queue(&Caller::system(), "/", &at.to_string(), declare(true)).await.unwrap().0
+            })
         })
         .collect();
     tokio::task::yield_now().await;
@@ -237,12 +269,12 @@ async fn many_declarations_share_a_sync() {
 async fn a_declaration_that_is_not_logged_ends_the_process() {
     let node = Node::start(FaultyDisk::new(6)).await;
     node.broker.node().storage.get().unwrap().groups.stop().await;
-    node.broker.declare_queue("/", "q", declare(true)).await.err().unwrap();
+    node.broker.declare_queue(&Caller::system(), "/", "q", declare(true)).await.err().unwrap();
     let reason = node.failure.lock().take();
     assert!(reason.is_some_and(|reason| reason.starts_with("what was declared was not logged")));
-    assert!(node.broker.find_queue("/", "q", None).is_err());
+    assert!(node.broker.find_queue(&Caller::system(), "/", "q").is_err());
     // What others asked for before it is lost with it.
-    node.broker.declare_exchange("/", "e", exchange(false)).await.unwrap_err();
+    node.broker.declare_exchange(&Caller::system(), "/", "e", exchange(false)).await.unwrap_err();
 }
 
 #[tokio::test]
@@ -250,25 +282,25 @@ async fn a_storage_that_was_closed_in_order_did_not_fail() {
     let node = Node::start(FaultyDisk::new(7)).await;
     node.declare("q", true).await;
     node.broker.close_storage().await;
-    node.broker.declare_exchange("/", "e", exchange(false)).await.unwrap_err();
+    node.broker.declare_exchange(&Caller::system(), "/", "e", exchange(false)).await.unwrap_err();
     assert_eq!(*node.failure.lock(), None);
     let node = node.crash().await;
-    assert!(node.broker.find_queue("/", "q", None).is_ok());
+    assert!(node.broker.find_queue(&Caller::system(), "/", "q").is_ok());
 }
 
 #[tokio::test]
 async fn a_queue_that_has_the_name_of_a_deleted_one_is_left_alone() {
     let broker = Broker::start(Options::default());
     let auto_delete = QueueDeclare { auto_delete: true, ..declare(false) };
-    let (_, first) = broker.declare_queue("/", "q", auto_delete.clone()).await.unwrap();
-    broker.delete_queue("/", "q", DeleteOnly::default(), None).await.unwrap();
-    let owner = Some(ConnectionId(7));
-    let exclusive = QueueDeclare { exclusive: owner, connection: owner, ..auto_delete };
-    let (created, second) = broker.declare_queue("/", "q", exclusive).await.unwrap();
+    let (_, first) = broker.declare_queue(&Caller::system(), "/", "q", auto_delete.clone()).await.unwrap();
+    broker.delete_queue(&Caller::system(), "/", "q", DeleteOnly::default()).await.unwrap();
+    let owner = of(ConnectionId(7));
+    let exclusive = QueueDeclare { exclusive: true, ..auto_delete };
+    let (created, second) = broker.declare_queue(&owner, "/", "q", exclusive).await.unwrap();
     assert!(created);
-    broker.left(&first).await;
+    broker.consumer_left(&first).await;
     assert!(broker.end_queue(&first, DeleteOnly::default()).await.is_err());
-    assert!(Arc::ptr_eq(&broker.find_queue("/", "q", owner).unwrap(), &second));
+    assert!(Arc::ptr_eq(&broker.find_queue(&owner, "/", "q").unwrap(), &second));
     assert!(!second.is_deleted());
 }
 
@@ -297,23 +329,23 @@ impl Sink for Consumer {
 fn consume(broker: &Broker, queue: &Queue) -> Arc<Consumer> {
     let sink = Arc::<Consumer>::default();
     let subscription = Subscription { sink: sink.clone(), exclusive: false, no_ack: false, prefetch: 0 };
-    broker.subscribe(queue, subscription).unwrap();
+    broker.subscribe(&Caller::system(), queue, subscription).unwrap();
     sink
 }
 
 #[tokio::test]
 async fn a_queue_with_a_message_that_is_out_is_not_empty() {
     let broker = Broker::start(Options::default());
-    let (_, queue) = broker.declare_queue("/", "q", declare(false)).await.unwrap();
+    let (_, queue) = broker.declare_queue(&Caller::system(), "/", "q", declare(false)).await.unwrap();
     let message = Extent { properties_at: 0, properties_len: 2, body: Body::Inline { at: 2, len: 1 } };
-    let route = broker.route("/", "", b"q", None).unwrap();
+    let route = broker.route(&Caller::system(), "/", "", b"q", None).unwrap();
     broker.publish(b"\0\0x", &[RoutedRun { route: &route, messages: &[message], waiter: None }]);
     assert!(consume(&broker, &queue).taken.load(Relaxed));
     assert_eq!(queue.look(|queue| queue.depth().ready), 0);
     let only = DeleteOnly { if_empty: true, if_unused: false };
-    let refusal = broker.delete_queue("/", "q", only, None).await.err().unwrap();
+    let refusal = broker.delete_queue(&Caller::system(), "/", "q", only).await.err().unwrap();
     assert_eq!(refusal.text, "queue 'q' in vhost '/' not empty");
-    assert!(broker.find_queue("/", "q", None).is_ok());
+    assert!(broker.find_queue(&Caller::system(), "/", "q").is_ok());
 }
 
 #[test]
@@ -323,9 +355,12 @@ fn a_durable_queue_is_empty_once_its_last_message_was_taken() {
         let node = TestNode::open(Arc::new(FaultyDisk::new(1))).await;
         let queue = node.declare("q").await;
         node.publish_one_by_one(&queue, 0..1, 10).await;
-        assert!(node.broker.get(&queue, &Taker::default(), true).await.unwrap());
+        assert!(node.broker.get(&Caller::system(), &queue, &Taker::default(), true).await.unwrap());
         let only = DeleteOnly { if_empty: true, if_unused: false };
-        assert!(node.broker.delete_queue("/", "q", only, None).await.is_ok(), "the log need not have it before");
+        assert!(
+            node.broker.delete_queue(&Caller::system(), "/", "q", only).await.is_ok(),
+            "the log need not have it before"
+        );
         node.close().await;
     });
 }
@@ -339,7 +374,9 @@ async fn consumers_hear_of_a_deletion_after_it_is_durable_and_was_answered() {
     node.stalled.store(true, Relaxed);
     let broker = node.broker.clone();
     let deleted =
-        tokio::spawn(async move { broker.delete_queue("/", "q", DeleteOnly::default(), None).await.unwrap() });
+        tokio::spawn(
+            async move { broker.delete_queue(&Caller::system(), "/", "q", DeleteOnly::default()).await.unwrap() },
+        );
     while node.broker.catalog().queue_id("/", "q").is_some() {
         tokio::task::yield_now().await;
     }
@@ -352,7 +389,7 @@ async fn consumers_hear_of_a_deletion_after_it_is_durable_and_was_answered() {
     // Nobody waits for the answer any more: they hear of it all the same.
     let queue = node.declare("q", true).await;
     let consumer = consume(&node.broker, &queue);
-    node.begin_and_drop(node.broker.delete_queue("/", "q", DeleteOnly::default(), None)).await;
+    node.begin_and_drop(node.broker.delete_queue(&Caller::system(), "/", "q", DeleteOnly::default())).await;
     node.settled().await;
     for _ in 0..10_000 {
         if consumer.cancelled.load(Relaxed) {
@@ -366,23 +403,26 @@ async fn consumers_hear_of_a_deletion_after_it_is_durable_and_was_answered() {
 #[tokio::test]
 async fn routes_stay_known_until_something_changes_that_concerns_them() {
     let broker = Broker::start(Options::default());
-    broker.declare_queue("/", "q", declare(false)).await.unwrap();
-    let route = |exchange: &str| broker.route("/", exchange, b"q", None).unwrap();
+    broker.declare_queue(&Caller::system(), "/", "q", declare(false)).await.unwrap();
+    let route = |exchange: &str| broker.route(&Caller::system(), "/", exchange, b"q", None).unwrap();
     let (by_name, by_pattern) = (route(""), route("amq.topic"));
-    broker.declare_queue("/", "q", declare(false)).await.unwrap();
-    broker.declare_queue("/", "q", declare(true)).await.err().unwrap();
-    broker.declare_exchange("/", "amq.topic", exchange(false)).await.err().unwrap();
+    broker.declare_queue(&Caller::system(), "/", "q", declare(false)).await.unwrap();
+    broker.declare_queue(&Caller::system(), "/", "q", declare(true)).await.err().unwrap();
+    broker.declare_exchange(&Caller::system(), "/", "amq.topic", exchange(false)).await.err().unwrap();
     assert!(broker.is_current(&by_name) && broker.is_current(&by_pattern));
     // A queue that nothing is bound to concerns the default exchange alone.
-    broker.declare_queue("/", "other", declare(false)).await.unwrap();
+    broker.declare_queue(&Caller::system(), "/", "other", declare(false)).await.unwrap();
     assert!(!broker.is_current(&by_name) && broker.is_current(&by_pattern));
     let by_name = route("");
-    broker.delete_queue("/", "other", DeleteOnly::default(), None).await.unwrap();
+    broker.delete_queue(&Caller::system(), "/", "other", DeleteOnly::default()).await.unwrap();
     assert!(!broker.is_current(&by_name) && broker.is_current(&by_pattern));
-    broker.bind("/", "amq.topic", to_queue("q"), (b"#", &FieldTable::default()), None).await.unwrap();
+    broker
+        .bind(&Caller::system(), "/", BindingDeclare::new("amq.topic", &to_queue("q"), b"#", &FieldTable::default()))
+        .await
+        .unwrap();
     assert!(!broker.is_current(&by_pattern));
     let by_pattern = route("amq.topic");
-    broker.delete_queue("/", "q", DeleteOnly::default(), None).await.unwrap();
+    broker.delete_queue(&Caller::system(), "/", "q", DeleteOnly::default()).await.unwrap();
     assert!(!broker.is_current(&by_pattern));
     assert!(route("amq.topic").is_unroutable());
 }
@@ -390,15 +430,20 @@ async fn routes_stay_known_until_something_changes_that_concerns_them() {
 #[tokio::test]
 async fn line_breaks_are_no_part_of_names() {
     let broker = Broker::start(Options::default());
-    let (_, queue) = broker.declare_queue("/", "a\r\nb\n", declare(false)).await.unwrap();
+    let (_, queue) = broker.declare_queue(&Caller::system(), "/", "a\r\nb\n", declare(false)).await.unwrap();
     assert_eq!(&*queue.name, "ab");
-    broker.declare_exchange("/", "e\n", exchange(false)).await.unwrap();
-    assert!(broker.bind("/", "e\r", to_queue("a\nb"), (b"k\n", &FieldTable::default()), None).await.unwrap());
-    assert_eq!(broker.route("/", "e", b"", None).unwrap().recipients(), 1);
+    broker.declare_exchange(&Caller::system(), "/", "e\n", exchange(false)).await.unwrap();
+    assert!(
+        broker
+            .bind(&Caller::system(), "/", BindingDeclare::new("e\r", &to_queue("a\nb"), b"k\n", &FieldTable::default()))
+            .await
+            .unwrap()
+    );
+    assert_eq!(broker.route(&Caller::system(), "/", "e", b"", None).unwrap().recipients(), 1);
     let key: Vec<u8> = broker.catalog().bindings("/").unwrap().next().unwrap().1.routing_key.to_vec();
     assert_eq!(key, b"k\n");
-    assert!(broker.delete_exchange("/", "\ne", false).await.unwrap());
-    assert!(broker.delete_queue("/", "ab\r", DeleteOnly::default(), None).await.is_ok());
+    assert!(broker.delete_exchange(&Caller::system(), "/", "\ne", false).await.unwrap());
+    assert!(broker.delete_queue(&Caller::system(), "/", "ab\r", DeleteOnly::default()).await.is_ok());
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 //! virtual host gone, 4 exchange, 5 exchange gone, 6 queue, 7 queue gone, 8 binding, 9 binding gone. Texts are `length u32,
 //! bytes`, tables `n u32` of name and value, values a letter of AMQP and its bytes, integers little-endian. A snapshot is the
 //! facts that make the catalog as it is.
-use crate::entry::{long, word};
+use bytes::{Buf, BufMut};
 use leveret_engine::catalog::{Bond, Destination, ExchangeDeclare, Fact, QueueId};
 use leveret_model::exchange::ExchangeType;
 use leveret_model::table::{FieldTable, FieldValue};
@@ -24,7 +24,7 @@ pub(crate) fn entries(incarnation: u64, facts: &[Fact]) -> Vec<Vec<u8>> {
 
 pub(crate) fn encode(incarnation: u64, facts: &[Fact]) -> Vec<u8> {
     let mut out = vec![VERSION];
-    out.extend_from_slice(&incarnation.to_le_bytes());
+    out.put_u64_le(incarnation);
     facts.iter().for_each(|fact| put_fact(&mut out, fact));
     out
 }
@@ -33,7 +33,7 @@ pub(crate) fn encode(incarnation: u64, facts: &[Fact]) -> Vec<u8> {
 pub(crate) fn decode(bytes: &[u8]) -> Option<(u64, Vec<Fact>)> {
     let (&version, mut rest) = bytes.split_first()?;
     (version == VERSION).then_some(())?;
-    let incarnation = long(&mut rest)?;
+    let incarnation = rest.try_get_u64_le().ok()?;
     let mut facts = Vec::new();
     while !rest.is_empty() {
         facts.push(fact(&mut rest)?);
@@ -45,7 +45,7 @@ fn put_fact(out: &mut Vec<u8>, fact: &Fact) {
     match fact {
         Fact::NextId(next) => {
             out.push(1);
-            out.extend_from_slice(&next.to_le_bytes());
+            out.put_u64_le(*next);
         }
         Fact::Vhost(name) => put_names(out, 2, &[name]),
         Fact::VhostGone(name) => put_names(out, 3, &[name]),
@@ -61,7 +61,7 @@ fn put_fact(out: &mut Vec<u8>, fact: &Fact) {
         Fact::ExchangeGone { vhost, name } => put_names(out, 5, &[vhost, name]),
         Fact::Queue { vhost, name, id, auto_delete, arguments } => {
             put_names(out, 6, &[vhost, name]);
-            out.extend_from_slice(&id.0.to_le_bytes());
+            out.put_u64_le(id.0);
             out.push(u8::from(*auto_delete));
             put_table(out, arguments);
         }
@@ -88,12 +88,12 @@ fn put_bond(out: &mut Vec<u8>, number: u8, bond: &Bond) {
 }
 
 fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+    out.put_u32_le(bytes.len() as u32);
     out.extend_from_slice(bytes);
 }
 
 fn put_table(out: &mut Vec<u8>, table: &FieldTable) {
-    out.extend_from_slice(&(table.0.len() as u32).to_le_bytes());
+    out.put_u32_le(table.0.len() as u32);
     for (name, value) in &table.0 {
         put_bytes(out, name.as_bytes());
         put_value(out, value);
@@ -118,7 +118,7 @@ fn put_value(out: &mut Vec<u8>, value: &FieldValue) {
         FieldValue::Double(value) => fixed(b'd', &value.to_le_bytes()),
         FieldValue::Decimal(places, value) => {
             fixed(b'D', &[*places]);
-            out.extend_from_slice(&value.to_le_bytes());
+            out.put_u32_le(*value);
         }
         FieldValue::Timestamp(value) => fixed(b'T', &value.to_le_bytes()),
         FieldValue::Void => fixed(b'V', &[]),
@@ -132,7 +132,7 @@ fn put_value(out: &mut Vec<u8>, value: &FieldValue) {
         }
         FieldValue::Array(values) => {
             out.push(b'A');
-            out.extend_from_slice(&(values.len() as u32).to_le_bytes());
+            out.put_u32_le(values.len() as u32);
             values.iter().for_each(|value| put_value(out, value));
         }
         FieldValue::Table(table) => {
@@ -143,20 +143,22 @@ fn put_value(out: &mut Vec<u8>, value: &FieldValue) {
 }
 
 fn fact(rest: &mut &[u8]) -> Option<Fact> {
-    Some(match byte(rest)? {
-        1 => Fact::NextId(long(rest)?),
+    Some(match rest.try_get_u8().ok()? {
+        1 => Fact::NextId(rest.try_get_u64_le().ok()?),
         2 => Fact::Vhost(name(rest)?),
         3 => Fact::VhostGone(name(rest)?),
         4 => {
             let (vhost, name, kind) = (name(rest)?, name(rest)?, text(rest)?);
-            let (durable, auto_delete, internal) = (byte(rest)? == 1, byte(rest)? == 1, byte(rest)? == 1);
+            let (durable, auto_delete, internal) =
+                (rest.try_get_u8().ok()? == 1, rest.try_get_u8().ok()? == 1, rest.try_get_u8().ok()? == 1);
             let kind = kind.parse::<ExchangeType>().ok()?;
             let declare = ExchangeDeclare { kind, durable, auto_delete, internal, arguments: table(rest)? };
             Fact::Exchange { vhost, name, declare }
         }
         5 => Fact::ExchangeGone { vhost: name(rest)?, name: name(rest)? },
         6 => {
-            let (vhost, name, id, auto_delete) = (name(rest)?, name(rest)?, long(rest)?, byte(rest)? == 1);
+            let (vhost, name, id, auto_delete) =
+                (name(rest)?, name(rest)?, rest.try_get_u64_le().ok()?, rest.try_get_u8().ok()? == 1);
             Fact::Queue { vhost, name, id: QueueId(id), auto_delete, arguments: table(rest)? }
         }
         7 => Fact::QueueGone { vhost: name(rest)?, name: name(rest)? },
@@ -168,19 +170,15 @@ fn fact(rest: &mut &[u8]) -> Option<Fact> {
 
 fn bond(rest: &mut &[u8]) -> Option<Bond> {
     let (vhost, source) = (name(rest)?, name(rest)?);
-    let destination = match byte(rest)? {
+    let destination = match rest.try_get_u8().ok()? {
         0 => Destination::Queue(text(rest)?),
         _ => Destination::Exchange(text(rest)?),
     };
     Some(Bond { vhost, source, destination, routing_key: octets(rest)?, arguments: table(rest)? })
 }
 
-fn byte(rest: &mut &[u8]) -> Option<u8> {
-    rest.split_off_first().copied()
-}
-
 fn octets(rest: &mut &[u8]) -> Option<Vec<u8>> {
-    let length = word(rest)? as usize;
+    let length = rest.try_get_u32_le().ok()? as usize;
     Some(rest.split_off(..length)?.to_vec())
 }
 
@@ -193,33 +191,28 @@ fn name(rest: &mut &[u8]) -> Option<Arc<str>> {
 }
 
 fn table(rest: &mut &[u8]) -> Option<FieldTable> {
-    let entries: Option<Vec<_>> = (0..word(rest)?).map(|_| Some((text(rest)?, value(rest)?))).collect();
+    let entries: Option<Vec<_>> = (0..rest.try_get_u32_le().ok()?).map(|_| Some((text(rest)?, value(rest)?))).collect();
     Some(FieldTable(entries?))
 }
 
 fn value(rest: &mut &[u8]) -> Option<FieldValue> {
-    fn fixed<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
-        let (value, after) = rest.split_first_chunk::<N>()?;
-        *rest = after;
-        Some(*value)
-    }
-    Some(match byte(rest)? {
-        b't' => FieldValue::Boolean(byte(rest)? == 1),
-        b'b' => FieldValue::Int8(i8::from_le_bytes(fixed(rest)?)),
-        b'B' => FieldValue::UInt8(byte(rest)?),
-        b's' => FieldValue::Int16(i16::from_le_bytes(fixed(rest)?)),
-        b'u' => FieldValue::UInt16(u16::from_le_bytes(fixed(rest)?)),
-        b'I' => FieldValue::Int32(i32::from_le_bytes(fixed(rest)?)),
-        b'i' => FieldValue::UInt32(word(rest)?),
-        b'l' => FieldValue::Int64(i64::from_le_bytes(fixed(rest)?)),
-        b'f' => FieldValue::Float(f32::from_le_bytes(fixed(rest)?)),
-        b'd' => FieldValue::Double(f64::from_le_bytes(fixed(rest)?)),
-        b'D' => FieldValue::Decimal(byte(rest)?, word(rest)?),
-        b'T' => FieldValue::Timestamp(long(rest)?),
+    Some(match rest.try_get_u8().ok()? {
+        b't' => FieldValue::Boolean(rest.try_get_u8().ok()? == 1),
+        b'b' => FieldValue::Int8(rest.try_get_i8().ok()?),
+        b'B' => FieldValue::UInt8(rest.try_get_u8().ok()?),
+        b's' => FieldValue::Int16(rest.try_get_i16_le().ok()?),
+        b'u' => FieldValue::UInt16(rest.try_get_u16_le().ok()?),
+        b'I' => FieldValue::Int32(rest.try_get_i32_le().ok()?),
+        b'i' => FieldValue::UInt32(rest.try_get_u32_le().ok()?),
+        b'l' => FieldValue::Int64(rest.try_get_i64_le().ok()?),
+        b'f' => FieldValue::Float(rest.try_get_f32_le().ok()?),
+        b'd' => FieldValue::Double(rest.try_get_f64_le().ok()?),
+        b'D' => FieldValue::Decimal(rest.try_get_u8().ok()?, rest.try_get_u32_le().ok()?),
+        b'T' => FieldValue::Timestamp(rest.try_get_u64_le().ok()?),
         b'V' => FieldValue::Void,
         b'S' => FieldValue::LongString(octets(rest)?),
         b'x' => FieldValue::ByteArray(octets(rest)?),
-        b'A' => FieldValue::Array((0..word(rest)?).map(|_| value(rest)).collect::<Option<_>>()?),
+        b'A' => FieldValue::Array((0..rest.try_get_u32_le().ok()?).map(|_| value(rest)).collect::<Option<_>>()?),
         b'F' => FieldValue::Table(table(rest)?),
         _ => return None,
     })
@@ -284,6 +277,33 @@ mod tests {
         assert_eq!(again.durable_facts()[1..], snapshot[1..]);
         assert_eq!(again.bindings("/").unwrap().count(), 1);
         assert!(again.next_identity() > 77);
+    }
+
+    /// A data folder outlives its broker.
+    #[test]
+    fn facts_have_the_bytes_that_are_in_stored_folders() {
+        let arguments = FieldTable(vec![("x-delivery-limit".to_owned(), FieldValue::Int32(3))]);
+        let (vhost, name): (Arc<str>, Arc<str>) = ("/".into(), "q".into());
+        let facts = [
+            Fact::NextId(258),
+            Fact::Queue { vhost: vhost.clone(), name, id: QueueId(7), auto_delete: true, arguments },
+            Fact::Unbound(Bond {
+                vhost,
+                source: "e".into(),
+                destination: Destination::Exchange("d".to_owned()),
+                routing_key: b"k".to_vec(),
+                arguments: FieldTable::default(),
+            }),
+        ];
+        let golden = [
+            &b"\x01\x05\0\0\0\0\0\0\0"[..],
+            b"\x01\x02\x01\0\0\0\0\0\0",
+            b"\x06\x01\0\0\0/\x01\0\0\0q\x07\0\0\0\0\0\0\0\x01\x01\0\0\0\x10\0\0\0x-delivery-limitI\x03\0\0\0",
+            b"\x09\x01\0\0\0/\x01\0\0\0e\x01\x01\0\0\0d\x01\0\0\0k\0\0\0\0",
+        ]
+        .concat();
+        assert_eq!(encode(5, &facts).escape_ascii().to_string(), golden.escape_ascii().to_string());
+        assert_eq!(decode(&golden), Some((5, facts.to_vec())));
     }
 
     #[test]

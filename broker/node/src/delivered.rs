@@ -4,8 +4,8 @@
 //! Deliveries are not logged. So this is a file of its own, `delivered`, which is there between a stop in order and the next
 //! start alone: `version u8 = 1`, then of each queue `uid u64, sequence u64`, little-endian; a checksum of all follows
 //! (journal's `write_whole`). Without it everything counts as delivered.
-use crate::entry::long;
 use crate::queue::QueueId;
+use bytes::{Buf, BufMut};
 use leveret_journal::{Disk, read_whole, write_whole};
 use std::collections::HashMap;
 use std::io;
@@ -16,8 +16,8 @@ pub(crate) type Delivered = HashMap<QueueId, u64>;
 pub(crate) fn write(disk: &dyn Disk, queues: impl Iterator<Item = (QueueId, u64)>) -> io::Result<()> {
     let mut bytes = vec![VERSION];
     for (queue, below) in queues {
-        bytes.extend_from_slice(&queue.0.to_le_bytes());
-        bytes.extend_from_slice(&below.to_le_bytes());
+        bytes.put_u64_le(queue.0);
+        bytes.put_u64_le(below);
     }
     write_whole(disk, NAME, &[&bytes])
 }
@@ -45,7 +45,7 @@ fn decode(bytes: &[u8]) -> Option<Delivered> {
     let (&VERSION, mut rest) = bytes.split_first()? else { return None };
     let mut delivered = Delivered::new();
     while !rest.is_empty() {
-        delivered.insert(QueueId(long(&mut rest)?), long(&mut rest)?);
+        delivered.insert(QueueId(rest.try_get_u64_le().ok()?), rest.try_get_u64_le().ok()?);
     }
     Some(delivered)
 }

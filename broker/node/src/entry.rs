@@ -2,15 +2,15 @@
 //!
 //! Format, integers little-endian: `version u8 = 2, incarnation u64, number u64`, then operations, each beginning with its
 //! number: 1 enqueue `queues u16, uid u64 each, messages u32, body bytes u64, length u32, run` (the run in the stored form of
-//! engine's segments); 2 settle `uid u64, first u64, messages u64`; 3 return `uid u64, n u32, (sequence u64, offset u32)...`,
+//! engine's queues); 2 settle `uid u64, first u64, messages u64`; 3 return `uid u64, n u32, (sequence u64, offset u32)...`,
 //! which version 1 wrote; 8 return `uid u64, stretches u32`, each `first u64, messages u32, offset u32 each`. 4 expire, 5 drop
 //! (overflow), 6 move (dead letter) and 7 tick are kept for what they say. `incarnation` and `number` tell a node its own
 //! entries, whose publishers wait, from those that it finds in its log.
 //!
-//! An operation is bounded, and so is an entry: whatever is larger is split before it is logged ([`pieces`], [`facts`]).
-use crate::queue::QueueId;
-use bytes::Bytes;
-use leveret_engine::queue::{Body, Extent, Facts, Publish};
+//! An operation is bounded, and so is an entry: whatever is larger is split before it is logged ([`pieces`], [`changes`]).
+use bytes::{Buf, BufMut, Bytes};
+use leveret_engine::catalog::QueueId;
+use leveret_engine::queue::{DeliveryChanges, Extent, Publish};
 
 /// One operation, as it is read.
 pub(crate) enum Operation {
@@ -54,7 +54,7 @@ pub(crate) fn seal(entry: &mut [u8], incarnation: u64, number: u64) {
 pub(crate) fn header(entry: &[u8]) -> Option<(u64, u64)> {
     let (&version, mut rest) = entry.split_first()?;
     (1..=VERSION).contains(&version).then_some(())?;
-    Some((long(&mut rest)?, long(&mut rest)?))
+    Some((rest.try_get_u64_le().ok()?, rest.try_get_u64_le().ok()?))
 }
 
 /// Splits a publish into what goes into one operation each: queues and messages. Many messages are split, but for one of them
@@ -66,7 +66,7 @@ pub(crate) fn pieces<'p>(
     let some = std::iter::from_fn(move || {
         let mut bytes = 0;
         let fitting = messages.iter().take_while(|message| {
-            bytes += MESSAGE_HEAD + message.properties_len as usize + message.body.len();
+            bytes += message.stored_bytes();
             bytes <= PIECE_BYTES
         });
         let (now, later) = messages.split_at_checked(fitting.count().max(1))?;
@@ -78,48 +78,28 @@ pub(crate) fn pieces<'p>(
 
 /// Bytes of an entry with one piece of a publish, about.
 pub(crate) fn room_for(queues: &[QueueId], publish: &Publish<'_>) -> usize {
-    let of = |message: &Extent| MESSAGE_HEAD + message.properties_len as usize + message.body.len();
-    let messages: usize = publish.messages.iter().map(of).sum();
+    let messages: usize = publish.messages.iter().map(Extent::stored_bytes).sum();
     NAMES_MAX + queues.len() * 8 + messages
 }
 
 /// One piece of a publish, see [`pieces`].
 pub(crate) fn enqueue(out: &mut Vec<u8>, queues: &[QueueId], publish: &Publish<'_>) {
-    out.push(ENQUEUE);
-    out.extend_from_slice(&(queues.len() as u16).to_le_bytes());
-    queues.iter().for_each(|queue| out.extend_from_slice(&queue.0.to_le_bytes()));
-    out.extend_from_slice(&(publish.messages.len() as u32).to_le_bytes());
-    let body_bytes: u64 = publish.messages.iter().map(|message| message.body.len() as u64).sum();
-    out.extend_from_slice(&body_bytes.to_le_bytes());
+    out.put_u8(ENQUEUE);
+    out.put_u16_le(queues.len() as u16);
+    queues.iter().for_each(|queue| out.put_u64_le(queue.0));
+    out.put_u32_le(publish.messages.len() as u32);
+    out.put_u64_le(publish.messages.iter().map(|message| message.body.len() as u64).sum());
     let length_at = out.len();
-    out.extend_from_slice(&[0; 4]);
-    out.extend_from_slice(&[publish.exchange.len() as u8, publish.routing_key.len() as u8]);
-    out.extend_from_slice(publish.exchange);
-    out.extend_from_slice(publish.routing_key);
-    for message in publish.messages {
-        message_bytes(out, publish, message);
-    }
+    out.put_u32_le(0);
+    publish.store(out);
     let length = (out.len() - length_at - 4) as u32;
     out[length_at..length_at + 4].copy_from_slice(&length.to_le_bytes());
 }
 
-fn message_bytes(out: &mut Vec<u8>, publish: &Publish<'_>, message: &Extent) {
-    let mut head = [0; MESSAGE_HEAD];
-    head[..4].copy_from_slice(&message.properties_len.to_le_bytes());
-    head[4..].copy_from_slice(&(message.body.len() as u32).to_le_bytes());
-    out.extend_from_slice(&head);
-    let at = message.properties_at as usize;
-    out.extend_from_slice(&publish.bytes[at..at + message.properties_len as usize]);
-    match &message.body {
-        Body::Inline { at, len } => out.extend_from_slice(&publish.bytes[*at as usize..(*at + *len) as usize]),
-        Body::Shared(body) => out.extend_from_slice(body),
-    }
-}
-
-/// Hands the operations that facts are to `push`, a bounded part of them at a time. Neighbours become one range.
-pub(crate) fn facts(queue: QueueId, facts: &Facts, mut push: impl FnMut(&dyn Fn(&mut Vec<u8>))) {
-    let mut settled = Vec::with_capacity(facts.settled.len().min(RANGES_MAX));
-    for &(first, count) in &facts.settled {
+/// Hands what happened to deliveries to `push` as operations, a bounded part of them at a time. Neighbours become one range.
+pub(crate) fn changes(queue: QueueId, changes: &DeliveryChanges, mut push: impl FnMut(&dyn Fn(&mut Vec<u8>))) {
+    let mut settled = Vec::with_capacity(changes.settled.len().min(RANGES_MAX));
+    for &(first, count) in &changes.settled {
         if let Some((before, messages)) = settled.last_mut()
             && *before + *messages == first
         {
@@ -135,7 +115,7 @@ pub(crate) fn facts(queue: QueueId, facts: &Facts, mut push: impl FnMut(&dyn Fn(
     if !settled.is_empty() {
         push(&|out| settle(out, queue, &settled));
     }
-    for messages in facts.returned.chunks(RETURNS_MAX) {
+    for messages in changes.returned.chunks(RETURNS_MAX) {
         push(&|out| give_back(out, queue, messages));
     }
 }
@@ -143,19 +123,19 @@ pub(crate) fn facts(queue: QueueId, facts: &Facts, mut push: impl FnMut(&dyn Fn(
 fn settle(out: &mut Vec<u8>, queue: QueueId, ranges: &[(u64, u64)]) {
     for (first, count) in ranges {
         out.push(SETTLE);
-        [queue.0, *first, *count].iter().for_each(|long| out.extend_from_slice(&long.to_le_bytes()));
+        [queue.0, *first, *count].into_iter().for_each(|value| out.put_u64_le(value));
     }
 }
 
 fn give_back(out: &mut Vec<u8>, queue: QueueId, messages: &[(u64, u32)]) {
     let stretches = || messages.chunk_by(|(one, _), (next, _)| one + 1 == *next);
     out.push(RETURN_STRETCHES);
-    out.extend_from_slice(&queue.0.to_le_bytes());
-    out.extend_from_slice(&(stretches().count() as u32).to_le_bytes());
+    out.put_u64_le(queue.0);
+    out.put_u32_le(stretches().count() as u32);
     for stretch in stretches() {
-        out.extend_from_slice(&stretch[0].0.to_le_bytes());
-        out.extend_from_slice(&(stretch.len() as u32).to_le_bytes());
-        stretch.iter().for_each(|(_, offset)| out.extend_from_slice(&offset.to_le_bytes()));
+        out.put_u64_le(stretch[0].0);
+        out.put_u32_le(stretch.len() as u32);
+        stretch.iter().for_each(|(_, offset)| out.put_u32_le(*offset));
     }
 }
 
@@ -168,31 +148,38 @@ pub(crate) fn operations(entry: &Bytes, mut each: impl FnMut(Operation)) -> Opti
         rest = after;
         match number {
             ENQUEUE => {
-                let queues = (0..short(&mut rest)?).map(|_| long(&mut rest).map(QueueId)).collect::<Option<_>>()?;
-                let (count, body_bytes, length) = (word(&mut rest)?, long(&mut rest)?, word(&mut rest)?);
+                let queues = (0..rest.try_get_u16_le().ok()?)
+                    .map(|_| rest.try_get_u64_le().ok().map(QueueId))
+                    .collect::<Option<_>>()?;
+                let (count, body_bytes, length) =
+                    (rest.try_get_u32_le().ok()?, rest.try_get_u64_le().ok()?, rest.try_get_u32_le().ok()?);
                 let at = (entry.len() - rest.len()) as u32;
                 let run = rest.split_off(..length as usize)?;
                 each(Operation::Enqueue { queues, count, body_bytes, at, run: entry.slice_ref(run) });
             }
             SETTLE => {
-                let queue = QueueId(long(&mut rest)?);
-                each(Operation::Settle { queue, first: long(&mut rest)?, count: long(&mut rest)? });
+                let queue = QueueId(rest.try_get_u64_le().ok()?);
+                each(Operation::Settle {
+                    queue,
+                    first: rest.try_get_u64_le().ok()?,
+                    count: rest.try_get_u64_le().ok()?,
+                });
             }
             RETURN => {
-                let queue = QueueId(long(&mut rest)?);
+                let queue = QueueId(rest.try_get_u64_le().ok()?);
                 let mut messages = Vec::new();
-                for _ in 0..word(&mut rest)? {
-                    messages.push((long(&mut rest)?, word(&mut rest)?));
+                for _ in 0..rest.try_get_u32_le().ok()? {
+                    messages.push((rest.try_get_u64_le().ok()?, rest.try_get_u32_le().ok()?));
                 }
                 each(Operation::Return { queue, messages });
             }
             RETURN_STRETCHES => {
-                let queue = QueueId(long(&mut rest)?);
+                let queue = QueueId(rest.try_get_u64_le().ok()?);
                 let mut messages = Vec::new();
-                for _ in 0..word(&mut rest)? {
-                    let (first, count) = (long(&mut rest)?, word(&mut rest)?);
+                for _ in 0..rest.try_get_u32_le().ok()? {
+                    let (first, count) = (rest.try_get_u64_le().ok()?, rest.try_get_u32_le().ok()?);
                     for at in 0..u64::from(count) {
-                        messages.push((first + at, word(&mut rest)?));
+                        messages.push((first + at, rest.try_get_u32_le().ok()?));
                     }
                 }
                 each(Operation::Return { queue, messages });
@@ -225,45 +212,27 @@ fn operation_len(bytes: &[u8]) -> Option<usize> {
     let (&number, mut rest) = bytes.split_first()?;
     match number {
         ENQUEUE => {
-            let queues = usize::from(short(&mut rest)?);
+            let queues = usize::from(rest.try_get_u16_le().ok()?);
             rest.split_off(..queues * 8 + 12)?;
-            let length = word(&mut rest)? as usize;
+            let length = rest.try_get_u32_le().ok()? as usize;
             Some(bytes.len() - rest.len() + length)
         }
         SETTLE => Some(25),
         RETURN => {
-            long(&mut rest)?;
-            Some(13 + word(&mut rest)? as usize * 12)
+            rest.try_get_u64_le().ok()?;
+            Some(13 + rest.try_get_u32_le().ok()? as usize * 12)
         }
         RETURN_STRETCHES => {
-            long(&mut rest)?;
-            for _ in 0..word(&mut rest)? {
-                long(&mut rest)?;
-                let count = word(&mut rest)? as usize;
+            rest.try_get_u64_le().ok()?;
+            for _ in 0..rest.try_get_u32_le().ok()? {
+                rest.try_get_u64_le().ok()?;
+                let count = rest.try_get_u32_le().ok()? as usize;
                 rest.split_off(..count * 4)?;
             }
             Some(bytes.len() - rest.len())
         }
         _ => None,
     }
-}
-
-pub(crate) fn long(bytes: &mut &[u8]) -> Option<u64> {
-    let (value, rest) = bytes.split_first_chunk::<8>()?;
-    *bytes = rest;
-    Some(u64::from_le_bytes(*value))
-}
-
-pub(crate) fn word(bytes: &mut &[u8]) -> Option<u32> {
-    let (value, rest) = bytes.split_first_chunk::<4>()?;
-    *bytes = rest;
-    Some(u32::from_le_bytes(*value))
-}
-
-fn short(bytes: &mut &[u8]) -> Option<u16> {
-    let (value, rest) = bytes.split_first_chunk::<2>()?;
-    *bytes = rest;
-    Some(u16::from_le_bytes(*value))
 }
 
 const VERSION: u8 = 2;
@@ -277,8 +246,6 @@ const RETURN_STRETCHES: u8 = 8;
 const CAPACITY: usize = 4 << 10;
 /// What an entry and an operation begin with, names of exchange and key included, at most.
 const NAMES_MAX: usize = 600;
-/// Bytes before a message's properties.
-const MESSAGE_HEAD: usize = 8;
 /// Messages of one operation, in bytes, unless one alone is larger.
 const PIECE_BYTES: usize = 256 << 10;
 /// Queues of one operation: they are counted in 16 bits, and their names are a part of the room that an entry has beside its

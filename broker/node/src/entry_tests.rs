@@ -1,5 +1,6 @@
 //! Entries: what is written is read again, older ones are, and nothing is longer than an entry may be.
 use super::*;
+use leveret_engine::queue::Body;
 
 type Read = Vec<(u64, &'static str, u64, u64)>;
 
@@ -19,10 +20,10 @@ fn read(entry: Vec<u8>) -> Option<Read> {
     Some(read)
 }
 
-/// The operations of facts, each in an entry of its own.
-fn parts(what: &Facts) -> Vec<Vec<u8>> {
+/// The operations of what happened to deliveries, each in an entry of its own.
+fn parts(what: &DeliveryChanges) -> Vec<Vec<u8>> {
     let mut parts = Vec::new();
-    facts(QueueId(7), what, |append| {
+    changes(QueueId(7), what, |append| {
         let mut entry = begin(0);
         append(&mut entry);
         parts.push(entry);
@@ -34,7 +35,7 @@ fn parts(what: &Facts) -> Vec<Vec<u8>> {
 fn neighbours_are_settled_and_returned_as_ranges() {
     let settled = vec![(4, 1), (5, 2), (7, 1), (9, 1)];
     let returned = vec![(20, 1), (21, 50), (23, 1)];
-    let parts = parts(&Facts { settled, returned });
+    let parts = parts(&DeliveryChanges { settled, returned });
     let read: Read = parts.iter().cloned().filter_map(read).flatten().collect();
     let expected =
         [(7, "settle", 4, 4), (7, "settle", 9, 1), (7, "return", 20, 1), (7, "return", 21, 50), (7, "return", 23, 1)];
@@ -46,7 +47,7 @@ fn what_a_consumer_with_very_many_messages_leaves_behind_is_split() {
     let most = 64 << 10;
     let returned: Vec<(u64, u32)> = (0..180_000).map(|at| (at * 2, at as u32)).collect();
     let settled: Vec<(u64, u64)> = (0..180_000).map(|at| (1 + at * 2, 1)).collect();
-    let parts = parts(&Facts { settled: settled.clone(), returned: returned.clone() });
+    let parts = parts(&DeliveryChanges { settled: settled.clone(), returned: returned.clone() });
     assert!(parts.iter().all(|part| part.len() <= 3 * most), "{:?}", parts.iter().map(Vec::len).max());
     let read: Read = parts.into_iter().filter_map(read).flatten().collect();
     assert_eq!(read.len(), settled.len() + returned.len());
@@ -106,4 +107,32 @@ fn an_entry_of_a_later_version_or_one_cut_short_is_none() {
     assert!(read(entry[..entry.len() - 1].to_vec()).is_none());
     entry[0] = VERSION + 1;
     assert!(read(entry).is_none());
+}
+
+/// What the version before wrote is what is written now, byte by byte: a data folder outlives its broker.
+#[test]
+fn an_entry_has_the_bytes_that_are_in_stored_folders() {
+    let bytes = b"\x80\0\x0atext/plainhello";
+    let message = |properties_len, at, len| Extent { properties_at: 0, properties_len, body: Body::Inline { at, len } };
+    let shared = Extent { properties_at: 0, properties_len: 2, body: Body::Shared(Bytes::from_static(b"large")) };
+    let messages = [message(13, 13, 5), message(13, 18, 0), shared];
+    let publish = Publish { exchange: b"ex", routing_key: b"key", bytes, messages: &messages };
+    let mut entry = begin(0);
+    enqueue(&mut entry, &[QueueId(7), QueueId(19)], &publish);
+    let delivered = DeliveryChanges { settled: vec![(3, 1), (4, 2)], returned: vec![(9, 7), (10, 40)] };
+    changes(QueueId(7), &delivered, |append| append(&mut entry));
+    seal(&mut entry, 0x0102_0304_0506_0708, 5);
+    let golden = [
+        &b"\x02\x08\x07\x06\x05\x04\x03\x02\x01\x05\0\0\0\0\0\0\0"[..],
+        b"\x01\x02\0\x07\0\0\0\0\0\0\0\x13\0\0\0\0\0\0\0\x03\0\0\0\x0a\0\0\0\0\0\0\0\x45\0\0\0",
+        b"\x02\x03exkey",
+        b"\x0d\0\0\0\x05\0\0\0\x80\0\x0atext/plainhello",
+        b"\x0d\0\0\0\0\0\0\0\x80\0\x0atext/plain",
+        b"\x02\0\0\0\x05\0\0\0\x80\0large",
+        b"\x02\x07\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0",
+        b"\x08\x07\0\0\0\0\0\0\0\x01\0\0\0\x09\0\0\0\0\0\0\0\x02\0\0\0\x07\0\0\0\x28\0\0\0",
+    ]
+    .concat();
+    assert_eq!(entry.escape_ascii().to_string(), golden.escape_ascii().to_string());
+    assert!(read(golden).is_some_and(|read| read.len() == 4));
 }

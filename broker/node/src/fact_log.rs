@@ -1,8 +1,9 @@
 //! What was declared and has to be logged: facts in the order in which the catalog changed, written by whoever waits for them.
 //!
 //! A change of the catalog hands its facts over while it still holds the catalog, so the log has them in the order in which
-//! they became true. Whoever has the turn writes all that gathered, for others too: many declarations share a sync. It does so
-//! in a task of its own, which runs to its end: an asker that is cancelled, times out or disconnects leaves nothing half done.
+//! they became true. Whoever has the lock of the definitions writes all that gathered, for others too: many declarations
+//! share a sync. It does so in a task of its own, which runs to its end: an asker that is cancelled, times out or
+//! disconnects leaves nothing half done.
 use crate::Broker;
 use crate::definitions;
 use leveret_engine::catalog::Fact;
@@ -110,12 +111,12 @@ impl Broker {
 
     async fn log_facts(&self, mark: Mark) -> Result<(), Refusal> {
         let (Some(storage), log) = (self.node().storage.get(), &self.node().facts) else { return Ok(()) };
-        let _turn = self.turn().await;
+        let _one_at_a_time = self.lock_definitions().await;
         if log.has(mark) {
             return Ok(());
         }
         let (facts, upto) = log.take();
-        for entry in definitions::entries(storage.log.incarnation, &facts) {
+        for entry in definitions::entries(storage.shards.incarnation, &facts) {
             if let Err(error) = storage.groups.write(0, entry.into()).await {
                 if !log.closing.load(Acquire) {
                     (storage.on_failure)(format!("what was declared was not logged: {error}"));

@@ -25,11 +25,11 @@ struct Read {
 
 impl Broker {
     pub(crate) async fn fetch(self) {
-        let Some(Storage { log, .. }) = self.0.storage.get() else { return };
+        let Some(Storage { shards, .. }) = self.0.storage.get() else { return };
         loop {
             let wanted = tokio::select! {
                 biased;
-                wanted = log.fetches.take() => wanted,
+                wanted = shards.reads.waiting.take() => wanted,
                 () = self.0.stopping.cancelled() => return,
             };
             for queue in wanted.into_iter().filter_map(|id| self.queue(id)) {
@@ -40,26 +40,26 @@ impl Broker {
 
     /// Asks a queue what it wants, and has that read.
     fn begin_read(&self, queue: &Arc<Queue>) {
-        let Some(Storage { log, .. }) = self.0.storage.get() else { return };
-        queue.fetch_queued.store(false, Relaxed);
+        let Some(Storage { shards, .. }) = self.0.storage.get() else { return };
+        queue.reads.is_waiting.store(false, Relaxed);
         let now = self.clock().now();
         let mut entered = queue.enter();
-        let Some(runs) = entered.wants(!self.memory().takes_warm()) else {
+        let Some(runs) = entered.take_read(!self.memory().takes_warm()) else {
             entered.dispatch(now); // it came to its end meanwhile
             drop(entered);
-            queue.fetched.notify_waiters();
+            queue.reads.finished.notify_waiters();
             return;
         };
-        let reading = log.files.read(&runs);
+        let reading = shards.files.read(&runs);
         drop(entered);
         self.spawn_critical("a read of contents", self.clone().read(queue.clone(), runs, reading));
     }
 
     /// Reads what a queue wants, and has it delivered.
-    async fn read(self, queue: Arc<Queue>, runs: engine::Fetch, reading: Reading) {
+    async fn read(self, queue: Arc<Queue>, runs: engine::ReadRequest, reading: Reading) {
         let Some(storage) = self.0.storage.get() else { return };
         let journal = storage.groups.journal().clone();
-        let turn = storage.log.reads.acquire().await;
+        let turn = storage.shards.reads.slots.acquire().await;
         let read = storage.off_thread(move || {
             let read = read_runs(&journal, &runs);
             drop(reading);
@@ -80,7 +80,7 @@ impl Broker {
             Some((segment, place, Failure::Damaged(reason))) => damage = Some((segment, place, reason)),
             Some((_, _, Failure::Passing(reason))) if runs.is_empty() => {
                 let wait = queue.read_failed(&reason);
-                storage.log.troubled.lock().insert(queue.id);
+                storage.shards.damage.queues.lock().insert(queue.id);
                 tokio::select! {
                     biased;
                     () = self.0.stopping.cancelled() => return,
@@ -91,16 +91,16 @@ impl Broker {
         }
         let mut entered = queue.enter();
         if let Some((segment, place, reason)) = damage {
-            storage.log.note_damage(&queue, &mut entered, (segment, place.file), &reason);
+            queue.note_damage(&mut entered, segment, place.file, &reason);
         }
-        entered.fetched(runs);
+        entered.read_done(runs);
         entered.dispatch(self.clock().now());
-        let waits = entered.may_want();
+        let waits = entered.may_need_read();
         drop(entered);
         if !waits {
             queue.read_went_well(); // or nobody wants it any more
         }
-        queue.fetched.notify_waiters();
+        queue.reads.finished.notify_waiters();
     }
 
     /// Why contents of queues cannot be read, one reason for each queue: damage that no retry mends.
@@ -116,24 +116,24 @@ impl Broker {
 impl Queue {
     /// No read fails any more.
     fn read_went_well(&self) {
-        self.read_failures.store(0, Relaxed);
-        self.read_trouble.lock().take();
+        self.reads.failures.store(0, Relaxed);
+        self.reads.trouble.lock().take();
     }
 
     /// A read failed for a reason that passes: how long to wait before the next.
     fn read_failed(&self, reason: &str) -> Duration {
-        let failures = self.read_failures.fetch_add(1, Relaxed);
-        let first = self.read_trouble.lock().replace(reason.to_owned()).is_none();
+        let failures = self.reads.failures.fetch_add(1, Relaxed);
+        let first = self.reads.trouble.lock().replace(reason.to_owned()).is_none();
         let (vhost, queue) = (&*self.vhost, &*self.name);
         if first {
             tracing::warn!(vhost, queue, reason, "contents cannot be read at the moment: tried again until they can");
         }
-        self.fetched.notify_waiters();
+        self.reads.finished.notify_waiters();
         RETRY_FIRST.saturating_mul(1 << failures.min(16)).min(RETRY_MAX)
     }
 }
 
-fn read_runs(journal: &Journal, runs: &engine::Fetch) -> Read {
+fn read_runs(journal: &Journal, runs: &engine::ReadRequest) -> Read {
     let mut reader = Reader::new(journal);
     let mut read = Vec::with_capacity(runs.len());
     for (segment, place) in runs {

@@ -1,7 +1,7 @@
 //! Reads that fail for a while, and clients that wait for one meanwhile.
 use super::*;
 use crate::test_node::{Refuses, Refusing, Taker, TestNode, in_paused_time};
-use crate::{DeleteOnly, StorageTrouble, Subscription};
+use crate::{Caller, DeleteOnly, StorageTrouble, Subscription};
 use leveret_journal::faulty::FaultyDisk;
 
 /// A node whose disk refuses reads, and a queue with messages that are not in memory.
@@ -23,7 +23,7 @@ fn a_read_that_fails_for_want_of_descriptors_is_tried_again() {
         let (node, queue, refuses) = refused().await;
         let sink = Arc::new(Taker::default());
         let subscription = Subscription { sink: sink.clone(), exclusive: false, no_ack: true, prefetch: 0 };
-        node.broker.subscribe(&queue, subscription).unwrap();
+        node.broker.subscribe(&Caller::system(), &queue, subscription).unwrap();
         node.until("the failures are said", || matches!(queue.trouble(), Some(Trouble::Retrying(_)))).await;
         assert!(matches!(node.broker.storage_health(), Err(StorageTrouble::Unreadable { queues: 1, .. })));
         assert!(node.broker.unreadable().is_empty(), "nothing is damaged");
@@ -44,7 +44,7 @@ fn a_get_ends_while_the_disk_refuses_and_works_again_afterwards() {
         let sink = Taker::default();
         let get = || async {
             let got = async {
-                while node.broker.get(&queue, &sink, true).await? {}
+                while node.broker.get(&Caller::system(), &queue, &sink, true).await? {}
                 Ok::<_, leveret_model::refusal::Refusal>(())
             };
             tokio::time::timeout(Duration::from_secs(2), got).await.expect("an answer comes soon")
@@ -67,14 +67,14 @@ fn a_get_ends_with_the_queue() {
         let (broker, waits_for, takes) = (node.broker.clone(), queue.clone(), sink.clone());
         let get = tokio::spawn(async move {
             loop {
-                match broker.get(&waits_for, &*takes, true).await {
+                match broker.get(&Caller::system(), &waits_for, &*takes, true).await {
                     Ok(true) => {}
                     other => return other,
                 }
             }
         });
         tokio::time::sleep(Duration::from_millis(1)).await;
-        node.broker.delete_queue("/", "q", DeleteOnly::default(), None).await.unwrap();
+        node.broker.delete_queue(&Caller::system(), "/", "q", DeleteOnly::default()).await.unwrap();
         let answer = tokio::time::timeout(Duration::from_secs(2), get).await.expect("an answer comes soon").unwrap();
         assert!(answer.is_err());
         node.close().await;

@@ -92,7 +92,7 @@ const FOLDER: &str = "/proc/self/fd";
 mod tests {
     use super::*;
     use crate::Options;
-    use crate::log::Log;
+    use crate::shards::Shards;
     use std::sync::Arc;
 
     #[test]
@@ -108,7 +108,7 @@ mod tests {
     async fn a_node_recovers_from_the_log_on_until_its_storage_is_open() {
         let broker = Broker::start(Options::default());
         assert!(!broker.is_recovering());
-        let _ = broker.node().log.set(Arc::new(Log::new(1, 1)));
+        let _ = broker.node().shards.set(Arc::new(Shards::new(1, 1)));
         assert!(broker.is_recovering());
         broker.stop();
     }

@@ -2,7 +2,7 @@
 //!
 //! A read is counted under the lock of the queue whose runs it is for, where the runs still count: there is no moment in
 //! between at which the file could go.
-use leveret_engine::queue::{Fetch, Place};
+use leveret_engine::queue::{Place, ReadRequest};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -62,7 +62,7 @@ impl Files {
     }
 
     /// Keeps the files of `runs`. The caller is in the queue that the runs belong to.
-    pub(crate) fn read(self: &Arc<Self>, runs: &Fetch) -> Reading {
+    pub(crate) fn read(self: &Arc<Self>, runs: &ReadRequest) -> Reading {
         let mut numbers: Vec<u64> = runs.iter().map(|(_, place)| place.file).collect();
         numbers.dedup();
         let mut files = self.0.lock();

@@ -42,7 +42,7 @@ impl Broker {
     /// # Errors
     /// [`StorageTrouble`], the worst first.
     pub fn storage_health(&self) -> Result<(), StorageTrouble> {
-        if self.0.log.get().is_none() {
+        if self.0.shards.get().is_none() {
             return Ok(());
         }
         let storage = self.0.storage.get().ok_or(StorageTrouble::Opening)?;
@@ -64,14 +64,14 @@ impl Broker {
 
     /// Queues that cannot deliver all that is in them, and why.
     pub(crate) fn troubled_queues(&self) -> Vec<(Arc<Queue>, Trouble)> {
-        let Some(log) = self.0.log.get() else { return Vec::new() };
-        let noted: Vec<QueueId> = log.troubled.lock().iter().copied().collect();
+        let Some(shards) = self.0.shards.get() else { return Vec::new() };
+        let noted: Vec<QueueId> = shards.damage.queues.lock().iter().copied().collect();
         let mut troubled = Vec::new();
         for id in noted {
             match self.queue(id).and_then(|queue| Some((queue.clone(), queue.trouble()?))) {
                 Some(found) => troubled.push(found),
                 None => {
-                    log.troubled.lock().remove(&id);
+                    shards.damage.queues.lock().remove(&id);
                 }
             }
         }
@@ -82,13 +82,13 @@ impl Broker {
 impl Queue {
     /// Why the queue cannot deliver all that is in it, if so.
     pub fn trouble(&self) -> Option<Trouble> {
-        self.log.as_ref()?;
+        self.shards.as_ref()?;
         if let Some(reason) = self.look(|queue| queue.unreadable().map(str::to_owned)) {
             return Some(Trouble::Unreadable(reason));
         }
-        if self.read_failures.load(Relaxed) == 0 {
+        if self.reads.failures.load(Relaxed) == 0 {
             return None;
         }
-        self.read_trouble.lock().clone().map(Trouble::Retrying)
+        self.reads.trouble.lock().clone().map(Trouble::Retrying)
     }
 }

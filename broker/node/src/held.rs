@@ -52,7 +52,7 @@ impl Held {
         self.memory.account_incomplete(before, bytes);
         let change = bytes.wrapping_sub(before);
         let bytes = self.connection.incomplete_bytes.fetch_add(change, Relaxed).wrapping_add(change);
-        let max = if self.memory.is_over() { self.connection_max_then } else { self.connection_max };
+        let max = if self.memory.is_memory_alarmed() { self.connection_max_then } else { self.connection_max };
         if bytes > max { Err(TooMuchHeld { bytes, max }) } else { Ok(()) }
     }
 }

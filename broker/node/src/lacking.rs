@@ -4,8 +4,8 @@
 //! are shorter than they were, are noted at once for every queue that has messages in them: it stops before these, and
 //! says so in its status, in health and in metrics, not only when a consumer gets there.
 use crate::archive::{self, ARCHIVE};
-use crate::log::Log;
 use crate::queue::Queue;
+use crate::shards::Shards;
 use crate::storage::OpenError;
 use leveret_engine::queue as engine;
 use leveret_journal::Journal;
@@ -27,7 +27,7 @@ impl Lacking {
     ///
     /// # Errors
     /// [`OpenError`] of the disk.
-    pub(crate) fn find(log: &Log, journal: &Journal, ends: &Ends) -> Result<Self, OpenError> {
+    pub(crate) fn find(shards: &Shards, journal: &Journal, ends: &Ends) -> Result<Self, OpenError> {
         let mut lacking = Self::default();
         let segments = ends.keys().filter(|file| **file & ARCHIVE == 0 && !journal.holds(**file));
         let mut missing: BTreeSet<u64> = segments.copied().collect();
@@ -38,11 +38,11 @@ impl Lacking {
         for segment in missing {
             lacking.files.insert(segment, format!("segment {segment} of the log is missing"));
         }
-        lacking.find_archive(log, journal, ends)?;
+        lacking.find_archive(shards, journal, ends)?;
         Ok(lacking)
     }
 
-    fn find_archive(&mut self, log: &Log, journal: &Journal, ends: &Ends) -> Result<(), OpenError> {
+    fn find_archive(&mut self, shards: &Shards, journal: &Journal, ends: &Ends) -> Result<(), OpenError> {
         let disk = &**journal.disk();
         let there: BTreeSet<u64> = archive::list(disk).map_err(OpenError::Archive)?.into_iter().collect();
         self.archive_next = there.last().map_or(0, |last| last + 1);
@@ -67,13 +67,13 @@ impl Lacking {
                     end
                 }
             };
-            log.files.set_size(file, bytes);
+            shards.files.set_size(file, bytes);
         }
         Ok(())
     }
 
     /// Stops a queue before what it lacks.
-    pub(crate) fn mark(&self, log: &Log, queue: &Queue, entered: &mut engine::Queue) {
+    pub(crate) fn mark(&self, queue: &Queue, entered: &mut engine::Queue) {
         if self.files.is_empty() {
             return;
         }
@@ -82,7 +82,7 @@ impl Lacking {
             first.entry(place.file).or_insert(number);
         }
         for (file, number) in first {
-            log.note_damage(queue, entered, (number, file), &self.files[&file]);
+            queue.note_damage(entered, number, file, &self.files[&file]);
         }
     }
 }

@@ -25,21 +25,7 @@ pub struct Ledger {
     subscribers: slab::Slab<Subscriber>,
     /// The account for gets of each queue that has one.
     gets: BTreeMap<QueueId, u32>,
-    /// Accounts that wait for room, by their place in the line.
-    waiting: BTreeMap<Place, u32>,
-    /// Accounts that have come into the line so far.
-    came: u64,
-    /// The account whose turn it is.
-    turn: Option<u32>,
-    /// Its turn lasts while fewer than this many are outstanding.
-    turn_below: u64,
-    /// Deliveries of one turn.
-    share: u64,
-    /// How many were outstanding when the last turn began, and turns in a row in which none was added.
-    outstanding_before: u64,
-    idle_turns: usize,
-    /// Nobody waits for a turn of others: the line is told so, one after the other.
-    is_open_to_all: bool,
+    line: Line,
     /// Shows how many are outstanding.
     view: Arc<ChannelView>,
     /// The budget that a ledger of more than one block is accounted to, once an account was opened.
@@ -47,6 +33,28 @@ pub struct Ledger {
     accounted: u64,
     /// What is accounted for places of accounts, beyond a few.
     accounted_places: u64,
+}
+
+/// The accounts that wait for room under the limit, and whose turn it is.
+#[derive(Default)]
+struct Line {
+    /// The accounts by their place in the line.
+    waiting: BTreeMap<Place, u32>,
+    /// The number of accounts that have joined the line so far.
+    came: u64,
+    /// The account whose turn it is.
+    turn: Option<u32>,
+    /// Its turn lasts while fewer deliveries than this are outstanding.
+    turn_below: u64,
+    /// Deliveries of one turn.
+    share: u64,
+    /// The number of deliveries that were outstanding when the last turn began.
+    outstanding_before: u64,
+    /// The number of turns in a row in which no delivery was made.
+    idle_turns: usize,
+    /// Whether nobody waits for a turn of others: the accounts in the line are told to take what they can, one after the
+    /// other.
+    is_open_to_all: bool,
 }
 
 /// Where deliveries come from: a consumer of a queue, or gets from it.
@@ -89,14 +97,7 @@ impl Ledger {
             limit: u64::MAX,
             subscribers: slab::Slab::new(),
             gets: BTreeMap::new(),
-            waiting: BTreeMap::new(),
-            came: 0,
-            turn: None,
-            turn_below: 0,
-            share: 1,
-            outstanding_before: 0,
-            idle_turns: 0,
-            is_open_to_all: false,
+            line: Line::default(),
             view,
             memory: None,
             accounted: 0,
@@ -162,9 +163,9 @@ impl Ledger {
         let Some(account) = self.subscribers.get_mut(subscriber as usize) else { return };
         account.ended = true;
         if let Some(place) = account.place.take() {
-            self.waiting.remove(&place);
+            self.line.waiting.remove(&place);
         }
-        self.turn = self.turn.filter(|turn| *turn != subscriber);
+        self.line.turn = self.line.turn.filter(|turn| *turn != subscriber);
         if account.outstanding == 0 {
             self.remove(subscriber as usize);
         }
@@ -187,56 +188,57 @@ impl Ledger {
     }
 
     fn wait(&mut self, subscriber: u32) -> bool {
-        let below = match self.turn {
-            Some(turn) if turn == subscriber => self.turn_below,
-            None if self.is_open_to_all || self.waiting.is_empty() => self.limit,
+        let below = match self.line.turn {
+            Some(turn) if turn == subscriber => self.line.turn_below,
+            None if self.line.is_open_to_all || self.line.waiting.is_empty() => self.limit,
             _ => 0,
         };
         if self.limited() < below {
             return false;
         }
         if let Some(account) = self.subscribers.get_mut(subscriber as usize).filter(|account| account.place.is_none()) {
-            let place = Place { last_tag: account.last_tag, came: self.came };
+            let place = Place { last_tag: account.last_tag, came: self.line.came };
             account.place = Some(place);
-            self.waiting.insert(place, subscriber);
-            self.came += 1;
+            self.line.waiting.insert(place, subscriber);
+            self.line.came += 1;
         }
         true
     }
 
     /// Whether accounts wait for room. Whoever made some has to let them take their [turns](Self::next_turn).
     pub fn has_waiting(&self) -> bool {
-        !self.waiting.is_empty()
+        !self.line.waiting.is_empty()
     }
 
     /// The consumer that comes first, if there is room: it has to be told, and then it is the next one's turn, until
     /// there is none. A turn is for an equal share of the room that there was at first.
     pub fn next_turn(&mut self) -> Option<(Arc<Queue>, ConsumerId)> {
-        let goes_on = self.turn.take().is_some();
+        let goes_on = self.line.turn.take().is_some();
         if goes_on {
-            self.idle_turns = if self.limited() == self.outstanding_before { self.idle_turns + 1 } else { 0 };
+            self.line.idle_turns =
+                if self.limited() == self.line.outstanding_before { self.line.idle_turns + 1 } else { 0 };
             // All had their turns and none took anything: what comes next has to be read from the disk.
-            self.is_open_to_all |= self.idle_turns > self.waiting.len();
-        } else if !self.is_open_to_all {
+            self.line.is_open_to_all |= self.line.idle_turns > self.line.waiting.len();
+        } else if !self.line.is_open_to_all {
             let room = self.limit.saturating_sub(self.limited());
-            self.share = (room / (self.waiting.len() as u64).max(1)).max(1);
-            self.idle_turns = 0;
+            self.line.share = (room / (self.line.waiting.len() as u64).max(1)).max(1);
+            self.line.idle_turns = 0;
         }
         while self.limited() < self.limit
-            && let Some((_, subscriber)) = self.waiting.pop_first()
+            && let Some((_, subscriber)) = self.line.waiting.pop_first()
         {
             let Some(account) = self.subscribers.get_mut(subscriber as usize) else { continue };
             account.place = None;
             let Some(id) = account.consumer else { continue };
             let queue = account.queue.clone();
-            if !self.is_open_to_all {
-                self.turn = Some(subscriber);
-                self.turn_below = self.limit.min(self.limited().saturating_add(self.share));
-                self.outstanding_before = self.limited();
+            if !self.line.is_open_to_all {
+                self.line.turn = Some(subscriber);
+                self.line.turn_below = self.limit.min(self.limited().saturating_add(self.line.share));
+                self.line.outstanding_before = self.limited();
             }
             return Some((queue, id));
         }
-        self.is_open_to_all = false;
+        self.line.is_open_to_all = false;
         None
     }
 

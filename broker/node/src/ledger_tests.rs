@@ -1,7 +1,8 @@
 //! The ledger against a plain map.
 use super::*;
 use crate::memory::Memory;
-use leveret_engine::catalog::{Catalog, QueueDeclare};
+use crate::queue::QueueContext;
+use leveret_engine::catalog::{Catalog, Origin, Purpose, QueueDeclare};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -9,9 +10,10 @@ fn ledger() -> (Ledger, Arc<ChannelView>, Arc<Queue>) {
     let view = Arc::new(ChannelView::default());
     let mut catalog = Catalog::default();
     let declare = QueueDeclare::default();
-    catalog.declare_queue("/", "q", declare).unwrap();
-    let declared = catalog.queue("/", "q", None).unwrap();
-    let queue = Queue::new(declared, ("/".into(), "q".into()), (Arc::new(Memory::new(u64::MAX)), Arc::default()), None);
+    let _ = catalog.declare_queue("/", "q", declare, Origin::System).unwrap();
+    let declared = catalog.queue("/", "q", Origin::System, Purpose::Use).unwrap();
+    let context = QueueContext { memory: Arc::new(Memory::new(u64::MAX)), unfinished: Arc::default(), shards: None };
+    let queue = Queue::new(declared, "/".into(), "q".into(), context);
     (Ledger::new(view.clone()), view, Arc::new(queue))
 }
 

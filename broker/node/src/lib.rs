@@ -1,34 +1,40 @@
 //! The async shell around the rules: one node of the broker.
 //!
-//! [`Broker`] is the cheap handle that every protocol and the HTTP API go through; one file a door, in the order of a
-//! message's journey: `declare`, `publish` and `message` (properties that the broker looks at), `subscribe`, `ledger` and `settle`. Behind them `queue` (the rules of a
-//! queue behind their lock), `connections`, `limits`, `auth`, `memory`, `clock`.
+//! [`Broker`] is the cheap handle that every protocol and the HTTP API go through. Each door is a file, in the order of a
+//! message's journey: `declare`, `publish` with `message` (properties that the broker looks at), `subscribe`, `ledger` and
+//! `settle`; `caller` says who asks at a door. Behind the doors are `effects` (what follows from a change of the catalog), `queue` (the rules of a queue behind their lock),
+//! `connections`, `limits`, `auth`, `memory` and `clock`.
 //!
-//! Of durable queues: `shard` and `entry` (what is logged), `log` and `files` (what they share), `storage` (opened and closed),
-//! `follower` (applied), `fetch` and `read` (read), `maintain`, `relocate` and `archive` (kept in bounds), `definitions` and
-//! `fact_log` (what is declared, as facts). `health` tells whether all of that goes on, `tasks` what a panic ends.
+//! Durable queues: `shard` and `entry` (what is logged), `shards`, `files` and `closed` (what the queues share), `storage`
+//! and `identity` (opening and closing), `apply` (the log applied), `fetch` and `read` (contents read back), `maintain`,
+//! `relocate` and `archive` (keeping the log in bounds), `definitions` and `fact_log` (definitions as facts in the log).
+//! `health` tells whether all of that goes on, `tasks` what a panic ends.
 //!
 //! Lock order: catalog, queues, queue, shard, output; catalog, facts. No lock is held across an await.
 mod activity;
+mod apply;
 mod archive;
 mod auth;
+mod caller;
 mod clock;
+mod closed;
 mod connections;
 mod declare;
 mod definitions;
 mod delivered;
+mod due;
+mod effects;
 mod entry;
 mod fact_log;
 mod fetch;
 mod figures;
 mod files;
-mod follower;
 mod health;
 mod held;
+mod identity;
 mod lacking;
 mod ledger;
 mod limits;
-mod log;
 mod maintain;
 mod memory;
 mod message;
@@ -41,17 +47,19 @@ mod read;
 mod relocate;
 mod settle;
 mod shard;
+mod shards;
 mod storage;
 mod subscribe;
 mod tasks;
 #[cfg(test)]
 mod test_node;
-mod wanted;
 
 pub use auth::{Identity, WrongLogin, owned_part};
+pub use caller::Caller;
 pub use clock::Clock;
-pub use connections::{ChannelView, Churn, Connection, ConnectionId, Hello};
-pub use declare::{DeleteOnly, Deleted};
+pub use connections::{ChannelView, Churn, Client, Connection, ConnectionId, Hello};
+pub use declare::DeleteOnly;
+pub use effects::Deleted;
 pub use figures::{ConsumerView, Descriptors, Listener, descriptors};
 pub use health::{StorageTrouble, Trouble};
 pub use held::{Held, TooMuchHeld};
@@ -118,25 +126,43 @@ pub(crate) struct Node {
     options: Options,
     clock: Clock,
     memory: Arc<Memory>,
-    users: auth::Users,
-    wrong_logins: auth::WrongLogins,
+    logins: auth::Logins,
     places: Arc<limits::Places>,
     catalog: RwLock<Catalog>,
     generations: publish::Generations,
     facts: fact_log::FactLog,
-    queues: RwLock<Queues>,
-    /// Queues with more to deliver than one visit may.
-    unfinished: Arc<wanted::Wanted>,
+    queues: Queues,
     connections: connections::Connections,
     activity: activity::Activity,
     listeners: figures::Listeners,
     stopping: CancellationToken,
     /// What durable queues share, once storage is being opened.
-    log: OnceLock<Arc<log::Log>>,
+    shards: OnceLock<Arc<shards::Shards>>,
     storage: OnceLock<storage::Storage>,
 }
 
-type Queues = HashMap<QueueId, Arc<Queue>, foldhash::fast::RandomState>;
+impl Node {
+    fn queue_context(&self) -> queue::QueueContext {
+        queue::QueueContext {
+            memory: self.memory.clone(),
+            unfinished: self.queues.unfinished.clone(),
+            shards: self.shards.get().cloned(),
+        }
+    }
+}
+
+/// The queues of the node.
+#[derive(Default)]
+struct Queues {
+    /// Those that are declared.
+    by_id: RwLock<QueuesById>,
+    /// Durable queues that were deleted, and perhaps not durably yet.
+    closed: closed::ClosedQueues,
+    /// The queues with more to deliver than one visit may.
+    unfinished: Arc<due::DueQueues>,
+}
+
+type QueuesById = HashMap<QueueId, Arc<Queue>, foldhash::fast::RandomState>;
 
 impl Broker {
     /// A node with nothing but the predeclared exchanges, in memory until [`open_storage`](Self::open_storage); its upkeep task runs until `stop`.
@@ -145,19 +171,17 @@ impl Broker {
         let node = Node {
             clock: Clock::start(),
             memory: Arc::new(Memory::new(options.memory_max)),
-            users: auth::Users::new(&options.default_user, &options.default_pass),
-            wrong_logins: auth::WrongLogins::default(),
+            logins: auth::Logins::new(&options.default_user, &options.default_pass),
             places: limits::Places::new(options.limits),
             catalog: RwLock::new(Catalog::new((options.memory_max / DEFINITIONS_PART) as usize)),
             generations: publish::Generations::default(),
             facts: fact_log::FactLog::default(),
-            queues: RwLock::default(),
-            unfinished: Arc::default(),
+            queues: Queues::default(),
             connections: connections::Connections::default(),
             activity: activity::Activity::default(),
             listeners: figures::Listeners::default(),
             stopping: CancellationToken::new(),
-            log: OnceLock::new(),
+            shards: OnceLock::new(),
             storage: OnceLock::new(),
             options,
         };
@@ -191,7 +215,7 @@ impl Broker {
                 self.0.activity.mark(); // memory may be freed by itself, and publishers wait for it
             }
             if tick % TRIM_EVERY_TICKS == 0 {
-                let queues: Vec<_> = self.0.queues.read().values().cloned().collect();
+                let queues: Vec<_> = self.0.queues.by_id.read().values().cloned().collect();
                 for queue in queues {
                     queue.trim();
                 }
@@ -203,7 +227,7 @@ impl Broker {
     async fn go_on(self) {
         loop {
             let queues = tokio::select! {
-                queues = self.0.unfinished.take() => queues,
+                queues = self.0.queues.unfinished.take() => queues,
                 () = self.0.stopping.cancelled() => return,
             };
             for queue in queues.into_iter().filter_map(|id| self.queue(id)) {
@@ -244,13 +268,13 @@ impl Broker {
 
     /// The queues whose changes are logged, in the order of their identities.
     pub(crate) fn durable_queues(&self) -> Vec<Arc<Queue>> {
-        let mut queues: Vec<_> = self.queues().values().filter(|queue| queue.log.is_some()).cloned().collect();
+        let mut queues: Vec<_> = self.queues().values().filter(|queue| queue.shards.is_some()).cloned().collect();
         queues.sort_by_key(|queue| queue.id);
         queues
     }
 
-    pub(crate) fn queues(&self) -> RwLockReadGuard<'_, Queues> {
-        self.0.queues.read()
+    pub(crate) fn queues(&self) -> RwLockReadGuard<'_, QueuesById> {
+        self.0.queues.by_id.read()
     }
 }
 

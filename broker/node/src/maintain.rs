@@ -3,8 +3,8 @@
 use crate::Broker;
 use crate::archive::{self, ARCHIVE};
 use crate::files::Needed;
-use crate::log::Log;
 use crate::relocate::movable;
+use crate::shards::Shards;
 use crate::storage::Storage;
 use leveret_journal as journal;
 use leveret_replication::GroupId;
@@ -110,7 +110,7 @@ impl Broker {
     /// One round: logs cut, old contents copied on, what is not needed released. A step that fails keeps what it needs, and the
     /// others are done all the same: what one of them frees may be what the first one lacks.
     pub(crate) async fn keep_in_bounds(&self, storage: &Storage, upkeep: &mut Upkeep) -> io::Result<()> {
-        let Storage { groups, log, .. } = storage;
+        let Storage { groups, shards, .. } = storage;
         upkeep.rounds += 1;
         self.cool_idle_queues();
         let cut = self.cut_logs(storage, upkeep).await;
@@ -127,7 +127,7 @@ impl Broker {
         let needed = (0..groups.len()).filter_map(|group| groups.first_segment(group)).min();
         let current = groups.journal().usage().current;
         let freed = self.free_closed(storage).await;
-        release(storage, log, needed.unwrap_or(current).min(current), &upkeep.emptied);
+        release(storage, shards, needed.unwrap_or(current).min(current), &upkeep.emptied);
         let failed: Vec<_> = [cut, relocated, compacted, noted, freed].into_iter().filter_map(Result::err).collect();
         upkeep.wait_if_in_vain(&failed);
         let lasting = failed.iter().position(|error| !journal::is_passing(error));
@@ -179,14 +179,14 @@ impl Broker {
         let facts = &self.node().facts;
         let ended = {
             let _nobody_deletes = self.catalog();
-            storage.log.closed.take_durable(facts.mark(), |end| facts.has(end))
+            self.node().queues.closed.take_durable(facts.mark(), |end| facts.has(end))
         };
         if ended.is_empty() {
             return Ok(());
         }
-        let log = storage.log.clone();
+        let shards = storage.shards.clone();
         let free = move || {
-            ended.iter().for_each(|queue| queue.free_contents(&log));
+            ended.iter().for_each(|queue| queue.free_contents(&shards));
             Ok(())
         };
         storage.off_thread(free).await
@@ -194,7 +194,7 @@ impl Broker {
 
     /// When the log is half full: copies what lives in its oldest segments into the archive.
     async fn relocate_oldest(&self, storage: &Storage, upkeep: &mut Upkeep) -> io::Result<()> {
-        let Storage { groups, log, .. } = storage;
+        let Storage { groups, shards, .. } = storage;
         let usage = groups.journal().usage();
         let space = groups.journal().disk().free_bytes()?;
         let spare = space.saturating_sub(free_min(groups.journal()));
@@ -204,7 +204,7 @@ impl Broker {
         let newest = usage.current.saturating_sub(u64::from(usage.segments_max / 4));
         let segment_bytes = groups.journal().segment_bytes();
         let mut bytes = 0;
-        let oldest = movable(log, upkeep).into_iter().filter(|(file, _)| *file < newest).take(RELOCATED_AT_A_TIME);
+        let oldest = movable(shards, upkeep).into_iter().filter(|(file, _)| *file < newest).take(RELOCATED_AT_A_TIME);
         let fitting = oldest.take_while(|(_, needed)| {
             bytes += needed.live_bytes(segment_bytes);
             bytes <= spare
@@ -276,9 +276,9 @@ fn behind_max(usage: &journal::Usage, segment_bytes: u64, snapshot_bytes: u64) -
 
 /// Releases segments of the log below `below` and files of the archive that nothing needs, nor a snapshot that says that
 /// contents lie in `emptied`.
-fn release(storage: &Storage, log: &Log, below: u64, emptied: &BTreeSet<u64>) {
+fn release(storage: &Storage, shards: &Shards, below: u64, emptied: &BTreeSet<u64>) {
     let journal = storage.groups.journal();
-    let files = log.files.now();
+    let files = shards.files.now();
     let is_needed = |file: &u64| files.get(file).is_some_and(Needed::is_needed) || emptied.contains(file);
     journal.release(below, &|segment| is_needed(&segment));
     let unneeded: Vec<u64> = files.keys().filter(|file| !is_needed(file)).copied().collect();
@@ -287,7 +287,7 @@ fn release(storage: &Storage, log: &Log, below: u64, emptied: &BTreeSet<u64>) {
             tracing::warn!(file = file & !ARCHIVE, %error, "a file of the archive that nothing needs was not removed");
         }
     }
-    log.files.forget(&unneeded);
+    shards.files.forget(&unneeded);
 }
 
 /// Bytes that the disk has to have free for publishers to go on: snapshots and a restart need some.

@@ -4,7 +4,7 @@ use super::*;
 use crate::queue::Queue;
 use crate::read::Reader;
 use crate::test_node::{Confirmed, Refuses, Refusing, TestNode, in_paused_time};
-use crate::{DeleteOnly, Trouble};
+use crate::{Caller, DeleteOnly, Trouble};
 use leveret_engine::queue as engine;
 use leveret_journal::Disk;
 use leveret_journal::faulty::FaultyDisk;
@@ -16,15 +16,15 @@ use std::sync::atomic::Ordering::Relaxed;
 const MESSAGES: u64 = 300;
 const SIZE: usize = 40_000;
 
-fn first_places(queue: &Queue) -> engine::Fetch {
+fn first_places(queue: &Queue) -> engine::ReadRequest {
     queue.look(|state| state.runs_in(&|_| true, 0, 20).0)
 }
 
 /// What a read does, without its task: the queue's wishes, their files kept.
-fn begin(node: &TestNode, queue: &Queue) -> (engine::Fetch, crate::files::Reading) {
+fn begin(node: &TestNode, queue: &Queue) -> (engine::ReadRequest, crate::files::Reading) {
     let runs = first_places(queue);
     let entered = queue.enter();
-    let reading = node.log().files.read(&runs);
+    let reading = node.shards().files.read(&runs);
     drop(entered);
     (runs, reading)
 }
@@ -41,7 +41,7 @@ fn what_is_about_to_be_read_stays_where_it_is() {
         let now = first_places(&queue);
         assert!(now.iter().zip(&runs).all(|(now, before)| now.1.file & ARCHIVE != 0 && before.1.file & ARCHIVE == 0));
         let journal = node.storage().groups.journal().clone();
-        let read_all = |runs: &engine::Fetch| {
+        let read_all = |runs: &engine::ReadRequest| {
             let mut reader = Reader::new(&journal);
             runs.iter().map(|(_, place)| reader.read(place).map_err(|failure| failure.to_string())).collect()
         };
@@ -66,7 +66,7 @@ fn a_read_of_what_was_relocated_and_consumed_meanwhile_stops_nothing() {
             node.keep_in_bounds().await;
             let (runs, reading) = begin(&node, &queue);
             if round == 3 {
-                node.broker.purge_queue("/", "q", None).await.unwrap();
+                node.broker.purge_queue(&Caller::system(), "/", "q").await.unwrap();
                 node.until("the purge is logged", || queue.look(|queue| queue.depth().unacked) == 0).await;
                 node.publish_one_by_one(&queue, 0..MESSAGES, SIZE).await;
             }
@@ -100,19 +100,19 @@ fn a_file_of_the_archive_that_is_mostly_dead_is_copied_on_and_goes() {
             node.publish_one_by_one(&queue, at * 40..at * 40 + 40, SIZE).await;
         }
         node.keep_in_bounds().await;
-        let relocated = node.log().files.now().range(ARCHIVE..).map(|(_, needed)| needed.size).sum::<u64>();
+        let relocated = node.shards().files.now().range(ARCHIVE..).map(|(_, needed)| needed.size).sum::<u64>();
         assert!(relocated > 4 << 20, "{relocated}");
         assert_eq!(node.drain(&queue).await.len(), 400);
         for _ in 0..2 * COMPACT_EVERY_ROUNDS {
             node.keep_in_bounds().await;
         }
-        let left = node.log().files.now().range(ARCHIVE..).map(|(_, needed)| needed.size).sum::<u64>();
+        let left = node.shards().files.now().range(ARCHIVE..).map(|(_, needed)| needed.size).sum::<u64>();
         assert!(left < 1 << 20, "{left} of {relocated}");
-        assert_eq!(files(&node).0.len(), node.log().files.now().range(ARCHIVE..).count());
+        assert_eq!(files(&node).0.len(), node.shards().files.now().range(ARCHIVE..).count());
         node.close().await;
         disk.end_process();
         let node = TestNode::open(Arc::new(disk.clone())).await;
-        let other = node.broker.find_queue("/", "other", None).unwrap();
+        let other = node.broker.find_queue(&Caller::system(), "/", "other").unwrap();
         assert_eq!(node.drain(&other).await, (0..10).collect::<Vec<_>>());
         node.close().await;
     });
@@ -143,15 +143,16 @@ fn a_queue_that_is_closed_keeps_its_files_until_the_log_has_its_end() {
         let file = first_places(&queue)[0].1.file;
         // Deleted, and the log does not have that yet.
         let (broker, turn) = (node.broker.clone(), node.broker.clone());
-        let turn = turn.turn().await;
-        let deletion = tokio::spawn(async move { broker.delete_queue("/", "q", DeleteOnly::default(), None).await });
+        let turn = turn.lock_definitions().await;
+        let deletion =
+            tokio::spawn(async move { broker.delete_queue(&Caller::system(), "/", "q", DeleteOnly::default()).await });
         node.until("the queue is deleted", || queue.is_deleted()).await;
         node.keep_in_bounds().await;
-        assert!(node.log().files.now()[&file].is_needed());
+        assert!(node.shards().files.now()[&file].is_needed());
         drop(turn);
         deletion.await.unwrap().unwrap();
         node.keep_in_bounds().await;
-        assert!(node.log().files.now().get(&file).is_none_or(|needed| !needed.is_needed()));
+        assert!(node.shards().files.now().get(&file).is_none_or(|needed| !needed.is_needed()));
         node.close().await;
     });
 }
@@ -164,16 +165,17 @@ fn a_queue_whose_end_is_not_durable_is_whole_after_a_crash() {
         let queue = node.declare("q").await;
         node.publish_one_by_one(&queue, 0..20, SIZE).await;
         let (broker, turn) = (node.broker.clone(), node.broker.clone());
-        let turn = turn.turn().await;
-        let deletion = tokio::spawn(async move { broker.delete_queue("/", "q", DeleteOnly::default(), None).await });
+        let turn = turn.lock_definitions().await;
+        let deletion =
+            tokio::spawn(async move { broker.delete_queue(&Caller::system(), "/", "q", DeleteOnly::default()).await });
         node.until("the queue is deleted", || queue.is_deleted()).await;
-        node.storage().groups.snapshot(node.log().shard(queue.id).group).await.unwrap();
+        node.storage().groups.snapshot(node.shards().shard(queue.id).group).await.unwrap();
         deletion.abort();
         disk.crash();
         node.broker.stop();
         drop(turn);
         let node = TestNode::open(Arc::new(disk.clone())).await;
-        let queue = node.broker.find_queue("/", "q", None).unwrap();
+        let queue = node.broker.find_queue(&Caller::system(), "/", "q").unwrap();
         assert_eq!(node.drain(&queue).await, (0..20).collect::<Vec<_>>());
         node.close().await;
     });
@@ -227,7 +229,7 @@ fn what_many_queues_have_in_memory_has_one_bound() {
             node.publish_one_by_one(&queue, 0..5, SIZE).await;
             let sink = Arc::new(crate::test_node::Taker::default());
             let subscription = crate::Subscription { sink: sink.clone(), exclusive: false, no_ack: false, prefetch: 1 };
-            sinks.push((queue.clone(), node.broker.subscribe(&queue, subscription).unwrap(), sink));
+            sinks.push((queue.clone(), node.broker.subscribe(&Caller::system(), &queue, subscription).unwrap(), sink));
         }
         node.until("each has a message", || sinks.iter().all(|(.., sink)| sink.taken.lock().len() == 1)).await;
         node.keep_in_bounds().await;
@@ -251,10 +253,10 @@ fn runs_that_queues_share_count_once_in_the_archive() {
         let confirmed = Arc::new(Confirmed::default());
         (0..80).for_each(|number| node.publish(&ids, number..number + 1, SIZE, &confirmed));
         node.until("all is confirmed", || *confirmed.0.lock() == 80).await;
-        let all = node.log().files.now().into_keys().collect();
+        let all = node.shards().files.now().into_keys().collect();
         let mut upkeep = Upkeep::default();
         node.broker.relocate(node.storage(), &all, &mut upkeep).await.unwrap();
-        let copies = || node.log().files.now().range(ARCHIVE..).filter(|(_, needed)| needed.is_needed()).count();
+        let copies = || node.shards().files.now().range(ARCHIVE..).filter(|(_, needed)| needed.is_needed()).count();
         assert_eq!(copies(), 1, "3 MB, although 24 queues have it");
         node.broker.compact(node.storage(), &mut upkeep).await.unwrap();
         assert_eq!(copies(), 1);
@@ -345,7 +347,7 @@ fn damage_stops_one_queue_at_the_message_and_is_said() {
         let (name, whole) = flip(&disk, &queue, 30);
         let sink = Arc::new(crate::test_node::Taker::default());
         let subscription = crate::Subscription { sink: sink.clone(), exclusive: false, no_ack: true, prefetch: 0 };
-        let id = node.broker.subscribe(&queue, subscription).unwrap();
+        let id = node.broker.subscribe(&Caller::system(), &queue, subscription).unwrap();
         node.until("the damage is said", || queue.trouble().is_some()).await;
         node.until("what lies before it is delivered", || sink.taken.lock().len() == whole).await;
         assert!(matches!(queue.trouble(), Some(Trouble::Unreadable(reason)) if reason.contains(&name)));
@@ -353,11 +355,11 @@ fn damage_stops_one_queue_at_the_message_and_is_said() {
         let health = node.broker.storage_health().unwrap_err().to_string();
         assert!(health.contains("'q'") && health.contains(&name) && health.contains("offset"), "{health}");
         node.broker.unsubscribe(&queue, id);
-        let refused = node.broker.get(&queue, &*sink, true).await.unwrap_err();
+        let refused = node.broker.get(&Caller::system(), &queue, &*sink, true).await.unwrap_err();
         assert!(refused.text.contains(&name), "{}", refused.text);
         assert_eq!(node.drain(&other).await, (0..50).collect::<Vec<_>>());
         // A purge takes the message away that cannot be read: the queue goes on.
-        assert_eq!(node.broker.purge_queue("/", "q", None).await.unwrap(), 50 - whole as u64);
+        assert_eq!(node.broker.purge_queue(&Caller::system(), "/", "q").await.unwrap(), 50 - whole as u64);
         node.publish_one_by_one(&queue, 60..70, SIZE).await;
         assert_eq!(node.drain(&queue).await, (60..70).collect::<Vec<_>>());
         assert_eq!((queue.trouble(), node.broker.storage_health()), (None, Ok(())));
@@ -410,7 +412,7 @@ fn the_archive_is_compacted_to_its_end_also_when_nothing_happens_any_more() {
             node.publish_one_by_one(&queue, at * 4..at * 4 + 4, 60_000).await;
         }
         assert_eq!(node.drain(&queue).await.len(), 1200);
-        let size = || node.log().files.now().range(ARCHIVE..).map(|(_, needed)| needed.size).sum::<u64>();
+        let size = || node.shards().files.now().range(ARCHIVE..).map(|(_, needed)| needed.size).sum::<u64>();
         let before = size();
         assert!(before > 64 << 20, "{before}");
         tokio::time::sleep(Duration::from_secs(600)).await;
@@ -427,11 +429,11 @@ fn what_was_purged_does_not_come_back_after_a_crash() {
             let node = TestNode::open(Arc::new(disk.clone())).await;
             let queue = node.declare("q").await;
             node.publish_one_by_one(&queue, 0..30, 1_000).await;
-            assert_eq!(node.broker.purge_queue("/", "q", None).await.unwrap(), 30);
+            assert_eq!(node.broker.purge_queue(&Caller::system(), "/", "q").await.unwrap(), 30);
             disk.crash();
             node.broker.stop();
             let node = TestNode::open(Arc::new(disk.clone())).await;
-            let queue = node.broker.find_queue("/", "q", None).unwrap();
+            let queue = node.broker.find_queue(&Caller::system(), "/", "q").unwrap();
             assert_eq!(queue.look(|state| state.depth().body_bytes), 0, "seed {seed}");
             node.close().await;
         }

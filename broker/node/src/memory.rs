@@ -75,7 +75,7 @@ impl Memory {
 
     /// Whether memory is used up, and by more than a quarter for messages that have not come in full.
     pub fn is_filled_by_incomplete(&self) -> bool {
-        self.is_over() && self.incomplete.load(Relaxed) > self.max / 4
+        self.is_memory_alarmed() && self.incomplete.load(Relaxed) > self.max / 4
     }
 
     /// A durable queue's contents in memory went from `before` to `after` bytes.
@@ -151,13 +151,13 @@ impl Memory {
         self.alarmed.load(Relaxed) || self.disk_alarm.load(Relaxed)
     }
 
-    /// Whether memory is the reason.
-    pub fn is_over(&self) -> bool {
+    /// Returns whether publishers have to wait because memory is used up.
+    pub fn is_memory_alarmed(&self) -> bool {
         self.alarmed.load(Relaxed)
     }
 
-    /// Whether that is for want of room on the disk.
-    pub fn is_disk_full(&self) -> bool {
+    /// Returns whether publishers have to wait because the disk has no room.
+    pub fn is_disk_alarmed(&self) -> bool {
         self.disk_alarm.load(Relaxed)
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A protocol learns from [`properties::check`] which messages these are ([`Asked`](properties::Asked)); a message that goes
 //! through a headers exchange is one as well. All other messages do not come here.
-use crate::{Broker, Route};
+use crate::{Broker, Caller, Route};
 use leveret_model::properties::{self, Properties};
 use leveret_model::refusal::Refusal;
 use leveret_model::wire::SyntaxError;
@@ -10,8 +10,6 @@ use leveret_model::wire::SyntaxError;
 /// A message that is about to be published.
 #[derive(Clone, Copy)]
 pub struct Message<'m> {
-    /// The user who publishes it.
-    pub user: &'m str,
     /// The virtual host.
     pub vhost: &'m str,
     /// The exchange.
@@ -51,15 +49,16 @@ impl Broker {
     /// [`route`](Self::route).
     pub fn route_by_properties(
         &self,
+        caller: &Caller,
         message: Message<'_>,
         by_headers: bool,
     ) -> Result<Option<RoutedMessage>, MessageError> {
-        let Message { user, vhost, exchange, routing_key, properties } = message;
+        let Message { vhost, exchange, routing_key, properties } = message;
         if !properties::may_concern_broker(properties) {
             return Ok(None);
         }
         let parsed = Properties::parse(properties)?;
-        check_user(user, &parsed)?;
+        check_user(&caller.identity.user, &parsed)?;
         if let Some(expiration) = &parsed.expiration {
             let text = format!("property expiration '{expiration}': a message's time to live is not supported");
             return Err(Refusal::precondition(text).into());
@@ -68,7 +67,7 @@ impl Broker {
         if !by_headers && !names("CC") && !names("BCC") {
             return Ok(None);
         }
-        let route = self.route(vhost, exchange, routing_key, parsed.headers.as_ref())?;
+        let route = self.route(caller, vhost, exchange, routing_key, parsed.headers.as_ref())?;
         // Blind copies: no recipient sees the others (RabbitMQ's sender-selected distribution).
         let properties = if names("BCC") { Some(properties::without_header(properties, b"BCC")?) } else { None };
         Ok(Some(RoutedMessage { route, properties }))
@@ -88,6 +87,7 @@ fn check_user(user: &str, properties: &Properties) -> Result<(), Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Identity;
     use crate::Options;
     use leveret_model::table::{FieldTable, FieldValue};
 
@@ -104,13 +104,14 @@ mod tests {
     #[tokio::test]
     async fn properties_that_concern_the_broker_are_checked_and_route_the_message() {
         let broker = Broker::start(Options::default());
+        let caller = Caller::api(Identity { user: "guest".into() });
         for name in ["q", "r"] {
-            broker.declare_queue("/", name, Default::default()).await.unwrap();
+            broker.declare_queue(&caller, "/", name, Default::default()).await.unwrap();
         }
         let look = |properties: &Properties| {
             let properties = &encoded(properties);
-            let message = Message { user: "guest", vhost: "/", exchange: "", routing_key: b"q", properties };
-            broker.route_by_properties(message, false)
+            let message = Message { vhost: "/", exchange: "", routing_key: b"q", properties };
+            broker.route_by_properties(&caller, message, false)
         };
         let plain = Properties { message_id: Some("1".into()), user_id: Some("guest".into()), ..Default::default() };
         assert!(matches!(look(&plain), Ok(None)));

@@ -1,5 +1,6 @@
 //! The door for messages: routed once a run, copied into each queue under its lock, handed on at once.
 use crate::Broker;
+use crate::caller::Caller;
 use crate::queue::{Queue, QueueId};
 use crate::shard::{Shard, Waiter};
 use leveret_engine::catalog;
@@ -168,6 +169,7 @@ impl Broker {
     /// A missing exchange, an internal one, CC or BCC headers that are no arrays.
     pub fn route(
         &self,
+        _caller: &Caller,
         vhost: &str,
         exchange: &str,
         routing_key: &[u8],
@@ -181,11 +183,11 @@ impl Broker {
         let (mut queues, mut shards) = (SmallVec::new(), SmallVec::<[ToShard; 1]>::new());
         let known = self.queues();
         for queue in ids.iter().filter_map(|id| known.get(id)).filter(|queue| queue.is_declared()) {
-            let Some(log) = &queue.log else {
+            let Some(logged_by) = &queue.shards else {
                 queues.push(queue.clone());
                 continue;
             };
-            let shard = log.shard(queue.id);
+            let shard = logged_by.shard(queue.id);
             match shards.iter_mut().find(|to| Arc::ptr_eq(&to.shard, shard)) {
                 Some(to) => to.ids.push(queue.id),
                 None => shards.push(ToShard {
@@ -240,37 +242,37 @@ impl Broker {
     /// them. The log comes last, so that who waits for it waits for all queues.
     pub async fn publish_in_parts(&self, bytes: &[u8], routed: RoutedRun<'_>) -> Option<Lag> {
         let publish = routed.publish(bytes);
-        let mut outrunning = None;
+        let mut behind = None;
         for part in routed.route.queues.chunks(PART_QUEUES) {
             self.mark_activity();
-            outrunning = self.publish_to_queues(part, &publish).or(outrunning);
+            behind = self.publish_to_queues(part, &publish).or(behind);
             tokio::task::yield_now().await;
         }
-        let outrunning = outrunning.or(Self::publish_to_shards(routed.route, &publish, routed.waiter.as_ref()))?;
+        let behind = behind.or(Self::publish_to_shards(routed.route, &publish, routed.waiter.as_ref()))?;
         let mut lag = None;
-        Lag::add(&mut lag, &outrunning, routed.messages);
+        Lag::add(&mut lag, &behind, routed.messages);
         lag
     }
 
     fn publish_to_shards(route: &Route, publish: &Publish<'_>, waiter: Option<&Waiter>) -> Option<Arc<Queue>> {
-        let mut outrunning = None;
+        let mut behind = None;
         for to in &route.shards {
             to.shard.publish(&to.ids, publish, waiter.cloned());
-            if to.queue.is_outrunning() {
-                outrunning = Some(to.queue.clone());
+            if to.queue.is_behind() {
+                behind = Some(to.queue.clone());
             }
         }
-        outrunning
+        behind
     }
 
     fn publish_to_queues(&self, queues: &[Arc<Queue>], publish: &Publish<'_>) -> Option<Arc<Queue>> {
-        let (now, mut outrunning) = (self.clock().now(), None);
+        let (now, mut behind) = (self.clock().now(), None);
         for queue in queues {
             if enter(queue, std::iter::once(*publish), now) {
-                outrunning = Some(queue.clone());
+                behind = Some(queue.clone());
             }
         }
-        outrunning
+        behind
     }
 }
 
@@ -286,7 +288,7 @@ fn enter<'p>(queue: &Queue, publishes: impl Iterator<Item = Publish<'p>>, now: u
     }
     entered.dispatch(now);
     drop(entered);
-    queue.is_outrunning()
+    queue.is_behind()
 }
 
 /// Queues that a message is put into before others have their turn.

@@ -1,6 +1,6 @@
 //! Messages of several routes that are handed over together.
-use crate::{Body, Broker, Extent, Fill, Options, Queue, RoutedRun, Sink, Source, Subscription};
-use leveret_engine::catalog::{Destination, QueueDeclare};
+use crate::{Body, Broker, Caller, Extent, Fill, Options, Queue, RoutedRun, Sink, Source, Subscription};
+use leveret_engine::catalog::{BindingDeclare, Destination, QueueDeclare};
 use leveret_model::table::FieldTable;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -24,11 +24,18 @@ impl Sink for Taker {
 }
 
 async fn declare(broker: &Broker, name: &str) -> (Arc<Queue>, Arc<Taker>) {
-    let (_, queue) = broker.declare_queue("/", name, QueueDeclare::default()).await.unwrap();
-    broker.bind("/", "amq.fanout", Destination::Queue(name.into()), (b"", &FieldTable::default()), None).await.unwrap();
+    let (_, queue) = broker.declare_queue(&Caller::system(), "/", name, QueueDeclare::default()).await.unwrap();
+    broker
+        .bind(
+            &Caller::system(),
+            "/",
+            BindingDeclare::new("amq.fanout", &Destination::Queue(name.into()), b"", &FieldTable::default()),
+        )
+        .await
+        .unwrap();
     let sink = Arc::new(Taker::default());
     let subscription = Subscription { sink: sink.clone(), exclusive: false, no_ack: true, prefetch: 0 };
-    broker.subscribe(&queue, subscription).unwrap();
+    broker.subscribe(&Caller::system(), &queue, subscription).unwrap();
     sink.0.lock().clear();
     (queue, sink)
 }
@@ -41,7 +48,7 @@ async fn a_queue_gets_all_that_is_handed_over_in_one_piece_and_in_order() {
     let bytes: Vec<u8> = (0..10).collect();
     let messages: Vec<Extent> =
         (0..10).map(|at| Extent { properties_at: 0, properties_len: 0, body: Body::Inline { at, len: 1 } }).collect();
-    let route = |exchange: &str, key: &[u8]| broker.route("/", exchange, key, None).unwrap();
+    let route = |exchange: &str, key: &[u8]| broker.route(&Caller::system(), "/", exchange, key, None).unwrap();
     let (a, b, both) = (route("", b"one"), route("", b"two"), route("amq.fanout", b"k"));
     let runs = [(&a, 0..2), (&b, 2..3), (&a, 3..4), (&both, 4..7), (&b, 7..8), (&a, 8..10)];
     let routed = runs.clone().map(|(route, of)| RoutedRun { route, messages: &messages[of], waiter: None });
@@ -57,7 +64,7 @@ async fn a_queue_gets_all_that_is_handed_over_in_one_piece_and_in_order() {
     }
     assert_eq!(one.look(|queue| (queue.depth().ready, queue.counters().published)), (0, 8));
     // A queue that was deleted meanwhile takes nothing; the others get theirs.
-    broker.delete_queue("/", "one", Default::default(), None).await.unwrap();
+    broker.delete_queue(&Caller::system(), "/", "one", Default::default()).await.unwrap();
     to_two.0.lock().clear();
     let routed = runs.clone().map(|(route, of)| RoutedRun { route, messages: &messages[of], waiter: None });
     broker.publish(&bytes, &routed);

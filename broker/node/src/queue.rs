@@ -1,7 +1,8 @@
 //! A queue behind its lock, and the bookkeeping that goes with every visit.
-use crate::log::Log;
+use crate::due::DueQueues;
+use crate::effects::Deleted;
 use crate::memory::Memory;
-use crate::wanted::Wanted;
+use crate::shards::Shards;
 use leveret_engine::catalog;
 use leveret_engine::queue as engine;
 use leveret_model::refusal::Refusal;
@@ -14,6 +15,15 @@ use tokio::time::Instant;
 
 pub use leveret_engine::catalog::QueueId;
 
+/// What all queues of a node share.
+pub(crate) struct QueueContext {
+    pub(crate) memory: Arc<Memory>,
+    /// The queues with more to deliver than one visit may.
+    pub(crate) unfinished: Arc<DueQueues>,
+    /// The log, for queues that survive a restart; none if the node keeps nothing.
+    pub(crate) shards: Option<Arc<Shards>>,
+}
+
 /// A declared queue: what every holder of a route, a consumer or a delivery keeps.
 pub struct Queue {
     /// Its identity: a queue deleted and declared again has another.
@@ -25,74 +35,82 @@ pub struct Queue {
     /// Deleted when its last consumer leaves.
     pub(crate) auto_delete: bool,
     state: Mutex<engine::Queue>,
-    /// What was accounted for this queue when it was last left.
-    memory_bytes: AtomicU64,
-    /// Of it the contents of a durable queue.
-    warm_bytes: AtomicU64,
-    outrunning: AtomicBool,
-    /// Deliveries so far, when it was last left.
-    delivered: AtomicU64,
-    room: Notify,
-    /// Its declaration is durable, if it has to be: it may be used.
+    reported: ReportedBytes,
+    pace: Pace,
+    /// Whether the queue may be used: its declaration is durable, if it has to be.
     declared: AtomicBool,
     deleted: AtomicBool,
     pub(crate) memory: Arc<Memory>,
-    unfinished: Arc<Wanted>,
-    /// It is on the list of those.
+    unfinished: Arc<DueQueues>,
+    /// Whether the queue is on that list.
     goes_on: AtomicBool,
-    /// Of a queue whose changes are logged.
-    pub(crate) log: Option<Arc<Log>>,
-    /// It is on the list of those that wait for a read.
-    pub(crate) fetch_queued: AtomicBool,
-    /// Notified when contents were read.
-    pub(crate) fetched: Notify,
-    /// Reads that failed in a row, for reasons that pass, and what the last one said.
-    pub(crate) read_failures: AtomicU32,
-    pub(crate) read_trouble: Mutex<Option<String>>,
+    /// The shards, of a queue whose changes are logged.
+    pub(crate) shards: Option<Arc<Shards>>,
+    pub(crate) reads: Reads,
+}
+
+/// The bytes that were reported to [`Memory`] after the last visit.
+#[derive(Default)]
+struct ReportedBytes {
+    all: AtomicU64,
+    /// Warm contents among them.
+    warm: AtomicU64,
+}
+
+/// How consumers keep up with publishers, after the last visit.
+#[derive(Default)]
+struct Pace {
+    /// Whether consumers take less than is published.
+    consumers_lag: AtomicBool,
+    /// Deliveries so far.
+    delivered: AtomicU64,
+    /// Notified when consumers no longer lag.
+    caught_up: Notify,
+}
+
+/// Reads of a queue's contents.
+#[derive(Default)]
+pub(crate) struct Reads {
+    /// Whether the queue is on the list of those that wait for a read.
+    pub(crate) is_waiting: AtomicBool,
+    /// Notified when a read has ended.
+    pub(crate) finished: Notify,
+    /// Reads that failed in a row for reasons that pass.
+    pub(crate) failures: AtomicU32,
+    /// What the last of them said.
+    pub(crate) trouble: Mutex<Option<String>>,
 }
 
 impl Queue {
-    /// `log` is that of the node: it is for a queue that outlives a restart.
     pub(crate) fn new(
-        declared: &catalog::Queue,
-        (vhost, name): (Arc<str>, Arc<str>),
-        (memory, unfinished): (Arc<Memory>, Arc<Wanted>),
-        log: Option<Arc<Log>>,
+        declared: &catalog::DeclaredQueue,
+        vhost: Arc<str>,
+        name: Arc<str>,
+        context: QueueContext,
     ) -> Self {
-        let log = log.filter(|_| declared.is_logged());
-        let state = match &log {
-            Some(log) => {
-                let mut state = engine::Queue::durable(declared.delivery_limit());
-                if log.serving.load(Relaxed) {
-                    state.lead(0);
-                }
-                state
-            }
-            None => engine::Queue::default(),
-        };
-        // What the log says while it is read is durable.
-        let is_logged_now = log.as_ref().is_some_and(|log| log.serving.load(Relaxed));
+        let QueueContext { memory, unfinished, shards } = context;
+        let shards = shards.filter(|_| declared.is_logged());
+        let mut state = engine::Queue::new(&declared.settings, shards.is_some());
+        // A declaration that is read from the log at the start is durable.
+        let is_logged_now = shards.as_ref().is_some_and(|shards| shards.serving.load(Relaxed));
+        if is_logged_now {
+            state.lead(0);
+        }
         Self {
             id: declared.id,
             vhost,
             name,
             auto_delete: declared.auto_delete,
             state: Mutex::new(state),
-            memory_bytes: AtomicU64::new(0),
-            warm_bytes: AtomicU64::new(0),
-            outrunning: AtomicBool::new(false),
-            delivered: AtomicU64::new(0),
-            room: Notify::new(),
+            reported: ReportedBytes::default(),
+            pace: Pace::default(),
             declared: AtomicBool::new(!is_logged_now),
             deleted: AtomicBool::new(false),
             memory,
             unfinished,
             goes_on: AtomicBool::new(false),
-            log,
-            fetch_queued: AtomicBool::new(false),
-            fetched: Notify::new(),
-            read_failures: AtomicU32::new(0),
-            read_trouble: Mutex::default(),
+            shards,
+            reads: Reads::default(),
         }
     }
 
@@ -106,17 +124,18 @@ impl Queue {
         at(&self.state.lock())
     }
 
-    /// Whether it has consumers that do not take as much as is published, or the log cannot follow: publishers had better
-    /// wait a moment.
+    /// Returns whether consumers do not take as much as is published, or the log cannot follow: publishers had better wait a
+    /// moment.
     #[inline]
-    pub(crate) fn is_outrunning(&self) -> bool {
-        self.outrunning.load(Relaxed) || self.log.as_ref().is_some_and(|log| log.shard(self.id).is_full())
+    pub(crate) fn is_behind(&self) -> bool {
+        self.pace.consumers_lag.load(Relaxed)
+            || self.shards.as_ref().is_some_and(|shards| shards.shard(self.id).is_full())
     }
 
     /// Waits until the log takes more of what is published to this queue.
     pub async fn until_logged(&self) {
-        if let Some(log) = &self.log {
-            log.shard(self.id).until_room().await;
+        if let Some(shards) = &self.shards {
+            shards.shard(self.id).until_room().await;
         }
     }
 
@@ -124,16 +143,16 @@ impl Queue {
     /// at which `messages` would take that long. Returns whether they kept that pace. So consumers that nearly keep up are
     /// waited for, and a slow or a stuck one is not.
     pub async fn let_consumers_catch_up(&self, limit: Duration, messages: u64) -> bool {
-        let delivered_before = self.delivered.load(Relaxed);
+        let delivered_before = self.pace.delivered.load(Relaxed);
         let (began, mut waited) = (Instant::now(), Duration::ZERO);
         while waited < limit {
-            let room = self.room.notified();
-            if !self.outrunning.load(Relaxed) {
+            let caught_up = self.pace.caught_up.notified();
+            if !self.pace.consumers_lag.load(Relaxed) {
                 return true;
             }
-            let _ = tokio::time::timeout_at(began + waited + CATCH_UP_LOOK, room).await;
+            let _ = tokio::time::timeout_at(began + waited + CATCH_UP_LOOK, caught_up).await;
             waited = began.elapsed();
-            let delivered = self.delivered.load(Relaxed) - delivered_before;
+            let delivered = self.pace.delivered.load(Relaxed) - delivered_before;
             let expected = messages as f64 * waited.as_secs_f64() / limit.as_secs_f64();
             if waited >= CATCH_UP_CHANCE && (delivered as f64) < expected {
                 return false;
@@ -165,25 +184,33 @@ impl Queue {
 
     /// Whether it has contents in memory that the log has, too.
     pub(crate) fn is_warm(&self) -> bool {
-        self.warm_bytes.load(Relaxed) > 0
+        self.reported.warm.load(Relaxed) > 0
     }
 
     /// Gives back what an empty queue keeps.
     pub(crate) fn trim(&self) {
-        if self.memory_bytes.load(Relaxed) > 0 {
+        if self.reported.all.load(Relaxed) > 0 {
             self.enter().trim();
         }
     }
 
-    /// Marks the queue deleted and takes its consumers away, unless `refuse` finds a reason not to. Returns how many messages
-    /// were ready, the consumers to be told, and the contents, to be dropped where nobody waits. Those of a durable queue stay
-    /// until the log has its end: a snapshot before that has to have them.
-    pub(crate) fn close(
-        &self,
-        refuse: impl FnOnce(engine::Depth) -> Result<(), Refusal>,
-    ) -> Result<(u64, Vec<engine::Consumer>, Option<engine::Queue>), Refusal> {
-        let mut entered = self.enter();
+    /// Lets no message or consumer enter the queue any more, unless `refuse` finds a reason not to: the queue is about to be
+    /// deleted. Both happen under the queue's lock, so that nothing is published between the question and the end.
+    ///
+    /// # Errors
+    /// What `refuse` says.
+    pub(crate) fn seal(&self, refuse: impl FnOnce(engine::Depth) -> Result<(), Refusal>) -> Result<(), Refusal> {
+        let entered = self.enter();
         refuse(entered.depth())?;
+        self.deleted.store(true, Relaxed);
+        Ok(())
+    }
+
+    /// Ends the queue: nothing enters it and nothing is delivered from it any more. Returns what is left of it: its
+    /// consumers, to be told, and the contents, to be dropped where nobody waits. Those of a durable queue stay until the
+    /// log has its end: a snapshot before that has to have them.
+    pub(crate) fn close(&self) -> Deleted {
+        let mut entered = self.enter();
         self.deleted.store(true, Relaxed);
         let consumers = entered.unsubscribe_all();
         let ready = entered.depth().ready;
@@ -195,25 +222,54 @@ impl Queue {
             }
             false => Some(std::mem::replace(&mut *entered.state, engine::Queue::ended())),
         };
-        self.fetched.notify_waiters();
-        Ok((ready, consumers, contents))
+        self.reads.finished.notify_waiters();
+        Deleted { ready, consumers, contents }
+    }
+
+    /// Ends a visit to a durable queue: what happened to deliveries is logged, and contents that are missing are read.
+    fn after_visit(&self, shards: &Shards, state: &mut engine::Queue) {
+        let freed = state.take_freed();
+        if !shards.serving.load(Relaxed) {
+            return;
+        }
+        if let Some(changes) = state.take_changes() {
+            shards.shard(self.id).changes(self.id, &changes);
+        }
+        if !freed.is_empty() {
+            shards.files.free(freed);
+        }
+        if state.may_need_read() {
+            shards.reads.waiting.push(self.id, &self.reads.is_waiting);
+        }
+    }
+
+    /// Notes that the run in `segment` is not what was written, or not there: deliveries stop before it, and its file is
+    /// kept.
+    pub(crate) fn note_damage(&self, state: &mut engine::Queue, segment: u64, file: u64, reason: &str) {
+        state.set_unreadable(segment, reason);
+        if let Some(shards) = &self.shards {
+            shards.damage.files.lock().insert(file);
+            shards.damage.queues.lock().insert(self.id);
+        }
+        let (vhost, queue) = (&*self.vhost, &*self.name);
+        tracing::error!(vhost, queue, reason, "contents cannot be read: deliveries of the queue stop before them");
     }
 
     /// The log has the end of this durable queue: its contents go, and the files that they lie in need not stay for it.
-    pub(crate) fn free_contents(&self, log: &Log) {
+    pub(crate) fn free_contents(&self, shards: &Shards) {
         let contents = std::mem::replace(&mut *self.enter().state, engine::Queue::ended());
         let mut places = contents.runs().map(|(_, place)| place).peekable();
         while places.peek().is_some() {
-            log.files.free(places.by_ref().take(FREED_AT_ONCE));
+            shards.files.free(places.by_ref().take(FREED_AT_ONCE));
         }
     }
 }
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        self.memory.account(self.memory_bytes.load(Relaxed), 0);
-        if self.log.is_some() {
-            self.memory.account_warm(self.warm_bytes.load(Relaxed), 0);
+        self.memory.account(self.reported.all.load(Relaxed), 0);
+        if self.shards.is_some() {
+            self.memory.account_warm(self.reported.warm.load(Relaxed), 0);
         }
     }
 }
@@ -240,30 +296,30 @@ impl std::ops::DerefMut for Entered<'_> {
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
-        if let Some(log) = &self.queue.log {
-            log.left(self.queue, &mut self.state);
+        if let Some(shards) = &self.queue.shards {
+            self.queue.after_visit(shards, &mut self.state);
         }
         if self.state.take_unfinished() {
             self.queue.unfinished.push(self.queue.id, &self.queue.goes_on);
         }
         let after = self.state.memory_bytes();
-        let before = self.queue.memory_bytes.swap(after, Relaxed);
+        let before = self.queue.reported.all.swap(after, Relaxed);
         if before != after {
             self.queue.memory.account(before, after);
         }
-        if self.queue.log.is_some() {
+        if self.queue.shards.is_some() {
             let warm = self.state.warm_bytes();
-            let before = self.queue.warm_bytes.swap(warm, Relaxed);
+            let before = self.queue.reported.warm.swap(warm, Relaxed);
             if before != warm {
                 self.queue.memory.account_warm(before, warm);
             }
         }
-        self.queue.delivered.store(self.state.counters().delivered, Relaxed);
-        let outrunning = after > OUTRUNNING_BYTES && ready_bytes(&self.state, after) > OUTRUNNING_BYTES;
-        if outrunning != self.queue.outrunning.load(Relaxed) {
-            self.queue.outrunning.store(outrunning, Relaxed);
-            if !outrunning {
-                self.queue.room.notify_waiters();
+        self.queue.pace.delivered.store(self.state.counters().delivered, Relaxed);
+        let lag = after > LAG_BYTES && ready_bytes(&self.state, after) > LAG_BYTES;
+        if lag != self.queue.pace.consumers_lag.load(Relaxed) {
+            self.queue.pace.consumers_lag.store(lag, Relaxed);
+            if !lag {
+                self.queue.pace.caught_up.notify_waiters();
             }
         }
     }
@@ -282,12 +338,12 @@ fn ready_bytes(state: &engine::Queue, bytes: u64) -> u64 {
 const FREED_AT_ONCE: usize = 8192;
 /// Memory of messages that wait for consumers before publishers are slowed down: what is copied next had better still be in
 /// the processor's cache.
-const OUTRUNNING_BYTES: u64 = 2 << 20;
+const LAG_BYTES: u64 = 2 << 20;
 /// Consumers are given this long to show their pace while the publisher leaves them the processor.
 const CATCH_UP_CHANCE: Duration = Duration::from_millis(5);
 /// How often a publisher that waits looks at what consumers have taken.
 const CATCH_UP_LOOK: Duration = Duration::from_millis(1);
 
 #[cfg(test)]
-#[path = "outrunning_tests.rs"]
+#[path = "lag_tests.rs"]
 mod tests;

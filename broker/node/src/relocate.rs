@@ -7,10 +7,10 @@
 use crate::Broker;
 use crate::archive::{self, ARCHIVE};
 use crate::files::Needed;
-use crate::log::Log;
 use crate::maintain::Upkeep;
 use crate::queue::Queue;
 use crate::read::{Failure, Reader};
+use crate::shards::Shards;
 use crate::storage::Storage;
 use bytes::Bytes;
 use leveret_engine::queue::Place;
@@ -69,26 +69,26 @@ impl Broker {
 
     /// Copies runs into one new file.
     async fn relocate_some(&self, storage: &Storage, moves: &[Move], upkeep: &mut Upkeep) -> io::Result<()> {
-        let Storage { groups, log, archive_next, .. } = storage;
+        let Storage { groups, shards, archive_next, .. } = storage;
         let froms: Vec<Place> = moves.iter().map(|run| run.from).collect();
         let (journal, next) = (groups.journal().clone(), archive_next.load(Relaxed));
         let copied = storage.off_thread(move || copy(&journal, next, &froms)).await?;
         archive_next.store(copied.number + 1, Relaxed);
         #[cfg(any(test, feature = "mutants"))]
-        let (moves, copied) = forget_first(log, moves, copied);
+        let (moves, copied) = forget_first(shards, moves, copied);
         let mut held = false;
         for (run, place) in moves.iter().zip(&copied.places) {
             let mut entered = run.queue.enter();
             match place {
                 Ok(place) => {
                     if entered.relocate(run.segment, *place) {
-                        log.files.hold(place);
+                        shards.files.hold(place);
                         held = true;
                     }
-                    upkeep.moved.insert(log.shard(run.queue.id).group);
+                    upkeep.moved.insert(shards.shard(run.queue.id).group);
                 }
                 Err(Failure::Damaged(reason)) => {
-                    log.note_damage(&run.queue, &mut entered, (run.segment, run.from.file), reason);
+                    run.queue.note_damage(&mut entered, run.segment, run.from.file, reason);
                 }
                 Err(Failure::Passing(reason)) => {
                     if !upkeep.is_aside(run.from.file) {
@@ -100,7 +100,7 @@ impl Broker {
         }
         let file = ARCHIVE | copied.number;
         if held {
-            log.files.set_size(file, copied.bytes);
+            shards.files.set_size(file, copied.bytes);
         } else if copied.bytes > 0 {
             let _ = archive::remove(&**groups.journal().disk(), copied.number); // all of it was consumed meanwhile
         }
@@ -112,7 +112,8 @@ impl Broker {
     /// # Errors
     /// The disk's.
     pub(crate) async fn compact(&self, storage: &Storage, upkeep: &mut Upkeep) -> io::Result<()> {
-        let files: Vec<_> = movable(&storage.log, upkeep).into_iter().filter(|(file, _)| file & ARCHIVE != 0).collect();
+        let files: Vec<_> =
+            movable(&storage.shards, upkeep).into_iter().filter(|(file, _)| file & ARCHIVE != 0).collect();
         let small = files.iter().filter(|(_, needed)| needed.size < SMALL_BYTES).count();
         let (mut chosen, mut bytes) = (BTreeSet::new(), 0);
         for (file, needed) in files {
@@ -133,9 +134,9 @@ impl Broker {
 }
 
 /// Files with contents that can be read, as far as is known, by number.
-pub(crate) fn movable(log: &Log, upkeep: &Upkeep) -> BTreeMap<u64, Needed> {
-    let mut files = log.files.now();
-    let damaged = log.damaged.lock();
+pub(crate) fn movable(shards: &Shards, upkeep: &Upkeep) -> BTreeMap<u64, Needed> {
+    let mut files = shards.files.now();
+    let damaged = shards.damage.files.lock();
     files.retain(|file, needed| needed.runs > 0 && !damaged.contains(file) && !upkeep.is_aside(*file));
     files
 }
@@ -148,7 +149,7 @@ fn moves_from(
     next: &mut (usize, u64),
     wanted: &dyn Fn(u64) -> bool,
 ) -> Vec<Move> {
-    let damaged = storage.log.damaged.lock().clone();
+    let damaged = storage.shards.damage.files.lock().clone();
     let wanted = |file: u64| wanted(file) && !damaged.contains(&file);
     let mut moves = Vec::new();
     while moves.len() < MOVES_MAX
@@ -204,11 +205,11 @@ fn copy(journal: &Journal, next: u64, froms: &[Place]) -> io::Result<Copied> {
 }
 
 #[cfg(any(test, feature = "mutants"))]
-fn forget_first<'m>(log: &Log, moves: &'m [Move], mut copied: Copied) -> (&'m [Move], Copied) {
+fn forget_first<'m>(shards: &Shards, moves: &'m [Move], mut copied: Copied) -> (&'m [Move], Copied) {
     if !crate::mutants::RELOCATION_FORGETS.load(Relaxed) || moves.is_empty() {
         return (moves, copied);
     }
-    log.files.free([moves[0].from]);
+    shards.files.free([moves[0].from]);
     copied.places = copied.places.split_off(1);
     (&moves[1..], copied)
 }

@@ -6,9 +6,9 @@
 //! An entry is handed in once there is room for it in the log. Where there is none for publishes they wait (it is *held*), and
 //! what consumers settled goes before them: it is what makes room.
 use crate::entry;
-use crate::queue::QueueId;
 use bytes::Bytes;
-use leveret_engine::queue::{Facts, Publish};
+use leveret_engine::catalog::QueueId;
+use leveret_engine::queue::{DeliveryChanges, Publish};
 use leveret_replication::{GroupId, Groups};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -39,41 +39,47 @@ pub struct Waiter {
 /// One shard.
 pub(crate) struct Shard {
     pub(crate) group: GroupId,
-    state: Mutex<State>,
+    pending: Mutex<Pending>,
     wake: Notify,
     room: Notify,
     progress: Notify,
     full: AtomicBool,
 }
 
+/// What waits to be logged, and what is on its way.
 #[derive(Default)]
-struct State {
-    entries: VecDeque<Gathered>,
-    /// What was settled and overtakes the publishes in `entries`, for which there is no room.
-    relief: VecDeque<Gathered>,
-    /// Publishes wait for room.
+struct Pending {
+    /// The entries that are put together; operations are appended to the last one.
+    entries: VecDeque<Draft>,
+    /// Settlements that overtake the publishes in `entries`, for which there is no room.
+    relief: VecDeque<Draft>,
+    /// Whether publishes wait for room.
     held: bool,
-    /// Even what was settled does.
+    /// Whether even settlements wait for room.
     stuck: bool,
+    /// Bytes of `entries` and `relief`.
     bytes: usize,
-    /// Length of the entry handed in last, in bytes: the next will be as long.
+    /// Length of the entry that was handed in last, in bytes: the next will be about as long.
     last_len: usize,
-    /// The entries handed in and not applied.
-    waiting: VecDeque<HandedIn>,
-    /// Bytes of them.
+    /// The entries that were handed in and are not applied yet.
+    waiting: VecDeque<InFlight>,
+    /// Bytes of the entries in `waiting`.
     in_flight_bytes: usize,
+    /// The number of the next entry.
     next_number: u64,
     /// Entries below this number are applied.
     applied: u64,
-    /// Entries below this number change what is ready.
+    /// The last entry that changes which messages are ready is below this number.
     visible: u64,
-    /// Operations other than publishes, how many of these are applied, and the number of the last one that gave messages back.
+    /// The number of operations other than publishes, how many of these are applied, and the number of the last one that
+    /// returned messages.
     settles: u64,
     settles_applied: u64,
     last_return: u64,
 }
 
-struct Gathered {
+/// An entry that is being put together.
+struct Draft {
     bytes: Vec<u8>,
     waiters: Vec<Waiter>,
     /// Someone waits for it. What was settled waits a moment for company: nobody hears of it, and a crash before it is
@@ -86,7 +92,7 @@ struct Gathered {
     settles: Option<u64>,
 }
 
-impl Gathered {
+impl Draft {
     fn new(bytes: Vec<u8>) -> Self {
         let since = Instant::now();
         Self { bytes, waiters: Vec::new(), urgent: false, since, publishes: false, settles: None }
@@ -94,7 +100,7 @@ impl Gathered {
 }
 
 /// An entry that was handed in.
-struct HandedIn {
+struct InFlight {
     number: u64,
     /// Its length in bytes.
     len: usize,
@@ -102,9 +108,9 @@ struct HandedIn {
     settles: Option<u64>,
 }
 
-/// What may be handed in.
-enum Taken {
-    Entry(Gathered),
+/// Which entry may be handed in.
+enum Choice {
+    Entry(Draft),
     /// The log has no room for what is next.
     NoRoom,
     Nothing,
@@ -121,7 +127,7 @@ enum Next {
 impl Shard {
     pub(crate) fn new(group: GroupId) -> Self {
         let (wake, room, progress) = (Notify::new(), Notify::new(), Notify::new());
-        Self { group, state: Mutex::default(), wake, room, progress, full: AtomicBool::new(false) }
+        Self { group, pending: Mutex::default(), wake, room, progress, full: AtomicBool::new(false) }
     }
 
     /// A run for queues of this shard.
@@ -137,19 +143,19 @@ impl Shard {
     }
 
     /// What happened to deliveries of a queue of this shard.
-    pub(crate) fn facts(&self, queue: QueueId, facts: &Facts) {
-        let visible = !facts.returned.is_empty();
-        entry::facts(queue, facts, |append| self.push(append, 0, None, visible));
+    pub(crate) fn changes(&self, queue: QueueId, changes: &DeliveryChanges) {
+        let visible = !changes.returned.is_empty();
+        entry::changes(queue, changes, |append| self.push(append, 0, None, visible));
     }
 
     /// An operation of about `room` bytes, unless that is little.
     fn push(&self, append: impl FnOnce(&mut Vec<u8>), room: usize, waiter: Option<Waiter>, visible: bool) {
-        let mut locked = self.state.lock();
+        let mut locked = self.pending.lock();
         let state = &mut *locked;
         if state.entries.back().is_none_or(|last| last.bytes.len() >= ENTRY_BYTES) {
             let begun = entry::begin(state.last_len.max(room));
             state.bytes += begun.len();
-            state.entries.push_back(Gathered::new(begun));
+            state.entries.push_back(Draft::new(begun));
         }
         let first = state.entries.len() == 1;
         let Some(last) = state.entries.back_mut() else { return };
@@ -231,7 +237,7 @@ impl Shard {
 
     /// What to hand in. `has_room`, asked for an entry's bytes and whether it has no publishes, keeps the room that it grants.
     fn next(&self, incarnation: u64, has_room: impl Fn(usize, bool) -> bool) -> Next {
-        let mut state = self.state.lock();
+        let mut state = self.pending.lock();
         if !state.may_hand_in() {
             return Next::Nothing;
         }
@@ -243,10 +249,10 @@ impl Shard {
                 return Next::Later(due);
             }
         }
-        let Gathered { mut bytes, waiters, settles, .. } = match state.take(has_room) {
-            Taken::Entry(entry) => entry,
-            Taken::Nothing => return Next::Nothing,
-            Taken::NoRoom => {
+        let Draft { mut bytes, waiters, settles, .. } = match state.take(has_room) {
+            Choice::Entry(entry) => entry,
+            Choice::Nothing => return Next::Nothing,
+            Choice::NoRoom => {
                 self.progress.notify_waiters();
                 return Next::Later(Instant::now() + ASK_AGAIN);
             }
@@ -259,7 +265,7 @@ impl Shard {
             self.room.notify_waiters();
         }
         state.in_flight_bytes += bytes.len();
-        state.waiting.push_back(HandedIn { number, len: bytes.len(), waiters, settles });
+        state.waiting.push_back(InFlight { number, len: bytes.len(), waiters, settles });
         drop(state);
         entry::seal(&mut bytes, incarnation, number);
         Next::Entry(bytes.into())
@@ -268,7 +274,7 @@ impl Shard {
     /// An entry of this node was applied.
     pub(crate) fn applied(&self, number: u64) {
         let waiters = {
-            let mut state = self.state.lock();
+            let mut state = self.pending.lock();
             state.applied = number + 1;
             match state.waiting.pop_front() {
                 Some(first) => {
@@ -290,7 +296,7 @@ impl Shard {
     /// Waits until what was pushed so far can be seen in the queues; not for what waits for room.
     pub(crate) async fn until_visible(&self) {
         let (visible, last_return) = {
-            let state = self.state.lock();
+            let state = self.pending.lock();
             (state.visible, state.last_return)
         };
         self.until(|state| state.applied >= visible || state.held && state.has_settled(last_return)).await;
@@ -299,7 +305,7 @@ impl Shard {
     /// Waits until what was settled so far has gone from the queues; not for what waits for room.
     pub(crate) async fn until_settled(&self) {
         let upto = {
-            let mut state = self.state.lock();
+            let mut state = self.pending.lock();
             if let Some(last) = state.entries.back_mut() {
                 last.urgent = true;
             }
@@ -309,10 +315,10 @@ impl Shard {
         self.until(|state| state.has_settled(upto)).await;
     }
 
-    async fn until(&self, done: impl Fn(&State) -> bool) {
+    async fn until(&self, done: impl Fn(&Pending) -> bool) {
         loop {
             let progress = self.progress.notified();
-            if done(&self.state.lock()) {
+            if done(&self.pending.lock()) {
                 return;
             }
             progress.await;
@@ -322,17 +328,17 @@ impl Shard {
     /// Whether publishes wait for room.
     #[cfg(test)]
     pub(crate) fn is_held(&self) -> bool {
-        self.state.lock().held
+        self.pending.lock().held
     }
 
     /// Whether all that was pushed is applied.
     pub(crate) fn is_idle(&self) -> bool {
-        let state = self.state.lock();
+        let state = self.pending.lock();
         state.waiting.is_empty() && state.entries.is_empty() && state.relief.is_empty()
     }
 }
 
-impl State {
+impl Pending {
     /// Whether a further entry may be handed in beside those on their way. A large one gains nothing by waiting.
     fn may_hand_in(&self) -> bool {
         let is_large = || self.entries.front().is_some_and(|first| first.bytes.len() >= LARGE_BYTES);
@@ -344,21 +350,21 @@ impl State {
         self.stuck || self.settles_applied >= upto
     }
 
-    fn take(&mut self, has_room: impl Fn(usize, bool) -> bool) -> Taken {
+    fn take(&mut self, has_room: impl Fn(usize, bool) -> bool) -> Choice {
         if self.relief.is_empty() {
-            let Some(first) = self.entries.front() else { return Taken::Nothing };
+            let Some(first) = self.entries.front() else { return Choice::Nothing };
             if has_room(first.bytes.len(), !first.publishes) {
                 (self.held, self.stuck) = (false, false);
-                return self.entries.pop_front().map_or(Taken::Nothing, Taken::Entry);
+                return self.entries.pop_front().map_or(Choice::Nothing, Choice::Entry);
             }
             self.hold();
         }
-        let Some(first) = self.relief.front() else { return Taken::NoRoom };
+        let Some(first) = self.relief.front() else { return Choice::NoRoom };
         self.stuck = !has_room(first.bytes.len(), true);
         if self.stuck {
-            return Taken::NoRoom;
+            return Choice::NoRoom;
         }
-        self.relief.pop_front().map_or(Taken::NoRoom, Taken::Entry)
+        self.relief.pop_front().map_or(Choice::NoRoom, Choice::Entry)
     }
 
     /// Lets what was settled overtake the publishes. An entry of which nothing is left stays, for its number.
@@ -368,7 +374,7 @@ impl State {
             if self.relief.back().is_none_or(|last| last.bytes.len() >= ENTRY_BYTES) {
                 // What waits in `entries` will have a number more.
                 self.visible += u64::from(self.visible > self.next_number + self.relief.len() as u64);
-                self.relief.push_back(Gathered::new(entry::begin(0)));
+                self.relief.push_back(Draft::new(entry::begin(0)));
                 self.bytes += entry::EMPTY;
             }
             if let Some(relief) = self.relief.back_mut() {

@@ -1,7 +1,7 @@
 //! What consumers and publishers can make large is logged in parts; a part of the log that stops is seen.
 use super::*;
 use crate::test_node::{Confirmed, Taker, TestNode, in_paused_time};
-use crate::{StorageTrouble, Subscription};
+use crate::{Caller, StorageTrouble, Subscription};
 use leveret_journal::faulty::FaultyDisk;
 
 const MESSAGES: u64 = 180_000;
@@ -10,7 +10,7 @@ const MESSAGES: u64 = 180_000;
 async fn deliver_all(node: &TestNode, queue: &Arc<crate::Queue>) -> Vec<crate::MessageId> {
     let sink = Arc::new(Taker::default());
     let subscription = Subscription { sink: sink.clone(), exclusive: false, no_ack: false, prefetch: 0 };
-    let id = node.broker.subscribe(queue, subscription).unwrap();
+    let id = node.broker.subscribe(&Caller::system(), queue, subscription).unwrap();
     node.until("all is delivered", || sink.taken.lock().len() as u64 == MESSAGES).await;
     node.broker.unsubscribe(queue, id);
     let taken = sink.taken.lock();
@@ -23,7 +23,7 @@ async fn restarted(node: TestNode, disk: &FaultyDisk) -> (TestNode, Arc<crate::Q
     node.close().await;
     disk.end_process();
     let node = TestNode::open(Arc::new(disk.clone())).await;
-    let queue = node.broker.find_queue("/", "q", None).unwrap();
+    let queue = node.broker.find_queue(&Caller::system(), "/", "q").unwrap();
     (node, queue)
 }
 
@@ -66,7 +66,7 @@ fn a_message_to_more_queues_of_one_shard_than_an_operation_names_is_confirmed_on
         let confirmed = Arc::new(Confirmed::default());
         let others = (1..70_000).map(|at| QueueId(1_000_000 + at));
         let queues: Vec<QueueId> = others.chain([queue.id]).collect();
-        let shard = node.log().shard(queue.id).clone();
+        let shard = node.shards().shard(queue.id).clone();
         node.publish_to(&shard, &queues, 0..3, 100, &confirmed);
         node.until("it is confirmed", || *confirmed.0.lock() > 0).await;
         node.publish(&[queue.id], 3..4, 100, &confirmed);

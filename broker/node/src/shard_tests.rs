@@ -13,7 +13,7 @@ fn publish(shard: &Shard, bytes: usize) {
 
 fn settle(shard: &Shard, first: u64, returned: bool) {
     let returned = if returned { vec![(first, 0)] } else { Vec::new() };
-    shard.facts(QueueId(1), &Facts { settled: vec![(first, 1)], returned });
+    shard.changes(QueueId(1), &DeliveryChanges { settled: vec![(first, 1)], returned });
 }
 
 /// What an entry says: publishes as `p`, settlements by number, returns as `r`.
@@ -157,7 +157,7 @@ async fn what_is_not_handed_in_is_counted_with_the_heads_of_the_entries() {
         publish(&shard, ENTRY_BYTES);
     }
     let pending = |shard: &Shard| {
-        let state = shard.state.lock();
+        let state = shard.pending.lock();
         (state.bytes, state.entries.iter().map(|entry| entry.bytes.len()).sum::<usize>())
     };
     let (counted, there) = pending(&shard);

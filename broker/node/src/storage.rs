@@ -3,15 +3,15 @@
 //! At a start group 0 says what is declared, then the shards say what is in the queues; then they are served, and tasks read
 //! what deliveries need (`fetch`) and keep the log in bounds (`maintain`).
 use crate::Broker;
+use crate::apply::Applier;
 use crate::delivered::{self, Delivered};
-use crate::entry::{long, word};
-use crate::follower::Follower;
+use crate::identity::Identity;
 use crate::lacking::{Ends, Lacking};
-use crate::log::Log;
 use crate::maintain;
+use crate::shards::Shards;
 use crate::tasks::critical;
 use futures::future::BoxFuture;
-use leveret_journal::{self as journal, Disk, RealDisk, read_whole, write_whole};
+use leveret_journal::{self as journal, Disk, RealDisk};
 use leveret_replication::{self as replication, Groups};
 use std::path::Path;
 use std::sync::Arc;
@@ -57,10 +57,10 @@ impl StorageOptions {
 /// What a durable node has.
 pub(crate) struct Storage {
     pub(crate) groups: Groups,
-    pub(crate) log: Arc<Log>,
+    pub(crate) shards: Arc<Shards>,
     pub(crate) archive_next: AtomicU64,
-    /// Declarations are logged one after the other.
-    turn: tokio::sync::Mutex<()>,
+    /// Held while facts are written to the log of group 0: declarations are logged one after the other.
+    definitions_lock: tokio::sync::Mutex<()>,
     /// Who does what waits for the disk; none: threads.
     driver: Option<Arc<dyn journal::Driver>>,
     /// Proposers and whoever keeps storage in bounds.
@@ -89,7 +89,7 @@ pub enum OpenError {
     Log(#[from] replication::OpenError),
     /// The log's segments were made for smaller messages.
     #[error(
-        "messages of {wanted} bytes are to be taken, the log in this folder was made for at most {most}: lower \
+        "messages of {wanted} bytes are to be taken, the shards in this folder was made for at most {most}: lower \
          message_bytes_max, or begin with an empty folder"
     )]
     MessageSize {
@@ -100,7 +100,7 @@ pub enum OpenError {
     },
     /// The volume does not hold what the log needs for publishers to be let in at all.
     #[error(
-        "too little space: the volume has {} MiB, and a log for messages of {} MiB needs {} MiB: give it a larger volume, or \
+        "too little space: the volume has {} MiB, and a shards for messages of {} MiB needs {} MiB: give it a larger volume, or \
          begin with an empty folder and a lower message_bytes_max",
         .total >> 20, .message.div_ceil(1 << 20), .needed.div_ceil(1 << 20)
     )]
@@ -160,15 +160,15 @@ impl Broker {
             on_failure: on_failure.clone(),
             driver: driver.clone(),
         };
-        let log = self.0.log.get_or_init(|| Arc::new(Log::new(SHARDS, incarnation))).clone();
-        let follower = Arc::new(Follower::new(&self.0, log.clone()));
+        let shards = self.0.shards.get_or_init(|| Arc::new(Shards::new(SHARDS, incarnation))).clone();
+        let applier = Arc::new(Applier::new(&self.0, shards.clone()));
         let options = replication::Options { node: identity.node, groups: SHARDS + 1 };
-        let groups = Groups::open(disk.clone(), journal, options, follower.clone()).await?;
+        let groups = Groups::open(disk.clone(), journal, options, applier.clone()).await?;
         identity.log_is_made(&*disk).map_err(OpenError::Identity)?;
-        follower.declare();
+        applier.declare();
         let delivered = delivered::take(&*disk).map_err(OpenError::Delivered)?;
-        let archive_next = AtomicU64::new(self.serve(&log, &groups, &delivered)?);
-        let turn = tokio::sync::Mutex::default();
+        let archive_next = AtomicU64::new(self.serve(&shards, &groups, &delivered)?);
+        let definitions_lock = tokio::sync::Mutex::default();
         let (tasks, stopping) = (TaskTracker::new(), self.0.stopping.clone());
         // What fails because the node stops is no failure.
         let on_failure: Arc<dyn Fn(String) + Send + Sync> = Arc::new({
@@ -178,13 +178,14 @@ impl Broker {
                 false => on_failure(reason),
             }
         });
-        for shard in &log.shards {
+        for shard in &shards.list {
             let (groups, stopping) = (groups.clone(), stopping.clone());
-            let propose = shard.clone().propose(groups, log.incarnation, stopping, on_failure.clone());
+            let propose = shard.clone().propose(groups, shards.incarnation, stopping, on_failure.clone());
             tasks.spawn(critical("proposer", propose));
         }
         let spawned = tasks.clone();
-        let _ = self.0.storage.set(Storage { groups, log, archive_next, turn, driver, tasks, on_failure });
+        let _ =
+            self.0.storage.set(Storage { groups, shards, archive_next, definitions_lock, driver, tasks, on_failure });
         spawned.spawn(critical("fetch", self.clone().fetch()));
         spawned.spawn(critical("maintenance", self.clone().maintain()));
         spawned.spawn(critical("room", self.clone().watch_room()));
@@ -192,34 +193,34 @@ impl Broker {
     }
 
     /// Begins to serve the queues; what the archive holds for none of them goes. Returns the archive's next number.
-    fn serve(&self, log: &Log, groups: &Groups, delivered: &Delivered) -> Result<u64, OpenError> {
+    fn serve(&self, shards: &Shards, groups: &Groups, delivered: &Delivered) -> Result<u64, OpenError> {
         let mut ends = Ends::new();
         for queue in self.durable_queues() {
             for (_, place) in queue.enter().runs() {
-                log.files.hold(&place);
+                shards.files.hold(&place);
                 let end = ends.entry(place.file).or_default();
                 *end = (*end).max(u64::from(place.offset) + u64::from(place.len));
             }
         }
-        let lacking = Lacking::find(log, groups.journal(), &ends)?;
+        let lacking = Lacking::find(shards, groups.journal(), &ends)?;
         for queue in self.durable_queues() {
             let mut entered = queue.enter();
             entered.lead(delivered.get(&queue.id).copied().unwrap_or(u64::MAX));
-            lacking.mark(log, &queue, &mut entered);
+            lacking.mark(&queue, &mut entered);
         }
-        log.serving.store(true, Relaxed);
+        shards.serving.store(true, Relaxed);
         Ok(lacking.archive_next)
     }
 
     /// Says that storage will be opened with these options: until that has been done the node is recovering. For who listens
     /// to clients or health checks before.
     pub fn announce_storage(&self, options: &StorageOptions) {
-        self.0.log.get_or_init(|| Arc::new(Log::new(SHARDS, options.incarnation)));
+        self.0.shards.get_or_init(|| Arc::new(Shards::new(SHARDS, options.incarnation)));
     }
 
     /// Whether storage was announced or is being opened: the log is read, and nothing is served yet.
     pub fn is_recovering(&self) -> bool {
-        self.0.log.get().is_some() && self.0.storage.get().is_none()
+        self.0.shards.get().is_some() && self.0.storage.get().is_none()
     }
 
     /// Waits for the log to have all that was handed in, ends what works with it, then the log itself, which notes that it was
@@ -227,7 +228,7 @@ impl Broker {
     pub async fn close_storage(&self) {
         let Some(storage) = self.0.storage.get() else { return };
         let idle = async {
-            while !self.0.facts.is_idle() || !storage.log.shards.iter().all(|shard| shard.is_idle()) {
+            while !self.0.facts.is_idle() || !storage.shards.list.iter().all(|shard| shard.is_idle()) {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
@@ -256,10 +257,10 @@ impl Broker {
         }
     }
 
-    /// The right to declare something durable; none without storage.
-    pub(crate) async fn turn(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+    /// Waits for the lock under which facts are written to the log; `None` without storage.
+    pub(crate) async fn lock_definitions(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
         match self.0.storage.get() {
-            Some(storage) => Some(storage.turn.lock().await),
+            Some(storage) => Some(storage.definitions_lock.lock().await),
             None => None,
         }
     }
@@ -274,49 +275,6 @@ fn segments_max(total: u64, log_bytes_max: u64, segment_bytes: u64, message: u64
         return Err(OpenError::VolumeTooSmall { total, needed, message });
     }
     Ok((log_bytes_max.min(total / 4) / segment_bytes).max(SEGMENTS_MIN).min(fitting) as u32)
-}
-
-/// The node's identity and the size of its log's segments, in file `node`: made at the first start, kept for ever. `node u64,
-/// segment_bytes u32, log made u8`, little-endian; the version before has no last byte.
-#[derive(Clone, Copy)]
-struct Identity {
-    node: u64,
-    segment_bytes: u32,
-    /// The log was opened once: from then on one that is not there has gone.
-    log_made: bool,
-}
-
-impl Identity {
-    fn read(disk: &dyn Disk) -> std::io::Result<Option<Self>> {
-        let Some(bytes) = read_whole(disk, "node")? else { return Ok(None) };
-        let mut rest = &bytes[..];
-        let read = (long(&mut rest), word(&mut rest));
-        let (Some(node), Some(segment_bytes)) = read else {
-            return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "the identity is not one"));
-        };
-        Ok(Some(Self { node, segment_bytes, log_made: rest.first() == Some(&1) }))
-    }
-
-    fn write(&self, disk: &dyn Disk) -> std::io::Result<()> {
-        let mut bytes = self.node.to_le_bytes().to_vec();
-        bytes.extend_from_slice(&self.segment_bytes.to_le_bytes());
-        bytes.push(u8::from(self.log_made));
-        write_whole(disk, "node", &[&bytes])
-    }
-
-    /// The log was opened. On a full disk that is written at a later start.
-    fn log_is_made(self, disk: &dyn Disk) -> std::io::Result<()> {
-        if self.log_made {
-            return Ok(());
-        }
-        match (Self { log_made: true, ..self }).write(disk) {
-            Err(error) if journal::is_passing(&error) => {
-                tracing::warn!(%error, "the file 'node' cannot be written for now");
-                Ok(())
-            }
-            written => written,
-        }
-    }
 }
 
 /// Shards of a node.

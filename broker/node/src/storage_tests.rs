@@ -1,9 +1,11 @@
 //! Storage that is opened, full, and closed.
 use super::*;
-use crate::{Confirm, Options, RoutedRun, Waiter};
+use crate::test_node::{TestNode, in_paused_time};
+use crate::{Caller, Confirm, Options, RoutedRun, Waiter};
 use leveret_engine::catalog::QueueDeclare;
 use leveret_engine::queue::{Body, Extent};
 use leveret_journal::faulty::FaultyDisk;
+use leveret_journal::{read_whole, write_whole};
 use leveret_replication::Applied;
 use parking_lot::Mutex;
 use std::time::Instant;
@@ -39,7 +41,7 @@ fn broker() -> Broker {
 
 async fn declare(broker: &Broker) {
     let declare = QueueDeclare { durable: true, ..QueueDeclare::default() };
-    broker.declare_queue("/", "q", declare).await.unwrap();
+    broker.declare_queue(&Caller::system(), "/", "q", declare).await.unwrap();
 }
 
 fn publish(broker: &Broker, confirmed: &Arc<Confirmed>) {
@@ -47,7 +49,7 @@ fn publish(broker: &Broker, confirmed: &Arc<Confirmed>) {
     bytes[..2].copy_from_slice(&[0, 0]);
     let message = Extent { properties_at: 0, properties_len: 2, body: Body::Inline { at: 2, len: BODY as u32 } };
     let waiter = Waiter { to: confirmed.clone(), channel: 1, token: 0 };
-    let route = broker.route("/", "", b"q", None).unwrap();
+    let route = broker.route(&Caller::system(), "/", "", b"q", None).unwrap();
     let _ = broker.publish(&bytes, &[RoutedRun { route: &route, messages: &[message], waiter: Some(waiter) }]);
 }
 
@@ -72,11 +74,11 @@ async fn publishers_that_come_after_the_alarm_wait_for_room_and_end_nothing() {
     for _ in 0..MESSAGES {
         publish(&broker, &confirmed);
     }
-    until("publishes are held", async || storage.log.shards.iter().any(|shard| shard.is_held())).await;
+    until("publishes are held", async || storage.shards.list.iter().any(|shard| shard.is_held())).await;
     assert!(confirmed.0.load(Relaxed) < MESSAGES);
     disk.set_full(false);
     let all = async || {
-        broker.purge_queue("/", "q", None).await.unwrap();
+        broker.purge_queue(&Caller::system(), "/", "q").await.unwrap();
         confirmed.0.load(Relaxed) == MESSAGES
     };
     until("all are taken once there is room", all).await;
@@ -123,7 +125,7 @@ fn a_volume_on_which_nobody_could_publish_is_refused_with_what_it_needs() {
     let refused = max(60).unwrap_err().to_string();
     assert_eq!(
         refused,
-        "too little space: the volume has 60 MiB, and a log for messages of 16 MiB needs 151 MiB: give it a larger volume, \
+        "too little space: the volume has 60 MiB, and a shards for messages of 16 MiB needs 151 MiB: give it a larger volume, \
          or begin with an empty folder and a lower message_bytes_max"
     );
     assert_eq!(max(152).unwrap(), 6);
@@ -132,16 +134,40 @@ fn a_volume_on_which_nobody_could_publish_is_refused_with_what_it_needs() {
     assert_eq!(segments_max(60 << 20, LOG_BYTES_MAX, 2 << 20, 1 << 20).unwrap(), 8);
 }
 
+/// Files `node` of the versions before have no version; the rest of the folder is as it was.
+#[test]
+fn a_folder_of_an_earlier_version_is_opened() {
+    in_paused_time(async {
+        let disk = FaultyDisk::new(9);
+        let node = TestNode::open(Arc::new(disk.clone())).await;
+        let queue = node.declare("q").await;
+        node.publish_one_by_one(&queue, 0..20, 100).await;
+        node.close().await;
+        let now = read_whole(&disk, "node").unwrap().unwrap();
+        for earlier in [&now[1..], &now[1..13]] {
+            write_whole(&disk, "node", &[earlier]).unwrap();
+            let node = TestNode::open(Arc::new(disk.clone())).await;
+            let queue = node.broker.find_queue(&Caller::system(), "/", "q").unwrap();
+            assert_eq!(queue.look(|queue| queue.depth().ready), 20);
+            node.close().await;
+        }
+        let node = TestNode::open(Arc::new(disk)).await;
+        let queue = node.broker.find_queue(&Caller::system(), "/", "q").unwrap();
+        assert_eq!(node.drain(&queue).await, (0..20).collect::<Vec<_>>());
+        node.close().await;
+    });
+}
+
 #[tokio::test]
-async fn a_follower_whose_node_is_gone_passes_nothing_by() {
+async fn an_applier_whose_node_is_gone_passes_nothing_by() {
     let broker = broker();
-    let follower = Follower::new(&broker.0, Arc::new(Log::new(SHARDS, 1)));
+    let applier = Applier::new(&broker.0, Arc::new(Shards::new(SHARDS, 1)));
     broker.stop();
     drop(broker);
-    until("the node goes", async || follower.snapshot(1).is_err()).await;
+    until("the node goes", async || applier.snapshot(1).is_err()).await;
     let gone = Err("the node is gone".to_owned());
-    assert_eq!(follower.apply(1, &vec![1].into(), journal::Place::default()), gone);
-    assert_eq!(follower.restore(1, &[]), gone);
+    assert_eq!(applier.apply(1, &vec![1].into(), journal::Place::default()), gone);
+    assert_eq!(applier.restore(1, &[]), gone);
 }
 
 const MESSAGES: u64 = 700;

@@ -1,5 +1,6 @@
 //! Consumers come and go, and clients that ask for one message at a time.
 use crate::Broker;
+use crate::caller::Caller;
 use crate::queue::Queue;
 use leveret_engine::queue::{ConsumerId, ExclusiveUse, Got, Sink, Subscription};
 use leveret_model::refusal::{Refusal, RefusalKind};
@@ -10,7 +11,12 @@ impl Broker {
     ///
     /// # Errors
     /// The queue is in exclusive use, or was deleted meanwhile.
-    pub fn subscribe(&self, queue: &Queue, subscription: Subscription) -> Result<ConsumerId, Refusal> {
+    pub fn subscribe(
+        &self,
+        _caller: &Caller,
+        queue: &Queue,
+        subscription: Subscription,
+    ) -> Result<ConsumerId, Refusal> {
         self.mark_activity();
         let mut entered = queue.enter();
         if queue.is_deleted() {
@@ -24,7 +30,7 @@ impl Broker {
         Ok(id)
     }
 
-    /// Takes a consumer away. What it was delivered stays to be settled; see [`left`](Self::left).
+    /// Takes a consumer away. What it was delivered stays to be settled; see [`consumer_left`](Self::consumer_left).
     pub fn unsubscribe(&self, queue: &Queue, id: ConsumerId) {
         let mut entered = queue.enter();
         entered.unsubscribe(id);
@@ -32,7 +38,7 @@ impl Broker {
     }
 
     /// A consumer has left and settled what it had: a queue declared to go with its last consumer goes.
-    pub async fn left(&self, queue: &Queue) {
+    pub async fn consumer_left(&self, queue: &Queue) {
         if queue.auto_delete && queue.look(|queue| queue.depth().consumers) == 0 {
             self.delete_unused_queue(queue).await;
         }
@@ -57,11 +63,11 @@ impl Broker {
     ///
     /// # Errors
     /// The queue was deleted meanwhile, or its next message cannot be read.
-    pub async fn get(&self, queue: &Queue, sink: &dyn Sink, no_ack: bool) -> Result<bool, Refusal> {
+    pub async fn get(&self, _caller: &Caller, queue: &Queue, sink: &dyn Sink, no_ack: bool) -> Result<bool, Refusal> {
         queue.caught_up().await;
         let began = tokio::time::Instant::now();
         loop {
-            let fetched = queue.fetched.notified();
+            let fetched = queue.reads.finished.notified();
             let (got, standstill) = {
                 let mut entered = queue.enter();
                 let got = entered.get(sink, no_ack, self.clock().now());
@@ -90,21 +96,21 @@ impl Broker {
 impl Queue {
     /// Waits until all that was published to it so far is in it: a client that asks next finds its own messages.
     pub async fn caught_up(&self) {
-        if let Some(log) = &self.log {
-            log.shard(self.id).until_visible().await;
+        if let Some(shards) = &self.shards {
+            shards.shard(self.id).until_visible().await;
         }
     }
 
     /// Waits until all that was acknowledged so far has gone from it.
     pub(crate) async fn settled(&self) {
-        if let Some(log) = &self.log {
-            log.shard(self.id).until_settled().await;
+        if let Some(shards) = &self.shards {
+            shards.shard(self.id).until_settled().await;
         }
     }
 
     /// Why a client that has waited so long for contents had better not wait any more.
     fn reason_to_give_up(&self, waited: Duration) -> Option<String> {
-        let trouble = if waited >= READ_TROUBLE_MAX { self.read_trouble.lock().clone() } else { None };
+        let trouble = if waited >= READ_TROUBLE_MAX { self.reads.trouble.lock().clone() } else { None };
         trouble.or_else(|| (waited >= READ_MAX).then(|| format!("the disk took more than {READ_MAX:?}")))
     }
 

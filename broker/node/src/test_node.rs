@@ -51,7 +51,7 @@ pub(crate) fn connection(broker: &Broker) -> Arc<Connection> {
     broker.connected(Hello {
         peer: address,
         local: address,
-        user: "guest".into(),
+        identity: Identity { user: "guest".into() },
         mechanism: "PLAIN",
         vhost: "/".into(),
         protocol: "AMQP 0-9-1",
@@ -214,7 +214,7 @@ impl TestNode {
         let mut queues = Vec::new();
         for at in 0.. {
             let queue = self.declare(&format!("q{at}")).await;
-            if self.log().shard(queue.id).group == 1 {
+            if self.shards().shard(queue.id).group == 1 {
                 queues.push(queue);
             }
             if queues.len() == count {
@@ -226,7 +226,7 @@ impl TestNode {
 
     pub(crate) async fn declare(&self, name: &str) -> Arc<Queue> {
         let declare = QueueDeclare { durable: true, ..QueueDeclare::default() };
-        self.broker.declare_queue("/", name, declare).await.unwrap().1
+        self.broker.declare_queue(&Caller::system(), "/", name, declare).await.unwrap().1
     }
 
     /// Publishes messages, each of `size` bytes that begin with its number, to queues of one shard; not waited for.
@@ -237,7 +237,7 @@ impl TestNode {
         size: usize,
         confirmed: &Arc<Confirmed>,
     ) {
-        self.publish_to(self.log().shard(queues[0]), queues, numbers, size, confirmed);
+        self.publish_to(self.shards().shard(queues[0]), queues, numbers, size, confirmed);
     }
 
     /// As [`publish`](Self::publish), whichever shard the queues are of.
@@ -276,8 +276,8 @@ impl TestNode {
         self.until("all is confirmed", || *confirmed.0.lock() == wanted).await;
     }
 
-    pub(crate) fn log(&self) -> &Arc<log::Log> {
-        self.broker.0.log.get().unwrap()
+    pub(crate) fn shards(&self) -> &Arc<shards::Shards> {
+        self.broker.0.shards.get().unwrap()
     }
 
     pub(crate) fn storage(&self) -> &storage::Storage {
@@ -309,7 +309,7 @@ impl TestNode {
     pub(crate) async fn drain(&self, queue: &Arc<Queue>) -> Vec<u64> {
         let sink = Arc::new(Taker::default());
         let subscription = Subscription { sink: sink.clone(), exclusive: false, no_ack: true, prefetch: 0 };
-        let id = self.broker.subscribe(queue, subscription).unwrap();
+        let id = self.broker.subscribe(&Caller::system(), queue, subscription).unwrap();
         self.until("the queue is empty", || queue.look(|queue| queue.depth().ready) == 0).await;
         self.broker.unsubscribe(queue, id);
         self.until("what was settled is logged", || queue.look(|queue| queue.depth().unacked) == 0).await;

@@ -1,6 +1,7 @@
 //! Panics, each in a process of its own: which end it, and with which code.
 use bytes::Bytes;
-use leveret_engine::queue::{Logged, Place, Queue};
+use leveret_engine::catalog::QueueSettings;
+use leveret_engine::queue::{LoggedRun, Place, Queue};
 use leveret_node::{Broker, Delivery, EXIT_AFTER_PANIC, Fill, Options, Sink, Source, install_panic_hook};
 use std::process::Command;
 
@@ -59,9 +60,9 @@ async fn panic_after_an_await() {
 
 /// An index out of bounds in the rules.
 fn deliver_what_is_no_message() {
-    let mut queue = Queue::durable(None);
+    let mut queue = Queue::new(&QueueSettings::default(), true);
     queue.lead(u64::MAX);
-    let logged = Logged { run: &Bytes::new(), place: Place::default(), count: 1, body_bytes: 0, warm: true };
+    let logged = LoggedRun { run: &Bytes::new(), place: Place::default(), count: 1, body_bytes: 0, warm: true };
     queue.apply_logged(&logged, 0);
     queue.get(&Anything, true, 0);
 }

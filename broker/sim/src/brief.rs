@@ -5,7 +5,8 @@ use crate::names::name;
 use leveret_model::exchange::ExchangeType;
 use leveret_model::refusal::Refusal;
 use leveret_model::table::FieldTable;
-use leveret_node::catalog::{Destination, ExchangeDeclare};
+use leveret_node::Caller;
+use leveret_node::catalog::{BindingDeclare, Destination, ExchangeDeclare};
 
 /// What clients know of the exchange.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,7 +29,9 @@ impl Life<'_> {
         let after = match before {
             Brief::Absent => self.make(at).await.map(|()| Brief::BoundTo(at)),
             Brief::BoundTo(at) => self.unbind(at).await.map(|()| Brief::Absent),
-            Brief::Unknown => self.broker.delete_exchange("/", EXCHANGE, false).await.map(|_| Brief::Absent),
+            Brief::Unknown => {
+                self.broker.delete_exchange(&Caller::system(), "/", EXCHANGE, false).await.map(|_| Brief::Absent)
+            }
         };
         match after {
             Ok(after) => {
@@ -43,14 +46,20 @@ impl Life<'_> {
     async fn make(&self, at: usize) -> Result<(), Refusal> {
         let (kind, arguments) = (ExchangeType::Fanout, FieldTable::default());
         let declare = ExchangeDeclare { kind, durable: true, auto_delete: true, internal: false, arguments };
-        self.broker.declare_exchange("/", EXCHANGE, declare).await?;
+        self.broker.declare_exchange(&Caller::system(), "/", EXCHANGE, declare).await?;
         let none = FieldTable::default();
-        self.broker.bind("/", EXCHANGE, Destination::Queue(name(at)), (b"", &none), None).await.map(drop)
+        self.broker
+            .bind(&Caller::system(), "/", BindingDeclare::new(EXCHANGE, &Destination::Queue(name(at)), b"", &none))
+            .await
+            .map(drop)
     }
 
     async fn unbind(&self, at: usize) -> Result<(), Refusal> {
         let none = FieldTable::default();
-        self.broker.unbind("/", EXCHANGE, &Destination::Queue(name(at)), (b"", &none), None).await.map(drop)
+        self.broker
+            .unbind(&Caller::system(), "/", BindingDeclare::new(EXCHANGE, &Destination::Queue(name(at)), b"", &none))
+            .await
+            .map(drop)
     }
 
     /// Checks the exchange after a start. If it was bound to the transient queue, which is gone, its state is unknown.

@@ -7,8 +7,8 @@ use crate::world::World;
 use crate::writer::Writer;
 use leveret_model::exchange::ExchangeType;
 use leveret_model::table::FieldTable;
-use leveret_node::catalog::{Destination, ExchangeDeclare};
-use leveret_node::{Broker, Options, Queue, StorageOptions};
+use leveret_node::catalog::{BindingDeclare, Destination, ExchangeDeclare};
+use leveret_node::{Broker, Caller, Options, Queue, StorageOptions};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
@@ -187,11 +187,18 @@ impl<'w> Life<'w> {
             internal: false,
             arguments: FieldTable::default(),
         };
-        let created = self.broker.declare_exchange("/", "fan", declare).await.map_err(|refusal| refusal.text)?;
+        let created = self
+            .broker
+            .declare_exchange(&Caller::system(), "/", "fan", declare)
+            .await
+            .map_err(|refusal| refusal.text)?;
         self.declared("exchange 'fan'", created)?;
         for (at, what) in FAN.into_iter().zip(["the first binding", "the second binding", "the third binding"]) {
             let (destination, arguments) = (Destination::Queue(name(at)), FieldTable::default());
-            let bound = self.broker.bind("/", "fan", destination, (b"", &arguments), None).await;
+            let bound = self
+                .broker
+                .bind(&Caller::system(), "/", BindingDeclare::new("fan", &destination, b"", &arguments))
+                .await;
             let created = bound.map_err(|refusal| refusal.text)?;
             self.declared(what, created)?;
         }
@@ -217,13 +224,13 @@ impl<'w> Life<'w> {
 
     /// Returns the digest and the number of messages of each durable queue.
     pub(crate) fn held(&self) -> Vec<(u64, u64)> {
-        let of = |at| self.broker.find_queue("/", &name(at), None).ok();
+        let of = |at| self.broker.find_queue(&Caller::system(), "/", &name(at)).ok();
         (0..SLOTS).filter(|at| is_durable(*at)).map(|at| of(at).as_deref().map_or((0, 0), held)).collect()
     }
 
     /// Returns the queues that exist.
     pub(crate) fn queues(&self) -> Vec<Arc<Queue>> {
-        (0..SLOTS).filter_map(|at| self.broker.find_queue("/", &name(at), None).ok()).collect()
+        (0..SLOTS).filter_map(|at| self.broker.find_queue(&Caller::system(), "/", &name(at)).ok()).collect()
     }
 }
 

@@ -7,8 +7,8 @@ use crate::random::Random;
 use crate::scenario::Weather;
 use leveret_model::refusal::{Refusal, RefusalKind};
 use leveret_model::table::{FieldTable, FieldValue};
-use leveret_node::catalog::{Destination, QueueDeclare};
-use leveret_node::{Broker, DeleteOnly, Queue, QueueId};
+use leveret_node::catalog::{BindingDeclare, Destination, QueueDeclare};
+use leveret_node::{Broker, Caller, DeleteOnly, Queue, QueueId};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -137,7 +137,7 @@ impl Client {
             state.checker.begin_declare(at);
         });
         let (name, declare) = (name(at), declaration(at));
-        let answer = self.ask(self.broker.declare_queue("/", &name, declare)).await;
+        let answer = self.ask(self.broker.declare_queue(&Caller::system(), "/", &name, declare)).await;
         let made = match answer {
             Some(Ok((created, queue))) => Some(Ok((created, queue.id))),
             Some(Err(refusal)) => Some(Err(refusal)),
@@ -158,7 +158,7 @@ impl Client {
             state.trace.push(format!("queue {at} is being deleted"));
             state.checker.begin_delete(at);
         });
-        let answer = self.ask(self.broker.delete_queue("/", &name(at), only, None)).await;
+        let answer = self.ask(self.broker.delete_queue(&Caller::system(), "/", &name(at), only)).await;
         let answer = answer.map(|deleted| deleted.map(|deleted| deleted.ready));
         self.clients.trace(format!("queue {at} deleted: {answer:?}"));
         let found = found(&self.broker, &self.clients, at, answer.is_some());
@@ -171,7 +171,7 @@ impl Client {
             state.trace.push(format!("queue {at} is being purged"));
             state.checker.begin_purge(at);
         });
-        let answer = self.ask(self.broker.purge_queue("/", &name(at), None)).await;
+        let answer = self.ask(self.broker.purge_queue(&Caller::system(), "/", &name(at))).await;
         self.clients.with(|state| {
             state.trace.push(format!("queue {at} purged: {answer:?}"));
             let sure = state.checker.names[at].is_sure();
@@ -194,9 +194,11 @@ impl Client {
         });
         let (destination, none) = (Destination::Queue(name(at)), FieldTable::default());
         let answer = if bind {
-            self.ask(self.broker.bind("/", "fan", destination, (b"", &none), None)).await
+            self.ask(self.broker.bind(&Caller::system(), "/", BindingDeclare::new("fan", &destination, b"", &none)))
+                .await
         } else {
-            self.ask(self.broker.unbind("/", "fan", &destination, (b"", &none), None)).await
+            self.ask(self.broker.unbind(&Caller::system(), "/", BindingDeclare::new("fan", &destination, b"", &none)))
+                .await
         };
         self.clients.with(|state| {
             state.trace.push(format!("queue {at} {}: {answer:?}", if bind { "bound" } else { "unbound" }));
@@ -218,12 +220,12 @@ impl Client {
     }
 
     async fn get(self, at: usize, mut random: Random) {
-        let Ok(queue) = self.broker.find_queue("/", &name(at), None) else { return };
+        let Ok(queue) = self.broker.find_queue(&Caller::system(), "/", &name(at)) else { return };
         self.clients.with(|state| state.checker.register(queue.id, at));
         let (channel, no_ack) = (random.below(crate::clients::CHANNELS as u64) as usize, random.once_in(3));
         let consumer = Consumer::new(&self.clients, &queue, channel, (no_ack, 1));
         self.clients.trace(format!("queue {at} is asked for a message"));
-        let got = self.ask(self.broker.get(&queue, &*consumer, no_ack)).await;
+        let got = self.ask(self.broker.get(&Caller::system(), &queue, &*consumer, no_ack)).await;
         self.clients.trace(format!("queue {at} was asked for a message: {got:?}"));
         consumer.end();
     }
@@ -234,7 +236,7 @@ impl Client {
 /// After an answered request that no other one disturbed, catalog and queues have to agree, and no queue that had the name
 /// before may be left.
 fn found(broker: &Broker, clients: &Clients, at: usize, answered: bool) -> Option<QueueId> {
-    let found = broker.find_queue("/", &name(at), None).ok().map(|queue: Arc<Queue>| queue.id);
+    let found = broker.find_queue(&Caller::system(), "/", &name(at)).ok().map(|queue: Arc<Queue>| queue.id);
     let declared = broker.catalog().queue("/", &name(at), None).ok().map(|queue| queue.id);
     let (alone, others) = clients.with(|state| {
         let name = &state.checker.names[at];
@@ -255,14 +257,7 @@ fn declaration(at: usize) -> QueueDeclare {
         let quorum = [("x-queue-type", FieldValue::from("quorum")), ("x-delivery-limit", FieldValue::UInt32(limit))];
         arguments = quorum.into_iter().collect();
     }
-    QueueDeclare {
-        durable: is_durable(at),
-        exclusive: None,
-        auto_delete: false,
-        arguments,
-        server_named: false,
-        connection: None,
-    }
+    QueueDeclare { durable: is_durable(at), exclusive: false, auto_delete: false, arguments, server_named: false }
 }
 
 /// The answer to a request; `None` if its outcome is unknown, as the client did not wait for it or the node was stopping.

@@ -5,7 +5,7 @@ use crate::life::Life;
 use crate::names::{BOUND_AT_TIMES, FAN, SLOTS, name};
 use crate::scenario::Weather;
 use leveret_engine::queue::{Body, Extent, Subscription};
-use leveret_node::{Outcome, QueueId, RoutedRun, Settlement, Waiter};
+use leveret_node::{Caller, Outcome, QueueId, RoutedRun, Settlement, Waiter};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -62,7 +62,7 @@ impl Life<'_> {
         }
         let publisher = self.world.random.below(3) as usize;
         let (exchange, key) = at.map_or(("fan", String::new()), |at| ("", name(at)));
-        let route = match self.broker.route("/", exchange, key.as_bytes(), None) {
+        let route = match self.broker.route(&Caller::system(), "/", exchange, key.as_bytes(), None) {
             Ok(route) => route,
             Err(refusal) => return self.broken(refusal.text),
         };
@@ -123,7 +123,7 @@ impl Life<'_> {
 
     /// Returns the queue that has the name at this moment, and checks it against what clients know.
     fn named(&self, at: usize) -> Option<QueueId> {
-        let found = self.broker.find_queue("/", &name(at), None).ok().map(|queue| queue.id);
+        let found = self.broker.find_queue(&Caller::system(), "/", &name(at)).ok().map(|queue| queue.id);
         self.clients.with(|state| {
             let known = &state.checker.names[at];
             let (sure, id) = (known.is_sure(), known.id);
@@ -201,7 +201,7 @@ impl Life<'_> {
         let Some(queue) = self.broker.queue(id) else { return };
         let consumer = Consumer::new(&self.clients, &queue, channel, (no_ack, prefetch));
         let subscription = Subscription { sink: consumer.clone(), exclusive: false, no_ack, prefetch };
-        match self.broker.subscribe(&queue, subscription) {
+        match self.broker.subscribe(&Caller::system(), &queue, subscription) {
             Ok(id) => {
                 *consumer.id.lock() = Some(id);
                 let how = format!("no_ack {no_ack}, prefetch {prefetch}");
@@ -225,7 +225,7 @@ impl Life<'_> {
         let consumer = self.consumers.remove(at);
         self.leave(&consumer);
         consumer.end();
-        self.broker.left(&consumer.queue).await;
+        self.broker.consumer_left(&consumer.queue).await;
     }
 
     fn leave(&self, consumer: &Arc<Consumer>) {

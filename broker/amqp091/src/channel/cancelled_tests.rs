@@ -1,12 +1,12 @@
 //! A consumer ends with its queue while its client gives its tag to another one.
 use super::{Channel, Consumer, Ended};
 use leveret_node::catalog::QueueDeclare;
-use leveret_node::{Broker, ChannelView, ConsumerId, Options, Queue};
+use leveret_node::{Broker, Caller, ChannelView, ConsumerId, Options, Queue};
 use std::sync::Arc;
 
 async fn declare(broker: &Broker, name: &str) -> Arc<Queue> {
     let declare = QueueDeclare::default();
-    broker.declare_queue("/", name, declare).await.unwrap().1
+    broker.declare_queue(&Caller::system(), "/", name, declare).await.unwrap().1
 }
 
 #[tokio::test]

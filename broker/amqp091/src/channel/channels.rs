@@ -114,7 +114,7 @@ impl Channels {
         }
         context.broker.settle(settlement, Outcome::Returned);
         for consumer in &consumers {
-            context.broker.left(&consumer.queue).await;
+            context.broker.consumer_left(&consumer.queue).await;
         }
         context.connection.channels.lock().remove(&number);
     }

@@ -29,7 +29,7 @@ pub(super) fn consume(
     }
     let Context { broker, connection, output, capabilities, .. } = context;
     let name = channel.queue_name(consume.queue)?;
-    let queue = broker.find_queue(context.vhost(), &name, Some(connection.id))?;
+    let queue = broker.find_queue(context.caller(), context.vhost(), &name)?;
     let tag: Box<str> = match consume.consumer_tag {
         "" => format!("amq.ctag-{}", broker.random_name()).into(),
         tag => tag.into(),
@@ -57,7 +57,7 @@ pub(super) fn consume(
     });
     let (exclusive, no_ack, prefetch) = (consume.exclusive, consume.no_ack, channel.prefetch);
     let subscription = Subscription { sink, exclusive, no_ack, prefetch };
-    match broker.subscribe(&queue, subscription) {
+    match broker.subscribe(context.caller(), &queue, subscription) {
         Ok(id) => {
             channel.consumers.insert(tag, Consumer { queue, id, subscriber, _opened: opened });
             channel.view.consumers.store(channel.consumers.len() as u32, Relaxed);
@@ -86,21 +86,21 @@ pub(super) async fn cancel(context: &Context, channel: &mut Channel, tag: &str, 
         context.output.write(|state| encode::basic_cancel_ok(&mut state.buffer, channel.number, tag));
     }
     if let Some(consumer) = consumer {
-        context.broker.left(&consumer.queue).await;
+        context.broker.consumer_left(&consumer.queue).await;
     }
     Ok(())
 }
 
 /// Handles `basic.get`.
 pub(super) async fn get(context: &Context, channel: &Channel, queue: &str, no_ack: bool) -> Result<(), Failure> {
-    let Context { broker, connection, output, .. } = context;
+    let Context { broker, output, .. } = context;
     let (name, number) = (channel.queue_name(queue)?, channel.number);
-    let queue = broker.find_queue(context.vhost(), &name, Some(connection.id))?;
+    let queue = broker.find_queue(context.caller(), context.vhost(), &name)?;
     let Some(subscriber) = output.lock().ledger(number).map(|ledger| ledger.open_for_gets(queue.clone())) else {
         return Ok(());
     };
     let sink = GetSink { output, channel: number, subscriber, no_ack };
-    let got = broker.get(&queue, &sink, no_ack).await;
+    let got = broker.get(context.caller(), &queue, &sink, no_ack).await;
     output.write(|state| {
         if let Some(ledger) = state.ledger(number) {
             ledger.end(subscriber);

@@ -98,9 +98,9 @@ impl Publisher<'_> {
             return Ok(route);
         }
         self.turn.add(properties.len() as u64 / PROPERTY_BYTES_PER_WORK);
-        let (user, vhost) = (&*self.context.connection.user, self.context.vhost());
-        let message = Message { user, vhost, exchange, routing_key, properties };
-        let Some(routed) = self.context.broker.route_by_properties(message, route.by_headers)? else {
+        let message = Message { vhost: self.context.vhost(), exchange, routing_key, properties };
+        let caller = self.context.caller();
+        let Some(routed) = self.context.broker.route_by_properties(caller, message, route.by_headers)? else {
             return Ok(route);
         };
         self.turn.add(routed.route.steps / STEPS_PER_WORK);

@@ -8,7 +8,7 @@ use crate::connection::failure::Failure;
 use leveret_model::name::without_line_breaks;
 use leveret_model::refusal::RefusalKind;
 use leveret_node::DeleteOnly;
-use leveret_node::catalog::{self, Destination};
+use leveret_node::catalog::{self, BindingDeclare, Destination};
 
 /// Handles `exchange.declare`.
 pub(super) async fn exchange_declare(
@@ -17,12 +17,12 @@ pub(super) async fn exchange_declare(
     declare: ExchangeDeclare<'_>,
 ) -> Result<(), Failure> {
     if declare.passive {
-        context.broker.check_exchange(context.vhost(), declare.exchange)?;
+        context.broker.check_exchange(context.caller(), context.vhost(), declare.exchange)?;
     } else {
         let ExchangeDeclare { durable, auto_delete, internal, arguments, .. } = declare;
         let kind = declare.kind.parse()?;
         let new = catalog::ExchangeDeclare { kind, durable, auto_delete, internal, arguments };
-        context.broker.declare_exchange(context.vhost(), declare.exchange, new).await?;
+        context.broker.declare_exchange(context.caller(), context.vhost(), declare.exchange, new).await?;
     }
     answer(context, number, MethodId::EXCHANGE_DECLARE_OK, declare.no_wait);
     Ok(())
@@ -36,7 +36,7 @@ pub(super) async fn exchange_delete(
     if_unused: bool,
     no_wait: bool,
 ) -> Result<(), Failure> {
-    context.broker.delete_exchange(context.vhost(), exchange, if_unused).await?;
+    context.broker.delete_exchange(context.caller(), context.vhost(), exchange, if_unused).await?;
     answer(context, number, MethodId::EXCHANGE_DELETE_OK, no_wait);
     Ok(())
 }
@@ -50,12 +50,7 @@ pub(super) async fn exchange_bind(
 ) -> Result<(), Failure> {
     let &ExchangeBinding { destination, source, routing_key, no_wait, ref arguments } = binding;
     let destination = Destination::Exchange(destination.to_owned());
-    let route = (routing_key, arguments);
-    if bind {
-        context.broker.bind(context.vhost(), source, destination, route, Some(context.connection.id)).await?;
-    } else {
-        context.broker.unbind(context.vhost(), source, &destination, route, Some(context.connection.id)).await?;
-    }
+    bind_or_unbind(context, BindingDeclare { source, destination: &destination, routing_key, arguments }, bind).await?;
     answer(context, number, if bind { MethodId::EXCHANGE_BIND_OK } else { MethodId::EXCHANGE_UNBIND_OK }, no_wait);
     Ok(())
 }
@@ -66,7 +61,6 @@ pub(super) async fn queue_declare(
     channel: &mut Channel,
     declare: QueueDeclare<'_>,
 ) -> Result<(), Failure> {
-    let connection = context.connection.id;
     let asked = without_line_breaks(declare.queue);
     let server_named = asked.is_empty() && !declare.passive;
     let name = match &*asked {
@@ -74,15 +68,13 @@ pub(super) async fn queue_declare(
         _ => channel.queue_name(&asked)?,
     };
     let queue = if declare.passive {
-        let queue = context.broker.find_queue(context.vhost(), &name, Some(connection))?;
+        let queue = context.broker.find_queue(context.caller(), context.vhost(), &name)?;
         queue.caught_up().await;
         queue
     } else {
         let QueueDeclare { durable, exclusive, auto_delete, arguments, .. } = declare;
-        let exclusive = exclusive.then_some(connection);
-        let connection = Some(connection);
-        let new = catalog::QueueDeclare { durable, exclusive, auto_delete, arguments, server_named, connection };
-        context.broker.declare_queue(context.vhost(), &name, new).await?.1
+        let new = catalog::QueueDeclare { durable, exclusive, auto_delete, arguments, server_named };
+        context.broker.declare_queue(context.caller(), context.vhost(), &name, new).await?.1
     };
     let depth = queue.look(|queue| queue.depth());
     channel.last_queue = Some(name);
@@ -106,13 +98,10 @@ pub(super) async fn queue_bind(
     let name = channel.queue_name(queue)?;
     // With neither queue nor key, the key too means the queue declared last (0-9-1 spec, queue.bind).
     let shortcut = queue.is_empty() && routing_key.is_empty();
-    let route = (if shortcut { name.as_bytes() } else { routing_key }, arguments);
+    let routing_key = if shortcut { name.as_bytes() } else { routing_key };
     let destination = Destination::Queue(name.clone());
-    if bind {
-        context.broker.bind(context.vhost(), exchange, destination, route, Some(context.connection.id)).await?;
-    } else {
-        context.broker.unbind(context.vhost(), exchange, &destination, route, Some(context.connection.id)).await?;
-    }
+    let binding = BindingDeclare { source: exchange, destination: &destination, routing_key, arguments };
+    bind_or_unbind(context, binding, bind).await?;
     answer(context, channel.number, if bind { MethodId::QUEUE_BIND_OK } else { MethodId::QUEUE_UNBIND_OK }, no_wait);
     Ok(())
 }
@@ -125,7 +114,7 @@ pub(super) async fn queue_purge(
     no_wait: bool,
 ) -> Result<(), Failure> {
     let name = channel.queue_name(queue)?;
-    let purged = context.broker.purge_queue(context.vhost(), &name, Some(context.connection.id)).await?;
+    let purged = context.broker.purge_queue(context.caller(), context.vhost(), &name).await?;
     if !no_wait {
         context.output.write(|state| encode::queue_purge_ok(&mut state.buffer, channel.number, to_u32(purged)));
     }
@@ -141,7 +130,7 @@ pub(super) async fn queue_delete(
     no_wait: bool,
 ) -> Result<(), Failure> {
     let name = channel.queue_name(queue)?;
-    let deleted = match context.broker.delete_queue(context.vhost(), &name, only, Some(context.connection.id)).await {
+    let deleted = match context.broker.delete_queue(context.caller(), context.vhost(), &name, only).await {
         // A queue that is not there is as good as deleted (RabbitMQ: observed).
         Err(refusal) if refusal.kind == RefusalKind::NotFound => None,
         other => Some(other?),
@@ -153,6 +142,15 @@ pub(super) async fn queue_delete(
     // Now its consumers are told, those of this channel among them: after the answer.
     drop(deleted);
     channel.forget_cancelled(&context.output);
+    Ok(())
+}
+
+async fn bind_or_unbind(context: &Context, binding: BindingDeclare<'_>, bind: bool) -> Result<(), Failure> {
+    if bind {
+        context.broker.bind(context.caller(), context.vhost(), binding).await?;
+    } else {
+        context.broker.unbind(context.caller(), context.vhost(), binding).await?;
+    }
     Ok(())
 }
 

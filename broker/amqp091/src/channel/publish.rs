@@ -172,7 +172,8 @@ impl Publisher<'_> {
         {
             return Ok(route.clone());
         }
-        let route = self.context.broker.route(self.context.vhost(), exchange, routing_key, None)?;
+        let route =
+            self.context.broker.route(self.context.caller(), self.context.vhost(), exchange, routing_key, None)?;
         self.turn.add(route.steps / STEPS_PER_WORK);
         let route = Arc::new(route);
         self.state.routes.insert(&self.context.broker, route.clone());

@@ -137,10 +137,10 @@ const BYTES_MAX: usize = 16 << 20;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use leveret_node::Options;
+    use leveret_node::{Caller, Options};
 
     fn route(broker: &Broker, key: &str) -> Arc<Route> {
-        Arc::new(broker.route("/", "amq.topic", key.as_bytes(), None).unwrap())
+        Arc::new(broker.route(&Caller::system(), "/", "amq.topic", key.as_bytes(), None).unwrap())
     }
 
     fn broker(memory_max: u64) -> Broker {

@@ -1,6 +1,6 @@
 //! The part of an open connection that every handler may use and none replaces.
 use super::output::Output;
-use leveret_node::{Broker, Connection};
+use leveret_node::{Broker, Caller, Connection};
 use std::sync::Arc;
 
 /// The client's own statement of what it understands (its `capabilities`, as far as they change how it is spoken to).
@@ -27,6 +27,11 @@ pub(crate) struct Context {
 }
 
 impl Context {
+    /// Returns who asks at the doors of the node.
+    pub(crate) fn caller(&self) -> &Caller {
+        &self.connection.caller
+    }
+
     /// Returns the name of the connection's virtual host.
     pub(crate) fn vhost(&self) -> &str {
         &self.connection.vhost

@@ -256,7 +256,7 @@ impl<'a> Handshake<'a> {
         let connection = self.broker.connected(Hello {
             peer: self.addresses.peer,
             local: self.addresses.local,
-            user: identity.user.clone(),
+            identity: identity.clone(),
             mechanism: self.mechanism.map_or("", Mechanism::name),
             vhost: vhost.into(),
             protocol: "AMQP 0-9-1",

@@ -90,7 +90,7 @@ pub(crate) async fn back(
     let Context { output, connection, broker, capabilities, .. } = context;
     connection.blocked.store(true, Relaxed);
     if capabilities.connection_blocked {
-        let reason = if broker.memory().is_disk_full() { "low on disk" } else { "low on memory" };
+        let reason = if broker.memory().is_disk_alarmed() { "low on disk" } else { "low on memory" };
         output.write(|state| encode::connection_blocked(&mut state.buffer, reason));
     }
     // The client's heartbeats are not read meanwhile. It is there as long as it takes ours.

@@ -3,15 +3,15 @@ use super::*;
 use crate::channel::routes::Routes;
 use crate::codec::frame::END;
 use leveret_model::table::{FieldTable, FieldValue};
-use leveret_node::catalog::{Destination, QueueDeclare};
-use leveret_node::{Hello, Options};
+use leveret_node::catalog::{BindingDeclare, Destination, QueueDeclare};
+use leveret_node::{Caller, Hello, Identity, Options};
 
 fn session(broker: &Broker) -> Session {
     let address = std::net::SocketAddr::from(([127, 0, 0, 1], 5672));
     let connection = broker.connected(Hello {
         peer: address,
         local: address,
-        user: "guest".into(),
+        identity: Identity { user: "guest".into() },
         mechanism: "PLAIN",
         vhost: "/".into(),
         protocol: "AMQP 0-9-1",
@@ -57,7 +57,7 @@ async fn a_message_that_is_compared_with_many_bindings_is_much_work() {
     for number in 0..500 {
         let arguments = FieldTable::from_iter([("number", FieldValue::Int32(number))]);
         let to = Destination::Queue("q".into());
-        broker.bind("/", "amq.headers", to, (b"", &arguments), None).await.unwrap();
+        broker.bind(&Caller::system(), "/", BindingDeclare::new("amq.headers", &to, b"", &arguments)).await.unwrap();
     }
     // With an empty table of headers, and without.
     for properties in [&[0x20, 0, 0, 0, 0, 0][..], &[0, 0]] {
@@ -143,14 +143,21 @@ async fn a_message_to_very_many_queues_lets_others_have_their_turns_and_keeps_it
     for number in 0..20_000 {
         let declare = QueueDeclare::default();
         let name = format!("m{number:05}");
-        broker.declare_queue("/", &name, declare).await.unwrap();
-        broker.bind("/", "amq.fanout", Destination::Queue(name), (b"", &FieldTable::default()), None).await.unwrap();
+        broker.declare_queue(&Caller::system(), "/", &name, declare).await.unwrap();
+        broker
+            .bind(
+                &Caller::system(),
+                "/",
+                BindingDeclare::new("amq.fanout", &Destination::Queue(name), b"", &FieldTable::default()),
+            )
+            .await
+            .unwrap();
     }
     handle(&mut session, &method(1, (85, 10), &[0])).await;
     let frames = publish(1, b"\0\0\x0aamq.fanout\0\0").repeat(2);
     let turns = turns_of_others(handle(&mut session, &frames)).await;
     assert!(turns >= 8, "{turns}");
-    let queue = broker.find_queue("/", "m19999", None).unwrap();
+    let queue = broker.find_queue(&Caller::system(), "/", "m19999").unwrap();
     assert_eq!(queue.look(|queue| queue.depth().ready), 2);
     let bytes = queue.look(|queue| queue.memory_bytes());
     assert!(bytes < 2048, "{bytes} for each queue");
@@ -208,7 +215,7 @@ async fn publishes_with_many_keys_are_noted_and_handed_over_before_anything_else
     let others = [method(1, (85, 10), &[0]), method(2, (20, 10), &[0]), method(2, (50, 10), b"\0\0\x01r\0\0\0\0\0")];
     is_worth_a_look(&mut session, &others.concat()).await;
     answers(&session);
-    let count = |name: &str| broker.find_queue("/", name, None).unwrap().look(|queue| queue.depth().ready);
+    let count = |name: &str| broker.find_queue(&Caller::system(), "/", name).unwrap().look(|queue| queue.depth().ready);
     // Three routes and two channels in turn; a key of its own each time; nowhere, with and without a wish to hear of it.
     let mut frames = Vec::new();
     for number in 0..300u16 {

@@ -1,6 +1,6 @@
 //! Clients that are strange, many or wrong, byte by byte over real sockets.
 use leveret_amqp091::codec::frame;
-use leveret_node::{Broker, Limits, Options, StorageOptions};
+use leveret_node::{Broker, Caller, Limits, Options, StorageOptions};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -175,7 +175,7 @@ async fn amqplain_is_offered_and_taken() {
     client.method(0, (10, 31), b"\x07\xff\0\x02\0\0\0\0").await;
     client.method(0, (10, 40), b"\x01/\0\0").await;
     client.expect((10, 41)).await;
-    assert_eq!(served.broker.connections()[0].mechanism, "AMQPLAIN");
+    assert_eq!(served.broker.connections()[0].client.mechanism, "AMQPLAIN");
 }
 
 #[tokio::test]
@@ -341,7 +341,7 @@ async fn what_a_client_says_of_itself_takes_little_memory() {
     client.method(0, (10, 31), b"\x07\xff\0\x02\0\0\0\0").await;
     client.method(0, (10, 40), b"\x01/\0\0").await;
     client.expect((10, 41)).await;
-    let kept = &served.broker.connections()[0].client_properties;
+    let kept = &served.broker.connections()[0].client.properties;
     assert!(kept.memory_bytes() <= 16 << 10, "{} bytes", kept.memory_bytes());
     assert!(kept.get("product").is_some() && kept.get("platform").is_some() && kept.get("many").is_none());
 }
@@ -463,14 +463,15 @@ async fn the_end_is_seen_while_a_lot_is_done_for_a_client() {
         client
     };
     // The first read of the broker has more than a thousand of them.
-    let was_all_done = |burst: u16| served.broker.find_queue("/", &format!("{burst:02}-01000"), None).is_ok();
+    let was_all_done =
+        |burst: u16| served.broker.find_queue(&Caller::system(), "/", &format!("{burst:02}-01000")).is_ok();
     let is_closed = async |mut client: Client| {
         while client.next().await.unwrap().2[..6] != [0, 10, 0, 50, 1, 64] {}
     };
 
     let client = busy(0).await;
     let connection = served.broker.connections().remove(0);
-    served.broker.close_connection(&connection, "enough");
+    served.broker.close_connection(&Caller::system(), &connection, "enough");
     is_closed(client).await;
     assert!(!was_all_done(0), "before the connection was closed");
 
@@ -554,7 +555,7 @@ async fn a_panic_at_a_frame_ends_its_connection_with_541_and_frees_what_it_held(
     client.method(1, (50, 10), b"\0\0\x05panic\x01\0\0\0\0").await;
     let (code, text, _) = client.closed((10, 50)).await;
     assert_eq!((code, &text[..17]), (541, "INTERNAL_ERROR - "), "{text}");
-    assert!(served.broker.find_queue("/", "held", None).is_err(), "its exclusive queue is gone");
+    assert!(served.broker.find_queue(&Caller::system(), "/", "held").is_err(), "its exclusive queue is gone");
     other.method(1, (50, 10), b"\0\0\x04held\0\0\0\0\0").await;
     other.expect((50, 11)).await;
 }

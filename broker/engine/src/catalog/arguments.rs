@@ -1,52 +1,181 @@
-//! Arguments of queues: which are honoured, which mean nothing, which are refused.
-use super::exchanges::unsupported;
-use super::queues::{QueueDeclare, queue_type};
+//! The arguments of queues and exchanges, parsed once into settings.
+//!
+//! Each argument is one [`Row`]: its name, how its value is read, and how its setting is shown. Refusing an argument,
+//! comparing a declaration with what is declared, and reading arguments back from the log are loops over the rows, so a new
+//! argument is a row, a field of the settings, and the rule that looks at the field. The arguments themselves are kept
+//! beside the settings as they were declared: they are what is listed and logged.
+//!
+//! An argument of a queue or exchange that begins with `x-` would change what it does, and is refused unless it has a row,
+//! or does nothing in RabbitMQ 4 either.
+use super::refusals::Subject;
 use leveret_model::refusal::Refusal;
-use leveret_model::table::FieldTable;
+use leveret_model::table::{FieldTable, FieldValue};
+use std::borrow::Cow;
+use std::fmt;
 
-/// An argument that begins with `x-` would change what the queue does, and is refused unless it does so or does nothing in
-/// RabbitMQ 4 either.
-pub(super) fn check(at: (&str, &str), declare: &QueueDeclare) -> Result<(), Refusal> {
-    let quorum = queue_type(&declare.arguments) == "quorum";
-    let invalid = |argument: &str, why: String| {
-        let (vhost, name) = at;
-        Err(Refusal::precondition(format!("invalid arg '{argument}' for queue '{name}' in vhost '{vhost}': {why}")))
-    };
-    for (argument, value) in declare.arguments.iter() {
-        match argument {
-            "x-queue-type" => match value.as_str() {
-                Some("classic" | "quorum") => {}
-                Some(other) => return invalid(argument, format!("\"unsupported queue type '{other}'\"")),
-                None => return invalid(argument, format!("{value} is no string")),
-            },
-            "x-delivery-limit" if quorum && value.as_integer().is_some_and(is_delivery_limit) => {}
-            "x-delivery-limit" if quorum => return invalid(argument, format!("{value} is not a number from -1 on")),
-            _ if is_idle(argument) => {}
-            _ if argument.starts_with("x-") => return Err(unsupported("queue", at, argument)),
-            _ => {}
-        }
-    }
-    if !quorum {
-        return Ok(());
-    }
-    let wrong = match declare {
-        QueueDeclare { server_named: true, .. } => {
-            let text = "Cannot declare a server-named queue for type rabbit_quorum_queue".to_owned();
-            return Err(Refusal::precondition(text));
-        }
-        QueueDeclare { durable: false, .. } => "non-durable",
-        QueueDeclare { exclusive: Some(_), .. } => "exclusive",
-        QueueDeclare { auto_delete: true, .. } => "auto-delete",
-        _ => return Ok(()),
-    };
-    Err(Refusal::precondition(format!(
-        "invalid property '{wrong}' for queue '{}' in vhost '{}': a quorum queue is durable, shared and stays",
-        at.1, at.0
-    )))
+/// What the arguments of a queue ask for. An argument that was not given is `None`, so that what else is said about the
+/// queue can be merged with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct QueueSettings {
+    /// `x-queue-type`
+    pub queue_type: QueueType,
+    /// `x-delivery-limit` of a quorum queue.
+    pub delivery_limit: Option<DeliveryLimit>,
 }
 
-/// Arguments of a queue that are taken and change nothing, as in RabbitMQ 4: they chose how classic queues were stored and
-/// mirrored.
+/// `x-queue-type`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum QueueType {
+    /// `classic`, also if the argument is not given.
+    #[default]
+    Classic,
+    /// `quorum`
+    Quorum,
+}
+
+/// How often a message may be returned to its queue before it is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeliveryLimit {
+    /// -1: any number of times.
+    Unlimited,
+    /// So many times.
+    Times(u32),
+}
+
+/// What the arguments of an exchange ask for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExchangeSettings {
+    /// `alternate-exchange`: the exchange for messages that no binding takes.
+    pub alternate: Option<Box<str>>,
+}
+
+/// One argument.
+struct Row<S> {
+    name: &'static str,
+    /// Whether something with the settings that were read so far has this argument at all.
+    applies: fn(&S) -> bool,
+    /// Reads a value into the settings. Otherwise returns what is wrong with it.
+    parse: fn(&mut S, &FieldValue) -> Result<(), String>,
+    /// Returns the setting as a refusal shows it, `None` if the argument was not given. Equal settings are shown alike.
+    show: fn(&S) -> Option<Cow<'_, str>>,
+}
+
+/// In this order: the type says which of the others apply.
+const QUEUE: [Row<QueueSettings>; 2] = [
+    Row {
+        name: "x-queue-type",
+        applies: |_| true,
+        parse: |settings, value| {
+            settings.queue_type = match value.as_str() {
+                Some("classic") => QueueType::Classic,
+                Some("quorum") => QueueType::Quorum,
+                Some(other) => return Err(format!("\"unsupported queue type '{other}'\"")),
+                None => return Err(format!("{value} is no string")),
+            };
+            Ok(())
+        },
+        show: |settings| Some(settings.queue_type.name().into()),
+    },
+    Row {
+        name: "x-delivery-limit",
+        applies: |settings| settings.queue_type == QueueType::Quorum,
+        parse: |settings, value| {
+            settings.delivery_limit = match value.as_integer().map(|limit| (limit, u32::try_from(limit))) {
+                Some((-1, _)) => Some(DeliveryLimit::Unlimited),
+                Some((_, Ok(times))) => Some(DeliveryLimit::Times(times)),
+                _ => return Err(format!("{value} is not a number from -1 on")),
+            };
+            Ok(())
+        },
+        show: |settings| match settings.delivery_limit? {
+            DeliveryLimit::Unlimited => Some("-1".into()),
+            DeliveryLimit::Times(times) => Some(times.to_string().into()),
+        },
+    },
+];
+
+const EXCHANGE: [Row<ExchangeSettings>; 1] = [Row {
+    name: "alternate-exchange",
+    applies: |_| true,
+    parse: |settings, value| {
+        settings.alternate = Some(value.as_str().ok_or_else(|| format!("{value} is no string"))?.into());
+        Ok(())
+    },
+    show: |settings| settings.alternate.as_deref().map(Cow::from),
+}];
+
+impl QueueSettings {
+    /// Reads the arguments of a declaration.
+    ///
+    /// # Errors
+    /// 406 naming an argument that is not supported or has a value that it may not have.
+    pub(super) fn parse(queue: Subject<'_>, arguments: &FieldTable) -> Result<Self, Refusal> {
+        parse(&QUEUE, is_idle, queue, arguments)
+    }
+
+    /// Reads arguments that were accepted once, as the log has them.
+    pub(super) fn of_accepted(arguments: &FieldTable) -> Self {
+        read(&QUEUE, arguments)
+    }
+
+    /// # Errors
+    /// 406 naming the first argument that differs from what is declared.
+    pub(super) fn check_equal(&self, queue: Subject<'_>, declared: &Self) -> Result<(), Refusal> {
+        check_equal(&QUEUE, queue, self, declared)
+    }
+
+    /// Returns how often a message may be returned before it is dropped; `None`: any number of times. A quorum queue has a
+    /// limit unless its declaration says otherwise.
+    #[must_use]
+    pub fn returns_max(&self) -> Option<u32> {
+        match (self.queue_type, self.delivery_limit) {
+            (QueueType::Classic, _) | (_, Some(DeliveryLimit::Unlimited)) => None,
+            (QueueType::Quorum, Some(DeliveryLimit::Times(times))) => Some(times),
+            (QueueType::Quorum, None) => Some(DELIVERY_LIMIT),
+        }
+    }
+}
+
+impl ExchangeSettings {
+    /// Reads the arguments of a declaration.
+    ///
+    /// # Errors
+    /// 406 naming an argument that is not supported or has a value that it may not have.
+    pub(super) fn parse(exchange: Subject<'_>, arguments: &FieldTable) -> Result<Self, Refusal> {
+        parse(&EXCHANGE, |_| false, exchange, arguments)
+    }
+
+    /// Reads arguments that were accepted once, as the log has them.
+    pub(super) fn of_accepted(arguments: &FieldTable) -> Self {
+        read(&EXCHANGE, arguments)
+    }
+
+    /// # Errors
+    /// 406 naming the first argument that differs from what is declared.
+    pub(super) fn check_equal(&self, exchange: Subject<'_>, declared: &Self) -> Result<(), Refusal> {
+        check_equal(&EXCHANGE, exchange, self, declared)
+    }
+}
+
+impl QueueType {
+    /// Returns the name that clients use.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Classic => "classic",
+            Self::Quorum => "quorum",
+        }
+    }
+}
+
+impl fmt::Display for QueueType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Returns the arguments of a queue that are accepted and change nothing, as in RabbitMQ 4: they chose how classic queues
+/// were stored and mirrored.
 pub fn idle_arguments(arguments: &FieldTable) -> impl Iterator<Item = &str> {
     arguments.iter().map(|(name, _)| name).filter(|name| is_idle(name))
 }
@@ -55,6 +184,44 @@ fn is_idle(argument: &str) -> bool {
     matches!(argument, "x-queue-mode" | "x-queue-version") || argument.starts_with("x-ha-")
 }
 
-fn is_delivery_limit(limit: i64) -> bool {
-    limit == -1 || u32::try_from(limit).is_ok()
+fn parse<S: Default + Clone>(
+    rows: &[Row<S>],
+    is_idle: fn(&str) -> bool,
+    subject: Subject<'_>,
+    arguments: &FieldTable,
+) -> Result<S, Refusal> {
+    let settings = read(rows, arguments);
+    for (name, value) in arguments.iter() {
+        match rows.iter().find(|row| row.name == name && (row.applies)(&settings)) {
+            Some(row) => (row.parse)(&mut settings.clone(), value).map_err(|why| subject.invalid(name, why))?,
+            None if name.starts_with("x-") && !is_idle(name) => return Err(subject.invalid(name, "not supported")),
+            None => {}
+        }
+    }
+    Ok(settings)
 }
+
+/// Reads what can be read. If an argument is given more than once, the first one counts.
+fn read<S: Default>(rows: &[Row<S>], arguments: &FieldTable) -> S {
+    let mut settings = S::default();
+    for row in rows {
+        if let Some(value) = arguments.get(row.name).filter(|_| (row.applies)(&settings)) {
+            let _ = (row.parse)(&mut settings, value); // `parse` refuses what cannot be read
+        }
+    }
+    settings
+}
+
+fn check_equal<S>(rows: &[Row<S>], subject: Subject<'_>, received: &S, current: &S) -> Result<(), Refusal> {
+    for row in rows {
+        let (received, current) = ((row.show)(received), (row.show)(current));
+        if received != current {
+            let shown = |setting: Option<Cow<'_, str>>| setting.unwrap_or("none".into()).into_owned();
+            return Err(subject.inequivalent(row.name, shown(received), shown(current)));
+        }
+    }
+    Ok(())
+}
+
+/// The limit of a quorum queue whose declaration names none, as in RabbitMQ 4.
+const DELIVERY_LIMIT: u32 = 20;

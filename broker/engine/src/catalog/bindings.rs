@@ -1,10 +1,10 @@
 //! Bindings: from an exchange to a queue or to another exchange.
 //!
-//! A binding is told from others by its ends, the bytes of its key, and its arguments whatever their order.
-use super::exchanges::on_default_exchange;
+//! Two bindings are the same if their ends, the bytes of their keys, and their arguments in whatever order are the same.
 use super::limits::{self, BINDINGS_MAX};
+use super::refusals::on_default_exchange;
 use super::unlink::Taken;
-use super::{Bond, Catalog, ConnectionId, Effect, ExchangeId, Fact, QueueId, Vhost};
+use super::{Bond, Catalog, Cause, Change, Effect, ExchangeId, Origin, Purpose, QueueId, Vhost};
 use crate::exchange::check_headers_binding;
 use leveret_model::exchange::ExchangeType;
 use leveret_model::name::ROUTING_KEY_BYTES_MAX;
@@ -16,7 +16,7 @@ use std::fmt::Write;
 use std::ops::Bound;
 use std::sync::Arc;
 
-/// What a binding leads to, by name.
+/// The destination of a binding, by name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Destination {
     /// A queue.
@@ -25,7 +25,7 @@ pub enum Destination {
     Exchange(String),
 }
 
-/// The same by identity, as routing follows it.
+/// The destination of a binding by identity, as routing follows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Target {
     Queue(QueueId),
@@ -35,17 +35,43 @@ pub(crate) enum Target {
 /// One binding of an exchange.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Binding {
-    /// Where it leads.
+    /// The queue or exchange that the binding leads to.
     pub destination: Destination,
     /// The routing key or pattern.
     pub routing_key: Box<[u8]>,
-    /// Its arguments.
+    /// The arguments.
     pub arguments: FieldTable,
-    /// Names it among those with the same source and destination, as [`properties_key`] makes it.
+    /// The name of the binding among those with the same source and destination; see [`properties_key`].
     pub properties_key: String,
 }
 
-/// What tells a binding from others of its source.
+/// A binding to be made or removed, as a client names it.
+#[derive(Clone, Copy, Debug)]
+pub struct BindingDeclare<'a> {
+    /// The exchange that the binding leads from.
+    pub source: &'a str,
+    /// The queue or exchange that the binding leads to.
+    pub destination: &'a Destination,
+    /// The routing key or pattern.
+    pub routing_key: &'a [u8],
+    /// The arguments.
+    pub arguments: &'a FieldTable,
+}
+
+impl<'a> BindingDeclare<'a> {
+    /// Returns the binding with these ends, routing key and arguments.
+    #[must_use]
+    pub fn new(
+        source: &'a str,
+        destination: &'a Destination,
+        routing_key: &'a [u8],
+        arguments: &'a FieldTable,
+    ) -> Self {
+        Self { source, destination, routing_key, arguments }
+    }
+}
+
+/// The parts of a binding that no other binding of its source has all of.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Identity {
     destination: Destination,
@@ -84,12 +110,12 @@ impl Bindings {
         self.to(destination).next().is_some()
     }
 
-    /// Takes all away.
+    /// Removes all bindings and returns them.
     pub(super) fn take_all(&mut self) -> Taken {
         Box::new(std::mem::take(&mut self.0).into_values())
     }
 
-    /// Takes those to a destination away, if there are any.
+    /// Removes the bindings to a destination and returns them, if there are any.
     fn take_to(&mut self, destination: &Destination) -> Option<Taken> {
         if !self.has_to(destination) {
             return None;
@@ -118,8 +144,8 @@ impl Bindings {
         self.0.range(from..).take_while(move |(identity, _)| identity.destination == *destination)
     }
 
-    /// The binding to a destination that a `properties_key` names; or, for clients that put the key itself there, one
-    /// without arguments and with that key.
+    /// Returns the binding to a destination that a `properties_key` names; or, for clients that send the routing key in its
+    /// place, the binding with that key and no arguments.
     fn named(&self, destination: &Destination, properties_key: &str) -> Option<&Binding> {
         let (key, _) = properties_key.split_once('~').unwrap_or((properties_key, ""));
         let from = |routing_key: &[u8]| Identity::new(destination, routing_key, &FieldTable::default());
@@ -132,7 +158,7 @@ impl Bindings {
     }
 }
 
-/// Both ends of a binding, found.
+/// Both ends of a binding, looked up.
 pub(super) struct Ends {
     source: Arc<str>,
     destination: Destination,
@@ -151,67 +177,59 @@ impl Ends {
 }
 
 impl Catalog {
-    /// Binds. Whether the binding is new.
+    /// Makes a binding. Answers whether it is new.
     ///
     /// # Errors
-    /// 403 on the default exchange, 404 for what is missing, 405 for another connection's queue, 406 for a key or
-    /// arguments that the source's type does not take, and for more bindings than there may be.
-    pub fn bind(
-        &mut self,
-        vhost: &str,
-        source: &str,
-        destination: Destination,
-        (routing_key, arguments): (&[u8], &FieldTable),
-        connection: Option<ConnectionId>,
-    ) -> Result<bool, Refusal> {
-        let ends = self.ends(vhost, source, &destination, connection)?;
+    /// 403 on the default exchange, 404 for a missing end, 405 for another connection's queue, 406 for a key or arguments
+    /// that the source's type does not take, and beyond the limits of the virtual host.
+    pub fn bind(&mut self, vhost: &str, binding: BindingDeclare<'_>, origin: Origin) -> Result<Change<bool>, Refusal> {
+        let BindingDeclare { source, destination, routing_key, arguments } = binding;
+        let ends = self.ends(vhost, source, destination, origin)?;
         check_key(source, routing_key)?;
         limits::check_arguments("a binding of exchange", source, arguments)?;
         let bytes_max = self.bytes_max;
         let in_vhost = self.vhost_mut(vhost)?;
-        let Some(from) = in_vhost.exchanges.get(source) else { return Ok(false) };
+        let Some(from) = in_vhost.exchanges.get(source) else { return Ok(Change::nothing(false)) };
         if from.declared.kind == ExchangeType::Headers {
             check_headers_binding(arguments)?;
         }
-        if from.bindings.0.contains_key(&Identity::new(&destination, routing_key, arguments)) {
-            return Ok(false);
+        if from.bindings.0.contains_key(&Identity::new(destination, routing_key, arguments)) {
+            return Ok(Change::nothing(false));
         }
         limits::check(in_vhost.usage.bindings + 1, BINDINGS_MAX, "bindings", vhost)?;
         in_vhost.usage.check_bytes(from.binding_bytes(routing_key, arguments), bytes_max, vhost)?;
         in_vhost.add_binding(&ends, routing_key, arguments);
-        let effect = in_vhost.bond(&ends, (routing_key, arguments), Fact::Bound);
-        self.effects.push(effect);
-        Ok(true)
+        let (binding, is_logged) = in_vhost.bond(&ends, routing_key, arguments);
+        Ok(Change::one(true, Effect::Bound { binding, is_logged }))
     }
 
-    /// Removes a binding; one that is not there, or whose ends are not there, is as good as removed. Whether it was there.
+    /// Removes a binding. Answers whether it was there; a missing binding or end is no error.
     ///
     /// # Errors
     /// 403 on the default exchange, 405 for another connection's queue.
     pub fn unbind(
         &mut self,
         vhost: &str,
-        source: &str,
-        destination: &Destination,
-        (routing_key, arguments): (&[u8], &FieldTable),
-        connection: Option<ConnectionId>,
-    ) -> Result<bool, Refusal> {
-        let ends = match self.ends(vhost, source, destination, connection) {
-            Err(refusal) if refusal.kind == RefusalKind::NotFound => return Ok(false),
+        binding: BindingDeclare<'_>,
+        origin: Origin,
+    ) -> Result<Change<bool>, Refusal> {
+        let BindingDeclare { source, destination, routing_key, arguments } = binding;
+        let ends = match self.ends(vhost, source, destination, origin) {
+            Err(refusal) if refusal.kind == RefusalKind::NotFound => return Ok(Change::nothing(false)),
             ends => ends?,
         };
         let in_vhost = self.vhost_mut(vhost)?;
-        let effect = in_vhost.bond(&ends, (routing_key, arguments), Fact::Unbound);
+        let (binding, is_logged) = in_vhost.bond(&ends, routing_key, arguments);
         if !in_vhost.remove_binding(&ends, routing_key, arguments) {
-            return Ok(false);
+            return Ok(Change::nothing(false));
         }
         let unbound = in_vhost.is_left_over(source).then(|| ends.source.clone());
-        self.effects.push(effect);
-        self.remove_exchanges(vhost, unbound);
-        Ok(true)
+        let mut change = Change::one(true, Effect::Unbound { binding, is_logged });
+        self.remove_exchanges(vhost, unbound, Cause::Cascade, &mut change.effects);
+        Ok(change)
     }
 
-    /// The binding between two ends that a [`properties_key`] names.
+    /// Returns the binding between two ends that a [`properties_key`] names.
     ///
     /// # Errors
     /// 404 for a virtual host or a source that is not there.
@@ -225,19 +243,13 @@ impl Catalog {
         Ok(self.exchange(vhost, source)?.bindings.named(destination, properties_key))
     }
 
-    fn ends(
-        &self,
-        vhost: &str,
-        source: &str,
-        destination: &Destination,
-        connection: Option<ConnectionId>,
-    ) -> Result<Ends, Refusal> {
+    fn ends(&self, vhost: &str, source: &str, destination: &Destination, origin: Origin) -> Result<Ends, Refusal> {
         if source.is_empty() || *destination == Destination::Exchange(String::new()) {
             return Err(on_default_exchange());
         }
         self.exchange(vhost, source)?;
         match destination {
-            Destination::Queue(name) => self.queue(vhost, name, connection).map(drop)?,
+            Destination::Queue(name) => self.queue(vhost, name, origin, Purpose::Use).map(drop)?,
             Destination::Exchange(name) => self.exchange(vhost, name).map(drop)?,
         }
         Ends::find(self.vhost(vhost)?, source, destination).ok_or_else(|| Refusal::no_exchange(vhost, source))
@@ -269,7 +281,7 @@ impl Vhost {
         }
     }
 
-    /// Removes a binding. Whether it was there.
+    /// Removes a binding. Returns whether it was there.
     pub(super) fn remove_binding(&mut self, ends: &Ends, routing_key: &[u8], arguments: &FieldTable) -> bool {
         let Ends { source, destination, target } = ends;
         let Some(from) = self.exchanges.get_mut(source) else { return false };
@@ -285,11 +297,11 @@ impl Vhost {
         true
     }
 
-    /// Removes all bindings from `source` to something that is gone. Whether there were any.
+    /// Removes all bindings from `source` to a destination that was deleted. Returns whether there were any.
     pub(super) fn remove_bindings_to(&mut self, source: &Arc<str>, destination: &Destination, target: Target) -> bool {
         let Some(from) = self.exchanges.get_mut(source) else { return false };
         let Some(taken) = from.bindings.take_to(destination) else { return false };
-        self.remains.add_destination(target, taken, (source.clone(), from.id, from.declared.kind));
+        self.remains.add_destination(target, taken, source.clone(), from);
         true
     }
 
@@ -304,25 +316,17 @@ impl Vhost {
         }
     }
 
-    /// The fact about a binding.
-    fn bond(
-        &self,
-        ends: &Ends,
-        (routing_key, arguments): (&[u8], &FieldTable),
-        fact: impl FnOnce(Bond) -> Fact,
-    ) -> Effect {
+    /// Returns a binding as effects and facts name it, and whether it survives a restart.
+    fn bond(&self, ends: &Ends, routing_key: &[u8], arguments: &FieldTable) -> (Bond, bool) {
         let durable = self.exchanges.get(&ends.source).is_some_and(|source| source.declared.durable);
-        Effect {
-            logged: durable && self.is_logged(&ends.destination),
-            changes_bindings: true,
-            fact: fact(Bond {
-                vhost: self.name.clone(),
-                source: ends.source.clone(),
-                destination: ends.destination.clone(),
-                routing_key: routing_key.to_vec(),
-                arguments: arguments.clone(),
-            }),
-        }
+        let bond = Bond {
+            vhost: self.name.clone(),
+            source: ends.source.clone(),
+            destination: ends.destination.clone(),
+            routing_key: routing_key.to_vec(),
+            arguments: arguments.clone(),
+        };
+        (bond, durable && self.is_logged(&ends.destination))
     }
 }
 
@@ -336,8 +340,9 @@ fn check_key(source: &str, routing_key: &[u8]) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Names a binding among those with the same source and destination, in letters that may stand in a URL. RabbitMQ's form:
-/// the key, encoded as in a query, or `~` for none; arguments add a `~` and what stands for them.
+/// Returns the name of a binding among those with the same source and destination, in characters that may stand in a URL.
+/// It has RabbitMQ's form: the routing key, encoded as in a query, or `~` if it is empty; arguments add a `~` and a digest
+/// of them.
 #[must_use]
 pub fn properties_key(routing_key: &[u8], arguments: &FieldTable) -> String {
     let mut name = quoted(routing_key);
@@ -365,7 +370,7 @@ fn quoted(key: &[u8]) -> String {
     out
 }
 
-/// What was [`quoted`]; anything else comes back as it is.
+/// Reverses [`quoted`]. Text that is not quoted is returned as it is.
 fn unquoted(text: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -386,5 +391,5 @@ fn unquoted(text: &str) -> Vec<u8> {
     out
 }
 
-/// So much of a digest of the arguments that nobody finds others with the same.
+/// Bytes of the digest of the arguments: so many that nobody finds other arguments with the same digest.
 const ARGUMENTS_DIGEST_BYTES: usize = 16;

@@ -1,100 +1,84 @@
-//! What a change of the catalog came to, as facts, and the catalog made from facts.
+//! Facts: the changes of the catalog as the log has them, and the catalog made from facts.
 //!
-//! Whoever changes the catalog is told everything that changed with it: an auto-delete exchange that lost its last binding is a
-//! fact of its own. Bindings go with their ends, which the fact about the end says. So facts can be applied again without
-//! deciding anything: after a restart transient bindings are missing, and what follows from their absence did not happen.
+//! The effects of a mutation name everything that changed with it: the end of an auto-delete exchange that lost its last
+//! binding is a fact of its own. Bindings go with their ends, so the fact about the end covers them. Facts can therefore be
+//! applied again without deciding anything: after a restart transient bindings are missing, but nothing follows from their
+//! absence.
 use super::bindings::{Destination, Ends};
 use super::exchanges::ExchangeDeclare;
 use super::{Catalog, QueueId};
 use leveret_model::table::FieldTable;
 use std::sync::Arc;
 
-/// Something that was declared or deleted.
+/// A definition that was made or deleted.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fact {
-    /// Identities below this one are taken.
+    /// Identities below this one are in use or were used.
     NextId(u64),
-    /// A virtual host, with its predeclared exchanges.
+    /// A virtual host was created, with its predeclared exchanges.
     Vhost(Arc<str>),
-    /// It is gone with all that was in it.
+    /// A virtual host was deleted with everything in it.
     VhostGone(Arc<str>),
-    /// An exchange.
+    /// An exchange was declared.
     Exchange {
-        /// Its virtual host.
+        /// The virtual host.
         vhost: Arc<str>,
-        /// Its name.
+        /// The name.
         name: Arc<str>,
-        /// As it was declared.
+        /// The declaration.
         declare: ExchangeDeclare,
     },
-    /// It is gone with the bindings from it and to it.
+    /// An exchange was deleted with the bindings from it and to it.
     ExchangeGone {
-        /// Its virtual host.
+        /// The virtual host.
         vhost: Arc<str>,
-        /// Its name.
+        /// The name.
         name: Arc<str>,
     },
-    /// A queue.
+    /// A queue was declared.
     Queue {
-        /// Its virtual host.
+        /// The virtual host.
         vhost: Arc<str>,
-        /// Its name.
+        /// The name.
         name: Arc<str>,
-        /// Its identity.
+        /// The identity of the queue.
         id: QueueId,
-        /// It goes with its last consumer.
+        /// Whether the queue is deleted when its last consumer leaves.
         auto_delete: bool,
-        /// As they were declared.
+        /// The arguments as they were declared.
         arguments: FieldTable,
     },
-    /// It is gone with the bindings to it.
+    /// A queue was deleted with the bindings to it.
     QueueGone {
-        /// Its virtual host.
+        /// The virtual host.
         vhost: Arc<str>,
-        /// Its name.
+        /// The name.
         name: Arc<str>,
     },
-    /// A binding.
+    /// A binding was made.
     Bound(Bond),
-    /// It is gone, and its ends are not.
+    /// A binding was removed; its ends are still there.
     Unbound(Bond),
 }
 
-/// A binding with its ends.
+/// A binding as facts and effects name it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bond {
     /// The virtual host of both ends.
     pub vhost: Arc<str>,
-    /// The exchange that it leads from.
+    /// The exchange that the binding leads from.
     pub source: Arc<str>,
-    /// Where it leads.
+    /// The queue or exchange that it leads to.
     pub destination: Destination,
     /// The routing key or pattern.
     pub routing_key: Vec<u8>,
-    /// Its arguments.
+    /// The arguments.
     pub arguments: FieldTable,
 }
 
-/// A fact about the catalog as it is now.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Effect {
-    /// What changed.
-    pub fact: Fact,
-    /// It is about what outlives a restart, and has to be logged.
-    pub logged: bool,
-    /// Routes from an exchange with a name may be different now. Those of the default exchange, which finds queues by their
-    /// name, may be so after every effect.
-    pub changes_bindings: bool,
-}
-
 impl Catalog {
-    /// What changed since this was asked last, in order.
-    pub fn take_effects(&mut self) -> Vec<Effect> {
-        std::mem::take(&mut self.effects)
-    }
-
-    /// Makes a fact of the log true. What it says was accepted when it was logged, so nothing is refused, and nothing follows
-    /// from it that the log does not say too. Facts that are true already change nothing.
+    /// Applies a fact of the log. The change was accepted when it was logged, so nothing is refused, and all consequences
+    /// of the change are facts of their own. A fact that was applied already changes nothing.
     pub fn replay(&mut self, fact: Fact) {
         match fact {
             Fact::NextId(next) => self.raise_next_identity(next),
@@ -116,7 +100,7 @@ impl Catalog {
                 self.raise_next_identity(id.0 + 1);
                 if let Some(vhost) = self.vhosts.get_mut(&vhost) {
                     vhost.take_queue(&name);
-                    vhost.add_queue(&name, super::Queue::durable(id, auto_delete, arguments));
+                    vhost.add_queue(&name, super::DeclaredQueue::durable(id, auto_delete, arguments));
                 }
             }
             Fact::QueueGone { vhost, name } => {
@@ -140,10 +124,9 @@ impl Catalog {
             }
         }
         let _ = self.unlink(usize::MAX);
-        self.effects.clear();
     }
 
-    /// The facts that make the part of the catalog that outlives a restart.
+    /// Returns the facts that make the part of the catalog that survives a restart.
     #[must_use]
     pub fn durable_facts(&self) -> Vec<Fact> {
         let mut facts = vec![Fact::NextId(self.next_id)];
@@ -157,7 +140,7 @@ impl Catalog {
                 }
             }
             for (name, queue) in vhost.queues.iter().filter(|(_, queue)| queue.is_logged()) {
-                facts.push(queue.fact(at, name));
+                facts.push(queue.clone().into_fact(at.clone(), name.clone()));
             }
             for (source, exchange) in vhost.exchanges.iter().filter(|(_, exchange)| exchange.declared.durable) {
                 for binding in exchange.bindings.iter().filter(|binding| vhost.is_logged(&binding.destination)) {

@@ -1,17 +1,17 @@
-//! How much may be declared in one virtual host, and what a client is told that asks for more.
+//! How much may be declared in one virtual host, and the refusals beyond that.
 use leveret_model::refusal::Refusal;
 use leveret_model::table::FieldTable;
 
-/// What the declarations of a virtual host come to.
+/// What the definitions of a virtual host amount to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Usage {
     pub(super) bindings: usize,
-    /// Names, keys, arguments and what is kept to find them, about.
+    /// About how many bytes of memory names, keys, arguments and their indexes take.
     pub(super) bytes: usize,
 }
 
 impl Usage {
-    /// Checks that something of this size may be added, if there may be `most` bytes.
+    /// Checks that a definition of `bytes` may be added if `most` bytes are allowed.
     ///
     /// # Errors
     /// 406 naming the limit.
@@ -20,7 +20,7 @@ impl Usage {
     }
 }
 
-/// Checks that `count` of something are not more than may be.
+/// Checks that `count` is not more than `most`.
 ///
 /// # Errors
 /// 406 naming the limit.
@@ -45,13 +45,13 @@ pub(super) fn check_arguments(what: &str, name: &str, arguments: &FieldTable) ->
     Ok(())
 }
 
-/// Queues of a virtual host.
+/// Queues of one virtual host.
 pub(super) const QUEUES_MAX: usize = 500_000;
-/// Exchanges of a virtual host.
+/// Exchanges of one virtual host.
 pub(super) const EXCHANGES_MAX: usize = 100_000;
-/// Bindings of a virtual host.
+/// Bindings of one virtual host.
 pub(super) const BINDINGS_MAX: usize = 1_000_000;
-/// Memory of a virtual host's definitions, in bytes, if nobody says that it is less.
+/// Memory of the definitions of one virtual host, in bytes, unless the configuration says less.
 pub(super) const BYTES_MAX: usize = 512 << 20;
 /// Memory of the arguments of one declaration, in bytes.
 const ARGUMENTS_BYTES_MAX: usize = 64 << 10;

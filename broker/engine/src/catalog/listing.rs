@@ -1,16 +1,16 @@
-//! What is declared, in order of names, for those who look.
-use super::{Binding, Catalog, Exchange, Queue};
+//! Lists of the definitions, in the order of their names.
+use super::{Binding, Catalog, DeclaredQueue, Exchange};
 use leveret_model::refusal::Refusal;
 use std::ops::Bound;
 use std::sync::Arc;
 
 impl Catalog {
-    /// Names of the virtual hosts.
+    /// Returns the names of the virtual hosts.
     pub fn vhosts(&self) -> impl Iterator<Item = &Arc<str>> {
         self.vhosts.keys()
     }
 
-    /// The exchanges of a virtual host by name.
+    /// Returns the exchanges of a virtual host with their names.
     ///
     /// # Errors
     /// 404 for a virtual host that is not there.
@@ -18,16 +18,16 @@ impl Catalog {
         Ok(self.vhost(vhost)?.exchanges.iter())
     }
 
-    /// The queues of a virtual host by name.
+    /// Returns the queues of a virtual host with their names.
     ///
     /// # Errors
     /// 404 for a virtual host that is not there.
-    pub fn queues(&self, vhost: &str) -> Result<impl Iterator<Item = (&Arc<str>, &Queue)>, Refusal> {
+    pub fn queues(&self, vhost: &str) -> Result<impl Iterator<Item = (&Arc<str>, &DeclaredQueue)>, Refusal> {
         Ok(self.vhost(vhost)?.queues.iter())
     }
 
-    /// The bindings of a virtual host with their source. Those of the default exchange, one a queue, are not stored and
-    /// not among them.
+    /// Returns the bindings of a virtual host with their sources. The default exchange has one binding for each queue;
+    /// these are not stored and not among them.
     ///
     /// # Errors
     /// 404 for a virtual host that is not there.
@@ -36,7 +36,7 @@ impl Catalog {
         Ok(exchanges.flat_map(|(name, exchange)| exchange.bindings.iter().map(move |binding| (name, binding))))
     }
 
-    /// The exchanges of a virtual host whose names come after `after`, by name: so that a list can be read in pieces.
+    /// Returns the exchanges of a virtual host whose names come after `after`, so that a list can be read in pieces.
     ///
     /// # Errors
     /// 404 for a virtual host that is not there.
@@ -48,7 +48,7 @@ impl Catalog {
         Ok(self.vhost(vhost)?.exchanges.range::<str, _>((beyond(after), Bound::Unbounded)))
     }
 
-    /// The queues of a virtual host whose names come after `after`, by name: so that a list can be read in pieces.
+    /// Returns the queues of a virtual host whose names come after `after`, so that a list can be read in pieces.
     ///
     /// # Errors
     /// 404 for a virtual host that is not there.
@@ -56,12 +56,12 @@ impl Catalog {
         &self,
         vhost: &str,
         after: Option<&str>,
-    ) -> Result<impl Iterator<Item = (&Arc<str>, &Queue)>, Refusal> {
+    ) -> Result<impl Iterator<Item = (&Arc<str>, &DeclaredQueue)>, Refusal> {
         Ok(self.vhost(vhost)?.queues.range::<str, _>((beyond(after), Bound::Unbounded)))
     }
 
-    /// The bindings from one exchange that come after `after`, always in the same order: so that a list can be read in pieces.
-    /// That one may be gone.
+    /// Returns the bindings from one exchange that come after `after`, always in the same order, so that a list can be read
+    /// in pieces. `after` itself may have been removed meanwhile.
     ///
     /// # Errors
     /// 404 for a virtual host or an exchange that is not there.

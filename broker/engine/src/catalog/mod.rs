@@ -1,11 +1,13 @@
-//! What is declared: virtual hosts with their exchanges, queues and bindings, and the rules for declaring them.
+//! The definitions: virtual hosts with their exchanges, queues and bindings, and the rules for declaring them.
 //!
 //! Refusals are worded as RabbitMQ words them, since clients and people search for these texts. Nothing depends on hash
-//! order: whatever is listed or changed in sequence lies in ordered maps. In order of use: `exchanges`, `queues` with
-//! their `arguments`, `bindings`, `limits`, `facts` (what a change came to), `unlink` (what a deletion leaves for
-//! later), `route`, `listing`.
+//! order: whatever is listed or changed in sequence lies in ordered maps. In order of use: `exchanges`, `queues`,
+//! `arguments` (the settings of both), `access`, `bindings`, `limits`, `refusals`, `effects` (everything that a mutation
+//! changed), `facts` (the effects that survive a restart), `unlink` (what a deletion leaves for later), `route`, `listing`.
+mod access;
 mod arguments;
 mod bindings;
+mod effects;
 mod exchanges;
 mod facts;
 #[cfg(test)]
@@ -13,16 +15,19 @@ mod facts_tests;
 mod limits;
 mod listing;
 mod queues;
+mod refusals;
 mod route;
 #[cfg(test)]
 mod tests;
 mod unlink;
 
-pub use arguments::idle_arguments;
-pub use bindings::{Binding, Destination, properties_key};
+pub use access::{Origin, Purpose};
+pub use arguments::{DeliveryLimit, ExchangeSettings, QueueSettings, QueueType, idle_arguments};
+pub use bindings::{Binding, BindingDeclare, Destination, properties_key};
+pub use effects::{Cause, Change, Effect};
 pub use exchanges::{Exchange, ExchangeDeclare};
-pub use facts::{Bond, Effect, Fact};
-pub use queues::{Declared, Queue, QueueDeclare};
+pub use facts::{Bond, Fact};
+pub use queues::{DeclareResult, DeclaredQueue, QueueDeclare};
 pub use route::Routed;
 pub use unlink::{UNLINKED_AT_ONCE, Unlinked};
 
@@ -32,33 +37,31 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use unlink::Remains;
 
-/// Names a queue for ever: declared again under the same name it is another.
+/// The identity of a queue. It is never used again: a queue that is declared again under the same name has another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct QueueId(pub u64);
 
-/// Names a connection for as long as the node runs.
+/// The identity of a connection for as long as the node runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub u64);
 
-/// Names an exchange for as long as the node runs.
+/// The identity of an exchange for as long as the node runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct ExchangeId(u64);
 
-/// A virtual host's name, and that of something in it.
+/// The name of a virtual host, and the name of a queue in it.
 type Names = (Arc<str>, Arc<str>);
 
-/// Everything that is declared.
+/// All definitions.
 pub struct Catalog {
     vhosts: BTreeMap<Arc<str>, Vhost>,
     /// The next identity of a queue or an exchange.
     next_id: u64,
-    /// The queues that belong to a connection: virtual host and name.
+    /// The queues that belong to each connection: virtual host and name.
     exclusive: BTreeMap<ConnectionId, BTreeSet<Names>>,
-    /// What changed since somebody asked.
-    effects: Vec<Effect>,
-    /// Memory that the definitions of a virtual host may take, in bytes.
+    /// The memory that the definitions of one virtual host may take, in bytes.
     bytes_max: usize,
-    /// Bindings that a deletion takes apart at once.
+    /// The number of bindings that a deletion unlinks at once.
     unlinked_at_once: usize,
 }
 
@@ -67,7 +70,7 @@ pub(crate) struct Vhost {
     name: Arc<str>,
     exchanges: BTreeMap<Arc<str>, Exchange>,
     exchange_names: HashMap<ExchangeId, Arc<str>, foldhash::fast::FixedState>,
-    queues: BTreeMap<Arc<str>, Queue>,
+    queues: BTreeMap<Arc<str>, DeclaredQueue>,
     usage: Usage,
     remains: Remains,
 }
@@ -79,27 +82,25 @@ impl Default for Catalog {
 }
 
 impl Catalog {
-    /// The virtual host `/` with the exchanges that every virtual host has. The definitions of each may take `bytes_max` bytes
-    /// of memory, and never more than 512 MiB.
+    /// Returns a catalog with the virtual host `/` and the exchanges that every virtual host has. The definitions of each
+    /// virtual host may take `bytes_max` bytes of memory, but never more than 512 MiB.
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
         let mut catalog = Self {
             vhosts: BTreeMap::new(),
             next_id: 1,
             exclusive: BTreeMap::new(),
-            effects: Vec::new(),
             bytes_max: bytes_max.min(limits::BYTES_MAX),
             unlinked_at_once: UNLINKED_AT_ONCE,
         };
-        catalog.create_vhost("/");
-        catalog.effects.clear();
+        let _ = catalog.create_vhost("/"); // it is there before anybody can be told of it
         catalog
     }
 
-    /// Makes a virtual host with its predeclared exchanges. False if it is there already.
-    pub fn create_vhost(&mut self, name: &str) -> bool {
+    /// Creates a virtual host with its predeclared exchanges. Answers false if it is there already.
+    pub fn create_vhost(&mut self, name: &str) -> Change<bool> {
         if self.vhosts.contains_key(name) {
-            return false;
+            return Change::nothing(false);
         }
         let name: Arc<str> = name.into();
         let mut vhost = Vhost {
@@ -114,34 +115,36 @@ impl Catalog {
             vhost.add_exchange(self.next_id(), exchange, declare);
         }
         self.vhosts.insert(name.clone(), vhost);
-        self.effects.push(Effect { fact: Fact::Vhost(name), logged: true, changes_bindings: true });
-        true
+        Change::one(true, Effect::VhostCreated { vhost: name })
     }
 
-    /// Removes a virtual host and all that is in it: its queues.
-    pub fn delete_vhost(&mut self, name: &str) -> Option<Vec<QueueId>> {
-        let vhost = self.vhosts.remove(name)?;
+    /// Deletes a virtual host and everything in it. Answers false if it is not there.
+    pub fn delete_vhost(&mut self, name: &str) -> Change<bool> {
+        let Some(vhost) = self.vhosts.remove(name) else { return Change::nothing(false) };
         for owned in self.exclusive.values_mut() {
             owned.retain(|(at, _)| **at != *name);
         }
         self.exclusive.retain(|_, owned| !owned.is_empty());
-        self.effects.push(Effect { fact: Fact::VhostGone(vhost.name), logged: true, changes_bindings: true });
-        Some(vhost.queues.values().map(|queue| queue.id).collect())
+        let at = &vhost.name;
+        let queues = vhost.queues.iter().map(|(name, queue)| queue.deleted(at.clone(), name.clone(), Cause::Vhost));
+        let mut change = Change { answer: true, effects: queues.collect() };
+        change.effects.push(Effect::VhostDeleted { vhost: vhost.name });
+        change
     }
 
-    /// Whether there is such a virtual host.
+    /// Returns whether there is a virtual host of that name.
     #[must_use]
     pub fn has_vhost(&self, name: &str) -> bool {
         self.vhosts.contains_key(name)
     }
 
-    /// The identity that the next queue or exchange will have.
+    /// Returns the identity that the next queue or exchange will have.
     #[must_use]
     pub fn next_identity(&self) -> u64 {
         self.next_id
     }
 
-    /// Identities below `next` are not given any more.
+    /// Takes care that identities below `next` are not used again.
     fn raise_next_identity(&mut self, next: u64) {
         self.next_id = self.next_id.max(next);
     }
@@ -161,26 +164,13 @@ impl Catalog {
 }
 
 impl Vhost {
-    /// Whether a binding to this outlives a restart, if it comes from an exchange that does.
+    /// Returns whether a binding to this destination survives a restart, if its source does.
     fn is_logged(&self, destination: &Destination) -> bool {
         match destination {
             Destination::Exchange(name) => {
                 self.exchanges.get(&**name).is_some_and(|exchange| exchange.declared.durable)
             }
-            Destination::Queue(name) => self.queues.get(&**name).is_some_and(Queue::is_logged),
+            Destination::Queue(name) => self.queues.get(&**name).is_some_and(DeclaredQueue::is_logged),
         }
     }
-}
-
-/// The text for a declaration that differs from what is there.
-fn inequivalent(
-    what: (&str, &str, &str),
-    argument: &str,
-    received: impl std::fmt::Display,
-    current: impl std::fmt::Display,
-) -> Refusal {
-    let (kind, name, vhost) = what;
-    Refusal::precondition(format!(
-        "inequivalent arg '{argument}' for {kind} '{name}' in vhost '{vhost}': received '{received}' but current is '{current}'"
-    ))
 }

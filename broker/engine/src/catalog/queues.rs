@@ -1,53 +1,56 @@
-//! Queues: declared, found equivalent or not, deleted. What is in them is not the catalog's business.
+//! Declaring queues, comparing further declarations, and deleting them. The catalog does not know the messages in them.
 use super::bindings::{Destination, Target};
 use super::limits::{self, QUEUES_MAX};
-use super::{Catalog, ConnectionId, Effect, Fact, QueueId, Vhost, arguments, inequivalent};
+use super::refusals::Subject;
+use super::{
+    Catalog, Cause, Change, ConnectionId, Effect, Fact, Origin, Purpose, QueueId, QueueSettings, QueueType, Vhost,
+};
 use leveret_model::name;
-use leveret_model::refusal::{Refusal, RefusalKind};
-use leveret_model::table::{FieldTable, FieldValue};
+use leveret_model::refusal::Refusal;
+use leveret_model::table::FieldTable;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A queue that is declared.
-#[derive(Clone, Debug)]
-pub struct Queue {
-    /// Its identity.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeclaredQueue {
+    /// The identity of the queue.
     pub id: QueueId,
-    /// It outlives a restart.
+    /// Whether the queue survives a restart of the broker.
     pub durable: bool,
-    /// The one connection that may use it, and that it goes with.
+    /// The one connection that may use the queue; the queue is deleted when the connection ends.
     pub exclusive: Option<ConnectionId>,
-    /// It goes with its last consumer.
+    /// Whether the queue is deleted when its last consumer leaves.
     pub auto_delete: bool,
-    /// As they were declared.
+    /// The arguments as they were declared.
     pub arguments: FieldTable,
-    /// Names of exchanges that are bound to it.
+    /// What the arguments ask for.
+    pub settings: QueueSettings,
+    /// The names of the exchanges that are bound to the queue.
     pub(super) sources: BTreeSet<Arc<str>>,
 }
 
-/// How a queue is declared; by default as one that is transient and shared, without arguments, through the API.
+/// How a queue is declared; by default as one that is transient and shared, without arguments.
 #[derive(Clone, Debug, Default)]
 pub struct QueueDeclare {
-    /// It outlives a restart.
+    /// Whether the queue survives a restart of the broker.
     pub durable: bool,
-    /// For one connection alone, and gone with it.
-    pub exclusive: Option<ConnectionId>,
-    /// It goes with its last consumer.
+    /// Whether the queue is for the connection that declares it alone, and is deleted when that ends.
+    pub exclusive: bool,
+    /// Whether the queue is deleted when its last consumer leaves.
     pub auto_delete: bool,
-    /// `x-queue-type`, and what the broker does not look at.
+    /// Arguments that [`QueueSettings`] knows, and others that the broker does not look at.
     pub arguments: FieldTable,
-    /// The name was made by the server, and may be of those that are reserved.
+    /// Whether the server made the name: such a name may have the reserved prefix.
     pub server_named: bool,
-    /// Who declares it; none: the API.
-    pub connection: Option<ConnectionId>,
 }
 
-/// What a declaration came to.
+/// The result of the declaration of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Declared {
-    /// The queue.
+pub struct DeclareResult {
+    /// The identity of the queue.
     pub id: QueueId,
-    /// It was not there before.
+    /// Whether the declaration made the queue.
     pub created: bool,
 }
 
@@ -55,14 +58,26 @@ impl Catalog {
     /// Declares a queue.
     ///
     /// # Errors
-    /// 403 for a reserved name, 405 if it belongs to another connection, 406 if it is there and different, for an argument
-    /// that is not supported, and for more queues than there may be.
-    pub fn declare_queue(&mut self, vhost: &str, name: &str, declare: QueueDeclare) -> Result<Declared, Refusal> {
-        arguments::check((vhost, name), &declare)?;
+    /// 403 for a reserved name, 405 if the queue belongs to another connection, 406 if it was declared differently, for an
+    /// argument that is not supported, and beyond the limits of the virtual host.
+    pub fn declare_queue(
+        &mut self,
+        vhost: &str,
+        name: &str,
+        declare: QueueDeclare,
+        origin: Origin,
+    ) -> Result<Change<DeclareResult>, Refusal> {
+        let subject = Subject::queue(vhost, name);
+        let settings = QueueSettings::parse(subject, &declare.arguments)?;
+        check_type(subject, settings.queue_type, &declare)?;
+        let owner = owner(subject, declare.exclusive, origin)?;
         if let Some(current) = self.vhost(vhost)?.queues.get(name) {
-            current.check_access((vhost, name), declare.connection)?;
-            equivalent((vhost, name), current, &declare)?;
-            return Ok(Declared { id: current.id, created: false });
+            current.check_access(subject, origin, Purpose::Use)?;
+            if current.exclusive != owner {
+                return Err(subject.locked());
+            }
+            current.check_equal(subject, &declare, &settings)?;
+            return Ok(Change::nothing(DeclareResult { id: current.id, created: false }));
         }
         if !declare.server_named {
             name::check("queue", name)?;
@@ -72,37 +87,29 @@ impl Catalog {
         limits::check(in_vhost.queues.len() + 1, QUEUES_MAX, "queues", vhost)?;
         in_vhost.usage.check_bytes(queue_bytes(name, &declare.arguments), self.bytes_max, vhost)?;
         let id = QueueId(self.next_id());
-        let QueueDeclare { durable, exclusive, auto_delete, arguments, .. } = declare;
-        let queue = Queue { id, durable, exclusive, auto_delete, arguments, sources: BTreeSet::new() };
+        let QueueDeclare { durable, auto_delete, arguments, .. } = declare;
+        let queue =
+            DeclaredQueue { id, durable, exclusive: owner, auto_delete, arguments, settings, sources: BTreeSet::new() };
         let in_vhost = self.vhost_mut(vhost)?;
-        let (at, logged) = (in_vhost.name.clone(), queue.is_logged());
-        let name: Arc<str> = name.into();
-        let fact = queue.fact(&at, &name);
-        in_vhost.add_queue(&name, queue);
-        self.effects.push(Effect { fact, logged, changes_bindings: false });
-        if let Some(owner) = exclusive {
-            self.exclusive.entry(owner).or_default().insert((at, name));
+        let (vhost, name): (_, Arc<str>) = (in_vhost.name.clone(), name.into());
+        in_vhost.add_queue(&name, queue.clone());
+        if let Some(owner) = owner {
+            self.exclusive.entry(owner).or_default().insert((vhost.clone(), name.clone()));
         }
-        Ok(Declared { id, created: true })
+        Ok(Change::one(DeclareResult { id, created: true }, Effect::QueueCreated { vhost, name, queue }))
     }
 
-    /// Finds a queue that `connection` (none: the API) may use.
+    /// Returns a queue that is open to the origin of a request for this purpose.
     ///
     /// # Errors
     /// 404, or 405 if it belongs to another connection.
-    pub fn queue(&self, vhost: &str, name: &str, connection: Option<ConnectionId>) -> Result<&Queue, Refusal> {
+    pub fn queue(&self, vhost: &str, name: &str, origin: Origin, purpose: Purpose) -> Result<&DeclaredQueue, Refusal> {
         let queue = self.vhost(vhost)?.queues.get(name).ok_or_else(|| Refusal::no_queue(vhost, name))?;
-        queue.check_access((vhost, name), connection)?;
+        queue.check_access(Subject::queue(vhost, name), origin, purpose)?;
         Ok(queue)
     }
 
-    /// The connection that a queue belongs to.
-    #[must_use]
-    pub fn owner(&self, vhost: &str, name: &str) -> Option<ConnectionId> {
-        self.vhost(vhost).ok()?.queues.get(name)?.exclusive
-    }
-
-    /// The identity of the queue that has this name now.
+    /// Returns the identity of the queue that has this name now.
     #[must_use]
     pub fn queue_id(&self, vhost: &str, name: &str) -> Option<QueueId> {
         Some(self.vhost(vhost).ok()?.queues.get(name)?.id)
@@ -111,16 +118,15 @@ impl Catalog {
     /// Deletes a queue and the bindings to it; auto-delete exchanges that lose their last binding by that go too.
     ///
     /// # Errors
-    /// 404, also if the name means another queue by now.
-    pub fn delete_queue(&mut self, vhost: &str, name: &str, id: QueueId) -> Result<(), Refusal> {
+    /// 404, also if the name belongs to another queue by now.
+    pub fn delete_queue(&mut self, vhost: &str, name: &str, id: QueueId) -> Result<Change<()>, Refusal> {
         let in_vhost = self.vhost_mut(vhost)?;
         if in_vhost.queues.get(name).is_none_or(|queue| queue.id != id) {
             return Err(Refusal::no_queue(vhost, name));
         }
-        let Some((name, queue)) = in_vhost.take_queue(name) else { return Ok(()) };
+        let Some((name, queue)) = in_vhost.take_queue(name) else { return Ok(Change::nothing(())) };
         let left_over: Vec<_> = queue.sources.iter().filter(|source| in_vhost.is_left_over(source)).cloned().collect();
         let at = in_vhost.name.clone();
-        let logged = queue.is_logged();
         if let Some(owner) = queue.exclusive
             && let Some(owned) = self.exclusive.get_mut(&owner)
         {
@@ -129,26 +135,40 @@ impl Catalog {
                 self.exclusive.remove(&owner);
             }
         }
-        let (fact, changes_bindings) = (Fact::QueueGone { vhost: at, name }, !queue.sources.is_empty());
-        self.effects.push(Effect { fact, logged, changes_bindings });
-        self.remove_exchanges(vhost, left_over);
-        Ok(())
+        let mut change = Change::one((), queue.deleted(at, name, Cause::Request));
+        self.remove_exchanges(vhost, left_over, Cause::Cascade, &mut change.effects);
+        Ok(change)
     }
 
-    /// The queues that belong to a connection: virtual host and name.
+    /// Deletes queues that belong to a connection, at most `most` of them. Returns how many there were.
+    pub fn delete_exclusive_queues(&mut self, owner: ConnectionId, most: usize) -> Change<usize> {
+        let mut change = Change::nothing(0);
+        let owned: Vec<_> = self.exclusive.get(&owner).into_iter().flatten().take(most).cloned().collect();
+        for (vhost, name) in owned {
+            let Some(id) = self.queue_id(&vhost, &name) else { continue };
+            if let Ok(deleted) = self.delete_queue(&vhost, &name, id) {
+                change.answer += 1;
+                change.effects.extend(deleted.effects);
+            }
+        }
+        change
+    }
+
+    /// Returns the queues that belong to a connection: virtual host and name of each.
     pub fn exclusive_queues(&self, connection: ConnectionId) -> impl Iterator<Item = (&Arc<str>, &Arc<str>)> {
         self.exclusive.get(&connection).into_iter().flatten().map(|(vhost, name)| (vhost, name))
     }
 }
 
 impl Vhost {
-    pub(super) fn add_queue(&mut self, name: &Arc<str>, queue: Queue) {
+    pub(super) fn add_queue(&mut self, name: &Arc<str>, queue: DeclaredQueue) {
         self.usage.bytes += queue_bytes(name, &queue.arguments);
         self.queues.insert(name.clone(), queue);
     }
 
-    /// Takes a queue away with the bindings to it, and nothing else. Its sources are then those that lost a binding by it.
-    pub(super) fn take_queue(&mut self, name: &str) -> Option<(Arc<str>, Queue)> {
+    /// Removes a queue with the bindings to it, and nothing else. The `sources` of the returned queue are the exchanges
+    /// that lost a binding by that.
+    pub(super) fn take_queue(&mut self, name: &str) -> Option<(Arc<str>, DeclaredQueue)> {
         let (name, mut queue) = self.queues.remove_entry(name)?;
         self.usage.bytes -= queue_bytes(&name, &queue.arguments);
         let destination = Destination::Queue(name.to_string());
@@ -161,89 +181,74 @@ fn queue_bytes(name: &str, arguments: &FieldTable) -> usize {
     QUEUE_BYTES + 2 * name.len() + arguments.memory_bytes()
 }
 
-impl Queue {
-    /// One that outlives restarts.
+impl DeclaredQueue {
+    /// Returns the queue that a fact of the log is about: one that survives restarts.
     pub(super) fn durable(id: QueueId, auto_delete: bool, arguments: FieldTable) -> Self {
-        Self { id, durable: true, exclusive: None, auto_delete, arguments, sources: BTreeSet::new() }
+        let settings = QueueSettings::of_accepted(&arguments);
+        Self { id, durable: true, exclusive: None, auto_delete, arguments, settings, sources: BTreeSet::new() }
     }
 
-    pub(super) fn fact(&self, vhost: &Arc<str>, name: &Arc<str>) -> Fact {
-        let (id, auto_delete, arguments) = (self.id, self.auto_delete, self.arguments.clone());
-        Fact::Queue { vhost: vhost.clone(), name: name.clone(), id, auto_delete, arguments }
+    pub(super) fn into_fact(self, vhost: Arc<str>, name: Arc<str>) -> Fact {
+        let Self { id, auto_delete, arguments, .. } = self;
+        Fact::Queue { vhost, name, id, auto_delete, arguments }
     }
 
-    /// Whether it is kept in the log: durable, and not gone with a connection.
+    pub(super) fn deleted(&self, vhost: Arc<str>, name: Arc<str>, cause: Cause) -> Effect {
+        let (is_logged, had_bindings) = (self.is_logged(), !self.sources.is_empty());
+        Effect::QueueDeleted { vhost, name, id: self.id, is_logged, had_bindings, cause }
+    }
+
+    /// Returns whether the log has the queue: it is durable, and not deleted with a connection.
     #[must_use]
     pub fn is_logged(&self) -> bool {
         self.durable && self.exclusive.is_none()
     }
 
-    /// `classic` or `quorum`.
-    #[must_use]
-    pub fn queue_type(&self) -> &'static str {
-        queue_type(&self.arguments)
-    }
-
-    /// How often a message may be given back before it is dropped; none: for ever.
-    #[must_use]
-    pub fn delivery_limit(&self) -> Option<u32> {
-        if self.queue_type() == "classic" {
-            return None;
+    /// # Errors
+    /// 406 if a further declaration differs from the one that made the queue.
+    fn check_equal(&self, subject: Subject<'_>, new: &QueueDeclare, settings: &QueueSettings) -> Result<(), Refusal> {
+        settings.check_equal(subject, &self.settings)?;
+        for (property, received, current) in
+            [("durable", new.durable, self.durable), ("auto_delete", new.auto_delete, self.auto_delete)]
+        {
+            if received != current {
+                return Err(subject.inequivalent(property, received, current));
+            }
         }
-        match self.arguments.get("x-delivery-limit").and_then(FieldValue::as_integer) {
-            None => Some(DELIVERY_LIMIT),
-            Some(limit) => u32::try_from(limit).ok(),
+        Ok(())
+    }
+}
+
+/// Returns the connection that a queue will belong to.
+fn owner(subject: Subject<'_>, exclusive: bool, origin: Origin) -> Result<Option<ConnectionId>, Refusal> {
+    match origin {
+        _ if !exclusive => Ok(None),
+        Origin::Connection(connection) => Ok(Some(connection)),
+        Origin::Api | Origin::System => {
+            Err(Refusal::precondition(format!("exclusive {subject} has to be declared by a connection")))
         }
     }
+}
 
-    fn check_access(&self, (vhost, name): (&str, &str), connection: Option<ConnectionId>) -> Result<(), Refusal> {
-        match self.exclusive {
-            Some(owner) if connection != Some(owner) => Err(locked(vhost, name)),
-            _ => Ok(()),
+/// # Errors
+/// 406 for a property that a queue of this type cannot have.
+fn check_type(subject: Subject<'_>, queue_type: QueueType, declare: &QueueDeclare) -> Result<(), Refusal> {
+    if queue_type != QueueType::Quorum {
+        return Ok(());
+    }
+    let wrong = match declare {
+        QueueDeclare { server_named: true, .. } => {
+            let text = "Cannot declare a server-named queue for type rabbit_quorum_queue".to_owned();
+            return Err(Refusal::precondition(text));
         }
-    }
+        QueueDeclare { durable: false, .. } => "non-durable",
+        QueueDeclare { exclusive: true, .. } => "exclusive",
+        QueueDeclare { auto_delete: true, .. } => "auto-delete",
+        _ => return Ok(()),
+    };
+    let text = format!("invalid property '{wrong}' for {subject}: a quorum queue is durable, shared and stays");
+    Err(Refusal::precondition(text))
 }
 
-fn locked(vhost: &str, name: &str) -> Refusal {
-    let text = format!(
-        "cannot obtain exclusive access to locked queue '{name}' in vhost '{vhost}'. It could be originally declared on \
-         another connection or the exclusive property value does not match that of the original declaration."
-    );
-    Refusal::new(RefusalKind::ResourceLocked, text)
-}
-
-fn equivalent(at: (&str, &str), current: &Queue, new: &QueueDeclare) -> Result<(), Refusal> {
-    let what = ("queue", at.1, at.0);
-    if current.exclusive != new.exclusive {
-        return Err(locked(at.0, at.1));
-    }
-    let (wanted, is) = (queue_type(&new.arguments), current.queue_type());
-    if wanted != is {
-        return Err(inequivalent(what, "x-queue-type", wanted, is));
-    }
-    let limit = |arguments: &FieldTable| arguments.get("x-delivery-limit").and_then(FieldValue::as_integer);
-    let (wanted, is) = (limit(&new.arguments), limit(&current.arguments));
-    if wanted != is {
-        let show = |limit: Option<i64>| limit.map_or("none".to_owned(), |limit| limit.to_string());
-        return Err(inequivalent(what, "x-delivery-limit", show(wanted), show(is)));
-    }
-    if current.durable != new.durable {
-        return Err(inequivalent(what, "durable", new.durable, current.durable));
-    }
-    if current.auto_delete != new.auto_delete {
-        return Err(inequivalent(what, "auto_delete", new.auto_delete, current.auto_delete));
-    }
-    Ok(())
-}
-
-pub(super) fn queue_type(arguments: &FieldTable) -> &'static str {
-    match arguments.get("x-queue-type").and_then(FieldValue::as_str) {
-        Some("quorum") => "quorum",
-        _ => "classic",
-    }
-}
-
-/// As quorum queues have it in RabbitMQ 4.
-const DELIVERY_LIMIT: u32 = 20;
-/// Memory of a queue without its names, arguments and contents, in bytes.
+/// The memory that a queue takes without its names, arguments and contents, in bytes.
 const QUEUE_BYTES: usize = 1 << 10;

@@ -1,4 +1,5 @@
 //! Declarations and their refusals; then random declarations and bindings against a plain list.
+#![allow(unused_must_use)] // a catalog alone has nobody who follows its effects
 use super::*;
 use leveret_model::exchange::ExchangeType;
 use leveret_model::refusal::RefusalKind;
@@ -12,14 +13,25 @@ fn exchange(kind: ExchangeType) -> ExchangeDeclare {
     ExchangeDeclare { kind, durable: true, auto_delete: false, internal: false, arguments }
 }
 
-fn queue(connection: u64, exclusive: bool) -> QueueDeclare {
-    let connection = Some(ConnectionId(connection));
-    let (arguments, exclusive) = (FieldTable::default(), connection.filter(|_| exclusive));
-    QueueDeclare { durable: true, exclusive, auto_delete: false, arguments, server_named: false, connection }
+fn queue(exclusive: bool) -> QueueDeclare {
+    QueueDeclare { durable: true, exclusive, ..QueueDeclare::default() }
+}
+
+fn from(connection: u64) -> Origin {
+    Origin::Connection(ConnectionId(connection))
 }
 
 fn bind(catalog: &mut Catalog, source: &str, destination: Destination, key: &str) -> Result<bool, Refusal> {
-    catalog.bind("/", source, destination, (key.as_bytes(), &FieldTable::default()), None)
+    answer(catalog.bind(
+        "/",
+        BindingDeclare::new(source, &destination, key.as_bytes(), &FieldTable::default()),
+        Origin::System,
+    ))
+}
+
+/// The answer of a mutation, without its effects.
+fn answer<T>(change: Result<Change<T>, Refusal>) -> Result<T, Refusal> {
+    change.map(|change| change.answer)
 }
 
 fn to_queue(name: &str) -> Destination {
@@ -64,29 +76,29 @@ impl ReplyCode for RefusalKind {
 #[test]
 fn declarations_and_their_refusals() {
     let mut catalog = Catalog::default();
-    assert_eq!(catalog.declare_exchange("/", "e", exchange(ExchangeType::Topic)), Ok(true));
-    assert_eq!(catalog.declare_exchange("/", "e", exchange(ExchangeType::Topic)), Ok(false));
+    assert_eq!(answer(catalog.declare_exchange("/", "e", exchange(ExchangeType::Topic))), Ok(true));
+    assert_eq!(answer(catalog.declare_exchange("/", "e", exchange(ExchangeType::Topic))), Ok(false));
     let refusal = catalog.declare_exchange("/", "e", exchange(ExchangeType::Direct)).unwrap_err();
     let text = "inequivalent arg 'type' for exchange 'e' in vhost '/': received 'direct' but current is 'topic'";
     assert_eq!((refusal.kind.reply_code(), &*refusal.text), (406, text));
-    assert_eq!(catalog.declare_exchange("/", "amq.direct", exchange(ExchangeType::Direct)), Ok(false));
+    assert_eq!(answer(catalog.declare_exchange("/", "amq.direct", exchange(ExchangeType::Direct))), Ok(false));
     assert_eq!(code(catalog.declare_exchange("/", "amq.mine", exchange(ExchangeType::Direct))), 403);
     assert_eq!(code(catalog.declare_exchange("/", "", exchange(ExchangeType::Direct))), 403);
     assert_eq!(code(catalog.declare_exchange("other", "e", exchange(ExchangeType::Direct))), 404);
     assert_eq!(code(catalog.delete_exchange("/", "amq.topic", false)), 403);
-    assert_eq!(catalog.delete_exchange("/", "missing", false), Ok(false));
+    assert_eq!(answer(catalog.delete_exchange("/", "missing", false)), Ok(false));
 
-    let first = catalog.declare_queue("/", "q", queue(1, true)).unwrap();
+    let first = catalog.declare_queue("/", "q", queue(true), from(1)).unwrap().answer;
     assert!(first.created);
-    assert!(!catalog.declare_queue("/", "q", queue(1, true)).unwrap().created);
-    assert_eq!(code(catalog.declare_queue("/", "q", queue(2, true))), 405);
-    assert_eq!(code(catalog.declare_queue("/", "q", queue(1, false))), 405);
-    assert_eq!(code(catalog.queue("/", "q", None)), 405);
-    assert_eq!(code(catalog.declare_queue("/", "amq.q", queue(1, false))), 403);
+    assert!(!catalog.declare_queue("/", "q", queue(true), from(1)).unwrap().answer.created);
+    assert_eq!(code(catalog.declare_queue("/", "q", queue(true), from(2))), 405);
+    assert_eq!(code(catalog.declare_queue("/", "q", queue(false), from(1))), 405);
+    assert_eq!(code(catalog.queue("/", "q", Origin::System, Purpose::Use)), 405);
+    assert_eq!(code(catalog.declare_queue("/", "amq.q", queue(false), from(1))), 403);
     assert_eq!(catalog.exclusive_queues(ConnectionId(1)).collect::<Vec<_>>(), [(&"/".into(), &"q".into())]);
-    assert_eq!(catalog.delete_queue("/", "q", first.id), Ok(()));
+    assert_eq!(answer(catalog.delete_queue("/", "q", first.id)), Ok(()));
     assert_eq!(catalog.exclusive_queues(ConnectionId(1)).count(), 0);
-    let second = catalog.declare_queue("/", "q", queue(1, true)).unwrap().id;
+    let second = catalog.declare_queue("/", "q", queue(true), from(1)).unwrap().answer.id;
     assert_ne!(second, first.id);
     // The name means another queue now.
     assert_eq!(code(catalog.delete_queue("/", "q", first.id)), 404);
@@ -96,33 +108,49 @@ fn declarations_and_their_refusals() {
 #[test]
 fn only_what_changes_something_has_effects() {
     let mut catalog = Catalog::default();
-    let effects = |catalog: &mut Catalog| {
-        let effects = catalog.take_effects();
-        (
-            effects.len(),
-            effects.iter().any(|effect| effect.changes_bindings),
-            effects.iter().any(|effect| effect.logged),
-        )
+    fn effects<T>(change: Result<Change<T>, Refusal>) -> (usize, bool, bool) {
+        let effects = change.unwrap().effects;
+        (effects.len(), effects.iter().any(Effect::changes_bindings), effects.iter().any(Effect::is_logged))
+    }
+    assert_eq!(effects(catalog.declare_queue("/", "q", queue(false), from(1))), (1, false, true));
+    assert_eq!(effects(catalog.declare_queue("/", "q", queue(false), from(1))), (0, false, false));
+    let none = FieldTable::default();
+    let (mine, shared) = (to_queue("mine"), to_queue("q"));
+    let key = |destination| BindingDeclare::new("amq.topic", destination, b"a", &none);
+    assert_eq!(effects(catalog.unbind("/", key(&shared), Origin::System)), (0, false, false));
+    assert_eq!(effects(catalog.declare_queue("/", "mine", queue(true), from(1))), (1, false, false));
+    assert_eq!(effects(catalog.bind("/", key(&mine), from(1))), (1, true, false));
+    assert_eq!(effects(catalog.bind("/", key(&shared), Origin::System)), (1, true, true));
+    assert_eq!(effects(catalog.bind("/", key(&shared), Origin::System)), (0, false, false));
+}
+
+#[test]
+fn the_queues_of_a_virtual_host_that_is_deleted_are_effects_but_no_facts() {
+    let mut catalog = Catalog::default();
+    assert!(catalog.create_vhost("v").answer);
+    let shared = catalog.declare_queue("v", "shared", queue(false), from(1)).unwrap().answer.id;
+    let mine = catalog.declare_queue("v", "mine", queue(true), from(1)).unwrap().answer.id;
+    catalog
+        .bind("v", BindingDeclare::new("amq.topic", &to_queue("shared"), b"", &FieldTable::default()), Origin::System)
+        .unwrap();
+    let effects = catalog.delete_vhost("v").effects;
+    let (vhost, cause): (Arc<str>, _) = ("v".into(), Cause::Vhost);
+    let gone = |name: &str, id, is_logged, had_bindings| {
+        let (vhost, name) = (vhost.clone(), name.into());
+        Effect::QueueDeleted { vhost, name, id, is_logged, had_bindings, cause }
     };
-    catalog.declare_queue("/", "q", queue(1, false)).unwrap();
-    assert_eq!(effects(&mut catalog), (1, false, true));
-    catalog.declare_queue("/", "q", queue(1, false)).unwrap();
-    catalog.declare_queue("/", "q", queue(1, true)).unwrap_err();
-    catalog.unbind("/", "amq.topic", &to_queue("q"), (b"a", &FieldTable::default()), None).unwrap();
-    assert_eq!(effects(&mut catalog), (0, false, false));
-    catalog.declare_queue("/", "mine", queue(1, true)).unwrap();
-    let (key, owner) = ((&b"a"[..], &FieldTable::default()), Some(ConnectionId(1)));
-    catalog.bind("/", "amq.topic", to_queue("mine"), key, owner).unwrap();
-    assert_eq!(effects(&mut catalog), (2, true, false));
-    bind(&mut catalog, "amq.topic", to_queue("q"), "a").unwrap();
-    bind(&mut catalog, "amq.topic", to_queue("q"), "a").unwrap();
-    assert_eq!(effects(&mut catalog), (1, true, true));
+    let host = Effect::VhostDeleted { vhost: vhost.clone() };
+    assert_eq!(effects, [gone("mine", mine, false, false), gone("shared", shared, true, true), host]);
+    let facts: Vec<_> = effects.into_iter().filter_map(Effect::into_fact).collect();
+    assert_eq!(facts, [Fact::VhostGone(vhost)]);
+    assert_eq!(catalog.exclusive_queues(ConnectionId(1)).count(), 0);
+    assert_eq!(catalog.delete_vhost("v"), Change { answer: false, effects: Vec::new() });
 }
 
 #[test]
 fn bindings_are_told_apart_by_bytes_and_by_arguments_in_any_order() {
     let mut catalog = Catalog::default();
-    let id = catalog.declare_queue("/", "q", queue(1, false)).unwrap().id;
+    let id = catalog.declare_queue("/", "q", queue(false), from(1)).unwrap().answer.id;
     let none = FieldTable::default();
     let table = |entries: &[(&str, FieldValue)]| entries.iter().cloned().collect::<FieldTable>();
     let (one, turned) = (
@@ -145,7 +173,15 @@ fn bindings_are_told_apart_by_bytes_and_by_arguments_in_any_order() {
     ];
     let mut keys = BTreeSet::new();
     for (key, arguments, expected) in routes {
-        assert_eq!(catalog.bind("/", "amq.headers", to_queue("q"), (key, arguments), None), Ok(true), "{expected}");
+        assert_eq!(
+            answer(catalog.bind(
+                "/",
+                BindingDeclare::new("amq.headers", &to_queue("q"), key, arguments),
+                Origin::System
+            )),
+            Ok(true),
+            "{expected}"
+        );
         let made = properties_key(key, arguments);
         assert!(if arguments.is_empty() { made == expected } else { made.starts_with(expected) }, "{made}");
         let found = catalog.binding_named("/", "amq.headers", &to_queue("q"), &made).unwrap().unwrap();
@@ -158,12 +194,22 @@ fn bindings_are_told_apart_by_bytes_and_by_arguments_in_any_order() {
     assert_eq!(&*raw.routing_key, b"x.#");
     assert_eq!(catalog.binding_named("/", "amq.headers", &to_queue("q"), "nothing").unwrap(), None);
     // The same arguments in another order are the same binding.
-    assert_eq!(catalog.bind("/", "amq.headers", to_queue("q"), (b"", &turned), None), Ok(false));
+    assert_eq!(
+        answer(catalog.bind("/", BindingDeclare::new("amq.headers", &to_queue("q"), b"", &turned), Origin::System)),
+        Ok(false)
+    );
     let message = table(&[("a", 1.into()), ("b", "2".into())]);
     assert_eq!(routed(&catalog, "amq.headers", "", Some(&message)), [id].into());
     for (key, arguments, _) in routes {
         let arguments = if arguments == &one { &turned } else { arguments };
-        assert_eq!(catalog.unbind("/", "amq.headers", &to_queue("q"), (key, arguments), None), Ok(true));
+        assert_eq!(
+            answer(catalog.unbind(
+                "/",
+                BindingDeclare::new("amq.headers", &to_queue("q"), key, arguments),
+                Origin::System
+            )),
+            Ok(true)
+        );
     }
     assert!(routed(&catalog, "amq.headers", "", Some(&message)).is_empty());
     let vhost = catalog.vhost("/").unwrap();
@@ -176,7 +222,7 @@ fn whatever_is_declared_is_given_back_when_it_goes() {
     let before = catalog.vhost("/").unwrap().usage;
     let arguments = FieldTable::from_iter([("note", FieldValue::from("kept"))]);
     catalog.declare_exchange("/", "e", ExchangeDeclare { arguments, ..exchange(ExchangeType::Topic) }).unwrap();
-    let id = catalog.declare_queue("/", "q", queue(1, false)).unwrap().id;
+    let id = catalog.declare_queue("/", "q", queue(false), from(1)).unwrap().answer.id;
     for (source, destination, key) in
         [("e", to_queue("q"), "a.#"), ("e", to_exchange("e"), "b.*"), ("amq.topic", to_exchange("e"), "#")]
     {
@@ -192,14 +238,17 @@ fn whatever_is_declared_is_given_back_when_it_goes() {
 fn more_than_there_may_be_is_refused() {
     let mut catalog = Catalog::default();
     let long = FieldTable::from_iter([("note", FieldValue::LongString(vec![b'a'; 100_000]))]);
-    let declare = QueueDeclare { arguments: long.clone(), ..queue(1, false) };
-    let refusal = catalog.declare_queue("/", "q", declare).unwrap_err();
+    let declare = QueueDeclare { arguments: long.clone(), ..queue(false) };
+    let refusal = catalog.declare_queue("/", "q", declare, from(1)).unwrap_err();
     assert_eq!(refusal.kind.reply_code(), 406);
     assert!(refusal.text.contains("more than 65536"), "{refusal}");
     let declare = ExchangeDeclare { arguments: long.clone(), ..exchange(ExchangeType::Topic) };
     assert_eq!(code(catalog.declare_exchange("/", "e", declare)), 406);
-    catalog.declare_queue("/", "q", queue(1, false)).unwrap();
-    assert_eq!(code(catalog.bind("/", "amq.topic", to_queue("q"), (b"", &long), None)), 406);
+    catalog.declare_queue("/", "q", queue(false), from(1)).unwrap();
+    assert_eq!(
+        code(catalog.bind("/", BindingDeclare::new("amq.topic", &to_queue("q"), b"", &long), Origin::System)),
+        406
+    );
     assert_eq!(code(bind(&mut catalog, "amq.topic", to_queue("q"), &"a".repeat(256))), 406);
     assert_eq!(code(bind(&mut catalog, "amq.topic", to_queue("q"), &"a".repeat(255))), 200);
     let vhost = catalog.vhosts.get_mut("/").unwrap();
@@ -207,10 +256,11 @@ fn more_than_there_may_be_is_refused() {
     let refusal = bind(&mut catalog, "amq.topic", to_queue("q"), "b").unwrap_err();
     assert_eq!(refusal.text, "vhost '/' has the 1000000 bindings that it may have");
     catalog.vhosts.get_mut("/").unwrap().usage.bytes = usize::MAX / 2;
-    assert_eq!(code(catalog.declare_queue("/", "r", queue(1, false))), 406);
+    assert_eq!(code(catalog.declare_queue("/", "r", queue(false), from(1))), 406);
     assert_eq!(code(catalog.declare_exchange("/", "e", exchange(ExchangeType::Topic))), 406);
     let mut small = Catalog::new(100_000);
-    let refusal = (0..1000).find_map(|at| small.declare_queue("/", &format!("q{at}"), queue(1, false)).err()).unwrap();
+    let refusal =
+        (0..1000).find_map(|at| small.declare_queue("/", &format!("q{at}"), queue(false), from(1)).err()).unwrap();
     assert_eq!(refusal.text, "vhost '/' has the 100000 bytes of definitions that it may have");
 }
 
@@ -227,7 +277,7 @@ fn arguments_that_are_not_honoured_are_refused_by_name() {
         ("note", "kept".into(), 200),
     ] {
         let arguments = FieldTable::from_iter([(name, value)]);
-        let result = catalog.declare_queue("/", "q", QueueDeclare { arguments, ..queue(1, false) });
+        let result = catalog.declare_queue("/", "q", QueueDeclare { arguments, ..queue(false) }, from(1));
         if expected == 406 {
             assert!(result.as_ref().unwrap_err().text.contains(name), "{result:?}");
         }
@@ -241,8 +291,73 @@ fn arguments_that_are_not_honoured_are_refused_by_name() {
         ("quorum", true, "Cannot declare a server-named queue for type rabbit_quorum_queue"),
     ] {
         let arguments = FieldTable::from_iter([("x-queue-type", FieldValue::from(kind))]);
-        let refused = catalog.declare_queue("/", "r", QueueDeclare { arguments, server_named, ..queue(1, false) });
+        let refused =
+            catalog.declare_queue("/", "r", QueueDeclare { arguments, server_named, ..queue(false) }, from(1));
         assert_eq!(refused.unwrap_err().text, text);
+    }
+}
+
+#[test]
+fn a_declaration_with_other_arguments_is_refused_by_the_argument_that_differs() {
+    let mut catalog = Catalog::default();
+    let mut declare = |name: &str, arguments: &[(&str, FieldValue)]| {
+        let arguments = arguments.iter().cloned().collect();
+        let declare = QueueDeclare { arguments, ..queue(false) };
+        catalog.declare_queue("/", name, declare, from(1)).err().map(|refusal| refusal.text)
+    };
+    let (quorum, limit) = (("x-queue-type", "quorum".into()), |limit: i32| ("x-delivery-limit", limit.into()));
+    assert_eq!(declare("q", &[limit(3), quorum.clone()]), None);
+    assert_eq!(declare("q", &[quorum.clone(), ("x-delivery-limit", FieldValue::Int64(3)), limit(4)]), None);
+    assert_eq!(declare("classic", &[]), None);
+    for (name, arguments, text) in [
+        (
+            "q",
+            vec![],
+            "inequivalent arg 'x-queue-type' for queue 'q' in vhost '/': received 'classic' but current is 'quorum'",
+        ),
+        (
+            "q",
+            vec![quorum.clone()],
+            "inequivalent arg 'x-delivery-limit' for queue 'q' in vhost '/': received 'none' but current is '3'",
+        ),
+        (
+            "q",
+            vec![quorum.clone(), limit(-1)],
+            "inequivalent arg 'x-delivery-limit' for queue 'q' in vhost '/': received '-1' but current is '3'",
+        ),
+        (
+            "q",
+            vec![quorum.clone(), limit(-2)],
+            "invalid arg 'x-delivery-limit' for queue 'q' in vhost '/': -2 is not a number from -1 on",
+        ),
+        ("classic", vec![limit(3)], "invalid arg 'x-delivery-limit' for queue 'classic' in vhost '/': not supported"),
+    ] {
+        assert_eq!(declare(name, &arguments).as_deref(), Some(text));
+    }
+    let settings = |name: &str| &catalog.queue("/", name, Origin::System, Purpose::Use).unwrap().settings;
+    assert_eq!((settings("q").returns_max(), settings("classic").returns_max()), (Some(3), None));
+}
+
+#[test]
+fn an_argument_that_is_not_supported_is_refused_also_for_an_exchange_that_is_there() {
+    let mut catalog = Catalog::default();
+    let with = |name: &str, value| {
+        let arguments = FieldTable::from_iter([(name, value)]);
+        ExchangeDeclare { arguments, ..exchange(ExchangeType::Direct) }
+    };
+    catalog.declare_exchange("/", "e", exchange(ExchangeType::Direct)).unwrap();
+    for (declare, text) in [
+        (with("x-unknown", 1.into()), "invalid arg 'x-unknown' for exchange 'e' in vhost '/': not supported"),
+        (
+            with("alternate-exchange", 1.into()),
+            "invalid arg 'alternate-exchange' for exchange 'e' in vhost '/': 1 is no string",
+        ),
+        (
+            with("alternate-exchange", "a".into()),
+            "inequivalent arg 'alternate-exchange' for exchange 'e' in vhost '/': received 'a' but current is 'none'",
+        ),
+    ] {
+        assert_eq!(catalog.declare_exchange("/", "e", declare).unwrap_err().text, text);
     }
 }
 
@@ -252,21 +367,25 @@ fn deleting_takes_bindings_and_unbound_exchanges_along() {
     let declared = ExchangeDeclare { auto_delete: true, ..exchange(ExchangeType::Fanout) };
     catalog.declare_exchange("/", "first", declared.clone()).unwrap();
     catalog.declare_exchange("/", "second", declared).unwrap();
-    let id = catalog.declare_queue("/", "q", queue(1, false)).unwrap().id;
+    let id = catalog.declare_queue("/", "q", queue(false), from(1)).unwrap().answer.id;
     assert_eq!(bind(&mut catalog, "first", to_exchange("second"), ""), Ok(true));
     assert_eq!(bind(&mut catalog, "first", to_exchange("second"), ""), Ok(false));
     assert_eq!(bind(&mut catalog, "second", to_queue("q"), ""), Ok(true));
     assert_eq!(routed(&catalog, "first", "", None).len(), 1);
     assert_eq!(code(catalog.delete_exchange("/", "first", true)), 406);
-    catalog.take_effects();
-    catalog.delete_queue("/", "q", id).unwrap();
+    let effects = catalog.delete_queue("/", "q", id).unwrap().effects;
     assert_eq!(code(catalog.exchange("/", "second")), 404);
     assert_eq!(code(catalog.exchange("/", "first")), 404);
     assert_eq!(catalog.bindings("/").unwrap().count(), 0);
-    let gone = |name: &str| Fact::ExchangeGone { vhost: "/".into(), name: name.into() };
-    let facts: Vec<_> = catalog.take_effects().into_iter().map(|effect| effect.fact).collect();
-    let queue_gone = Fact::QueueGone { vhost: "/".into(), name: "q".into() };
-    assert_eq!(facts, [queue_gone, gone("second"), gone("first")]);
+    let vhost: Arc<str> = "/".into();
+    let gone = |name: &str| {
+        let (vhost, name) = (vhost.clone(), name.into());
+        Effect::ExchangeDeleted { vhost, name, durable: true, cause: Cause::Cascade }
+    };
+    let (is_logged, had_bindings, cause) = (true, true, Cause::Request);
+    let queue_gone =
+        Effect::QueueDeleted { vhost: vhost.clone(), name: "q".into(), id, is_logged, had_bindings, cause };
+    assert_eq!(effects, [queue_gone, gone("second"), gone("first")]);
 }
 
 #[test]
@@ -286,14 +405,15 @@ fn a_long_chain_of_exchanges_ends_without_recursion() {
         let declare = ExchangeDeclare { arguments, ..exchange(ExchangeType::Direct) };
         catalog.declare_exchange("/", &format!("alternate {at}"), declare).unwrap();
     }
-    let id = catalog.declare_queue("/", "q", queue(1, false)).unwrap().id;
+    let id = catalog.declare_queue("/", "q", queue(false), from(1)).unwrap().answer.id;
     bind(&mut catalog, &(LENGTH - 1).to_string(), to_queue("q"), "").unwrap();
     assert_eq!(routed(&catalog, "0", "", None), [id].into());
     assert!(routed(&catalog, "alternate 0", "", None).is_empty());
-    catalog.take_effects();
     let none = FieldTable::default();
-    assert_eq!(catalog.unbind("/", &(LENGTH - 1).to_string(), &to_queue("q"), (b"", &none), None), Ok(true));
-    assert_eq!(catalog.take_effects().len(), LENGTH + 1);
+    let unbound = catalog
+        .unbind("/", BindingDeclare::new(&(LENGTH - 1).to_string(), &to_queue("q"), b"", &none), Origin::System)
+        .unwrap();
+    assert_eq!((unbound.answer, unbound.effects.len()), (true, LENGTH + 1));
     assert_eq!(code(catalog.exchange("/", "0")), 404);
 }
 
@@ -303,7 +423,8 @@ fn keys_of_a_message_are_taken_along_together() {
     let arguments = FieldTable::from_iter([("alternate-exchange", FieldValue::from("amq.fanout"))]);
     catalog.declare_exchange("/", "d", ExchangeDeclare { arguments, ..exchange(ExchangeType::Direct) }).unwrap();
     catalog.declare_exchange("/", "t", exchange(ExchangeType::Topic)).unwrap();
-    let [q, other] = ["q", "other"].map(|name| catalog.declare_queue("/", name, queue(1, false)).unwrap().id);
+    let [q, other] =
+        ["q", "other"].map(|name| catalog.declare_queue("/", name, queue(false), from(1)).unwrap().answer.id);
     bind(&mut catalog, "d", to_exchange("t"), "k1").unwrap();
     bind(&mut catalog, "t", to_queue("q"), "k2").unwrap();
     bind(&mut catalog, "amq.fanout", to_queue("other"), "").unwrap();
@@ -331,8 +452,8 @@ fn a_message_whose_way_is_too_long_is_refused_by_name() {
     let none = FieldTable::default();
     for at in 0..1_000 {
         let name = at.to_string();
-        catalog.declare_queue("/", &name, queue(1, false)).unwrap();
-        catalog.bind("/", "amq.topic", to_queue(&name), (b"#", &none), None).unwrap();
+        catalog.declare_queue("/", &name, queue(false), from(1)).unwrap();
+        catalog.bind("/", BindingDeclare::new("amq.topic", &to_queue(&name), b"#", &none), Origin::System).unwrap();
     }
     let keys = (0..1_024).map(|at| FieldValue::from(&*at.to_string())).collect();
     let headers = FieldTable::from_iter([("CC", FieldValue::Array(keys))]);
@@ -349,7 +470,8 @@ fn alternates_recipients_and_internal_exchanges() {
     let declared = ExchangeDeclare { arguments, ..exchange(ExchangeType::Direct) };
     catalog.declare_exchange("/", "e", declared).unwrap();
     assert_eq!(code(catalog.declare_exchange("/", "e", exchange(ExchangeType::Direct))), 406);
-    let [a, b, c] = ["a", "b", "c"].map(|name| catalog.declare_queue("/", name, queue(1, false)).unwrap().id);
+    let [a, b, c] =
+        ["a", "b", "c"].map(|name| catalog.declare_queue("/", name, queue(false), from(1)).unwrap().answer.id);
     bind(&mut catalog, "e", to_queue("a"), "a").unwrap();
     bind(&mut catalog, "amq.fanout", to_queue("b"), "").unwrap();
     assert_eq!(routed(&catalog, "e", "a", None), [a].into());
@@ -395,7 +517,7 @@ proptest! {
                 }
                 Step::Unbind(e, q, k) => {
                     let key = k.to_string();
-                    let gone = catalog.unbind("/", EXCHANGES[usize::from(e)], &to_queue(&q.to_string()), (key.as_bytes(), &none), None);
+                    let gone = answer(catalog.unbind("/", BindingDeclare::new(EXCHANGES[usize::from(e)], &to_queue(&q.to_string()), key.as_bytes(), &none), Origin::System));
                     if queues.contains_key(&q) { prop_assert_eq!(gone, Ok(bound.remove(&(e, q, k)))); } else { prop_assert_eq!(gone, Ok(false)); }
                 }
                 Step::DeleteQueue(q) => {
@@ -405,7 +527,7 @@ proptest! {
                     bound.retain(|(_, queue, _)| *queue != q);
                 }
                 Step::Declare(q) => {
-                    let declared = catalog.declare_queue("/", &q.to_string(), queue(1, false)).unwrap();
+                    let declared = catalog.declare_queue("/", &q.to_string(), queue(false), from(1)).unwrap().answer;
                     prop_assert_eq!(declared.created, queues.insert(q, declared.id).is_none());
                 }
             }

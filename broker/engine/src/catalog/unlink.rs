@@ -1,11 +1,11 @@
-//! Bindings of what is gone: others do not see them from the deletion on, and what was kept to find them is taken apart
-//! later, some at a time.
+//! The bindings of deleted exchanges and queues: nobody sees them from the deletion on, and the indexes that still have
+//! them are cleaned later, some bindings at a time.
 //!
 //! An exchange or a queue may have a million bindings, and everybody waits for the catalog while it changes. So a deletion
-//! takes the bindings themselves away, and leaves behind what nobody sees: targets in routers, of identities that nobody has
-//! any more, and the name of the exchange at its destinations. Until these are gone they count as definitions.
+//! removes the bindings themselves, and leaves behind what nobody sees: targets in routers, with identities that are not
+//! used any more, and the name of the exchange at its destinations. Until these are removed they count as definitions.
 use super::bindings::{Binding, Target};
-use super::{Catalog, ExchangeId, Vhost};
+use super::{Catalog, Exchange, ExchangeId, Vhost};
 use crate::exchange::{self, Router};
 use leveret_model::exchange::ExchangeType;
 use leveret_model::table::FieldTable;
@@ -16,45 +16,45 @@ use std::sync::Arc;
 #[derive(Default)]
 pub(super) struct Remains {
     left: Vec<Leaving>,
-    /// Targets that routers still have, and nobody else.
+    /// Deleted targets that routers still have.
     dead: BTreeSet<Target>,
 }
 
-/// Bindings that are gone, with what is kept because of them.
+/// Removed bindings that indexes still have.
 struct Leaving {
     bindings: Taken,
-    /// The type of their source.
+    /// The type of the exchange that they led from.
     kind: ExchangeType,
     end: End,
 }
 
-/// Bindings that were taken away.
+/// Bindings that were removed.
 pub(super) type Taken = Box<dyn Iterator<Item = Binding> + Send + Sync>;
 
-/// Which end of the bindings is gone.
+/// The end of the bindings that was deleted.
 enum End {
-    /// The exchange that they led from, which its destinations may still know by its name.
+    /// The exchange that they led from, whose name its destinations may still have.
     Source { name: Arc<str>, router: Router<Target> },
-    /// What they led to, which the router of the source still has.
+    /// The destination that they led to, which the router of the source still has.
     Destination { source: Arc<str>, id: ExchangeId, target: Target },
 }
 
-/// What came of [`Catalog::unlink`]. Best dropped when the catalog is free for others: it may take long.
+/// The result of [`Catalog::unlink`]. Dropping it may take long: best done after the catalog was unlocked.
 #[must_use]
 pub struct Unlinked {
-    /// There is more to be done.
+    /// Whether there is more to unlink.
     pub more: bool,
     _routers: Vec<Router<Target>>,
 }
 
 impl Catalog {
-    /// Whether deletions have left something to [`unlink`](Self::unlink).
+    /// Returns whether deletions have left bindings to [`unlink`](Self::unlink).
     #[must_use]
     pub fn is_unlinking(&self) -> bool {
         self.vhosts.values().any(|vhost| !vhost.remains.left.is_empty())
     }
 
-    /// Takes apart what deletions left behind, of about `most` bindings. Nothing that anybody sees changes by that.
+    /// Removes about `most` bindings from the indexes that still have them. Nobody sees a difference.
     pub fn unlink(&mut self, most: usize) -> Unlinked {
         let (mut left, mut routers) = (most, Vec::new());
         for vhost in self.vhosts.values_mut() {
@@ -65,31 +65,27 @@ impl Catalog {
 }
 
 impl Remains {
-    /// Whether a router has this target although it is gone.
+    /// Returns whether this target was deleted although a router still has it.
     #[inline]
     pub(super) fn is_dead(&self, target: Target) -> bool {
         !self.dead.is_empty() && self.dead.contains(&target)
     }
 
-    /// The exchange `name` is gone, and these led from it.
-    pub(super) fn add_source(&mut self, name: &str, bindings: Taken, (kind, router): (ExchangeType, Router<Target>)) {
+    /// Adds the bindings from the exchange `name`, which was deleted.
+    pub(super) fn add_source(&mut self, name: &str, kind: ExchangeType, bindings: Taken, router: Router<Target>) {
         self.left.push(Leaving { bindings, kind, end: End::Source { name: name.into(), router } });
     }
 
-    /// `target` is gone, and these led to it from an exchange.
-    pub(super) fn add_destination(
-        &mut self,
-        target: Target,
-        bindings: Taken,
-        (source, id, kind): (Arc<str>, ExchangeId, ExchangeType),
-    ) {
+    /// Adds the bindings from the exchange `name` to `target`, which was deleted.
+    pub(super) fn add_destination(&mut self, target: Target, bindings: Taken, name: Arc<str>, source: &Exchange) {
         self.dead.insert(target);
-        self.left.push(Leaving { bindings, kind, end: End::Destination { source, id, target } });
+        let end = End::Destination { source: name, id: source.id, target };
+        self.left.push(Leaving { bindings, kind: source.declared.kind, end });
     }
 }
 
 impl Vhost {
-    /// Returns how many more bindings may be looked at.
+    /// Unlinks at most `most` bindings. Returns how many more may be unlinked in this call.
     fn unlink(&mut self, most: usize, routers: &mut Vec<Router<Target>>) -> usize {
         let mut left = most;
         while let Some(mut leaving) = self.remains.left.pop() {
@@ -118,7 +114,7 @@ impl Vhost {
         left
     }
 
-    /// Takes one of the bindings out of what was kept to find it.
+    /// Removes one binding from the index that still has it.
     fn forget(&mut self, leaving: &Leaving, binding: &Binding) {
         match &leaving.end {
             End::Source { name, .. } => {
@@ -145,12 +141,12 @@ impl End {
     }
 }
 
-/// About how many bytes of memory a binding from an exchange of this type takes.
+/// Returns about how many bytes of memory a binding from an exchange of this type takes.
 pub(super) fn binding_bytes(kind: ExchangeType, routing_key: &[u8], arguments: &FieldTable) -> usize {
     BINDING_BYTES + 3 * routing_key.len() + 3 * arguments.memory_bytes() + exchange::binding_bytes(kind, routing_key)
 }
 
-/// Bindings that are taken apart at once, by the deletion itself and by whoever goes on with [`Catalog::unlink`].
+/// The number of bindings that are unlinked at once, by the deletion itself and by whoever goes on with [`Catalog::unlink`].
 pub const UNLINKED_AT_ONCE: usize = 4096;
 /// Memory of a binding without keys and arguments, in bytes.
 const BINDING_BYTES: usize = 400;

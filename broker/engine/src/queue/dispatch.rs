@@ -1,31 +1,16 @@
-//! Ready messages to consumers: in turn, as much as each has credit and room for.
+//! Delivering ready messages to consumers: in turn, as much as each has credit and room for.
 use super::consumers::Standing;
 use super::numbered::Spot;
-use super::run::{MessageId, Run};
+use super::run::{Cursor, MessageId, Run};
 use super::state::State;
-use super::{ConsumerId, Counters, Delivery, Dwell, Facts, Fill, Lead, Queue, Sink, Source};
+use super::stored::StoredRoute;
+use super::{ConsumerId, Counters, Delivery, DeliveryChanges, Dwell, Fill, History, Lead, Queue, Sink, Source};
 use std::mem::take;
 
-/// How far deliveries have come: the next message that was never delivered.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Cursor {
-    /// Number of its run.
-    pub(super) run: u64,
-    /// Its index in the run.
-    pub(super) index: u32,
-    /// Its offset in the run's segment, once the run was entered (`index` > 0).
-    offset: u32,
-}
-
-impl Cursor {
-    pub(super) fn at(run: u64) -> Self {
-        Self { run, index: 0, offset: 0 }
-    }
-}
-
 impl Queue {
-    /// Hands ready messages to consumers until there are none, or none has credit and room, or they were many: then
-    /// [`take_unfinished`](Self::take_unfinished) says so. `now` in nanoseconds of the clock that `enqueue` was told.
+    /// Hands ready messages to consumers until there are no more, or no consumer has credit and room, or many were handed
+    /// out: then [`take_unfinished`](Self::take_unfinished) says so. `now` is in nanoseconds of the same clock as for
+    /// `enqueue`.
     pub fn dispatch(&mut self, now: u64) {
         let mut left = DISPATCHED_MAX;
         while self.lead.leading && self.state.ready() > 0 {
@@ -56,27 +41,28 @@ impl Queue {
         }
     }
 
-    /// Whether deliveries stopped since the last call only because they were many: another `dispatch` goes on with them.
+    /// Returns whether deliveries stopped since the last call only because they were many: another `dispatch` goes on with
+    /// them.
     #[inline]
     pub fn take_unfinished(&mut self) -> bool {
         take(&mut self.lead.unfinished)
     }
 
-    /// The sink of a consumer has room again: it is served with the rest.
+    /// Serves a consumer whose sink has room again, with the others.
     pub fn drained(&mut self, id: ConsumerId, now: u64) {
         self.lead.consumers.free(id, Standing::Full);
         self.dispatch(now);
     }
 
-    /// The channel of a consumer whose sink said [`Fill::Blocked`] has room for it: it is served with the rest.
+    /// Serves a consumer whose sink said [`Fill::Blocked`] and whose channel has room for it, with the others.
     pub fn unblocked(&mut self, id: ConsumerId, now: u64) {
         self.lead.consumers.free(id, Standing::Blocked);
         self.dispatch(now);
     }
 
-    /// Whether every consumer waits for its own output: all of them are slower than what is published.
+    /// Returns whether every consumer waits for room in its own output, so that all of them are slower than the publishers.
     #[must_use]
-    pub fn is_outrunning(&self) -> bool {
+    pub fn consumers_lag(&self) -> bool {
         self.lead.consumers.all_full()
     }
 
@@ -89,37 +75,38 @@ impl Queue {
         }
     }
 
-    /// Hands at most `limit` messages to `sink`: how many it took.
+    /// Hands at most `limit` messages to `sink`. Returns why it stopped, and how many messages it took.
     fn serve(&mut self, sink: &dyn Sink, limit: u64, no_ack: bool, now: u64) -> (Fill, u64) {
         if !self.lead.leading {
             return (Fill::Blocked, 0);
         }
         let durable = self.is_durable();
-        let Lead { cursor, recovered_below, delivered_below, facts, blocked_on, .. } = &mut self.lead;
-        let mut taking = Taking::new(&mut self.state, cursor, now, limit, (*recovered_below, *delivered_below));
+        let Lead { cursor, history, changes, blocked_on, .. } = &mut self.lead;
+        let mut taking = Taking::new(&mut self.state, cursor, now, limit, *history);
         let fill = sink.fill(&mut taking);
         *blocked_on = taking.cold;
-        let facts = durable.then_some(facts);
-        (fill, taking.finish(no_ack, facts, &mut self.counters, &mut self.dwell))
+        let changes = durable.then_some(changes);
+        (fill, taking.finish(no_ack, changes, &mut self.counters, &mut self.dwell))
     }
 }
 
-/// What a `get` came to.
+/// The result of a `get`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Got {
     /// The sink has a message.
     Message,
-    /// None is ready.
+    /// No message is ready.
     Empty,
-    /// The next one has to be read first.
+    /// The next message has to be read first.
     Cold,
 }
 
-/// Messages that are handed out in one call, about: others want the queue as well. A consumer alone takes what it has room for.
+/// About how many messages are handed out in one call: others want the queue as well. A single consumer takes what it has
+/// room for.
 const DISPATCHED_MAX: u64 = 16 << 10;
 
-/// How many messages a consumer gets at a time: all where it is alone; one where there are few, so that consumers get
-/// equal parts; more where there are many, so that a turn is worth its cost.
+/// Returns how many messages a consumer gets in one turn: all if it is the only one; one if few messages are ready, so that
+/// consumers get equal parts; more if many are ready, so that a turn is worth its cost.
 fn share(ready: u64, consumers: usize) -> u64 {
     if consumers <= 1 { u64::MAX } else { (ready / (consumers as u64 * 16)).clamp(1, 64) }
 }
@@ -128,67 +115,68 @@ fn share(ready: u64, consumers: usize) -> u64 {
 struct Taking<'q> {
     state: &'q mut State,
     cursor: &'q mut Cursor,
-    /// The cursor's run, once it was looked up: it has a message left, and is in memory.
+    /// The run at the cursor, once it was looked up: it is warm.
     run: Option<Run>,
-    /// Where the segment of that run is: none is freed meanwhile.
+    /// The spot of its segment: no segment is freed meanwhile.
     spot: Spot,
     now: u64,
-    left: u64,
+    /// How many more messages the consumer may take.
+    remaining: u64,
     taken: u64,
     redelivered: u64,
-    /// Taken from one run in sequence, not yet counted: first, messages, when they arrived.
-    stretch: (u64, u64, u64),
-    /// Stretches before that.
-    before: Vec<(u64, u64, u64)>,
-    /// Messages below may have been settled before this began.
-    recovered_below: u64,
-    /// Messages below may have been delivered before this began.
-    delivered_below: u64,
-    /// The segment of the next message is not in memory.
+    /// The messages that were taken last, not yet counted.
+    stretch: Stretch,
+    /// The stretches before that.
+    before: Vec<Stretch>,
+    history: History,
+    /// The segment of the next message, if that is cold.
     cold: Option<u64>,
 }
 
+/// Messages that were taken from one run in sequence.
+#[derive(Clone, Copy, Default)]
+struct Stretch {
+    first: u64,
+    messages: u64,
+    /// When the run arrived.
+    arrived: u64,
+}
+
 impl<'q> Taking<'q> {
-    fn new(
-        state: &'q mut State,
-        cursor: &'q mut Cursor,
-        now: u64,
-        left: u64,
-        (recovered_below, delivered_below): (u64, u64),
-    ) -> Self {
+    fn new(state: &'q mut State, cursor: &'q mut Cursor, now: u64, remaining: u64, history: History) -> Self {
         Self {
             state,
             cursor,
             run: None,
             spot: Spot::default(),
             now,
-            left,
+            remaining,
             taken: 0,
             redelivered: 0,
-            stretch: (0, 0, 0),
+            stretch: Stretch::default(),
             before: Vec::new(),
-            recovered_below,
-            delivered_below,
+            history,
             cold: None,
         }
     }
 
+    /// Counts a message that is taken. Returns whether its exchange or routing key may differ from those of the one before.
     fn count(&mut self, sequence: u64, run: &Run) -> bool {
         self.taken += 1;
-        self.left -= 1;
-        let (first, messages, _) = self.stretch;
+        self.remaining -= 1;
+        let Stretch { first, messages, .. } = self.stretch;
         if messages > 0 && first + messages == sequence && sequence > run.first {
-            self.stretch.1 += 1;
+            self.stretch.messages += 1;
             return false;
         }
         if messages > 0 {
             self.before.push(self.stretch);
         }
-        self.stretch = (sequence, 1, run.arrived);
+        self.stretch = Stretch { first: sequence, messages: 1, arrived: run.arrived };
         true
     }
 
-    /// The next message that was never delivered, and its run.
+    /// Returns the next message that was never delivered, and its run.
     #[inline]
     fn fresh(&mut self) -> Option<(MessageId, Run)> {
         loop {
@@ -198,7 +186,7 @@ impl<'q> Taking<'q> {
             };
             let id = MessageId { sequence: run.first + u64::from(self.cursor.index), offset: self.cursor.offset };
             self.cursor.index += 1;
-            if id.sequence < self.recovered_below && self.state.is_settled(id.sequence) {
+            if id.sequence < self.history.recovered_below && self.state.is_settled(id.sequence) {
                 self.cursor.offset = self.state.segments().at(run.segment).message(id.offset).next;
                 continue;
             }
@@ -207,7 +195,7 @@ impl<'q> Taking<'q> {
         }
     }
 
-    /// Moves the cursor to a run with a message that was not delivered, if it is not in one.
+    /// Moves the cursor to the next run with a message that was not delivered, unless it is in one.
     fn enter_run(&mut self) -> Option<Run> {
         loop {
             let (number, &run) = self.state.run_from(self.cursor.run)?;
@@ -224,7 +212,7 @@ impl<'q> Taking<'q> {
                 return None;
             }
             if self.cursor.index == 0 {
-                self.cursor.offset = self.state.segments().at(run.segment).route(run.offset).2;
+                self.cursor.offset = self.state.segments().at(run.segment).route(run.offset).messages_at;
             }
             self.run = Some(run);
             self.spot = self.state.segments().spot(run.segment);
@@ -232,7 +220,7 @@ impl<'q> Taking<'q> {
         }
     }
 
-    /// The first message that was given back, and its run.
+    /// Returns the first returned message, and its run.
     fn returned(&mut self) -> Option<(MessageId, Run)> {
         let (id, run) = self.state.first_returned()?;
         if self.state.segments().cold(run.segment).is_some() {
@@ -243,11 +231,11 @@ impl<'q> Taking<'q> {
         Some((id, run))
     }
 
-    /// Settles what needs no acknowledgement, and counts. Returns how many messages were taken.
+    /// Settles the messages that need no acknowledgement, and counts. Returns how many messages were taken.
     fn finish(
         mut self,
         no_ack: bool,
-        mut facts: Option<&mut Facts>,
+        mut changes: Option<&mut DeliveryChanges>,
         counters: &mut Counters,
         dwell: &mut Dwell,
     ) -> u64 {
@@ -259,16 +247,16 @@ impl<'q> Taking<'q> {
         }
         self.before.push(self.stretch);
         // Stretches that follow each other are settled together.
-        let mut out = (0, 0);
-        for (first, messages, arrived) in take(&mut self.before) {
-            dwell.observe(self.now.saturating_sub(arrived), messages);
-            if out.0 + out.1 == first {
-                out.1 += messages;
+        let mut out = Stretch::default();
+        for stretch in take(&mut self.before) {
+            dwell.observe(self.now.saturating_sub(stretch.arrived), stretch.messages);
+            if out.first + out.messages == stretch.first {
+                out.messages += stretch.messages;
             } else {
-                self.settle(no_ack, &mut facts, std::mem::replace(&mut out, (first, messages)));
+                self.settle(no_ack, &mut changes, std::mem::replace(&mut out, stretch));
             }
         }
-        self.settle(no_ack, &mut facts, out);
+        self.settle(no_ack, &mut changes, out);
         counters.delivered += self.taken;
         counters.redelivered += self.redelivered;
         if no_ack {
@@ -277,11 +265,12 @@ impl<'q> Taking<'q> {
         self.taken
     }
 
-    /// Settles messages that are out, if they need no acknowledgement.
-    fn settle(&mut self, no_ack: bool, facts: &mut Option<&mut Facts>, (first, messages): (u64, u64)) {
-        match facts {
+    /// Settles delivered messages, if they need no acknowledgement.
+    fn settle(&mut self, no_ack: bool, changes: &mut Option<&mut DeliveryChanges>, stretch: Stretch) {
+        let Stretch { first, messages, .. } = stretch;
+        match changes {
             _ if !no_ack || messages == 0 => {}
-            Some(facts) => facts.settled.push((first, messages)),
+            Some(changes) => changes.settled.push((first, messages)),
             None => self.state.settle(first, messages),
         }
     }
@@ -290,17 +279,17 @@ impl<'q> Taking<'q> {
 impl Source for Taking<'_> {
     #[inline]
     fn next(&mut self) -> Option<Delivery<'_>> {
-        if self.left == 0 {
+        if self.remaining == 0 {
             return None;
         }
         let given_back = self.state.has_returned();
         let (id, run) = if given_back { self.returned()? } else { self.fresh()? };
-        let redelivered = given_back || id.sequence < self.delivered_below;
+        let redelivered = given_back || id.sequence < self.history.delivered_below;
         self.redelivered += u64::from(redelivered);
         let route_changed = self.count(id.sequence, &run);
         let segments = self.state.segments();
         let segment = if given_back { segments.at(run.segment) } else { segments.at_spot(self.spot, run.segment) };
-        let (exchange, routing_key, _) = segment.route(run.offset);
+        let StoredRoute { exchange, routing_key, .. } = segment.route(run.offset);
         let stored = segment.message(id.offset);
         if !given_back {
             self.cursor.offset = stored.next;

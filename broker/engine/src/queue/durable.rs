@@ -1,155 +1,76 @@
-//! What a durable queue has beside a transient one: its changes are facts, logged before they count.
+//! What a durable queue has in addition to a transient one: its changes are logged before they count.
 //!
-//! What consumers do (take, acknowledge, give back) becomes [`Facts`], which the caller logs; `State` changes when a fact
-//! comes back from the log through `apply_...`, here and on every replica alike. Contents lie in the log: a run knows its
-//! [`Place`], and its bytes are in memory only while they are warm. A queue read back from the log has no leader until
-//! [`Queue::lead`] says so: what was out then is ready again, and delivered as redelivered.
-use super::Queue;
-use super::dispatch::Cursor;
-use super::ranges::Ranges;
+//! What consumers do (take, acknowledge, give back) becomes [`DeliveryChanges`], which the caller logs; `State` changes
+//! when one comes back from the log through `apply_...`, here and on every replica alike. Contents lie in the log: a run
+//! knows its [`Place`], and its bytes are in memory only while they are warm. A queue read back from the log has no leader
+//! until [`Queue::lead`] says so: what was out then is ready again, and delivered as redelivered.
+use super::logged::{DeliveryChanges, LoggedRun, Place, ReadBounds, ReadRequest};
+use super::run::Cursor;
+use super::{History, Queue};
 use bytes::Bytes;
-use std::collections::BTreeMap;
-
-/// Where a run lies: a slice of a record in a file of the log, or of the archive.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Place {
-    /// The file.
-    pub file: u64,
-    /// Of the record in the file.
-    pub offset: u32,
-    /// Length of the record in bytes.
-    pub len: u32,
-    /// Of the run in the record.
-    pub at: u32,
-    /// Length of the run in bytes.
-    pub run_len: u32,
-}
-
-/// A run that the log has.
-pub struct Logged<'a> {
-    /// In stored form: lengths, exchange, routing key, messages.
-    pub run: &'a Bytes,
-    /// Where it lies.
-    pub place: Place,
-    /// Messages in it.
-    pub count: u32,
-    /// Bytes of their bodies.
-    pub body_bytes: u64,
-    /// Its bytes stay in memory for a delivery soon.
-    pub warm: bool,
-}
-
-/// What happened to deliveries, for the log.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Facts {
-    /// Gone for good: first sequence, messages.
-    pub settled: Vec<(u64, u64)>,
-    /// Ready again: sequence, offset in its run.
-    pub returned: Vec<(u64, u32)>,
-}
-
-/// Runs to be read: segment of the queue, and where it lies.
-pub type Fetch = Vec<(u64, Place)>;
-
-/// How much is read at a time, at most; one run in any case.
-pub(super) struct FetchBounds {
-    /// Of the runs, in bytes: what stays in memory.
-    pub(super) run_bytes: u64,
-    /// Of the records that the runs lie in, in bytes: what the disk is asked for.
-    pub(super) record_bytes: u64,
-}
-
-#[derive(Default)]
-pub(super) struct Durable {
-    pub(super) settled: Ranges,
-    /// How often each message was given back.
-    pub(super) counts: BTreeMap<u64, u32>,
-    /// Changes with every message that comes or goes: equal on replicas that hold the same.
-    pub(super) digest: u64,
-}
-
-impl Durable {
-    /// A sum over the messages of a range: what a digest changes by when they come or go.
-    pub(super) fn range_digest(first: u64, count: u64) -> u64 {
-        let last = first.wrapping_add(count);
-        let triangle = |n: u64| (u128::from(n) * (u128::from(n) + 1) / 2) as u64;
-        triangle(last).wrapping_sub(triangle(first)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-    }
-}
 
 impl Queue {
-    /// A durable queue without a leader: facts are applied to it, nothing is delivered. Messages given back more often
-    /// than `delivery_limit` are dropped.
-    #[must_use]
-    pub fn durable(delivery_limit: Option<u32>) -> Self {
-        let mut queue = Self::default();
-        queue.state.durable = Some(Box::default());
-        queue.lead.delivery_limit = delivery_limit;
-        queue.lead.leading = false;
-        queue
-    }
-
-    /// From here on the queue is served here. All that is not settled is ready, and what lies below `delivered_below` may have
-    /// been delivered before.
+    /// Begins to serve the queue here. All messages that are not settled are ready, and those below `delivered_below` may
+    /// have been delivered before.
     pub fn lead(&mut self, delivered_below: u64) {
         self.lead.leading = true;
-        self.lead.recovered_below = self.state.begin_lead();
-        self.lead.delivered_below = delivered_below.min(self.lead.recovered_below);
+        let recovered_below = self.state.begin_lead();
+        self.lead.history = History { recovered_below, delivered_below: delivered_below.min(recovered_below) };
         self.lead.cursor = Cursor::at(self.state.runs_first());
     }
 
-    /// The sequence from which on no message was ever delivered.
+    /// Returns the sequence from which on no message was ever delivered.
     #[must_use]
     pub fn delivered_below(&self) -> u64 {
         let reached = self.state.position(&self.lead.cursor).unwrap_or(self.state.next_sequence());
-        reached.max(self.lead.delivered_below)
+        reached.max(self.lead.history.delivered_below)
     }
 
-    /// Messages were logged.
-    pub fn apply_logged(&mut self, logged: &Logged<'_>, now: u64) {
+    /// Applies a run that was logged.
+    pub fn apply_logged(&mut self, logged: &LoggedRun<'_>, now: u64) {
         self.counters.published += u64::from(logged.count);
         self.state.enqueue_logged(logged, now);
     }
 
-    /// Messages are gone for good.
+    /// Applies a settlement that was logged.
     pub fn apply_settled(&mut self, first: u64, count: u64) {
         self.state.settle_logged(first, count);
     }
 
-    /// A message is ready again.
+    /// Applies the return of a message that was logged.
     pub fn apply_returned(&mut self, sequence: u64, offset: u32) {
         self.state.return_logged(sequence, offset, self.lead.leading);
     }
 
-    /// What has to be logged since the last call.
-    pub fn take_facts(&mut self) -> Option<Facts> {
-        let facts = &mut self.lead.facts;
-        (!facts.settled.is_empty() || !facts.returned.is_empty()).then(|| std::mem::take(facts))
+    /// Returns what happened to deliveries since the last call and has to be logged.
+    pub fn take_changes(&mut self) -> Option<DeliveryChanges> {
+        let changes = &mut self.lead.changes;
+        (!changes.settled.is_empty() || !changes.returned.is_empty()).then(|| std::mem::take(changes))
     }
 
-    /// Whether [`wants`](Self::wants) is worth a call.
+    /// Returns whether [`take_read`](Self::take_read) is worth a call.
     #[must_use]
-    pub fn may_want(&self) -> bool {
+    pub fn may_need_read(&self) -> bool {
         let ahead = || {
             self.state.cold_ahead_maybe && self.lead.consumers.len() > 0 && self.lead.look_at <= self.lead.cursor.run
         };
         let blocked = || self.lead.blocked_on.is_some_and(|segment| !self.lead.unreadable.contains_key(&segment));
-        !self.lead.fetching && (blocked() || ahead())
+        !self.lead.reading && (blocked() || ahead())
     }
 
-    /// Runs to be read before deliveries can go on, or soon, as few as can be when memory is `tight`; their bytes come back
-    /// through [`fetched`](Self::fetched). None: dispatch.
-    pub fn wants(&mut self, tight: bool) -> Option<Fetch> {
-        if self.lead.fetching {
+    /// Returns the runs to be read before deliveries can go on, or soon, as few as can be when memory is `tight`; their
+    /// bytes come back through [`read_done`](Self::read_done). `None` if there is nothing to read: dispatch.
+    pub fn take_read(&mut self, tight: bool) -> Option<ReadRequest> {
+        if self.lead.reading {
             return None;
         }
-        let (bounds, ahead) = if tight { (&FETCH_TIGHT, AHEAD_TIGHT_BYTES) } else { (&FETCH, AHEAD_BYTES) };
+        let (bounds, ahead) = if tight { (&READ_TIGHT, AHEAD_TIGHT_BYTES) } else { (&READ, AHEAD_BYTES) };
         let blocked = self.lead.blocked_on.take().filter(|segment| !self.lead.unreadable.contains_key(segment));
         let mut runs = match blocked {
             Some(segment) => self.state.cold_from_segment(segment, bounds),
             None if tight && self.lead.consumers.takers() == 0 => {
                 self.lead.look_at = self.lead.cursor.run + 1;
-                Fetch::new()
+                ReadRequest::new()
             }
             None => {
                 let next = self.next_run();
@@ -161,20 +82,20 @@ impl Queue {
         if let Some(at) = runs.iter().position(|(segment, _)| self.lead.unreadable.contains_key(segment)) {
             runs.truncate(at);
         }
-        self.lead.fetching = !runs.is_empty();
-        self.lead.fetching.then_some(runs)
+        self.lead.reading = !runs.is_empty();
+        self.lead.reading.then_some(runs)
     }
 
-    /// The run that the next delivery comes from.
+    /// Returns the number of the run that the next delivery comes from.
     fn next_run(&self) -> u64 {
         let Cursor { run: number, index, .. } = self.lead.cursor;
         let is_out = self.state.run_from(number).is_some_and(|(at, run)| at == number && index == run.count);
         number + u64::from(is_out)
     }
 
-    /// Runs were read, all that were asked for or the first ones. Dispatch afterwards.
-    pub fn fetched(&mut self, runs: Vec<(u64, Bytes)>) {
-        self.lead.fetching = false;
+    /// Takes runs that were read: all that were asked for, or the first of them. Dispatch afterwards.
+    pub fn read_done(&mut self, runs: Vec<(u64, Bytes)>) {
+        self.lead.reading = false;
         self.lead.blocked_on = None;
         self.lead.look_at = 0;
         let cursor = self.state.run(self.lead.cursor.run).map_or(u64::MAX, |run| run.segment);
@@ -191,26 +112,26 @@ impl Queue {
         }
     }
 
-    /// The bytes of a run that was to be read are not what was written, and `reason` says how that was seen. Deliveries stop
-    /// before it, until it has been purged or acknowledged.
+    /// Notes that the bytes of a run are not what was written; `reason` says how that was seen. Deliveries stop before the
+    /// run until it has been purged or acknowledged.
     pub fn set_unreadable(&mut self, segment: u64, reason: &str) {
         self.lead.unreadable.insert(segment, reason.into());
     }
 
-    /// Why some message of the queue cannot be read.
+    /// Returns why some message of the queue cannot be read.
     #[must_use]
     pub fn unreadable(&self) -> Option<&str> {
         let is_there = |segment: u64| self.state.segments().place(segment).is_some();
         self.lead.unreadable.iter().find(|(segment, _)| is_there(**segment)).map(|(_, reason)| &**reason)
     }
 
-    /// Why the next message cannot be delivered, where that will not pass.
+    /// Returns why the next message cannot be delivered, if that will not pass.
     #[must_use]
     pub fn standstill(&self) -> Option<&str> {
         self.lead.unreadable.get(&self.lead.blocked_on?).map(|reason| &**reason)
     }
 
-    /// Lets go of contents that no consumer takes at the moment, where the log has them.
+    /// Frees warm contents that no consumer takes at the moment; the log has them.
     pub fn cool_idle(&mut self) {
         if !self.is_durable() || self.lead.consumers.takers() > 0 {
             return;
@@ -229,23 +150,23 @@ impl Queue {
         self.lead.look_at = self.lead.cursor.run + 1; // not before something was delivered again
     }
 
-    /// Whether what comes next would be delivered before long if it stayed in memory.
+    /// Returns whether a new run should stay in memory: the queue is below its allowance and has no cold backlog.
     #[must_use]
     pub fn takes_warm(&self) -> bool {
         let allowance = if self.lead.consumers.len() > 0 { WARM_BYTES } else { WARM_IDLE_BYTES };
         self.state.segments().bytes() < allowance && (self.state.fresh() == 0 || !self.state.cold_ahead_maybe)
     }
 
-    /// Where runs of this queue lay that came to their end, or were moved, since the last call.
+    /// Returns the former locations of runs that were removed or moved since the last call.
     pub fn take_freed(&mut self) -> Vec<Place> {
         self.state.segments_mut().take_freed()
     }
 
-    /// Runs with live messages in files that `wanted` names, `most` at most: of those from segment `from` on, as many as are
-    /// looked through at a time. And the segment to go on from, if there is more.
+    /// Returns at most `most` runs with live messages in files that `wanted` accepts, from segment `from` on. Only so many
+    /// runs are looked at in one call. Also returns the segment to continue from, if there is more.
     #[must_use]
-    pub fn runs_in(&self, wanted: &dyn Fn(u64) -> bool, from: u64, most: usize) -> (Fetch, Option<u64>) {
-        let mut found = Fetch::new();
+    pub fn runs_in(&self, wanted: &dyn Fn(u64) -> bool, from: u64, most: usize) -> (ReadRequest, Option<u64>) {
+        let mut found = ReadRequest::new();
         for (looked_at, (number, place)) in self.state.segments().places(from).enumerate() {
             if looked_at == LOOKED_AT_MAX || found.len() == most {
                 return (found, Some(number));
@@ -257,51 +178,51 @@ impl Queue {
         (found, None)
     }
 
-    /// Returns the runs of this queue: the number of each, and where it lies.
+    /// Returns the runs of this queue: the segment and the location of each.
     pub fn runs(&self) -> impl Iterator<Item = (u64, Place)> {
         self.state.segments().places(0)
     }
 
-    /// A run lies elsewhere now. False if it came to its end meanwhile.
+    /// Updates the location of a run after a copy. Returns false if all its messages were settled meanwhile.
     pub fn relocate(&mut self, segment: u64, place: Place) -> bool {
         self.state.segments_mut().relocate(segment, place)
     }
 
-    /// Sum over the messages that the queue holds: equal on all that hold the same.
+    /// Returns a sum over the messages that the queue holds, which is equal on all replicas that hold the same.
     #[must_use]
     pub fn digest(&self) -> u64 {
         self.state.durable.as_ref().map_or(0, |durable| durable.digest)
     }
 
-    /// Whether its changes are logged.
+    /// Returns whether the changes of the queue are logged.
     #[must_use]
     pub fn is_durable(&self) -> bool {
         self.state.durable.is_some()
     }
 
-    /// A delivery is given back: a fact for the log, or, past the delivery limit, the message's end.
+    /// Notes that a delivery was returned. Past the delivery limit the message is settled instead.
     pub(super) fn log_return(&mut self, sequence: u64, offset: u32) {
         let count = self.state.durable.as_ref().and_then(|durable| durable.counts.get(&sequence)).map_or(0, |&n| n);
-        if self.lead.delivery_limit.is_some_and(|limit| count >= limit) {
-            self.lead.facts.settled.push((sequence, 1));
+        if self.lead.settings.returns_max().is_some_and(|limit| count >= limit) {
+            self.lead.changes.settled.push((sequence, 1));
         } else {
-            self.lead.facts.returned.push((sequence, offset));
+            self.lead.changes.returned.push((sequence, offset));
         }
     }
 }
 
-/// Read at a time.
-const FETCH: FetchBounds = FetchBounds { run_bytes: 4 << 20, record_bytes: 16 << 20 };
-/// Read when less than this lies warm before the cursor.
+/// Bytes that are read at a time.
+const READ: ReadBounds = ReadBounds { run_bytes: 4 << 20, record_bytes: 16 << 20 };
+/// Runs are read when less than this is warm ahead of the cursor.
 const AHEAD_BYTES: u64 = 4 << 20;
-/// The same, when what all queues may keep in memory is used up.
-const FETCH_TIGHT: FetchBounds = FetchBounds { run_bytes: 256 << 10, record_bytes: 1 << 20 };
+/// The same two while the memory for the contents of all queues is used up.
+const READ_TIGHT: ReadBounds = ReadBounds { run_bytes: 256 << 10, record_bytes: 1 << 20 };
 const AHEAD_TIGHT_BYTES: u64 = 1;
-/// Runs looked through at a time.
+/// Runs that are looked at in one call.
 const LOOKED_AT_MAX: usize = 64 << 10;
-/// Looked at to be let go of at a time: what is warm lies close behind the cursor, as a rule.
+/// Segments that are looked at to be freed in one call: warm ones usually lie close behind the cursor.
 const COOLED_MAX: usize = 64 << 10;
-/// Kept in memory for a queue that is consumed from.
+/// Bytes that stay in memory for a queue with consumers.
 const WARM_BYTES: u64 = 16 << 20;
-/// Kept in memory for one that is not.
+/// Bytes that stay in memory for a queue without consumers.
 const WARM_IDLE_BYTES: u64 = 256 << 10;

@@ -1,6 +1,7 @@
 //! Durable queues: what consumers do becomes facts, what the facts make of the queue survives its leader; then random
 //! commands with a new leader now and then, against a plain list.
 use super::*;
+use crate::catalog::{DeliveryLimit, QueueType};
 use bytes::Bytes;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -35,14 +36,14 @@ impl Log {
         let run = Bytes::from(run);
         let place = Place { file: self.0.len() as u64, run_len: run.len() as u32, ..Place::default() };
         let body_bytes = bodies.iter().map(|body| body.len() as u64).sum();
-        queue.apply_logged(&Logged { run: &run, place, count: bodies.len() as u32, body_bytes, warm }, 0);
+        queue.apply_logged(&LoggedRun { run: &run, place, count: bodies.len() as u32, body_bytes, warm }, 0);
         self.0.push(run);
     }
 
     fn read(&self, queue: &mut Queue) {
-        if let Some(fetch) = queue.wants(false) {
+        if let Some(fetch) = queue.take_read(false) {
             let runs = fetch.iter().map(|(segment, place)| (*segment, self.0[place.file as usize].clone())).collect();
-            queue.fetched(runs);
+            queue.read_done(runs);
         }
     }
 
@@ -58,21 +59,27 @@ impl Log {
     }
 }
 
-fn apply_facts(queue: &mut Queue) {
-    let Some(facts) = queue.take_facts() else { return };
-    for (first, count) in facts.settled {
+fn apply_changes(queue: &mut Queue) {
+    let Some(changes) = queue.take_changes() else { return };
+    for (first, count) in changes.settled {
         queue.apply_settled(first, count);
     }
-    for (sequence, offset) in facts.returned {
+    for (sequence, offset) in changes.returned {
         queue.apply_returned(sequence, offset);
     }
+}
+
+/// A queue without a leader whose messages may be returned `limit` times.
+fn durable(limit: Option<u32>) -> Queue {
+    let queue_type = if limit.is_some() { QueueType::Quorum } else { QueueType::Classic };
+    Queue::new(&QueueSettings { queue_type, delivery_limit: limit.map(DeliveryLimit::Times) }, true)
 }
 
 /// As after a restart: the index alone is kept.
 fn restarted(queue: &Queue, limit: Option<u32>) -> Queue {
     let mut snapshot = Vec::new();
     queue.snapshot(&mut snapshot);
-    let mut next = Queue::durable(limit);
+    let mut next = durable(limit);
     let mut rest = &snapshot[..];
     next.restore(&mut rest, 0).unwrap();
     assert!(rest.is_empty());
@@ -81,7 +88,7 @@ fn restarted(queue: &Queue, limit: Option<u32>) -> Queue {
 }
 
 fn led(limit: Option<u32>) -> Queue {
-    let mut queue = Queue::durable(limit);
+    let mut queue = durable(limit);
     queue.lead(u64::MAX);
     queue
 }
@@ -93,8 +100,8 @@ fn an_acknowledgement_counts_once_it_is_logged() {
     let (sequence, ..) = log.get(&mut queue, false).unwrap();
     queue.acknowledge(None, sequence, 1);
     assert_eq!(queue.depth().unacked, 1);
-    assert_eq!(queue.take_facts(), Some(Facts { settled: vec![(0, 1)], returned: vec![] }));
-    assert_eq!(queue.take_facts(), None);
+    assert_eq!(queue.take_changes(), Some(DeliveryChanges { settled: vec![(0, 1)], returned: vec![] }));
+    assert_eq!(queue.take_changes(), None);
     queue.apply_settled(0, 1);
     assert_eq!((queue.depth().ready, queue.depth().unacked), (1, 0));
 }
@@ -105,7 +112,7 @@ fn what_was_out_is_ready_again_and_marked_for_the_next_leader() {
     log.publish(&mut queue, &[b"1".to_vec(), b"2".to_vec(), b"3".to_vec()], false);
     log.get(&mut queue, false).unwrap();
     log.get(&mut queue, true).unwrap();
-    apply_facts(&mut queue);
+    apply_changes(&mut queue);
     let mut queue = restarted(&queue, None);
     assert_eq!(queue.depth().ready, 2);
     log.publish(&mut queue, &[b"4".to_vec()], true);
@@ -122,7 +129,7 @@ fn what_was_delivered_to_nobody_is_not_marked_where_that_is_known() {
     for below in [1, 2] {
         let mut snapshot = Vec::new();
         queue.snapshot(&mut snapshot);
-        let mut next = Queue::durable(None);
+        let mut next = durable(None);
         next.restore(&mut &snapshot[..], 0).unwrap();
         next.lead(queue.delivered_below());
         assert_eq!(next.delivered_below(), below, "also where nothing was delivered since");
@@ -142,7 +149,7 @@ fn a_message_given_back_too_often_is_dropped() {
         let (sequence, offset, redelivered, _) = log.get(&mut queue, false).unwrap();
         assert_eq!(redelivered, round > 0);
         queue.give_back(None, MessageId { sequence, offset });
-        apply_facts(&mut queue);
+        apply_changes(&mut queue);
         queue = restarted(&queue, Some(2));
     }
     assert_eq!(log.get(&mut queue, false), None);
@@ -156,10 +163,10 @@ fn a_snapshot_that_does_not_add_up_is_refused() {
     let mut snapshot = Vec::new();
     queue.snapshot(&mut snapshot);
     snapshot[9] ^= 1;
-    assert!(Queue::durable(None).restore(&mut &snapshot[..], 0).unwrap_err().0.starts_with("digest"));
+    assert!(durable(None).restore(&mut &snapshot[..], 0).unwrap_err().0.starts_with("digest"));
     snapshot[0] = 9;
-    assert!(Queue::durable(None).restore(&mut &snapshot[..], 0).unwrap_err().0.starts_with("version 9"));
-    assert!(Queue::durable(None).restore(&mut &snapshot[..0], 0).is_err());
+    assert!(durable(None).restore(&mut &snapshot[..], 0).unwrap_err().0.starts_with("version 9"));
+    assert!(durable(None).restore(&mut &snapshot[..0], 0).is_err());
 }
 
 #[test]
@@ -172,7 +179,7 @@ fn one_unacknowledged_message_holds_its_own_run_only() {
         log.publish(&mut queue, &[b"x".to_vec()], true);
         let (sequence, ..) = log.get(&mut queue, false).unwrap();
         queue.acknowledge(None, sequence, 1);
-        apply_facts(&mut queue);
+        apply_changes(&mut queue);
         queue.take_freed();
         assert!(queue.memory_bytes() < 16 << 10, "{} bytes after {run}", queue.memory_bytes());
     }
@@ -188,7 +195,7 @@ fn one_unacknowledged_message_holds_its_own_run_only() {
     queue.apply_returned(100, 4);
     assert_eq!((queue.digest(), queue.depth().ready), (digest, 2));
     assert!(log.get(&mut queue, true).is_some() && log.get(&mut queue, true).is_some());
-    apply_facts(&mut queue);
+    apply_changes(&mut queue);
     assert_eq!((queue.digest(), queue.runs().count()), (0, 0));
 }
 
@@ -204,7 +211,7 @@ fn an_index_that_lacks_a_run_between_others_is_refused() {
     snapshot[runs_at] = 2;
     let run_bytes = 8 + 4 + 4 + 8 + 8 + 4 * 4;
     snapshot.drain(runs_at + 8 + run_bytes..runs_at + 8 + 2 * run_bytes);
-    assert!(Queue::durable(None).restore(&mut &snapshot[..], 0).unwrap_err().0.starts_with("digest"));
+    assert!(durable(None).restore(&mut &snapshot[..], 0).unwrap_err().0.starts_with("digest"));
 }
 
 #[test]
@@ -219,12 +226,12 @@ fn what_lies_ahead_is_looked_through_now_and_then() {
     let mut looks = 0;
     for sequence in 0..9_999 {
         queue.dispatch(0);
-        if queue.may_want() {
+        if queue.may_need_read() {
             looks += 1;
             log.read(&mut queue);
         }
         queue.acknowledge(Some(consumer), sequence, 1);
-        apply_facts(&mut queue);
+        apply_changes(&mut queue);
     }
     assert!(looks > 2 && looks < 12, "{looks}");
     queue.dispatch(0);
@@ -237,7 +244,7 @@ fn in_shared_records(runs: u64) -> Queue {
     for at in 0..runs {
         let run = Bytes::from(vec![0; 1 << 10]);
         let place = Place { file: 1, offset: (at << 18) as u32, len: 256 << 10, at: 17, run_len: 1 << 10 };
-        queue.apply_logged(&Logged { run: &run, place, count: 1, body_bytes: 1000, warm: false }, 0);
+        queue.apply_logged(&LoggedRun { run: &run, place, count: 1, body_bytes: 1000, warm: false }, 0);
     }
     queue
 }
@@ -246,11 +253,11 @@ fn in_shared_records(runs: u64) -> Queue {
 fn a_read_is_bounded_by_the_records_that_it_has_to_read() {
     let mut queue = in_shared_records(1000);
     assert_eq!(queue.get(&Recorder::default(), false, 0), Got::Cold);
-    let fetch = queue.wants(false).unwrap();
+    let fetch = queue.take_read(false).unwrap();
     assert_eq!((fetch.len(), fetch.iter().map(|(_, place)| u64::from(place.len)).sum()), (64, 16 << 20));
     let mut queue = in_shared_records(1000);
     assert_eq!(queue.get(&Recorder::default(), false, 0), Got::Cold);
-    assert_eq!(queue.wants(true).unwrap().len(), 4);
+    assert_eq!(queue.take_read(true).unwrap().len(), 4);
 }
 
 #[test]
@@ -258,18 +265,18 @@ fn what_cannot_be_read_stops_deliveries_before_it_and_is_not_asked_for_again() {
     let (mut queue, mut log) = (led(None), Log::default());
     (0..10).for_each(|at| log.publish(&mut queue, &[vec![at]], false));
     assert_eq!(queue.get(&Recorder::default(), true, 0), Got::Cold);
-    let fetch = queue.wants(false).unwrap();
+    let fetch = queue.take_read(false).unwrap();
     queue.set_unreadable(fetch[3].0, "a bit is another");
-    queue.fetched(fetch[..3].iter().map(|(at, place)| (*at, log.0[place.file as usize].clone())).collect());
+    queue.read_done(fetch[..3].iter().map(|(at, place)| (*at, log.0[place.file as usize].clone())).collect());
     assert_eq!((queue.unreadable(), queue.standstill()), (Some("a bit is another"), None));
     for _ in 0..3 {
         assert_eq!(queue.get(&Recorder::default(), true, 0), Got::Message);
     }
     assert_eq!(queue.get(&Recorder::default(), true, 0), Got::Cold);
-    assert_eq!((queue.standstill(), queue.may_want()), (Some("a bit is another"), false));
-    assert_eq!(queue.wants(false), None);
+    assert_eq!((queue.standstill(), queue.may_need_read()), (Some("a bit is another"), false));
+    assert_eq!(queue.take_read(false), None);
     assert_eq!(queue.purge(), 7);
-    apply_facts(&mut queue);
+    apply_changes(&mut queue);
     assert_eq!((queue.unreadable(), queue.depth().ready), (None, 0));
     log.publish(&mut queue, &[b"on".to_vec()], false);
     assert!(log.get(&mut queue, true).is_some());
@@ -283,12 +290,12 @@ fn a_purge_of_what_was_given_back_is_made_in_parts_of_few_ranges() {
     for &(sequence, offset, ..) in &out[10..] {
         queue.give_back(None, MessageId { sequence, offset });
     }
-    apply_facts(&mut queue);
+    apply_changes(&mut queue);
     let (before, mut purged, mut parts, mut ranges) = (queue.next_sequence(), 0, 0, Vec::new());
     loop {
         let (more, done) = queue.purge_some(before, 1_000);
         (purged, parts) = (purged + more, parts + 1);
-        ranges.extend(queue.take_facts().map(|facts| facts.settled).unwrap_or_default());
+        ranges.extend(queue.take_changes().map(|changes| changes.settled).unwrap_or_default());
         log.publish(&mut queue, &[b"late".to_vec()], true);
         if done {
             break;
@@ -362,7 +369,7 @@ proptest! {
                     (ready, returned) = Default::default();
                 }
                 Command::Restart => {
-                    apply_facts(&mut queue);
+                    apply_changes(&mut queue);
                     let digest = queue.digest();
                     queue = restarted(&queue, None);
                     prop_assert_eq!(queue.digest(), digest);
@@ -371,13 +378,13 @@ proptest! {
                     ready.values_mut().for_each(|message| message.0 = true);
                 }
             }
-            apply_facts(&mut queue);
+            apply_changes(&mut queue);
             let depth = queue.depth();
             prop_assert_eq!((depth.ready, depth.unacked), ((ready.len() + returned.len()) as u64, out.len() as u64));
         }
         while log.get(&mut queue, true).is_some() {}
         for (sequence, _) in out { queue.acknowledge(None, sequence, 1); }
-        apply_facts(&mut queue);
+        apply_changes(&mut queue);
         prop_assert_eq!((queue.digest(), queue.runs().count()), (0, 0));
     }
 }
@@ -387,7 +394,7 @@ fn runs_that_end_together_go_and_leave_those_between_which_they_lay() {
     let mut queue = led(None);
     for file in 0..1_000 {
         let place = Place { file, run_len: 20, ..Place::default() };
-        queue.apply_logged(&Logged { run: &Bytes::new(), place, count: 1, body_bytes: 1, warm: false }, 0);
+        queue.apply_logged(&LoggedRun { run: &Bytes::new(), place, count: 1, body_bytes: 1, warm: false }, 0);
     }
     (0..1_000).step_by(7).for_each(|sequence| queue.apply_settled(sequence, 1));
     queue.apply_settled(100, 800);
@@ -405,7 +412,7 @@ fn an_index_is_written_in_parts_and_read_as_a_whole() {
     let mut queue = led(None);
     for file in 0..200_000 {
         let place = Place { file, run_len: 20, ..Place::default() };
-        queue.apply_logged(&Logged { run: &Bytes::new(), place, count: 2, body_bytes: 2, warm: false }, 0);
+        queue.apply_logged(&LoggedRun { run: &Bytes::new(), place, count: 2, body_bytes: 2, warm: false }, 0);
     }
     (1..400_000).step_by(4).for_each(|sequence| queue.apply_settled(sequence, 1));
     (0..400_000).step_by(8).for_each(|sequence| queue.apply_returned(sequence, 0));
@@ -417,7 +424,7 @@ fn an_index_is_written_in_parts_and_read_as_a_whole() {
         parts += 1;
     }
     assert!(parts > 10, "{parts}");
-    let mut restored = Queue::durable(None);
+    let mut restored = durable(None);
     restored.restore(&mut &index[..], 0).unwrap();
     assert_eq!((restored.digest(), restored.depth().body_bytes), (queue.digest(), queue.depth().body_bytes));
     assert!(restored.runs().map(|(_, place)| place).eq(queue.runs().map(|(_, place)| place)));

@@ -1,8 +1,8 @@
-//! One queue: `State`, what is in it, and `Lead`, who is served from it.
+//! One queue: `State` has its messages, and `Lead` has its consumers.
 //!
-//! `State` is the fold of what happened (enqueued, settled, returned, purged) and knows no consumer; `Lead` holds the
-//! consumers and the cursor that deliveries have reached. Both are plain synchronous Rust behind the one short lock
-//! that the node puts around a `Queue`; time arrives as an argument, deliveries leave through the caller's `Sink`.
+//! `State` follows from what happened (messages were enqueued, settled, returned, purged) and knows no consumer; `Lead`
+//! holds the consumers and the cursor that deliveries have reached. Both are plain synchronous Rust behind the one short
+//! lock that the node puts around a `Queue`; time arrives as an argument, deliveries leave through the caller's `Sink`.
 //!
 //! The journey: [`enqueue`](Queue::enqueue) -> [`dispatch`](Queue::dispatch) -> [`acknowledge`](Queue::acknowledge) or
 //! [`give_back`](Queue::give_back).
@@ -15,6 +15,7 @@ mod durable;
 #[cfg(test)]
 mod durable_tests;
 mod dwell;
+mod logged;
 mod numbered;
 mod ranges;
 mod run;
@@ -23,20 +24,22 @@ mod settle;
 mod sink;
 mod snapshot;
 mod state;
+mod stored;
 #[cfg(test)]
 mod tests;
 
 pub use consumers::{Consumer, ConsumerId, ExclusiveUse, Subscription};
 pub use content::{Body, Extent, Publish};
 pub use dispatch::Got;
-pub use durable::{Facts, Fetch, Logged, Place};
 pub use dwell::{DWELL_BOUNDS_SECONDS, Dwell};
+pub use logged::{DeliveryChanges, LoggedRun, Place, ReadRequest};
 pub use run::MessageId;
 pub use sink::{ConsumerOwner, Delivery, Fill, Sink, Source};
 pub use snapshot::{Damaged, Part};
 
+use crate::catalog::QueueSettings;
 use consumers::Consumers;
-use dispatch::Cursor;
+use run::Cursor;
 use state::State;
 use std::collections::BTreeMap;
 
@@ -49,32 +52,39 @@ pub struct Queue {
     dwell: Dwell,
 }
 
-/// What only the node that serves the queue knows.
+/// The part of a queue that only the node that serves it has.
 struct Lead {
     consumers: Consumers,
     cursor: Cursor,
-    /// Of a durable queue: whether it is served here.
+    /// Whether the queue is served here; always true for a transient queue.
     leading: bool,
-    /// Messages below were there when this began.
-    recovered_below: u64,
-    /// Messages below may have been delivered before this began.
-    delivered_below: u64,
-    /// A message given back more often is dropped.
-    delivery_limit: Option<u32>,
-    /// What is to be logged.
-    facts: Facts,
-    /// Deliveries stopped since they were many.
+    history: History,
+    /// What the queue was declared with.
+    settings: QueueSettings,
+    /// What happened to deliveries and is to be logged.
+    changes: DeliveryChanges,
+    /// Whether deliveries stopped because they were many.
     unfinished: bool,
-    /// The next delivery waits for this segment to be read.
+    /// The segment that has to be read before the next delivery.
     blocked_on: Option<u64>,
-    /// Cold runs ahead are looked for once the cursor has come to this run: up to the same distance behind it all are warm.
+    /// Cold runs ahead are looked for once the cursor has reached this run: all runs up to the same distance behind it are
+    /// warm.
     look_at: u64,
-    /// Runs are being read.
-    fetching: bool,
-    /// Segments behind the cursor that were read for messages given back.
+    /// Whether runs are being read.
+    reading: bool,
+    /// Segments behind the cursor that were read because messages were returned.
     revived: Vec<u64>,
-    /// Segments whose bytes are not what was written, each with what is wrong: they are not read again.
+    /// Segments whose bytes are not what was written, each with the reason. They are not read again.
     unreadable: BTreeMap<u64, Box<str>>,
+}
+
+/// What was there when this node began to serve the queue.
+#[derive(Clone, Copy, Default)]
+struct History {
+    /// Messages below this sequence were there, and may have been settled.
+    recovered_below: u64,
+    /// Messages below this sequence may have been delivered.
+    delivered_below: u64,
 }
 
 impl Default for Lead {
@@ -83,14 +93,13 @@ impl Default for Lead {
             consumers: Consumers::default(),
             cursor: Cursor::default(),
             leading: true,
-            recovered_below: 0,
-            delivered_below: 0,
-            delivery_limit: None,
-            facts: Facts::default(),
+            history: History::default(),
+            settings: QueueSettings::default(),
+            changes: DeliveryChanges::default(),
             unfinished: false,
             blocked_on: None,
             look_at: 0,
-            fetching: false,
+            reading: false,
             revived: Vec::new(),
             unreadable: BTreeMap::new(),
         }
@@ -102,41 +111,54 @@ impl Default for Lead {
 pub struct Counters {
     /// Messages that entered the queue.
     pub published: u64,
-    /// Deliveries to consumers and gets, redeliveries among them.
+    /// Deliveries to consumers and by gets, including redeliveries.
     pub delivered: u64,
     /// Deliveries of messages that had been delivered before.
     pub redelivered: u64,
-    /// Messages settled for good by a consumer, automatic acknowledgement among them.
+    /// Messages that consumers acknowledged, including automatic acknowledgement.
     pub acked: u64,
 }
 
 /// What the queue holds at this moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Depth {
-    /// Messages that wait for a consumer.
+    /// Messages that are ready for delivery.
     pub ready: u64,
-    /// Messages delivered and not settled.
+    /// Messages that were delivered and not settled.
     pub unacked: u64,
-    /// Bytes of the bodies of all of them.
+    /// Bytes of the bodies of all these messages.
     pub body_bytes: u64,
-    /// Consumers subscribed.
+    /// The number of consumers.
     pub consumers: usize,
 }
 
 impl Queue {
+    /// Returns an empty queue. The changes of one that `is_logged` are logged before they count: until [`lead`](Self::lead)
+    /// is called it has no leader, so that the log's entries are applied to it and nothing is delivered.
+    #[must_use]
+    pub fn new(settings: &QueueSettings, is_logged: bool) -> Self {
+        let mut queue = Self::default();
+        queue.lead.settings = settings.clone();
+        if is_logged {
+            queue.state.durable = Some(Box::default());
+            queue.lead.leading = false;
+        }
+        queue
+    }
+
     /// Appends messages that were published with one exchange and routing key. `now` in nanoseconds of a steady clock.
     pub fn enqueue(&mut self, publish: &Publish<'_>, now: u64) {
         self.counters.published += publish.messages.len() as u64;
         self.state.enqueue(publish, now);
     }
 
-    /// Removes every message that is ready; returns how many. What is unacknowledged stays.
+    /// Removes every message that is ready, and returns how many these were. Unacknowledged messages stay.
     pub fn purge(&mut self) -> u64 {
         self.purge_some(self.next_sequence(), usize::MAX).0
     }
 
-    /// Removes messages that are ready and came before `before` (see [`next_sequence`](Self::next_sequence)): those of about
-    /// `most` runs where each costs something. Returns how many, and whether that was all.
+    /// Removes messages that are ready and came before `before` (see [`next_sequence`](Self::next_sequence)): about `most`
+    /// runs, where each of them costs something. Returns how many messages these were, and whether none are left.
     pub fn purge_some(&mut self, before: u64, most: usize) -> (u64, bool) {
         if !self.is_durable() {
             return self.state.purge_some(&mut self.lead.cursor, before, most);
@@ -144,23 +166,23 @@ impl Queue {
         let ready = self.state.ready();
         let fresh = self.state.take_fresh_before(before, &mut self.lead.cursor);
         let (returned, done) = self.state.take_returned_before(before, most);
-        self.lead.facts.settled.extend(fresh.into_iter().chain(returned));
+        self.lead.changes.settled.extend(fresh.into_iter().chain(returned));
         (ready - self.state.ready(), done)
     }
 
-    /// The sequence that the next message will have.
+    /// Returns the sequence that the next message will have.
     #[must_use]
     pub fn next_sequence(&self) -> u64 {
         self.state.next_sequence()
     }
 
-    /// The queue is deleted: nobody is served from it any more, and what consumers say of its messages changes nothing.
+    /// Ends the queue, which was deleted: nothing is delivered any more, and acknowledgements change nothing.
     pub fn end(&mut self) {
         self.lead.leading = false;
-        self.lead.facts = Facts::default();
+        self.lead.changes = DeliveryChanges::default();
     }
 
-    /// A transient queue that was deleted, without its contents.
+    /// Returns a transient queue that was deleted, without contents.
     #[must_use]
     pub fn ended() -> Self {
         let mut queue = Self::default();
@@ -168,7 +190,7 @@ impl Queue {
         queue
     }
 
-    /// Depth and consumers at this moment.
+    /// Returns the depth and the number of consumers at this moment.
     #[must_use]
     pub fn depth(&self) -> Depth {
         Depth {
@@ -179,31 +201,31 @@ impl Queue {
         }
     }
 
-    /// What was counted so far.
+    /// Returns the counters.
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.counters
     }
 
-    /// How long messages stayed ready before their delivery.
+    /// Returns how long messages stayed ready before their delivery.
     #[must_use]
     pub fn dwell(&self) -> &Dwell {
         &self.dwell
     }
 
-    /// Bytes of memory that the queue's messages and their index hold.
+    /// Returns the bytes of memory that the messages and their index take.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
         self.state.memory_bytes()
     }
 
-    /// Bytes of its contents that are in memory.
+    /// Returns the bytes of contents that are in memory.
     #[must_use]
     pub fn warm_bytes(&self) -> u64 {
         self.state.segments().bytes()
     }
 
-    /// Gives memory back that an empty queue keeps for its next messages.
+    /// Frees the memory that an empty queue keeps for its next messages.
     pub fn trim(&mut self) {
         self.state.trim();
     }

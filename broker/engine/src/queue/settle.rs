@@ -1,22 +1,22 @@
-//! What consumers say of their deliveries: acknowledged, or given back.
+//! Settling and returning deliveries, as their consumers ask.
 use super::{ConsumerId, MessageId, Queue};
 
 impl Queue {
-    /// `count` messages from `sequence` on, delivered to `consumer` (none: by a get), are settled for good.
-    /// Each delivery is settled or given back once: the caller's ledger sees to it.
+    /// Settles `count` messages from `sequence` on, which were delivered to `consumer` (`None`: by a get).
+    /// Each delivery is settled or returned once: the caller's ledger sees to it.
     pub fn acknowledge(&mut self, consumer: Option<ConsumerId>, sequence: u64, count: u64) {
         self.credit(consumer, count);
         self.counters.acked += count;
         self.settle(sequence, count);
     }
 
-    /// Deliveries that are not wanted, without a place to go: they are dropped.
+    /// Drops deliveries that were rejected without requeue.
     pub fn reject(&mut self, consumer: Option<ConsumerId>, sequence: u64, count: u64) {
         self.credit(consumer, count);
         self.settle(sequence, count);
     }
 
-    /// A delivery is ready again at its old place, and will be marked as redelivered.
+    /// Returns a delivery: the message is ready again at its old place, and will be marked as redelivered.
     pub fn give_back(&mut self, consumer: Option<ConsumerId>, id: MessageId) {
         self.credit(consumer, 1);
         if !self.lead.leading {
@@ -29,13 +29,13 @@ impl Queue {
         }
     }
 
-    /// At once, or once it is logged.
+    /// Settles messages at once, or, in a durable queue, when the log has that.
     fn settle(&mut self, sequence: u64, count: u64) {
         if !self.lead.leading {
             return;
         }
         if self.is_durable() {
-            self.lead.facts.settled.push((sequence, count));
+            self.lead.changes.settled.push((sequence, count));
         } else {
             self.state.settle(sequence, count);
         }

@@ -1,21 +1,22 @@
-//! A durable queue's index as bytes: what a restart begins with, before the log's newer entries are applied.
+//! The index of a durable queue as bytes: a restart begins with it, and applies the log's newer entries to it.
 //!
 //! Format, integers little-endian: `version u8 = 1`, `next sequence u64`, `digest u64`, runs `u64 n` of `first u64, count u32,
 //! live u32, body bytes u64, file u64, offset u32, length u32, at u32, run length u32`, settled ranges `u64 n` of `start u64,
 //! end u64`, counts of returns `u64 n` of `sequence u64, count u32`. Contents are not in it: they lie where the runs say.
-use super::durable::{Durable, Place};
+use super::logged::{Durable, Place};
 use super::run::Run;
 use super::{Queue, State};
 #[cfg(any(test, feature = "mutants"))]
 use crate::mutants;
+use bytes::{Buf, BufMut, TryGetError};
 #[cfg(any(test, feature = "mutants"))]
 use std::sync::atomic::Ordering::Relaxed;
 
-/// The bytes are not those of a snapshot, or do not add up: what is wrong.
+/// Why the bytes of a snapshot cannot be restored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damaged(pub String);
 
-/// Where an index that is written in parts goes on.
+/// Where the writing of an index in parts continues.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Part {
     /// At its beginning.
@@ -38,14 +39,14 @@ impl Queue {
         }
     }
 
-    /// Appends a part of the index of the queue. Returns where to go on: nothing may be applied before the last part is
-    /// written. What queues of many messages need so that nobody waits for their lock all the while.
+    /// Appends a part of the index of the queue. Returns where to continue: nothing may be applied before the last part is
+    /// written. Queues with many messages are written in parts so that nobody waits for their lock all the while.
     #[must_use]
     pub fn snapshot_part(&self, out: &mut Vec<u8>, part: Part) -> Option<Part> {
         self.state.snapshot_part(out, part)
     }
 
-    /// Reads the index of a queue that has none yet. Its rest is left in `bytes`.
+    /// Reads the index into an empty queue, and removes it from the beginning of `bytes`.
     ///
     /// # Errors
     /// [`Damaged`] if it is not a snapshot of this version, or its digest is not that of what it holds.
@@ -59,9 +60,10 @@ impl State {
         let durable = self.durable.as_ref()?;
         match part {
             Part::Begin => {
-                out.push(VERSION);
-                put(out, &[self.next_sequence(), durable.digest]);
-                put(out, &[(self.runs().len() - self.runs_forgotten()) as u64]);
+                out.put_u8(VERSION);
+                out.put_u64_le(self.next_sequence());
+                out.put_u64_le(durable.digest);
+                out.put_u64_le((self.runs().len() - self.runs_forgotten()) as u64);
                 Some(Part::Runs(0))
             }
             Part::Runs(from) => {
@@ -75,23 +77,26 @@ impl State {
                 if let Some((next, _)) = runs.next() {
                     return Some(Part::Runs(next));
                 }
-                put(out, &[durable.settled.len() as u64]);
+                out.put_u64_le(durable.settled.len() as u64);
                 Some(Part::Settled(0))
             }
             Part::Settled(from) => {
                 let mut ranges = durable.settled.starting_at(from);
-                ranges.by_ref().take(PART).for_each(|range| put(out, &[range.start, range.end]));
+                for range in ranges.by_ref().take(PART) {
+                    out.put_u64_le(range.start);
+                    out.put_u64_le(range.end);
+                }
                 if let Some(next) = ranges.next() {
                     return Some(Part::Settled(next.start));
                 }
-                put(out, &[durable.counts.len() as u64]);
+                out.put_u64_le(durable.counts.len() as u64);
                 Some(Part::Counts(0))
             }
             Part::Counts(from) => {
                 let mut counts = durable.counts.range(from..);
                 for (&sequence, &count) in counts.by_ref().take(PART) {
-                    put(out, &[sequence]);
-                    put_small(out, &[count]);
+                    out.put_u64_le(sequence);
+                    out.put_u32_le(count);
                 }
                 counts.next().map(|(&next, _)| Part::Counts(next))
             }
@@ -100,10 +105,14 @@ impl State {
 
     fn put_run(&self, out: &mut Vec<u8>, run: &Run) {
         let place = self.segments().place(run.segment).unwrap_or_default();
-        put(out, &[run.first]);
-        put_small(out, &[run.count, run.live]);
-        put(out, &[run.body_bytes, place.file]);
-        put_small(out, &[place.offset, place.len, place.at, place.run_len]);
+        out.put_u64_le(run.first);
+        out.put_u32_le(run.count);
+        out.put_u32_le(run.live);
+        out.put_u64_le(run.body_bytes);
+        out.put_u64_le(place.file);
+        for value in [place.offset, place.len, place.at, place.run_len] {
+            out.put_u32_le(value);
+        }
     }
 
     /// Runs that a test has forgotten on purpose.
@@ -118,7 +127,9 @@ impl State {
     }
 
     fn restore(&mut self, bytes: &mut &[u8], now: u64) -> Result<(), Damaged> {
-        let version = *bytes.split_off_first().ok_or_else(short)?;
+        let long = |bytes: &mut &[u8]| bytes.try_get_u64_le().map_err(short);
+        let word = |bytes: &mut &[u8]| bytes.try_get_u32_le().map_err(short);
+        let version = bytes.try_get_u8().map_err(short)?;
         if version != VERSION {
             return Err(Damaged(format!("version {version} of a queue's index is not known, {VERSION} is")));
         }
@@ -164,28 +175,8 @@ impl State {
     }
 }
 
-fn short() -> Damaged {
+fn short(_: TryGetError) -> Damaged {
     Damaged("a queue's index ends too early".to_owned())
-}
-
-fn put(out: &mut Vec<u8>, values: &[u64]) {
-    values.iter().for_each(|value| out.extend_from_slice(&value.to_le_bytes()));
-}
-
-fn put_small(out: &mut Vec<u8>, values: &[u32]) {
-    values.iter().for_each(|value| out.extend_from_slice(&value.to_le_bytes()));
-}
-
-fn long(bytes: &mut &[u8]) -> Result<u64, Damaged> {
-    let (value, rest) = bytes.split_first_chunk::<8>().ok_or_else(short)?;
-    *bytes = rest;
-    Ok(u64::from_le_bytes(*value))
-}
-
-fn word(bytes: &mut &[u8]) -> Result<u32, Damaged> {
-    let (value, rest) = bytes.split_first_chunk::<4>().ok_or_else(short)?;
-    *bytes = rest;
-    Ok(u32::from_le_bytes(*value))
 }
 
 const VERSION: u8 = 1;

@@ -1,42 +1,41 @@
-//! What is in a queue: runs of messages in the order of their arrival, those given back, and the bytes of all.
+//! The messages of a queue: runs in the order of their arrival, the returned messages among them, and the bytes of all.
 //!
 //! Invariant: a run's `live` counts its messages that are not settled; a segment's `live` sums those of its runs.
-//! Whoever settles or gives back a message has taken it from the queue before and does it once.
+//! A message is settled or returned once, by a caller that has taken it from the queue before.
 use super::content::{Body, Extent, Publish};
-use super::dispatch::Cursor;
-use super::durable::{Durable, Fetch, FetchBounds, Logged, Place};
+use super::logged::{Durable, LoggedRun, Place, ReadBounds, ReadRequest};
 use super::numbered::Numbered;
-use super::run::{MessageId, Run};
-use super::segment::{HEAD, SEGMENT_MAX, Segments};
+use super::run::{Cursor, MessageId, Run};
+use super::segment::{SEGMENT_MAX, Segments};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 #[derive(Default)]
 pub(super) struct State {
-    /// Those with a live message.
+    /// The runs that have a live message.
     runs: Numbered<Run>,
     next_sequence: u64,
     segments: Segments,
-    /// Messages given back, by sequence: where each lies. They are ready again, before all that was never delivered.
+    /// The returned messages by sequence, with their offsets. They are delivered before messages that were never delivered.
     returned: BTreeMap<u64, u32>,
-    /// Messages not settled.
+    /// The number of messages that are not settled.
     live: u64,
-    /// Messages that were never delivered.
+    /// The number of messages that were never delivered.
     fresh: u64,
     body_bytes: u64,
-    /// Some run that was never delivered may have to be read first.
+    /// Whether a run that was never delivered may have to be read first.
     pub(super) cold_ahead_maybe: bool,
-    /// Of a durable queue.
+    /// What only a durable queue has.
     pub(super) durable: Option<Box<Durable>>,
 }
 
 impl State {
     pub(super) fn enqueue(&mut self, publish: &Publish<'_>, now: u64) {
-        let route_bytes = 2 + publish.exchange.len() + publish.routing_key.len();
+        let route_bytes = publish.route_bytes();
         let mut rest = publish.messages;
         while let Some(first) = rest.first() {
             let split = if let Body::Shared(body) = &first.body {
-                self.segments.push_shared(route_bytes + HEAD + first.properties_len as usize, body.clone());
+                self.segments.push_shared(route_bytes + first.stored_bytes_before_body(), body.clone());
                 1
             } else {
                 let (messages, bytes) = fitting(rest);
@@ -49,27 +48,12 @@ impl State {
         }
     }
 
-    /// Writes a run into the last segment, which has the room.
+    /// Writes a run into the last segment, which has room for it.
     fn append_run(&mut self, publish: &Publish<'_>, messages: &[Extent], now: u64) {
         let segment = self.segments.last_number();
         let Some(tail) = self.segments.tail() else { return };
         let offset = tail.len() as u32;
-        tail.extend_from_slice(&[publish.exchange.len() as u8, publish.routing_key.len() as u8]);
-        tail.extend_from_slice(publish.exchange);
-        tail.extend_from_slice(publish.routing_key);
-        let mut body_bytes = 0;
-        for message in messages {
-            let body_len = message.body.len();
-            let mut head = [0; HEAD];
-            head[..4].copy_from_slice(&message.properties_len.to_le_bytes());
-            head[4..].copy_from_slice(&(body_len as u32).to_le_bytes());
-            tail.extend_from_slice(&head);
-            tail.extend_from_slice(publish.properties(message));
-            if let Body::Inline { at, len } = message.body {
-                tail.extend_from_slice(&publish.bytes[at as usize..(at + len) as usize]);
-            }
-            body_bytes += body_len as u64;
-        }
+        let body_bytes = publish.store_in_memory(messages, tail);
         self.body_bytes += body_bytes;
         let count = messages.len() as u32;
         self.segments.add_live(count);
@@ -80,9 +64,9 @@ impl State {
         self.fresh += u64::from(count);
     }
 
-    /// A run that the log has.
-    pub(super) fn enqueue_logged(&mut self, logged: &Logged<'_>, now: u64) {
-        let &Logged { run, place, count, body_bytes, warm } = logged;
+    /// Appends a run that the log has.
+    pub(super) fn enqueue_logged(&mut self, logged: &LoggedRun<'_>, now: u64) {
+        let &LoggedRun { run, place, count, body_bytes, warm } = logged;
         if count == 0 {
             return;
         }
@@ -103,7 +87,7 @@ impl State {
         self.runs.push(run);
     }
 
-    /// A fact of the log: what of the range is not settled yet, is now.
+    /// Applies a logged settlement: settles every message of the range that is still live.
     pub(super) fn settle_logged(&mut self, first: u64, count: u64) {
         let range = first.max(self.oldest())..first.saturating_add(count).min(self.next_sequence);
         let Some(mut durable) = self.durable.take() else { return };
@@ -125,7 +109,7 @@ impl State {
         self.durable = Some(durable);
     }
 
-    /// A fact of the log: a message was given back. Ready again where the queue is served (`leading`).
+    /// Applies a logged return: the message is ready again if the queue is served here (`leading`).
     pub(super) fn return_logged(&mut self, sequence: u64, offset: u32, leading: bool) {
         if !self.is_live(sequence) {
             return;
@@ -138,12 +122,12 @@ impl State {
         }
     }
 
-    /// Whether a message is in the queue and not settled.
+    /// Returns whether a message is in the queue and not settled.
     fn is_live(&self, sequence: u64) -> bool {
         sequence >= self.oldest() && sequence < self.next_sequence && !self.is_settled(sequence)
     }
 
-    /// The first sequence that may be live.
+    /// Returns the first sequence that may be live.
     fn oldest(&self) -> u64 {
         self.runs.front().map_or(self.next_sequence, |(_, run)| run.first)
     }
@@ -152,7 +136,7 @@ impl State {
         self.durable.as_ref().is_some_and(|durable| durable.settled.contains(sequence))
     }
 
-    /// All that is live counts as never delivered. Returns the sequence that the next message will have.
+    /// Counts all live messages as never delivered. Returns the sequence that the next message will have.
     pub(super) fn begin_lead(&mut self) -> u64 {
         self.fresh = self.live;
         self.cold_ahead_maybe = true;
@@ -176,7 +160,7 @@ impl State {
         &self.runs
     }
 
-    /// A run as a snapshot has it. One without live messages is left out.
+    /// Appends a run of a snapshot, unless it has no live messages.
     pub(super) fn restore_run(&mut self, mut run: Run, place: Place) {
         if run.live > 0 {
             run.segment = self.segments.push_logged(None, place, run.live);
@@ -188,9 +172,10 @@ impl State {
         &mut self.segments
     }
 
-    /// Cold runs from `segment` on, until they or the records that they lie in, each read as a whole, come to the bound.
-    pub(super) fn cold_from_segment(&self, segment: u64, bounds: &FetchBounds) -> Fetch {
-        let mut found = Fetch::new();
+    /// Returns cold runs from `segment` on, until they or the records that they lie in (each is read as a whole) reach the
+    /// bounds.
+    pub(super) fn cold_from_segment(&self, segment: u64, bounds: &ReadBounds) -> ReadRequest {
+        let mut found = ReadRequest::new();
         let (mut runs, mut records, mut last) = (0, 0, None);
         for number in segment..=self.segments.last_number() {
             let Some(place) = self.segments.cold(number) else { break };
@@ -211,9 +196,9 @@ impl State {
         found
     }
 
-    /// Cold runs up to the bounds, if one begins less than `ahead` bytes behind run `number`; and the run up to which, from
-    /// there on, all are warm.
-    pub(super) fn cold_ahead(&mut self, number: u64, ahead: u64, bounds: &FetchBounds) -> (Fetch, u64) {
+    /// Returns cold runs up to the bounds, if one begins less than `ahead` bytes behind run `number`. Also returns the run
+    /// up to which all runs from there on are warm.
+    pub(super) fn cold_ahead(&mut self, number: u64, ahead: u64, bounds: &ReadBounds) -> (ReadRequest, u64) {
         let mut warm = 0;
         for (at, run) in self.runs.starting_at(number) {
             if self.segments.cold(run.segment).is_some() {
@@ -221,30 +206,30 @@ impl State {
             }
             warm += self.segments.place(run.segment).map_or(0, |place| u64::from(place.run_len));
             if warm >= ahead {
-                return (Fetch::new(), at);
+                return (ReadRequest::new(), at);
             }
         }
         self.cold_ahead_maybe = false;
-        (Fetch::new(), number)
+        (ReadRequest::new(), number)
     }
 
-    /// The run after the last one.
+    /// Returns the number that the next run will have.
     pub(super) fn runs_end(&self) -> u64 {
         self.runs.end()
     }
 
-    /// Number of the oldest run.
+    /// Returns the number of the oldest run.
     #[inline]
     pub(super) fn runs_first(&self) -> u64 {
         self.runs.front().map_or(self.runs.end(), |(number, _)| number)
     }
 
-    /// The first run numbered `number` or higher that has come and not gone.
+    /// Returns the first run with the number `number` or a higher one.
     pub(super) fn run(&self, number: u64) -> Option<&Run> {
         self.run_from(number).map(|(_, run)| run)
     }
 
-    /// The same with its number.
+    /// Returns the first run with the number `number` or a higher one, and its number.
     #[inline]
     pub(super) fn run_from(&self, number: u64) -> Option<(u64, &Run)> {
         self.runs.at_or_after(number)
@@ -254,19 +239,19 @@ impl State {
         &self.segments
     }
 
-    /// A message that was never delivered is now out.
+    /// Counts a message that is delivered for the first time.
     #[inline]
     pub(super) fn take_fresh(&mut self) {
         self.fresh -= 1;
     }
 
-    /// The first message given back, and the run that it belongs to.
+    /// Returns the first returned message, and its run.
     pub(super) fn first_returned(&self) -> Option<(MessageId, Run)> {
         let (&sequence, &offset) = self.returned.first_key_value()?;
         Some((MessageId { sequence, offset }, *self.holding(sequence)?.1))
     }
 
-    /// The first message given back is out again.
+    /// Removes the first returned message: it is delivered again.
     pub(super) fn take_returned(&mut self) {
         self.returned.pop_first();
     }
@@ -275,18 +260,19 @@ impl State {
         !self.returned.is_empty()
     }
 
-    /// A message that is out is ready again, at its old place.
+    /// Returns a delivered message to its old place: it is ready again.
     pub(super) fn give_back(&mut self, id: MessageId) {
         self.returned.insert(id.sequence, id.offset);
     }
 
-    /// The run that holds a live message, and its number.
+    /// Returns the run of a live message, and the number of the run.
     fn holding(&self, sequence: u64) -> Option<(u64, &Run)> {
         let first = self.runs.front()?;
         if sequence < first.1.end() { Some(first) } else { self.runs.first_where(|run| sequence < run.end()) }
     }
 
-    /// `count` messages from `sequence` on, all of them out, are settled for good. A run goes with its last live message.
+    /// Settles `count` messages from `sequence` on, all of which were delivered. A run is removed with its last live
+    /// message.
     pub(super) fn settle(&mut self, mut sequence: u64, mut count: u64) {
         let mut next = self.holding(sequence).map(|(number, _)| number);
         let mut over = Over::default();
@@ -319,8 +305,8 @@ impl State {
         self.segments.free(over.segments);
     }
 
-    /// Settles what is ready and came before `before`, about `most` runs of it: what was given back, and what lies at and behind
-    /// `cursor`, which is moved on. Returns how many messages, and whether that was all.
+    /// Settles ready messages that came before `before`, about `most` runs of them: returned messages, and those from
+    /// `cursor` on, which is moved. Returns how many messages were settled, and whether none are left.
     pub(super) fn purge_some(&mut self, cursor: &mut Cursor, before: u64, mut most: usize) -> (u64, bool) {
         let live = self.live;
         while let Some((&sequence, _)) = self.returned.first_key_value().filter(|(first, _)| **first < before) {
@@ -341,7 +327,8 @@ impl State {
         (live - self.live, self.run(cursor.run).is_none_or(|run| run.first >= before))
     }
 
-    /// Takes what was never delivered, as if it had been, unless it came after `before`: its range, in which some may be settled.
+    /// Moves the cursor over all messages that were never delivered, if the first of them came before `before`. Returns the
+    /// range of sequences, in which some messages may be settled.
     pub(super) fn take_fresh_before(&mut self, before: u64, cursor: &mut Cursor) -> Option<(u64, u64)> {
         let from = self.position(cursor).filter(|from| *from < before)?;
         *cursor = Cursor::at(self.runs_end());
@@ -349,7 +336,7 @@ impl State {
         Some((from, self.next_sequence - from))
     }
 
-    /// Takes up to `most` messages that were given back and came before `before`: their ranges, and whether they were all.
+    /// Removes up to `most` returned messages that came before `before`. Returns their ranges, and whether none are left.
     pub(super) fn take_returned_before(&mut self, before: u64, most: usize) -> (Vec<(u64, u64)>, bool) {
         let mut ranges: Vec<(u64, u64)> = Vec::new();
         for _ in 0..most {
@@ -366,7 +353,7 @@ impl State {
         (ranges, self.returned.first_key_value().is_none_or(|(sequence, _)| *sequence >= before))
     }
 
-    /// The sequence that a cursor stands at, if it is in front of a run.
+    /// Returns the sequence that a cursor stands at, if there is a run at or behind it.
     pub(super) fn position(&self, cursor: &Cursor) -> Option<u64> {
         let (number, run) = self.run_from(cursor.run)?;
         Some(run.first + if number == cursor.run { u64::from(cursor.index) } else { 0 })
@@ -380,7 +367,7 @@ impl State {
         self.live - self.ready()
     }
 
-    /// Of all runs that have a message left.
+    /// Returns the bytes of the bodies of all runs that have a live message.
     pub(super) fn body_bytes(&self) -> u64 {
         self.body_bytes
     }
@@ -399,7 +386,7 @@ impl State {
     }
 }
 
-/// Runs that have no live message left, with none between them that has, and the segments that go with them.
+/// Neighbouring runs without live messages, and the segments that are freed with them.
 #[derive(Default)]
 struct Over {
     runs: Range<u64>,
@@ -407,8 +394,8 @@ struct Over {
 }
 
 impl Over {
-    /// Takes along the next run of those that are left, and its segment if that goes with it. Messages lie in segments in their
-    /// order: there is none between two that go.
+    /// Adds the next run, and its segment if that is freed too. Messages lie in segments in their order, so no segment that
+    /// stays lies between two that are freed.
     fn extend(&mut self, run: u64, segment: Option<u64>) {
         if self.runs.is_empty() {
             self.runs.start = run;
@@ -423,14 +410,14 @@ impl Over {
     }
 }
 
-/// How many of `messages`, at least one, go into one segment together, and their bytes.
+/// Returns how many of `messages`, at least one, go into one segment together, and their bytes.
 fn fitting(messages: &[Extent]) -> (usize, usize) {
     let mut bytes = 0;
     for (at, message) in messages.iter().enumerate() {
         if matches!(message.body, Body::Shared(_)) {
             return (at, bytes);
         }
-        let more = HEAD + message.properties_len as usize + message.body.len();
+        let more = message.stored_bytes();
         if at > 0 && bytes + more > SEGMENT_MAX / 2 {
             return (at, bytes);
         }
@@ -439,7 +426,7 @@ fn fitting(messages: &[Extent]) -> (usize, usize) {
     (messages.len(), bytes)
 }
 
-/// A message given back costs this much more: its place in a B-tree.
+/// Bytes that a returned message takes in addition: its place in a B-tree.
 const RETURNED_BYTES: usize = 24;
-/// A range of settled messages between live ones costs this much: its place in a B-tree.
+/// Bytes that a range of settled messages between live ones takes: its place in a B-tree.
 const SETTLED_BYTES: usize = 28;

@@ -189,11 +189,11 @@ pub(super) fn node(api: &Api, text: &mut Text) {
     text.gauge("leveret_memory_max_bytes", help, memory.max() as f64);
     text.gauge("rabbitmq_resident_memory_limit_bytes", help, memory.max() as f64);
     let help = "1 if publishers are held back because the memory budget is used up, else 0.";
-    text.gauge("leveret_memory_alarm", help, flag(memory.is_over()));
-    text.gauge("rabbitmq_alarms_memory_used_watermark", help, flag(memory.is_over()));
+    text.gauge("leveret_memory_alarm", help, flag(memory.is_memory_alarmed()));
+    text.gauge("rabbitmq_alarms_memory_used_watermark", help, flag(memory.is_memory_alarmed()));
     let help = "1 if publishers are held back because the disk or the log is nearly full, else 0.";
-    text.gauge("leveret_disk_alarm", help, flag(memory.is_disk_full()));
-    text.gauge("rabbitmq_alarms_free_disk_space_watermark", help, flag(memory.is_disk_full()));
+    text.gauge("leveret_disk_alarm", help, flag(memory.is_disk_alarmed()));
+    text.gauge("rabbitmq_alarms_free_disk_space_watermark", help, flag(memory.is_disk_alarmed()));
     let help = "Bytes of resident memory, as the kernel counts them.";
     text.gauge("process_resident_memory_bytes", help, memory.resident() as f64);
     text.gauge("rabbitmq_process_resident_memory_bytes", help, memory.resident() as f64);

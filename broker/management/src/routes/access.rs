@@ -6,11 +6,11 @@ use axum::extract::{Path, State};
 use axum::{Extension, Json};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use leveret_node::{Broker, Identity};
+use leveret_node::{Broker, Caller};
 use serde_json::{Value, json};
 
-pub(crate) async fn whoami(Extension(identity): Extension<Identity>) -> Json<Value> {
-    Json(json!({"name": &*identity.user, "tags": ["administrator"], "is_internal_user": true}))
+pub(crate) async fn whoami(Extension(caller): Extension<Caller>) -> Json<Value> {
+    Json(json!({"name": &*caller.identity.user, "tags": ["administrator"], "is_internal_user": true}))
 }
 
 pub(crate) async fn users(State(broker): State<Broker>) -> Json<Value> {

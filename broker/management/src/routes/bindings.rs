@@ -5,15 +5,15 @@ use crate::error::Error;
 use crate::json::{self, Fields};
 use crate::list::{self, Query};
 use crate::walk::{BATCH, Walk};
-use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use leveret_model::table::FieldTable;
-use leveret_node::Broker;
-use leveret_node::catalog::{Binding, Destination, properties_key};
+use leveret_node::catalog::{Binding, BindingDeclare, Destination, Origin, Purpose, properties_key};
+use leveret_node::{Broker, Caller};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use std::borrow::Cow;
@@ -62,7 +62,7 @@ pub(crate) async fn to_queue(
 ) -> Listed {
     {
         let catalog = api.broker.catalog();
-        catalog.queue(&vhost, &name, catalog.owner(&vhost, &name)).map_err(Error::at_path)?;
+        catalog.queue(&vhost, &name, Origin::Api, Purpose::Administer).map_err(Error::at_path)?;
     }
     let wanted = Wanted { source: None, destination: Some(Destination::Queue(name)) };
     list::answer(&api, Bindings::new(&api.broker, vec![vhost.into()], wanted), query).await
@@ -86,7 +86,7 @@ pub(crate) async fn get(
     let (source, to) = (exchange_name(&source), to_destination(&kind, &destination)?);
     let binding = if source.is_empty() {
         let catalog = broker.catalog();
-        let found = catalog.queue(&vhost, &destination, catalog.owner(&vhost, &destination));
+        let found = catalog.queue(&vhost, &destination, Origin::Api, Purpose::Administer);
         found.map_err(Error::at_path)?;
         let binding = of_default_exchange(&destination);
         // The properties key is the escaped name of the queue; the plain name is accepted too.
@@ -100,6 +100,7 @@ pub(crate) async fn get(
 
 pub(crate) async fn bind(
     State(broker): State<Broker>,
+    Extension(caller): Extension<Caller>,
     Path((vhost, source, kind, destination)): Path<Ends>,
     body: Bytes,
 ) -> Result<Response, Error> {
@@ -107,7 +108,7 @@ pub(crate) async fn bind(
     let mut fields = Fields::read(&body)?;
     let (routing_key, arguments) = (fields.text("routing_key", "")?, fields.table("arguments")?);
     let (source, to) = (exchange_name(&source), to_destination(&kind, &destination)?);
-    broker.bind(&vhost, source, to, (routing_key.as_bytes(), &arguments), None).await?;
+    broker.bind(&caller, &vhost, BindingDeclare::new(source, &to, routing_key.as_bytes(), &arguments)).await?;
     let key = properties_key(routing_key.as_bytes(), &arguments);
     let location = format!("{}/{}", percent_encoded(&destination), percent_encoded(&key));
     Ok((StatusCode::CREATED, [(LOCATION, location)]).into_response())
@@ -115,11 +116,12 @@ pub(crate) async fn bind(
 
 pub(crate) async fn unbind(
     State(broker): State<Broker>,
+    Extension(caller): Extension<Caller>,
     Path((vhost, source, kind, destination, properties)): Path<(String, String, String, String, String)>,
 ) -> Done {
     let (source, to) = (exchange_name(&source), to_destination(&kind, &destination)?);
     let binding = find(&broker, &vhost, source, &to, &properties)?.ok_or_else(Error::no_object)?;
-    broker.unbind(&vhost, source, &to, (&binding.routing_key, &binding.arguments), None).await?;
+    broker.unbind(&caller, &vhost, BindingDeclare::new(source, &to, &binding.routing_key, &binding.arguments)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -194,7 +196,7 @@ impl Bindings {
             Some(Destination::Queue(_)) if after.is_some() => Vec::new(),
             Some(Destination::Queue(name)) => {
                 let catalog = self.broker.catalog();
-                let found = catalog.queue(vhost, name, catalog.owner(vhost, name));
+                let found = catalog.queue(vhost, name, Origin::Api, Purpose::Administer);
                 found.map(|_| name.as_str().into()).into_iter().collect()
             }
             None => {
@@ -300,11 +302,14 @@ mod tests {
     #[tokio::test]
     async fn a_walk_returns_each_lasting_binding_once_while_others_are_added_and_removed() {
         let broker = Broker::start(Options::default());
-        broker.declare_queue("/", "q", QueueDeclare::default()).await.unwrap();
+        broker.declare_queue(&Caller::system(), "/", "q", QueueDeclare::default()).await.unwrap();
         let (to, none) = (Destination::Queue("q".to_owned()), FieldTable::default());
         let keys: Vec<_> = (0..2000).map(|number| format!("key-{number:04}")).collect();
         for key in &keys {
-            broker.bind("/", "amq.direct", to.clone(), (key.as_bytes(), &none), None).await.unwrap();
+            broker
+                .bind(&Caller::system(), "/", BindingDeclare::new("amq.direct", &to, key.as_bytes(), &none))
+                .await
+                .unwrap();
         }
         let wanted = Wanted { source: Some("amq.direct".into()), destination: Some(to.clone()) };
         let mut walk = Bindings::new(&broker, vec!["/".into()], wanted);
@@ -313,13 +318,22 @@ mod tests {
             seen.extend(rows.into_iter().map(|row| String::from_utf8(row.binding.routing_key.to_vec()).unwrap()));
             // Remove the binding at which the walk stands and some before it, and add others between them.
             if let Some(last) = seen.last() {
-                broker.unbind("/", "amq.direct", &to, (last.as_bytes(), &none), None).await.unwrap();
+                broker
+                    .unbind(&Caller::system(), "/", BindingDeclare::new("amq.direct", &to, last.as_bytes(), &none))
+                    .await
+                    .unwrap();
             }
             for key in seen.iter().rev().skip(1).step_by(3) {
                 if gone.insert(key.clone()) {
-                    broker.unbind("/", "amq.direct", &to, (key.as_bytes(), &none), None).await.unwrap();
+                    broker
+                        .unbind(&Caller::system(), "/", BindingDeclare::new("amq.direct", &to, key.as_bytes(), &none))
+                        .await
+                        .unwrap();
                     let new = format!("{key}-new");
-                    broker.bind("/", "amq.direct", to.clone(), (new.as_bytes(), &none), None).await.unwrap();
+                    broker
+                        .bind(&Caller::system(), "/", BindingDeclare::new("amq.direct", &to, new.as_bytes(), &none))
+                        .await
+                        .unwrap();
                 }
             }
         }
@@ -334,14 +348,14 @@ mod tests {
         let broker = Broker::start(Options::default());
         let names: Vec<_> = (0..300).map(|number| format!("q{number:03}")).collect();
         for name in &names {
-            broker.declare_queue("/", name, QueueDeclare::default()).await.unwrap();
+            broker.declare_queue(&Caller::system(), "/", name, QueueDeclare::default()).await.unwrap();
         }
         let mut walk = Bindings::new(&broker, vec!["/".into()], Wanted::default());
         let mut seen = Vec::new();
         while let Some(rows) = walk.rows() {
             seen.extend(rows.into_iter().map(|row| row.binding.properties_key));
             if let Some(last) = seen.last() {
-                let _ = broker.delete_queue("/", last, Default::default(), None).await;
+                let _ = broker.delete_queue(&Caller::system(), "/", last, Default::default()).await;
             }
         }
         assert_eq!(seen, names);

@@ -96,8 +96,8 @@ impl Walk for Channels {
 fn view(broker: &Broker, row: &Row) -> Value {
     let Row { connection, number, channel } = row;
     json!({
-        "name": row.name(), "number": number, "node": broker.name(), "user": &*connection.user,
-        "user_who_performed_action": &*connection.user, "vhost": &*connection.vhost, "state": "running",
+        "name": row.name(), "number": number, "node": broker.name(), "user": connection.user(),
+        "user_who_performed_action": connection.user(), "vhost": &*connection.vhost, "state": "running",
         "connection_details": connection_details(connection), "prefetch_count": channel.prefetch.load(Relaxed),
         "global_prefetch_count": channel.global_prefetch.load(Relaxed), "confirm": channel.confirm.load(Relaxed),
         "transactional": false, "consumer_count": channel.consumers.load(Relaxed),
@@ -111,14 +111,14 @@ pub(super) fn details(broker: &Broker, connection: &Connection, number: u16) -> 
     json!({
         "name": format!("{} ({number})", connection.name), "number": number, "node": broker.name(),
         "connection_name": connection.name,
-        "peer_host": connection.peer.ip().to_canonical().to_string(), "peer_port": connection.peer.port(),
-        "user": &*connection.user,
+        "peer_host": connection.client.peer.ip().to_canonical().to_string(), "peer_port": connection.client.peer.port(),
+        "user": connection.user(),
     })
 }
 
 fn connection_details(connection: &Connection) -> Value {
     json!({
-        "name": connection.name, "peer_host": connection.peer.ip().to_canonical().to_string(),
-        "peer_port": connection.peer.port(),
+        "name": connection.name, "peer_host": connection.client.peer.ip().to_canonical().to_string(),
+        "peer_port": connection.client.peer.port(),
     })
 }

@@ -5,10 +5,10 @@ use crate::error::Error;
 use crate::json;
 use crate::list::{self, Query};
 use crate::walk::{BATCH, Walk};
-use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
-use leveret_node::{Broker, Connection};
+use axum::{Extension, Json};
+use leveret_node::{Broker, Caller, Connection};
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub(crate) async fn list_of_vhost(State(api): State<Api>, Path(vhost): Path<Stri
 }
 
 pub(crate) async fn list_of_user(State(api): State<Api>, Path(user): Path<String>, query: Query) -> Listed {
-    let walk = Connections::new(&api.broker, |connection| *connection.user == *user);
+    let walk = Connections::new(&api.broker, |connection| connection.user() == user);
     list::answer(&api, walk, query).await
 }
 
@@ -35,16 +35,26 @@ pub(crate) async fn get(State(broker): State<Broker>, Path(name): Path<String>, 
 }
 
 /// Closes a connection. The client is told the reason in the header `X-Reason`.
-pub(crate) async fn close(State(broker): State<Broker>, Path(name): Path<String>, headers: HeaderMap) -> Done {
+pub(crate) async fn close(
+    State(broker): State<Broker>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Done {
     let connection = find(&broker, &name)?;
-    broker.close_connection(&connection, reason(&headers));
+    broker.close_connection(&caller, &connection, reason(&headers));
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// Closes all connections of a user.
-pub(crate) async fn close_of_user(State(broker): State<Broker>, Path(user): Path<String>, headers: HeaderMap) -> Done {
-    for connection in broker.connections().iter().filter(|connection| *connection.user == *user) {
-        broker.close_connection(connection, reason(&headers));
+pub(crate) async fn close_of_user(
+    State(broker): State<Broker>,
+    Extension(caller): Extension<Caller>,
+    Path(user): Path<String>,
+    headers: HeaderMap,
+) -> Done {
+    for connection in broker.connections().iter().filter(|connection| connection.user() == user) {
+        broker.close_connection(&caller, connection, reason(&headers));
     }
     Ok(StatusCode::NO_CONTENT)
 }
@@ -99,17 +109,17 @@ impl Walk for Connections {
 
 fn view(broker: &Broker, connection: &Connection) -> Value {
     let state = if connection.blocked.load(Relaxed) { "blocked" } else { "running" };
-    let given_name = connection.client_properties.get("connection_name").and_then(|name| name.as_str());
+    let given_name = connection.client.properties.get("connection_name").and_then(|name| name.as_str());
     json!({
-        "name": connection.name, "node": broker.name(), "protocol": connection.protocol, "user": &*connection.user,
-        "user_provided_name": given_name, "user_who_performed_action": &*connection.user,
-        "vhost": &*connection.vhost, "peer_host": connection.peer.ip().to_canonical().to_string(),
-        "peer_port": connection.peer.port(), "host": connection.local.ip().to_canonical().to_string(),
-        "port": connection.local.port(), "state": state, "channels": connection.channels.lock().len(),
+        "name": connection.name, "node": broker.name(), "protocol": connection.client.protocol, "user": connection.user(),
+        "user_provided_name": given_name, "user_who_performed_action": connection.user(),
+        "vhost": &*connection.vhost, "peer_host": connection.client.peer.ip().to_canonical().to_string(),
+        "peer_port": connection.client.peer.port(), "host": connection.client.local.ip().to_canonical().to_string(),
+        "port": connection.client.local.port(), "state": state, "channels": connection.channels.lock().len(),
         "frame_max": connection.frame_max, "channel_max": connection.channel_max, "timeout": connection.heartbeat,
-        "connected_at": connection.connected_at_ms, "client_properties": json::from_table(&connection.client_properties),
+        "connected_at": connection.client.connected_at_ms, "client_properties": json::from_table(&connection.client.properties),
         "recv_oct": connection.received_bytes.load(Relaxed), "send_oct": connection.sent_bytes.load(Relaxed),
-        "auth_mechanism": connection.mechanism, "ssl": false, "type": "network",
+        "auth_mechanism": connection.client.mechanism, "ssl": false, "type": "network",
     })
 }
 

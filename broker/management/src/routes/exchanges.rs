@@ -5,12 +5,12 @@ use crate::error::Error;
 use crate::json::{self, Fields};
 use crate::list::{self, Query};
 use crate::walk::{BATCH, Walk};
-use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use leveret_node::Broker;
+use axum::{Extension, Json};
 use leveret_node::catalog::ExchangeDeclare;
+use leveret_node::{Broker, Caller};
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -37,6 +37,7 @@ pub(crate) async fn get(
 
 pub(crate) async fn put(
     State(broker): State<Broker>,
+    Extension(caller): Extension<Caller>,
     Path((vhost, name)): Path<(String, String)>,
     body: Bytes,
 ) -> Done {
@@ -49,15 +50,16 @@ pub(crate) async fn put(
         internal: fields.flag("internal", false)?,
         arguments: fields.table("arguments")?,
     };
-    Ok(declare_status(broker.declare_exchange(&vhost, exchange_name(&name), declare).await?))
+    Ok(declare_status(broker.declare_exchange(&caller, &vhost, exchange_name(&name), declare).await?))
 }
 
 pub(crate) async fn delete(
     State(broker): State<Broker>,
+    Extension(caller): Extension<Caller>,
     Path((vhost, name)): Path<(String, String)>,
     query: Query,
 ) -> Done {
-    let deleted = broker.delete_exchange(&vhost, exchange_name(&name), query.is_true("if-unused")).await;
+    let deleted = broker.delete_exchange(&caller, &vhost, exchange_name(&name), query.is_true("if-unused")).await;
     if deleted.map_err(Error::at_path)? { Ok(StatusCode::NO_CONTENT) } else { Err(Error::no_object()) }
 }
 

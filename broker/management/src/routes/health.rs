@@ -58,7 +58,8 @@ pub(crate) async fn aliveness(State(broker): State<Broker>, Path(vhost): Path<St
 /// Succeeds if neither the memory alarm nor the disk alarm is in effect.
 pub(crate) async fn alarms(State(broker): State<Broker>) -> Checked {
     let memory = broker.memory();
-    let alarms = [("memory", memory.is_over()), ("disk", memory.is_disk_full())].into_iter().filter(|(_, is)| *is);
+    let alarms =
+        [("memory", memory.is_memory_alarmed()), ("disk", memory.is_disk_alarmed())].into_iter().filter(|(_, is)| *is);
     let alarms: Vec<_> = alarms.map(|(resource, _)| json!({"node": broker.name(), "resource": resource})).collect();
     if !alarms.is_empty() {
         return failed(json!({"reason": "There are alarms in effect in the cluster", "alarms": alarms}));

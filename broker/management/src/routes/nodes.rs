@@ -27,9 +27,9 @@ fn view(broker: &Broker) -> Value {
     json!({
         "name": broker.name(), "type": "disc", "running": true, "being_drained": false,
         "os_pid": std::process::id().to_string(), "uptime": uptime_ms, "processors": processors, "run_queue": 0,
-        "mem_used": memory.used(), "mem_limit": memory.max(), "mem_alarm": memory.is_over(),
+        "mem_used": memory.used(), "mem_limit": memory.max(), "mem_alarm": memory.is_memory_alarmed(),
         "disk_free": usage.disk_free, "disk_free_limit": usage.disk_free_min,
-        "disk_free_alarm": memory.is_disk_full(), "fd_used": descriptors.open, "fd_total": descriptors.max,
+        "disk_free_alarm": memory.is_disk_alarmed(), "fd_used": descriptors.open, "fd_total": descriptors.max,
         "sockets_used": connections.len(), "sockets_total": descriptors.max, "proc_used": 0, "proc_total": 0,
         "blocked_connections": blocked, "partitions": [], "cluster_links": [], "rates_mode": "basic",
         "enabled_plugins": ["rabbitmq_management", "rabbitmq_prometheus"], "config_files": [], "log_files": [],

@@ -6,13 +6,13 @@ use crate::json::{self, Fields};
 use crate::list::{self, Query};
 use crate::rates::{Sample, message_counts, message_stats};
 use crate::walk::{BATCH, Walk};
-use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use leveret_model::table::FieldTable;
-use leveret_node::catalog::{self, Catalog, ConnectionId, QueueDeclare};
-use leveret_node::{Broker, DeleteOnly, Queue, QueueId, Trouble};
+use leveret_node::catalog::{self, Catalog, ConnectionId, Purpose, QueueDeclare};
+use leveret_node::{Broker, Caller, DeleteOnly, Queue, QueueId, Trouble};
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -28,10 +28,15 @@ pub(crate) async fn list(State(api): State<Api>, Path(vhost): Path<String>, quer
     list::answer(&api, walk, query).await
 }
 
-pub(crate) async fn get(State(api): State<Api>, Path((vhost, name)): Path<(String, String)>, query: Query) -> Found {
+pub(crate) async fn get(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Path((vhost, name)): Path<(String, String)>,
+    query: Query,
+) -> Found {
     let declared = {
         let catalog = api.broker.catalog();
-        let queue = catalog.queue(&vhost, &name, catalog.owner(&vhost, &name)).map_err(Error::at_path)?;
+        let queue = catalog.queue(&vhost, &name, caller.origin, Purpose::Administer).map_err(Error::at_path)?;
         Row::new(&vhost.into(), &name.into(), queue)
     };
     let shown = Queues::new(&api, Vec::new()).show(&declared);
@@ -41,6 +46,7 @@ pub(crate) async fn get(State(api): State<Api>, Path((vhost, name)): Path<(Strin
 
 pub(crate) async fn put(
     State(broker): State<Broker>,
+    Extension(caller): Extension<Caller>,
     Path((vhost, name)): Path<(String, String)>,
     body: Bytes,
 ) -> Done {
@@ -55,28 +61,29 @@ pub(crate) async fn put(
         durable: fields.flag("durable", true)?,
         auto_delete: fields.flag("auto_delete", false)?,
         arguments: fields.table("arguments")?,
-        exclusive: None,
+        exclusive: false,
         server_named: false,
-        connection: None,
     };
-    Ok(declare_status(broker.declare_queue(&vhost, &name, declare).await?.0))
+    Ok(declare_status(broker.declare_queue(&caller, &vhost, &name, declare).await?.0))
 }
 
 pub(crate) async fn delete(
     State(broker): State<Broker>,
+    Extension(caller): Extension<Caller>,
     Path((vhost, name)): Path<(String, String)>,
     query: Query,
 ) -> Done {
     let only = DeleteOnly { if_unused: query.is_true("if-unused"), if_empty: query.is_true("if-empty") };
-    // The API may delete every queue, even one that is exclusive to a connection.
-    let owner = broker.catalog().owner(&vhost, &name);
-    broker.delete_queue(&vhost, &name, only, owner).await.map_err(Error::at_path)?;
+    broker.delete_queue(&caller, &vhost, &name, only).await.map_err(Error::at_path)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub(crate) async fn purge(State(broker): State<Broker>, Path((vhost, name)): Path<(String, String)>) -> Done {
-    let owner = broker.catalog().owner(&vhost, &name);
-    broker.purge_queue(&vhost, &name, owner).await.map_err(Error::at_path)?;
+pub(crate) async fn purge(
+    State(broker): State<Broker>,
+    Extension(caller): Extension<Caller>,
+    Path((vhost, name)): Path<(String, String)>,
+) -> Done {
+    broker.purge_queue(&caller, &vhost, &name).await.map_err(Error::at_path)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -93,12 +100,12 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    fn new(vhost: &Arc<str>, name: &Arc<str>, queue: &catalog::Queue) -> Self {
+    fn new(vhost: &Arc<str>, name: &Arc<str>, queue: &catalog::DeclaredQueue) -> Self {
         Self {
             vhost: vhost.clone(),
             name: name.clone(),
             id: queue.id,
-            kind: queue.queue_type(),
+            kind: queue.settings.queue_type.name(),
             durable: queue.durable,
             auto_delete: queue.auto_delete,
             owner: queue.exclusive,
@@ -180,7 +187,7 @@ fn next_queues<'c>(
     catalog: &'c Catalog,
     vhost: &str,
     place: &Place,
-) -> impl Iterator<Item = (&'c Arc<str>, &'c catalog::Queue)> {
+) -> impl Iterator<Item = (&'c Arc<str>, &'c catalog::DeclaredQueue)> {
     catalog.queues_after(vhost, place.after.as_deref()).into_iter().flatten().take(BATCH)
 }
 

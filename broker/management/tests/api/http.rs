@@ -1,6 +1,6 @@
 //! Logins, definitions, lists, figures and alarms through the management API.
 use crate::served::{exchange, serve};
-use leveret_node::{Delivery, Fill, Options, Sink, Source};
+use leveret_node::{Caller, Delivery, Fill, Options, Sink, Source};
 use serde_json::json;
 
 #[tokio::test]
@@ -162,7 +162,10 @@ async fn queue_overview_and_metrics_count_the_messages() {
     let served = serve(Options::default()).await;
     let (broker, queue) = (&served.broker, served.declare("q\"1").await);
     served.publish("q\"1", 5);
-    assert!(broker.get(&queue, &Taker, false).await.unwrap() && broker.get(&queue, &Taker, true).await.unwrap());
+    assert!(
+        broker.get(&Caller::system(), &queue, &Taker, false).await.unwrap()
+            && broker.get(&Caller::system(), &queue, &Taker, true).await.unwrap()
+    );
     let shown = served.get("/api/queues/%2F/q%221").await;
     assert_eq!((&shown["messages_ready"], &shown["messages_unacknowledged"]), (&json!(3), &json!(1)));
     for (name, count) in [("publish", 5), ("deliver_get", 2), ("ack", 1), ("redeliver", 0)] {

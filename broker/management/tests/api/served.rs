@@ -2,7 +2,7 @@
 //! given.
 use leveret_management::Bounds;
 use leveret_node::catalog::QueueDeclare;
-use leveret_node::{Body, Broker, Extent, Options, Queue, RoutedRun};
+use leveret_node::{Body, Broker, Caller, Extent, Options, Queue, RoutedRun};
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -111,12 +111,12 @@ impl Served {
     /// Declares a transient queue directly at the broker.
     pub(crate) async fn declare(&self, name: &str) -> Arc<Queue> {
         let declare = QueueDeclare { server_named: true, ..QueueDeclare::default() };
-        self.broker.declare_queue("/", name, declare).await.unwrap().1
+        self.broker.declare_queue(&Caller::system(), "/", name, declare).await.unwrap().1
     }
 
     /// Publishes messages of eight bytes to a queue, directly at the broker.
     pub(crate) fn publish(&self, queue: &str, messages: usize) {
-        let route = self.broker.route("/", "", queue.as_bytes(), None).unwrap();
+        let route = self.broker.route(&Caller::system(), "/", "", queue.as_bytes(), None).unwrap();
         let message = Extent { properties_at: 0, properties_len: 2, body: Body::Inline { at: 2, len: 8 } };
         let messages = vec![message; messages];
         self.broker.publish(b"\0\x0012345678", &[RoutedRun { route: &route, messages: &messages, waiter: None }]);

@@ -1,7 +1,7 @@
 //! The requests that RabbitMQ's tools and client libraries send, and the fields that they read from the answers.
 use crate::served::{exchange, request, serve};
 use leveret_model::table::{FieldTable, FieldValue};
-use leveret_node::{ConsumerOwner, Fill, Hello, Options, Sink, Source, Subscription};
+use leveret_node::{Caller, ConsumerOwner, Fill, Hello, Identity, Options, Sink, Source, Subscription};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -258,7 +258,7 @@ async fn connections_with_their_channels_and_consumers_are_shown_and_closed() {
         mechanism: "PLAIN",
         peer: "[::ffff:10.0.0.1]:4000".parse().unwrap(),
         local: "127.0.0.1:5672".parse().unwrap(),
-        user: "guest".into(),
+        identity: Identity { user: "guest".into() },
         vhost: "/".into(),
         protocol: "AMQP 0-9-1",
         client_properties: FieldTable::from_iter([("connection_name", name)]),
@@ -272,7 +272,7 @@ async fn connections_with_their_channels_and_consumers_are_shown_and_closed() {
             let owner = ConsumerOwner { connection: connection.id, channel: 3, tag: format!("tag-{number:03}") };
             let sink = Arc::new(Idle(owner));
             let subscription = Subscription { sink, exclusive: false, no_ack: number == 0, prefetch: 7 };
-            served.broker.subscribe(&queue, subscription).unwrap();
+            served.broker.subscribe(&Caller::system(), &queue, subscription).unwrap();
         }
     }
     let encoded = connection.name.replace(' ', "%20").replace('>', "%3E");

@@ -5,8 +5,8 @@ use crate::life::Life;
 use crate::names::{BOUND_AT_TIMES, SLOTS, name};
 use crate::requests::Answer;
 use leveret_model::refusal::RefusalKind;
-use leveret_node::QueueId;
 use leveret_node::catalog::Destination;
+use leveret_node::{Caller, QueueId};
 
 impl Checker {
     /// Records that a declaration is under way.
@@ -116,7 +116,7 @@ impl Life<'_> {
     pub(crate) fn agree(&self) {
         for at in 0..SLOTS {
             let declared = self.broker.catalog().queue("/", &name(at), None).ok().map(|queue| queue.id);
-            let found = self.broker.find_queue("/", &name(at), None).ok();
+            let found = self.broker.find_queue(&Caller::system(), "/", &name(at)).ok();
             let deleted = found.as_ref().is_some_and(|queue| queue.is_deleted());
             let id = found.map(|queue| queue.id);
             if declared != id || deleted {

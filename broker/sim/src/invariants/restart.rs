@@ -2,6 +2,7 @@
 //! and at most those that were published and not settled durably; after a stop in order it has exactly the same ones.
 use crate::life::{Life, bound_durably};
 use crate::names::{FAN, SLOTS, is_durable, name};
+use leveret_node::Caller;
 use leveret_node::catalog::Destination;
 
 impl Life<'_> {
@@ -43,7 +44,7 @@ impl Life<'_> {
     fn same_queues(&self) -> Result<(), String> {
         for at in 0..SLOTS {
             let declared = self.broker.catalog().queue("/", &name(at), None).ok().map(|queue| queue.id);
-            let found = self.broker.find_queue("/", &name(at), None).ok().map(|queue| queue.id);
+            let found = self.broker.find_queue(&Caller::system(), "/", &name(at)).ok().map(|queue| queue.id);
             let (sure, known) = self.clients.with(|state| {
                 let name = &state.checker.names[at];
                 (name.is_sure(), name.id)

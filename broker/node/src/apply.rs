@@ -4,11 +4,11 @@
 //! index` (see engine's `snapshot`). Without mark and version, and with lengths of 32 bits, it is one of version 1.
 use crate::Node;
 use crate::definitions;
-use crate::entry::{self, Operation, long, word};
-use crate::log::Log;
+use crate::entry::{self, Operation};
 use crate::queue::{Queue, QueueId};
-use bytes::Bytes;
-use leveret_engine::queue::{Logged, Part, Place};
+use crate::shards::Shards;
+use bytes::{Buf, BufMut, Bytes};
+use leveret_engine::queue::{LoggedRun, Part, Place};
 use leveret_journal as journal;
 use leveret_replication::{Applied, GroupId};
 use parking_lot::Mutex;
@@ -16,22 +16,22 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock, Weak};
 
 /// Has a node follow its log.
-pub(crate) struct Follower {
+pub(crate) struct Applier {
     node: Weak<Node>,
-    log: Arc<Log>,
+    shards: Arc<Shards>,
     /// The queues that group 0 declared are there.
     declared: OnceLock<()>,
     /// By shard: the queues that have something to deliver since the last entries.
     ready: Vec<Mutex<Vec<Arc<Queue>>>>,
 }
 
-impl Applied for Follower {
+impl Applied for Applier {
     fn apply(&self, group: GroupId, entry: &Bytes, place: journal::Place) -> Result<(), String> {
         let node = self.node()?;
         node.activity.mark();
         if group == 0 {
             let (incarnation, facts) = definitions::decode(entry).ok_or_else(|| not_known(entry))?;
-            if incarnation != self.log.incarnation {
+            if incarnation != self.shards.incarnation {
                 let mut catalog = node.catalog.write();
                 facts.into_iter().for_each(|fact| catalog.replay(fact));
             }
@@ -42,9 +42,9 @@ impl Applied for Follower {
         let known = entry::operations(entry, |operation| self.operation(&node, operation, entry, place, now));
         known.ok_or_else(|| not_known(entry))?;
         if let Some((incarnation, number)) = entry::header(entry)
-            && incarnation == self.log.incarnation
+            && incarnation == self.shards.incarnation
         {
-            self.log.shards[usize::from(group) - 1].applied(number);
+            self.shards.list[usize::from(group) - 1].applied(number);
         }
         Ok(())
     }
@@ -66,17 +66,17 @@ impl Applied for Follower {
             let facts = node.catalog.read().durable_facts(); // encoded once the catalog is free again
             return Ok(definitions::encode(0, &facts));
         }
-        let mut queues: Vec<_> = node.queues.read().values().cloned().collect();
-        queues.extend(self.log.closed.all()); // the log may not have their ends, and has what is in them
-        queues.retain(|queue| queue.log.is_some() && self.log.shard(queue.id).group == group);
+        let mut queues: Vec<_> = node.queues.by_id.read().values().cloned().collect();
+        queues.extend(node.queues.closed.all()); // the log may not have their ends, and has what is in them
+        queues.retain(|queue| queue.shards.is_some() && self.shards.shard(queue.id).group == group);
         queues.sort_by_key(|queue| queue.id);
         queues.dedup_by_key(|queue| queue.id);
         let mut out = SNAPSHOT_MARK.to_le_bytes().to_vec();
         out.push(SNAPSHOT_VERSION);
         for queue in queues {
-            out.extend_from_slice(&queue.id.0.to_le_bytes());
+            out.put_u64_le(queue.id.0);
             let length_at = out.len();
-            out.extend_from_slice(&[0; 8]);
+            out.put_u64_le(0);
             let mut next = Some(Part::Begin);
             while let Some(part) = next {
                 next = queue.look(|state| state.snapshot_part(&mut out, part));
@@ -96,7 +96,7 @@ impl Applied for Follower {
             return Ok(());
         }
         self.declare();
-        let short = || "the snapshot ends too early".to_owned();
+        let short = |_| SHORT.to_owned();
         let marked = snapshot.first_chunk() == Some(&SNAPSHOT_MARK.to_le_bytes());
         if marked {
             snapshot = &snapshot[8..];
@@ -106,10 +106,13 @@ impl Applied for Follower {
             }
         }
         while !snapshot.is_empty() {
-            let id = QueueId(long(&mut snapshot).ok_or_else(short)?);
-            let length = if marked { long(&mut snapshot) } else { word(&mut snapshot).map(u64::from) };
-            let mut index = snapshot.split_off(..length.ok_or_else(short)? as usize).ok_or_else(short)?;
-            let queue = node.queues.read().get(&id).cloned();
+            let id = QueueId(snapshot.try_get_u64_le().map_err(short)?);
+            let length = match marked {
+                true => snapshot.try_get_u64_le().map_err(short)?,
+                false => snapshot.try_get_u32_le().map_err(short)?.into(),
+            };
+            let mut index = snapshot.split_off(..length as usize).ok_or(SHORT)?;
+            let queue = node.queues.by_id.read().get(&id).cloned();
             if let Some(queue) = queue {
                 let restored = queue.enter().restore(&mut index, node.clock.now());
                 restored.map_err(|damaged| format!("queue '{}': {}", queue.name, damaged.0))?;
@@ -119,10 +122,10 @@ impl Applied for Follower {
     }
 }
 
-impl Follower {
-    pub(crate) fn new(node: &Arc<Node>, log: Arc<Log>) -> Self {
-        let ready = log.shards.iter().map(|_| Mutex::default()).collect();
-        Self { node: Arc::downgrade(node), log, declared: OnceLock::new(), ready }
+impl Applier {
+    pub(crate) fn new(node: &Arc<Node>, shards: Arc<Shards>) -> Self {
+        let ready = shards.list.iter().map(|_| Mutex::default()).collect();
+        Self { node: Arc::downgrade(node), shards, declared: OnceLock::new(), ready }
     }
 
     fn ready(&self, group: GroupId) -> Option<&Mutex<Vec<Arc<Queue>>>> {
@@ -139,12 +142,10 @@ impl Follower {
         self.declared.get_or_init(|| {
             let Some(node) = self.node.upgrade() else { return };
             let catalog = node.catalog.read();
-            let mut queues = node.queues.write();
+            let mut queues = node.queues.by_id.write();
             for vhost in catalog.vhosts() {
                 for (name, queue) in catalog.queues(vhost).into_iter().flatten() {
-                    let names = (vhost.clone(), name.clone());
-                    let shared = (node.memory.clone(), node.unfinished.clone());
-                    let made = Queue::new(queue, names, shared, Some(self.log.clone()));
+                    let made = Queue::new(queue, vhost.clone(), name.clone(), node.queue_context());
                     queues.insert(queue.id, Arc::new(made));
                 }
             }
@@ -153,7 +154,7 @@ impl Follower {
 
     /// The queue has something to deliver, perhaps.
     fn is_ready(&self, queue: Arc<Queue>) {
-        let Some(ready) = self.ready(self.log.shard(queue.id).group) else { return };
+        let Some(ready) = self.ready(self.shards.shard(queue.id).group) else { return };
         let mut ready = ready.lock();
         if !ready.last().is_some_and(|last| Arc::ptr_eq(last, &queue)) {
             ready.push(queue);
@@ -161,7 +162,7 @@ impl Follower {
     }
 
     fn operation(&self, node: &Node, operation: Operation, entry: &Bytes, place: journal::Place, now: u64) {
-        let find = |id: QueueId| node.queues.read().get(&id).cloned().or_else(|| self.log.closed.get(id));
+        let find = |id: QueueId| node.queues.by_id.read().get(&id).cloned().or_else(|| node.queues.closed.get(id));
         match operation {
             Operation::Enqueue { queues, count, body_bytes, at, run } => {
                 // A run that is a small part of its entry would hold all of it in memory.
@@ -173,12 +174,12 @@ impl Follower {
                     if !entered.is_durable() {
                         continue; // its end is durable by now
                     }
-                    let serving = self.log.serving.load(Relaxed);
+                    let serving = self.shards.serving.load(Relaxed);
                     if serving {
-                        self.log.files.hold(&place);
+                        self.shards.files.hold(&place);
                     }
                     let warm = serving && node.memory.takes_warm() && entered.takes_warm();
-                    entered.apply_logged(&Logged { run: &run, place, count, body_bytes, warm }, now);
+                    entered.apply_logged(&LoggedRun { run: &run, place, count, body_bytes, warm }, now);
                     drop(entered);
                     if serving {
                         self.is_ready(queue);
@@ -218,7 +219,8 @@ const SETTLED_AT_ONCE: usize = 8192;
 /// Where older snapshots have the identity of a queue, which this is not.
 const SNAPSHOT_MARK: u64 = u64::MAX;
 const SNAPSHOT_VERSION: u8 = 2;
+const SHORT: &str = "the snapshot ends too early";
 
 #[cfg(test)]
-#[path = "follower_tests.rs"]
+#[path = "apply_tests.rs"]
 mod tests;

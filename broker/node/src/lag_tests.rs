@@ -1,5 +1,5 @@
 //! Consumers that do not take what they are offered, and publishers that are told so.
-use crate::{Body, Broker, Extent, Fill, Options, Queue, RoutedRun, Sink, Source, Subscription};
+use crate::{Body, Broker, Caller, Extent, Fill, Options, Queue, RoutedRun, Sink, Source, Subscription};
 use leveret_engine::catalog::QueueDeclare;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ fn subscription(stuck: bool) -> Subscription {
 
 /// Publishes 64 KiB; whether the publisher was asked to wait.
 fn publish(broker: &Broker, queue: &Queue) -> bool {
-    let route = broker.route("/", "", queue.name.as_bytes(), None).unwrap();
+    let route = broker.route(&Caller::system(), "/", "", queue.name.as_bytes(), None).unwrap();
     let (bytes, len) = ([0; 64 << 10], 64 << 10);
     let message = Extent { properties_at: 0, properties_len: 0, body: Body::Inline { at: 0, len } };
     broker.publish(&bytes, &[RoutedRun { route: &route, messages: &[message], waiter: None }]).is_some()
@@ -35,9 +35,9 @@ fn publish(broker: &Broker, queue: &Queue) -> bool {
 async fn a_stuck_consumer_costs_only_itself() {
     let broker = Broker::start(Options { memory_max: u64::MAX, ..Options::default() });
     let declare = QueueDeclare::default();
-    let (_, queue) = broker.declare_queue("/", "q", declare).await.unwrap();
-    broker.subscribe(&queue, subscription(true)).unwrap();
-    let healthy = broker.subscribe(&queue, subscription(false)).unwrap();
+    let (_, queue) = broker.declare_queue(&Caller::system(), "/", "q", declare).await.unwrap();
+    broker.subscribe(&Caller::system(), &queue, subscription(true)).unwrap();
+    let healthy = broker.subscribe(&Caller::system(), &queue, subscription(false)).unwrap();
     for _ in 0..100 {
         assert!(!publish(&broker, &queue), "one consumer takes everything");
     }
@@ -50,7 +50,7 @@ async fn a_stuck_consumer_costs_only_itself() {
     let (waiting, taker) = (queue.clone(), broker.clone());
     let wait = tokio::spawn(async move { waiting.let_consumers_catch_up(Duration::from_secs(60), 1).await });
     tokio::task::yield_now().await;
-    taker.subscribe(&queue, subscription(false)).unwrap();
+    taker.subscribe(&Caller::system(), &queue, subscription(false)).unwrap();
     assert!(wait.await.unwrap());
     broker.stop();
 }

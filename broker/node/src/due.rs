@@ -1,17 +1,18 @@
-//! Queues that a task has to see to: each is on the list once, as a flag of its own says, which the task takes back.
-use crate::queue::QueueId;
+//! Queues that are due to be looked at by a task. Each is on the list at most once: a flag of the queue says so, which the
+//! task resets.
+use leveret_engine::catalog::QueueId;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use tokio::sync::Notify;
 
-/// A list of queues, and who waits for some.
+/// The list, and the task that waits for something on it.
 #[derive(Default)]
-pub(crate) struct Wanted {
+pub(crate) struct DueQueues {
     queues: Mutex<Vec<QueueId>>,
     some: Notify,
 }
 
-impl Wanted {
+impl DueQueues {
     /// Puts a queue on the list unless `is_on_it`.
     pub(crate) fn push(&self, queue: QueueId, is_on_it: &AtomicBool) {
         if !is_on_it.swap(true, Relaxed) {

@@ -1,0 +1,58 @@
+//! Texts of the refusals that several declarations share, worded as RabbitMQ words them.
+use leveret_model::refusal::{Refusal, RefusalKind};
+use std::fmt;
+
+/// The queue or exchange that a refusal is about.
+#[derive(Clone, Copy)]
+pub(super) struct Subject<'a> {
+    kind: &'static str,
+    vhost: &'a str,
+    name: &'a str,
+}
+
+impl<'a> Subject<'a> {
+    pub(super) fn queue(vhost: &'a str, name: &'a str) -> Self {
+        Self { kind: "queue", vhost, name }
+    }
+
+    pub(super) fn exchange(vhost: &'a str, name: &'a str) -> Self {
+        Self { kind: "exchange", vhost, name }
+    }
+
+    /// 406 for a declaration that differs from what is declared.
+    pub(super) fn inequivalent(
+        self,
+        argument: &str,
+        received: impl fmt::Display,
+        current: impl fmt::Display,
+    ) -> Refusal {
+        Refusal::precondition(format!(
+            "inequivalent arg '{argument}' for {self}: received '{received}' but current is '{current}'"
+        ))
+    }
+
+    /// 406 for an argument whose value is not one that it may have.
+    pub(super) fn invalid(self, argument: &str, why: impl fmt::Display) -> Refusal {
+        Refusal::precondition(format!("invalid arg '{argument}' for {self}: {why}"))
+    }
+
+    /// 405 for a queue that belongs to another connection.
+    pub(super) fn locked(self) -> Refusal {
+        let text = format!(
+            "cannot obtain exclusive access to locked {self}. It could be originally declared on another connection or the \
+             exclusive property value does not match that of the original declaration."
+        );
+        Refusal::new(RefusalKind::ResourceLocked, text)
+    }
+}
+
+impl fmt::Display for Subject<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} '{}' in vhost '{}'", self.kind, self.name, self.vhost)
+    }
+}
+
+/// 403 for a change of the default exchange.
+pub(super) fn on_default_exchange() -> Refusal {
+    Refusal::new(RefusalKind::AccessRefused, "operation not permitted on the default exchange".to_owned())
+}

@@ -1,0 +1,71 @@
+//! What a durable queue and the log say to each other: where runs lie, what happened to deliveries, and what is to be read.
+use super::ranges::Ranges;
+use bytes::Bytes;
+use std::collections::BTreeMap;
+
+/// The location of a run: a slice of a record in a file of the log or the archive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The number of the file.
+    pub file: u64,
+    /// Offset of the record in the file.
+    pub offset: u32,
+    /// Length of the record in bytes.
+    pub len: u32,
+    /// Offset of the run in the record.
+    pub at: u32,
+    /// Length of the run in bytes.
+    pub run_len: u32,
+}
+
+/// A run that the log has.
+pub struct LoggedRun<'a> {
+    /// The run in stored form.
+    pub run: &'a Bytes,
+    /// The location of the run.
+    pub place: Place,
+    /// The number of messages in the run.
+    pub count: u32,
+    /// Bytes of their bodies.
+    pub body_bytes: u64,
+    /// Whether the bytes stay in memory because they are delivered soon.
+    pub warm: bool,
+}
+
+/// What happened to deliveries, to be logged before it counts.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct DeliveryChanges {
+    /// Messages that are gone for good: the first sequence of each range, and the number of messages.
+    pub settled: Vec<(u64, u64)>,
+    /// Messages that are ready again: the sequence of each, and the offset in its segment.
+    pub returned: Vec<(u64, u32)>,
+}
+
+/// Runs to be read: the number of the segment and the location of each.
+pub type ReadRequest = Vec<(u64, Place)>;
+
+/// How much is read at a time at most; one run is read in any case.
+pub(super) struct ReadBounds {
+    /// Bytes of the runs, which stay in memory.
+    pub(super) run_bytes: u64,
+    /// Bytes of the records that the runs lie in, which are read from the disk.
+    pub(super) record_bytes: u64,
+}
+
+#[derive(Default)]
+pub(super) struct Durable {
+    pub(super) settled: Ranges,
+    /// How often each message was returned.
+    pub(super) counts: BTreeMap<u64, u32>,
+    /// A sum that changes with every message that is added or removed: equal on replicas that hold the same messages.
+    pub(super) digest: u64,
+}
+
+impl Durable {
+    /// Returns what the digest changes by when the messages of a range are added or removed.
+    pub(super) fn range_digest(first: u64, count: u64) -> u64 {
+        let last = first.wrapping_add(count);
+        let triangle = |n: u64| (u128::from(n) * (u128::from(n) + 1) / 2) as u64;
+        triangle(last).wrapping_sub(triangle(first)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+}
