@@ -237,7 +237,7 @@ impl Client {
 /// before may be left.
 fn found(broker: &Broker, clients: &Clients, at: usize, answered: bool) -> Option<QueueId> {
     let found = broker.find_queue(&Caller::system(), "/", &name(at)).ok().map(|queue: Arc<Queue>| queue.id);
-    let declared = broker.catalog().queue("/", &name(at), None).ok().map(|queue| queue.id);
+    let declared = broker.catalog().queue_id("/", &name(at));
     let (alone, others) = clients.with(|state| {
         let name = &state.checker.names[at];
         (name.busy == 1 && !name.cancelled, state.checker.others(at, found))

@@ -115,7 +115,7 @@ impl Life<'_> {
     /// Checks that clients, catalog and queues agree. No request may be under way.
     pub(crate) fn agree(&self) {
         for at in 0..SLOTS {
-            let declared = self.broker.catalog().queue("/", &name(at), None).ok().map(|queue| queue.id);
+            let declared = self.broker.catalog().queue_id("/", &name(at));
             let found = self.broker.find_queue(&Caller::system(), "/", &name(at)).ok();
             let deleted = found.as_ref().is_some_and(|queue| queue.is_deleted());
             let id = found.map(|queue| queue.id);

@@ -43,7 +43,7 @@ impl Life<'_> {
 
     fn same_queues(&self) -> Result<(), String> {
         for at in 0..SLOTS {
-            let declared = self.broker.catalog().queue("/", &name(at), None).ok().map(|queue| queue.id);
+            let declared = self.broker.catalog().queue_id("/", &name(at));
             let found = self.broker.find_queue(&Caller::system(), "/", &name(at)).ok().map(|queue| queue.id);
             let (sure, known) = self.clients.with(|state| {
                 let name = &state.checker.names[at];
