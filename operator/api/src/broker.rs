@@ -1,4 +1,4 @@
-//! `Broker`.
+//! The kind `Broker`.
 use crate::Condition;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::{CustomResource, KubeSchema};
@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// A broker.
+/// The broker that is to run.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "leveret.dev",
@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
     shortname = "lvr",
     status = "BrokerStatus",
     derive = "PartialEq",
-    doc = "An AMQP message broker: pods with persistent volumes, a Service for clients, a Secret to log in with.",
+    doc = "An AMQP message broker. The operator runs it as pods with persistent volumes, a Service for clients and a Secret with their login.",
     printcolumn(name = "Replicas", type_ = "integer", json_path = ".spec.replicas"),
     printcolumn(name = "Up", type_ = "integer", json_path = ".status.readyReplicas"),
     printcolumn(name = "Queues", type_ = "integer", json_path = ".status.queues"),
@@ -28,97 +28,120 @@ use std::collections::BTreeMap;
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
-#[kube(validation = Rule::new("size(self.metadata.name) <= 40").message("a Broker's name has at most 40 characters: the names of its pods and services are made of it"))]
-#[kube(validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("a Broker's name consists of lower-case letters, digits and -, begins with a letter and does not end with -: its Services are named after it"))]
+#[kube(validation = Rule::new("size(self.metadata.name) <= 40").message("a Broker's name must have at most 40 characters, because the names of its pods and Services are derived from it"))]
+#[kube(validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("a Broker's name must consist of lower-case letters, digits and '-', begin with a letter and not end with '-', because its Services are named after it"))]
 #[serde(rename_all = "camelCase")]
 pub struct BrokerSpec {
-    /// Pods. One, until queues are replicated.
+    /// Number of broker pods. Default: 1, which is the only number supported until queues are replicated.
     #[serde(default = "one")]
-    #[x_kube(validation = Rule::new("self == 1").message("replicas: only 1 is supported until queues are replicated"))]
+    #[x_kube(validation = Rule::new("self == 1").message("replicas must be 1: more are not supported until queues are replicated"))]
     pub replicas: i32,
-    /// The broker's container image. Unless it is given, the Broker keeps the image that was the operator's default when
-    /// the Broker was first Ready without one (`status.defaultImage`), so that a newer operator restarts no broker that runs.
+    /// Container image of the broker. Default: the operator's default image. Once the Broker has been Ready with the
+    /// default image, it keeps that image (`status.defaultImage`), so that an upgrade of the operator does not restart
+    /// a running broker. A change of the image restarts the pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024), regex(pattern = r"^\S+$"))]
     pub image: Option<String>,
-    /// The volume of each pod.
+    /// The persistent volume of each pod.
     #[serde(default)]
     pub storage: Storage,
-    /// What each pod may use.
+    /// CPU, memory and other resources of each pod. A change restarts the pods.
     #[serde(default)]
     pub resources: Resources,
-    /// The Service that clients connect to.
+    /// The Service that clients connect to. It has the name of the Broker.
     #[serde(default)]
     pub service: Service,
-    /// Keys of the broker's own configuration file, such as `shutdown_grace_seconds: 20`.
+    /// Settings for the broker's configuration file, by key, such as `shutdown_grace_seconds: 20`. Default: none. The
+    /// command `leveret config` prints all keys and their defaults. The keys `data_dir`, `amqp`, `http`, `metrics`,
+    /// `default_user` and `default_pass` are set by the operator: if one of them is given, nothing of the Broker is
+    /// changed and the condition Degraded has the reason `InvalidSpec`. A change restarts the pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "any_object")]
     pub config: Option<serde_json::Map<String, serde_json::Value>>,
-    /// Who may declare something in this broker.
+    /// Which namespaces may declare exchanges, queues and bindings on this Broker.
     #[serde(default)]
     pub topology: Topology,
-    /// How its pods are scheduled and labelled.
+    /// Labels, annotations and scheduling of the pods. A change restarts the pods.
     #[serde(default)]
     pub pod_template: PodTemplate,
-    /// The operator changes nothing of this broker while this is set.
+    /// Whether the operator leaves this Broker alone: while it is true, the operator changes neither the objects that
+    /// the Broker consists of nor the exchanges, queues and bindings on it, and only updates the status. Deleting a
+    /// paused Broker still deletes its objects. Default: false.
     #[serde(default)]
     pub paused: bool,
 }
 
-/// A volume a pod.
+/// The persistent volume of each pod.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Storage {
-    /// Its size, such as 10Gi. It can grow.
+    /// Size of the volume, such as `10Gi`. Default: `1Gi`. It can be increased while the broker runs if the storage
+    /// class allows volume expansion; the condition Progressing has the reason `VolumesGrow` until the volume has its
+    /// new size. It cannot be decreased.
     #[serde(default = "default_size")]
     #[schemars(schema_with = "quantity_schema")]
     pub size: Quantity,
-    /// Its storage class, unless it is the cluster's default.
+    /// Storage class of the volume. Default: the default storage class of the cluster. It cannot be changed once the
+    /// volume exists: the condition Degraded then has the reason `ChangeRefused`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class_name: Option<String>,
-    /// What happens to the volumes when the Broker is deleted.
+    /// What happens to the volumes when the Broker is deleted:
+    /// - `Retain` (the default): they are kept. A Broker that is created later with the same name finds its data again.
+    /// - `Delete`: they are deleted, with all messages on them.
     #[serde(default)]
     pub retention: Retention,
 }
 
-/// What happens to volumes when their Broker is deleted.
+/// What happens to the volumes of a Broker when it is deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Retention {
-    /// Kept: a Broker of the same name finds its data again.
+    /// They are kept: a Broker that is created later with the same name finds its data again.
     #[default]
     Retain,
-    /// Deleted.
+    /// They are deleted.
     Delete,
 }
 
-/// What a pod may use: requests and limits by resource.
+/// Requests and limits of a pod, by resource.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[x_kube(validation = Rule::new("!has(self.requests) || !has(self.limits) || self.requests.all(name, !(name in self.limits) || !quantity(string(self.requests[name])).isGreaterThan(quantity(string(self.limits[name]))))").message("a request is not larger than the limit of the same resource"))]
+#[x_kube(validation = Rule::new("!has(self.requests) || !has(self.limits) || self.requests.all(name, !(name in self.limits) || !quantity(string(self.requests[name])).isGreaterThan(quantity(string(self.limits[name]))))").message("a request must not be larger than the limit of the same resource"))]
 #[serde(rename_all = "camelCase")]
 pub struct Resources {
-    /// What it is sure to get, such as `cpu: 100m` and `memory: 128Mi`.
+    /// Resources that are reserved for the pod, such as `cpu: 100m` and `memory: 128Mi`. Default: none; Kubernetes then
+    /// takes the limit of the resource, if there is one. A request must not be larger than the limit of the same
+    /// resource.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "quantities_schema")]
     pub requests: BTreeMap<String, Quantity>,
-    /// What it may use at most; the memory budget of the broker is a share of it.
+    /// Resources that the pod may use at most, such as `memory: 1Gi`. Default: no limit. The memory budget of the
+    /// broker is 60 % of the memory limit (without a limit: of the memory of the node), unless `memory_max` in
+    /// `spec.config` says otherwise; while the budget is used up, publishers are blocked.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "quantities_schema")]
     pub limits: BTreeMap<String, Quantity>,
 }
 
-/// The Service for clients.
+/// The Service that clients connect to.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[x_kube(validation = Rule::new("!has(self.loadBalancerSourceRanges) || size(self.loadBalancerSourceRanges) == 0 || (has(self.type) && self.type == 'LoadBalancer')").message("loadBalancerSourceRanges: only a Service of type LoadBalancer has them"))]
+#[x_kube(validation = Rule::new("!has(self.loadBalancerSourceRanges) || size(self.loadBalancerSourceRanges) == 0 || (has(self.type) && self.type == 'LoadBalancer')").message("loadBalancerSourceRanges can only be set for a Service of type LoadBalancer"))]
 #[serde(rename_all = "camelCase")]
 pub struct Service {
-    /// How it is reached. NodePort and LoadBalancer publish AMQP alone: management and metrics stay inside the cluster, at
-    /// the Service `NAME-management`.
+    /// How clients reach the Service:
+    /// - `ClusterIP` (the default): from inside the cluster, at the ports 5672 (AMQP), 15672 (management) and 15692
+    ///   (metrics).
+    /// - `NodePort`: at a port of every node, AMQP only.
+    /// - `LoadBalancer`: at the address of a load balancer, AMQP only.
+    ///
+    /// Whatever the type is, the Service `NAME-management` offers management and metrics inside the cluster.
     #[serde(default, rename = "type")]
     pub kind: ServiceType,
-    /// Annotations, such as a load balancer's.
+    /// Annotations of the Service, such as those that configure the load balancer of a cloud provider. Default: none.
+    /// An annotation that is removed here is removed from the Service; annotations that others have set on the Service
+    /// stay.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
-    /// Addresses that may connect through a load balancer, such as `192.0.2.0/24`. Unless some are given all may.
+    /// Address ranges that may connect through the load balancer, such as `192.0.2.0/24`. Default: none, which lets all
+    /// addresses connect. Only for the type `LoadBalancer`, and only if the cluster's load balancer supports it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), inner(length(max = 50), regex(pattern = r"^[0-9a-fA-F.:]+/[0-9]{1,3}$")))]
     pub load_balancer_source_ranges: Vec<String>,
@@ -127,95 +150,111 @@ pub struct Service {
 /// How a Service is reached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ServiceType {
-    /// From inside the cluster.
+    /// Clients connect from inside the cluster.
     #[default]
     ClusterIP,
-    /// At a port of every node.
+    /// Clients connect to a port of any node.
     NodePort,
-    /// At a load balancer's address.
+    /// Clients connect to the address of a load balancer.
     LoadBalancer,
 }
 
-/// Who may declare something in a broker.
+/// Which namespaces may declare exchanges, queues and bindings on a Broker.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Topology {
-    /// Namespaces besides the Broker's own whose objects may refer to it; `*` allows all.
+    /// Other namespaces whose Exchanges, Queues and Bindings may refer to this Broker; `*` allows all namespaces.
+    /// Default: none, so that only the Broker's own namespace may. When a namespace is removed from the list, the
+    /// condition Ready of its resources gets the reason `NotAllowed`; what they have declared stays on the broker.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allowed_namespaces: Vec<String>,
 }
 
-/// What is added to the pods.
+/// Labels, annotations and fields that are added to the pods.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PodTemplate {
-    /// Labels.
+    /// Labels of the pods. Default: none. They cannot replace the labels that the operator sets.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// Annotations.
+    /// Annotations of the pods. Default: none. They cannot replace the annotations that the operator sets.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
-    /// Merged into the pod's spec: nodeSelector, tolerations, affinity, topologySpreadConstraints, priorityClassName and
-    /// whatever else schedules a pod. Containers, volumes and security are the operator's.
+    /// Fields that are added to the pods' spec, such as `nodeSelector`, `tolerations`, `affinity`,
+    /// `topologySpreadConstraints`, `priorityClassName` and `imagePullSecrets`. Default: none. If a field is unknown,
+    /// or is one that the operator sets or forbids (such as `containers`, `initContainers`, `volumes`,
+    /// `securityContext` and `hostNetwork`), nothing of the Broker is changed and the condition Degraded has the reason
+    /// `InvalidSpec`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "any_object")]
     pub spec: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
-/// What became of a broker.
+/// State of a broker, as the operator last saw it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BrokerStatus {
-    /// The generation of the spec that this speaks of.
+    /// The `metadata.generation` of the Broker that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready: all pods answer, and the management API answers through its Service. Progressing: something is being changed. Degraded: something is wrong.
+    /// The conditions of the Broker:
+    /// - `Ready`: all pods are ready, and the broker has answered AMQP and its management API through the Services. It
+    ///   stays True as long as all pods are ready; if the broker stops answering, `Degraded` says so.
+    /// - `Progressing`: pods are being started or replaced, volumes grow, or the Service waits for the address of a
+    ///   load balancer.
+    /// - `Degraded`: something is not as specified or does not work; the message says what.
+    ///
+    /// The messages quote the API server, the scheduler, the kubelet or the broker where one of them has reported the
+    /// problem.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
-    /// Pods that answer.
+    /// Number of pods that are ready.
     #[serde(default)]
     pub ready_replicas: i32,
-    /// Queues on the broker.
+    /// Number of queues on the broker. Updated at most every five seconds; absent while a pod is not ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queues: Option<i64>,
-    /// Messages in all queues.
+    /// Number of messages in all queues. Updated at most every five seconds; absent while a pod is not ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub messages: Option<i64>,
-    /// Clients connected.
+    /// Number of client connections. Updated at most every five seconds; absent while a pod is not ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connections: Option<i64>,
-    /// Resources that have run short: memory, disk. Publishers are held back as long as one is listed.
+    /// Resources that the broker has run short of: `memory`, `disk`. Publishers are blocked as long as one is listed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub alarms: Vec<String>,
-    /// The image that the pods are to run.
+    /// The container image that the pods are to run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
-    /// The operator's default image when this Broker was first Ready without an image of its own: it keeps this one.
+    /// The operator's default image at the time at which this Broker was first Ready without `spec.image`. The Broker
+    /// keeps it until `spec.image` is set; if `spec.image` is removed later, the Broker takes the operator's default
+    /// image of that time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_image: Option<String>,
-    /// Where clients find user, password and address.
+    /// Where clients find the user, the password and the address of the broker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_user: Option<DefaultUser>,
-    /// The same Secret, as the Service Binding specification looks for it.
+    /// The Secret of `defaultUser` once more, in the field in which the Service Binding specification expects it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binding: Option<NamedSecret>,
 }
 
-/// The user that is there from the start.
+/// Names of the objects that a client needs to connect as the default user.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DefaultUser {
-    /// Name of the Secret with username, password, host, port and connection_string.
+    /// Name of the Secret with `username`, `password`, `host`, `port` and `connection_string`. To change the login,
+    /// edit `username` or `password` in it: the operator then restarts the pods with the new login.
     pub secret_name: String,
     /// Name of the Service that clients connect to.
     pub service_name: String,
 }
 
-/// A Secret by name.
+/// Reference to a Secret in the namespace of the Broker.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct NamedSecret {
-    /// Its name.
+    /// Name of the Secret.
     pub name: String,
 }
 
@@ -237,7 +276,8 @@ fn any_object(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
 }
 
-/// A quantity that is larger than zero, and small enough to be counted: Kubernetes has nothing larger than 2^63-1. Null is not meant: the API server takes the default instead of it.
+/// Returns the schema of a quantity that is larger than zero and smaller than 8E, since Kubernetes has no numbers above
+/// 2^63-1. It is not nullable, so that the API server replaces null by the default.
 fn quantity_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({
         "x-kubernetes-int-or-string": true,
@@ -246,12 +286,12 @@ fn quantity_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         "pattern": QUANTITY,
         "x-kubernetes-validations": [{
             "rule": "isQuantity(string(self)) && quantity(string(self)).isGreaterThan(quantity('0')) && quantity(string(self)).isLessThan(quantity('8E'))",
-            "message": "a quantity larger than 0 and smaller than 8E is expected, such as 500m, 128Mi or 10Gi",
+            "message": "the value must be a quantity larger than 0 and smaller than 8E, such as 500m, 128Mi or 10Gi",
         }],
     })
 }
 
-/// Quantities by the name of a resource that pods can ask for.
+/// Returns the schema of quantities by the name of a resource that pods can ask for.
 fn quantities_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({
         "type": "object",
@@ -259,11 +299,11 @@ fn quantities_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Sch
         "additionalProperties": quantity_schema(generator),
         "x-kubernetes-validations": [{
             "rule": "self.all(name, name in ['cpu', 'memory', 'ephemeral-storage'] || name.startsWith('hugepages-') || name.contains('/'))",
-            "message": "cpu, memory, ephemeral-storage, hugepages-SIZE or a device plugin's VENDOR/NAME is expected",
+            "message": "the name of a resource must be cpu, memory, ephemeral-storage, hugepages-SIZE or VENDOR/NAME of a device plugin",
         }],
     })
 }
 
-/// How quantities are written, without a sign.
+/// Regular expression for the notation of quantities, without a sign.
 /// Source: <https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/>.
 const QUANTITY: &str = r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|[eE][0-9]+)?$";

@@ -1,11 +1,11 @@
-//! `Exchange`.
+//! The kind `Exchange`.
 use crate::topology::{arguments_schema, default_vhost, yes};
 use crate::{Arguments, BrokerRef, DeletionPolicy, TopologyStatus};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// An exchange of a broker.
+/// The exchange that is to exist on the broker.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "leveret.dev",
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
     shortname = "lvrx",
     status = "TopologyStatus",
     derive = "PartialEq",
-    doc = "An exchange inside a Broker: declared there, put back when it is lost, deleted with the resource.",
+    doc = "An exchange on a Broker. The operator declares it, declares it again if it is lost, and deletes it with this resource.",
     printcolumn(name = "Broker", type_ = "string", json_path = ".spec.brokerRef.name"),
     printcolumn(name = "Vhost", type_ = "string", json_path = ".spec.vhost"),
     printcolumn(name = "Type", type_ = "string", json_path = ".spec.type"),
@@ -24,67 +24,85 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
-#[x_kube(validation = Rule::new("has(self.name) == has(oldSelf.name) && (!has(self.name) || self.name == oldSelf.name)").message("name cannot be changed: delete the Exchange and create another"))]
-#[x_kube(validation = Rule::new("has(self.arguments) == has(oldSelf.arguments) && (!has(self.arguments) || self.arguments == oldSelf.arguments)").message("arguments cannot be changed: delete the Exchange and create it anew"))]
+#[x_kube(validation = Rule::new("has(self.name) == has(oldSelf.name) && (!has(self.name) || self.name == oldSelf.name)").message("name cannot be changed: delete the Exchange and create a new one"))]
+#[x_kube(validation = Rule::new("has(self.arguments) == has(oldSelf.arguments) && (!has(self.arguments) || self.arguments == oldSelf.arguments)").message("arguments cannot be changed: delete the Exchange and create a new one"))]
 #[serde(rename_all = "camelCase")]
 pub struct ExchangeSpec {
-    /// The broker that it is in.
-    #[x_kube(validation = Rule::new("self == oldSelf").message("brokerRef cannot be changed: delete the Exchange and create another"))]
+    /// The Broker that the exchange is declared on. This field is immutable.
+    #[x_kube(validation = Rule::new("self == oldSelf").message("brokerRef cannot be changed: delete the Exchange and create a new one"))]
     pub broker_ref: BrokerRef,
-    /// Virtual host of the broker.
+    /// Name of the virtual host on the broker. Default: `/`, so far the only one that a Leveret broker has. This field
+    /// is immutable.
     #[serde(default = "default_vhost")]
     #[schemars(length(min = 1, max = 255))]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("vhost cannot be changed: delete the Exchange and create another"))]
-    #[x_kube(validation = Rule::new("!self.matches('[\\r\\n]')").message("a name has no line breaks"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("vhost cannot be changed: delete the Exchange and create a new one"))]
+    #[x_kube(validation = Rule::new("!self.matches('[\\r\\n]')").message("a name must have no line breaks"))]
     pub vhost: String,
-    /// Its name on the broker, unless it is the resource's own. `amq.` is reserved.
+    /// Name of the exchange on the broker. Default: `metadata.name`. Names that begin with `amq.` are reserved for the
+    /// broker. This field is immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255))]
     #[x_kube(validation = Rule::new("!self.startsWith('amq.')").message("names that begin with amq. are reserved for the broker"))]
-    #[x_kube(validation = Rule::new("!self.matches('[\\r\\n]')").message("a name has no line breaks"))]
+    #[x_kube(validation = Rule::new("!self.matches('[\\r\\n]')").message("a name must have no line breaks"))]
     pub name: Option<String>,
-    /// How it chooses queues.
+    /// How the exchange selects the bindings that a message follows:
+    /// - `direct` (the default): those whose routing key equals that of the message.
+    /// - `fanout`: all.
+    /// - `topic`: those whose pattern matches the routing key of the message.
+    /// - `headers`: those whose arguments match the headers of the message.
+    ///
+    /// This field is immutable.
     #[serde(default, rename = "type")]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("type cannot be changed: delete the Exchange and create it anew"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("type cannot be changed: delete the Exchange and create a new one"))]
     pub kind: ExchangeType,
-    /// It outlives a restart of the broker.
+    /// Whether the exchange survives a restart of the broker. Default: true. If it does not survive, the operator
+    /// declares it again after the restart. This field is immutable.
     #[serde(default = "yes")]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("durable cannot be changed: delete the Exchange and create it anew"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("durable cannot be changed: delete the Exchange and create a new one"))]
     pub durable: bool,
-    /// It goes with its last binding.
+    /// Whether the broker deletes the exchange when the last binding from it is removed. Default: false. The operator
+    /// declares the exchange again as long as this resource exists. This field is immutable.
     #[serde(default)]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("autoDelete cannot be changed: delete the Exchange and create it anew"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("autoDelete cannot be changed: delete the Exchange and create a new one"))]
     pub auto_delete: bool,
-    /// Clients cannot publish to it; only bindings lead there.
+    /// Whether clients are kept from publishing to the exchange, so that it gets messages only through bindings from
+    /// other exchanges. Default: false. This field is immutable.
     #[serde(default)]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("internal cannot be changed: delete the Exchange and create it anew"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("internal cannot be changed: delete the Exchange and create a new one"))]
     pub internal: bool,
-    /// Further arguments, such as alternate-exchange.
+    /// Further arguments, such as `alternate-exchange`. Default: none. The broker refuses arguments that begin with
+    /// `x-` and that it does not support: the condition Ready then has the reason `Refused` and names the argument.
+    /// This field is immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "arguments_schema")]
     pub arguments: Option<Arguments>,
-    /// What happens on the broker when this resource is deleted. Exchanges hold no messages: DeleteIfEmpty deletes.
+    /// What happens to the exchange on the broker when this resource is deleted:
+    /// - `DeleteIfEmpty` (the default) and `Delete`: it is deleted with its bindings. An exchange holds no messages, so
+    ///   both do the same.
+    /// - `Retain`: it stays on the broker.
+    ///
+    /// If the Broker is gone, this resource is deleted at once.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 }
 
-/// Types of exchanges.
+/// Type of an exchange: how it selects the bindings that a message follows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ExchangeType {
-    /// By a routing key that is equal.
+    /// Bindings whose routing key equals that of the message.
     #[default]
     Direct,
-    /// To all that is bound.
+    /// All bindings.
     Fanout,
-    /// By a pattern of words.
+    /// Bindings whose pattern of words matches the routing key of the message.
     Topic,
-    /// By the message's headers.
+    /// Bindings whose arguments match the headers of the message.
     Headers,
 }
 
 impl ExchangeType {
-    /// The name that the broker knows it by.
+    /// Returns the name of the type in AMQP.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

@@ -1,11 +1,14 @@
-//! The custom resources of Leveret: group `leveret.dev`, version `v1alpha1`. Their comments are what `kubectl explain`
-//! says; what can be checked before an object is stored is checked by the API server (CEL).
+//! The custom resources of Leveret: API group `leveret.dev`, version `v1alpha1`.
 //!
-//! A field that is not known is passed over: definitions of a newer version, with a default in them, have the API server
-//! add it to every object. Who reads what people have written asks the definitions for the fields that there are.
+//! The doc comments of the kinds and their fields become the descriptions that `kubectl explain` shows. Everything that
+//! can be checked before an object is stored is checked by the API server, with the schema and with CEL rules.
+//!
+//! Unknown fields are ignored when a resource is read: if the definitions in the cluster are newer and give a new field
+//! a default, the API server adds that field to every object. `leveret-operator apply`, which reads files that people
+//! have written, compares the field names with the definitions ([`crds`]) instead.
 #![deny(missing_docs)]
-#![allow(unreachable_pub, reason = "the derive for schemas makes copies of its own inside functions")]
-#![allow(clippy::duplicated_attributes, reason = "printcolumn is said once a column")]
+#![allow(unreachable_pub, reason = "the derive macro for schemas generates copies of the types inside functions")]
+#![allow(clippy::duplicated_attributes, reason = "printcolumn occurs once for each column")]
 mod binding;
 mod broker;
 mod exchange;
@@ -22,13 +25,14 @@ pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 pub use queue::{Queue, QueueSpec};
 pub use topology::{BrokerRef, DeletionPolicy, TopologyStatus};
 
-/// Arguments by name, as the broker takes them.
+/// Arguments of a declaration, by name.
 pub type Arguments = serde_json::Map<String, serde_json::Value>;
 
-/// The finalizer of every kind that stands for something inside a broker.
+/// The finalizer of the topology kinds (Exchange, Queue, Binding): it keeps a resource until its object on the broker
+/// is dealt with.
 pub const FINALIZER: &str = "leveret.dev/topology";
 
-/// The definitions of all kinds, to be installed in a cluster.
+/// Returns the custom resource definitions of all kinds.
 #[must_use]
 pub fn crds() -> Vec<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition> {
     use kube::CustomResourceExt;

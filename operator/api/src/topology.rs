@@ -1,79 +1,74 @@
-//! What the kinds that stand for something inside a broker have in common.
+//! Types that the topology kinds (Exchange, Queue, Binding) have in common.
 use crate::{Arguments, Condition};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The broker that an object belongs to.
+/// Reference to the Broker that a topology resource is declared on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BrokerRef {
     /// Name of the Broker.
     #[schemars(length(min = 1))]
     pub name: String,
-    /// Its namespace, unless it is the object's own. That Broker has to allow it: `spec.topology.allowedNamespaces`.
+    /// Namespace of the Broker. Default: the namespace of this resource. A Broker in another namespace must list the
+    /// namespace of this resource in its `spec.topology.allowedNamespaces`; otherwise the condition Ready has the
+    /// reason `NotAllowed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
 }
 
-/// What happens on the broker when the resource is deleted.
+/// What happens to an object on the broker when its resource is deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum DeletionPolicy {
-    /// Deleted once it is empty: a queue with messages waits, and says how many hold it.
+    /// The object is deleted once it is empty: a queue that holds messages is kept, and the condition says how many.
     #[default]
     DeleteIfEmpty,
-    /// Deleted with all that is in it.
+    /// The object is deleted, a queue with all its messages.
     Delete,
-    /// Left on the broker.
+    /// The object stays on the broker.
     Retain,
 }
 
-/// What became of the object on its broker.
+/// State of the object on the broker, as the operator last saw it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TopologyStatus {
-    /// The generation of the spec that this speaks of.
+    /// The `metadata.generation` of the resource that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready: it is on the broker as specified. Otherwise reason and message say why not, in the broker's own words.
+    /// The condition Ready is True if the object is on the broker as specified. If it is False, its reason and message
+    /// say why, in the broker's own words where the broker refused something.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
-    /// Queues: messages that wait for a consumer.
+    /// Number of messages that wait in the queue for a consumer. Only for Queues; updated at most every five seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub messages_ready: Option<i64>,
-    /// Queues: messages delivered and not settled.
+    /// Number of messages that were delivered and are not acknowledged yet. Only for Queues; updated at most every five
+    /// seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub messages_unacked: Option<i64>,
-    /// Queues: consumers.
+    /// Number of consumers of the queue. Only for Queues; updated at most every five seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consumers: Option<i64>,
-    /// Bindings: the arguments that it was declared with.
+    /// The arguments that the binding was declared with. Only for Bindings. They are a part of the identity of a
+    /// binding: if `spec.arguments` differs from them, the condition Ready has the reason `ChangeRefused`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "declared_schema")]
+    #[schemars(schema_with = "arguments_schema")]
     pub arguments: Option<Arguments>,
 }
 
-/// The default of `vhost`.
+/// Returns the default of `vhost`.
 pub(crate) fn default_vhost() -> String {
     "/".to_owned()
 }
 
-/// The default of `durable`.
+/// Returns the default of `durable`.
 pub(crate) fn yes() -> bool {
     true
 }
 
-/// The default of names that may be empty.
+/// Returns the schema of `arguments`: an object with any fields.
 pub(crate) fn arguments_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    schemars::json_schema!({
-        "type": "object", "x-kubernetes-preserve-unknown-fields": true,
-        "description": "Further arguments as the broker takes them. One that it does not honour is refused, with its name in the condition.",
-    })
-}
-
-fn declared_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    schemars::json_schema!({
-        "type": "object", "x-kubernetes-preserve-unknown-fields": true,
-        "description": "Bindings: the arguments that it was declared with. They are a part of what it is, and cannot be changed.",
-    })
+    schemars::json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
 }

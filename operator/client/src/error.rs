@@ -1,44 +1,44 @@
-//! Why a request did not do what it should.
+//! Errors of requests to the management API.
 
-/// What came instead of an answer.
+/// Why a request has failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The broker said no; in its own words.
+    /// The broker has refused the request.
     #[error("{reason}")]
     Refused {
-        /// HTTP status.
+        /// The HTTP status of the answer.
         status: u16,
-        /// The broker's reason.
+        /// The reason in the broker's own words.
         reason: String,
     },
-    /// There is no such thing.
+    /// The object does not exist (404); the reason in the broker's own words.
     #[error("{0}")]
     NotFound(String),
-    /// The user may not do this, or its password is not right; in the broker's own words.
+    /// The broker does not let the user in (401): the password is wrong, or the user lacks the permission.
     #[error("the broker refuses user '{user}': {reason}")]
     Unauthorized {
-        /// Who asked.
+        /// Name of the user.
         user: String,
-        /// The broker's reason.
+        /// The reason in the broker's own words.
         reason: String,
     },
-    /// No answer.
+    /// The broker could not be reached, or did not answer in time.
     #[error("the broker at {url} does not answer: {problem}")]
     Unreachable {
-        /// Where it was asked.
+        /// The base URL of the broker, without user and password.
         url: String,
-        /// What happened.
+        /// What went wrong.
         problem: String,
     },
-    /// An answer, but none of this API.
-    #[error("what answers at {url} is no broker: {problem}")]
+    /// The answer is not one of the management API.
+    #[error("the answer from {url} is not that of a broker: {problem}")]
     Unexpected {
-        /// What was asked.
+        /// The URL of the request, without user and password.
         url: String,
         /// What is wrong with the answer.
         problem: String,
     },
-    /// The address is none.
-    #[error("'{0}' is no address of a broker: http://[USER:PASSWORD@]HOST:PORT is expected")]
+    /// The URL is not the address of a broker. It is shown without user and password.
+    #[error("'{0}' is not the address of a broker: expected http://[USER:PASSWORD@]HOST:PORT")]
     Address(String),
 }

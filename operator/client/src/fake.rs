@@ -1,7 +1,8 @@
-//! A management API inside a test: answers from memory as a broker does, and writes down every call.
+//! A fake management API for tests: answers from memory as a broker would, and records every request.
 //!
-//! It speaks just enough HTTP for one client: a request line, headers with a `content-length`, a body. Each call is kept
-//! as `METHOD PATH`, with the body behind it where there is one, so that a test can compare exactly what was asked.
+//! It implements just enough HTTP for one client: a request line, headers with a `content-length`, a body. Each request
+//! is recorded as `METHOD PATH`, followed by the body if there is one, so that a test can compare exactly what was
+//! sent.
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -9,32 +10,33 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-/// A fake broker on a port of its own; gone with the test's runtime.
+/// A fake broker on its own port. It ends with the runtime of the test.
 #[derive(Clone)]
 pub struct Fake {
     state: Arc<Mutex<State>>,
-    /// `http://127.0.0.1:PORT`.
+    /// The base URL, `http://127.0.0.1:PORT`.
     pub url: String,
 }
 
 #[derive(Default)]
 struct State {
-    /// Objects by the path they are made at.
+    /// The objects that exist, by the path of the request that creates them.
     objects: BTreeMap<String, Value>,
-    /// What is answered instead, by `METHOD PATH`: status and reason.
+    /// Status and reason with which a request is refused, by `METHOD PATH`.
     refusals: BTreeMap<String, (u16, String)>,
-    /// Paths that a declaration is taken for without anything being made: 204, as if it were there already.
+    /// Paths at which a declaration is answered with 204, as if the object already existed, without creating it.
     ghosts: BTreeSet<String>,
-    /// Calls that begin so get no answer.
+    /// Requests that begin with this text get no answer.
     cut: Option<String>,
+    /// The requests so far, as `METHOD PATH` and body.
     calls: Vec<String>,
 }
 
 impl Fake {
-    /// Starts one with the virtual host `/` and nothing in it.
+    /// Starts a fake broker with the virtual host `/` and no objects.
     ///
     /// # Errors
-    /// No port is free.
+    /// Fails if no port is free.
     pub async fn start() -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}", listener.local_addr()?);
@@ -48,32 +50,33 @@ impl Fake {
         Ok(fake)
     }
 
-    /// Puts an object there without a call, by its path below `/api`: `/queues/%2F/q`.
+    /// Creates an object without a request. `path` is its path below `/api`, such as `/queues/%2F/q`.
     pub fn put(&self, path: &str, object: Value) {
         self.with(|state| state.objects.insert(format!("/api{path}"), named(path, object)));
     }
 
-    /// Takes an object away without a call.
+    /// Removes an object without a request. `path` is its path below `/api`.
     pub fn remove(&self, path: &str) {
         self.with(|state| state.objects.remove(&format!("/api{path}")));
     }
 
-    /// Has a call, `METHOD PATH`, refused.
+    /// Makes the fake refuse a request, given as `METHOD PATH`, from now on.
     pub fn refuse(&self, call: &str, status: u16, reason: &str) {
         self.with(|state| state.refusals.insert(call.to_owned(), (status, reason.to_owned())));
     }
 
-    /// Has all calls that begin with `METHOD PATH` cut off instead of answered.
+    /// Makes the fake close the connection instead of answering requests that begin with `call`, from now on. The
+    /// requests still take effect.
     pub fn cut(&self, call: &str) {
         self.with(|state| state.cut = Some(call.to_owned()));
     }
 
-    /// Has declarations at a path, below `/api`, taken without anything being made.
+    /// Makes the fake accept declarations at a path below `/api` without creating anything.
     pub fn haunt(&self, path: &str) {
         self.with(|state| state.ghosts.insert(format!("/api{path}")));
     }
 
-    /// The calls since the last time this was asked, sorted: they come in parallel. Lists are left out.
+    /// Removes the recorded requests and returns those that are not GET, sorted because they arrive in parallel.
     #[must_use]
     pub fn writes(&self) -> Vec<String> {
         let mut calls = self.with(|state| std::mem::take(&mut state.calls));
@@ -82,7 +85,7 @@ impl Fake {
         calls
     }
 
-    /// The lists asked for since the calls were last asked for, sorted and without their parameters.
+    /// Removes the recorded requests and returns the paths of those that are GET, sorted and without parameters.
     #[must_use]
     pub fn lists(&self) -> Vec<String> {
         let calls = self.with(|state| std::mem::take(&mut state.calls));
@@ -164,7 +167,7 @@ impl State {
     }
 }
 
-/// An object with what its path says of it.
+/// Returns the object with the fields that follow from its path, such as `vhost` and `name`.
 fn named(path: &str, mut object: Value) -> Value {
     let parts: Vec<_> =
         path.split('/').map(|part| percent_encoding::percent_decode_str(part).decode_utf8_lossy()).collect();
@@ -187,7 +190,7 @@ fn named(path: &str, mut object: Value) -> Value {
     object
 }
 
-/// Method, target and body of the next request, if there is one.
+/// Reads the next request. Returns its method, target and body, or `None` at the end of the connection.
 async fn read(socket: &mut BufReader<TcpStream>) -> io::Result<Option<(String, String, String)>> {
     let mut line = String::new();
     if socket.read_line(&mut line).await? == 0 {

@@ -1,6 +1,6 @@
-//! A typed client of the management HTTP API: RabbitMQ's, so it speaks to a RabbitMQ as well.
+//! A typed client of the management HTTP API. The API is that of RabbitMQ, so the client works with RabbitMQ as well.
 //!
-//! [`Client`] keeps its connections; an error carries the broker's own words.
+//! [`Client`] reuses its connections; an [`Error`] carries the broker's own words.
 mod error;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;

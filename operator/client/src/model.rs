@@ -1,7 +1,7 @@
-//! What the API tells and takes: the fields that are used, the rest is let pass.
+//! Bodies of requests and answers: only the fields that are used; other fields of an answer are ignored.
 use serde::{Deserialize, Serialize};
 
-/// Arguments by name.
+/// Arguments of a declaration, by name.
 pub type Arguments = serde_json::Map<String, serde_json::Value>;
 
 /// A virtual host.
@@ -9,7 +9,7 @@ pub type Arguments = serde_json::Map<String, serde_json::Value>;
 #[allow(missing_docs, reason = "the API's names")]
 pub struct Vhost {
     pub name: String,
-    /// The type of queues that are declared without one, if another than classic.
+    /// The type of queues that are declared without a type; `None` means classic.
     #[serde(default)]
     pub default_queue_type: Option<String>,
 }
@@ -24,7 +24,7 @@ pub struct Queue {
     pub durable: bool,
     #[serde(default)]
     pub auto_delete: bool,
-    /// It belongs to the connection of a client, and goes with it.
+    /// Whether the queue belongs to one client connection and is deleted with it.
     #[serde(default)]
     pub exclusive: bool,
     #[serde(default)]
@@ -71,7 +71,7 @@ pub struct Binding {
     pub properties_key: String,
 }
 
-/// A node: what it has run short of.
+/// The alarms of a node: which resources it has run short of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub(crate) struct Node {
@@ -79,7 +79,7 @@ pub(crate) struct Node {
     pub(crate) disk_free_alarm: bool,
 }
 
-/// Messages in all queues.
+/// Number of messages in all queues.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 #[allow(missing_docs, reason = "the API's names")]
@@ -87,7 +87,7 @@ pub struct QueueTotals {
     pub messages: i64,
 }
 
-/// Objects of a broker.
+/// Numbers of objects on a broker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 #[allow(missing_docs, reason = "the API's names")]
@@ -96,7 +96,7 @@ pub struct ObjectTotals {
     pub queues: i64,
 }
 
-/// The broker as a whole.
+/// Version and totals of a broker.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 #[allow(missing_docs, reason = "the API's names")]
@@ -106,7 +106,7 @@ pub struct Overview {
     pub object_totals: ObjectTotals,
 }
 
-/// Body of a declaration of a queue.
+/// Request body that declares a queue.
 #[derive(Serialize)]
 pub(crate) struct QueueBody<'a> {
     pub(crate) durable: bool,
@@ -114,7 +114,7 @@ pub(crate) struct QueueBody<'a> {
     pub(crate) arguments: &'a Arguments,
 }
 
-/// Body of a declaration of an exchange.
+/// Request body that declares an exchange.
 #[derive(Serialize)]
 pub(crate) struct ExchangeBody<'a> {
     #[serde(rename = "type")]
@@ -125,7 +125,7 @@ pub(crate) struct ExchangeBody<'a> {
     pub(crate) arguments: &'a Arguments,
 }
 
-/// Body of a binding.
+/// Request body that creates a binding.
 #[derive(Serialize)]
 pub(crate) struct BindingBody<'a> {
     pub(crate) routing_key: &'a str,

@@ -1,4 +1,4 @@
-//! Requests, one method a route.
+//! The client: one method for each request of the management API.
 use crate::Error;
 use crate::model::{Binding, BindingBody, Exchange, ExchangeBody, Node, Overview, Queue, QueueBody, Vhost};
 use base64::Engine;
@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 
-/// A broker's management API, and whom to log in as. Cheap to clone.
+/// A client of one broker's management API, logged in as one user. Clones share their connections and are cheap.
 #[derive(Clone)]
 pub struct Client {
     http: Http<HttpConnector, Full<Bytes>>,
@@ -24,21 +24,22 @@ pub struct Client {
     authorization: String,
 }
 
-/// What a declaration came to.
+/// Result of a declaration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Made {
-    /// It was not there before.
+    /// The object did not exist before.
     Created,
-    /// It was there, and equal.
+    /// The object already existed, with the same properties.
     Unchanged,
 }
 
-/// What a queue has to be like to be deleted.
+/// Conditions under which a queue is deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeleteOnly {
-    /// It holds no message that is ready.
+    /// Delete the queue only if it holds no messages. RabbitMQ counts only ready messages, Leveret also unacknowledged
+    /// ones.
     pub if_empty: bool,
-    /// It has no consumer.
+    /// Delete the queue only if it has no consumers.
     pub if_unused: bool,
 }
 
@@ -54,10 +55,10 @@ impl DeleteOnly {
 }
 
 impl Client {
-    /// The broker at `http://HOST:PORT`.
+    /// Creates a client for the broker at `base`, which has the form `http://HOST:PORT`. Does not connect yet.
     ///
     /// # Errors
-    /// [`Error::Address`].
+    /// [`Error::Address`] if `base` is no such URL.
     pub fn new(base: &str, user: &str, password: &str) -> Result<Self, Error> {
         let address = || Error::Address(without_login(base));
         let uri: Uri = base.parse().map_err(|_| address())?;
@@ -72,10 +73,11 @@ impl Client {
         Ok(Self { http, base: base.trim_end_matches('/').to_owned(), user: user.to_owned(), authorization })
     }
 
-    /// The broker at `http://[USER:PASSWORD@]HOST:PORT`; guest and guest unless given.
+    /// Creates a client for the broker at `http://[USER:PASSWORD@]HOST:PORT`. User and password are percent-decoded;
+    /// both are `guest` by default. Does not connect yet.
     ///
     /// # Errors
-    /// [`Error::Address`].
+    /// [`Error::Address`] if `url` is no such URL.
     pub fn from_url(url: &str) -> Result<Self, Error> {
         let Some((scheme, rest)) = url.split_once("://") else { return Err(Error::Address(without_login(url))) };
         let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
@@ -88,18 +90,18 @@ impl Client {
         }
     }
 
-    /// The broker as a whole.
+    /// Returns version and totals of the broker.
     ///
     /// # Errors
-    /// [`Error`].
+    /// [`Error`] if the request fails.
     pub async fn overview(&self) -> Result<Overview, Error> {
         self.read("/api/overview").await
     }
 
-    /// What the broker has run short of: memory, disk.
+    /// Returns the resources that at least one node of the broker has run short of: `memory`, `disk`.
     ///
     /// # Errors
-    /// [`Error`].
+    /// [`Error`] if the request fails.
     pub async fn alarms(&self) -> Result<Vec<String>, Error> {
         let nodes: Vec<Node> = self.read("/api/nodes?columns=mem_alarm,disk_free_alarm").await?;
         let resources = [
@@ -109,60 +111,60 @@ impl Client {
         Ok(resources.into_iter().filter(|(_, is_short)| *is_short).map(|(resource, _)| resource.to_owned()).collect())
     }
 
-    /// The virtual hosts that the user may use.
+    /// Returns the virtual hosts that the user may use.
     ///
     /// # Errors
-    /// [`Error`].
+    /// [`Error`] if the request fails.
     pub async fn vhosts(&self) -> Result<Vec<Vhost>, Error> {
         self.read("/api/vhosts?columns=name,default_queue_type").await
     }
 
-    /// All queues.
+    /// Returns all queues.
     ///
     /// # Errors
-    /// [`Error`].
+    /// [`Error`] if the request fails.
     pub async fn queues(&self) -> Result<Vec<Queue>, Error> {
         let columns =
             "name,vhost,durable,auto_delete,exclusive,arguments,messages_ready,messages_unacknowledged,consumers";
         self.read(&format!("/api/queues?columns={columns}")).await
     }
 
-    /// One queue.
+    /// Returns one queue.
     ///
     /// # Errors
-    /// [`Error`].
+    /// [`Error`] if the request fails.
     pub async fn queue(&self, vhost: &str, name: &str) -> Result<Queue, Error> {
         self.read(&path(&["queues", vhost, name])).await
     }
 
-    /// One exchange.
+    /// Returns one exchange.
     ///
     /// # Errors
-    /// [`Error`].
+    /// [`Error`] if the request fails.
     pub async fn exchange(&self, vhost: &str, name: &str) -> Result<Exchange, Error> {
         self.read(&path(&["exchanges", vhost, name])).await
     }
 
-    /// The bindings between the ends of one.
+    /// Returns all bindings that have the same source and destination as `binding`.
     ///
     /// # Errors
-    /// [`Error`].
+    /// [`Error`] if the request fails.
     pub async fn bindings_like(&self, binding: &Binding) -> Result<Vec<Binding>, Error> {
         self.read(&between(binding, &[])).await
     }
 
-    /// All exchanges.
+    /// Returns all exchanges.
     ///
     /// # Errors
-    /// [`Error`].
+    /// [`Error`] if the request fails.
     pub async fn exchanges(&self) -> Result<Vec<Exchange>, Error> {
         self.read("/api/exchanges?columns=name,vhost,type,durable,auto_delete,internal,arguments").await
     }
 
-    /// All bindings, those of the default exchange among them.
+    /// Returns all bindings, including those of the default exchange.
     ///
     /// # Errors
-    /// [`Error`].
+    /// [`Error`] if the request fails.
     pub async fn bindings(&self) -> Result<Vec<Binding>, Error> {
         self.read("/api/bindings").await
     }
@@ -170,17 +172,17 @@ impl Client {
     /// Declares a queue.
     ///
     /// # Errors
-    /// [`Error::Refused`] in the broker's own words.
+    /// [`Error::Refused`] if the broker refuses it, for example because it exists with other properties.
     pub async fn declare_queue(&self, queue: &Queue) -> Result<Made, Error> {
         let Queue { name, vhost, durable, auto_delete, arguments, .. } = queue;
         let body = QueueBody { durable: *durable, auto_delete: *auto_delete, arguments };
         made(self.write(Method::PUT, &path(&["queues", vhost, name]), &body).await?)
     }
 
-    /// Deletes a queue, if it is as `only` says.
+    /// Deletes a queue if the conditions in `only` hold.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when it is not there, [`Error::Refused`] when it is not so.
+    /// [`Error::NotFound`] if the queue does not exist, [`Error::Refused`] if a condition does not hold.
     pub async fn delete_queue(&self, vhost: &str, name: &str, only: DeleteOnly) -> Result<(), Error> {
         self.delete(&format!("{}{}", path(&["queues", vhost, name]), only.query())).await
     }
@@ -188,7 +190,7 @@ impl Client {
     /// Declares an exchange.
     ///
     /// # Errors
-    /// [`Error::Refused`] in the broker's own words.
+    /// [`Error::Refused`] if the broker refuses it, for example because it exists with other properties.
     pub async fn declare_exchange(&self, exchange: &Exchange) -> Result<Made, Error> {
         let Exchange { name, vhost, kind, durable, auto_delete, internal, arguments } = exchange;
         let (durable, auto_delete, internal) = (*durable, *auto_delete, *internal);
@@ -196,28 +198,28 @@ impl Client {
         made(self.write(Method::PUT, &path(&["exchanges", vhost, name]), &body).await?)
     }
 
-    /// Deletes an exchange; with `if_unused` only when nothing is bound to it.
+    /// Deletes an exchange; with `if_unused` only if there are no bindings from it.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when it is not there, [`Error::Refused`] when it is in use.
+    /// [`Error::NotFound`] if the exchange does not exist, [`Error::Refused`] if it is in use.
     pub async fn delete_exchange(&self, vhost: &str, name: &str, if_unused: bool) -> Result<(), Error> {
         let only = DeleteOnly { if_unused, if_empty: false };
         self.delete(&format!("{}{}", path(&["exchanges", vhost, name]), only.query())).await
     }
 
-    /// Makes a binding; one that is there already stays.
+    /// Creates a binding. Does nothing if it already exists.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when an end is missing.
+    /// [`Error::NotFound`] if the source or the destination does not exist.
     pub async fn bind(&self, binding: &Binding) -> Result<(), Error> {
         let body = BindingBody { routing_key: &binding.routing_key, arguments: &binding.arguments };
         self.write(Method::POST, &between(binding, &[]), &body).await.map(drop)
     }
 
-    /// Removes a binding by its `properties_key`.
+    /// Deletes the binding that has the ends and the `properties_key` of `binding`.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when it is not there.
+    /// [`Error::NotFound`] if the binding does not exist.
     pub async fn unbind(&self, binding: &Binding) -> Result<(), Error> {
         self.delete(&between(binding, &[&binding.properties_key])).await
     }
@@ -278,7 +280,7 @@ impl Client {
     }
 }
 
-/// An address as it may be shown.
+/// Returns a URL without scheme, user and password if it contains a login, so that it can be shown.
 fn without_login(url: &str) -> String {
     url.rsplit_once('@').map_or(url, |(_, host)| host).to_owned()
 }
@@ -287,7 +289,7 @@ fn made(status: StatusCode) -> Result<Made, Error> {
     Ok(if status == StatusCode::CREATED { Made::Created } else { Made::Unchanged })
 }
 
-/// The innermost reason: the outer ones say that something went wrong.
+/// Returns the text of the innermost error: the outer ones only say that something went wrong.
 fn source(error: &dyn std::error::Error) -> String {
     let mut innermost = error;
     while let Some(inner) = innermost.source() {
@@ -307,11 +309,13 @@ fn between(binding: &Binding, further: &[&str]) -> String {
     path(&[&parts, further].concat())
 }
 
+/// How long opening a connection may take.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
+/// How long a request may take, from sending it to the end of the answer.
 const REQUEST_MAX: Duration = Duration::from_secs(10);
-/// Connections kept for later.
+/// Number of idle connections that are kept for later requests.
 const IDLE_MAX: usize = 16;
-/// Largest answer, in bytes: a list of tens of thousands of queues.
+/// Maximum size of an answer in bytes: enough for a list of tens of thousands of queues.
 const BODY_MAX: usize = 64 << 20;
 
 #[cfg(test)]
@@ -326,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses() {
+    fn urls_are_checked_and_their_logins_decoded() {
         for bad in ["nothing", "ftp://h:1", "http://"] {
             assert_eq!(Client::from_url(bad).err(), Some(Error::Address(bad.to_owned())), "{bad}");
         }

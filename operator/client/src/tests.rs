@@ -1,10 +1,10 @@
-//! The client against a fake broker: what is asked, and what becomes of the answers.
+//! Tests of the client with a fake broker: which requests it sends, and what it makes of the answers.
 use crate::fake::Fake;
 use crate::{Arguments, Binding, Client, DeleteOnly, Error, Exchange, Made, Queue};
 use serde_json::json;
 
 #[tokio::test]
-async fn declares_and_deletes_with_the_calls_of_the_api() {
+async fn declaring_and_deleting_sends_the_requests_of_the_api() {
     let fake = Fake::start().await.unwrap();
     let client = Client::from_url(&fake.url).unwrap();
     let queue = Queue { name: "a b".into(), vhost: "/".into(), durable: true, ..Queue::default() };
@@ -45,7 +45,7 @@ async fn declares_and_deletes_with_the_calls_of_the_api() {
 }
 
 #[tokio::test]
-async fn errors_say_what_it_was() {
+async fn errors_carry_the_words_of_the_broker_and_never_a_password() {
     let fake = Fake::start().await.unwrap();
     let client = Client::new(&fake.url, "ann", "secret").unwrap();
     fake.refuse("GET /api/overview", 401, "Login failed");
