@@ -27,10 +27,3 @@ pub type Arguments = serde_json::Map<String, serde_json::Value>;
 
 /// The finalizer of every kind that stands for something inside a broker.
 pub const FINALIZER: &str = "leveret.dev/topology";
-
-/// The definitions of all kinds, to be installed in a cluster.
-#[must_use]
-pub fn crds() -> Vec<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition> {
-    use kube::CustomResourceExt;
-    vec![Broker::crd(), Exchange::crd(), Queue::crd(), Binding::crd()]
-}
