@@ -1,6 +1,6 @@
 //! Health checks and metrics of the operator itself.
 use crate::metrics::Metrics;
-use crate::pulse::Pulse;
+use crate::watchdog::Watchdog;
 use anyhow::Context;
 use axum::Router;
 use axum::http::StatusCode;
@@ -9,11 +9,14 @@ use std::time::Instant;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// Answers at `address` until `stop` is cancelled.
+/// Serves `/healthz`, `/readyz` and `/metrics` at `address` until `stop` is cancelled.
+///
+/// # Errors
+/// The address cannot be listened on.
 pub(crate) async fn serve(
     address: &str,
     metrics: Metrics,
-    pulse: Pulse,
+    watchdog: Watchdog,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let listener = match TcpListener::bind(address).await {
@@ -22,7 +25,7 @@ pub(crate) async fn serve(
     };
     let listener = listener.with_context(|| format!("cannot listen at {address} for health checks and metrics"))?;
     let router = Router::new()
-        .route("/healthz", get(move || async move { health(&pulse, Instant::now()) }))
+        .route("/healthz", get(move || async move { health(&watchdog, Instant::now()) }))
         .route("/readyz", get(|| async { "ok" }))
         .route("/metrics", get(move || async move { metrics.text() }));
     tokio::spawn(async move {
@@ -31,10 +34,10 @@ pub(crate) async fn serve(
     Ok(())
 }
 
-/// Whether the work goes on.
-fn health(pulse: &Pulse, now: Instant) -> (StatusCode, String) {
-    match pulse.hangs(now) {
-        Some(what) => (StatusCode::SERVICE_UNAVAILABLE, format!("{what} comes no step further")),
+/// The answer of `/healthz`: an error if a job hangs.
+fn health(watchdog: &Watchdog, now: Instant) -> (StatusCode, String) {
+    match watchdog.hanging(now) {
+        Some(job) => (StatusCode::SERVICE_UNAVAILABLE, format!("{job} makes no progress")),
         None => (StatusCode::OK, "ok".to_owned()),
     }
 }
@@ -45,13 +48,13 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn work_that_hangs_is_not_healthy() {
-        let pulse = Pulse::default();
+    fn an_operator_with_a_job_that_hangs_is_not_healthy() {
+        let watchdog = Watchdog::default();
         let later = Instant::now() + Duration::from_secs(3600);
-        assert_eq!(health(&pulse, later).0, StatusCode::OK);
-        let _beat = pulse.begin("topology of Broker n/shop".to_owned());
-        assert_eq!(health(&pulse, Instant::now()).0, StatusCode::OK);
-        let (status, text) = health(&pulse, later);
+        assert_eq!(health(&watchdog, later).0, StatusCode::OK);
+        let _job = watchdog.begin("topology of Broker n/shop".to_owned());
+        assert_eq!(health(&watchdog, Instant::now()).0, StatusCode::OK);
+        let (status, text) = health(&watchdog, later);
         assert!(status == StatusCode::SERVICE_UNAVAILABLE && text.contains("n/shop"), "{text}");
     }
 }

@@ -1,10 +1,10 @@
-//! Leader election over a `Lease` (coordination.k8s.io/v1): of several operators one works.
+//! Leader election over a `Lease` (coordination.k8s.io/v1): one of several operators works.
 //!
-//! The holder renews it; who does not hold it looks four times a second whether it has run out or was given up. Time is that of
-//! whoever looks: a lease has run out when it has not changed for its whole duration under one's own eyes, so clocks of
-//! different machines are never compared. On exit it is given up, and the next one takes over at once. One that could not
-//! give it up, since its rights were taken away before it ended, is noticed by its pod: a holder whose pod is gone and that
-//! has missed a renewal has ended.
+//! The holder renews the lease. The others look four times per second whether it has expired or was given up. Each uses its own
+//! clock only: a lease has expired if the observer has not seen it change for its whole duration, so that clocks of different
+//! machines are never compared. A holder gives the lease up on exit, and another operator takes over at once. If it could not,
+//! because its rights were removed before it ended, its pod tells: a holder whose pod is gone and that has missed a renewal has
+//! ended.
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -13,24 +13,32 @@ use kube::{Api, Client};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-/// A lease, and who wants it.
+/// A candidate for a lease.
 pub(crate) struct Election {
     api: Api<Lease>,
-    /// Where the operators' pods are; an identity is the name of one.
+    /// The pods of the operators; an identity is the name of a pod.
     pods: Api<Pod>,
-    /// Name of the lease: operators that share it are one another's replicas.
+    /// The name of the lease: operators that share it are replicas of each other.
     name: String,
     identity: String,
-    /// What the lease looked like when it last changed, and when that was.
-    observed: Option<(Option<String>, Instant)>,
+    /// The last change of the lease that was observed.
+    observed: Option<Observation>,
 }
 
-/// Whether the lease is ours after a try.
+/// A version of the lease.
+struct Observation {
+    version: Option<String>,
+    /// When this operator first saw the version.
+    since: Instant,
+}
+
+/// The holder of the lease after an attempt to take or renew it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Attempt {
-    Held,
-    /// Another has it: who.
-    Others(String),
+enum Holder {
+    /// This operator.
+    Own,
+    /// Another operator: its identity.
+    Other(String),
 }
 
 impl Election {
@@ -39,16 +47,16 @@ impl Election {
         Self { api, pods, name: name.to_owned(), identity: identity.to_owned(), observed: None }
     }
 
-    /// Waits until the lease is ours. False when `stop` comes first.
+    /// Waits until this operator holds the lease. Returns false if `stop` is cancelled first.
     pub(crate) async fn acquire(&mut self, stop: &CancellationToken) -> bool {
-        let mut told = None;
+        let mut logged = None;
         loop {
             match self.attempt().await {
-                Ok(Attempt::Held) => return true,
-                Ok(Attempt::Others(holder)) => {
-                    if told.as_ref() != Some(&holder) {
+                Ok(Holder::Own) => return true,
+                Ok(Holder::Other(holder)) => {
+                    if logged.as_ref() != Some(&holder) {
                         tracing::info!(lease = self.name, "waits to lead: {holder} does");
-                        told = Some(holder);
+                        logged = Some(holder);
                     }
                 }
                 Err(error) => tracing::warn!("cannot ask for the lease: {error}"),
@@ -60,11 +68,11 @@ impl Election {
         }
     }
 
-    /// Keeps the lease until it is lost, or `stop` comes. Whether it was lost.
+    /// Renews the lease until it is lost or `stop` is cancelled. Returns whether it was lost.
     pub(crate) async fn keep(&mut self, stop: &CancellationToken) -> bool {
         let mut renewed = Instant::now();
         loop {
-            // It is lost at the moment at which it could not be renewed for too long, not at the end of the next try.
+            // The lease is lost when it could not be renewed for too long, not only at the end of the next attempt.
             let left = GIVE_UP.saturating_sub(renewed.elapsed());
             tokio::select! {
                 () = tokio::time::sleep(RENEW.min(left)) => {}
@@ -73,8 +81,8 @@ impl Election {
             let asked = Instant::now();
             let left = GIVE_UP.saturating_sub(renewed.elapsed());
             match tokio::time::timeout(RENEW.min(left), self.attempt()).await {
-                Ok(Ok(Attempt::Held)) => renewed = asked,
-                Ok(Ok(Attempt::Others(_))) => return true,
+                Ok(Ok(Holder::Own)) => renewed = asked,
+                Ok(Ok(Holder::Other(_))) => return true,
                 Ok(Err(error)) => tracing::warn!("cannot renew the lease: {error}"),
                 Err(_) => tracing::warn!("cannot renew the lease: the API server does not answer"),
             }
@@ -84,28 +92,29 @@ impl Election {
         }
     }
 
-    async fn attempt(&mut self) -> kube::Result<Attempt> {
+    async fn attempt(&mut self) -> kube::Result<Holder> {
         let Some(lease) = self.api.get_opt(&self.name).await? else {
             return self.write(self.wanted(None), true).await;
         };
         let version = lease.metadata.resource_version.clone();
-        if self.observed.as_ref().is_none_or(|(seen, _)| *seen != version) {
-            self.observed = Some((version, Instant::now()));
+        if self.observed.as_ref().is_none_or(|observed| observed.version != version) {
+            self.observed = Some(Observation { version, since: Instant::now() });
         }
         let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.clone()).unwrap_or_default();
-        let unchanged_since = self.observed.as_ref().map_or_else(Instant::now, |(_, since)| *since);
+        let unchanged_since = self.observed.as_ref().map_or_else(Instant::now, |observed| observed.since);
         let is_free = holder == self.identity || holder.is_empty() || unchanged_since.elapsed() > DURATION;
         if is_free || unchanged_since.elapsed() > MISSED && self.has_ended(&holder).await {
             return self.write(self.wanted(Some(lease)), false).await;
         }
-        Ok(Attempt::Others(holder))
+        Ok(Holder::Other(holder))
     }
 
-    /// Whether there is no pod of that name any more. Who may not look at pods waits until the lease has run out.
+    /// Returns whether the pod of a holder is gone. An operator that may not read pods waits until the lease has expired.
     async fn has_ended(&self, holder: &str) -> bool {
         matches!(self.pods.get_opt(holder).await, Ok(None))
     }
 
+    /// The lease with this operator as its holder.
     fn wanted(&self, current: Option<Lease>) -> Lease {
         let now = MicroTime(k8s_openapi::jiff::Timestamp::now());
         let mut lease = current.unwrap_or_else(|| Lease {
@@ -123,21 +132,21 @@ impl Election {
         lease
     }
 
-    /// Writes the lease unless it has changed since it was read.
-    async fn write(&self, lease: Lease, is_new: bool) -> kube::Result<Attempt> {
+    /// Writes the lease, unless it has changed since it was read.
+    async fn write(&self, lease: Lease, is_new: bool) -> kube::Result<Holder> {
         let written = if is_new {
             self.api.create(&PostParams::default(), &lease).await
         } else {
             self.api.replace(&self.name, &PostParams::default(), &lease).await
         };
         match written {
-            Ok(_) => Ok(Attempt::Held),
-            Err(kube::Error::Api(refusal)) if refusal.code == 409 => Ok(Attempt::Others("another".to_owned())),
+            Ok(_) => Ok(Holder::Own),
+            Err(kube::Error::Api(refusal)) if refusal.code == 409 => Ok(Holder::Other("another".to_owned())),
             Err(error) => Err(error),
         }
     }
 
-    /// Gives the lease up, once all work has ended: the next one takes over at once.
+    /// Gives the lease up, so that another operator takes over at once. All work has to have ended before.
     pub(crate) async fn release(&self) {
         let Ok(Some(mut lease)) = self.api.get_opt(&self.name).await else { return };
         let Some(spec) = &mut lease.spec else { return };
@@ -150,13 +159,16 @@ impl Election {
     }
 }
 
+/// How long a lease is valid after its last renewal.
 const DURATION: Duration = Duration::from_secs(15);
+/// How often the holder renews the lease.
 const RENEW: Duration = Duration::from_secs(3);
-/// A holder that has not renewed for so long has missed at least one renewal.
+/// A holder that has not renewed the lease for so long has missed at least one renewal.
 const MISSED: Duration = Duration::from_secs(4);
+/// How often the others look at the lease.
 const RETRY: Duration = Duration::from_millis(250);
-/// A holder that could not renew for so long stops working: with the time that its work has to end
-/// ([`crate::start::DRAIN_MAX`]), before another may begin.
+/// A holder that could not renew the lease for so long stops working. Together with the time that its work has to end
+/// ([`crate::start::DRAIN_MAX`]) this is shorter than [`DURATION`], after which another operator may begin.
 const GIVE_UP: Duration = Duration::from_secs(8);
 
 #[cfg(test)]

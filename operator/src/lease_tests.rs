@@ -1,4 +1,4 @@
-//! Elections in front of an API server that knows one lease, and refuses what was read too long ago.
+//! Elections with an API server that has one lease and refuses outdated versions of it.
 use super::*;
 use http::{Method, Request, Response, StatusCode};
 use kube::client::Body;
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 #[derive(Default)]
 struct Server {
     lease: Option<Value>,
-    /// Pods that are there.
+    /// The names of the pods that exist.
     pods: Vec<String>,
     version: u64,
 }
@@ -75,14 +75,14 @@ fn two_at(server: &Arc<Mutex<Server>>) -> (Election, Election) {
     (election("a"), election("b"))
 }
 
-fn others(holder: &str) -> Attempt {
-    Attempt::Others(holder.to_owned())
+fn others(holder: &str) -> Holder {
+    Holder::Other(holder.to_owned())
 }
 
-/// As if the lease had last been seen to change so long ago.
-fn seen_ago(election: &mut Election, ago: Duration) {
-    if let Some((_, since)) = &mut election.observed {
-        *since = Instant::now().checked_sub(ago).unwrap();
+/// Makes the last observed change of the lease so much older.
+fn observed_ago(election: &mut Election, ago: Duration) {
+    if let Some(observed) = &mut election.observed {
+        observed.since = Instant::now().checked_sub(ago).unwrap();
     }
 }
 
@@ -90,15 +90,15 @@ fn seen_ago(election: &mut Election, ago: Duration) {
 async fn a_holder_whose_pod_is_gone_is_succeeded_before_its_lease_runs_out() {
     let server = Arc::new(Mutex::new(Server { pods: vec!["a".to_owned()], ..Server::default() }));
     let (mut a, mut b) = two_at(&server);
-    assert_eq!(a.attempt().await.unwrap(), Attempt::Held);
+    assert_eq!(a.attempt().await.unwrap(), Holder::Own);
     assert_eq!(b.attempt().await.unwrap(), others("a"));
-    seen_ago(&mut b, MISSED * 2);
+    observed_ago(&mut b, MISSED * 2);
     assert_eq!(b.attempt().await.unwrap(), others("a"), "its pod is there");
     server.lock().unwrap().pods.clear();
-    seen_ago(&mut b, MISSED / 2);
+    observed_ago(&mut b, MISSED / 2);
     assert_eq!(b.attempt().await.unwrap(), others("a"), "it has missed no renewal");
-    seen_ago(&mut b, MISSED * 2);
-    assert_eq!(b.attempt().await.unwrap(), Attempt::Held);
+    observed_ago(&mut b, MISSED * 2);
+    assert_eq!(b.attempt().await.unwrap(), Holder::Own);
     assert_eq!(a.attempt().await.unwrap(), others("b"));
 }
 
@@ -110,26 +110,26 @@ fn work_has_ended_before_another_may_begin() {
 #[tokio::test]
 async fn a_lease_given_up_is_taken_over_at_once() {
     let (mut a, mut b) = two();
-    assert_eq!(a.attempt().await.unwrap(), Attempt::Held);
+    assert_eq!(a.attempt().await.unwrap(), Holder::Own);
     assert_eq!(b.attempt().await.unwrap(), others("a"));
-    assert_eq!(a.attempt().await.unwrap(), Attempt::Held);
+    assert_eq!(a.attempt().await.unwrap(), Holder::Own);
     b.release().await;
     assert_eq!(b.attempt().await.unwrap(), others("a"));
     a.release().await;
-    assert_eq!(b.attempt().await.unwrap(), Attempt::Held);
+    assert_eq!(b.attempt().await.unwrap(), Holder::Own);
     assert_eq!(a.attempt().await.unwrap(), others("b"));
 }
 
 #[tokio::test]
 async fn a_lease_runs_out_only_when_nobody_renews_it() {
     let (mut a, mut b) = two();
-    assert_eq!(a.attempt().await.unwrap(), Attempt::Held);
+    assert_eq!(a.attempt().await.unwrap(), Holder::Own);
     assert_eq!(b.attempt().await.unwrap(), others("a"));
-    seen_ago(&mut b, DURATION * 2);
-    assert_eq!(a.attempt().await.unwrap(), Attempt::Held);
+    observed_ago(&mut b, DURATION * 2);
+    assert_eq!(a.attempt().await.unwrap(), Holder::Own);
     assert_eq!(b.attempt().await.unwrap(), others("a"), "it was renewed meanwhile");
-    seen_ago(&mut b, DURATION * 2);
-    assert_eq!(b.attempt().await.unwrap(), Attempt::Held);
+    observed_ago(&mut b, DURATION * 2);
+    assert_eq!(b.attempt().await.unwrap(), Holder::Own);
     assert_eq!(a.attempt().await.unwrap(), others("b"));
 }
 
@@ -138,7 +138,7 @@ async fn of_two_at_once_one_gets_it() {
     for _ in 0..50 {
         let (mut a, mut b) = two();
         let both = tokio::join!(a.attempt(), b.attempt());
-        let held = [both.0.unwrap(), both.1.unwrap()].iter().filter(|attempt| **attempt == Attempt::Held).count();
+        let held = [both.0.unwrap(), both.1.unwrap()].iter().filter(|holder| **holder == Holder::Own).count();
         assert_eq!(held, 1);
     }
 }

@@ -1,4 +1,4 @@
-//! `leveret-operator`: `run` in a cluster, `apply` without one, `crds` to install.
+//! `leveret-operator`: `run` in a cluster, `apply` without one, and `crds` to install the definitions.
 #[cfg(feature = "kubernetes")]
 mod admin;
 mod apply;
@@ -13,16 +13,16 @@ mod lease;
 #[cfg(feature = "kubernetes")]
 mod metrics;
 #[cfg(feature = "kubernetes")]
-mod pulse;
-#[cfg(feature = "kubernetes")]
 mod start;
 mod topology;
+#[cfg(feature = "kubernetes")]
+mod watchdog;
 
 use args::Command;
 use clap::Parser;
 use std::process::ExitCode;
 
-// Gives back what a pass over thousands of objects took; the system's keeps it.
+// This allocator returns the memory of a pass over thousands of objects to the system; the system's own one keeps it.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

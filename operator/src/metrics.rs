@@ -2,7 +2,7 @@
 use prometheus::{Encoder, HistogramVec, IntCounterVec, IntGauge, Registry, TextEncoder, histogram_opts, opts};
 use std::time::Duration;
 
-/// Counters of what the operator does. Cheap to clone.
+/// The metrics. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Metrics {
     registry: Registry,
@@ -30,6 +30,7 @@ impl Metrics {
         Ok(Self { registry, reconciles, durations, leader, watch_errors })
     }
 
+    /// Counts a reconciliation of a `kind` (broker, topology) and the time that it took.
     pub(crate) fn reconciled(&self, kind: &str, took: Duration, failed: bool) {
         self.reconciles.with_label_values(&[kind, if failed { "failed" } else { "ok" }]).inc();
         self.durations.with_label_values(&[kind]).observe(took.as_secs_f64());
@@ -43,7 +44,7 @@ impl Metrics {
         self.leader.set(i64::from(leader));
     }
 
-    /// All of them in Prometheus' text format.
+    /// Returns all metrics in the text format of Prometheus.
     pub(crate) fn text(&self) -> String {
         let mut text = Vec::new();
         let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);

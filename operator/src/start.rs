@@ -1,9 +1,9 @@
-//! `run`: waits to be the leader, then looks after brokers and topology until it is told to stop.
+//! The command `run`: waits to be the leader, then looks after Brokers and topology until it is told to stop.
 use crate::args::Run;
 use crate::kubernetes::{Context, limit};
 use crate::lease::Election;
 use crate::metrics::Metrics;
-use crate::pulse::Pulse;
+use crate::watchdog::Watchdog;
 use crate::{admin, cluster, topology};
 use anyhow::Context as _;
 use std::process::ExitCode;
@@ -11,7 +11,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-/// Runs the operator; how the process ends.
+/// Runs the operator and returns the exit code of the process.
+///
+/// # Errors
+/// The operator cannot start, or has lost the lease.
 pub(crate) async fn run(args: Run) -> anyhow::Result<ExitCode> {
     log(&args.log);
     let stop = CancellationToken::new();
@@ -25,8 +28,8 @@ pub(crate) async fn run(args: Run) -> anyhow::Result<ExitCode> {
         stopper.cancel();
     });
     let metrics = Metrics::new()?;
-    let pulse = Pulse::default();
-    admin::serve(&args.admin, metrics.clone(), pulse.clone(), stop.clone()).await?;
+    let watchdog = Watchdog::default();
+    admin::serve(&args.admin, metrics.clone(), watchdog.clone(), stop.clone()).await?;
     let client = limit::client().await.context("cannot find out how to reach the cluster")?;
     let mut election = Election::new(client.clone(), &args.lease_namespace, &args.lease_name, &args.identity);
     if !election.acquire(&stop).await {
@@ -35,12 +38,12 @@ pub(crate) async fn run(args: Run) -> anyhow::Result<ExitCode> {
     tracing::info!(identity = args.identity, "leading");
     metrics.set_leader(true);
     let mut context = Context::new(client, args.namespaces.clone(), &args.identity, metrics.clone());
-    context.pulse = pulse;
+    context.watchdog = watchdog;
     let working = stop.child_token();
     let defaults = cluster::Defaults { image: args.broker_image, pull_secrets: args.broker_pull_secrets };
     let mut brokers = tokio::spawn(cluster::run(context.clone(), defaults, working.clone()));
     let mut topology = tokio::spawn(topology::watch::run(context, working.clone()));
-    // Work that ends by itself has failed: who does not work must not lead.
+    // Work that ends by itself has failed: an operator that does not work must not lead.
     let (lost, failed) = tokio::select! {
         lost = election.keep(&stop) => (lost, false),
         _ = &mut brokers => (false, !stop.is_cancelled()),
@@ -58,7 +61,7 @@ pub(crate) async fn run(args: Run) -> anyhow::Result<ExitCode> {
     };
     let _ = tokio::time::timeout(DRAIN_MAX, ended).await;
     aborts.iter().for_each(tokio::task::AbortHandle::abort);
-    // Who has lost the lease starts anew, with nothing remembered.
+    // An operator that has lost the lease ends and is started anew, so that it remembers nothing.
     anyhow::ensure!(!lost, "the lease was lost");
     if failed {
         tracing::error!("the work has ended by itself");
@@ -68,7 +71,7 @@ pub(crate) async fn run(args: Run) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Colours are for people: a log that is collected has none.
+/// Returns whether the log goes to a terminal: only there it has colours.
 fn is_terminal() -> bool {
     std::io::IsTerminal::is_terminal(&std::io::stderr())
 }
@@ -79,7 +82,7 @@ fn log(format: &str) {
     if format == "json" { lines.json().init() } else { lines.with_target(false).init() }
 }
 
-/// The exit code when a part of the operator has failed that the rest cannot do without: as the broker's after a panic.
+/// The exit code if a part of the operator has failed that the rest needs: the one that the broker has after a panic.
 const WORK_FAILED: u8 = 70;
-/// How long passes that are under way may take to end.
+/// The longest time that work under way may take to end.
 pub(crate) const DRAIN_MAX: std::time::Duration = std::time::Duration::from_secs(3);

@@ -31,10 +31,3 @@ pub type Arguments = serde_json::Map<String, serde_json::Value>;
 /// The finalizer of the topology kinds (Exchange, Queue, Binding): it keeps a resource until its object on the broker
 /// is dealt with.
 pub const FINALIZER: &str = "leveret.dev/topology";
-
-/// Returns the custom resource definitions of all kinds.
-#[must_use]
-pub fn crds() -> Vec<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition> {
-    use kube::CustomResourceExt;
-    vec![Broker::crd(), Exchange::crd(), Queue::crd(), Binding::crd()]
-}

@@ -1,8 +1,9 @@
-//! One document of YAML becomes an object. What the API server would refuse is refused here.
+//! A document of YAML is read as a resource. A document that the API server would refuse is refused here too.
 use super::{fields, list, mistake};
-use crate::topology::kinds::Wanted;
-use crate::topology::object::{Key, Kind, Object};
-use leveret_api::{Binding, Broker, Exchange, Queue};
+use crate::topology::kinds::{FieldError, Kind, KindVisitor, visit_kinds};
+use crate::topology::resource::{Age, TopologyResource};
+use kube::{CustomResourceExt, Resource};
+use leveret_api::Broker;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
@@ -12,22 +13,22 @@ use std::sync::Arc;
 
 /// A part of a file.
 pub(super) struct Document<'a> {
-    /// Name of the file, for texts.
+    /// The name of the file, for messages.
     pub(super) file: &'a str,
-    /// Lines of the file before it.
+    /// The number of lines of the file before the document.
     pub(super) line: usize,
     pub(super) text: Cow<'a, str>,
 }
 
-/// What a document says.
-pub(super) enum Said {
-    /// Something inside a broker.
-    Object(Arc<Object>),
-    /// Kind and name of what needs Kubernetes.
-    Skipped(String),
+/// The contents of a document.
+pub(super) enum Declaration {
+    /// A resource that stands for an object on a broker.
+    Resource(Arc<TopologyResource>),
+    /// A resource that needs Kubernetes: its kind and name.
+    NeedsKubernetes(String),
 }
 
-/// The part that says what a document is.
+/// The fields that say of which kind a document is.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Head {
@@ -37,17 +38,17 @@ struct Head {
     kind: String,
 }
 
-/// A List: how many items it has.
+/// A List, for the number of its items.
 #[derive(Deserialize)]
-struct ListOf {
+struct Items {
     #[serde(default)]
     items: Vec<IgnoredAny>,
 }
 
-/// A whole document, with no field that is not known beside its spec.
+/// A whole document; a field beside the spec that is not known is refused.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[allow(dead_code, reason = "that they can be read is all that is asked of them")]
+#[allow(dead_code, reason = "the fields only have to be readable")]
 struct Strict {
     api_version: String,
     kind: String,
@@ -57,11 +58,11 @@ struct Strict {
     status: IgnoredAny,
 }
 
-/// What a person writes, and what the API server adds to it: that stands in every object that was read from a cluster, and
-/// says nothing here.
+/// The metadata that people write, and the fields that the API server adds: every object that was read from a cluster has
+/// them, and they mean nothing here.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[allow(dead_code, reason = "that they can be read is all that is asked of them")]
+#[allow(dead_code, reason = "the fields only have to be readable")]
 struct Meta {
     name: String,
     #[serde(default)]
@@ -95,17 +96,17 @@ struct Meta {
 }
 
 impl Document<'_> {
-    /// The documents in it: its items if it is a List, as `kubectl get -o yaml` writes one, and else itself.
+    /// The documents in this one: the items of a List, as `kubectl get -o yaml` writes it, or the document itself.
     ///
     /// # Errors
-    /// File, line, what was expected there.
+    /// The file, the line, and what was expected there.
     pub(super) fn items(&self) -> Result<Vec<Document<'_>>, String> {
         let head: Head = self.parse()?;
         if !(head.kind.ends_with("List") && matches!(&*head.api_version, "v1" | API_VERSION)) {
             return Ok(vec![Document { text: self.text.clone(), ..*self }]);
         }
         let items = list::items(&self.text);
-        let known: ListOf = self.parse()?;
+        let known: Items = self.parse()?;
         if items.len() != known.items.len() {
             return Err(self.wrong("items", "a list with an entry a line is expected".to_owned()));
         }
@@ -113,65 +114,61 @@ impl Document<'_> {
         Ok(items.into_iter().map(document).collect())
     }
 
-    /// The object that it describes, the `number`th of its folder.
+    /// Reads the resource that the document describes, the `number`th of its folder.
     ///
     /// # Errors
-    /// File, line, field, what was expected there.
-    pub(super) fn read(&self, number: usize) -> Result<Said, String> {
+    /// The file, the line, the field, and what was expected there.
+    pub(super) fn read(&self, number: usize) -> Result<Declaration, String> {
         let head: Head = self.parse()?;
         if head.api_version != API_VERSION {
             return Err(self.wrong("apiVersion", format!("'{API_VERSION}' is expected, not '{}'", head.api_version)));
         }
-        match &*head.kind {
-            "Exchange" => self.object::<Exchange>(number),
-            "Queue" => self.object::<Queue>(number),
-            "Binding" => self.object::<Binding>(number),
-            "Broker" => {
-                let (_, broker) = self.resource::<Broker>()?;
-                let is_label = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-                let begins_well = broker.starts_with(|c: char| c.is_ascii_lowercase());
-                if !begins_well || !broker.bytes().all(is_label) || broker.len() > BROKER_NAME_BYTES_MAX {
-                    let expected =
-                        "a Broker's name has at most 40 lower-case letters, digits and -, and begins with a letter";
-                    return Err(self.wrong("name", format!("{expected}: '{broker}'")));
-                }
-                Ok(Said::Skipped(format!("Broker {broker}")))
-            }
-            other => Err(self.wrong("kind", format!("Broker, Exchange, Queue or Binding is expected, not '{other}'"))),
+        if head.kind == Broker::kind(&()) {
+            return self.broker();
         }
+        let mut reader = Reader { document: self, kind: &head.kind, number, declaration: None, others: Vec::new() };
+        visit_kinds(&mut reader);
+        let Reader { declaration, others, .. } = reader;
+        declaration.unwrap_or_else(|| {
+            let (last, others) = others.split_last().map_or(("", &[][..]), |(last, others)| (last, others));
+            let others: String = others.iter().map(|kind| format!(", {kind}")).collect();
+            Err(self.wrong("kind", format!("Broker{others} or {last} is expected, not '{}'", head.kind)))
+        })
     }
 
-    fn object<K: Kind + DeserializeOwned + kube::Resource>(&self, number: usize) -> Result<Said, String> {
-        let (resource, name) = self.resource::<K>()?;
-        let wanted = resource.wanted(&name);
-        check(&wanted).map_err(|(field, problem)| self.wrong(field, problem))?;
-        Ok(Said::Object(Arc::new(Object {
-            key: Key { kind: K::KIND, namespace: resource.meta().namespace.clone().unwrap_or_default(), name },
-            wanted,
-            deletion_policy: resource.deletion_policy(),
-            deleting: false,
-            // Of two that want the same, the first has it.
-            age: (i64::try_from(number).unwrap_or(i64::MAX), String::new()),
-            generation: 1,
-            was_declared: false,
-            changed: None,
-            refused: None,
-        })))
+    fn broker(&self) -> Result<Declaration, String> {
+        let name = self.resource::<Broker>()?.name;
+        let is_label = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        let begins_well = name.starts_with(|c: char| c.is_ascii_lowercase());
+        if !begins_well || !name.bytes().all(is_label) || name.len() > BROKER_NAME_BYTES_MAX {
+            let expected = "a Broker's name has at most 40 lower-case letters, digits and -, and begins with a letter";
+            return Err(self.wrong("name", format!("{expected}: '{name}'")));
+        }
+        Ok(Declaration::NeedsKubernetes(format!("Broker {name}")))
     }
 
-    /// The resource and its name.
-    fn resource<K: DeserializeOwned>(&self) -> Result<(K, String), String> {
-        let Strict { kind, metadata, spec, .. } = self.parse()?;
+    fn topology_resource<K: Kind>(&self, number: usize) -> Result<Declaration, String> {
+        let Named { resource, name } = self.resource::<K>()?;
+        // If two resources want the same object, the first one has it.
+        let age = Age { created: i64::try_from(number).unwrap_or(i64::MAX), uid: String::new() };
+        let namespace = resource.meta().namespace.clone().unwrap_or_default();
+        let resource = TopologyResource::new(&resource, namespace, name, age);
+        resource.wanted.check().map_err(|FieldError { field, problem }| self.wrong(field, problem))?;
+        Ok(Declaration::Resource(Arc::new(resource)))
+    }
+
+    fn resource<K: DeserializeOwned + CustomResourceExt>(&self) -> Result<Named<K>, String> {
+        let Strict { metadata, spec, .. } = self.parse()?;
         if !is_resource_name(&metadata.name) {
             let expected = "lower-case letters, digits, - and . are expected";
             return Err(self.wrong("name", format!("{expected}, not '{}'", metadata.name)));
         }
-        if let Some(fields::Unknown { name, known }) = fields::unknown(&kind, &spec) {
+        if let Some(fields::Unknown { name, known }) = fields::unknown::<K>(&spec) {
             let known: Vec<_> = known.iter().map(String::as_str).collect();
             let (line, mistake) = (self.line_of(&name), mistake::unknown_field(&name, &known));
             return Err(format!("{}:{}: {mistake}", self.file, self.line + line + 1));
         }
-        Ok((self.parse()?, metadata.name))
+        Ok(Named { resource: self.parse()?, name: metadata.name })
     }
 
     fn parse<T: DeserializeOwned>(&self) -> Result<T, String> {
@@ -182,12 +179,12 @@ impl Document<'_> {
         })
     }
 
-    /// A mistake in the field of that name, at the line that it stands in.
+    /// The message for a mistake in a field, with the line that the field stands in.
     fn wrong(&self, field: &str, problem: String) -> String {
         format!("{}:{}: {field}: {problem}", self.file, self.line + self.line_of(field) + 1)
     }
 
-    /// The line that a field stands in: the last one of that name, since metadata stands before spec.
+    /// The line that a field stands in: the last one that has its name, since metadata comes before spec.
     fn line_of(&self, field: &str) -> usize {
         let begins = |line: &str| line.trim_start().split(':').next() == Some(field);
         let contains = |line: &str| line.contains(&format!("{field}:"));
@@ -202,36 +199,40 @@ impl Document<'_> {
         self.text.lines().position(has_content).unwrap_or(0)
     }
 
-    /// `FILE:LINE` of its first line.
+    /// `FILE:LINE` of the document's first line.
     pub(super) fn place(&self) -> String {
         format!("{}:{}", self.file, self.line + self.first_line() + 1)
     }
 }
 
-/// What the API server would check: the field and what was expected.
-fn check(wanted: &Wanted) -> Result<(), (&'static str, String)> {
-    let (names, own): (&[(&'static str, &str)], _) = match wanted {
-        Wanted::Exchange(exchange) => (&[("name", &exchange.name), ("vhost", &exchange.vhost)], Some(&exchange.name)),
-        Wanted::Queue(queue) => (&[("name", &queue.name), ("vhost", &queue.vhost)], Some(&queue.name)),
-        Wanted::Binding(binding) => {
-            (&[("source", &binding.source), ("destination", &binding.destination), ("vhost", &binding.vhost)], None)
+/// A resource and its name.
+struct Named<K> {
+    resource: K,
+    name: String,
+}
+
+/// Reads a document as a resource of the kind that it names.
+struct Reader<'a> {
+    document: &'a Document<'a>,
+    kind: &'a str,
+    number: usize,
+    declaration: Option<Result<Declaration, String>>,
+    /// The kinds that the document is not of.
+    others: Vec<Cow<'static, str>>,
+}
+
+impl KindVisitor for Reader<'_> {
+    fn visit<K: Kind>(&mut self) {
+        let kind = K::kind(&());
+        if kind == self.kind {
+            self.declaration = Some(self.document.topology_resource::<K>(self.number));
+        } else {
+            self.others.push(kind);
         }
-    };
-    if let Some((field, name)) = names.iter().find(|(_, name)| name.is_empty() || name.len() > NAME_BYTES_MAX) {
-        return Err((field, format!("1 to {NAME_BYTES_MAX} bytes are expected, not {}", name.len())));
-    }
-    if let Some((field, name)) = names.iter().find(|(_, name)| name.contains(['\r', '\n'])) {
-        return Err((field, format!("a name has no line breaks: {name:?}")));
-    }
-    match own {
-        Some(name) if name.starts_with("amq.") => {
-            Err(("name", format!("names that begin with amq. are reserved for the broker: '{name}'")))
-        }
-        _ => Ok(()),
     }
 }
 
-/// As Kubernetes has it: a DNS subdomain.
+/// Returns whether Kubernetes takes the name of a resource: a DNS subdomain.
 fn is_resource_name(name: &str) -> bool {
     let is_edge = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let is_label = |label: &str| {
@@ -244,8 +245,6 @@ fn is_resource_name(name: &str) -> bool {
 }
 
 const API_VERSION: &str = "leveret.dev/v1alpha1";
-/// AMQP's short strings.
-const NAME_BYTES_MAX: usize = 255;
 const RESOURCE_NAME_BYTES_MAX: usize = 253;
 const BROKER_NAME_BYTES_MAX: usize = 40;
 
@@ -318,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_read_from_a_cluster_can_be_applied() {
+    fn resources_that_were_read_from_a_cluster_can_be_applied() {
         let text = r#"apiVersion: v1
 items:
 - apiVersion: leveret.dev/v1alpha1
@@ -358,12 +357,12 @@ metadata:
         let list = Document { file: "f.yaml", line: 10, text: text.into() };
         let items = list.items().unwrap();
         assert_eq!(items.len(), 2);
-        let object = match items[0].read(0) {
-            Ok(Said::Object(object)) => object,
-            Ok(Said::Skipped(what)) => panic!("skipped {what}"),
+        let resource = match items[0].read(0) {
+            Ok(Declaration::Resource(resource)) => resource,
+            Ok(Declaration::NeedsKubernetes(what)) => panic!("skipped {what}"),
             Err(mistake) => panic!("{mistake}"),
         };
-        assert_eq!(object.key.to_string(), "Queue trade/billing");
+        assert_eq!(resource.key.to_string(), "Queue trade/billing");
         let mistake = items[1].read(1).err().unwrap();
         assert_eq!(mistake, "f.yaml:42: type: 'topics' is not known: did you mean 'topic'?");
         let empty = Document { file: "f.yaml", line: 0, text: "apiVersion: v1\nkind: List\nitems: []\n".into() };

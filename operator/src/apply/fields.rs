@@ -1,19 +1,19 @@
-//! Fields that a kind does not have. Types let them pass, as the API server does before the operator sees them; what a person
-//! has written is compared with the definition of its kind.
+//! Fields that a kind does not have. The types ignore them, since an object from a cluster may have fields of a newer
+//! definition; a file that a person has written is compared with the definition of its kind instead.
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSchemaProps;
+use kube::CustomResourceExt;
 use serde_json::Value;
 
 /// A field that the definition does not have.
 pub(super) struct Unknown {
     pub(super) name: String,
-    /// The fields that there are instead, by name.
+    /// The fields that the definition has in its place, by name.
     pub(super) known: Vec<String>,
 }
 
-/// The first field in the spec of a `kind` that its definition does not have.
-pub(super) fn unknown(kind: &str, spec: &Value) -> Option<Unknown> {
-    let definition = leveret_api::crds().into_iter().find(|definition| definition.spec.names.kind == kind)?;
-    let version = definition.spec.versions.into_iter().next()?;
+/// Returns the first field in the spec of a resource that the definition of its kind does not have.
+pub(super) fn unknown<K: CustomResourceExt>(spec: &Value) -> Option<Unknown> {
+    let version = K::crd().spec.versions.into_iter().next()?;
     let root = version.schema?.open_api_v3_schema?;
     below(spec, root.properties?.get("spec")?)
 }

@@ -1,24 +1,38 @@
-//! Reads a folder of YAML. Every mistake in it is found before anything is done.
-use super::document::{Document, Said};
-use crate::topology::object::Object;
+//! Reads a folder of YAML. All mistakes in it are found before anything is done on the broker.
+use super::document::{Declaration, Document};
+use crate::topology::resource::TopologyResource;
 use anyhow::{Context, bail};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// What lies in a folder.
-pub(super) struct Content {
-    /// Resources with their place, in the order of files and lines.
-    pub(super) objects: Vec<(String, Arc<Object>)>,
-    /// Kinds that need Kubernetes: place, and kind with name.
-    pub(super) skipped: Vec<(String, String)>,
+/// The contents of a folder, in the order of files and lines.
+#[derive(Default)]
+pub(super) struct Folder {
+    pub(super) resources: Vec<PlacedResource>,
+    pub(super) skipped: Vec<SkippedResource>,
 }
 
-/// Reads every `.yaml` and `.yml` file.
+/// A resource of a folder.
+pub(super) struct PlacedResource {
+    /// `FILE:LINE` of the resource.
+    pub(super) place: String,
+    pub(super) resource: Arc<TopologyResource>,
+}
+
+/// A resource that needs Kubernetes.
+pub(super) struct SkippedResource {
+    /// `FILE:LINE` of the resource.
+    pub(super) place: String,
+    /// The kind and the name of the resource.
+    pub(super) what: String,
+}
+
+/// Reads every `.yaml` and `.yml` file of a folder.
 ///
 /// # Errors
-/// What cannot be read, and all that is wrong in it, a line each: file, line, field, what was expected.
-pub(super) fn read(folder: &Path) -> anyhow::Result<Content> {
-    let mut content = Content { objects: Vec::new(), skipped: Vec::new() };
+/// A file that cannot be read, or all mistakes in the files, one per line: file, line, field, what was expected.
+pub(super) fn read(folder: &Path) -> anyhow::Result<Folder> {
+    let mut contents = Folder::default();
     let mut wrong = Vec::new();
     for file in files(folder)? {
         let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
@@ -30,9 +44,10 @@ pub(super) fn read(folder: &Path) -> anyhow::Result<Content> {
                 Vec::new()
             });
             for item in items {
-                match item.read(content.objects.len()) {
-                    Ok(Said::Object(object)) => content.objects.push((item.place(), object)),
-                    Ok(Said::Skipped(what)) => content.skipped.push((item.place(), what)),
+                let place = item.place();
+                match item.read(contents.resources.len()) {
+                    Ok(Declaration::Resource(resource)) => contents.resources.push(PlacedResource { place, resource }),
+                    Ok(Declaration::NeedsKubernetes(what)) => contents.skipped.push(SkippedResource { place, what }),
                     Err(mistake) => wrong.push(mistake),
                 }
             }
@@ -41,10 +56,10 @@ pub(super) fn read(folder: &Path) -> anyhow::Result<Content> {
     if !wrong.is_empty() {
         bail!("nothing was done\n{}", wrong.join("\n"));
     }
-    Ok(content)
+    Ok(contents)
 }
 
-/// The files of a folder, by name.
+/// The YAML files of a folder, by name.
 fn files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let context = || format!("cannot read the folder {}", folder.display());
     let entries = std::fs::read_dir(folder).with_context(context)?;
@@ -58,7 +73,7 @@ fn files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The documents of a file, each with the lines before it, so that lines are counted from the file's first.
+/// The documents of a file, each with the number of lines before it, so that messages give the line within the file.
 fn documents(text: &str) -> Vec<(usize, &str)> {
     let mut documents = Vec::new();
     let (mut start, mut start_line, mut at) = (0, 0, 0);
@@ -76,7 +91,7 @@ fn documents(text: &str) -> Vec<(usize, &str)> {
     documents
 }
 
-/// `---`, with or without a comment.
+/// Returns whether a line separates two documents: `---`, with or without a comment.
 fn is_separator(line: &str) -> bool {
     line.strip_prefix("---").is_some_and(|rest| {
         let comment = rest.trim_start();
@@ -89,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn documents_are_parted_and_their_lines_counted_from_the_files_first() {
+    fn documents_are_separated_and_their_lines_are_counted_within_the_file() {
         let text = "# nothing\r\n---\r\na: 1\n--- # two\nb: |\n  ---\n---\n\n# c\n---\nd: 4\n---x: 5\n";
         assert_eq!(documents(text), [(2, "a: 1\n"), (4, "b: |\n  ---\n"), (10, "d: 4\n---x: 5\n")]);
     }

@@ -1,9 +1,9 @@
-//! The items of a `kind: List`, each as a document of its own with its place in the file.
+//! Splits a `kind: List` into its items, each as a document of its own with its place in the file.
 //!
-//! They are parted as text, so that a mistake in one is told with its line: an item begins at a dash and goes on as long
-//! as lines are indented further. Its dash becomes a blank, and what is left is a document.
+//! The list is split as text, so that a mistake in an item can be reported with its line. An item begins at a dash and
+//! continues as long as lines are indented further. The dash becomes a blank, which makes a document of the item.
 
-/// The items, each with the lines before it.
+/// Returns the items, each with the number of lines before it.
 pub(super) fn items(text: &str) -> Vec<(usize, String)> {
     let mut items: Vec<(usize, String)> = Vec::new();
     let mut lines = text.lines().enumerate().skip_while(|(_, line)| !is_field(line, "items"));
@@ -16,7 +16,7 @@ pub(super) fn items(text: &str) -> Vec<(usize, String)> {
             _ if is_blank => {}
             None if has_dash => dash = Some(indent),
             Some(dash) if indent > dash || indent == dash && has_dash => {}
-            // A comment in front of the first item, or what comes behind the last.
+            // A comment before the first item. Any other line ends the list.
             None if line.trim_start().starts_with('#') => continue,
             _ => break,
         }
@@ -40,7 +40,7 @@ mod tests {
     use super::items;
 
     #[test]
-    fn items_are_parted_with_their_lines() {
+    fn items_are_split_with_their_lines() {
         let text = "kind: List\nitems:\n# one\n  - a: 1\n    b:\n      - c\n\n  - a: 2\nmetadata: {}\n- x: 1\n";
         assert_eq!(items(text), [(3, "    a: 1\n    b:\n      - c\n\n".to_owned()), (7, "    a: 2\n".to_owned())]);
         assert!(items("items: []\n").is_empty() && items("a: 1\n").is_empty());

@@ -1,7 +1,7 @@
-//! What is wrong in a document, in words that say what to write instead.
+//! Messages for mistakes in a document: they say what to write instead.
 use serde_saphyr::Error;
 
-/// The mistake in one line; `line` is the text that it stands in.
+/// Returns the message for an error of the parser, in one line; `line` is the line of the document with the mistake.
 pub(super) fn text(error: &Error, line: &str) -> String {
     let in_field = |text: String| match field(line) {
         "" => text,
@@ -28,13 +28,13 @@ pub(super) fn text(error: &Error, line: &str) -> String {
         }
         other => {
             let text = other.to_string();
-            // The place is said in front.
+            // The parser's text repeats the place, which the message begins with.
             in_field(text.split(" at line ").next().unwrap_or_default().to_owned())
         }
     }
 }
 
-/// A field that is none of those that there are.
+/// Returns the message for a field that is not one of the `known` ones.
 pub(super) fn unknown_field(field: &str, known: &[&str]) -> String {
     match nearest(field, known) {
         Some(meant) => format!("unknown field '{field}': did you mean '{meant}'?"),
@@ -42,16 +42,18 @@ pub(super) fn unknown_field(field: &str, known: &[&str]) -> String {
     }
 }
 
-/// The name in front of the colon.
+/// Returns the name before the colon.
 fn field(line: &str) -> &str {
     line.split_once(':').map_or("", |(name, _)| name.trim().trim_start_matches("- "))
 }
 
-/// The known name that was probably meant.
+/// Returns the known name that was probably meant.
 fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     let near = known.iter().map(|known| (strsim::jaro_winkler(known, name), *known));
-    near.filter(|(likeness, _)| *likeness > LIKE).max_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, known)| known)
+    near.filter(|(similarity, _)| *similarity > SIMILARITY_MIN)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, known)| known)
 }
 
-/// From 0 to 1: how much alike two names are that may have been mistaken for each other.
-const LIKE: f64 = 0.75;
+/// How similar two names have to be, from 0 to 1, for one to be suggested in place of the other.
+const SIMILARITY_MIN: f64 = 0.75;

@@ -1,19 +1,19 @@
-//! A load balancer that has no address yet, in the words of whoever is to give it one.
+//! A load balancer that has no address yet, and the reason in the words of the controller that has to give it one.
 use super::pods::{self, Trouble};
 use kube::api::DynamicObject;
 use kube::{Client, ResourceExt};
 
-/// Whether a child is a Service that waits for the address of a load balancer.
+/// Returns whether a child is a Service that waits for the address of a load balancer.
 pub(super) fn is_awaited(child: &DynamicObject) -> bool {
     let is_empty = |list: &serde_json::Value| list.as_array().is_none_or(Vec::is_empty);
     child.data["spec"]["type"] == "LoadBalancer" && is_empty(&child.data["status"]["loadBalancer"]["ingress"])
 }
 
-/// What keeps a Service from having an address. It is wrong if somebody has warned of it.
+/// Returns why a Service has no address; as wrong if there is a warning about the Service.
 pub(super) async fn missing(client: &Client, service: &DynamicObject) -> kube::Result<Trouble> {
     let name = service.name_any();
     let namespace = service.namespace().unwrap_or_default();
-    let warning = pods::warning(client, &namespace, &service.uid().unwrap_or_default()).await?;
+    let warning = pods::newest_warning(client, &namespace, &service.uid().unwrap_or_default()).await?;
     let why = warning.clone().unwrap_or_else(|| "it waits for the cluster's load balancer, if there is one".to_owned());
     let message = format!("Service {name} has no address outside the cluster yet: {why}");
     Ok(Trouble { reason: "NoAddress".to_owned(), message, is_wrong: warning.is_some() })
@@ -33,7 +33,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_load_balancer_without_an_address_is_told_by_whoever_knows() {
+    async fn a_load_balancer_without_an_address_is_explained_by_the_warning_about_it() {
         let none = json!(null);
         assert!(is_awaited(&service("LoadBalancer", &none)) && !is_awaited(&service("ClusterIP", &none)));
         assert!(!is_awaited(&service("LoadBalancer", &json!([{"ip": "192.0.2.1"}]))));

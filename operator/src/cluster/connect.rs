@@ -1,5 +1,5 @@
-//! How to reach the broker of a Broker: through its Service for management, as its default user; and whether clients can
-//! reach it through theirs.
+//! Connections to the broker of a Broker: the operator's, through the Service for management and as the default user, and a
+//! try of the one that clients use.
 use super::build;
 use super::login::{Login, Logins};
 use anyhow::Context;
@@ -11,9 +11,18 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// A client of the broker's management API, and what the broker says of itself. While a changed password reaches the pods,
-/// the one before it is tried too.
-pub(crate) async fn client(kubernetes: &Kubernetes, broker: &Broker) -> anyhow::Result<(Client, Overview)> {
+/// A client that has logged in at a broker.
+pub(crate) struct Session {
+    pub(crate) client: Client,
+    /// The broker's answer to the login.
+    pub(crate) overview: Overview,
+}
+
+/// Logs in at the management API of a broker. While a changed password reaches the pods, the one before it is tried too.
+///
+/// # Errors
+/// The Secret with the login cannot be read or holds none, or the broker does not answer or refuses the login.
+pub(crate) async fn client(kubernetes: &Kubernetes, broker: &Broker) -> anyhow::Result<Session> {
     let namespace = broker.namespace().unwrap_or_default();
     let name = build::secret::login_name(broker);
     let secrets: Api<Secret> = Api::namespaced(kubernetes.clone(), &namespace);
@@ -29,19 +38,19 @@ pub(crate) async fn client(kubernetes: &Kubernetes, broker: &Broker) -> anyhow::
     }
 }
 
-/// Logs in.
-pub(super) async fn login(broker: &Broker, login: &Login) -> Result<(Client, Overview), Error> {
+/// Logs in with one login.
+pub(super) async fn login(broker: &Broker, login: &Login) -> Result<Session, Error> {
     let namespace = broker.namespace().unwrap_or_default();
     let base = format!("http://{}.{namespace}.svc:{}", build::management_name(broker), build::HTTP);
     let client = Client::new(&base, &login.username, &login.password)?;
     let overview = client.overview().await?;
-    Ok((client, overview))
+    Ok(Session { client, overview })
 }
 
-/// Asks the Service for clients as a client does first, and has any answer.
+/// Sends the protocol header of AMQP to the Service for clients and waits for an answer, whatever it is.
 ///
 /// # Errors
-/// Which address does not answer, and why.
+/// The address that does not answer, and why.
 pub(super) async fn amqp(broker: &Broker) -> anyhow::Result<()> {
     let namespace = broker.namespace().unwrap_or_default();
     greet(&format!("{}.{namespace}.svc:{}", broker.name_any(), build::AMQP), AMQP_MAX).await
@@ -58,9 +67,9 @@ async fn greet(address: &str, limit: Duration) -> anyhow::Result<()> {
     answer.with_context(|| format!("{address} does not answer AMQP")).map(drop)
 }
 
-/// What a client sends first (0-9-1 spec 4.2.2).
+/// The first bytes of a connection (0-9-1 spec 4.2.2).
 const PROTOCOL_HEADER: &[u8; 8] = b"AMQP\0\0\x09\x01";
-/// How long the answer to it may take.
+/// How long the answer to the protocol header may take.
 const AMQP_MAX: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
@@ -69,7 +78,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     #[tokio::test]
-    async fn who_answers_a_greeting_is_a_broker() {
+    async fn an_address_that_answers_the_protocol_header_is_a_broker() {
         for (answer, expected) in
             [(Some("\x01"), None), (None, Some("within")), (Some(""), Some("does not answer AMQP"))]
         {
@@ -86,10 +95,10 @@ mod tests {
                 greeting
             });
             let limit = if answer.is_some() { Duration::from_secs(10) } else { Duration::from_millis(50) };
-            let said = greet(&address, limit).await.err().map(|error| format!("{error:#}"));
+            let error = greet(&address, limit).await.err().map(|error| format!("{error:#}"));
             match expected {
-                Some(words) => assert!(said.as_ref().is_some_and(|said| said.contains(words)), "{said:?}"),
-                None => assert_eq!(said, None),
+                Some(words) => assert!(error.as_ref().is_some_and(|error| error.contains(words)), "{error:?}"),
+                None => assert_eq!(error, None),
             }
             if answer.is_some() {
                 assert_eq!(&serving.await.unwrap(), PROTOCOL_HEADER);

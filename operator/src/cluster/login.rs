@@ -1,6 +1,8 @@
-//! Which login a broker's pods run with: what the Secrets say, and what follows when one of them was edited or deleted.
+//! Decides which login the pods of a broker run with, from the two Secrets, also when one of them was edited or deleted.
 //! Pure.
+use crate::kubernetes::events::Notice;
 use k8s_openapi::api::core::v1::Secret;
+use std::borrow::Cow;
 
 /// A user and its password.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -12,19 +14,24 @@ pub(crate) struct Login {
 /// The logins of a broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Logins {
-    /// What pods start with from now on.
+    /// The login that pods start with from now on.
     pub(crate) current: Login,
-    /// What a pod that started before may still run with.
+    /// The login that a pod that was started before may still run with.
     pub(crate) previous: Option<Login>,
-    /// Another one with every change; pods that carry it run with the current login.
+    /// A text that changes with the current login; pods that carry it run with that login.
     pub(crate) version: String,
 }
 
-/// What there is to tell of a change: whether it is a warning, a reason, a sentence.
-pub(crate) type News = Option<(bool, &'static str, &'static str)>;
+/// The logins that follow from both Secrets.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Decision {
+    pub(crate) logins: Logins,
+    /// The event to record, if the Secret for applications was changed or lost.
+    pub(crate) notice: Option<Notice>,
+}
 
 impl Login {
-    /// The login in a Secret, if both parts are there as text.
+    /// Reads the login in a Secret; `None` unless it has both parts, as text.
     pub(crate) fn read(secret: &Secret) -> Option<Self> {
         Self::of(secret, "username", "password")
     }
@@ -34,13 +41,13 @@ impl Login {
         Some(login).filter(|login| !login.username.is_empty() && !login.password.is_empty())
     }
 
-    /// Whether nobody could log in with it from where applications are: `guest` is only let in from the broker's own machine,
-    /// and in HTTP's Basic a colon ends the name.
+    /// Returns whether no application could log in with this login: `guest` may log in from the broker's own machine only,
+    /// and a colon ends the name in HTTP's Basic authentication.
     fn is_unusable(&self) -> bool {
         self.username == "guest" || self.username.contains(':')
     }
 
-    /// A new one, of random bytes.
+    /// Makes a login of random bytes.
     fn random(random: &[u8; 40]) -> Self {
         let text = |bytes: &[u8]| letters(bytes);
         Self { username: format!("user-{}", text(&random[..8])), password: text(&random[8..32]) }
@@ -48,7 +55,7 @@ impl Login {
 }
 
 impl Logins {
-    /// The logins in the Secret of the pods.
+    /// Reads the logins in the Secret for the pods.
     pub(crate) fn read(secret: &Secret) -> Option<Self> {
         Some(Self {
             current: Login::read(secret)?,
@@ -57,38 +64,44 @@ impl Logins {
         })
     }
 
-    /// The logins that follow from both Secrets, and what to tell of it.
+    /// Decides which logins follow from the Secret for applications (`public`) and the one for the pods (`private`).
     ///
-    /// `random` makes what is new. `running` is the version that the pods carry when the broker was just seen to accept
-    /// the login of `public`. `is_proven` says that all pods carry the version of `private`, and that its login works.
+    /// A new login and a new version are made of `random`. `running` is the version that the pods carry if the broker was
+    /// just seen to accept the login of `public`. `is_proven` says that all pods carry the version of `private` and that its
+    /// login works.
     pub(crate) fn decide(
         public: Option<&Secret>,
         private: Option<&Secret>,
         random: &[u8; 40],
         running: Option<&str>,
         is_proven: bool,
-    ) -> (Self, News) {
+    ) -> Decision {
         let version = letters(&random[32..]);
         let read = public.and_then(Login::read);
         let wanted = read.clone().filter(|login| !login.is_unusable());
         match (wanted, private.and_then(Self::read)) {
             (Some(wanted), Some(kept)) if wanted != kept.current => {
-                (Self { current: wanted, previous: Some(kept.current), version }, Some(CHANGED))
+                let logins = Self { current: wanted, previous: Some(kept.current), version };
+                Decision { logins, notice: Some(CHANGED) }
             }
             (wanted, Some(kept)) => {
-                let news = match (public, wanted) {
+                let notice = match (public, wanted) {
                     (_, Some(_)) => None,
                     (None, _) => Some(RESTORED),
                     (Some(_), None) if read.is_some() => Some(UNUSABLE),
                     (Some(_), None) => Some(REPAIRED),
                 };
-                (Self { previous: kept.previous.clone().filter(|_| !is_proven), ..kept }, news)
+                let previous = kept.previous.clone().filter(|_| !is_proven);
+                Decision { logins: Self { previous, ..kept }, notice }
             }
             (Some(wanted), None) => {
                 let version = running.map_or(version, str::to_owned);
-                (Self { current: wanted, previous: None, version }, None)
+                Decision { logins: Self { current: wanted, previous: None, version }, notice: None }
             }
-            (None, None) => (Self { current: Login::random(random), previous: None, version }, None),
+            (None, None) => {
+                let logins = Self { current: Login::random(random), previous: None, version };
+                Decision { logins, notice: None }
+            }
         }
     }
 }
@@ -98,26 +111,37 @@ fn text(secret: &Secret, key: &str) -> Option<String> {
     String::from_utf8(bytes.0.clone()).ok()
 }
 
-/// Random bytes as characters that need no quoting anywhere.
+/// Writes random bytes as characters that need no quoting anywhere.
 fn letters(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| char::from(ALPHABET[usize::from(byte % 32)])).collect()
 }
 
-/// 32 of them, so that each is as likely as any other.
+/// 32 characters, so that each is as likely as any other for a random byte.
 const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
 
-const CHANGED: (bool, &str, &str) =
-    (false, "PasswordChanged", "the login in the Secret was changed: the pods are restarted with it");
-const RESTORED: (bool, &str, &str) =
-    (true, "SecretRestored", "the Secret was deleted: it has been made again with the same login");
-const UNUSABLE: (bool, &str, &str) = (
-    true,
-    "LoginRefused",
-    "no application could log in with the username: guest is let in from the broker's own machine only, and a name has no \
-     colon. The login is as it was before",
-);
-const REPAIRED: (bool, &str, &str) =
-    (true, "SecretRepaired", "username or password was missing in the Secret: the login is as it was before");
+const CHANGED: Notice = Notice {
+    is_warning: false,
+    reason: Cow::Borrowed("PasswordChanged"),
+    message: Cow::Borrowed("the login in the Secret was changed: the pods are restarted with it"),
+};
+const RESTORED: Notice = Notice {
+    is_warning: true,
+    reason: Cow::Borrowed("SecretRestored"),
+    message: Cow::Borrowed("the Secret was deleted: it has been made again with the same login"),
+};
+const UNUSABLE: Notice = Notice {
+    is_warning: true,
+    reason: Cow::Borrowed("LoginRefused"),
+    message: Cow::Borrowed(
+        "no application could log in with the username: guest is let in from the broker's own machine only, and a name has \
+         no colon. The login is as it was before",
+    ),
+};
+const REPAIRED: Notice = Notice {
+    is_warning: true,
+    reason: Cow::Borrowed("SecretRepaired"),
+    message: Cow::Borrowed("username or password was missing in the Secret: the login is as it was before"),
+};
 
 #[cfg(test)]
 mod tests {
@@ -161,19 +185,19 @@ mod tests {
             ("it cannot be told", Some(public("a:b", "p")), Some(kept), same, Some(UNUSABLE)),
             ("the pods' one was deleted", Some(public("u", "p")), None, logins(login("u", "p"), None, &fresh), None),
         ];
-        for (what, public, private, expected, news) in table {
-            let decided = Logins::decide(public.as_ref(), private.as_ref(), &random, None, true);
-            assert_eq!(decided, (expected, news), "{what}");
+        for (what, public, private, logins, notice) in table {
+            let decision = Logins::decide(public.as_ref(), private.as_ref(), &random, None, true);
+            assert_eq!(decision, Decision { logins, notice }, "{what}");
         }
     }
 
     #[test]
     fn a_new_broker_gets_a_login_and_pods_that_have_theirs_are_not_restarted() {
-        let (made, news) = Logins::decide(None, None, &[7; 40], None, false);
-        assert_eq!((made.current.password.len(), made.previous, news), (24, None, None));
+        let Decision { logins, notice } = Logins::decide(None, None, &[7; 40], None, false);
+        assert_eq!((logins.current.password.len(), logins.previous, notice), (24, None, None));
         let public = secret(&[("username", "u"), ("password", "p")]);
-        let (kept, _) = Logins::decide(Some(&public), None, &[7; 40], Some("v1"), false);
-        assert_eq!(kept.version, "v1");
+        let kept = Logins::decide(Some(&public), None, &[7; 40], Some("v1"), false);
+        assert_eq!(kept.logins.version, "v1");
     }
 
     #[test]
@@ -187,8 +211,8 @@ mod tests {
         ]);
         let public = secret(&[("username", "u"), ("password", "new")]);
         for (is_proven, expected) in [(false, Some(login("u", "p"))), (true, None)] {
-            let (logins, _) = Logins::decide(Some(&public), Some(&private), &[7; 40], None, is_proven);
-            assert_eq!(logins.previous, expected);
+            let decision = Logins::decide(Some(&public), Some(&private), &[7; 40], None, is_proven);
+            assert_eq!(decision.logins.previous, expected);
         }
     }
 }

@@ -1,17 +1,22 @@
-//! A Broker becomes pods, volumes, services and a Secret.
+//! A Broker becomes pods, volumes, Services and Secrets.
 //!
-//! `reconcile` is the way: gather, validate, build (one file a child object, pure), apply, `status`. `children` looks at
-//! the objects that there are and writes them, `login` decides which password the pods run with, `volumes` has volumes
-//! grow, `pods` knows why a pod is not ready, `address` why a Service has no address. `connect` is how the rest of the
-//! operator reaches a broker.
+//! `reconcile` goes through the five steps: `gather`, `validate`, `build` (one file per child), `apply`, `status`. The last
+//! step derives the status from the results of `apply` and from the `health` of the pods. `children` reads and writes the
+//! children, `login` decides which password the pods run with, `volumes` has volumes grow, `pods` knows why a pod is not
+//! ready, and `address` why a Service has no address. The rest of the operator reaches a broker with `connect`.
 mod address;
+mod apply;
 mod build;
 mod children;
 pub(crate) mod connect;
+mod gather;
+mod health;
 mod login;
 mod pods;
+mod problem;
 mod reconcile;
 mod status;
+mod validate;
 mod volumes;
 
 use crate::kubernetes::Context;
@@ -27,39 +32,39 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-/// What all Brokers have that do not say otherwise.
+/// Defaults for all Brokers.
 pub(crate) struct Defaults {
     pub(crate) image: String,
-    /// Names of Secrets that images are pulled with.
+    /// The names of the Secrets that images are pulled with.
     pub(crate) pull_secrets: Vec<String>,
 }
 
-/// What a reconciliation needs.
+/// The state that all reconciliations share.
 pub(crate) struct Work {
     pub(crate) context: Context,
     pub(crate) defaults: Defaults,
-    /// When a Broker's numbers were last written, by uid.
+    /// The times when the numbers of Brokers were last written, by uid.
     numbers_written: Mutex<HashMap<String, Instant>>,
-    /// Since when a Broker whose pods are ready does not answer, by uid.
+    /// The Brokers whose pods are ready and which do not answer, by uid, with the time of the first try without an answer.
     silent_since: Mutex<HashMap<String, Instant>>,
 }
 
 impl Work {
-    /// A Broker answers, or has no pods that could.
-    pub(crate) fn is_not_silent(&self, broker: &Broker) {
+    /// Notes that a Broker answers, or has no pods that could.
+    pub(crate) fn end_silence(&self, broker: &Broker) {
         let uid = broker.metadata.uid.as_deref().unwrap_or_default();
         self.silent_since.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
     }
 
-    /// When to look again at a Broker whose pods are ready, and which does not answer: at once while the way to it opens,
-    /// and less and less often then.
-    pub(crate) fn look_again(&self, broker: &Broker) -> Duration {
+    /// Returns when to try again to reach a Broker whose pods are ready and which does not answer: very soon while the way to
+    /// its pods may still open, and then less and less often.
+    pub(crate) fn next_try(&self, broker: &Broker) -> Duration {
         let uid = broker.metadata.uid.clone().unwrap_or_default();
         let mut silent = self.silent_since.lock().unwrap_or_else(PoisonError::into_inner);
         pause(silent.entry(uid).or_insert_with(Instant::now).elapsed())
     }
 
-    /// Whether a Broker's numbers may be written again; if so, it counts as done.
+    /// Returns whether the numbers of a Broker may be written again; if so, they count as written now.
     pub(crate) fn numbers_are_due(&self, broker: &Broker) -> bool {
         let uid = broker.metadata.uid.clone().unwrap_or_default();
         let mut written = self.numbers_written.lock().unwrap_or_else(PoisonError::into_inner);
@@ -71,7 +76,7 @@ impl Work {
     }
 }
 
-/// Looks after all Brokers until `stop` is cancelled.
+/// Reconciles all Brokers until `stop` is cancelled.
 pub(crate) async fn run(context: Context, defaults: Defaults, stop: CancellationToken) {
     let brokers: Vec<Api<Guard<Broker>>> = context.scope.apis(&context.client);
     let sets: Vec<Api<StatefulSet>> = context.scope.apis(&context.client);
@@ -89,7 +94,7 @@ pub(crate) async fn run(context: Context, defaults: Defaults, stop: Cancellation
                         tracing::warn!("watching Brokers and their StatefulSets: {error}");
                         metrics.watch_failed("Broker");
                     }
-                    // It is told where it is tried again.
+                    // `retry` logs it.
                     Err(error) => tracing::debug!("{error}"),
                     Ok(_) => {}
                 }
@@ -105,15 +110,16 @@ fn retry(broker: Arc<Guard<Broker>>, error: &kube::Error, _: Arc<Work>) -> Actio
     Action::requeue(Duration::from_secs(2))
 }
 
-/// How long to wait before a Broker is asked again that is silent for so long.
+/// Returns how long to wait before a Broker is asked again that has not answered for so long.
 fn pause(silent: Duration) -> Duration {
-    if silent < OPENS_WITHIN { LOOK_AT_ONCE } else { (silent / 10).min(LOOK_AT_MOST) }
+    if silent < OPENS_WITHIN { TRY_MIN } else { (silent / 10).min(TRY_MAX) }
 }
 
-/// How long the way to pods that are ready takes to open.
+/// The longest time that the way to pods that are ready takes to open.
 const OPENS_WITHIN: Duration = Duration::from_secs(10);
-const LOOK_AT_ONCE: Duration = Duration::from_millis(250);
-const LOOK_AT_MOST: Duration = Duration::from_secs(10);
+/// The shortest and the longest time between two tries.
+const TRY_MIN: Duration = Duration::from_millis(250);
+const TRY_MAX: Duration = Duration::from_secs(10);
 /// How often changed numbers are written into a Broker's status.
 const NUMBERS_EVERY: Duration = Duration::from_secs(5);
 
@@ -124,7 +130,7 @@ mod tests {
     #[test]
     fn a_broker_that_stays_silent_is_asked_less_and_less_often() {
         let seconds = Duration::from_secs;
-        for (silent, expected) in [(0, LOOK_AT_ONCE), (9, LOOK_AT_ONCE), (30, seconds(3)), (3600, LOOK_AT_MOST)] {
+        for (silent, expected) in [(0, TRY_MIN), (9, TRY_MIN), (30, seconds(3)), (3600, TRY_MAX)] {
             assert_eq!(pause(seconds(silent)), expected, "{silent}");
         }
     }

@@ -1,4 +1,4 @@
-//! Why pods are not ready, in the words of whoever knows: the kubelet, the scheduler, the container itself.
+//! The pods of a Broker: how many are ready, and why one is not, in the words of the kubelet, the scheduler or the container.
 use super::build::{self, pod};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ContainerStatus, Event, PersistentVolumeClaim, Pod, PodStatus};
@@ -7,44 +7,80 @@ use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 use leveret_api::Broker;
 
-/// What keeps a pod from being ready.
+/// The pods of a StatefulSet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PodCounts {
+    pub(super) wanted: i32,
+    pub(super) ready: i32,
+    /// Pods of the newest template.
+    pub(super) updated: i32,
+}
+
+impl PodCounts {
+    pub(super) fn of(broker: &Broker, set: Option<&StatefulSet>) -> Self {
+        let wanted = broker.spec.replicas;
+        let Some(set) = set else { return Self { wanted, ready: 0, updated: 0 } };
+        let status = set.status.as_ref();
+        let Some((status, observed)) = status.and_then(|status| Some((status, status.observed_generation?))) else {
+            // The StatefulSet was made anew around its pods, and nobody has counted them yet: they are as they were.
+            let before = broker.status.as_ref().map_or(0, |status| status.ready_replicas);
+            return Self { wanted, ready: before, updated: before };
+        };
+        let is_current = Some(observed) >= set.metadata.generation;
+        let updated = status.updated_replicas.filter(|_| is_current).unwrap_or(0);
+        Self { wanted, ready: status.ready_replicas.unwrap_or(0), updated }
+    }
+
+    /// Returns whether all pods are ready.
+    pub(super) fn are_ready(&self) -> bool {
+        self.ready >= self.wanted
+    }
+
+    /// Returns whether all pods are ready and of the newest template.
+    pub(super) fn are_rolled_out(&self) -> bool {
+        self.are_ready() && self.updated >= self.wanted
+    }
+}
+
+/// Something that keeps a pod from being ready, or a Service from having an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Trouble {
     /// One word for programs.
     pub(super) reason: String,
-    /// For people.
+    /// A sentence for people.
     pub(super) message: String,
-    /// It does not pass by itself.
+    /// Set if somebody has to do something: the trouble does not pass by itself.
     pub(super) is_wrong: bool,
 }
 
-/// What keeps the first pod that is not ready from being so.
+/// Returns the trouble of the first pod that is not ready and about which something is known.
 pub(super) async fn trouble(client: &Client, broker: &Broker, set: &StatefulSet) -> kube::Result<Option<Trouble>> {
     let namespace = broker.namespace().unwrap_or_default();
     let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
     for ordinal in 0..broker.spec.replicas {
         let name = build::pod_name(broker, ordinal);
         let Some(pod) = pods.get_opt(&name).await? else {
-            let told = warning(client, &namespace, &set.uid().unwrap_or_default()).await?;
-            return Ok(told.map(|message| Trouble { reason: "PodNotCreated".to_owned(), message, is_wrong: true }));
+            let warning = newest_warning(client, &namespace, &set.uid().unwrap_or_default()).await?;
+            return Ok(warning.map(|message| Trouble { reason: "PodNotCreated".to_owned(), message, is_wrong: true }));
         };
-        let trouble = match of_another(&pod, set) {
+        let trouble = match foreign_pod_trouble(&pod, set) {
             Some(trouble) => Some(trouble),
-            None => with_warning(client, &pod, of_pod(&pod)).await?,
+            None => with_warning(client, &pod, pod_trouble(&pod)).await?,
         };
         let Some(mut trouble) = trouble else { continue };
         if trouble.reason == UNSCHEDULABLE
-            && let Some(told) = claim(client, &namespace, &build::claim_name(broker, ordinal)).await?
+            && let Some(warning) = claim_warning(client, &namespace, &build::claim_name(broker, ordinal)).await?
         {
-            trouble.message = format!("{}; {told}", trouble.message);
+            trouble.message = format!("{}; {warning}", trouble.message);
         }
         return Ok(Some(trouble));
     }
     Ok(None)
 }
 
-/// A pod of the name that is not controlled by the StatefulSet: what it says is not about this Broker.
-fn of_another(pod: &Pod, set: &StatefulSet) -> Option<Trouble> {
+/// Returns the trouble of a pod that has the name but is not controlled by the StatefulSet: its status says nothing about this
+/// Broker.
+fn foreign_pod_trouble(pod: &Pod, set: &StatefulSet) -> Option<Trouble> {
     let controller = pod.owner_references().iter().find(|reference| reference.controller == Some(true))?;
     if Some(&controller.uid) == set.metadata.uid.as_ref() {
         return None;
@@ -59,24 +95,27 @@ fn of_another(pod: &Pod, set: &StatefulSet) -> Option<Trouble> {
     })
 }
 
-/// A pod that is not ready for a while, and that there is a warning about, has the warning in its trouble: a volume that
-/// is not mounted, a probe that fails.
+/// Adds the newest warning about a pod to its trouble if the pod is not ready for a while: a volume that is not mounted, a
+/// probe that fails.
 async fn with_warning(client: &Client, pod: &Pod, trouble: Option<Trouble>) -> kube::Result<Option<Trouble>> {
-    let is_told = trouble.as_ref().is_some_and(|trouble| trouble.is_wrong);
-    if is_told || !is_late(pod) {
+    let is_wrong = trouble.as_ref().is_some_and(|trouble| trouble.is_wrong);
+    if is_wrong || !is_late(pod) {
         return Ok(trouble);
     }
     let (name, uid) = (pod.name_any(), pod.uid().unwrap_or_default());
     let mut events = warnings(client, &pod.namespace().unwrap_or_default(), &uid).await?;
-    // It has a node by now.
+    // The pod has a node by now, or it would be unschedulable, which is wrong.
     events.retain(|event| event.reason.as_deref() != Some("FailedScheduling"));
-    let Some(told) = newest(events) else { return Ok(trouble) };
-    let unknown = || (CREATING.to_owned(), format!("pod {name}: nothing is known of its containers"));
-    let (reason, message) = trouble.map_or_else(unknown, |trouble| (trouble.reason, trouble.message));
-    Ok(Some(Trouble { reason, message: format!("{message}; {}", shortened(&told)), is_wrong: true }))
+    let Some(warning) = newest(events) else { return Ok(trouble) };
+    let trouble = trouble.unwrap_or_else(|| {
+        let message = format!("pod {name}: nothing is known of its containers");
+        Trouble { reason: CREATING.to_owned(), message, is_wrong: true }
+    });
+    let message = format!("{}; {}", trouble.message, shortened(&warning));
+    Ok(Some(Trouble { message, is_wrong: true, ..trouble }))
 }
 
-/// Whether a pod that is to run is not ready for longer than it takes.
+/// Returns whether a pod that is to run has not been ready for more than [`READY_SECONDS_MAX`].
 fn is_late(pod: &Pod) -> bool {
     let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
     let ready = conditions.into_iter().find(|condition| condition.type_ == "Ready");
@@ -88,19 +127,19 @@ fn is_late(pod: &Pod) -> bool {
     since.is_some_and(|since| Timestamp::now().as_second() - since.0.as_second() > READY_SECONDS_MAX)
 }
 
-/// What a claim waits for that has no volume.
-async fn claim(client: &Client, namespace: &str, name: &str) -> kube::Result<Option<String>> {
+/// Returns the newest warning about a claim that has no volume yet.
+async fn claim_warning(client: &Client, namespace: &str, name: &str) -> kube::Result<Option<String>> {
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
     let Some(claim) = claims.get_opt(name).await? else { return Ok(None) };
     if claim.status.as_ref().and_then(|status| status.phase.as_deref()) != Some("Pending") {
         return Ok(None);
     }
-    let told = warning(client, namespace, &claim.uid().unwrap_or_default()).await?;
-    Ok(told.map(|message| format!("volume {name}: {message}")))
+    let warning = newest_warning(client, namespace, &claim.uid().unwrap_or_default()).await?;
+    Ok(warning.map(|message| format!("volume {name}: {message}")))
 }
 
-/// The newest warning about an object.
-pub(super) async fn warning(client: &Client, namespace: &str, uid: &str) -> kube::Result<Option<String>> {
+/// Returns the newest warning about an object.
+pub(super) async fn newest_warning(client: &Client, namespace: &str, uid: &str) -> kube::Result<Option<String>> {
     warnings(client, namespace, uid).await.map(newest)
 }
 
@@ -120,8 +159,8 @@ fn newest(mut events: Vec<Event>) -> Option<String> {
     events.pop().and_then(|event| event.message)
 }
 
-/// What keeps a pod from being ready; none if it is, or if nothing is known yet.
-pub(super) fn of_pod(pod: &Pod) -> Option<Trouble> {
+/// Returns the trouble of a pod; `None` if the pod is ready or if nothing is known yet.
+fn pod_trouble(pod: &Pod) -> Option<Trouble> {
     let name = pod.name_any();
     let status = pod.status.as_ref()?;
     let condition = |type_: &str| status.conditions.iter().flatten().find(|condition| condition.type_ == type_);
@@ -145,32 +184,32 @@ pub(super) fn of_pod(pod: &Pod) -> Option<Trouble> {
         let text = scheduled.message.clone().unwrap_or_else(|| "no node takes it".to_owned());
         return trouble(scheduled.reason.as_deref().unwrap_or(UNSCHEDULABLE), text, true);
     }
-    let (reason, text, is_wrong) = of_containers(status)?;
-    trouble(&reason, text, is_wrong)
+    let first = containers_trouble(status)?;
+    trouble(&first.reason, first.message, first.is_wrong)
 }
 
-/// Reason, words, whether it is wrong, of the container that keeps the pod from being ready: the broker, unless others are
-/// in its way, which somebody has added to the pod.
-fn of_containers(status: &PodStatus) -> Option<(String, String, bool)> {
+/// Returns the trouble of the container that keeps the pod from being ready: the broker's, or one that somebody has added to
+/// the pod and that the broker's waits for.
+fn containers_trouble(status: &PodStatus) -> Option<Trouble> {
     let (ours, added): (Vec<_>, Vec<_>) =
         status.container_statuses.iter().flatten().partition(|container| container.name == pod::CONTAINER);
     let before = status.init_container_statuses.iter().flatten();
     let waiting = ours.into_iter().chain(before).chain(added).filter(|container| !container.ready);
     let mut all = waiting.filter_map(|container| {
-        let (reason, text, is_wrong) = of_container(container)?;
-        let text = match &*container.name {
-            pod::CONTAINER => text,
-            name => format!("container {name}: {text}"),
-        };
-        Some((reason, text, is_wrong))
+        let trouble = container_trouble(container)?;
+        Some(match &*container.name {
+            pod::CONTAINER => trouble,
+            name => Trouble { message: format!("container {name}: {}", trouble.message), ..trouble },
+        })
     });
     let first = all.next()?;
-    // What is wrong says more than what only takes its time.
-    if first.2 { Some(first) } else { Some(all.find(|(.., is_wrong)| *is_wrong).unwrap_or(first)) }
+    // A container that needs somebody's help says more than one that only takes its time.
+    if first.is_wrong { Some(first) } else { Some(all.find(|trouble| trouble.is_wrong).unwrap_or(first)) }
 }
 
-/// Reason, words, whether it is wrong.
-fn of_container(container: &ContainerStatus) -> Option<(String, String, bool)> {
+/// Returns the trouble of a container that is not ready.
+fn container_trouble(container: &ContainerStatus) -> Option<Trouble> {
+    let trouble = |reason: &str, message, is_wrong| Some(Trouble { reason: reason.to_owned(), message, is_wrong });
     let state = container.state.as_ref();
     let last = container.last_state.as_ref().and_then(|state| state.terminated.as_ref());
     let ended = state.and_then(|state| state.terminated.as_ref()).or(last);
@@ -181,35 +220,32 @@ fn of_container(container: &ContainerStatus) -> Option<(String, String, bool)> {
         words.map_or_else(|| how.clone(), |words| format!("{how}: {words}"))
     });
     if let Some(waiting) = state.and_then(|state| state.waiting.as_ref()) {
-        // The kubelet says the one when it has tried, the other while it waits.
+        // The kubelet gives the first reason after a try and the second one while it waits for the next.
         let reason = match waiting.reason.as_deref() {
             Some("ErrImagePull") => "ImagePullBackOff",
             reason => reason.unwrap_or("ContainerWaiting"),
         };
-        let reason = reason.to_owned();
-        let is_wrong = !matches!(&*reason, CREATING | "PodInitializing");
-        // A crash is told by what the container said last; the kubelet only says how long it waits.
-        let words = match (&*reason, end) {
+        let is_wrong = !matches!(reason, CREATING | "PodInitializing");
+        // A crash is explained by the last words of the container; the kubelet only says how long it waits.
+        let message = match (reason, end) {
             (CRASH, Some(end)) => end,
-            _ => waiting.message.clone().unwrap_or_else(|| reason.clone()),
+            _ => waiting.message.clone().unwrap_or_else(|| reason.to_owned()),
         };
-        return Some((reason, words, is_wrong));
+        return trouble(reason, message, is_wrong);
     }
     let has_failed = ended.is_some_and(|end| end.exit_code != 0);
     match end {
-        // One that ends again and again crashes in the moment in which it runs too.
-        Some(end) if has_failed && container.restart_count > 1 => Some((CRASH.to_owned(), end, true)),
+        // A container that ends again and again is in a crash loop also while it happens to run.
+        Some(end) if has_failed && container.restart_count > 1 => trouble(CRASH, end, true),
         Some(end) if state.is_some_and(|state| state.terminated.is_some()) => {
-            Some(("ContainerEnded".to_owned(), end, has_failed))
+            trouble("ContainerEnded", end, has_failed)
         }
-        Some(end) => {
-            Some(("Restarting".to_owned(), format!("it was started anew, and is not ready yet; before, {end}"), false))
-        }
-        None => Some(("Starting".to_owned(), "it runs, and is not ready yet".to_owned(), false)),
+        Some(end) => trouble("Restarting", format!("it was started anew, and is not ready yet; before, {end}"), false),
+        None => trouble("Starting", "it runs, and is not ready yet".to_owned(), false),
     }
 }
 
-/// The end of a text: a program says last why it ends.
+/// Shortens a text to its end: the last words of a program say why it ends.
 fn shortened(text: &str) -> String {
     let characters = text.chars().count();
     let cut: String = text.chars().skip(characters.saturating_sub(TEXT_MAX)).collect();
@@ -218,11 +254,11 @@ fn shortened(text: &str) -> String {
 
 const CREATING: &str = "ContainerCreating";
 const TERMINATING: &str = "PodTerminating";
-/// How long a pod may take to be ready before warnings about it are told.
+/// How long a pod may take to be ready before warnings about it count, in seconds.
 const READY_SECONDS_MAX: i64 = 15;
 const CRASH: &str = "CrashLoopBackOff";
 const UNSCHEDULABLE: &str = "Unschedulable";
-/// Longest text of a pod in a condition, in characters.
+/// The longest text of a pod in a condition, in characters.
 const TEXT_MAX: usize = 800;
 
 #[cfg(test)]

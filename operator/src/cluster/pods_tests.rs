@@ -1,11 +1,11 @@
-//! What pods are told to be in, by the parts of their status.
+//! The troubles of pods that follow from the parts of their status.
 use super::*;
 use crate::kubernetes::fake::Fake;
 use serde_json::{Value, json};
 
-fn said(status: Value) -> String {
+fn trouble_in(status: Value) -> String {
     let pod = serde_json::from_value(json!({"metadata": {"name": "shop-0"}, "status": status})).unwrap();
-    of_pod(&pod).map_or_else(String::new, |trouble| {
+    pod_trouble(&pod).map_or_else(String::new, |trouble| {
         format!("{} {}{}", trouble.reason, if trouble.is_wrong { "! " } else { "" }, trouble.message)
     })
 }
@@ -17,7 +17,7 @@ fn container(fields: Value) -> Value {
     json!({"phase": "Running", "containerStatuses": [container]})
 }
 
-/// What a container says whose configuration is wrong.
+/// The state of a container whose configuration is wrong.
 fn ended() -> Value {
     json!({"terminated": {"exitCode": 78, "reason": "Error", "message": "unknown key 'nonsense_key'\n"}})
 }
@@ -65,15 +65,15 @@ fn pods_say_why_they_are_not_ready() {
         ),
     ];
     for (status, expected) in table {
-        assert_eq!(said(status.clone()), expected, "{status}");
+        assert_eq!(trouble_in(status.clone()), expected, "{status}");
     }
     let long = "x".repeat(5000);
-    let text = said(container(json!({"state": {"waiting": {"reason": "ErrImagePull", "message": long}}})));
+    let text = trouble_in(container(json!({"state": {"waiting": {"reason": "ErrImagePull", "message": long}}})));
     assert!(text.chars().count() < 900, "{}", text.len());
 }
 
 #[test]
-fn containers_of_others_are_named_where_they_are_in_the_way() {
+fn added_containers_are_named_if_the_broker_waits_for_them() {
     let others = |init: Value, ours: Value, side: Value| {
         let one = |name: &str, fields: Value| {
             let mut one = container(fields)["containerStatuses"][0].clone();
@@ -109,12 +109,12 @@ fn containers_of_others_are_named_where_they_are_in_the_way() {
         (others(done(), running(), running()), "Starting pod shop-0: it runs, and is not ready yet"),
     ];
     for (status, expected) in table {
-        assert_eq!(said(status.clone()), expected, "{status}");
+        assert_eq!(trouble_in(status.clone()), expected, "{status}");
     }
 }
 
 #[tokio::test]
-async fn a_pod_that_cannot_be_made_is_told_by_its_events() {
+async fn a_pod_that_cannot_be_made_is_explained_by_its_events() {
     let (fake, broker) = (Fake::default(), build::tests::broker(json!({})));
     let set: StatefulSet = serde_json::from_value(json!({"metadata": {"name": "shop", "uid": "s"}})).unwrap();
     let event = |time: &str, message: &str| json!({"metadata": {"name": time}, "involvedObject": {"uid": "s"}, "lastTimestamp": time, "message": message, "type": "Warning"});
@@ -134,7 +134,7 @@ async fn a_pod_that_cannot_be_made_is_told_by_its_events() {
 }
 
 #[tokio::test]
-async fn a_pod_that_is_not_ready_for_long_is_told_by_its_newest_warning() {
+async fn a_pod_that_is_not_ready_for_long_is_explained_by_its_newest_warning() {
     let (fake, broker) = (Fake::default(), build::tests::broker(json!({})));
     let set: StatefulSet = serde_json::from_value(json!({"metadata": {"name": "shop", "uid": "s"}})).unwrap();
     let put = |state: Value, created: String, owner: Value| {

@@ -1,16 +1,22 @@
-//! One Broker: gather, validate, build, apply, status.
-use super::login::{Login, Logins};
-use super::status::{self, Observed, Problem};
-use super::{Work, address, build, children, connect, pods, volumes};
+//! The reconciliation of one Broker in five steps: gather, validate, build, apply, status.
+use super::apply::{Applied, apply};
+use super::gather::{Gathered, gather};
+use super::health::{self, Health};
+use super::login::{Decision, Login, Logins};
+use super::pods::PodCounts;
+use super::validate::{ImageChoice, Valid, validate};
+use super::{Work, build, connect, status};
+use crate::kubernetes::events::Notice;
 use crate::kubernetes::guard::Guard;
-use crate::kubernetes::{apply, unreadable};
+use crate::kubernetes::place::Place;
+use crate::kubernetes::{self, unreadable};
 use kube::runtime::controller::Action;
 use kube::{Resource, ResourceExt};
 use leveret_api::{Broker, BrokerStatus};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Has the cluster as the Broker says, and reports.
+/// Brings the cluster to what the Broker says and reports the result in its status.
 pub(super) async fn reconcile(broker: Arc<Guard<Broker>>, work: Arc<Work>) -> kube::Result<Action> {
     let broker = match &broker.0 {
         Ok(broker) => broker,
@@ -20,179 +26,131 @@ pub(super) async fn reconcile(broker: Arc<Guard<Broker>>, work: Arc<Work>) -> ku
         }
     };
     let started = Instant::now();
-    let what = format!("Broker {}/{}", broker.namespace().unwrap_or_default(), broker.name_any());
-    let _beat = work.context.pulse.begin(what);
-    let result = Box::pin(step(broker, &work)).await;
+    let name = format!("Broker {}/{}", broker.namespace().unwrap_or_default(), broker.name_any());
+    let _job = work.context.watchdog.begin(name);
+    let result = Box::pin(reconcile_broker(broker, &work)).await;
     work.context.metrics.reconciled("broker", started.elapsed(), result.is_err());
     result
 }
 
-async fn step(broker: &Broker, work: &Work) -> kube::Result<Action> {
-    // Its children go by their owner references; the volumes as their retention says.
+async fn reconcile_broker(broker: &Broker, work: &Work) -> kube::Result<Action> {
+    // The children are deleted by their owner references, the volumes as their retention says.
     if broker.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
     let client = &work.context.client;
-    let mut observed = Observed::default();
-    let found = children::find(client, broker).await?;
-    observed.set = found.set.clone();
-    if !broker.spec.paused {
-        (observed.image, observed.default_image) = image(broker, &work.defaults.image);
-        observed.problem = match found.problem() {
-            Some(problem) => Some(problem),
-            None => Box::pin(shape(broker, work, &found, &mut observed)).await?,
-        };
-    }
-    look(broker, work, &mut observed).await?;
-    report(broker, work, &observed).await?;
-    let is_settled = status::is_rolled_out(broker, &observed)
-        && observed.growing.is_none()
-        && observed.problem.is_none()
-        && observed.address.is_none();
-    let is_answering = matches!(observed.overview, Some(Ok(_)));
-    if is_answering || !status::is_up(broker, &observed) {
-        work.is_not_silent(broker);
-    }
-    Ok(Action::requeue(match (is_settled, is_answering) {
-        (true, true) => LOOK_EVERY,
-        (true, false) if status::is_up(broker, &observed) => work.look_again(broker),
-        _ => LOOK_SOON,
-    }))
-}
-
-/// The image that a Broker runs, and the operator's that it keeps once it has been ready with it: the one that was the
-/// default then, so that a newer operator restarts no broker that runs.
-fn image(broker: &Broker, default_image: &str) -> (Option<String>, Option<String>) {
-    if let Some(image) = &broker.spec.image {
-        return (Some(image.clone()), None);
-    }
-    let kept = broker.status.as_ref().and_then(|status| status.default_image.clone());
-    let image = kept.unwrap_or_else(|| default_image.to_owned());
-    (Some(image.clone()), Some(image))
-}
-
-/// Brings the children to what the Broker says; what cannot be done.
-async fn shape(
-    broker: &Broker,
-    work: &Work,
-    found: &children::Found,
-    observed: &mut Observed,
-) -> kube::Result<Option<Problem>> {
-    let client = &work.context.client;
-    let logins = logins(broker, work, found, observed).await;
-    let image =
-        build::Image { name: observed.image.as_deref().unwrap_or_default(), pull_secrets: &work.defaults.pull_secrets };
-    let children = match build::children(broker, image, &logins) {
-        Ok(children) => children,
-        Err(problem) => return Ok(Some(Problem::new("InvalidSpec", problem))),
+    let gathered = gather(client, broker).await?;
+    let applied = if broker.spec.paused {
+        Applied::paused(gathered.set)
+    } else {
+        build_and_apply(broker, work, gathered).await?
     };
-    let looked = match children::look(client, broker, children).await? {
-        Ok(looked) => looked,
-        Err(problem) => return Ok(Some(problem)),
-    };
-    let growth = volumes::grow(work, broker, observed.set.as_ref()).await?;
-    observed.growing = growth.waiting;
-    // The end of a StatefulSet that goes is a reason to look again. One whose volumes cannot grow keeps its claims as they
-    // are, and gets everything else.
-    let written = children::write(client, looked, !growth.set_goes).await?;
-    if let Some(set) = written.set {
-        observed.set = Some(set);
-    }
-    if let Some(service) = &written.without_address {
-        observed.address = Some(address::missing(client, service).await?);
-    }
-    // One that is made anew around its pods, since volumes grow, is nothing new.
-    if written.is_new && broker.status.as_ref().is_none_or(|status| status.ready_replicas == 0) {
-        let note = format!("StatefulSet {}, its Services and its Secrets were made", broker.name_any());
-        work.context.event(&broker.object_ref(&()), false, "Created", note).await;
-    }
-    Ok(growth.problem.or(written.problem))
+    let health = health::observe(client, broker, applied.set.as_ref()).await?;
+    write_status(broker, work, &applied, &health).await?;
+    Ok(Action::requeue(next_reconciliation(broker, work, &applied, &health)))
 }
 
-/// The logins that follow from the Secrets.
-async fn logins(broker: &Broker, work: &Work, found: &children::Found, observed: &Observed) -> Logins {
-    let carried = observed.set.as_ref().and_then(build::login_version);
-    let kept = found.private.as_ref().and_then(Logins::read);
+/// The steps from the gathered state to what was applied; a problem ends them early.
+async fn build_and_apply(broker: &Broker, work: &Work, gathered: Gathered) -> kube::Result<Applied> {
+    let image = ImageChoice::of(broker, &work.defaults.image);
+    let Valid { config, pod } = match validate(broker, &gathered, &image, &work.defaults) {
+        Ok(valid) => valid,
+        Err(problem) => return Ok(Applied::refused(gathered.set, image, problem)),
+    };
+    let logins = decide_logins(broker, work, &gathered).await;
+    match build::children(broker, &config, pod, &logins) {
+        Ok(children) => Box::pin(apply(broker, work, children, image, gathered.set)).await,
+        Err(problem) => Ok(Applied::refused(gathered.set, image, problem)),
+    }
+}
+
+/// Decides which logins follow from the Secrets; asks the broker where the Secrets alone do not say it.
+async fn decide_logins(broker: &Broker, work: &Work, gathered: &Gathered) -> Logins {
+    let carried = gathered.set.as_ref().and_then(build::login_version);
+    let kept = gathered.private.as_ref().and_then(Logins::read);
     let is_current = kept.as_ref().is_some_and(|kept| carried.as_ref() == Some(&kept.version));
-    // Until the new login is seen to work, the one before it is kept.
+    let are_rolled_out = PodCounts::of(broker, gathered.set.as_ref()).are_rolled_out();
+    // The previous login is kept until the new one is seen to work.
     let is_proven = match &kept {
-        Some(Logins { current, previous: Some(_), .. }) if is_current && status::is_rolled_out(broker, observed) => {
+        Some(Logins { current, previous: Some(_), .. }) if is_current && are_rolled_out => {
             connect::login(broker, current).await.is_ok()
         }
         _ => false,
     };
-    // Whether the pods run with what the Secret for applications says has to be asked only when the other one is lost.
-    let running = match (&kept, found.public.as_ref().and_then(Login::read)) {
+    // Only if the Secret for the pods is lost, the broker has to be asked whether it takes the login of the other one.
+    let running = match (&kept, gathered.public.as_ref().and_then(Login::read)) {
         (None, Some(login)) if carried.is_some() => connect::login(broker, &login).await.ok().and(carried),
         _ => None,
     };
-    let (public, private) = (found.public.as_ref(), found.private.as_ref());
-    let (logins, news) = Logins::decide(public, private, &rand::random(), running.as_deref(), is_proven);
-    if let Some((is_warning, reason, text)) = news {
-        let note = format!("Secret {}: {text}", build::secret::name(broker));
-        work.context.event(&broker.object_ref(&()), is_warning, reason, note).await;
+    let (public, private) = (gathered.public.as_ref(), gathered.private.as_ref());
+    let Decision { logins, notice } = Logins::decide(public, private, &rand::random(), running.as_deref(), is_proven);
+    if let Some(notice) = notice {
+        let message = format!("Secret {}: {}", build::secret::name(broker), notice.message);
+        let notice = Notice { message: message.into(), ..notice };
+        work.context.event(&broker.object_ref(&()), notice).await;
     }
     logins
 }
 
-/// Looks at what runs: the pods that are not ready, and the broker in those that are.
-async fn look(broker: &Broker, work: &Work, observed: &mut Observed) -> kube::Result<()> {
-    let client = &work.context.client;
-    if !status::is_up(broker, observed) {
-        if let Some(set) = &observed.set {
-            observed.trouble = pods::trouble(client, broker, set).await?;
-        }
-        return Ok(());
-    }
-    let (answer, greeting) = tokio::join!(connect::client(client, broker), connect::amqp(broker));
-    observed.overview = Some(match answer {
-        Ok((client, overview)) => {
-            observed.alarms = client.alarms().await.unwrap_or_default();
-            greeting.map(|()| overview).map_err(|error| format!("{error:#}"))
-        }
-        Err(error) => Err(format!("{error:#}")),
-    });
-    Ok(())
-}
-
-async fn report(broker: &Broker, work: &Work, observed: &Observed) -> kube::Result<()> {
+/// Writes the status if it has changed, and records the events that follow from the change.
+async fn write_status(broker: &Broker, work: &Work, applied: &Applied, health: &Health) -> kube::Result<()> {
     let before = broker.status.clone().unwrap_or_default();
-    let after = status::next(broker, &before, observed);
+    let after = status::next(broker, &before, applied, health);
     if before == after || only_numbers_differ(&before, &after) && !work.numbers_are_due(broker) {
         return Ok(());
     }
-    let (namespace, name) = (broker.namespace().unwrap_or_default(), broker.name_any());
-    match apply::status::<Broker>(&work.context.client, (&namespace, &name), &after).await {
+    let place = Place::of::<Broker>(&broker.namespace().unwrap_or_default(), &broker.name_any());
+    match kubernetes::apply::status(&work.context.client, &place, &after).await {
         Err(kube::Error::Api(refusal)) if refusal.code == 404 => return Ok(()),
         written => drop(written?),
     }
-    events(broker, work, &before, &after).await;
+    record_events(broker, work, &before, &after).await;
     Ok(())
 }
 
-/// Numbers change with every message: each write of them would be a reason to look again.
+/// Returns the time until the next reconciliation, unless something changes before.
+fn next_reconciliation(broker: &Broker, work: &Work, applied: &Applied, health: &Health) -> Duration {
+    let Applied { set, problem, growing, missing_address, .. } = applied;
+    let is_settled = PodCounts::of(broker, set.as_ref()).are_rolled_out()
+        && problem.is_none()
+        && growing.is_none()
+        && missing_address.is_none();
+    if health.is_answering() || !health.is_up() {
+        work.end_silence(broker);
+    }
+    match (is_settled, health.is_answering()) {
+        (true, true) => SETTLED_EVERY,
+        (true, false) if health.is_up() => work.next_try(broker),
+        _ => UNSETTLED_EVERY,
+    }
+}
+
+/// Returns whether two statuses differ in their numbers alone. Numbers change with every message, and each write of a status
+/// leads to another reconciliation.
 fn only_numbers_differ(before: &BrokerStatus, after: &BrokerStatus) -> bool {
     let BrokerStatus { queues, messages, connections, .. } = before.clone();
     BrokerStatus { queues, messages, connections, ..after.clone() } == *before
 }
 
-async fn events(broker: &Broker, work: &Work, before: &BrokerStatus, after: &BrokerStatus) {
+/// Records an event for each condition that has become bad or good.
+async fn record_events(broker: &Broker, work: &Work, before: &BrokerStatus, after: &BrokerStatus) {
     for condition in &after.conditions {
         let changed =
             before.conditions.iter().all(|old| old.type_ != condition.type_ || old.reason != condition.reason);
         let is_bad = condition.type_ == "Degraded" && condition.status == "True";
         let is_good = condition.type_ == "Ready" && condition.status == "True";
         if changed && (is_bad || is_good) {
-            let about = broker.object_ref(&());
-            work.context.event(&about, is_bad, &condition.reason, condition.message.clone()).await;
+            let (reason, message) = (condition.reason.clone(), condition.message.clone());
+            let notice = if is_bad { Notice::warning(reason, message) } else { Notice::normal(reason, message) };
+            work.context.event(&broker.object_ref(&()), notice).await;
         }
     }
 }
 
-/// How often the children and the numbers in the status are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// As long as something is not as specified.
-const LOOK_SOON: Duration = Duration::from_secs(5);
+/// How often a Broker is reconciled that is as specified.
+const SETTLED_EVERY: Duration = Duration::from_secs(10);
+/// How often a Broker is reconciled that is not as specified.
+const UNSETTLED_EVERY: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
@@ -212,15 +170,18 @@ mod tests {
             broker
         };
         let remembered = |broker: &Broker, default: &str, ready: i32| {
-            let (image, default_image) = image(broker, default);
+            let image = Some(ImageChoice::of(broker, default));
             let set = json!({
                 "metadata": {"name": "shop", "generation": 1},
                 "status": {"replicas": 1, "readyReplicas": ready, "updatedReplicas": ready, "observedGeneration": 1},
             });
-            let overview = (ready > 0).then(|| Ok(leveret_client::Overview::default()));
-            let set = serde_json::from_value(set).unwrap();
-            let observed = Observed { image, default_image, set, overview, ..Observed::default() };
-            status::next(broker, &broker.status.clone().unwrap_or_default(), &observed)
+            let health = if ready > 0 {
+                Health::PodsReady { overview: Ok(leveret_client::Overview::default()), alarms: Vec::new() }
+            } else {
+                Health::PodsNotReady(None)
+            };
+            let applied = Applied { image, set: serde_json::from_value(set).unwrap(), ..Applied::default() };
+            status::next(broker, &broker.status.clone().unwrap_or_default(), &applied, &health)
         };
         // One that has never run is corrected by another operator.
         let wrong = remembered(&with(None, None), "operator:wrong", 0);
@@ -243,14 +204,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stateful_set_that_is_made_anew_around_its_pods_is_no_news() {
+    async fn a_stateful_set_that_is_made_anew_around_its_pods_is_not_announced() {
         for (ready_replicas, is_news) in [(0, true), (1, false)] {
             let fake = Fake::default();
             let mut broker = build::tests::broker(json!({}));
             broker.status = Some(BrokerStatus { ready_replicas, ..BrokerStatus::default() });
-            let found = children::find(&fake.client(), &broker).await.unwrap();
-            let mut observed = Observed { image: Some("i:1".to_owned()), ..Observed::default() };
-            assert_eq!(Box::pin(shape(&broker, &work(&fake), &found, &mut observed)).await.unwrap(), None);
+            let gathered = gather(&fake.client(), &broker).await.unwrap();
+            let applied = build_and_apply(&broker, &work(&fake), gathered).await.unwrap();
+            assert_eq!(applied.problem, None);
             let writes = fake.writes();
             assert!(writes.iter().any(|write| write.contains("statefulsets")), "{writes:?}");
             assert_eq!(writes.iter().any(|write| write.contains("/events")), is_news, "{writes:?}");
@@ -261,16 +222,14 @@ mod tests {
     async fn everything_but_the_volumes_is_written_while_they_cannot_be_changed() {
         let fake = Fake::default();
         let work = work(&fake);
-        let shaped = async |spec| {
+        let apply = async |spec| {
             let broker = build::tests::broker(spec);
-            let found = children::find(&fake.client(), &broker).await.unwrap();
-            let mut observed =
-                Observed { set: found.set.clone(), image: Some("i:1".to_owned()), ..Observed::default() };
-            let problem = Box::pin(shape(&broker, &work, &found, &mut observed)).await.unwrap();
+            let gathered = gather(&fake.client(), &broker).await.unwrap();
+            let problem = build_and_apply(&broker, &work, gathered).await.unwrap().problem;
             let set = fake.get("/apis/apps/v1/namespaces/trade/statefulsets/shop").unwrap();
             (problem.map(|problem| problem.reason), set["spec"].clone())
         };
-        let (problem, first) = shaped(json!({})).await;
+        let (problem, first) = apply(json!({})).await;
         assert_eq!(problem, None);
         let claim = "/api/v1/namespaces/trade/persistentvolumeclaims/data-shop-0";
         let labels = json!({"app.kubernetes.io/name": "leveret", "app.kubernetes.io/instance": "shop"});
@@ -290,7 +249,7 @@ mod tests {
             let mut edited = fake.get(secret).unwrap();
             edited["data"]["password"] = json!(k8s_openapi::ByteString(memory.as_bytes().to_vec()));
             fake.put(secret, edited);
-            let (problem, set) = shaped(json!({"storage": storage, "resources": {"limits": {"memory": memory}}})).await;
+            let (problem, set) = apply(json!({"storage": storage, "resources": {"limits": {"memory": memory}}})).await;
             assert_eq!(problem.as_deref(), Some(reason));
             assert_eq!(set["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"], memory);
             assert_eq!(set["volumeClaimTemplates"], first["volumeClaimTemplates"], "{reason}");
@@ -298,5 +257,27 @@ mod tests {
                 |set: &serde_json::Value| set["template"]["metadata"]["annotations"]["leveret.dev/login"].clone();
             assert_ne!(login(&set), login(&first), "{reason}");
         }
+    }
+
+    #[tokio::test]
+    async fn an_edited_login_is_announced_only_when_it_is_applied() {
+        let fake = Fake::default();
+        let work = work(&fake);
+        let apply = async |spec| {
+            let broker = build::tests::broker(spec);
+            let gathered = gather(&fake.client(), &broker).await.unwrap();
+            let problem = build_and_apply(&broker, &work, gathered).await.unwrap().problem;
+            (
+                problem.map(|problem| problem.reason),
+                fake.writes().iter().filter(|write| write.contains("/events")).count(),
+            )
+        };
+        apply(json!({})).await;
+        let secret = "/api/v1/namespaces/trade/secrets/shop-default-user";
+        let mut edited = fake.get(secret).unwrap();
+        edited["data"]["password"] = json!(k8s_openapi::ByteString(b"another".to_vec()));
+        fake.put(secret, edited);
+        assert_eq!(apply(json!({"config": {"amqp": "x"}})).await, (Some("InvalidSpec".to_owned()), 0));
+        assert_eq!(apply(json!({})).await, (None, 1));
     }
 }

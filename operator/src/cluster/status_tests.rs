@@ -1,5 +1,9 @@
-//! What is reported follows from what there is, and the conditions do not contradict one another.
+//! The status follows from what was applied and from the health, and its conditions do not contradict one another.
 use super::*;
+use crate::cluster::pods::Trouble;
+use crate::cluster::problem::Problem;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use leveret_client::Overview;
 use serde_json::json;
 
 fn set(ready: i32) -> Option<StatefulSet> {
@@ -10,9 +14,22 @@ fn set(ready: i32) -> Option<StatefulSet> {
     serde_json::from_value(set).unwrap()
 }
 
-fn said(before: &BrokerStatus, observed: &Observed) -> Vec<String> {
+fn up(alarms: &[&str]) -> Health {
+    let alarms = alarms.iter().map(|alarm| (*alarm).to_owned()).collect();
+    Health::PodsReady { overview: Ok(Overview::default()), alarms }
+}
+
+fn silent() -> Health {
+    Health::PodsReady { overview: Err("no answer".to_owned()), alarms: Vec::new() }
+}
+
+fn with_set(ready: i32) -> Applied {
+    Applied { set: set(ready), ..Applied::default() }
+}
+
+fn conditions_of(before: &BrokerStatus, applied: &Applied, health: &Health) -> Vec<String> {
     let broker = build::tests::broker(json!({}));
-    let status = next(&broker, before, observed);
+    let status = next(&broker, before, applied, health);
     status.conditions.iter().map(|one| format!("{} {} {}", one.type_, one.status, one.reason)).collect()
 }
 
@@ -20,75 +37,74 @@ fn said(before: &BrokerStatus, observed: &Observed) -> Vec<String> {
 fn conditions_agree() {
     let crash = Trouble { reason: "CrashLoopBackOff".to_owned(), message: "unknown key".to_owned(), is_wrong: true };
     let starting = Trouble { reason: "Starting".to_owned(), message: "it runs".to_owned(), is_wrong: false };
-    let taken = Some(Problem::new("NameTaken", "Service shop".to_owned()));
-    let address = |is_wrong| Trouble { reason: "NoAddress".to_owned(), message: "no quota".to_owned(), is_wrong };
-    let answers = || Some(Ok(Overview::default()));
-    let silent = || Some(Err("no answer".to_owned()));
+    let taken = || Some(Problem::new("NameTaken", "Service shop"));
+    let without_address = |is_wrong| {
+        let address = Trouble { reason: "NoAddress".to_owned(), message: "no quota".to_owned(), is_wrong };
+        Applied { missing_address: Some(address), ..with_set(1) }
+    };
     let table = [
         (
-            Observed { problem: taken.clone(), ..Observed::default() },
+            Applied { problem: taken(), ..Applied::default() },
+            Health::PodsNotReady(None),
             ["Ready False NameTaken", "Progressing False NameTaken", "Degraded True NameTaken"],
         ),
         (
-            Observed { set: set(0), trouble: Some(crash), ..Observed::default() },
+            with_set(0),
+            Health::PodsNotReady(Some(crash)),
             ["Ready False CrashLoopBackOff", "Progressing True RollingOut", "Degraded True CrashLoopBackOff"],
         ),
         (
-            Observed { set: set(0), trouble: Some(starting), ..Observed::default() },
+            with_set(0),
+            Health::PodsNotReady(Some(starting)),
             ["Ready False Starting", "Progressing True RollingOut", "Degraded False AsSpecified"],
         ),
+        (with_set(1), silent(), ["Ready False NotAnswering", "Progressing False Done", "Degraded False AsSpecified"]),
+        (with_set(1), up(&[]), ["Ready True AllPodsReady", "Progressing False Done", "Degraded False AsSpecified"]),
         (
-            Observed { set: set(1), overview: silent(), ..Observed::default() },
-            ["Ready False NotAnswering", "Progressing False Done", "Degraded False AsSpecified"],
-        ),
-        (
-            Observed { set: set(1), overview: answers(), ..Observed::default() },
-            ["Ready True AllPodsReady", "Progressing False Done", "Degraded False AsSpecified"],
-        ),
-        (
-            Observed { set: set(1), overview: answers(), address: Some(address(false)), ..Observed::default() },
+            without_address(false),
+            up(&[]),
             ["Ready True AllPodsReady", "Progressing True NoAddress", "Degraded False AsSpecified"],
         ),
         (
-            Observed { set: set(1), overview: answers(), address: Some(address(true)), ..Observed::default() },
+            without_address(true),
+            up(&[]),
             ["Ready True AllPodsReady", "Progressing True NoAddress", "Degraded True NoAddress"],
         ),
         (
-            Observed { set: set(1), overview: answers(), problem: taken, ..Observed::default() },
+            Applied { problem: taken(), ..with_set(1) },
+            up(&[]),
             ["Ready True AllPodsReady", "Progressing False NameTaken", "Degraded True NameTaken"],
         ),
         (
-            Observed { set: set(1), overview: answers(), alarms: vec!["disk".to_owned()], ..Observed::default() },
+            with_set(1),
+            up(&["disk"]),
             ["Ready True AllPodsReady", "Progressing False Done", "Degraded True ResourceAlarm"],
         ),
     ];
-    for (observed, expected) in table {
-        assert_eq!(said(&BrokerStatus::default(), &observed), expected);
+    for (applied, health, expected) in table {
+        assert_eq!(conditions_of(&BrokerStatus::default(), &applied, &health), expected);
     }
 }
 
 #[test]
 fn one_late_answer_says_nothing_against_a_broker_that_was_ready() {
     let broker = build::tests::broker(json!({}));
-    let up = Observed { set: set(1), overview: Some(Ok(Overview::default())), ..Observed::default() };
-    let before = next(&broker, &BrokerStatus::default(), &up);
-    let late = Observed { overview: Some(Err("no answer".to_owned())), ..up };
+    let before = next(&broker, &BrokerStatus::default(), &with_set(1), &up(&[]));
     let expected = ["Ready True AllPodsReady", "Progressing False Done", "Degraded True NotAnswering"];
-    assert_eq!(said(&before, &late), expected);
-    assert_eq!(said(&before, &Observed { set: set(0), ..late })[0], "Ready False PodsNotReady");
+    assert_eq!(conditions_of(&before, &with_set(1), &silent()), expected);
+    assert_eq!(conditions_of(&before, &with_set(0), &Health::PodsNotReady(None))[0], "Ready False PodsNotReady");
 }
 
 #[test]
 fn a_stateful_set_that_is_made_anew_around_its_pods_changes_nothing() {
     let mut broker = build::tests::broker(json!({}));
-    let up = Observed { set: set(1), overview: Some(Ok(Overview::default())), ..Observed::default() };
-    let before = next(&broker, &BrokerStatus::default(), &up);
-    let unseen = json!({"metadata": {"name": "shop", "generation": 1}, "status": {"replicas": 0}});
-    let anew = || Observed { set: serde_json::from_value(unseen.clone()).unwrap(), ..Observed::default() };
+    let before = next(&broker, &BrokerStatus::default(), &with_set(1), &up(&[]));
+    let uncounted = json!({"metadata": {"name": "shop", "generation": 1}, "status": {"replicas": 0}});
+    let anew = Applied { set: serde_json::from_value(uncounted).unwrap(), ..Applied::default() };
     broker.status = Some(before.clone());
-    assert!(is_up(&broker, &anew()) && is_rolled_out(&broker, &anew()));
-    assert_eq!(next(&broker, &before, &Observed { overview: Some(Ok(Overview::default())), ..anew() }), before);
-    // The first one of a Broker has no pods yet.
+    assert!(PodCounts::of(&broker, anew.set.as_ref()).are_rolled_out());
+    assert_eq!(next(&broker, &before, &anew, &up(&[])), before);
+    // The first StatefulSet of a Broker has no pods yet.
     broker.status = None;
-    assert!(!is_up(&broker, &anew()));
+    assert!(!PodCounts::of(&broker, anew.set.as_ref()).are_ready());
 }

@@ -1,7 +1,8 @@
-//! Volumes that are to be larger: the claims grow, then the StatefulSet is made anew around its pods, since its template of
-//! claims cannot be changed.
-use super::status::Problem;
+//! Volumes that are to be larger: their claims are patched, then the StatefulSet is made anew around its pods, since its
+//! template of claims cannot be changed.
+use super::problem::Problem;
 use super::{Work, build};
+use crate::kubernetes::events::Notice;
 use crate::kubernetes::quantity;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, VolumeResourceRequirements};
@@ -11,86 +12,107 @@ use kube::{Api, Resource, ResourceExt};
 use leveret_api::Broker;
 use serde_json::json;
 
-/// Where growing has come to.
+/// The progress of growing the volumes of a Broker.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Growth {
-    /// What cannot be done.
+    /// Why the volumes cannot grow.
     pub(super) problem: Option<Problem>,
-    /// What is being waited for.
+    /// The volume whose growth is awaited, and its size so far.
     pub(super) waiting: Option<String>,
-    /// The StatefulSet is on its way out, and is not to be applied now.
-    pub(super) set_goes: bool,
+    /// Set if the StatefulSet is being deleted and must not be written now.
+    pub(super) set_is_deleted: bool,
 }
 
 impl Growth {
-    fn problem(reason: &str, message: String) -> Self {
-        Self { problem: Some(Problem::new(reason, message)), ..Self::default() }
+    fn stopped(problem: Problem) -> Self {
+        Self { problem: Some(problem), ..Self::default() }
     }
 }
 
-/// Has the volumes of `broker` as large as it says. Run again until nothing is waited for.
+/// The progress of growing one volume.
+enum ClaimGrowth {
+    /// The volume is as large as wanted, or it does not exist yet.
+    Done,
+    /// The volume is still smaller; its size so far, in words.
+    Waiting(String),
+    /// The volume cannot grow.
+    Stopped(Problem),
+}
+
+/// Grows the volumes of a Broker to `spec.storage.size`. Every reconciliation calls this until nothing is awaited.
 pub(super) async fn grow(work: &Work, broker: &Broker, set: Option<&StatefulSet>) -> kube::Result<Growth> {
     let size = &broker.spec.storage.size;
     let Some(wanted) = bytes(size) else {
         let message = format!("spec.storage.size: '{}' is no size such as 10Gi", size.0);
-        return Ok(Growth::problem("InvalidSpec", message));
+        return Ok(Growth::stopped(Problem::invalid_spec(message)));
     };
-    let client = &work.context.client;
-    let namespace = broker.namespace().unwrap_or_default();
-    let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &namespace);
     let mut growth = Growth::default();
     for pod in 0..broker.spec.replicas {
-        let name = build::claim_name(broker, pod);
-        let Some(claim) = claims.get_opt(&name).await? else { continue };
-        let asked = requested(claim.spec.as_ref().and_then(|spec| spec.resources.as_ref())).unwrap_or(wanted);
-        if asked > wanted {
-            let message = format!(
-                "spec.storage.size is {}, the volume {name} was asked for with more: volumes cannot shrink. Set it to what it was",
-                size.0
-            );
-            return Ok(Growth::problem("InvalidSpec", message));
-        }
-        if asked < wanted {
-            let larger = json!({"spec": {"resources": {"requests": {"storage": size}}}});
-            match claims.patch(&name, &PatchParams::default(), &Patch::Merge(&larger)).await {
-                Err(kube::Error::Api(refusal)) if matches!(refusal.code, 403 | 422) => {
-                    let message = format!(
-                        "the volume {name} cannot grow to {}: {}. Its storage class has to have allowVolumeExpansion",
-                        size.0, refusal.message
-                    );
-                    return Ok(Growth::problem("VolumesCannotGrow", message));
-                }
-                patched => drop(patched?),
-            }
-            let note = format!("volume {name} grows to {}", size.0);
-            work.context.event(&broker.object_ref(&()), false, "VolumeGrows", note).await;
-        }
-        let capacity = claim.status.as_ref().and_then(|status| status.capacity.as_ref());
-        let capacity = capacity.and_then(|capacity| capacity.get("storage"));
-        if capacity.and_then(bytes).is_some_and(|capacity| capacity < wanted) {
-            let has = capacity.map_or("", |capacity| &capacity.0);
-            growth.waiting = Some(format!("volume {name} has {has} of {} so far", size.0));
+        match grow_claim(work, broker, &build::claim_name(broker, pod), wanted).await? {
+            ClaimGrowth::Done => {}
+            ClaimGrowth::Waiting(message) => growth.waiting = Some(message),
+            ClaimGrowth::Stopped(problem) => return Ok(Growth::stopped(problem)),
         }
     }
     match set {
-        Some(set) => remake(work, set, wanted, growth).await,
+        Some(set) => remake_set(work, set, wanted, growth).await,
         None => Ok(growth),
     }
 }
 
-/// Takes the StatefulSet away around its pods, if its template of claims is not as large as is `wanted`.
-async fn remake(work: &Work, set: &StatefulSet, wanted: u128, mut growth: Growth) -> kube::Result<Growth> {
+/// Asks for a larger volume, if the claim of that name has asked for less than `wanted` bytes.
+async fn grow_claim(work: &Work, broker: &Broker, name: &str, wanted: u128) -> kube::Result<ClaimGrowth> {
+    let size = &broker.spec.storage.size;
+    let namespace = broker.namespace().unwrap_or_default();
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(work.context.client.clone(), &namespace);
+    let Some(claim) = claims.get_opt(name).await? else { return Ok(ClaimGrowth::Done) };
+    let requested = requested_bytes(claim.spec.as_ref().and_then(|spec| spec.resources.as_ref())).unwrap_or(wanted);
+    if requested > wanted {
+        let message = format!(
+            "spec.storage.size is {}, the volume {name} was asked for with more: volumes cannot shrink. Set it to what it was",
+            size.0
+        );
+        return Ok(ClaimGrowth::Stopped(Problem::invalid_spec(message)));
+    }
+    if requested < wanted {
+        let larger = json!({"spec": {"resources": {"requests": {"storage": size}}}});
+        match claims.patch(name, &PatchParams::default(), &Patch::Merge(&larger)).await {
+            Err(kube::Error::Api(refusal)) if matches!(refusal.code, 403 | 422) => {
+                let message = format!(
+                    "the volume {name} cannot grow to {}: {}. Its storage class has to have allowVolumeExpansion",
+                    size.0, refusal.message
+                );
+                return Ok(ClaimGrowth::Stopped(Problem::new(CANNOT_GROW, message)));
+            }
+            patched => drop(patched?),
+        }
+        let notice = Notice::normal("VolumeGrows", format!("volume {name} grows to {}", size.0));
+        work.context.event(&broker.object_ref(&()), notice).await;
+    }
+    let capacity = claim.status.as_ref().and_then(|status| status.capacity.as_ref());
+    let capacity = capacity.and_then(|capacity| capacity.get("storage"));
+    Ok(match capacity {
+        Some(capacity) if bytes(capacity).is_some_and(|capacity| capacity < wanted) => {
+            ClaimGrowth::Waiting(format!("volume {name} has {} of {} so far", capacity.0, size.0))
+        }
+        _ => ClaimGrowth::Done,
+    })
+}
+
+/// Deletes the StatefulSet without its pods if the size in its template of claims is not `wanted`, so that the next
+/// reconciliation makes it anew.
+async fn remake_set(work: &Work, set: &StatefulSet, wanted: u128, mut growth: Growth) -> kube::Result<Growth> {
     if set.metadata.deletion_timestamp.is_some() {
-        growth.set_goes = true;
+        growth.set_is_deleted = true;
         return Ok(growth);
     }
     let template =
         set.spec.as_ref().and_then(|spec| spec.volume_claim_templates.as_ref()).and_then(|list| list.first());
     let template = template.and_then(|claim| claim.spec.as_ref()).and_then(|spec| spec.resources.as_ref());
-    if requested(template).is_some_and(|had| had != wanted) {
+    if requested_bytes(template).is_some_and(|requested| requested != wanted) {
         let sets: Api<StatefulSet> = Api::namespaced(work.context.client.clone(), &set.namespace().unwrap_or_default());
         let orphan = DeleteParams {
-            propagation_policy: Some(PropagationPolicy::Orphan), // its pods run on, and are the next one's
+            propagation_policy: Some(PropagationPolicy::Orphan), // the pods run on, and the next one adopts them
             preconditions: Some(Preconditions { uid: set.uid(), ..Preconditions::default() }),
             ..DeleteParams::default()
         };
@@ -102,20 +124,23 @@ async fn remake(work: &Work, set: &StatefulSet, wanted: u128, mut growth: Growth
                      The chart's growVolumes allows it",
                     refusal.message
                 );
-                return Ok(Growth::problem("VolumesCannotGrow", message));
+                return Ok(Growth::stopped(Problem::new(CANNOT_GROW, message)));
             }
             deleted => drop(deleted?),
         }
-        growth.set_goes = true;
+        growth.set_is_deleted = true;
     }
     Ok(growth)
 }
 
-fn requested(resources: Option<&VolumeResourceRequirements>) -> Option<u128> {
+fn requested_bytes(resources: Option<&VolumeResourceRequirements>) -> Option<u128> {
     resources?.requests.as_ref()?.get("storage").and_then(bytes)
 }
 
-/// A quantity in bytes, rounded up; none if it is none, or negative.
+/// Reads a quantity in bytes, rounded up; `None` if the text is no quantity, or negative.
 fn bytes(quantity: &Quantity) -> Option<u128> {
     quantity::units(&quantity.0)
 }
+
+/// The reason if the storage class or the operator's rights do not allow volumes to grow.
+const CANNOT_GROW: &str = "VolumesCannotGrow";

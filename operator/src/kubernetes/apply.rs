@@ -1,67 +1,58 @@
-//! Writes of what is the operator's own in a resource: its status, its finalizers.
+//! Writes to the parts of a resource that belong to the operator: its status and its finalizers. The resource itself need
+//! not be readable.
 use super::MANAGER;
-use k8s_openapi::NamespaceResourceScope;
-use kube::api::{GetParams, Patch, PatchParams, Request};
+use super::place::Place;
+use kube::api::{DynamicObject, GetParams, Patch, PatchParams, Request};
 use kube::core::request::Error as RequestError;
 use kube::{Client, Resource};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// Applies the status of an object; its version then. The object itself need not be readable.
-pub(crate) async fn status<K>(
-    client: &Client,
-    (namespace, name): (&str, &str),
-    status: &impl Serialize,
-) -> kube::Result<Option<String>>
-where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
-{
-    let value: Value = json!({"apiVersion": K::api_version(&()), "kind": K::kind(&()), "status": status});
+/// Applies the status of a resource and returns the version that the write made.
+pub(crate) async fn status(client: &Client, place: &Place, status: &impl Serialize) -> kube::Result<Option<String>> {
+    let resource = &place.resource;
+    let value: Value = json!({"apiVersion": resource.api_version, "kind": resource.kind, "status": status});
     let (patch, parameters) = (Patch::Apply(&value), PatchParams::apply(MANAGER).force());
-    let request = resource::<K>(namespace).patch_subresource("status", name, &parameters, &patch);
-    version(client, request, "patch_status").await
+    let patch = request(place).patch_subresource("status", &place.name, &parameters, &patch);
+    send(client, patch, "patch_status").await
 }
 
-/// The status of an object that need not be readable itself.
-pub(crate) async fn status_of<K>(client: &Client, (namespace, name): (&str, &str)) -> kube::Result<Value>
-where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
-{
-    let request = resource::<K>(namespace).get(name, &GetParams::default());
-    let mut request = request.map_err(kube::Error::BuildRequest)?;
-    request.extensions_mut().insert("get");
-    let object: WithStatus = client.request(request).await?;
-    Ok(object.status)
+/// Reads the status of a resource.
+pub(crate) async fn current_status(client: &Client, place: &Place) -> kube::Result<Value> {
+    let get = request(place).get(&place.name, &GetParams::default());
+    let mut get = get.map_err(kube::Error::BuildRequest)?;
+    get.extensions_mut().insert("get");
+    let resource: WithStatus = client.request(get).await?;
+    Ok(resource.status)
 }
 
-/// Sets the finalizers of an object, unless it has changed since `resource_version`; its version then.
-pub(crate) async fn finalizers<K>(
+/// Sets the finalizers of a resource unless it has changed since `resource_version`, and returns the version that the
+/// write made.
+pub(crate) async fn finalizers(
     client: &Client,
-    (namespace, name): (&str, &str),
+    place: &Place,
     resource_version: Option<&str>,
     finalizers: &[String],
-) -> kube::Result<Option<String>>
-where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
-{
+) -> kube::Result<Option<String>> {
     let value = json!({"metadata": {"finalizers": finalizers, "resourceVersion": resource_version}});
-    let request = resource::<K>(namespace).patch(name, &PatchParams::default(), &Patch::Merge(&value));
-    version(client, request, "patch").await
+    let patch = request(place).patch(&place.name, &PatchParams::default(), &Patch::Merge(&value));
+    send(client, patch, "patch").await
 }
 
-fn resource<K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>>(namespace: &str) -> Request {
-    Request::new(K::url_path(&(), Some(namespace)))
+fn request(place: &Place) -> Request {
+    Request::new(DynamicObject::url_path(&place.resource, Some(&place.namespace)))
 }
 
-/// The version that a write has made. Nothing else of the answer is read: the object may be one that cannot be.
-async fn version(
+/// Sends a write and returns the version that it made. Nothing else of the answer is read: the resource may be one that
+/// cannot be read.
+async fn send(
     client: &Client,
     request: Result<http::Request<Vec<u8>>, RequestError>,
     call: &'static str,
 ) -> kube::Result<Option<String>> {
     let mut request = request.map_err(kube::Error::BuildRequest)?;
     request.extensions_mut().insert(call);
-    let written: Written = client.request(request).await?;
+    let written: WithVersion = client.request(request).await?;
     Ok(written.metadata.resource_version)
 }
 
@@ -72,12 +63,12 @@ struct WithStatus {
 }
 
 #[derive(Deserialize)]
-struct Written {
-    metadata: Version,
+struct WithVersion {
+    metadata: VersionMeta,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Version {
+struct VersionMeta {
     resource_version: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! What belongs to an owner is put back, what does not is left alone.
+//! Objects of the owner are put back, objects of others are left alone.
 use super::*;
 use crate::kubernetes::fake::Fake;
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
@@ -23,8 +23,8 @@ fn service() -> Service {
 
 async fn write(fake: &Fake, service: &Service) -> kube::Result<Option<DynamicObject>> {
     let child = Child::new(service).unwrap();
-    let standing = child.place.look(&fake.client(), OWNER).await?;
-    child.write(&fake.client(), &standing).await
+    let ownership = inspect(&child.place, &fake.client(), OWNER).await?;
+    child.write(&fake.client(), &ownership).await
 }
 
 #[tokio::test]
@@ -34,7 +34,7 @@ async fn a_child_is_made_once_and_not_written_again() {
     assert_eq!(fake.writes(), [format!("POST {SERVICE}")]);
     let mut there = fake.get(SERVICE).unwrap();
     there["spec"]["clusterIP"] = json!("10.0.0.1");
-    // What a provider of load balancers sets, and somebody who wants to know when the Service goes.
+    // A provider of load balancers sets fields, and somebody adds an owner reference and a label.
     there["spec"]["loadBalancerIP"] = json!("192.0.2.1");
     there["spec"]["loadBalancerClass"] = json!("example.com/fast");
     there["spec"]["healthCheckNodePort"] = json!(30000);
@@ -64,7 +64,7 @@ async fn an_object_of_another_is_not_touched() {
         (json!([{"apiVersion": "v1", "kind": "Broker", "name": "shop", "uid": OWNER}]), "nobody controls it"),
     ] {
         theirs(references);
-        let Standing::Foreign(who) = place.look(&fake.client(), OWNER).await.unwrap() else { panic!("{words}") };
+        let Ownership::Foreign(who) = inspect(&place, &fake.client(), OWNER).await.unwrap() else { panic!("{words}") };
         assert_eq!(who, words);
         assert!(write(&fake, &service()).await.unwrap().is_none());
         assert_eq!(fake.writes(), [""; 0]);
@@ -75,10 +75,10 @@ async fn an_object_of_another_is_not_touched() {
 async fn somebody_who_was_faster_is_not_overwritten() {
     let fake = Fake::default();
     let child = Child::new(&service()).unwrap();
-    let standing = child.place.look(&fake.client(), OWNER).await.unwrap();
+    let ownership = inspect(&child.place, &fake.client(), OWNER).await.unwrap();
     let theirs = json!({"metadata": {"name": "shop"}, "spec": {"selector": {"app": "web"}}});
     fake.put(SERVICE, theirs);
-    let Err(kube::Error::Api(refusal)) = child.write(&fake.client(), &standing).await else { panic!("it was taken") };
+    let Err(kube::Error::Api(refusal)) = child.write(&fake.client(), &ownership).await else { panic!("it was taken") };
     assert_eq!(refusal.code, 409);
     assert_eq!(fake.get(SERVICE).unwrap()["spec"]["selector"]["app"], "web");
 }
@@ -123,7 +123,7 @@ fn entries_that_others_add_to_a_container_go() {
         {"name": "leveret", "image": "x:1", "env": [{"name": "USER", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}],
          "resources": {"limits": {"memory": "1024Mi", "cpu": "1.5"}}},
     ]});
-    let next = exactly(&is, &wanted, false);
+    let next = replaced(&is, &wanted, false);
     assert_eq!(
         next,
         json!({"containers": [

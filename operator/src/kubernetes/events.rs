@@ -1,28 +1,52 @@
-//! Events: what happened to an object, for those who look at it.
+//! Events: what happened to an object, for people who look at it.
 use super::Context;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType};
+use std::borrow::Cow;
+
+/// The contents of an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Notice {
+    pub(crate) is_warning: bool,
+    /// One word for programs.
+    pub(crate) reason: Cow<'static, str>,
+    /// A sentence for people.
+    pub(crate) message: Cow<'static, str>,
+}
+
+impl Notice {
+    pub(crate) fn normal(reason: impl Into<Cow<'static, str>>, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { is_warning: false, reason: reason.into(), message: message.into() }
+    }
+
+    pub(crate) fn warning(reason: impl Into<Cow<'static, str>>, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { is_warning: true, ..Self::normal(reason, message) }
+    }
+}
 
 impl Context {
-    /// Records an event; that it cannot be recorded is worth a line in the log, no more.
-    pub(crate) async fn event(&self, about: &ObjectReference, is_warning: bool, reason: &str, note: String) {
-        let type_ = if is_warning { EventType::Warning } else { EventType::Normal };
-        let (reason, action) = (reason.to_owned(), "Reconcile".to_owned());
-        let note = Some(note.chars().take(1000).collect());
+    /// Records an event. One that cannot be recorded is only logged.
+    pub(crate) async fn event(&self, about: &ObjectReference, notice: Notice) {
+        let type_ = if notice.is_warning { EventType::Warning } else { EventType::Normal };
+        let (reason, action) = (notice.reason.into_owned(), "Reconcile".to_owned());
+        let note = Some(notice.message.chars().take(CHARACTERS_MAX).collect());
         let event = Event { type_, reason, note, action, secondary: None };
-        // Only warnings come again and again, and are counted; the recorder keeps a copy of each for that.
-        let once;
-        let recorder = if is_warning {
+        // Only warnings come again and again and are counted; the recorder keeps a copy of each event for that.
+        let one_time;
+        let recorder = if notice.is_warning {
             &self.recorder
         } else {
-            once = self.one_time_recorder();
-            &once
+            one_time = self.one_time_recorder();
+            &one_time
         };
         match recorder.publish(&event, about).await {
-            // In a namespace that goes there is nothing to be recorded any more.
+            // A namespace that is being deleted takes no new events.
             Err(kube::Error::Api(refusal)) if refusal.message.contains("being terminated") => {}
             Err(error) => tracing::warn!("cannot record an event: {error}"),
             Ok(()) => {}
         }
     }
 }
+
+/// The longest note of an event, in characters; the API server allows 1024 bytes.
+const CHARACTERS_MAX: usize = 1000;

@@ -1,4 +1,4 @@
-//! An API server inside a test: keeps objects by their path, refuses what is out of date, and writes down every write.
+//! An API server inside a test. It keeps objects by their path, refuses outdated versions, and records every write.
 use http::{Method, Request, Response, StatusCode};
 use kube::Client;
 use kube::client::Body;
@@ -12,12 +12,19 @@ pub(crate) struct Fake(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
-    /// Objects by path.
+    /// The objects by path.
     objects: BTreeMap<String, Value>,
-    /// What is answered instead, by `METHOD PATH`: a code, a reason, a message.
-    refusals: BTreeMap<String, (u16, String, String)>,
+    /// The calls that are refused, by `METHOD PATH`.
+    refusals: BTreeMap<String, Refusal>,
     writes: Vec<String>,
     version: u64,
+}
+
+/// The answer to a call that is refused.
+struct Refusal {
+    code: u16,
+    reason: String,
+    message: String,
 }
 
 impl Fake {
@@ -40,7 +47,7 @@ impl Fake {
         Client::new(service, "default")
     }
 
-    /// Puts an object there without a call.
+    /// Stores an object without a call.
     pub(crate) fn put(&self, path: &str, object: Value) {
         self.0.lock().unwrap().store(path, object);
     }
@@ -49,18 +56,18 @@ impl Fake {
         self.0.lock().unwrap().objects.get(path).cloned()
     }
 
-    /// Has a call, `METHOD PATH`, refused.
+    /// Refuses a call, `METHOD PATH`, from now on.
     pub(crate) fn refuse(&self, call: &str, code: u16, reason: &str, message: &str) {
-        let refusal = (code, reason.to_owned(), message.to_owned());
+        let refusal = Refusal { code, reason: reason.to_owned(), message: message.to_owned() };
         self.0.lock().unwrap().refusals.insert(call.to_owned(), refusal);
     }
 
-    /// Has a call, `METHOD PATH`, not refused any more.
+    /// Stops to refuse a call, `METHOD PATH`.
     pub(crate) fn allow(&self, call: &str) {
         self.0.lock().unwrap().refusals.remove(call);
     }
 
-    /// The writes since the last time this was asked, sorted: `METHOD PATH`.
+    /// Takes the writes since the last time this was called, sorted: `METHOD PATH`.
     pub(crate) fn writes(&self) -> Vec<String> {
         let mut writes = std::mem::take(&mut self.0.lock().unwrap().writes);
         writes.sort();
@@ -83,13 +90,13 @@ impl State {
         if method != Method::GET {
             self.writes.push(call.clone());
         }
-        if let Some((code, reason, message)) = self.refusals.get(&call) {
+        if let Some(Refusal { code, reason, message }) = self.refusals.get(&call) {
             return refused(*code, reason, message);
         }
         let there = self.objects.get(&at).cloned();
         match (method.as_str(), there) {
             ("GET", Some(object)) => (StatusCode::OK, object),
-            ("GET", None) if LISTS.iter().any(|list| path.ends_with(list)) => (StatusCode::OK, self.list(path)),
+            ("GET", None) if is_list(path) => (StatusCode::OK, self.list(path)),
             ("POST", None) => (StatusCode::CREATED, self.store(&at, sent)),
             ("POST", Some(_)) => refused(409, "AlreadyExists", &format!("{name} already exists")),
             ("PUT", Some(object)) if object["metadata"]["resourceVersion"] != sent["metadata"]["resourceVersion"] => {
@@ -123,8 +130,11 @@ impl State {
     }
 }
 
-/// What can be listed.
-const LISTS: [&str; 5] = ["/events", "/brokers", "/exchanges", "/queues", "/bindings"];
+/// Returns whether a path is that of a list: the path of an object ends with the object's name.
+fn is_list(path: &str) -> bool {
+    let last = path.rsplit('/').next().unwrap_or_default();
+    last == "events" || crate::crds::plural_names().iter().any(|name| name == last)
+}
 
 fn refused(code: u16, reason: &str, message: &str) -> (StatusCode, Value) {
     let status = json!({

@@ -1,7 +1,7 @@
-//! An object, or why it cannot be read: one that cannot be read keeps no list from being read.
+//! An object, or the reason why it cannot be read: one unreadable object must not make a whole list unreadable.
 //!
-//! An object is taken as text first. A parser that goes through it level by level gives up at its 128th, and with it the whole
-//! list or event that the object stands in, however well the others can be read; to find where an object ends takes no such
+//! An object is first taken as raw text. A parser that descends into it gives up at its 128th level, and with it the whole
+//! list or event that contains the object, however readable the other objects are. To find the end of an object takes no such
 //! recursion.
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::Resource;
@@ -11,11 +11,12 @@ use serde::de::{DeserializeOwned, Deserializer, Error};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 
-/// An object as it was read.
+/// An object, or the reason why it cannot be read.
 #[derive(Clone, Debug)]
 pub(crate) struct Guard<K>(pub(crate) Result<K, InvalidObject>);
 
-/// The part that has to be readable: what tells an object from others. Who owns which field is as deep as the object.
+/// The part of an object that has to be readable: its identity. Its managed fields are left out, since they are nested as
+/// deeply as the object itself.
 #[derive(Deserialize)]
 struct Head {
     metadata: Meta,

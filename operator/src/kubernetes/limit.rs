@@ -1,5 +1,5 @@
-//! How the API server is reached: every call has an end, a watch excepted, which ends itself when it is idle. A connection that
-//! leads nowhere would hold whoever waits for it otherwise.
+//! The client of the API server. Every call has a time limit; otherwise a connection that leads nowhere would block its
+//! caller forever. A watch has none: it ends by itself when it is idle.
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -12,14 +12,17 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tower::{BoxError, Service};
 
-/// A client of the cluster that this operator runs in, or of the one that KUBECONFIG names.
+/// Makes a client of the cluster that this operator runs in, or of the one that KUBECONFIG names.
+///
+/// # Errors
+/// There is no configuration of a cluster, or it cannot be read.
 pub(crate) async fn client() -> anyhow::Result<Client> {
     let config = kube::Config::infer().await?;
     let layer = tower::layer::layer_fn(|inner| Limited { inner, limit: CALL_MAX });
     Ok(ClientBuilder::try_from(config)?.with_layer(&layer).build())
 }
 
-/// Ends calls that take longer than the limit, with their answer's body.
+/// A service that ends calls that take longer than the limit, including the body of the answer.
 struct Limited<S> {
     inner: S,
     limit: Duration,
@@ -64,7 +67,7 @@ where
     }
 }
 
-/// How long a call may take that is no watch: a list of tens of thousands of objects.
+/// The longest time that a call may take, such as a list of tens of thousands of objects.
 const CALL_MAX: Duration = Duration::from_secs(30);
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What any operator needs of Kubernetes; nothing here knows the product.
+//! The parts that any operator needs: nothing here knows the product.
 pub(crate) mod apply;
 pub(crate) mod child;
 pub(crate) mod conditions;
@@ -7,15 +7,16 @@ pub(crate) mod events;
 pub(crate) mod fake;
 pub(crate) mod guard;
 pub(crate) mod limit;
+pub(crate) mod place;
 pub(crate) mod quantity;
 pub(crate) mod scope;
 pub(crate) mod unreadable;
 
-use crate::pulse::Pulse;
+use crate::watchdog::Watchdog;
 use kube::Client;
 use kube::runtime::events::{Recorder, Reporter};
 
-/// How the cluster is spoken to.
+/// The access to the cluster, and the health and metrics of the operator itself.
 #[derive(Clone)]
 pub(crate) struct Context {
     pub(crate) client: Client,
@@ -23,7 +24,7 @@ pub(crate) struct Context {
     reporter: Reporter,
     pub(crate) scope: scope::Scope,
     pub(crate) metrics: crate::metrics::Metrics,
-    pub(crate) pulse: Pulse,
+    pub(crate) watchdog: Watchdog,
 }
 
 impl Context {
@@ -35,14 +36,14 @@ impl Context {
     ) -> Self {
         let reporter = Reporter { controller: MANAGER.to_owned(), instance: Some(instance.to_owned()) };
         let recorder = Recorder::new(client.clone(), reporter.clone());
-        Self { client, recorder, reporter, scope: scope::Scope(namespaces), metrics, pulse: Pulse::default() }
+        Self { client, recorder, reporter, scope: scope::Scope(namespaces), metrics, watchdog: Watchdog::default() }
     }
 
-    /// A recorder for an event that will not come again.
+    /// Makes a recorder for an event that will not come again.
     fn one_time_recorder(&self) -> Recorder {
         Recorder::new(self.client.clone(), self.reporter.clone())
     }
 }
 
-/// Who owns the fields that are written.
+/// The field manager of everything that the operator writes.
 pub(crate) const MANAGER: &str = "leveret-operator";

@@ -1,17 +1,18 @@
-//! Quantities as Kubernetes reads them: whole numbers all the way, since two texts of one quantity must be equal.
+//! Quantities as Kubernetes reads them. They are computed in whole numbers, so that two texts of one quantity are equal.
 
-/// A quantity in thousandths, rounded up; none if it is none, or negative. What is larger than [`UNITS_MAX`] is that.
+/// Reads a quantity in thousandths, rounded up; `None` if the text is no quantity, or negative. A quantity above [`UNITS_MAX`]
+/// counts as that one.
 /// Source: <https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/>.
 pub(crate) fn milli(text: &str) -> Option<u128> {
     scaled(text, 3)
 }
 
-/// A quantity in whole units, rounded up: bytes, for one of storage.
+/// Reads a quantity in whole units, rounded up, such as bytes of storage.
 pub(crate) fn units(text: &str) -> Option<u128> {
     scaled(text, 0)
 }
 
-/// A quantity in units of ten to the power of minus `places`, rounded up.
+/// Reads a quantity in units of ten to the power of minus `places`, rounded up.
 fn scaled(text: &str, places: i32) -> Option<u128> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -20,7 +21,7 @@ fn scaled(text: &str, places: i32) -> Option<u128> {
     if whole.is_empty() && fraction.is_empty() || fraction.contains('.') {
         return None;
     }
-    let (binary, decimal) = factor(suffix)?;
+    let Factor { binary, decimal } = factor(suffix)?;
     let (fraction, rest) = fraction.split_at(fraction.len().min(FRACTION_DIGITS_MAX));
     let rounded_up = u128::from(rest.contains(|digit| digit != '0'));
     let largest = UNITS_MAX * 10_u128.pow(places.unsigned_abs());
@@ -39,9 +40,14 @@ fn scaled(text: &str, places: i32) -> Option<u128> {
     Some(value.min(largest))
 }
 
-/// What a suffix stands for: powers of two and of ten.
-fn factor(suffix: &str) -> Option<(u32, i32)> {
-    Some(match suffix {
+/// The factor that a suffix stands for: two to the power of `binary` times ten to the power of `decimal`.
+struct Factor {
+    binary: u32,
+    decimal: i32,
+}
+
+fn factor(suffix: &str) -> Option<Factor> {
+    let (binary, decimal) = match suffix {
         "n" => (0, -9),
         "u" => (0, -6),
         "m" => (0, -3),
@@ -59,12 +65,13 @@ fn factor(suffix: &str) -> Option<(u32, i32)> {
         "Pi" => (50, 0),
         "Ei" => (60, 0),
         _ => (0, suffix.strip_prefix(['e', 'E'])?.parse().ok()?),
-    })
+    };
+    Some(Factor { binary, decimal })
 }
 
-/// The largest quantity that there is: Kubernetes makes of larger ones this one.
+/// The largest quantity: Kubernetes reduces larger ones to it.
 const UNITS_MAX: u128 = i64::MAX as u128;
-/// Digits behind the point that count; of what comes behind them counts that it is there.
+/// The number of digits after the point that are read; if any later one is not 0, the last of them is rounded up.
 const FRACTION_DIGITS_MAX: usize = 12;
 
 #[cfg(test)]

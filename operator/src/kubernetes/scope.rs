@@ -1,13 +1,13 @@
-//! Which namespaces are looked after.
+//! The namespaces that the operator looks after.
 use k8s_openapi::NamespaceResourceScope;
 use kube::{Api, Client, Resource};
 
-/// Namespaces; none means all.
+/// A list of namespaces; an empty one means all namespaces.
 #[derive(Clone, Debug)]
 pub(crate) struct Scope(pub(crate) Vec<String>);
 
 impl Scope {
-    /// A handle on a kind for each of them, or one for all.
+    /// Returns one API handle per namespace, or one for all namespaces.
     pub(crate) fn apis<K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>>(
         &self,
         client: &Client,

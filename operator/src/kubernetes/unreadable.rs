@@ -1,5 +1,7 @@
-//! Resources that the operator cannot read: stored by the API server, of another shape than this operator expects. Each is
-//! told so in its conditions and passed over; the others are looked after all the same.
+//! Resources that the operator cannot read: the API server has stored them, but this operator expects another shape. A
+//! condition and an event say so; all other resources are looked after as usual.
+use super::events::Notice;
+use super::place::Place;
 use super::{Context, apply, conditions};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -8,35 +10,35 @@ use kube::core::error_boundary::InvalidObject;
 use leveret_api::{Condition, FINALIZER};
 use serde_json::{Value, json};
 
-/// Tells a resource that it cannot be read. One that is being deleted is let go: nobody can tell what it stands for.
+/// Writes the condition and records the event of a resource that cannot be read. One that is being deleted loses our
+/// finalizer: nobody can say which object it stands for.
 pub(crate) async fn report<K>(context: &Context, invalid: &InvalidObject)
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
 {
     let meta = &invalid.metadata;
-    let (namespace, name) = (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
-    let what = format!("{} {namespace}/{name}", K::kind(&()));
+    let namespace = meta.namespace.as_deref().unwrap_or_default();
+    let place = Place::of::<K>(namespace, meta.name.as_deref().unwrap_or_default());
     let message = message(&K::kind(&()), &invalid.error);
-    let place = (namespace, name);
     let written = if meta.deletion_timestamp.is_some() {
         let finalizers = meta.finalizers.clone().unwrap_or_default();
         let left: Vec<_> = finalizers.iter().filter(|name| *name != FINALIZER).cloned().collect();
         if left.len() == finalizers.len() {
             return;
         }
-        apply::finalizers::<K>(&context.client, place, meta.resource_version.as_deref(), &left).await
+        apply::finalizers(&context.client, &place, meta.resource_version.as_deref(), &left).await
     } else {
-        let status = match apply::status_of::<K>(&context.client, place).await {
+        let status = match apply::current_status(&context.client, &place).await {
             Ok(status) => status,
             Err(kube::Error::Api(refusal)) if refusal.code == 404 => return,
-            Err(error) => return tracing::warn!("{what} cannot be looked at: {error}"),
+            Err(error) => return tracing::warn!("{place} cannot be looked at: {error}"),
         };
-        let Some(status) = told(status, &message, meta.generation) else { return };
-        apply::status::<K>(&context.client, place, &status).await
+        let Some(status) = with_condition(status, &message, meta.generation) else { return };
+        apply::status(&context.client, &place, &status).await
     };
-    tracing::warn!("{what} is passed over: {message}");
+    tracing::warn!("{place} is passed over: {message}");
     if let Err(error) = written {
-        tracing::warn!("{what} cannot be told so in its status: {error}");
+        tracing::warn!("{place} cannot be told so in its status: {error}");
     }
     let about = ObjectReference {
         api_version: Some(K::api_version(&()).into_owned()),
@@ -46,21 +48,22 @@ where
         uid: meta.uid.clone(),
         ..ObjectReference::default()
     };
-    context.event(&about, true, UNREADABLE, message).await;
+    context.event(&about, Notice::warning(UNREADABLE, message)).await;
 }
 
-/// What is wrong with a resource, in a sentence.
+/// The message of the condition.
 pub(crate) fn message(kind: &str, error: &str) -> String {
     format!(
         "this operator cannot read the {kind}: {error}. Correct the field, or bring the operator to the version of its definitions"
     )
 }
 
-/// The status with the condition in it, unless it says so already. All else in it stays: what is not applied again would be
-/// taken away.
-fn told(mut status: Value, message: &str, generation: Option<i64>) -> Option<Value> {
+/// Returns the status with the condition in it, or `None` if it has the condition already. Everything else in the status
+/// stays: a field that is not applied again would be removed.
+fn with_condition(mut status: Value, message: &str, generation: Option<i64>) -> Option<Value> {
     let mut all: Vec<Condition> = serde_json::from_value(status["conditions"].take()).unwrap_or_default();
-    let condition = conditions::condition(&all, "Ready", ("False", UNREADABLE, message), generation);
+    let state = conditions::State::new("False", UNREADABLE, message);
+    let condition = conditions::condition(&all, "Ready", state, generation);
     if all.contains(&condition) {
         return None;
     }
@@ -71,7 +74,7 @@ fn told(mut status: Value, message: &str, generation: Option<i64>) -> Option<Val
     Some(status)
 }
 
-/// The reason in a condition and an event.
+/// The reason of the condition and the event.
 pub(crate) const UNREADABLE: &str = "Unreadable";
 
 #[cfg(test)]
@@ -79,6 +82,7 @@ mod tests {
     use super::*;
     use crate::kubernetes::fake::Fake;
     use crate::kubernetes::guard::Guard;
+    use crate::topology::kinds::{Kind, KindVisitor, visit_kinds};
     use leveret_api::Broker;
 
     #[tokio::test]
@@ -122,25 +126,24 @@ mod tests {
         assert!(condition["message"].as_str().unwrap().contains("Quantity"), "{condition}");
     }
 
-    #[test]
-    fn fields_of_newer_definitions_are_passed_over() {
-        let kinds = [
-            ("Exchange", json!({"type": "topic"})),
-            ("Queue", json!({})),
-            ("Binding", json!({"source": "s", "destination": "d"})),
-        ];
-        for (kind, mut spec) in kinds {
-            spec["brokerRef"] = json!({"name": "shop", "region": "new"});
-            spec["newer"] = json!("default");
-            let object =
-                json!({"apiVersion": "leveret.dev/v1alpha1", "kind": kind, "metadata": {"name": "a"}, "spec": spec});
-            let read = match kind {
-                "Exchange" => serde_json::from_value::<Guard<leveret_api::Exchange>>(object).unwrap().0.is_ok(),
-                "Queue" => serde_json::from_value::<Guard<leveret_api::Queue>>(object).unwrap().0.is_ok(),
-                _ => serde_json::from_value::<Guard<leveret_api::Binding>>(object).unwrap().0.is_ok(),
-            };
-            assert!(read, "{kind}");
+    /// Adds fields that the definitions do not have to the sample of each kind.
+    struct NewerFields;
+
+    impl KindVisitor for NewerFields {
+        fn visit<K: Kind>(&mut self) {
+            let samples = include_str!("../../../config/samples/topology.yaml").split("\n---\n");
+            let mut samples = samples.map(|text| serde_saphyr::from_str::<Value>(text).unwrap());
+            let mut sample = samples.find(|sample| sample["kind"] == *K::kind(&())).expect("a sample of each kind");
+            sample["spec"]["brokerRef"]["region"] = json!("new");
+            sample["spec"]["newer"] = json!("default");
+            let read: Guard<K> = serde_json::from_value(sample).unwrap();
+            assert!(read.0.is_ok(), "{:?}", read.0);
         }
+    }
+
+    #[test]
+    fn fields_of_newer_definitions_are_ignored() {
+        visit_kinds(&mut NewerFields);
         let newer = json!({"newer": 1});
         let spec = json!({
             "newer": 1, "storage": newer, "resources": newer, "service": newer, "topology": newer, "podTemplate": newer,

@@ -1,21 +1,21 @@
-//! Two resources that want the same thing on a broker: the older has it, the newer hears whose it is.
-use super::object::{Key, Object};
+//! Two resources that want the same object on a broker: the older one has it, and the newer one is told whose it is. Pure.
+use super::resource::{ResourceKey, TopologyResource};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// For each object, the one that has what it wants, if that is another.
-pub(super) fn owners(objects: &[Arc<Object>]) -> Vec<Option<Key>> {
-    let mut oldest: HashMap<_, &Arc<Object>> = HashMap::new();
-    for object in objects {
-        let holder = oldest.entry(object.wanted.identity()).or_insert(object);
-        // One that is being deleted gives way to one that stays.
-        if (object.deleting, &object.age) < (holder.deleting, &holder.age) {
-            *holder = object;
+/// Returns for each resource the key of the one that owns the wanted object, or `None` if that is the resource itself.
+pub(super) fn owners(resources: &[Arc<TopologyResource>]) -> Vec<Option<ResourceKey>> {
+    let mut owners: HashMap<_, &Arc<TopologyResource>> = HashMap::new();
+    for resource in resources {
+        let owner = owners.entry(resource.wanted.identity()).or_insert(resource);
+        // A resource that is being deleted gives way to one that stays.
+        if (resource.deleting, &resource.age) < (owner.deleting, &owner.age) {
+            *owner = resource;
         }
     }
-    let owner = |object: &Arc<Object>| {
-        let holder = oldest[&object.wanted.identity()];
-        (holder.key != object.key).then(|| holder.key.clone())
+    let other_owner = |resource: &Arc<TopologyResource>| {
+        let owner = owners[&resource.wanted.identity()];
+        (owner.key != resource.key).then(|| owner.key.clone())
     };
-    objects.iter().map(owner).collect()
+    resources.iter().map(other_owner).collect()
 }

@@ -1,44 +1,46 @@
-//! What a resource that stays needs done on the broker. Pure.
-use super::kinds::{Actual, Found};
-use super::object::{Key, Object};
-use super::outcome::{CHANGED, Done, Outcome};
+//! Decides what to do on the broker for a resource that stays. Pure.
+use super::kinds::{Comparison, Correction, Inventory};
+use super::outcome::{CHANGED, Effect, Outcome};
+use super::resource::{ResourceKey, TopologyResource};
 use leveret_client::DeleteOnly;
 
-/// What is to be done for a resource.
+/// The work of a pass for one resource.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Step {
-    /// Nothing: this is what there is to say.
+    /// Nothing is done on the broker; the outcome is known already.
     Report(Outcome),
-    /// It is missing.
+    /// The object is missing: declare it.
     Declare,
-    /// It is different, and nobody loses anything if it is made anew.
+    /// The object differs and nobody loses anything: delete it and declare it anew. In words, the fields that differ.
     Replace(String),
-    /// Its resource goes, and so does it, if it is as it has to be for that.
+    /// The resource is being deleted: delete the object too, if it is as required (`if_empty`: only an empty queue).
     Delete(DeleteOnly),
 }
 
-/// Compares what is wanted with what is there.
-pub(super) fn decide(object: &Object, owner: Option<&Key>, actual: &Actual) -> Step {
-    let what = || object.wanted.describe();
+/// Compares the object that a resource wants with the one on the broker and decides what to do.
+pub(super) fn decide(resource: &TopologyResource, owner: Option<&ResourceKey>, inventory: &Inventory) -> Step {
+    let what = || resource.wanted.describe();
     if let Some(owner) = owner {
         let message = format!("{} belongs to {owner}, which was there first", what());
         return Step::Report(Outcome::Refused { reason: "Conflict", message });
     }
-    if let Some(message) = &object.changed {
+    if let Some(message) = &resource.refused_change {
         return Step::Report(Outcome::Refused { reason: "ChangeRefused", message: message.clone() });
     }
-    match (object.wanted.find(actual), &object.refused) {
-        (Found::Equal(numbers), _) => Step::Report(Outcome::Ready { done: Done::Nothing, numbers }),
-        (Found::Missing, Some(outcome)) => Step::Report(outcome.clone()),
-        (Found::Missing, None) => Step::Declare,
-        (Found::Different { named, in_use: None }, _) if object.was_declared => Step::Replace(named),
-        (Found::Different { named, in_use: Some(in_use) }, _) if object.was_declared => {
-            let message = format!("{} was changed on the broker: {named}. It stays so while {in_use}", what());
-            Step::Report(Outcome::waiting(CHANGED, message))
-        }
-        (Found::Different { named, .. }, _) => {
+    match (resource.wanted.compare(inventory), &resource.recent_refusal) {
+        (Comparison::Equal(numbers), _) => Step::Report(Outcome::Ready { effect: Effect::Unchanged, numbers }),
+        (Comparison::Missing, Some(refusal)) => Step::Report(refusal.clone()),
+        (Comparison::Missing, None) => Step::Declare,
+        (Comparison::Different { fields, correction }, _) if resource.was_declared => match correction {
+            Correction::Replace => Step::Replace(fields),
+            Correction::Wait(reason) => {
+                let message = format!("{} was changed on the broker: {fields}. It stays so while {reason}", what());
+                Step::Report(Outcome::waiting(CHANGED, message))
+            }
+        },
+        (Comparison::Different { fields, .. }, _) => {
             let advice = "Delete it there, or delete this resource and create it as it is there";
-            let message = format!("{} differs on the broker: {named}. {advice}", what());
+            let message = format!("{} differs on the broker: {fields}. {advice}", what());
             Step::Report(Outcome::Refused { reason: "Different", message })
         }
     }

@@ -1,9 +1,9 @@
-//! What a worker remembers of its resources between two passes.
+//! The memory of a worker: facts about its resources that outlive a pass.
 //!
-//! The store that a pass reads from follows the API server with a delay: a pass that runs before our own write has come
-//! back would write it again. And what the broker refused is not asked again every two seconds.
-use super::index::Seen;
-use super::kinds::{Numbers, Wanted};
+//! The index that a pass reads follows the API server with a delay: a pass that runs before our own write has come back
+//! would write it again. And the broker is not asked again every two seconds for what it refused.
+use super::cluster_resource::ClusterResource;
+use super::kinds::Numbers;
 use super::outcome::{Outcome, REFUSED};
 use crate::kubernetes::conditions;
 use leveret_api::{FINALIZER, TopologyStatus};
@@ -11,146 +11,170 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// By uid.
+/// The resources of one broker by uid, as far as there is something to remember of them.
 #[derive(Default)]
-pub(super) struct Memory(HashMap<String, Remembered>);
+pub(super) struct Memory(HashMap<String, Entry>);
 
 #[derive(Default)]
-struct Remembered {
-    /// The resource's version after our last write: what is older in the store is out of date.
+struct Entry {
+    /// The resource's version after our last write: an older one in the index is out of date.
     version: u64,
-    /// Our finalizer is on it.
-    held: bool,
-    /// The status that was last written, until the store has it.
-    written: Option<TopologyStatus>,
-    /// When that was.
+    /// Set once our finalizer has been put on the resource.
+    has_finalizer: bool,
+    /// The status that was last written, until the index has it.
+    status: Option<TopologyStatus>,
+    /// The time of the last write of a status.
     written_at: Option<Instant>,
-    /// The generation that was on the broker.
+    /// The generation whose object was on the broker as wanted.
     declared: Option<i64>,
-    /// The generation that the broker refused, when, and what it said.
-    refused: Option<(i64, Instant, Outcome)>,
+    refusal: Option<Refusal>,
+}
+
+/// The broker's last refusal.
+struct Refusal {
+    /// The generation of the resource that was refused.
+    generation: i64,
+    at: Instant,
+    outcome: Outcome,
 }
 
 impl Memory {
-    /// Resources as they are by what is remembered of them; what is gone is forgotten.
-    pub(super) fn recall(&mut self, mut all: Vec<Seen>, now: Instant) -> Vec<Seen> {
-        let uids: HashSet<&str> = all.iter().map(Seen::uid).collect();
+    /// Overlays our own recent writes on resources from an index that may lag behind, and forgets the resources that no
+    /// longer exist.
+    pub(super) fn overlay(&mut self, mut resources: Vec<ClusterResource>, now: Instant) -> Vec<ClusterResource> {
+        let uids: HashSet<&str> = resources.iter().map(ClusterResource::uid).collect();
         self.0.retain(|uid, _| uids.contains(&**uid));
-        for seen in &mut all {
-            let Some(known) = self.0.get_mut(seen.uid()) else { continue };
-            if version(seen.resource_version.as_deref()) >= known.version {
-                known.written = None;
+        for resource in &mut resources {
+            let Some(entry) = self.0.get_mut(resource.uid()) else { continue };
+            if version(resource.resource_version.as_deref()) >= entry.version {
+                entry.status = None;
             } else {
-                if let Some(status) = &known.written {
-                    seen.status = status.clone();
+                if let Some(status) = &entry.status {
+                    resource.status = status.clone();
                 }
-                if known.held && !seen.is_held() {
-                    seen.finalizers.push(FINALIZER.to_owned());
+                if entry.has_finalizer && !resource.has_finalizer() {
+                    resource.finalizers.push(FINALIZER.to_owned());
                 }
             }
-            let generation = seen.object.generation;
-            // Nobody else has it yet: nothing is copied.
-            let object = Arc::make_mut(&mut seen.object);
-            object.was_declared |= known.declared == Some(generation);
-            if let Some((refused, then, outcome)) = &known.refused
-                && *refused == generation
-                && now - *then < RETRY_AFTER
-            {
-                object.refused = Some(outcome.clone());
+            let generation = resource.resource.generation;
+            let was_declared = entry.declared == Some(generation);
+            let is_recent = |refusal: &&Refusal| refusal.generation == generation && now - refusal.at < RETRY_AFTER;
+            let refusal = entry.refusal.as_ref().filter(is_recent);
+            // The index shares the resource, so that a change copies it: only what is new is written.
+            if was_declared && !resource.resource.was_declared || refusal.is_some() {
+                let reduced = Arc::make_mut(&mut resource.resource);
+                reduced.was_declared |= was_declared;
+                reduced.recent_refusal = refusal.map(|refusal| refusal.outcome.clone());
             }
         }
-        all
+        resources
     }
 
-    /// The finalizer was put on it.
-    pub(super) fn held(&mut self, seen: &Seen, written: Option<&str>) {
-        let known = self.0.entry(seen.uid().to_owned()).or_default();
-        known.held = true;
-        known.version = known.version.max(version(written));
+    /// Remembers that our finalizer was put on a resource, which has the version `written` since.
+    pub(super) fn record_finalizer(&mut self, resource: &ClusterResource, written: Option<&str>) {
+        let entry = self.entry(resource);
+        entry.has_finalizer = true;
+        entry.version = entry.version.max(version(written));
     }
 
-    /// A status was written.
-    pub(super) fn wrote(&mut self, seen: &Seen, status: TopologyStatus, written: Option<&str>, now: Instant) {
-        let known = self.0.entry(seen.uid().to_owned()).or_default();
-        known.version = known.version.max(version(written));
-        known.written = Some(status);
-        known.written_at = Some(now);
+    /// Remembers that a status was written to a resource, which has the version `written` since.
+    pub(super) fn record_status(
+        &mut self,
+        resource: &ClusterResource,
+        status: TopologyStatus,
+        written: Option<&str>,
+        now: Instant,
+    ) {
+        let entry = self.entry(resource);
+        entry.version = entry.version.max(version(written));
+        entry.status = Some(status);
+        entry.written_at = Some(now);
     }
 
-    /// What became of it in a pass.
-    pub(super) fn became(&mut self, seen: &Seen, outcome: &Outcome, now: Instant) {
-        let known = self.0.entry(seen.uid().to_owned()).or_default();
+    /// Remembers the outcome of a pass for a resource.
+    pub(super) fn record_outcome(&mut self, resource: &ClusterResource, outcome: &Outcome, now: Instant) {
+        let generation = resource.resource.generation;
+        let was_refused = resource.resource.recent_refusal.is_some();
+        let entry = self.entry(resource);
         match outcome {
             Outcome::Ready { .. } => {
-                known.declared = Some(seen.object.generation);
-                known.refused = None;
+                entry.declared = Some(generation);
+                entry.refusal = None;
             }
-            Outcome::Refused { reason: REFUSED, .. } if seen.object.refused.is_none() => {
-                known.refused = Some((seen.object.generation, now, outcome.clone()));
+            Outcome::Refused { reason: REFUSED, .. } if !was_refused => {
+                entry.refusal = Some(Refusal { generation, at: now, outcome: outcome.clone() });
             }
             _ => {}
         }
     }
 
-    /// Has all statuses written so much earlier.
+    fn entry(&mut self, resource: &ClusterResource) -> &mut Entry {
+        self.0.entry(resource.uid().to_owned()).or_default()
+    }
+
+    /// Makes the last writes of all statuses so much older.
     #[cfg(test)]
     pub(super) fn age(&mut self, by: Duration) {
-        for known in self.0.values_mut() {
-            known.written_at = known.written_at.and_then(|then| then.checked_sub(by));
+        for entry in self.0.values_mut() {
+            entry.written_at = entry.written_at.and_then(|then| then.checked_sub(by));
         }
     }
 
-    /// When a status of it was last written.
-    pub(super) fn written_at(&self, seen: &Seen) -> Option<Instant> {
-        self.0.get(seen.uid()).and_then(|known| known.written_at)
+    /// The time of the last write of a status of the resource.
+    pub(super) fn written_at(&self, resource: &ClusterResource) -> Option<Instant> {
+        self.0.get(resource.uid()).and_then(|entry| entry.written_at)
     }
 
-    /// What is new in an outcome. Numbers alone are not new if some were written a moment ago.
-    pub(super) fn news(&self, seen: &Seen, outcome: &Outcome, now: Instant) -> News {
-        let generation = Some(seen.object.generation);
-        let condition = conditions::condition(&seen.status.conditions, "Ready", outcome.condition(), generation);
-        let numbers = match outcome {
-            Outcome::Ready { numbers, .. } => *numbers,
-            _ => None,
-        };
-        let number = |of: fn(Numbers) -> i64| numbers.map(of);
-        let arguments = match (outcome, &seen.object.wanted) {
-            (Outcome::Ready { .. }, Wanted::Binding(binding)) => Some(binding.arguments.clone()),
-            _ => seen.status.arguments.clone(),
-        };
-        let next = TopologyStatus {
-            observed_generation: generation,
-            conditions: vec![condition],
-            messages_ready: number(|numbers| numbers.ready),
-            messages_unacked: number(|numbers| numbers.unacked),
-            consumers: number(|numbers| numbers.consumers),
-            arguments,
-        };
-        let said = |status: &TopologyStatus| (status.observed_generation, status.conditions.clone());
-        let is_recent = self.written_at(seen).is_some_and(|then| now - then < NUMBERS_EVERY);
-        if said(&seen.status) != said(&next) {
-            News::Condition(next)
-        } else if next != seen.status && !is_recent {
-            News::Numbers(next)
+    /// Compares the status that follows from an outcome with the present one. Numbers alone are no change if a status was
+    /// written a moment ago.
+    pub(super) fn status_change(&self, resource: &ClusterResource, outcome: &Outcome, now: Instant) -> StatusChange {
+        let next = next_status(resource, outcome);
+        let without_numbers = |status: &TopologyStatus| (status.observed_generation, status.conditions.clone());
+        let is_recent = self.written_at(resource).is_some_and(|then| now - then < NUMBERS_EVERY);
+        if without_numbers(&resource.status) != without_numbers(&next) {
+            StatusChange::Condition(next)
+        } else if next != resource.status && !is_recent {
+            StatusChange::Numbers(next)
         } else {
-            News::None
+            StatusChange::None
         }
     }
 }
 
-/// What there is to write into a status.
+/// The status of a resource that follows from an outcome.
+fn next_status(resource: &ClusterResource, outcome: &Outcome) -> TopologyStatus {
+    let (before, generation) = (&resource.status, Some(resource.resource.generation));
+    let ready = outcome.condition();
+    let state = conditions::State::new(ready.status, ready.reason, ready.message);
+    let condition = conditions::condition(&before.conditions, "Ready", state, generation);
+    let (numbers, declared) = match outcome {
+        Outcome::Ready { numbers, .. } => (*numbers, resource.resource.wanted.declared_arguments()),
+        _ => (None, None),
+    };
+    let number = |of: fn(Numbers) -> i64| numbers.map(of);
+    TopologyStatus {
+        observed_generation: generation,
+        conditions: vec![condition],
+        messages_ready: number(|numbers| numbers.ready),
+        messages_unacked: number(|numbers| numbers.unacked),
+        consumers: number(|numbers| numbers.consumers),
+        arguments: declared.or_else(|| before.arguments.clone()),
+    }
+}
+
+/// A change of a status.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum News {
-    /// Another condition: it is written at once.
+pub(super) enum StatusChange {
+    /// The condition changed: the status is written at once.
     Condition(TopologyStatus),
-    /// Other numbers, and nothing else: they wait for their turn.
+    /// Only numbers changed: the status is written when the [`Budget`] allows it.
     Numbers(TopologyStatus),
-    /// Nothing.
+    /// Nothing changed.
     None,
 }
 
-/// How many statuses may be written for their numbers alone. Each is a write of etcd and goes to all who watch: with many
-/// queues that are busy, numbers come less often instead of more.
+/// The number of statuses that may be written for their numbers alone. Each one is a write of etcd and is sent to everybody who watches:
+/// with many busy queues, the numbers of one queue are written less often instead of more in total.
 pub(super) struct Budget {
     left: f64,
     since: Instant,
@@ -161,17 +185,18 @@ impl Budget {
         Self { left: BURST_MAX, since: now }
     }
 
-    /// Takes as many as there are of those that are `wanted`.
+    /// Takes up to `wanted` writes from the budget and returns how many it has taken.
     pub(super) fn take(&mut self, wanted: usize, now: Instant) -> usize {
-        let come = now.saturating_duration_since(self.since).as_secs_f64() * NUMBERS_PER_SECOND;
-        (self.left, self.since) = ((self.left + come).min(BURST_MAX), now);
+        let earned = now.saturating_duration_since(self.since).as_secs_f64() * NUMBERS_PER_SECOND;
+        (self.left, self.since) = ((self.left + earned).min(BURST_MAX), now);
         let taken = wanted.min(self.left as usize);
         self.left -= taken as f64;
         taken
     }
 }
 
-/// Versions of one resource are numbers that grow; one that is none makes nothing out of date.
+/// Reads the version of a resource: versions of one resource are numbers that grow. A text that is no number is older than
+/// all versions, so that it makes nothing out of date.
 fn version(text: Option<&str>) -> u64 {
     text.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
@@ -180,20 +205,20 @@ fn version(text: Option<&str>) -> u64 {
 const RETRY_AFTER: Duration = Duration::from_secs(30);
 /// How often changed numbers are written into a status.
 const NUMBERS_EVERY: Duration = Duration::from_secs(5);
-/// Writes of numbers alone for all resources of a broker.
+/// Writes of numbers alone per second, for all resources of a broker.
 const NUMBERS_PER_SECOND: f64 = 10.0;
-/// Those that were not used: so many can be made at once.
+/// The number of unused writes that are kept for later: this many can be made at once.
 const BURST_MAX: f64 = 50.0;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topology::outcome::Done;
-    use crate::topology::tests::object;
+    use crate::topology::outcome::Effect;
+    use crate::topology::tests::resource;
 
-    fn seen(version: &str) -> Seen {
-        Seen {
-            object: Arc::new(object("q", "q", 1, false)),
+    fn at_version(version: &str) -> ClusterResource {
+        ClusterResource {
+            resource: Arc::new(resource("q", "q", 1, false)),
             reference: Default::default(),
             resource_version: Some(version.to_owned()),
             finalizers: Vec::new(),
@@ -201,43 +226,45 @@ mod tests {
         }
     }
 
-    fn written(news: News) -> TopologyStatus {
-        match news {
-            News::Condition(status) | News::Numbers(status) => status,
-            News::None => panic!("there is nothing new"),
+    fn written(change: StatusChange) -> TopologyStatus {
+        match change {
+            StatusChange::Condition(status) | StatusChange::Numbers(status) => status,
+            StatusChange::None => panic!("there is nothing new"),
         }
     }
 
     fn ready(ready: i64) -> Outcome {
-        Outcome::Ready { done: Done::Nothing, numbers: Some(Numbers { ready, ..Numbers::default() }) }
+        Outcome::Ready { effect: Effect::Unchanged, numbers: Some(Numbers { ready, ..Numbers::default() }) }
     }
 
     #[test]
-    fn nothing_is_written_twice_while_the_store_is_behind() {
+    fn nothing_is_written_twice_while_the_index_lags_behind() {
         let (mut memory, now) = (Memory::default(), Instant::now());
-        let status = written(memory.news(&seen("7"), &ready(0), now));
-        memory.held(&seen("7"), Some("8"));
-        memory.wrote(&seen("7"), status, Some("9"), now);
+        let status = written(memory.status_change(&at_version("7"), &ready(0), now));
+        memory.record_finalizer(&at_version("7"), Some("8"));
+        memory.record_status(&at_version("7"), status, Some("9"), now);
         for behind in ["7", "8"] {
-            let recalled = memory.recall(vec![seen(behind)], now).remove(0);
-            assert!(recalled.is_held());
-            assert_eq!(memory.news(&recalled, &ready(0), now), News::None, "{behind}");
+            let recalled = memory.overlay(vec![at_version(behind)], now).remove(0);
+            assert!(recalled.has_finalizer());
+            assert_eq!(memory.status_change(&recalled, &ready(0), now), StatusChange::None, "{behind}");
         }
-        // The store has caught up, and somebody has taken the status away.
-        let recalled = memory.recall(vec![seen("10")], now).remove(0);
-        assert!(!recalled.is_held() && memory.news(&recalled, &ready(0), now) != News::None);
+        // The index has caught up, and somebody has removed the status.
+        let recalled = memory.overlay(vec![at_version("10")], now).remove(0);
+        assert!(!recalled.has_finalizer() && memory.status_change(&recalled, &ready(0), now) != StatusChange::None);
     }
 
     #[test]
     fn numbers_wait_and_conditions_do_not() {
         let (mut memory, now) = (Memory::default(), Instant::now());
-        let mut q = seen("1");
-        q.status = written(memory.news(&q, &ready(0), now));
-        memory.wrote(&q, q.status.clone(), Some("1"), now);
-        assert_eq!(memory.news(&q, &ready(5), now + Duration::from_secs(4)), News::None);
-        let News::Numbers(later) = memory.news(&q, &ready(5), now + NUMBERS_EVERY) else { panic!("they are new") };
+        let mut q = at_version("1");
+        q.status = written(memory.status_change(&q, &ready(0), now));
+        memory.record_status(&q, q.status.clone(), Some("1"), now);
+        assert_eq!(memory.status_change(&q, &ready(5), now + Duration::from_secs(4)), StatusChange::None);
+        let StatusChange::Numbers(later) = memory.status_change(&q, &ready(5), now + NUMBERS_EVERY) else {
+            panic!("they are new")
+        };
         assert_eq!(later.messages_ready, Some(5));
-        assert!(matches!(memory.news(&q, &Outcome::waiting("Missing", "x"), now), News::Condition(_)));
+        assert!(matches!(memory.status_change(&q, &Outcome::waiting("Missing", "x"), now), StatusChange::Condition(_)));
     }
 
     #[test]
@@ -253,16 +280,17 @@ mod tests {
     }
 
     #[test]
-    fn what_was_refused_rests_until_it_is_changed() {
+    fn a_refused_resource_is_not_tried_again_until_it_is_changed() {
         let (mut memory, now) = (Memory::default(), Instant::now());
         let refused = Outcome::Refused { reason: REFUSED, message: "no".to_owned() };
-        memory.became(&seen("1"), &refused, now);
-        let recall =
-            |memory: &mut Memory, seen, after| memory.recall(vec![seen], now + after).remove(0).object.refused.clone();
-        assert_eq!(recall(&mut memory, seen("1"), Duration::from_secs(2)), Some(refused));
-        assert_eq!(recall(&mut memory, seen("1"), RETRY_AFTER), None);
-        let mut changed = seen("2");
-        Arc::make_mut(&mut changed.object).generation = 2;
+        memory.record_outcome(&at_version("1"), &refused, now);
+        let recall = |memory: &mut Memory, resource, after| {
+            memory.overlay(vec![resource], now + after).remove(0).resource.recent_refusal.clone()
+        };
+        assert_eq!(recall(&mut memory, at_version("1"), Duration::from_secs(2)), Some(refused));
+        assert_eq!(recall(&mut memory, at_version("1"), RETRY_AFTER), None);
+        let mut changed = at_version("2");
+        Arc::make_mut(&mut changed.resource).generation = 2;
         assert_eq!(recall(&mut memory, changed, Duration::from_secs(2)), None);
     }
 }

@@ -1,9 +1,12 @@
-//! Exchanges, queues and bindings become objects inside a broker. The core knows no Kubernetes: it serves the operator
-//! and `apply DIR` alike.
+//! The topology: resources that stand for exchanges, queues and bindings are declared on their brokers. The core knows no
+//! Kubernetes and serves `apply DIR` as well.
 //!
-//! In the order of a pass over one broker (`reconcile`): `object` (what is wanted), `conflict` (who may have it), `drift`
-//! and `deletion` (what is to be done: pure), `kinds` (the only code that knows a kind), `outcome` (what to report).
-//! `watch`, `index`, `worker` and `memory` bring it to Kubernetes.
+//! In the order of a pass over one broker (`reconcile`): `resource` (the object that is wanted, and by whom), `conflict`
+//! (who owns it), `drift` and `deletion` (what has to be done: pure), `kinds` (one file per kind, the only code that knows a
+//! kind), `outcome` (what to report). With Kubernetes: `watch` and `view` enter resources (`cluster_resource`) into the
+//! `index`, a `worker` per broker makes passes, `report` and `memory` decide what is written to the resources.
+#[cfg(feature = "kubernetes")]
+mod cluster_resource;
 mod conflict;
 mod deletion;
 mod drift;
@@ -12,11 +15,15 @@ mod index;
 pub(crate) mod kinds;
 #[cfg(feature = "kubernetes")]
 mod memory;
-pub(crate) mod object;
 pub(crate) mod outcome;
 pub(crate) mod reconcile;
+#[cfg(feature = "kubernetes")]
+mod report;
+pub(crate) mod resource;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "kubernetes")]
+mod view;
 #[cfg(feature = "kubernetes")]
 pub(crate) mod watch;
 #[cfg(feature = "kubernetes")]

@@ -1,48 +1,58 @@
-//! What became of an object in a pass.
+//! The outcome of a pass for one resource.
 use super::kinds::Numbers;
 
-/// What is reported of an object.
+/// The outcome of a pass for one resource, as it is reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// It is on the broker as wanted.
+    /// The object is on the broker as wanted.
     Ready {
-        /// What was done for that.
-        done: Done,
-        /// Queues: what they hold.
+        /// The effect of the pass on the broker.
+        effect: Effect,
+        /// The numbers of a queue.
         numbers: Option<Numbers>,
     },
-    /// Not yet; it will be tried again.
+    /// The object is not on the broker yet; the next pass tries again.
     Waiting {
         /// One word for programs.
         reason: &'static str,
-        /// For people.
+        /// A sentence for people.
         message: String,
     },
-    /// Not like this.
+    /// The object cannot be declared unless somebody changes something.
     Refused {
         /// One word for programs.
         reason: &'static str,
-        /// For people, in the broker's own words where it spoke.
+        /// A sentence for people, in the broker's own words if the broker refused.
         message: String,
     },
-    /// It is gone from the broker, or stays there as the policy says: the resource may go.
+    /// The resource may be deleted: its object is gone from the broker, or stays there as the deletion policy says.
     LetGo {
-        /// What was done for that.
+        /// A sentence for people: what happened to the object.
         message: String,
     },
 }
 
-/// What was done to have an object on the broker.
+/// The effect of a pass on an object that is on the broker afterwards.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Done {
-    /// It was there.
-    Nothing,
-    /// Declared for the first time.
+pub(crate) enum Effect {
+    /// Nothing: the object was there.
+    Unchanged,
+    /// The object was declared for the first time.
     Created,
-    /// It had been there and was gone.
+    /// The object had been there, was missing, and was declared again.
     Restored,
-    /// Somebody had made another of it: what was different.
+    /// The object had been changed on the broker and was put back. In words, the fields that differed.
     Replaced(String),
+}
+
+/// The condition `Ready` that follows from an outcome.
+#[cfg_attr(not(feature = "kubernetes"), allow(dead_code, reason = "conditions are for Kubernetes"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ReadyCondition<'a> {
+    /// `True` or `False`.
+    pub(crate) status: &'static str,
+    pub(crate) reason: &'static str,
+    pub(crate) message: &'a str,
 }
 
 impl Outcome {
@@ -50,24 +60,32 @@ impl Outcome {
         Self::Waiting { reason, message: message.into() }
     }
 
-    /// The condition `Ready`: status, reason, message.
+    /// The condition `Ready` of the resource.
     #[cfg_attr(not(feature = "kubernetes"), allow(dead_code, reason = "conditions are for Kubernetes"))]
-    pub(crate) fn condition(&self) -> (&'static str, &'static str, &str) {
+    pub(crate) fn condition(&self) -> ReadyCondition<'_> {
         match self {
-            Self::Ready { .. } => ("True", "Declared", "on the broker as specified"),
-            Self::Waiting { reason, message } | Self::Refused { reason, message } => ("False", reason, message),
-            Self::LetGo { message } => ("False", "Deleted", message),
+            Self::Ready { .. } => {
+                ReadyCondition { status: "True", reason: "Declared", message: "on the broker as specified" }
+            }
+            Self::Waiting { reason, message } | Self::Refused { reason, message } => {
+                ReadyCondition { status: "False", reason, message }
+            }
+            Self::LetGo { message } => ReadyCondition { status: "False", reason: "Deleted", message },
         }
     }
 }
 
-/// The broker has another thing by that name, and it was ours: put back as soon as nothing is lost by it.
+/// The object was changed on the broker, and putting it back would take something from its users.
 pub(crate) const CHANGED: &str = "Changed";
-/// The broker cannot be asked, though it should answer.
+/// The broker cannot be asked, although its Broker is ready.
 pub(crate) const BROKER_UNAVAILABLE: &str = "BrokerUnavailable";
-/// A pass took too long, and ended before it came to this.
+/// The pass took too long and ended before it came to this resource.
 pub(crate) const INTERRUPTED: &str = "Interrupted";
-/// The broker refused it: it is not asked again for a while.
+/// The broker refused the declaration: it is not asked again for a while.
 pub(crate) const REFUSED: &str = "Refused";
-/// The broker takes the declaration, and has no such thing all the same.
-pub(crate) const NOT_THERE: &str = "NotOnBroker";
+/// The broker accepts the declaration but does not have the object afterwards.
+pub(crate) const NOT_ON_BROKER: &str = "NotOnBroker";
+/// The object that is to be deleted holds messages.
+pub(crate) const NOT_EMPTY: &str = "NotEmpty";
+/// The broker refused to delete the object.
+pub(crate) const DELETION_REFUSED: &str = "DeletionRefused";

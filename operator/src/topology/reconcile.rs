@@ -1,161 +1,180 @@
-//! One pass over one broker: gather what is there, compare, do what is missing, report.
+//! One pass over one broker: list what is there, compare, declare and delete, report.
 use super::drift::{self, Step};
-use super::kinds::Actual;
-use super::object::Object;
-use super::outcome::{BROKER_UNAVAILABLE, Done, INTERRUPTED, NOT_THERE, Outcome, REFUSED};
+use super::kinds::Inventory;
+use super::outcome::{BROKER_UNAVAILABLE, CHANGED, Effect, INTERRUPTED, NOT_ON_BROKER, Outcome, REFUSED};
+use super::resource::TopologyResource;
 use super::{conflict, deletion};
 use leveret_client::{Client, DeleteOnly, Error, Made};
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-/// Has every object on the broker as wanted, or says why not: an outcome an object, in their order. Nothing is changed on a
-/// broker that is `paused`.
+/// Brings the objects of all resources to what is wanted. Returns one outcome per resource, in their order. Nothing is
+/// changed on a broker that is `paused`.
 ///
 /// # Errors
-/// The broker cannot be asked at all.
-pub(crate) async fn pass(client: &Client, objects: Vec<Arc<Object>>, paused: bool) -> Result<Vec<Outcome>, Error> {
+/// The broker does not answer the lists, or refuses them.
+pub(crate) async fn pass(
+    client: &Client,
+    resources: Vec<Arc<TopologyResource>>,
+    paused: bool,
+) -> Result<Vec<Outcome>, Error> {
     let end = Instant::now() + PASS_MAX;
-    let mut actual = Actual::list(client, objects.iter().map(|object| &object.wanted)).await?;
-    let owners = conflict::owners(&objects);
-    let mut outcomes: Vec<Option<Outcome>> = vec![None; objects.len()];
-    let mut phases: [Vec<Task>; 2] = Default::default();
-    for (at, (object, owner)) in objects.into_iter().zip(owners).enumerate() {
-        let decide = if object.deleting { deletion::decide } else { drift::decide };
-        match decide(&object, owner.as_ref(), &actual) {
-            Step::Report(outcome) => outcomes[at] = Some(outcome),
-            step if paused => outcomes[at] = Some(while_paused(&object, &step)),
-            // Declared in the order of need, deleted in the opposite one.
+    let inventory = Inventory::list(client, resources.iter().map(|resource| &resource.wanted)).await?;
+    let owners = conflict::owners(&resources);
+    let mut pass = Pass {
+        client,
+        inventory,
+        limits: Arc::new(Limits { end, unavailable: OnceLock::new() }),
+        outcomes: vec![None; resources.len()],
+    };
+    let mut phases: BTreeMap<u8, Vec<Task>> = BTreeMap::new();
+    for (index, (resource, owner)) in resources.into_iter().zip(owners).enumerate() {
+        let decide = if resource.deleting { deletion::decide } else { drift::decide };
+        match decide(&resource, owner.as_ref(), &pass.inventory) {
+            Step::Report(outcome) => pass.outcomes[index] = Some(outcome),
+            step if paused => pass.outcomes[index] = Some(paused_outcome(&resource, &step)),
             step => {
-                phases[usize::from(object.wanted.comes_second() != object.deleting)].push(Task { at, object, step })
+                let phase = resource.wanted.phase(resource.deleting);
+                phases.entry(phase).or_default().push(Task { index, resource, step });
             }
         }
     }
-    let limits = Arc::new(Limits { end, away: OnceLock::new() });
-    for phase in phases {
-        actual = run(client, actual, phase, (&limits, &mut outcomes)).await;
+    for tasks in phases.into_values() {
+        pass.run(tasks).await;
     }
     let missed = || Outcome::waiting(INTERRUPTED, "not looked at yet");
-    Ok(outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(missed)).collect())
+    Ok(pass.outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(missed)).collect())
 }
 
-fn while_paused(object: &Object, step: &Step) -> Outcome {
+fn paused_outcome(resource: &TopologyResource, step: &Step) -> Outcome {
     let is_not = match step {
         Step::Delete(_) => "is not deleted",
         _ => "is not declared",
     };
-    Outcome::waiting("Paused", format!("{} {is_not}: spec.paused of the Broker is set", object.wanted.describe()))
+    Outcome::waiting("Paused", format!("{} {is_not}: spec.paused of the Broker is set", resource.wanted.describe()))
 }
 
-/// What is to be done for the object at a place in the list.
+/// The work for one resource.
 struct Task {
-    at: usize,
-    object: Arc<Object>,
+    /// The place of the resource in the list of the pass.
+    index: usize,
+    resource: Arc<TopologyResource>,
     step: Step,
 }
 
-/// What ends a pass before its time: each request to a broker that hangs would wait for its own end otherwise.
+/// The limits that end a pass early: otherwise each request to a broker that hangs would wait for its own timeout.
 struct Limits {
     end: Instant,
-    /// What the first said that got no answer: the others are told the same.
-    away: OnceLock<Outcome>,
+    /// The outcome of the first request that got no answer: all later ones have the same.
+    unavailable: OnceLock<Outcome>,
 }
 
 impl Limits {
-    /// Does something, unless the pass is to end.
-    async fn keep(&self, act: impl Future<Output = Outcome>) -> Outcome {
-        if let Some(away) = self.away.get() {
-            return away.clone();
+    /// Awaits `work`, unless the pass has to end.
+    async fn apply(&self, work: impl Future<Output = Outcome>) -> Outcome {
+        if let Some(unavailable) = self.unavailable.get() {
+            return unavailable.clone();
         }
         if Instant::now() >= self.end {
             return Outcome::waiting(INTERRUPTED, "the broker takes long to answer: not looked at yet");
         }
-        let outcome = act.await;
+        let outcome = work.await;
         if matches!(outcome, Outcome::Waiting { reason: BROKER_UNAVAILABLE, .. }) {
-            let _ = self.away.set(outcome.clone());
+            let _ = self.unavailable.set(outcome.clone());
         }
         outcome
     }
 }
 
-/// Does all of a phase, a bounded number at a time; what is on the broker then.
-async fn run(
-    client: &Client,
-    actual: Actual,
-    phase: Vec<Task>,
-    (limits, outcomes): (&Arc<Limits>, &mut [Option<Outcome>]),
-) -> Actual {
-    let actual = Arc::new(actual);
-    let slots = Arc::new(Semaphore::new(REQUESTS_MAX));
-    let mut tasks = JoinSet::new();
-    for task in phase {
-        let (client, actual, slots, limits) = (client.clone(), actual.clone(), slots.clone(), limits.clone());
-        tasks.spawn(async move {
-            let _slot = slots.acquire_owned().await;
-            let outcome = limits.keep(act(&client, &actual, &task.object, task.step)).await;
-            (task.at, task.object, outcome)
-        });
-    }
-    let mut declared = Vec::new();
-    while let Some(ended) = tasks.join_next().await {
-        let Ok((at, object, outcome)) = ended else { continue };
-        if matches!(outcome, Outcome::Ready { .. }) {
-            declared.push(object);
-        }
-        outcomes[at] = Some(outcome);
-    }
-    // The tasks have ended, and with them what they held of it.
-    let mut actual = Arc::into_inner(actual).unwrap_or_default();
-    declared.iter().for_each(|object| actual.declared(&object.wanted));
-    actual
+/// A pass between its phases.
+struct Pass<'a> {
+    client: &'a Client,
+    /// The objects on the broker, those among them that earlier phases have declared.
+    inventory: Inventory,
+    limits: Arc<Limits>,
+    /// The outcomes that are known, in the order of the resources.
+    outcomes: Vec<Option<Outcome>>,
 }
 
-async fn act(client: &Client, actual: &Actual, object: &Object, step: Step) -> Outcome {
+impl Pass<'_> {
+    /// Does the work of one phase, at most [`REQUESTS_MAX`] tasks at a time.
+    async fn run(&mut self, tasks: Vec<Task>) {
+        let inventory = Arc::new(std::mem::take(&mut self.inventory));
+        let slots = Arc::new(Semaphore::new(REQUESTS_MAX));
+        let mut running = JoinSet::new();
+        for Task { index, resource, step } in tasks {
+            let (client, inventory) = (self.client.clone(), inventory.clone());
+            let (slots, limits) = (slots.clone(), self.limits.clone());
+            running.spawn(async move {
+                let _slot = slots.acquire_owned().await;
+                let outcome = limits.apply(act(&client, &inventory, &resource, step)).await;
+                (index, resource, outcome)
+            });
+        }
+        let mut declared = Vec::new();
+        while let Some(ended) = running.join_next().await {
+            let Ok((index, resource, outcome)) = ended else { continue };
+            if matches!(outcome, Outcome::Ready { .. }) {
+                declared.push(resource);
+            }
+            self.outcomes[index] = Some(outcome);
+        }
+        // The tasks have ended: nobody else holds the inventory.
+        self.inventory = Arc::into_inner(inventory).unwrap_or_default();
+        declared.iter().for_each(|resource| self.inventory.insert(&resource.wanted));
+    }
+}
+
+async fn act(client: &Client, inventory: &Inventory, resource: &TopologyResource, step: Step) -> Outcome {
     match step {
         Step::Report(outcome) => outcome,
         Step::Declare => {
-            let done = if object.was_declared { Done::Restored } else { Done::Created };
-            declare(client, actual, object, done).await
+            let effect = if resource.was_declared { Effect::Restored } else { Effect::Created };
+            declare(client, inventory, resource, effect).await
         }
-        Step::Replace(named) => {
+        Step::Replace(fields) => {
             let only = DeleteOnly { if_empty: true, if_unused: true };
-            match object.wanted.delete(client, actual, only).await {
-                Ok(()) | Err(Error::NotFound(_)) => declare(client, actual, object, Done::Replaced(named)).await,
+            match resource.wanted.delete(client, inventory, only).await {
+                Ok(()) | Err(Error::NotFound(_)) => {
+                    declare(client, inventory, resource, Effect::Replaced(fields)).await
+                }
                 Err(error @ Error::Unreachable { .. }) => Outcome::waiting(BROKER_UNAVAILABLE, error.to_string()),
                 Err(error) => {
-                    let what = object.wanted.describe();
-                    let message = format!("{what} was changed on the broker: {named}. It cannot be put back: {error}");
-                    Outcome::waiting(super::outcome::CHANGED, message)
+                    let what = resource.wanted.describe();
+                    let message = format!("{what} was changed on the broker: {fields}. It cannot be put back: {error}");
+                    Outcome::waiting(CHANGED, message)
                 }
             }
         }
         Step::Delete(only) => {
-            deletion::deleted(object, only.if_empty, object.wanted.delete(client, actual, only).await)
+            let answer = resource.wanted.delete(client, inventory, only).await;
+            deletion::outcome(resource, only.if_empty, answer)
         }
     }
 }
 
-async fn declare(client: &Client, actual: &Actual, object: &Object, done: Done) -> Outcome {
-    if let Some(missing) = object.wanted.waits_for(actual) {
+async fn declare(client: &Client, inventory: &Inventory, resource: &TopologyResource, effect: Effect) -> Outcome {
+    let object = &resource.wanted;
+    if let Some(missing) = object.missing_requirements(inventory) {
         return Outcome::waiting("Missing", format!("waits for {missing}: not on the broker yet"));
     }
-    match object.wanted.declare(client).await {
-        // It was missing in the list and is said to be there: what counts is what can be read back. So it is for what was
-        // there before and went: it may never have come back.
-        Ok(made) if made == Made::Unchanged || done == Done::Restored => match object.wanted.is_there(client).await {
-            Ok(true) => Outcome::Ready { done, numbers: object.wanted.nothing_yet() },
+    match object.declare(client).await {
+        // The list did not have the object, and the broker says that it was there: only an object that can be read back
+        // counts. The same holds for one that was lost: the broker may not have made it again.
+        Ok(made) if made == Made::Unchanged || effect == Effect::Restored => match object.exists(client).await {
+            Ok(true) => Outcome::Ready { effect, numbers: object.empty_numbers() },
             Ok(false) => {
-                let what = object.wanted.describe();
-                Outcome::waiting(
-                    NOT_THERE,
-                    format!("the broker accepts the declaration of {what}, and does not have it"),
-                )
+                let what = object.describe();
+                let message = format!("the broker accepts the declaration of {what}, and does not have it");
+                Outcome::waiting(NOT_ON_BROKER, message)
             }
             Err(error) => Outcome::waiting(BROKER_UNAVAILABLE, error.to_string()),
         },
-        Ok(_) => Outcome::Ready { done, numbers: object.wanted.nothing_yet() },
-        // It went in this moment.
+        Ok(_) => Outcome::Ready { effect, numbers: object.empty_numbers() },
+        // Something that the object needs was deleted after the list was made.
         Err(Error::NotFound(message)) => Outcome::waiting("Missing", message),
         Err(Error::Refused { reason: message, .. }) => Outcome::Refused { reason: REFUSED, message },
         Err(error @ Error::Unauthorized { .. }) => Outcome::Refused { reason: REFUSED, message: error.to_string() },
@@ -165,5 +184,5 @@ async fn declare(client: &Client, actual: &Actual, object: &Object, done: Done) 
 
 /// Requests to one broker at a time.
 const REQUESTS_MAX: usize = 16;
-/// How long a pass may take: what it has not come to by then waits for the next one.
+/// The longest time that a pass may take: resources that it has not come to by then wait for the next one.
 const PASS_MAX: Duration = Duration::from_secs(30);

@@ -1,8 +1,8 @@
-//! Who has what, what is different, what is asked of a broker for it: without Kubernetes.
+//! Ownership, differences, and the exact requests that a broker gets because of them, without Kubernetes.
 use super::drift::Step;
-use super::kinds::{Actual, Numbers, Wanted};
-use super::object::{Key, Object};
-use super::outcome::{Done, Outcome};
+use super::kinds::{BrokerObject, Inventory, Numbers};
+use super::outcome::{Effect, Outcome, ReadyCondition};
+use super::resource::{Age, ResourceKey, TopologyResource};
 use super::{conflict, deletion, drift, reconcile};
 use leveret_api::DeletionPolicy::{self, Delete, DeleteIfEmpty, Retain};
 use leveret_client::fake::Fake;
@@ -10,34 +10,34 @@ use leveret_client::{Binding, Client, Error, Exchange, Queue};
 use serde_json::json;
 use std::sync::Arc;
 
-pub(super) fn object(name: &str, queue: &str, age: i64, deleting: bool) -> Object {
-    Object {
-        key: Key { kind: "Queue", namespace: "n".to_owned(), name: name.to_owned() },
+pub(super) fn resource(name: &str, queue: &str, age: i64, deleting: bool) -> TopologyResource {
+    TopologyResource {
+        key: ResourceKey { kind: "Queue".into(), namespace: "n".to_owned(), name: name.to_owned() },
         wanted: wanted_queue(queue),
         deletion_policy: DeleteIfEmpty,
         deleting,
-        age: (age, name.to_owned()),
+        age: Age { created: age, uid: name.to_owned() },
         generation: 1,
         was_declared: false,
-        changed: None,
-        refused: None,
+        refused_change: None,
+        recent_refusal: None,
     }
 }
 
-fn owners_of(objects: &[Object]) -> Vec<Option<Key>> {
+fn owners_of(objects: &[TopologyResource]) -> Vec<Option<ResourceKey>> {
     conflict::owners(&objects.iter().cloned().map(Arc::new).collect::<Vec<_>>())
 }
 
-async fn pass(client: &Client, objects: Vec<Object>) -> Result<Vec<Outcome>, Error> {
+async fn pass(client: &Client, objects: Vec<TopologyResource>) -> Result<Vec<Outcome>, Error> {
     reconcile::pass(client, objects.into_iter().map(Arc::new).collect(), false).await
 }
 
-fn wanted_queue(name: &str) -> Wanted {
-    Wanted::Queue(Queue { durable: true, ..queue(name) })
+fn wanted_queue(name: &str) -> BrokerObject {
+    BrokerObject::Queue(Queue { durable: true, ..queue(name) })
 }
 
-fn exclusive() -> Wanted {
-    Wanted::Queue(Queue { durable: true, exclusive: true, ..queue("q") })
+fn exclusive() -> BrokerObject {
+    BrokerObject::Queue(Queue { durable: true, exclusive: true, ..queue("q") })
 }
 
 fn queue(name: &str) -> Queue {
@@ -65,26 +65,26 @@ fn binding(source: &str, destination: &str) -> Binding {
     }
 }
 
-fn of(wanted: Wanted) -> Object {
-    Object { wanted, ..object("o", "q", 1, false) }
+fn of(wanted: BrokerObject) -> TopologyResource {
+    TopologyResource { wanted, ..resource("o", "q", 1, false) }
 }
 
-fn going(wanted: Wanted, deletion_policy: DeletionPolicy) -> Object {
-    Object { deleting: true, deletion_policy, ..of(wanted) }
+fn going(wanted: BrokerObject, deletion_policy: DeletionPolicy) -> TopologyResource {
+    TopologyResource { deleting: true, deletion_policy, ..of(wanted) }
 }
 
-fn actual(things: &[Wanted]) -> Actual {
-    let mut actual = Actual::default();
-    things.iter().for_each(|thing| actual.declared(thing));
-    actual
+fn inventory(things: &[BrokerObject]) -> Inventory {
+    let mut inventory = Inventory::default();
+    things.iter().for_each(|thing| inventory.insert(thing));
+    inventory
 }
 
-fn ready(done: Done, numbers: Option<Numbers>) -> Outcome {
-    Outcome::Ready { done, numbers }
+fn ready(effect: Effect, numbers: Option<Numbers>) -> Outcome {
+    Outcome::Ready { effect, numbers }
 }
 
 fn said(outcome: &Outcome) -> String {
-    let (status, reason, message) = outcome.condition();
+    let ReadyCondition { status, reason, message } = outcome.condition();
     format!("{status} {reason}: {message}")
 }
 
@@ -97,26 +97,27 @@ fn reported(step: Step) -> String {
 
 #[test]
 fn the_older_claim_wins_unless_it_is_on_its_way_out() {
-    let name = |owner: &Option<Key>| owner.as_ref().map(|key| key.name.clone());
-    let owners = owners_of(&[object("new", "q", 2, false), object("old", "q", 1, false), object("x", "p", 3, false)]);
+    let name = |owner: &Option<ResourceKey>| owner.as_ref().map(|key| key.name.clone());
+    let owners =
+        owners_of(&[resource("new", "q", 2, false), resource("old", "q", 1, false), resource("x", "p", 3, false)]);
     assert_eq!(owners.iter().map(name).collect::<Vec<_>>(), [Some("old".to_owned()), None, None]);
-    let owners = owners_of(&[object("new", "q", 2, false), object("old", "q", 1, true)]);
+    let owners = owners_of(&[resource("new", "q", 2, false), resource("old", "q", 1, true)]);
     assert_eq!(owners.iter().map(name).collect::<Vec<_>>(), [None, Some("new".to_owned())]);
 }
 
 #[test]
-fn what_stays_is_compared_with_the_broker() {
+fn resources_that_stay_are_compared_with_the_broker() {
     let with = |name: &str, value: i64| {
         let arguments = json!({name: value}).as_object().unwrap().clone();
-        Wanted::Queue(Queue { durable: true, arguments, ..queue("q") })
+        BrokerObject::Queue(Queue { durable: true, arguments, ..queue("q") })
     };
     let of_type = |type_: &str| {
         let arguments = json!({"x-queue-type": type_}).as_object().unwrap().clone();
-        Wanted::Queue(Queue { durable: true, arguments, ..queue("q") })
+        BrokerObject::Queue(Queue { durable: true, arguments, ..queue("q") })
     };
-    let transient = Wanted::Queue(queue("q"));
-    let busy = Wanted::Queue(Queue { messages_ready: 3, consumers: 1, ..queue("q") });
-    let lost = Object { was_declared: true, ..of(wanted_queue("q")) };
+    let transient = BrokerObject::Queue(queue("q"));
+    let busy = BrokerObject::Queue(Queue { messages_ready: 3, consumers: 1, ..queue("q") });
+    let lost = TopologyResource { was_declared: true, ..of(wanted_queue("q")) };
     let advice = "Delete it there, or delete this resource and create it as it is there";
     let table = [
         (of(wanted_queue("q")), vec![], "Declare".to_owned()),
@@ -126,7 +127,7 @@ fn what_stays_is_compared_with_the_broker() {
             vec![transient.clone()],
             format!("False Different: queue 'q' in vhost '/' differs on the broker: durable is false there, not true. {advice}"),
         ),
-        // It was ours: put back, but not at the price of messages.
+        // The object was declared by this resource: it is put back, but not at the price of messages.
         (lost.clone(), vec![transient], r#"Replace("durable is false there, not true")"#.to_owned()),
         (
             lost.clone(),
@@ -142,7 +143,7 @@ fn what_stays_is_compared_with_the_broker() {
             vec![with("x-max-length", 6)],
             format!("False Different: queue 'q' in vhost '/' differs on the broker: argument x-max-length is 6 there, not 5. {advice}"),
         ),
-        // A RabbitMQ says the type of every queue.
+        // A RabbitMQ lists the type of every queue.
         (of(wanted_queue("q")), vec![of_type("classic")], "True Declared: on the broker as specified".to_owned()),
         (
             of(wanted_queue("q")),
@@ -150,32 +151,32 @@ fn what_stays_is_compared_with_the_broker() {
             format!("False Different: queue 'q' in vhost '/' differs on the broker: argument x-queue-type is \"quorum\" there, not \"classic\". {advice}"),
         ),
         (
-            Object { was_declared: true, ..of(Wanted::Exchange(exchange("x", "topic"))) },
-            vec![Wanted::Exchange(exchange("x", "direct")), Wanted::Binding(Binding { destination_type: "exchange".to_owned(), ..binding("from", "x") })],
+            TopologyResource { was_declared: true, ..of(BrokerObject::Exchange(exchange("x", "topic"))) },
+            vec![BrokerObject::Exchange(exchange("x", "direct")), BrokerObject::Binding(Binding { destination_type: "exchange".to_owned(), ..binding("from", "x") })],
             "False Changed: exchange 'x' in vhost '/' was changed on the broker: type is direct there, not topic. It stays \
              so while it is bound to exchange 'from'"
                 .to_owned(),
         ),
         (
-            Object { was_declared: true, ..of(Wanted::Exchange(exchange("x", "topic"))) },
-            vec![Wanted::Exchange(exchange("x", "direct")), Wanted::Binding(binding("x", "q"))],
+            TopologyResource { was_declared: true, ..of(BrokerObject::Exchange(exchange("x", "topic"))) },
+            vec![BrokerObject::Exchange(exchange("x", "direct")), BrokerObject::Binding(binding("x", "q"))],
             "False Changed: exchange 'x' in vhost '/' was changed on the broker: type is direct there, not topic. It stays \
              so while queue 'q' is bound to it"
                 .to_owned(),
         ),
     ];
     for (object, things, expected) in table {
-        assert_eq!(reported(drift::decide(&object, None, &actual(&things))), expected);
+        assert_eq!(reported(drift::decide(&object, None, &inventory(&things))), expected);
     }
-    let owner = object("other", "q", 0, false).key;
+    let owner = resource("other", "q", 0, false).key;
     assert_eq!(
-        reported(drift::decide(&of(wanted_queue("q")), Some(&owner), &actual(&[]))),
+        reported(drift::decide(&of(wanted_queue("q")), Some(&owner), &inventory(&[]))),
         "False Conflict: queue 'q' in vhost '/' belongs to Queue n/other, which was there first"
     );
 }
 
 #[test]
-fn a_clients_own_queue_is_not_touched_and_not_taken_for_this_one() {
+fn an_exclusive_queue_of_a_client_is_neither_changed_nor_taken_for_the_wanted_one() {
     let table = [
         (
             of(wanted_queue("q")),
@@ -183,34 +184,34 @@ fn a_clients_own_queue_is_not_touched_and_not_taken_for_this_one() {
              there, or delete this resource and create it as it is there",
         ),
         (
-            Object { was_declared: true, ..of(wanted_queue("q")) },
+            TopologyResource { was_declared: true, ..of(wanted_queue("q")) },
             "False Changed: queue 'q' in vhost '/' was changed on the broker: exclusive is true there, not false. It stays \
              so while a client's connection has it for itself",
         ),
     ];
     for (object, expected) in table {
-        assert_eq!(reported(drift::decide(&object, None, &actual(&[exclusive()]))), expected);
+        assert_eq!(reported(drift::decide(&object, None, &inventory(&[exclusive()]))), expected);
     }
 }
 
 #[test]
-fn what_goes_loses_no_message_by_accident() {
+fn a_deletion_loses_no_message_by_accident() {
     let holding = |messages_ready, messages_unacknowledged| {
-        Wanted::Queue(Queue { durable: true, messages_ready, messages_unacknowledged, ..queue("q") })
+        BrokerObject::Queue(Queue { durable: true, messages_ready, messages_unacknowledged, ..queue("q") })
     };
-    let consumed = Wanted::Queue(Queue { durable: true, consumers: 1, ..queue("q") });
+    let consumed = BrokerObject::Queue(Queue { durable: true, consumers: 1, ..queue("q") });
     let held = "Consume or purge them, or set deletionPolicy to Delete or Retain";
     let what = "queue 'q' in vhost '/'";
     let table = [
         (DeleteIfEmpty, vec![holding(0, 0)], "Delete(DeleteOnly { if_empty: true, if_unused: true })".to_owned()),
-        // One that is consumed from goes when it is empty; what is under way holds it.
+        // A queue with consumers is deleted when it is empty; a message under way keeps it.
         (DeleteIfEmpty, vec![consumed], "Delete(DeleteOnly { if_empty: true, if_unused: false })".to_owned()),
         (
             DeleteIfEmpty,
             vec![holding(2, 1)],
             format!("False NotEmpty: 2 messages ready and 1 unacknowledged hold {what}. {held}"),
         ),
-        // What is with a consumer may come back.
+        // A message that was delivered to a consumer may be requeued.
         (
             DeleteIfEmpty,
             vec![holding(0, 1)],
@@ -224,24 +225,24 @@ fn what_goes_loses_no_message_by_accident() {
             vec![exclusive()],
             format!("False Deleted: {what} stays on the broker, it is another: exclusive is true there, not false"),
         ),
-        // Another's, even if it is told to delete.
+        // The queue is somebody else's and stays, even with the policy Delete.
         (
             Delete,
-            vec![Wanted::Queue(queue("q"))],
+            vec![BrokerObject::Queue(queue("q"))],
             format!("False Deleted: {what} stays on the broker, it is another: durable is false there, not true"),
         ),
     ];
     for (policy, things, expected) in table {
-        assert_eq!(reported(deletion::decide(&going(wanted_queue("q"), policy), None, &actual(&things))), expected);
+        assert_eq!(reported(deletion::decide(&going(wanted_queue("q"), policy), None, &inventory(&things))), expected);
     }
-    let own = Wanted::Exchange(exchange("amq.topic", "topic"));
-    let step = deletion::decide(&going(own.clone(), Delete), None, &actual(&[own]));
+    let own = BrokerObject::Exchange(exchange("amq.topic", "topic"));
+    let step = deletion::decide(&going(own.clone(), Delete), None, &inventory(&[own]));
     assert_eq!(reported(step), "False Deleted: exchange 'amq.topic' in vhost '/' stays: it is the broker's own");
 }
 
 #[test]
-fn a_resource_goes_without_its_broker() {
-    let let_go = |object: &Object, gone| deletion::without_broker(object, gone).map(|outcome| said(&outcome));
+fn a_resource_can_be_deleted_without_its_broker() {
+    let let_go = |object: &TopologyResource, gone| deletion::without_broker(object, gone).map(|outcome| said(&outcome));
     let gone = Some("False Deleted: its Broker is gone".to_owned());
     let stays = Some("False Deleted: queue 'q' in vhost '/' stays on the broker, as deletionPolicy says".to_owned());
     let table = [
@@ -256,22 +257,22 @@ fn a_resource_goes_without_its_broker() {
 }
 
 #[test]
-fn what_the_broker_does_not_delete_waits_in_its_words() {
+fn a_refused_deletion_waits_with_the_brokers_words() {
     let refused = || Err(Error::Refused { status: 400, reason: "queue 'q' not empty".to_owned() });
     assert_eq!(
-        said(&deletion::deleted(&going(wanted_queue("q"), DeleteIfEmpty), true, refused())),
+        said(&deletion::outcome(&going(wanted_queue("q"), DeleteIfEmpty), true, refused())),
         "False NotEmpty: queue 'q' in vhost '/' holds messages or is in use. Consume or purge them, or set \
          deletionPolicy to Delete or Retain. The broker says: queue 'q' not empty"
     );
     let error = Err(Error::Unauthorized { user: "ann".to_owned(), reason: "Access refused.".to_owned() });
-    let outcome = deletion::deleted(&going(Wanted::Exchange(exchange("x", "topic")), Delete), false, error);
+    let outcome = deletion::outcome(&going(BrokerObject::Exchange(exchange("x", "topic")), Delete), false, error);
     assert_eq!(
         said(&outcome),
         "False DeletionRefused: exchange 'x' in vhost '/' cannot be deleted. Set deletionPolicy to Retain to let the \
          resource go without it. The broker says: the broker refuses user 'ann': Access refused."
     );
     let object = going(wanted_queue("q"), Delete);
-    let gone = deletion::deleted(&object, false, Err(Error::NotFound("no queue".to_owned())));
+    let gone = deletion::outcome(&object, false, Err(Error::NotFound("no queue".to_owned())));
     assert_eq!(said(&gone), "False Deleted: queue 'q' in vhost '/' was deleted from the broker");
 }
 
@@ -281,10 +282,10 @@ async fn order_never_matters_and_nothing_is_written_twice() {
     let client = Client::from_url(&fake.url).unwrap();
     let all = || {
         vec![
-            of(Wanted::Binding(binding("x", "q"))),
+            of(BrokerObject::Binding(binding("x", "q"))),
             of(wanted_queue("q")),
-            of(Wanted::Binding(binding("x", "later"))),
-            of(Wanted::Exchange(exchange("x", "topic"))),
+            of(BrokerObject::Binding(binding("x", "later"))),
+            of(BrokerObject::Exchange(exchange("x", "topic"))),
         ]
     };
     let outcomes = pass(&client, all()).await.unwrap();
@@ -297,24 +298,24 @@ async fn order_never_matters_and_nothing_is_written_twice() {
         ]
     );
     let waiting = Outcome::waiting("Missing", "waits for queue 'later' in vhost '/': not on the broker yet");
-    let created = |numbers| ready(Done::Created, numbers);
+    let created = |numbers| ready(Effect::Created, numbers);
     assert_eq!(outcomes, [created(None), created(Some(Numbers::default())), waiting.clone(), created(None)]);
     let outcomes = pass(&client, all()).await.unwrap();
     assert_eq!(fake.writes(), [""; 0]);
-    let unchanged = |numbers| ready(Done::Nothing, numbers);
+    let unchanged = |numbers| ready(Effect::Unchanged, numbers);
     assert_eq!(outcomes, [unchanged(None), unchanged(Some(Numbers::default())), waiting, unchanged(None)]);
 }
 
 #[tokio::test]
-async fn what_was_lost_or_changed_is_put_back() {
+async fn lost_and_changed_objects_are_put_back() {
     let fake = Fake::start().await.unwrap();
     let client = Client::from_url(&fake.url).unwrap();
-    let ours = |wanted| Object { was_declared: true, ..of(wanted) };
+    let ours = |wanted| TopologyResource { was_declared: true, ..of(wanted) };
     fake.put("/queues/%2F/changed", json!({"durable": false}));
     let outcomes = pass(&client, vec![ours(wanted_queue("lost")), ours(wanted_queue("changed"))]).await.unwrap();
     let named = "durable is false there, not true".to_owned();
     let empty = Some(Numbers::default());
-    assert_eq!(outcomes, [ready(Done::Restored, empty), ready(Done::Replaced(named.clone()), empty)]);
+    assert_eq!(outcomes, [ready(Effect::Restored, empty), ready(Effect::Replaced(named.clone()), empty)]);
     assert_eq!(
         fake.writes(),
         [
@@ -323,7 +324,7 @@ async fn what_was_lost_or_changed_is_put_back() {
             r#"PUT /api/queues/%2F/lost {"durable":true,"auto_delete":false,"arguments":{}}"#,
         ]
     );
-    // A message came in this moment.
+    // A message arrives at this moment.
     fake.put("/queues/%2F/changed", json!({"durable": false}));
     fake.refuse("DELETE /api/queues/%2F/changed?if-empty=true&if-unused=true", 400, "queue 'changed' not empty");
     let outcomes = pass(&client, vec![ours(wanted_queue("changed"))]).await.unwrap();
@@ -341,8 +342,8 @@ async fn nothing_is_changed_on_a_broker_that_is_paused() {
     fake.put("/queues/%2F/there", json!({"durable": true}));
     fake.put("/queues/%2F/going", json!({"durable": true}));
     fake.put("/queues/%2F/changed", json!({"durable": false}));
-    let ours = |wanted| Arc::new(Object { was_declared: true, ..of(wanted) });
-    let going = Arc::new(Object { was_declared: true, ..going(wanted_queue("going"), Delete) });
+    let ours = |wanted| Arc::new(TopologyResource { was_declared: true, ..of(wanted) });
+    let going = Arc::new(TopologyResource { was_declared: true, ..going(wanted_queue("going"), Delete) });
     let names = ["there", "lost", "changed"].map(|name| ours(wanted_queue(name)));
     let outcomes = reconcile::pass(&client, names.into_iter().chain([going]).collect(), true).await.unwrap();
     assert!(matches!(outcomes[0], Outcome::Ready { .. }), "{outcomes:?}");
@@ -355,7 +356,7 @@ async fn nothing_is_changed_on_a_broker_that_is_paused() {
 }
 
 #[tokio::test]
-async fn the_brokers_words_are_kept_and_it_is_not_asked_at_once_again() {
+async fn a_refusal_keeps_the_brokers_words_and_is_not_tried_again_at_once() {
     let fake = Fake::start().await.unwrap();
     let client = Client::from_url(&fake.url).unwrap();
     fake.refuse("PUT /api/queues/%2F/q", 400, "invalid arg 'x-foo' for queue 'q' in vhost '/': not supported");
@@ -363,17 +364,17 @@ async fn the_brokers_words_are_kept_and_it_is_not_asked_at_once_again() {
     let message = "invalid arg 'x-foo' for queue 'q' in vhost '/': not supported".to_owned();
     assert_eq!(outcomes, [Outcome::Refused { reason: "Refused", message }]);
     assert_eq!(fake.writes().len(), 1);
-    let rests = Object { refused: Some(outcomes[0].clone()), ..of(wanted_queue("q")) };
+    let rests = TopologyResource { recent_refusal: Some(outcomes[0].clone()), ..of(wanted_queue("q")) };
     assert_eq!(pass(&client, vec![rests]).await.unwrap(), outcomes);
     assert_eq!(fake.writes(), [""; 0]);
-    let elsewhere = of(Wanted::Queue(Queue { vhost: "v".to_owned(), ..queue("q") }));
+    let elsewhere = of(BrokerObject::Queue(Queue { vhost: "v".to_owned(), ..queue("q") }));
     let outcomes = pass(&client, vec![elsewhere]).await.unwrap();
     assert_eq!(outcomes, [Outcome::waiting("Missing", "waits for vhost 'v': not on the broker yet")]);
     assert_eq!(fake.writes(), [""; 0]);
 }
 
 #[tokio::test]
-async fn bindings_go_before_what_they_lead_to() {
+async fn bindings_are_deleted_before_their_exchanges_and_queues() {
     let fake = Fake::start().await.unwrap();
     let client = Client::from_url(&fake.url).unwrap();
     fake.put("/queues/%2F/q", json!({"durable": true}));
@@ -382,9 +383,9 @@ async fn bindings_go_before_what_they_lead_to() {
     fake.put("/bindings/%2F/e/x/q/q/k", json!({"routing_key": "k"}));
     let all = vec![
         going(wanted_queue("q"), DeleteIfEmpty),
-        going(Wanted::Exchange(exchange("x", "topic")), DeleteIfEmpty),
+        going(BrokerObject::Exchange(exchange("x", "topic")), DeleteIfEmpty),
         going(wanted_queue("full"), DeleteIfEmpty),
-        going(Wanted::Binding(binding("x", "q")), DeleteIfEmpty),
+        going(BrokerObject::Binding(binding("x", "q")), DeleteIfEmpty),
     ];
     let outcomes = pass(&client, all).await.unwrap();
     assert_eq!(
@@ -395,7 +396,7 @@ async fn bindings_go_before_what_they_lead_to() {
             "DELETE /api/queues/%2F/q?if-empty=true&if-unused=true"
         ]
     );
-    let kinds: Vec<_> = outcomes.iter().map(|outcome| outcome.condition().1).collect();
+    let kinds: Vec<_> = outcomes.iter().map(|outcome| outcome.condition().reason).collect();
     assert_eq!(kinds, ["Deleted", "Deleted", "NotEmpty", "Deleted"]);
 }
 
@@ -410,15 +411,15 @@ async fn a_broker_that_does_not_answer_is_an_error_of_the_pass() {
 }
 
 #[tokio::test]
-async fn what_the_broker_only_says_to_have_is_not_ready() {
+async fn an_object_that_the_broker_accepts_and_does_not_have_is_not_ready() {
     let fake = Fake::start().await.unwrap();
     let client = Client::from_url(&fake.url).unwrap();
     fake.haunt("/queues/%2F/ghost");
     fake.haunt("/exchanges/%2F/ghost");
-    let restored = |wanted| Object { was_declared: true, ..of(wanted) };
+    let restored = |wanted| TopologyResource { was_declared: true, ..of(wanted) };
     let all = vec![
         of(wanted_queue("ghost")),
-        of(Wanted::Exchange(exchange("ghost", "topic"))),
+        of(BrokerObject::Exchange(exchange("ghost", "topic"))),
         restored(wanted_queue("lost")),
     ];
     let outcomes = pass(&client, all).await.unwrap();
@@ -428,23 +429,23 @@ async fn what_the_broker_only_says_to_have_is_not_ready() {
         [
             Outcome::waiting("NotOnBroker", message("queue 'ghost' in vhost '/'")),
             Outcome::waiting("NotOnBroker", message("exchange 'ghost' in vhost '/'")),
-            ready(Done::Restored, Some(Numbers::default())),
+            ready(Effect::Restored, Some(Numbers::default())),
         ]
     );
-    // It was lost and comes back as a ghost: with an empty answer too.
+    // The queue was lost and only seems to come back: the broker also answers without a body.
     fake.remove("/queues/%2F/lost");
     fake.haunt("/queues/%2F/lost");
     let outcomes = pass(&client, vec![restored(wanted_queue("lost"))]).await.unwrap();
-    assert_eq!(outcomes[0].condition().1, "NotOnBroker");
+    assert_eq!(outcomes[0].condition().reason, "NotOnBroker");
 }
 
 #[test]
 fn a_queue_without_a_type_is_of_the_type_of_its_vhost() {
-    let mut actual = actual(&[]);
-    actual.vhosts.insert("/".to_owned(), Some("quorum".to_owned()));
+    let mut inventory = inventory(&[]);
+    inventory.vhosts.insert("/".to_owned(), Some("quorum".to_owned()));
     let arguments = json!({"x-queue-type": "quorum"}).as_object().unwrap().clone();
-    actual.declared(&Wanted::Queue(Queue { durable: true, arguments, ..queue("q") }));
-    let step = drift::decide(&of(wanted_queue("q")), None, &actual);
+    inventory.insert(&BrokerObject::Queue(Queue { durable: true, arguments, ..queue("q") }));
+    let step = drift::decide(&of(wanted_queue("q")), None, &inventory);
     assert_eq!(reported(step), "True Declared: on the broker as specified");
 }
 
@@ -454,8 +455,8 @@ async fn only_the_lists_that_are_needed_are_asked_for() {
     let client = Client::from_url(&fake.url).unwrap();
     for (wanted, expected) in [
         (wanted_queue("q"), vec!["queues", "vhosts"]),
-        (Wanted::Exchange(exchange("x", "topic")), vec!["bindings", "exchanges", "vhosts"]),
-        (Wanted::Binding(binding("x", "q")), vec!["bindings", "exchanges", "queues", "vhosts"]),
+        (BrokerObject::Exchange(exchange("x", "topic")), vec!["bindings", "exchanges", "vhosts"]),
+        (BrokerObject::Binding(binding("x", "q")), vec!["bindings", "exchanges", "queues", "vhosts"]),
     ] {
         pass(&client, vec![of(wanted)]).await.unwrap();
         assert_eq!(fake.lists(), expected);
@@ -470,7 +471,7 @@ async fn a_broker_that_stops_answering_is_not_asked_for_all_the_rest() {
     let all = (0..200).map(|number| of(wanted_queue(&format!("q{number}")))).collect();
     let outcomes = pass(&client, all).await.unwrap();
     assert_eq!(outcomes.len(), 200);
-    assert!(outcomes.iter().all(|outcome| outcome.condition().1 == "BrokerUnavailable"), "{outcomes:?}");
+    assert!(outcomes.iter().all(|outcome| outcome.condition().reason == "BrokerUnavailable"), "{outcomes:?}");
     let asked = fake.writes().len();
     assert!(asked <= 32, "{asked} requests");
 }

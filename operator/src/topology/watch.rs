@@ -1,99 +1,104 @@
-//! Watches the kinds of the topology, and keeps a worker for each broker that something refers to.
-use super::index::{BrokerKey, Index, Watched, broker_key, seen};
+//! Watches Brokers and all kinds of the topology, and keeps one worker per broker that a resource refers to.
+use super::cluster_resource::BrokerKey;
+use super::index::Index;
+use super::kinds::{Kind, KindVisitor, visit_kinds};
+use super::view::{Indexed, View, unreadable_object};
 use super::worker::Worker;
 use crate::kubernetes::guard::Guard;
 use crate::kubernetes::{Context, unreadable};
 use futures::StreamExt;
-use k8s_openapi::NamespaceResourceScope;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Resource};
-use leveret_api::{Binding, Broker, Exchange, Queue};
-use serde::de::DeserializeOwned;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt::Debug;
+use leveret_api::Broker;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// Runs until `stop` is cancelled, and its workers have ended.
+/// Runs until `stop` is cancelled and the workers have ended.
 pub(crate) async fn run(context: Context, stop: CancellationToken) {
-    let (index, changed) = (Arc::new(Index::default()), Arc::new(Changed::default()));
-    let (mut listed, mut tasks) = (Vec::new(), JoinSet::new());
-    let watched =
-        Watching { context: context.clone(), index: index.clone(), changed: changed.clone(), stop: stop.clone() };
-    watched.start::<Broker>(&mut tasks, &mut listed);
-    watched.start::<Exchange>(&mut tasks, &mut listed);
-    watched.start::<Queue>(&mut tasks, &mut listed);
-    watched.start::<Binding>(&mut tasks, &mut listed);
-    // Nothing is decided on half of what there is: a Broker that was not listed yet is not gone.
+    let (index, pending) = (Arc::new(Index::default()), Arc::new(PendingBrokers::default()));
+    let watch = Watch { context: context.clone(), index: index.clone(), pending: pending.clone(), stop: stop.clone() };
+    let mut watches = Watches { watch, tasks: JoinSet::new(), listed: Vec::new() };
+    watches.start::<Broker>();
+    visit_kinds(&mut watches);
+    let Watches { mut tasks, listed, .. } = watches;
+    // Nothing is decided before everything has been listed: a Broker that was not listed yet may exist.
     tokio::select! {
         _ = futures::future::join_all(listed) => {}
         () = failure(&mut tasks) => return,
         () = stop.cancelled() => return,
     }
-    let mut workers: BTreeMap<BrokerKey, (Arc<Notify>, CancellationToken)> = BTreeMap::new();
+    let mut workers: BTreeMap<BrokerKey, WorkerHandle> = BTreeMap::new();
     while !stop.is_cancelled() {
-        for key in changed.take() {
+        for key in pending.take() {
             if !index.is_referred_to(&key) {
-                if let Some((_, end)) = workers.remove(&key) {
-                    end.cancel();
+                if let Some(worker) = workers.remove(&key) {
+                    worker.end.cancel();
                 }
                 continue;
             }
-            let (wake, _) = workers.entry(key.clone()).or_insert_with(|| {
-                let (wake, end) = (Arc::new(Notify::new()), stop.child_token());
-                let worker = Worker::new(context.clone(), index.clone(), key, wake.clone());
-                let until = end.clone();
+            let worker = workers.entry(key.clone()).or_insert_with(|| {
+                let handle = WorkerHandle { wake: Arc::default(), end: stop.child_token() };
+                let worker = Worker::new(context.clone(), index.clone(), key, handle.wake.clone());
+                let end = handle.end.clone();
                 tasks.spawn(async move {
-                    worker.run(until).await;
-                    Ended::InOrder
+                    worker.run(end).await;
+                    TaskEnd::Stopped
                 });
-                (wake, end)
+                handle
             });
-            wake.notify_one();
+            worker.wake.notify_one();
         }
         tokio::select! {
-            () = changed.notify.notified() => {}
+            () = pending.notify.notified() => {}
             () = stop.cancelled() => {}
-            // Who works on half of what there is must not go on: the process ends, and starts anew.
+            // Without one of its tasks the operator would work with half of the cluster's state: the process ends and is
+            // started anew.
             () = failure(&mut tasks) => return,
         }
-        // What comes in one apply is looked at in one pass.
+        // The resources of one `kubectl apply` are looked at in one pass.
         tokio::time::sleep(GATHER).await;
     }
     while tasks.join_next().await.is_some() {}
 }
 
-/// How a task of the topology has ended.
-#[derive(Debug)]
-enum Ended {
-    /// It was told to.
-    InOrder,
-    /// A watch that has nothing more to tell.
-    Alone,
+/// A running worker.
+struct WorkerHandle {
+    wake: Arc<Notify>,
+    end: CancellationToken,
 }
 
-/// Waits for a task that ends though it was not told to.
-async fn failure(tasks: &mut JoinSet<Ended>) {
+/// The end of a task of the topology.
+#[derive(Debug)]
+enum TaskEnd {
+    /// The task was told to end.
+    Stopped,
+    /// The stream of a watch has ended by itself.
+    StreamEnded,
+}
+
+/// Waits until a task ends that was not told to.
+async fn failure(tasks: &mut JoinSet<TaskEnd>) {
     loop {
         match tasks.join_next().await {
-            Some(Ok(Ended::InOrder)) => {}
-            Some(ended) => return tracing::error!("a task of the topology has ended by itself: {ended:?}"),
+            Some(Ok(TaskEnd::Stopped)) => {}
+            Some(end) => return tracing::error!("a task of the topology has ended by itself: {end:?}"),
             None => std::future::pending().await,
         }
     }
 }
 
-/// The brokers that have to be looked at.
+/// The brokers that wait for a pass.
 #[derive(Default)]
-struct Changed {
+struct PendingBrokers {
     brokers: Mutex<BTreeSet<BrokerKey>>,
     notify: Notify,
 }
 
-impl Changed {
+impl PendingBrokers {
     fn add(&self, broker: BrokerKey) {
         self.brokers.lock().unwrap_or_else(PoisonError::into_inner).insert(broker);
         self.notify.notify_one();
@@ -104,217 +109,97 @@ impl Changed {
     }
 }
 
-/// Generation, whether it is being deleted, finalizers: what a status does not touch.
-type Stamp = (Option<i64>, bool, Vec<String>);
+/// The watches that have been started.
+struct Watches {
+    watch: Watch,
+    tasks: JoinSet<TaskEnd>,
+    /// One entry per watch; it resolves once the watch has listed everything.
+    listed: Vec<oneshot::Receiver<()>>,
+}
 
-/// A kind as it stands in the index.
-trait Indexed:
-    Resource<Scope = NamespaceResourceScope, DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static
-{
-    /// Enters it; the broker that it concerns, and what has to change of it for another look: none for anything.
-    fn enter(&self, index: &Index) -> (BrokerKey, Option<Stamp>);
-    /// Takes it out.
-    fn leave(index: &Index, key: &BrokerKey, uid: &str);
-    /// Enters one that cannot be read, if its place can be told.
-    fn enter_unreadable(_: &Index, _: &kube::core::error_boundary::InvalidObject) -> Option<BrokerKey> {
-        None
+impl Watches {
+    /// Starts to watch the kind `K` in every namespace that the operator looks after.
+    fn start<K: Indexed>(&mut self) {
+        let apis: Vec<Api<Guard<K>>> = self.watch.context.scope.apis(&self.watch.context.client);
+        for api in apis {
+            let (sender, listed) = oneshot::channel();
+            self.listed.push(listed);
+            self.tasks.spawn(self.watch.clone().run(api, sender));
+        }
     }
 }
 
-impl Indexed for Broker {
-    /// All of a Broker counts: it becomes ready in its status.
-    fn enter(&self, index: &Index) -> (BrokerKey, Option<Stamp>) {
-        let key = place(&self.metadata);
-        index.put_broker(key.clone(), Ok(Arc::new(self.clone())));
-        (key, None)
-    }
-
-    fn leave(index: &Index, key: &BrokerKey, _: &str) {
-        index.remove_broker(key);
-    }
-
-    fn enter_unreadable(index: &Index, invalid: &kube::core::error_boundary::InvalidObject) -> Option<BrokerKey> {
-        let key = place(&invalid.metadata);
-        index.put_broker(key.clone(), Err(Arc::new(invalid.clone())));
-        Some(key)
+impl KindVisitor for Watches {
+    fn visit<K: Kind>(&mut self) {
+        self.start::<K>();
     }
 }
 
-impl<K: Watched> Indexed for K {
-    /// The status is our own: that it was written is no reason to look again.
-    fn enter(&self, index: &Index) -> (BrokerKey, Option<Stamp>) {
-        let (key, meta) = (broker_key(self), self.meta());
-        index.put(key.clone(), seen(self));
-        let stamp = (meta.generation, meta.deletion_timestamp.is_some(), meta.finalizers.clone().unwrap_or_default());
-        (key, Some(stamp))
-    }
-
-    fn leave(index: &Index, key: &BrokerKey, uid: &str) {
-        index.remove(key, uid);
-    }
-}
-
-fn place(meta: &kube::api::ObjectMeta) -> BrokerKey {
-    (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
-}
-
-/// What the watches need.
+/// A watch of one kind in one namespace, or in all.
 #[derive(Clone)]
-struct Watching {
+struct Watch {
     context: Context,
     index: Arc<Index>,
-    changed: Arc<Changed>,
+    pending: Arc<PendingBrokers>,
     stop: CancellationToken,
 }
 
-impl Watching {
-    /// Starts to watch a kind; what is added to `listed` ends when all of it has been listed once.
-    fn start<K: Indexed>(&self, tasks: &mut JoinSet<Ended>, listed: &mut Vec<oneshot::Receiver<()>>) {
-        let apis: Vec<Api<Guard<K>>> = self.context.scope.apis(&self.context.client);
-        for api in apis {
-            let (tell, is_listed) = oneshot::channel();
-            listed.push(is_listed);
-            tasks.spawn(self.clone().watch(api, tell));
-        }
-    }
-
-    async fn watch<K: Indexed>(self, api: Api<Guard<K>>, listed: oneshot::Sender<()>) -> Ended {
+impl Watch {
+    async fn run<K: Indexed>(self, api: Api<Guard<K>>, listed: oneshot::Sender<()>) -> TaskEnd {
         let (kind, namespace) = (K::kind(&()), api.namespace().map(str::to_owned));
-        let mut view = View { index: self.index.clone(), known: HashMap::new(), listing: None };
-        // Who owns which field is half of an object, what was last applied a quarter; nothing here asks for it.
+        let mut view = View::new(self.index.clone());
+        // Managed fields are half of an object and the last applied configuration a quarter; nothing here reads them.
         let events = watcher(api, watcher::Config::default()).default_backoff().modify(|resource| {
             resource.meta_mut().managed_fields = None;
             resource.meta_mut().annotations = None;
         });
-        let (mut events, mut listed, mut refusals) = (std::pin::pin!(events), Some(listed), 0);
+        let (mut events, mut listed, mut errors) = (std::pin::pin!(events), Some(listed), 0);
         loop {
             let event = tokio::select! {
                 event = events.next() => event,
-                () = self.stop.cancelled() => return Ended::InOrder,
+                () = self.stop.cancelled() => return TaskEnd::Stopped,
             };
             match event {
                 Some(Ok(event)) => {
                     let is_complete = matches!(event, watcher::Event::InitDone);
-                    if let Some(invalid) = unread(&event) {
+                    if let Some(invalid) = unreadable_object(&event) {
                         unreadable::report::<K>(&self.context, &invalid).await;
                     }
-                    let concerned = view.changes(event);
+                    let concerned = view.enter(event);
                     if is_complete {
-                        self.is_listed(&kind, namespace.as_deref(), true);
+                        self.set_listed(&kind, namespace.as_deref(), true);
                         listed.take().map(|listed| listed.send(()));
                     }
-                    concerned.into_iter().for_each(|key| self.changed.add(key));
+                    concerned.into_iter().for_each(|key| self.pending.add(key));
                 }
                 Some(Err(error)) => {
                     tracing::warn!(namespace, "watching {kind}: {error}");
                     self.context.metrics.watch_failed(&kind);
-                    refusals += 1;
-                    // One namespace of several that is gone, or that refuses, is no reason to look after none.
-                    if namespace.is_some() && refusals >= REFUSALS_MAX && listed.is_some() {
-                        self.is_listed(&kind, namespace.as_deref(), false);
+                    errors += 1;
+                    // One namespace that does not exist or refuses does not stop the others.
+                    if namespace.is_some() && errors >= ERRORS_MAX && listed.is_some() {
+                        self.set_listed(&kind, namespace.as_deref(), false);
                         listed.take().map(|listed| listed.send(()));
                     }
                 }
-                None => return Ended::Alone,
+                None => return TaskEnd::StreamEnded,
             }
         }
     }
 
-    /// Takes note whether the Brokers of a namespace are known.
-    fn is_listed(&self, kind: &str, namespace: Option<&str>, is_listed: bool) {
+    /// Notes whether the Brokers of a namespace are known.
+    fn set_listed(&self, kind: &str, namespace: Option<&str>, is_listed: bool) {
         if let Some(namespace) = namespace
             && kind == Broker::kind(&())
         {
-            self.index.set_blind(namespace, !is_listed);
+            self.index.set_unlisted(namespace, !is_listed);
         }
     }
 }
 
-/// What could not be read of an event.
-fn unread<K>(event: &watcher::Event<Guard<K>>) -> Option<kube::core::error_boundary::InvalidObject> {
-    match event {
-        watcher::Event::Apply(resource) | watcher::Event::InitApply(resource) => resource.0.as_ref().err().cloned(),
-        _ => None,
-    }
-}
-
-/// Where a resource stands in the index, and what it was like when a change of it was last told.
-type Known = (BrokerKey, Option<Stamp>);
-
-/// What one watch has entered into the index, by uid.
-struct View {
-    index: Arc<Index>,
-    known: HashMap<String, Known>,
-    /// While all are listed anew: those that have come so far.
-    listing: Option<HashMap<String, Known>>,
-}
-
-impl View {
-    /// Enters an event into the index; the brokers that it concerns.
-    fn changes<K: Indexed>(&mut self, event: watcher::Event<Guard<K>>) -> BTreeSet<BrokerKey> {
-        let uid = |resource: &Guard<K>| resource.meta().uid.clone().unwrap_or_default();
-        match event {
-            watcher::Event::Apply(resource) => {
-                let uid = uid(&resource);
-                let before = self.known.remove(&uid);
-                let after = self.enter(&resource);
-                let mut concerned = BTreeSet::new();
-                if let Some((key, _)) = &before
-                    && after.as_ref().is_none_or(|(now, _)| now != key)
-                {
-                    K::leave(&self.index, key, &uid);
-                    concerned.insert(key.clone());
-                }
-                if let Some((key, stamp)) = &after {
-                    let is_news = stamp.is_none() || before.is_none_or(|(_, before)| before != *stamp);
-                    concerned.extend(is_news.then(|| key.clone()));
-                }
-                self.known.extend(after.map(|after| (uid, after)));
-                concerned
-            }
-            watcher::Event::Delete(resource) => {
-                let uid = uid(&resource);
-                let before = self.known.remove(&uid);
-                before.into_iter().inspect(|(key, _)| K::leave(&self.index, key, &uid)).map(|(key, _)| key).collect()
-            }
-            watcher::Event::Init => {
-                self.listing = Some(HashMap::new());
-                BTreeSet::new()
-            }
-            watcher::Event::InitApply(resource) => {
-                let entered = self.enter(&resource).map(|known| (uid(&resource), known));
-                self.listing.get_or_insert_default().extend(entered);
-                BTreeSet::new()
-            }
-            // What was not listed went unseen.
-            watcher::Event::InitDone => {
-                let before = std::mem::replace(&mut self.known, self.listing.take().unwrap_or_default());
-                for (uid, (key, _)) in &before {
-                    if self.known.get(uid).is_none_or(|(now, _)| now != key) && !self.is_taken(key) {
-                        K::leave(&self.index, key, uid);
-                    }
-                }
-                before.into_values().chain(self.known.values().cloned()).map(|(key, _)| key).collect()
-            }
-        }
-    }
-
-    /// Whether a Broker of that name is known, though one of another uid is gone: it has been entered in its place.
-    fn is_taken(&self, key: &BrokerKey) -> bool {
-        self.known.values().any(|(known, stamp)| stamp.is_none() && known == key)
-    }
-
-    fn enter<K: Indexed>(&self, resource: &Guard<K>) -> Option<Known> {
-        match &resource.0 {
-            Ok(resource) => Some(resource.enter(&self.index)),
-            Err(invalid) => K::enter_unreadable(&self.index, invalid).map(|key| (key, None)),
-        }
-    }
-}
-
-/// After how many errors a namespace counts as listed, with nothing in it.
-const REFUSALS_MAX: u32 = 3;
-/// How long events are gathered before they are looked at.
+/// The number of errors after which a namespace counts as listed, with nothing in it.
+const ERRORS_MAX: u32 = 3;
+/// How long events are gathered before a pass looks at them.
 const GATHER: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
@@ -322,106 +207,26 @@ mod tests {
     use super::*;
     use crate::kubernetes::fake::Fake;
     use leveret_api::FINALIZER;
-    use serde_json::{Value, json};
-    use watcher::Event;
-
-    fn queue(uid: &str, broker: &str, generation: i64) -> Guard<Queue> {
-        read(json!({
-            "apiVersion": "leveret.dev/v1alpha1", "kind": "Queue",
-            "metadata": {"name": uid, "namespace": "n", "uid": uid, "generation": generation},
-            "spec": {"brokerRef": {"name": broker}},
-        }))
-    }
-
-    fn read<K: Resource + DeserializeOwned>(value: Value) -> Guard<K> {
-        serde_json::from_value(value).unwrap()
-    }
-
-    fn view() -> View {
-        View { index: Arc::default(), known: HashMap::new(), listing: None }
-    }
-
-    fn names(keys: BTreeSet<BrokerKey>) -> Vec<String> {
-        keys.into_iter().map(|(namespace, name)| format!("{namespace}/{name}")).collect()
-    }
-
-    #[test]
-    fn a_broker_is_looked_at_when_something_of_it_changed_but_not_its_status() {
-        let mut view = view();
-        let index = view.index.clone();
-        let mut changes = |event| names(view.changes(event));
-        let none: [&str; 0] = [];
-        assert_eq!(changes(Event::Init), none);
-        assert_eq!(changes(Event::InitApply(queue("a", "one", 1))), none);
-        assert_eq!(changes(Event::InitApply(queue("b", "two", 1))), none);
-        assert_eq!(changes(Event::InitDone), ["n/one", "n/two"]);
-        assert_eq!(changes(Event::Apply(queue("a", "one", 1))), none, "its status was written");
-        assert_eq!(changes(Event::Apply(queue("a", "one", 2))), ["n/one"]);
-        let mut held = queue("b", "two", 1);
-        held.meta_mut().finalizers = Some(vec![FINALIZER.to_owned()]);
-        assert_eq!(changes(Event::Apply(held)), ["n/two"]);
-        assert_eq!(changes(Event::Apply(queue("c", "three", 1))), ["n/three"]);
-        assert_eq!(changes(Event::Delete(queue("c", "three", 1))), ["n/three"]);
-        let referring = |name: &str| index.referring_to(&("n".to_owned(), name.to_owned())).len();
-        assert_eq!((referring("one"), referring("two"), referring("three")), (1, 1, 0));
-        // The watch broke: c is new again, b went meanwhile.
-        assert_eq!(changes(Event::Init), none);
-        assert_eq!(changes(Event::InitApply(queue("a", "one", 2))), none);
-        assert_eq!(changes(Event::InitApply(queue("c", "three", 1))), none);
-        assert_eq!(referring("two"), 1, "it is there until the list is complete");
-        assert_eq!(changes(Event::InitDone), ["n/one", "n/three", "n/two"]);
-        assert_eq!((referring("one"), referring("two"), referring("three")), (1, 0, 1));
-        assert!(!index.is_referred_to(&("n".to_owned(), "two".to_owned())));
-    }
-
-    #[test]
-    fn what_cannot_be_read_keeps_nothing_else_from_being_looked_at() {
-        let mut view = view();
-        let (index, key) = (view.index.clone(), ("n".to_owned(), "shop".to_owned()));
-        let broker = |spec: Value| -> Guard<Broker> {
-            read(json!({
-                "apiVersion": "leveret.dev/v1alpha1", "kind": "Broker",
-                "metadata": {"name": "shop", "namespace": "n", "uid": "u"}, "spec": spec,
-            }))
-        };
-        let bad = || broker(json!({"storage": {"size": null}}));
-        assert!(unread(&Event::Apply(bad())).is_some());
-        view.changes::<Broker>(Event::Init);
-        view.changes(Event::InitApply(bad()));
-        assert_eq!(names(view.changes::<Broker>(Event::InitDone)), ["n/shop"]);
-        assert!(matches!(index.broker(&key), Some(Err(_))), "it is not gone: nothing of it may be let go");
-        view.changes(Event::Apply(broker(json!({}))));
-        assert!(matches!(index.broker(&key), Some(Ok(_))));
-        view.changes(Event::Delete(bad()));
-        assert!(index.broker(&key).is_none());
-
-        // A queue that could be read and cannot any more is nobody's until it can again.
-        let mut view = self::view();
-        view.changes(Event::Apply(queue("a", "one", 1)));
-        let mut bad = json!({"metadata": {"name": "a", "namespace": "n", "uid": "a"}, "spec": {"brokerRef": 7}});
-        bad["apiVersion"] = json!("leveret.dev/v1alpha1");
-        assert_eq!(names(view.changes::<Queue>(Event::Apply(read(bad)))), ["n/one"]);
-        assert!(view.index.referring_to(&("n".to_owned(), "one".to_owned())).is_empty());
-    }
+    use serde_json::json;
 
     #[tokio::test]
-    async fn a_task_that_panics_is_a_failure_and_one_that_was_told_to_end_is_none() {
+    async fn a_task_that_panics_is_a_failure_and_one_that_was_stopped_is_not() {
         let mut tasks = JoinSet::new();
-        tasks.spawn(async { Ended::InOrder });
+        tasks.spawn(async { TaskEnd::Stopped });
         let waits = tokio::time::timeout(Duration::from_millis(50), failure(&mut tasks)).await;
         assert!(waits.is_err() && tasks.is_empty());
         tasks.spawn(std::future::pending());
         tasks.spawn(async { panic!("a worker's mistake") });
         tokio::time::timeout(Duration::from_secs(10), failure(&mut tasks)).await.unwrap();
-        tasks.spawn(async { Ended::Alone });
+        tasks.spawn(async { TaskEnd::StreamEnded });
         tokio::time::timeout(Duration::from_secs(10), failure(&mut tasks)).await.unwrap();
     }
 
     #[tokio::test]
-    async fn a_namespace_that_refuses_stops_no_other_and_lets_nothing_go() {
+    async fn a_namespace_that_refuses_stops_no_other_and_releases_no_finalizer() {
         let fake = Fake::default();
         let resources = "/apis/leveret.dev/v1alpha1/namespaces";
-        for kind in ["brokers", "exchanges", "queues", "bindings"] {
+        for kind in crate::crds::plural_names() {
             fake.refuse(&format!("GET {resources}/gone/{kind}"), 403, "Forbidden", "no such right");
         }
         for (name, broker) in

@@ -1,8 +1,8 @@
-//! What a worker reports, and when, between an API server and a broker that are both inside the test.
+//! The reports of a worker, and their times, with an API server and a broker that are both inside the test.
 use super::*;
 use crate::kubernetes::fake::Fake as ApiServer;
 use crate::metrics::Metrics;
-use crate::topology::index::{broker_key, seen};
+use leveret_api::{Binding, Queue};
 use leveret_client::fake::Fake;
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,10 +18,10 @@ struct Scene {
 }
 
 impl Scene {
-    /// A broker and so many queues that nobody has looked at.
+    /// A broker and a number of queues that no pass has looked at.
     async fn of(queues: usize) -> Self {
         let (api, broker, index) = (ApiServer::default(), Fake::start().await.unwrap(), Arc::new(Index::default()));
-        let key = ("n".to_owned(), "shop".to_owned());
+        let key = BrokerKey::new("n", "shop");
         index.put_broker(key.clone(), Ok(Arc::new(ready_broker("True"))));
         for number in 0..queues {
             let queue = json!({
@@ -43,13 +43,13 @@ impl Scene {
         Self { api, broker, index, worker, logins }
     }
 
-    /// A pass over what the API server has now; the statuses that were written, by name.
+    /// Makes a pass over the present queues and returns the names of those whose status was written.
     async fn pass(&mut self) -> Vec<String> {
         self.api.writes();
         for number in 0.. {
             let Some(queue) = self.api.get(&format!("{QUEUES}/q{number}")) else { break };
             let queue: Queue = serde_json::from_value(queue).unwrap();
-            self.index.put(broker_key(&queue), seen(&queue));
+            self.index.put(BrokerKey::referred_to_by(&queue), ClusterResource::of(&queue));
         }
         self.worker.pass(self.index.referring_to(&self.worker.broker)).await;
         let writes = self.api.writes();
@@ -75,17 +75,17 @@ fn ready_broker(is_ready: &str) -> Broker {
 #[test]
 fn passes_that_take_long_come_less_often() {
     let millis = Duration::from_millis;
-    assert_eq!(pause(millis(5)), (millis(5), LOOK_EVERY));
-    assert_eq!(pause(millis(900)), (millis(900), millis(9000)));
-    assert_eq!(pause(millis(5000)).0, LOOK_EVERY);
+    assert_eq!(Pause::after(millis(5)), Pause { min: millis(5), max: PASS_EVERY });
+    assert_eq!(Pause::after(millis(900)), Pause { min: millis(900), max: millis(9000) });
+    assert_eq!(Pause::after(millis(5000)).min, PASS_EVERY);
 }
 
 #[tokio::test]
-async fn a_broker_that_is_away_for_a_moment_changes_no_status() {
+async fn a_short_outage_of_the_broker_changes_no_status() {
     let mut scene = Scene::of(3).await;
     assert_eq!(scene.pass().await, ["q0", "q1", "q2"]);
     assert_eq!(scene.pass().await, [""; 0]);
-    // It restarts: the cluster says so, then its connections lead nowhere.
+    // The broker restarts: first its Broker is not ready, then its connections lead nowhere.
     let put = |scene: &Scene, is_ready| {
         scene.index.put_broker(scene.worker.broker.clone(), Ok(Arc::new(ready_broker(is_ready))))
     };
@@ -94,29 +94,30 @@ async fn a_broker_that_is_away_for_a_moment_changes_no_status() {
     put(&scene, "True");
     scene.broker.cut("GET /api/queues");
     assert_eq!(scene.pass().await, [""; 0]);
-    // A resource that is new is told at once, the others when it has been away for long.
+    // A new resource gets its condition at once, the others when the broker has been away for long.
     let new = json!({
         "apiVersion": "leveret.dev/v1alpha1", "kind": "Queue",
         "metadata": {"name": "q3", "namespace": "n", "uid": "u3", "generation": 1}, "spec": {"brokerRef": {"name": "shop"}},
     });
     scene.api.put(&format!("{QUEUES}/q3"), new);
     assert_eq!(scene.pass().await, ["q3"]);
-    scene.worker.away_since = scene.worker.away_since.and_then(|since| since.checked_sub(AWAY_MAX));
+    scene.worker.unavailable_since = scene.worker.unavailable_since.and_then(|since| since.checked_sub(OUTAGE_MAX));
     assert_eq!(scene.pass().await, ["q0", "q1", "q2"]);
     assert_eq!(scene.says("q0")["reason"], "BrokerUnavailable");
     scene.broker.cut("nothing");
     assert_eq!(scene.pass().await.len(), 4);
-    assert_eq!(scene.worker.away_since, None);
+    assert_eq!(scene.worker.unavailable_since, None);
 }
 
 #[tokio::test]
-async fn a_login_that_is_refused_is_made_anew_before_anything_is_reported() {
+async fn a_refused_login_is_tried_anew_before_anything_is_reported() {
     let mut scene = Scene::of(2).await;
     scene.pass().await;
     assert_eq!(scene.logins.load(Ordering::Relaxed), 1);
     let old = Fake::start().await.unwrap();
     old.refuse("GET /api/vhosts?columns=name,default_queue_type", 401, "Login failed");
-    scene.worker.client = Some(("u".to_owned(), Client::from_url(&old.url).unwrap()));
+    let client = Client::from_url(&old.url).unwrap();
+    scene.worker.connection = Some(Connection { broker_uid: "u".to_owned(), client });
     scene.broker.remove("/queues/%2F/q0");
     assert_eq!(scene.pass().await, [""; 0], "it is as it was, and that is what is reported");
     assert_eq!(scene.logins.load(Ordering::Relaxed), 2);
@@ -124,26 +125,27 @@ async fn a_login_that_is_refused_is_made_anew_before_anything_is_reported() {
         scene.broker.writes().last().unwrap(),
         r#"PUT /api/queues/%2F/q1 {"durable":true,"auto_delete":false,"arguments":{}}"#
     );
-    assert!(scene.worker.away_since.is_none());
+    assert!(scene.worker.unavailable_since.is_none());
 }
 
 #[tokio::test]
 async fn a_report_ends_when_the_broker_changes() {
     let mut scene = Scene::of(3).await;
-    let seen: Vec<_> = (0..3)
+    let reports: Vec<_> = (0..3)
         .map(|number| {
             let queue = scene.api.get(&format!("{QUEUES}/q{number}")).unwrap();
-            (seen(&serde_json::from_value::<Queue>(queue).unwrap()), Outcome::waiting("Missing", "x"))
+            let resource = ClusterResource::of(&serde_json::from_value::<Queue>(queue).unwrap());
+            Report { resource, outcome: Outcome::waiting("Missing", "x") }
         })
         .collect();
-    scene.worker.about = scene.worker.about();
+    scene.worker.broker_state = scene.worker.current_broker_state();
     scene.index.put_broker(scene.worker.broker.clone(), Ok(Arc::new(ready_broker("False"))));
-    scene.worker.report(seen).await;
+    scene.worker.report(reports).await;
     assert_eq!(scene.api.writes(), [""; 0]);
 }
 
 #[tokio::test]
-async fn a_finalizer_that_is_refused_is_told_in_the_words_of_the_api_server() {
+async fn a_refused_finalizer_is_reported_in_the_words_of_the_api_server() {
     let mut scene = Scene::of(2).await;
     scene.api.refuse(&format!("PATCH {QUEUES}/q0"), 403, "Forbidden", "admission policy denies finalizers");
     assert_eq!(scene.pass().await, ["q0", "q1"]);
@@ -178,7 +180,7 @@ async fn numbers_of_busy_queues_take_turns() {
 }
 
 #[tokio::test]
-async fn a_binding_whose_arguments_got_other_names_leaves_none_behind() {
+async fn a_binding_whose_argument_is_renamed_leaves_no_other_binding_behind() {
     let mut scene = Scene::of(0).await;
     scene.broker.put("/exchanges/%2F/x", json!({"type": "headers", "durable": true}));
     scene.broker.put("/queues/%2F/q", json!({"durable": true}));
@@ -191,7 +193,7 @@ async fn a_binding_whose_arguments_got_other_names_leaves_none_behind() {
     scene.api.put(path, binding);
     let look = async |scene: &mut Scene| {
         let binding: Binding = serde_json::from_value(scene.api.get(path).unwrap()).unwrap();
-        scene.worker.pass(vec![seen(&binding)]).await;
+        scene.worker.pass(vec![ClusterResource::of(&binding)]).await;
         (scene.api.get(path).unwrap(), scene.broker.writes())
     };
     let (mut declared, writes) = look(&mut scene).await;

@@ -1,4 +1,4 @@
-//! The PodDisruptionBudget: a node can be drained, one pod at a time.
+//! The PodDisruptionBudget: a drain of nodes evicts one pod at a time.
 use super::{label_selector, meta};
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;

@@ -1,23 +1,29 @@
 //! The ConfigMap with the broker's own configuration file.
 use super::meta;
+use crate::cluster::problem::Problem;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
 use leveret_api::Broker;
 
-/// Name of the file.
+/// The name of the file in the ConfigMap.
 pub(super) const FILE: &str = "leveret.toml";
 
 pub(super) fn name(broker: &Broker) -> String {
     format!("{}-config", broker.name_any())
 }
 
-/// The file out of `spec.config`; keys that the operator sets itself are refused.
-pub(super) fn build(broker: &Broker) -> Result<ConfigMap, String> {
+/// Writes `spec.config` as the configuration file.
+///
+/// # Errors
+/// A key that the operator sets itself, or a value that TOML does not have.
+pub(in crate::cluster) fn build(broker: &Broker) -> Result<ConfigMap, Problem> {
     let config = broker.spec.config.clone().unwrap_or_default();
     if let Some(key) = OURS.iter().find(|key| config.contains_key(**key)) {
-        return Err(format!("spec.config: {key} is set by the operator"));
+        return Err(Problem::invalid_spec(format!("spec.config: {key} is set by the operator")));
     }
-    let text = toml::to_string(&config).map_err(|error| format!("spec.config cannot be written as TOML: {error}"))?;
+    let unwritable =
+        |error: toml::ser::Error| Problem::invalid_spec(format!("spec.config cannot be written as TOML: {error}"));
+    let text = toml::to_string(&config).map_err(unwritable)?;
     let text = format!("# Made of spec.config by leveret-operator.\n{text}");
     Ok(ConfigMap {
         metadata: meta(broker, name(broker)),
@@ -26,4 +32,5 @@ pub(super) fn build(broker: &Broker) -> Result<ConfigMap, String> {
     })
 }
 
+/// The keys that the operator sets itself, by arguments and variables of the container.
 const OURS: [&str; 6] = ["data_dir", "amqp", "http", "metrics", "default_user", "default_pass"];

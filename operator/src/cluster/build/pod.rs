@@ -1,26 +1,24 @@
-//! The pod of a broker: one container, as restricted as Kubernetes knows it.
+//! The pod of a broker: one container, with the strictest restrictions that Kubernetes has.
 use super::{AMQP, HTTP, Image, METRICS, config, labels, secret};
-use k8s_openapi::api::core::v1::PodTemplateSpec;
+use crate::cluster::problem::Problem;
+use k8s_openapi::api::core::v1::{PodSpec, PodTemplateSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use leveret_api::Broker;
 use serde_json::{Value, json};
 
-/// Name of the volume with the data.
+/// The name of the volume with the data.
 pub(super) const DATA: &str = "data";
 
-/// Name of the container that the broker runs in.
+/// The name of the container that the broker runs in.
 pub(crate) const CONTAINER: &str = "leveret";
 
-/// Annotation with the version of the login that the pod runs with.
+/// The annotation with the version of the login that the pod runs with.
 pub(super) const LOGIN: &str = "leveret.dev/login";
 
-/// The pod; its annotations change with the configuration and the login, so that new ones reach the broker.
-pub(super) fn template(
-    broker: &Broker,
-    image: Image<'_>,
-    config_hash: &str,
-    login_version: &str,
-) -> Result<PodTemplateSpec, String> {
+/// The template of the pods. Its annotations change with the configuration and the login, so that the pods are restarted
+/// with new ones.
+pub(super) fn template(broker: &Broker, pod: PodSpec, config_hash: &str, login_version: &str) -> PodTemplateSpec {
     let wanted = &broker.spec.pod_template;
     let mut pod_labels = wanted.labels.clone();
     pod_labels.extend(labels(broker));
@@ -28,6 +26,15 @@ pub(super) fn template(
     let scrape = [("prometheus.io/scrape", "true".to_owned()), ("prometheus.io/port", METRICS.to_string())];
     let versions = [("leveret.dev/config-hash", config_hash.to_owned()), (LOGIN, login_version.to_owned())];
     annotations.extend(scrape.into_iter().chain(versions).map(|(name, value)| (name.to_owned(), value)));
+    let metadata = ObjectMeta { labels: Some(pod_labels), annotations: Some(annotations), ..ObjectMeta::default() };
+    PodTemplateSpec { metadata: Some(metadata), spec: Some(pod) }
+}
+
+/// The spec of the pods, with the fields of `spec.podTemplate` in it.
+///
+/// # Errors
+/// A field of `spec.podTemplate` that the operator sets itself, that a pod does not have, or that has another type.
+pub(in crate::cluster) fn spec(broker: &Broker, image: Image<'_>) -> Result<PodSpec, Problem> {
     let mut spec = json!({
         "serviceAccountName": broker.name_any(),
         "automountServiceAccountToken": false,
@@ -40,11 +47,11 @@ pub(super) fn template(
         "containers": [container(broker, image.name)],
         "volumes": [{"name": "config", "configMap": {"name": config::name(broker)}}],
     });
-    for (name, value) in wanted.spec.clone().unwrap_or_default() {
+    for (name, value) in broker.spec.pod_template.spec.clone().unwrap_or_default() {
         if spec.get(&name).is_some() || FORBIDDEN.contains(&&*name) {
-            return Err(format!(
+            return Err(Problem::invalid_spec(format!(
                 "spec.podTemplate.spec.{name} is set by the operator; what schedules a pod can be set"
-            ));
+            )));
         }
         spec[name] = value;
     }
@@ -59,33 +66,34 @@ pub(super) fn template(
             fields.entry("imagePullSecrets").or_insert_with(|| json!(secrets));
         }
     }
-    let template = json!({"metadata": {"labels": pod_labels, "annotations": annotations}, "spec": spec});
-    let read: PodTemplateSpec = serde_json::from_value(template.clone())
-        .map_err(|error| format!("spec.podTemplate is no part of a pod: {error}"))?;
-    let known = serde_json::to_value(&read).map_err(|error| format!("spec.podTemplate cannot be written: {error}"))?;
-    match unknown(&template["spec"], &known["spec"]) {
-        Some(field) => Err(format!("spec.podTemplate.spec.{field} is no field of a pod")),
+    let read: PodSpec = serde_json::from_value(spec.clone())
+        .map_err(|error| Problem::invalid_spec(format!("spec.podTemplate is no part of a pod: {error}")))?;
+    let known = serde_json::to_value(&read)
+        .map_err(|error| Problem::invalid_spec(format!("spec.podTemplate cannot be written: {error}")))?;
+    match unknown_field(&spec, &known) {
+        Some(field) => Err(Problem::invalid_spec(format!("spec.podTemplate.spec.{field} is no field of a pod"))),
         None => Ok(read),
     }
 }
 
-/// The path of the first field that was not understood: it is not in what was read.
-fn unknown(said: &Value, known: &Value) -> Option<String> {
-    let below = |name: String, said: &Value, known: &Value| {
-        unknown(said, known).map(|rest| if rest.is_empty() { name.clone() } else { format!("{name}.{rest}") })
+/// Returns the path of the first field of `spec` that a pod does not have: it is missing in `known`, which is `spec` as it was
+/// read and written again.
+fn unknown_field(spec: &Value, known: &Value) -> Option<String> {
+    let below = |name: String, spec: &Value, known: &Value| {
+        unknown_field(spec, known).map(|rest| if rest.is_empty() { name.clone() } else { format!("{name}.{rest}") })
     };
-    match (said, known) {
+    match (spec, known) {
         (Value::Null, _) => None,
-        (Value::Object(said), Value::Object(known)) => {
-            said.iter().find_map(|(name, value)| below(name.clone(), value, known.get(name).unwrap_or(&Value::Null)))
+        (Value::Object(spec), Value::Object(known)) => {
+            spec.iter().find_map(|(name, value)| below(name.clone(), value, known.get(name).unwrap_or(&Value::Null)))
         }
-        (Value::Array(said), Value::Array(known)) => {
-            let pairs = said.iter().zip(known).enumerate();
-            pairs.into_iter().find_map(|(at, (said, known))| below(at.to_string(), said, known))
+        (Value::Array(spec), Value::Array(known)) => {
+            let pairs = spec.iter().zip(known).enumerate();
+            pairs.into_iter().find_map(|(at, (spec, known))| below(at.to_string(), spec, known))
         }
-        // Nothing in it: it may be left out.
-        (Value::Object(said), _) if said.is_empty() => None,
-        (Value::Array(said), _) if said.is_empty() => None,
+        // An empty value may be left out when it is written again.
+        (Value::Object(spec), _) if spec.is_empty() => None,
+        (Value::Array(spec), _) if spec.is_empty() => None,
         (_, Value::Null) => Some(String::new()),
         _ => None,
     }
@@ -103,14 +111,14 @@ fn container(broker: &Broker, image: &str) -> Value {
             from_secret("LEVERET_DEFAULT_USER", "username"),
             from_secret("LEVERET_DEFAULT_PASS", "password"),
         ],
-        // What the broker said last is what its condition says when it does not start.
+        // The broker's last words go into the condition of a Broker that does not start.
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "ports": [
             {"name": "amqp", "containerPort": AMQP, "protocol": "TCP"},
             {"name": "http", "containerPort": HTTP, "protocol": "TCP"},
             {"name": "metrics", "containerPort": METRICS, "protocol": "TCP"},
         ],
-        // An hour to come up: a log that is long is read for long, and must not be read anew again and again.
+        // An hour to start: reading a long log takes long, and must not be interrupted and begun anew again and again.
         "startupProbe": {"httpGet": get("/health/live"), "periodSeconds": 1, "timeoutSeconds": 3, "failureThreshold": 3600, "successThreshold": 1},
         "readinessProbe": {"httpGet": get("/health/ready"), "periodSeconds": 1, "timeoutSeconds": 3, "failureThreshold": 3, "successThreshold": 1},
         "livenessProbe": {"httpGet": get("/health/live"), "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6, "successThreshold": 1},
@@ -125,6 +133,7 @@ fn container(broker: &Broker, image: &str) -> Value {
     })
 }
 
-/// Fields that would take from the pod what keeps it apart from its node.
+/// Fields that would give the pod access to its node, or run other containers before the broker.
 const FORBIDDEN: [&str; 4] = ["hostNetwork", "hostPID", "hostIPC", "initContainers"];
+/// The user and the group that the broker runs as.
 const USER: i64 = 65532;

@@ -1,8 +1,8 @@
-//! The two Secrets of the default user: one for applications, in the shape that the Service Binding specification looks
-//! for, and one for the broker's pods and the operator.
+//! The two Secrets of the default user: one for applications, in the shape that the Service Binding specification defines,
+//! and one for the broker's pods and the operator.
 //!
-//! The first may be edited: that is how the password is changed. The second holds the login that the pods are to run with,
-//! so that neither an edit nor the loss of the first locks anybody out.
+//! Users edit the first one to change the password. The second one holds the login that the pods are to run with, so that
+//! neither an edit nor the loss of the first one locks anybody out.
 use super::{AMQP, meta};
 use crate::cluster::login::{Login, Logins};
 use k8s_openapi::ByteString;
@@ -11,17 +11,17 @@ use kube::ResourceExt;
 use leveret_api::Broker;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// Name of the Secret for applications.
+/// The name of the Secret for applications.
 pub(crate) fn name(broker: &Broker) -> String {
     format!("{}-default-user", broker.name_any())
 }
 
-/// Name of the Secret for the pods.
+/// The name of the Secret for the pods.
 pub(crate) fn login_name(broker: &Broker) -> String {
     format!("{}-login", broker.name_any())
 }
 
-/// The Secret for applications: all that they need to connect.
+/// The Secret for applications: everything that they need to connect.
 pub(super) fn build(broker: &Broker, login: &Login) -> Secret {
     let host = format!("{}.{}.svc", broker.name_any(), broker.namespace().unwrap_or_default());
     let encoded = |text: &str| utf8_percent_encode(text, UNRESERVED).to_string();
@@ -38,7 +38,7 @@ pub(super) fn build(broker: &Broker, login: &Login) -> Secret {
     secret(broker, name(broker), "servicebinding.io/rabbitmq", &fields)
 }
 
-/// The Secret for the pods: the login, the one before it while a pod may still run with that, and the login's version.
+/// The Secret for the pods: the login, its version, and the previous login while a pod may still run with that.
 pub(super) fn build_login(broker: &Broker, logins: &Logins) -> Secret {
     let previous = logins.previous.clone().unwrap_or_default();
     let fields = [
@@ -61,5 +61,5 @@ fn secret(broker: &Broker, name: String, kind: &str, fields: &[(&str, String)]) 
     }
 }
 
-/// What stands in an address as it is.
+/// The characters that an address contains unencoded.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');

@@ -1,4 +1,4 @@
-//! The Services: one for clients, one for management and metrics, one that names each pod.
+//! The Services: one for clients, one for management and metrics, and one that gives each pod a name.
 use super::{AMQP, HTTP, METRICS, meta, selector};
 use crate::kubernetes::child::OURS;
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
@@ -6,8 +6,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 use leveret_api::{Broker, ServiceType};
 
-/// What clients connect to. Outside the cluster it publishes AMQP alone: management and metrics speak plain text, and
-/// metrics ask for no password.
+/// The Service that clients connect to. Outside the cluster it publishes only AMQP: management and metrics are unencrypted,
+/// and metrics need no password.
 pub(super) fn clients(broker: &Broker) -> Service {
     let (kind, is_inside) = match broker.spec.service.kind {
         ServiceType::ClusterIP => ("ClusterIP", true),
@@ -33,7 +33,7 @@ pub(super) fn clients(broker: &Broker) -> Service {
     Service { metadata, spec: Some(spec), ..Service::default() }
 }
 
-/// Where management and metrics answer, inside the cluster.
+/// The Service for management and metrics, inside the cluster.
 pub(super) fn management(broker: &Broker) -> Service {
     let spec = ServiceSpec {
         type_: Some("ClusterIP".to_owned()),
@@ -45,7 +45,7 @@ pub(super) fn management(broker: &Broker) -> Service {
     Service { metadata: meta(broker, management_name(broker)), spec: Some(spec), ..Service::default() }
 }
 
-/// A name for each pod, also before it is ready.
+/// The headless Service: it gives each pod a name, also before the pod is ready.
 pub(super) fn nodes(broker: &Broker) -> Service {
     let spec = ServiceSpec {
         type_: Some("ClusterIP".to_owned()),

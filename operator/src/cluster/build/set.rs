@@ -1,22 +1,17 @@
-//! The StatefulSet: pods with names and volumes of their own.
-use super::{Image, label_selector, meta, pod, service};
+//! The StatefulSet: each pod has a name and a volume of its own.
+use super::{label_selector, meta, pod, service};
 use k8s_openapi::api::apps::v1::{
     RollingUpdateStatefulSetStrategy, StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec,
     StatefulSetUpdateStrategy,
 };
 use k8s_openapi::api::core::v1::{
-    ConfigMap, PersistentVolumeClaim, PersistentVolumeClaimSpec, VolumeResourceRequirements,
+    ConfigMap, PersistentVolumeClaim, PersistentVolumeClaimSpec, PodSpec, VolumeResourceRequirements,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use leveret_api::{Broker, Retention};
 
-pub(super) fn build(
-    broker: &Broker,
-    image: Image<'_>,
-    config: &ConfigMap,
-    login_version: &str,
-) -> Result<StatefulSet, String> {
+pub(super) fn build(broker: &Broker, pod: PodSpec, config: &ConfigMap, login_version: &str) -> StatefulSet {
     let when_deleted = match broker.spec.storage.retention {
         Retention::Retain => "Retain",
         Retention::Delete => "Delete",
@@ -26,7 +21,7 @@ pub(super) fn build(
         service_name: Some(service::nodes_name(broker)),
         pod_management_policy: Some("Parallel".to_owned()),
         selector: label_selector(broker),
-        template: pod::template(broker, image, &hash(config), login_version)?,
+        template: pod::template(broker, pod, &hash(config), login_version),
         volume_claim_templates: Some(vec![claim(broker)]),
         persistent_volume_claim_retention_policy: Some(StatefulSetPersistentVolumeClaimRetentionPolicy {
             when_deleted: Some(when_deleted.to_owned()),
@@ -39,7 +34,7 @@ pub(super) fn build(
         }),
         ..StatefulSetSpec::default()
     };
-    Ok(StatefulSet { metadata: meta(broker, broker.name_any()), spec: Some(spec), ..StatefulSet::default() })
+    StatefulSet { metadata: meta(broker, broker.name_any()), spec: Some(spec), ..StatefulSet::default() }
 }
 
 fn claim(broker: &Broker) -> PersistentVolumeClaim {
@@ -57,7 +52,7 @@ fn claim(broker: &Broker) -> PersistentVolumeClaim {
     }
 }
 
-/// Stands for the configuration (FNV-1a).
+/// A hash of the configuration (FNV-1a).
 fn hash(config: &ConfigMap) -> String {
     let text = config.data.iter().flat_map(|data| data.values()).flat_map(|text| text.bytes());
     format!(

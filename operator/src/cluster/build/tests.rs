@@ -1,4 +1,4 @@
-//! What a Broker consists of, without a cluster.
+//! The children of a Broker, without a cluster.
 use super::*;
 use crate::cluster::login::Login;
 use serde_json::{Value, json};
@@ -15,12 +15,18 @@ pub(crate) fn image(name: &str) -> Image<'_> {
     Image { name, pull_secrets: &[] }
 }
 
-/// The StatefulSet and the configuration.
+/// The children of a Broker with a login of that version.
+pub(crate) fn children_of(broker: &Broker, image: Image<'_>, logins: &Logins) -> Children {
+    children(broker, &config(broker).unwrap(), pod_spec(broker, image).unwrap(), logins).unwrap()
+}
+
+/// The StatefulSet and the configuration; the message of the problem if the spec is wrong.
 fn made(spec: Value) -> Result<(Value, String), String> {
     let broker = broker(spec);
-    let config = config::build(&broker)?;
+    let message = |problem: Problem| problem.message;
+    let config = config(&broker).map_err(message)?;
     let text = config.data.as_ref().unwrap()["leveret.toml"].clone();
-    let set = set::build(&broker, image("image:1"), &config, "v1")?;
+    let set = set::build(&broker, pod_spec(&broker, image("image:1")).map_err(message)?, &config, "v1");
     Ok((serde_json::to_value(set).unwrap(), text))
 }
 
@@ -77,7 +83,8 @@ fn outside_the_cluster_only_amqp_is_published() {
 #[test]
 fn pods_are_restarted_with_another_login_and_say_last_why_they_end() {
     let of = |version: &str| {
-        set::build(&broker(json!({})), image("i"), &config::build(&broker(json!({}))).unwrap(), version).unwrap()
+        let broker = broker(json!({}));
+        set::build(&broker, pod_spec(&broker, image("i")).unwrap(), &config(&broker).unwrap(), version)
     };
     assert_ne!(of("a").spec.unwrap().template, of("b").spec.unwrap().template);
     assert_eq!(login_version(&of("a")).as_deref(), Some("a"));
@@ -99,7 +106,7 @@ fn configuration_reaches_the_file_and_the_pod() {
 }
 
 #[test]
-fn pods_can_be_scheduled_but_not_freed() {
+fn a_pod_template_can_schedule_pods_but_not_lift_their_restrictions() {
     let spec = json!({"podTemplate": {"labels": {"team": "a", "app.kubernetes.io/name": "x"}, "spec": {"nodeSelector": {"disk": "fast"}}}});
     let (set, _) = made(spec).unwrap();
     assert_eq!(set["spec"]["template"]["spec"]["nodeSelector"]["disk"], "fast");
@@ -136,7 +143,7 @@ fn images_are_pulled_with_the_secrets_of_all_brokers_unless_a_broker_has_its_own
     let secrets = |spec: Value| {
         let broker = broker(spec);
         let image = Image { name: "image:1", pull_secrets: &names };
-        let set = set::build(&broker, image, &config::build(&broker).unwrap(), "v1").unwrap();
+        let set = set::build(&broker, pod_spec(&broker, image).unwrap(), &config(&broker).unwrap(), "v1");
         let secrets = set.spec.unwrap().template.spec.unwrap().image_pull_secrets.unwrap();
         secrets.into_iter().map(|secret| secret.name).collect::<Vec<_>>()
     };

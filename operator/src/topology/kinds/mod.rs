@@ -1,250 +1,182 @@
-//! What a kind is on the broker: the only code that knows one kind from another.
+//! The kinds of resources that stand for an object on a broker: one file per kind, and one list of all kinds.
+//!
+//! To add a kind, implement [`Kind`] for its resource in a file of its own in this folder, and add a line to the list at
+//! the end of this file. The passes over a broker, the watches, `apply`, the printed definitions (`crds`) and the tests
+//! of the definitions, of the chart's rights and of the samples all read that list.
 mod binding;
+mod comparison;
+#[macro_use]
+mod dispatch;
 mod exchange;
+mod field;
 mod queue;
+#[cfg(test)]
+mod tests;
 
-use leveret_client::{Arguments, Binding, Client, DeleteOnly, Error, Exchange, Made, Queue};
+pub(crate) use comparison::{Comparison, Correction, Numbers};
+pub(crate) use field::FieldError;
+
+use k8s_openapi::NamespaceResourceScope;
+#[cfg(feature = "kubernetes")]
+use kube::core::ApiResource;
+use kube::{CustomResourceExt, Resource};
+use leveret_api::{Arguments, Binding, BrokerRef, DeletionPolicy, Exchange, Queue, TopologyStatus};
+use leveret_client::{Client, DeleteOnly, Error, Made};
+use serde::de::DeserializeOwned;
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::fmt::Debug;
 
-/// What is wanted.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Wanted {
-    Exchange(Exchange),
-    Queue(Queue),
-    Binding(Binding),
+/// Everything that the operator knows of a kind. Implemented by the resource, as the API server stores it.
+pub(crate) trait Kind:
+    Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+    + CustomResourceExt
+    + DeserializeOwned
+    + Clone
+    + Debug
+    + Send
+    + Sync
+    + 'static
+{
+    /// The object on the broker, as the management API shows and takes it.
+    type Object: Into<BrokerObject> + Clone + Debug + PartialEq + Send + Sync;
+
+    /// The place in the order of declaration: objects of a lower rank are declared first and deleted last. Ranks are
+    /// spaced so that a new kind fits between two others.
+    const RANK: u8;
+
+    /// The Broker that the resource refers to.
+    #[cfg_attr(not(feature = "kubernetes"), allow(dead_code, reason = "`apply` is told which broker"))]
+    fn broker(&self) -> &BrokerRef;
+
+    /// The policy for the object when the resource is deleted.
+    fn deletion_policy(&self) -> DeletionPolicy;
+
+    /// The status of the resource, as it was last written.
+    #[cfg_attr(not(feature = "kubernetes"), allow(dead_code, reason = "only Kubernetes stores a status"))]
+    fn status(&self) -> Option<&TopologyStatus>;
+
+    /// The object that the resource wants; `name` is the resource's own name.
+    fn object(&self, name: &str) -> Self::Object;
+
+    /// Checks what the API server checks with the kind's definition, for `apply`.
+    ///
+    /// # Errors
+    /// The first field that is wrong.
+    fn check(object: &Self::Object) -> Result<(), FieldError>;
+
+    /// The identity of the object: two resources with the same identity want the same object.
+    fn identity(object: &Self::Object) -> Identity;
+
+    /// The object in words, for messages: `queue 'x' in vhost '/'`.
+    fn describe(object: &Self::Object) -> String;
+
+    /// The lists of the broker that a pass needs if one of its resources is of this kind.
+    fn lists() -> Lists;
+
+    /// Lists all objects of this kind that a resource could want.
+    ///
+    /// # Errors
+    /// The broker does not answer, or refuses.
+    async fn list(client: &Client) -> Result<Vec<Self::Object>, Error>;
+
+    /// The things that have to be on the broker before the object can be declared and are missing, in words.
+    fn missing_requirements(object: &Self::Object, inventory: &Inventory) -> Option<String>;
+
+    /// Compares the wanted object with the `existing` one of the same identity.
+    fn compare(wanted: &Self::Object, existing: Option<&Self::Object>, inventory: &Inventory) -> Comparison;
+
+    /// Declares the object.
+    ///
+    /// # Errors
+    /// The broker does not answer, or refuses.
+    async fn declare(object: &Self::Object, client: &Client) -> Result<Made, Error>;
+
+    /// Asks the broker for this one object and returns whether it has it.
+    ///
+    /// # Errors
+    /// The broker does not answer, or refuses. [`Error::NotFound`] and [`Error::Unexpected`] count as "no".
+    async fn exists(object: &Self::Object, client: &Client) -> Result<bool, Error>;
+
+    /// Deletes the object if it is as `only` requires; `existing` is the one of the same identity that was listed.
+    ///
+    /// # Errors
+    /// The broker does not answer, or refuses.
+    async fn delete(
+        object: &Self::Object,
+        existing: Option<&Self::Object>,
+        client: &Client,
+        only: DeleteOnly,
+    ) -> Result<(), Error>;
+
+    /// Returns whether the broker declares the object by itself; such an object is never deleted.
+    fn is_predeclared(_: &Self::Object) -> bool {
+        false
+    }
+
+    /// The numbers of an object that was declared just now, if objects of this kind have numbers.
+    fn empty_numbers() -> Option<Numbers> {
+        None
+    }
+
+    /// Sets the fields that make up the object's identity and cannot be changed to the values that `status` says were
+    /// declared. Returns what is wrong with the spec if it asks for others.
+    #[cfg_attr(not(feature = "kubernetes"), allow(dead_code, reason = "only Kubernetes stores a status"))]
+    fn keep_declared(_: &mut Self::Object, _: &TopologyStatus) -> Option<String> {
+        None
+    }
+
+    /// The arguments that are kept in the status, for [`Kind::keep_declared`].
+    #[cfg_attr(not(feature = "kubernetes"), allow(dead_code, reason = "only Kubernetes stores a status"))]
+    fn declared_arguments(_: &Self::Object) -> Option<Arguments> {
+        None
+    }
 }
 
-/// Names a thing on the broker: two resources with the same identity want the same thing.
+/// The identity of an object on a broker: its kind, and the names that tell it from others of the kind.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Identity(Vec<String>);
-
-/// What is on a broker, by identity.
-#[derive(Default)]
-pub(crate) struct Actual {
-    /// By name, with the type of queues that are declared without one.
-    pub(super) vhosts: HashMap<String, Option<String>>,
-    pub(super) exchanges: HashMap<Identity, Exchange>,
-    pub(super) queues: HashMap<Identity, Queue>,
-    pub(super) bindings: HashMap<Identity, Binding>,
+pub(crate) struct Identity {
+    kind: Cow<'static, str>,
+    names: Vec<String>,
 }
 
-/// What a queue holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Numbers {
-    pub(crate) ready: i64,
-    pub(crate) unacked: i64,
-    pub(crate) consumers: i64,
-}
-
-/// What differs, or is in the way, in words.
-pub(super) type Difference = String;
-
-/// How what is there compares with what is wanted.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Found {
-    /// It is not there.
-    Missing,
-    /// As wanted; queues with what they hold.
-    Equal(Option<Numbers>),
-    /// There, but different in what cannot be changed; and who would lose something if it were replaced.
-    Different { named: Difference, in_use: Option<Difference> },
-}
-
-impl Actual {
-    /// Asks the broker for the lists that objects of the wanted kinds are compared with, all at once.
-    pub(crate) async fn list(client: &Client, wanted: impl Iterator<Item = &Wanted>) -> Result<Self, Error> {
-        let needed = Lists::for_all(wanted);
-        let (vhosts, exchanges, queues, bindings) = tokio::try_join!(
-            client.vhosts(),
-            only_if(needed.exchanges, client.exchanges()),
-            only_if(needed.queues, client.queues()),
-            only_if(needed.bindings, client.bindings()),
-        )?;
-        Ok(Self {
-            vhosts: vhosts.into_iter().map(|vhost| (vhost.name, vhost.default_queue_type)).collect(),
-            exchanges: exchanges.into_iter().map(|exchange| (exchange::identity(&exchange), exchange)).collect(),
-            queues: queues.into_iter().map(|queue| (queue::identity(&queue), queue)).collect(),
-            // Every queue is bound to the default exchange: nobody can want that.
-            bindings: bindings
-                .into_iter()
-                .filter(|binding| !binding.source.is_empty())
-                .map(|binding| (binding::identity(&binding), binding))
-                .collect(),
-        })
-    }
-
-    /// Takes note that something has been declared.
-    pub(crate) fn declared(&mut self, wanted: &Wanted) {
-        match wanted {
-            Wanted::Exchange(exchange) => drop(self.exchanges.insert(wanted.identity(), exchange.clone())),
-            Wanted::Queue(queue) => drop(self.queues.insert(wanted.identity(), queue.clone())),
-            Wanted::Binding(binding) => drop(self.bindings.insert(wanted.identity(), binding.clone())),
-        }
+impl Identity {
+    fn of<K: Kind>(names: &[&str]) -> Self {
+        Self { kind: K::kind(&()), names: names.iter().map(|name| (*name).to_owned()).collect() }
     }
 }
 
-impl Wanted {
-    pub(crate) fn identity(&self) -> Identity {
-        match self {
-            Self::Exchange(exchange) => exchange::identity(exchange),
-            Self::Queue(queue) => queue::identity(queue),
-            Self::Binding(binding) => binding::identity(binding),
-        }
-    }
-
-    /// Bindings need what they lead from and to: they come second.
-    pub(crate) fn comes_second(&self) -> bool {
-        matches!(self, Self::Binding(_))
-    }
-
-    /// What has to be on the broker before, and is not.
-    pub(crate) fn waits_for(&self, actual: &Actual) -> Option<String> {
-        let vhost = self.vhost();
-        if !actual.vhosts.contains_key(vhost) {
-            return Some(format!("vhost '{vhost}'"));
-        }
-        let Self::Binding(binding) = self else { return None };
-        let is_there =
-            |identity: &Identity| actual.exchanges.contains_key(identity) || actual.queues.contains_key(identity);
-        let missing: Vec<_> = binding::ends(binding)
-            .into_iter()
-            .filter(|(.., identity)| !is_there(identity))
-            .map(|(kind, name, _)| format!("{kind} '{name}' in vhost '{vhost}'"))
-            .collect();
-        (!missing.is_empty()).then(|| missing.join(" and "))
-    }
-
-    pub(crate) fn find(&self, actual: &Actual) -> Found {
-        let identity = self.identity();
-        match self {
-            Self::Exchange(wanted) => {
-                exchange::compare(wanted, actual.exchanges.get(&identity), actual.bindings.values())
-            }
-            Self::Queue(wanted) => {
-                let default_type = actual.vhosts.get(&wanted.vhost).and_then(Option::as_deref);
-                queue::compare(wanted, actual.queues.get(&identity), default_type)
-            }
-            Self::Binding(_) if actual.bindings.contains_key(&identity) => Found::Equal(None),
-            Self::Binding(_) => Found::Missing,
-        }
-    }
-
-    pub(crate) async fn declare(&self, client: &Client) -> Result<Made, Error> {
-        match self {
-            Self::Exchange(exchange) => client.declare_exchange(exchange).await,
-            Self::Queue(queue) => client.declare_queue(queue).await,
-            Self::Binding(binding) => client.bind(binding).await.map(|()| Made::Created),
-        }
-    }
-
-    /// Whether the broker has it, when it is asked for this one thing.
-    pub(crate) async fn is_there(&self, client: &Client) -> Result<bool, Error> {
-        let named = |answer: Result<bool, Error>| match answer {
-            // An answer without a body is no queue.
-            Err(Error::NotFound(_) | Error::Unexpected { .. }) => Ok(false),
-            answer => answer,
-        };
-        match self {
-            Self::Exchange(Exchange { vhost, name, .. }) => {
-                named(client.exchange(vhost, name).await.map(|is| is.name == *name))
-            }
-            Self::Queue(Queue { vhost, name, .. }) => named(client.queue(vhost, name).await.map(|is| is.name == *name)),
-            Self::Binding(binding) => named(
-                client
-                    .bindings_like(binding)
-                    .await
-                    .map(|all| all.iter().any(|other| binding::identity(other) == self.identity())),
-            ),
-        }
-    }
-
-    /// Takes it from the broker, if it is as `only` says.
-    pub(crate) async fn delete(&self, client: &Client, actual: &Actual, only: DeleteOnly) -> Result<(), Error> {
-        match self {
-            Self::Exchange(exchange) => client.delete_exchange(&exchange.vhost, &exchange.name, only.if_unused).await,
-            Self::Queue(queue) => client.delete_queue(&queue.vhost, &queue.name, only).await,
-            Self::Binding(_) => match actual.bindings.get(&self.identity()) {
-                Some(binding) => client.unbind(binding).await,
-                None => Ok(()),
-            },
-        }
-    }
-
-    /// What a queue holds that was declared just now.
-    pub(crate) fn nothing_yet(&self) -> Option<Numbers> {
-        matches!(self, Self::Queue(_)).then(Numbers::default)
-    }
-
-    /// Whether it is the broker's own, which nobody declares or deletes.
-    pub(crate) fn is_predeclared(&self) -> bool {
-        matches!(self, Self::Exchange(exchange) if exchange.name.starts_with("amq."))
-    }
-
-    /// For texts: `queue 'x' in vhost '/'`.
-    pub(crate) fn describe(&self) -> String {
-        match self {
-            Self::Exchange(exchange) => format!("exchange '{}' in vhost '{}'", exchange.name, exchange.vhost),
-            Self::Queue(queue) => format!("queue '{}' in vhost '{}'", queue.name, queue.vhost),
-            Self::Binding(binding) => format!(
-                "binding from '{}' to {} '{}' with key '{}' in vhost '{}'",
-                binding.source, binding.destination_type, binding.destination, binding.routing_key, binding.vhost
-            ),
-        }
-    }
-
-    fn vhost(&self) -> &str {
-        match self {
-            Self::Exchange(Exchange { vhost, .. })
-            | Self::Queue(Queue { vhost, .. })
-            | Self::Binding(Binding { vhost, .. }) => vhost,
-        }
+impl Inventory {
+    /// Returns the virtual host in words if the broker does not have it.
+    fn missing_vhost(&self, vhost: &str) -> Option<String> {
+        (!self.vhosts.contains_key(vhost)).then(|| format!("vhost '{vhost}'"))
     }
 }
 
-/// Which lists are needed: thousands of queues are no reason to list as many bindings.
-#[derive(Clone, Copy, Debug, Default)]
-struct Lists {
-    exchanges: bool,
-    queues: bool,
-    bindings: bool,
+/// The phase of a pass in which an object of a `rank` is declared or, in the opposite order, deleted.
+fn phase(rank: u8, deleting: bool) -> u8 {
+    let (lowest, highest) = (RANKS.iter().min().unwrap_or(&rank), RANKS.iter().max().unwrap_or(&rank));
+    if deleting { lowest + (highest - rank) } else { rank }
 }
 
-impl Lists {
-    fn for_all<'a>(wanted: impl Iterator<Item = &'a Wanted>) -> Self {
-        wanted.fold(Self::default(), |needed, wanted| match wanted {
-            Wanted::Queue(_) => Self { queues: true, ..needed },
-            // Whether an exchange is in use is told by its bindings.
-            Wanted::Exchange(_) => Self { exchanges: true, bindings: true, ..needed },
-            Wanted::Binding(_) => Self { exchanges: true, queues: true, bindings: true },
-        })
+/// A piece of work that is done once for each kind.
+pub(crate) trait KindVisitor {
+    /// Does the work for the kind `K`.
+    fn visit<K: Kind>(&mut self);
+}
+
+/// Returns a list, or an empty one without asking the broker if the list is not `needed`.
+async fn list_if<K: Kind>(needed: bool, client: &Client) -> Result<HashMap<Identity, K::Object>, Error> {
+    if !needed {
+        return Ok(HashMap::new());
     }
+    let objects = K::list(client).await?;
+    Ok(objects.into_iter().map(|object| (K::identity(&object), object)).collect())
 }
 
-/// A list, or an empty one if it is not needed: nothing is asked then.
-async fn only_if<T>(needed: bool, list: impl Future<Output = Result<Vec<T>, Error>>) -> Result<Vec<T>, Error> {
-    if needed { list.await } else { Ok(Vec::new()) }
-}
-
-/// Names the fields that differ.
-fn differences(fields: &[(&str, String, String)]) -> Option<Difference> {
-    let different = fields.iter().filter(|(_, wanted, is)| wanted != is);
-    let named: Vec<_> = different.map(|(name, wanted, is)| format!("{name} is {is} there, not {wanted}")).collect();
-    (!named.is_empty()).then(|| named.join(", "))
-}
-
-/// Names the arguments that differ.
-fn arguments_differ(wanted: &Arguments, is: &Arguments) -> Option<Difference> {
-    let changed = wanted.iter().filter(|(name, value)| is.get(*name) != Some(value)).map(|(name, value)| {
-        let is = is.get(name).map_or_else(|| "not set".to_owned(), ToString::to_string);
-        format!("argument {name} is {is} there, not {value}")
-    });
-    let further = is.iter().filter(|(name, _)| !wanted.contains_key(*name));
-    let named: Vec<_> =
-        changed.chain(further.map(|(name, value)| format!("argument {name} is {value} there, not unset"))).collect();
-    (!named.is_empty()).then(|| named.join(", "))
-}
-
-fn found(named: [Option<Difference>; 2], numbers: Option<Numbers>, in_use: Option<Difference>) -> Found {
-    let named: Vec<_> = named.into_iter().flatten().collect();
-    if named.is_empty() { Found::Equal(numbers) } else { Found::Different { named: named.join(", "), in_use } }
+// The list of all kinds: the name of the broker's list, and the kind.
+kinds! {
+    exchanges: Exchange,
+    queues: Queue,
+    bindings: Binding,
 }

@@ -1,40 +1,122 @@
 //! Queues.
-use super::{Difference, Found, Identity, Numbers, arguments_differ, differences, found};
-use leveret_client::{Arguments, Queue};
+use super::comparison::{Field, differing_arguments, differing_fields};
+use super::field::{NameField, check_names, check_not_reserved};
+use super::{Comparison, Correction, FieldError, Identity, Inventory, Kind, Lists, Numbers};
+use leveret_api::{BrokerRef, DeletionPolicy, Queue, TopologyStatus};
+use leveret_client::{Arguments, Client, DeleteOnly, Error, Made, Queue as Object};
 
-pub(super) fn identity(queue: &Queue) -> Identity {
-    Identity(vec!["queue".to_owned(), queue.vhost.clone(), queue.name.clone()])
+impl Kind for Queue {
+    type Object = Object;
+
+    const RANK: u8 = 20;
+
+    fn broker(&self) -> &BrokerRef {
+        &self.spec.broker_ref
+    }
+
+    fn deletion_policy(&self) -> DeletionPolicy {
+        self.spec.deletion_policy
+    }
+
+    fn status(&self) -> Option<&TopologyStatus> {
+        self.status.as_ref()
+    }
+
+    fn object(&self, name: &str) -> Object {
+        let spec = self.spec.clone();
+        Object {
+            name: spec.name.unwrap_or_else(|| name.to_owned()),
+            vhost: spec.vhost,
+            durable: spec.durable,
+            auto_delete: spec.auto_delete,
+            arguments: spec.arguments.unwrap_or_default(),
+            ..Object::default()
+        }
+    }
+
+    fn check(queue: &Object) -> Result<(), FieldError> {
+        check_names(&[
+            NameField { field: "name", value: &queue.name },
+            NameField { field: "vhost", value: &queue.vhost },
+        ])?;
+        check_not_reserved(&queue.name)
+    }
+
+    fn identity(queue: &Object) -> Identity {
+        Identity::of::<Self>(&[&queue.vhost, &queue.name])
+    }
+
+    fn describe(queue: &Object) -> String {
+        format!("queue '{}' in vhost '{}'", queue.name, queue.vhost)
+    }
+
+    fn lists() -> Lists {
+        Lists { queues: true, ..Lists::default() }
+    }
+
+    async fn list(client: &Client) -> Result<Vec<Object>, Error> {
+        client.queues().await
+    }
+
+    fn missing_requirements(queue: &Object, inventory: &Inventory) -> Option<String> {
+        inventory.missing_vhost(&queue.vhost)
+    }
+
+    fn compare(wanted: &Object, existing: Option<&Object>, inventory: &Inventory) -> Comparison {
+        let Some(existing) = existing else { return Comparison::Missing };
+        // A queue that says no type is of the type of its vhost.
+        let default_type = inventory.vhosts.get(&wanted.vhost).and_then(Option::as_deref);
+        let arguments = differing_arguments(&typed_arguments(wanted, default_type), &typed_arguments(existing, None));
+        let fields = differing_fields(&[
+            Field::new("durable", wanted.durable, existing.durable),
+            Field::new("autoDelete", wanted.auto_delete, existing.auto_delete),
+            // No resource wants a queue that belongs to a client's connection.
+            Field::new("exclusive", false, existing.exclusive),
+        ]);
+        let numbers = Numbers {
+            ready: existing.messages_ready,
+            unacked: existing.messages_unacknowledged,
+            consumers: existing.consumers,
+        };
+        Comparison::of([fields, arguments], Some(numbers), || correction(existing, numbers))
+    }
+
+    async fn declare(queue: &Object, client: &Client) -> Result<Made, Error> {
+        client.declare_queue(queue).await
+    }
+
+    async fn exists(queue: &Object, client: &Client) -> Result<bool, Error> {
+        client.queue(&queue.vhost, &queue.name).await.map(|existing| existing.name == queue.name)
+    }
+
+    async fn delete(queue: &Object, _: Option<&Object>, client: &Client, only: DeleteOnly) -> Result<(), Error> {
+        client.delete_queue(&queue.vhost, &queue.name, only).await
+    }
+
+    fn empty_numbers() -> Option<Numbers> {
+        Some(Numbers::default())
+    }
 }
 
-/// Compares a queue with what is there, in a vhost whose queues are of `default_type` unless they say another.
-pub(super) fn compare(wanted: &Queue, is: Option<&Queue>, default_type: Option<&str>) -> Found {
-    let Some(is) = is else { return Found::Missing };
-    let arguments = arguments_differ(&typed(wanted, default_type), &typed(is, None));
-    let fields = differences(&[
-        ("durable", wanted.durable.to_string(), is.durable.to_string()),
-        ("autoDelete", wanted.auto_delete.to_string(), is.auto_delete.to_string()),
-        // No resource is that of a connection.
-        ("exclusive", false.to_string(), is.exclusive.to_string()),
-    ]);
-    let numbers = Numbers { ready: is.messages_ready, unacked: is.messages_unacknowledged, consumers: is.consumers };
-    let in_use =
-        if is.exclusive { Some("a client's connection has it for itself".to_owned()) } else { in_use(numbers) };
-    found([fields, arguments], Some(numbers), in_use)
-}
-
-/// The arguments with the type in them: a RabbitMQ says the type of every queue, asked for or not.
-fn typed(queue: &Queue, default_type: Option<&str>) -> Arguments {
+/// Returns the arguments with the type of the queue among them: a RabbitMQ lists the type of every queue, whether it was
+/// declared with one or not.
+fn typed_arguments(queue: &Object, default_type: Option<&str>) -> Arguments {
     let mut arguments = queue.arguments.clone();
     let default_type = default_type.filter(|type_| *type_ != "undefined").unwrap_or(CLASSIC);
     arguments.entry(TYPE).or_insert_with(|| default_type.into());
     arguments
 }
 
-const TYPE: &str = "x-queue-type";
-/// What a queue is that says nothing else.
-const CLASSIC: &str = "classic";
-
-fn in_use(Numbers { ready, unacked, consumers }: Numbers) -> Option<Difference> {
-    (ready + unacked + consumers > 0)
-        .then(|| format!("it has {ready} messages ready, {unacked} unacknowledged and {consumers} consumers"))
+fn correction(existing: &Object, Numbers { ready, unacked, consumers }: Numbers) -> Correction {
+    if existing.exclusive {
+        Correction::Wait("a client's connection has it for itself".to_owned())
+    } else if ready + unacked + consumers > 0 {
+        Correction::Wait(format!("it has {ready} messages ready, {unacked} unacknowledged and {consumers} consumers"))
+    } else {
+        Correction::Replace
+    }
 }
+
+const TYPE: &str = "x-queue-type";
+/// The type of a queue if neither its declaration nor its vhost says another.
+const CLASSIC: &str = "classic";

@@ -1,0 +1,59 @@
+//! The second step: whether the Broker can be built as its spec says. Pure.
+use super::Defaults;
+use super::build::{self, Image};
+use super::children::names_taken;
+use super::gather::Gathered;
+use super::problem::Problem;
+use k8s_openapi::api::core::v1::{ConfigMap, PodSpec};
+use leveret_api::Broker;
+
+/// The parts of a Broker's children that its spec decides and that could be wrong.
+pub(super) struct Valid {
+    pub(super) config: ConfigMap,
+    pub(super) pod: PodSpec,
+}
+
+/// Checks that all names are free and that `spec.config` and `spec.podTemplate` can be honoured. `spec.storage.size` is
+/// not among the checks: a size that is wrong keeps nothing else from being applied (see `volumes`).
+///
+/// # Errors
+/// The first problem: a Broker is built whole, or not at all.
+pub(super) fn validate(
+    broker: &Broker,
+    gathered: &Gathered,
+    image: &ImageChoice,
+    defaults: &Defaults,
+) -> Result<Valid, Problem> {
+    if let Some(problem) = names_taken(&gathered.foreign) {
+        return Err(problem);
+    }
+    let image = Image { name: image.name(), pull_secrets: &defaults.pull_secrets };
+    Ok(Valid { config: build::config(broker)?, pod: build::pod_spec(broker, image)? })
+}
+
+/// The image that the pods of a Broker are to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum ImageChoice {
+    /// The image that the spec names.
+    Own(String),
+    /// The operator's default image, which the Broker keeps once it has been ready with it.
+    Default(String),
+}
+
+impl ImageChoice {
+    /// Chooses the image of a Broker. One that names none and has been ready keeps the image that was the default then, so
+    /// that a newer operator restarts no broker that runs.
+    pub(super) fn of(broker: &Broker, default_image: &str) -> Self {
+        if let Some(image) = &broker.spec.image {
+            return Self::Own(image.clone());
+        }
+        let kept = broker.status.as_ref().and_then(|status| status.default_image.clone());
+        Self::Default(kept.unwrap_or_else(|| default_image.to_owned()))
+    }
+
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::Own(image) | Self::Default(image) => image,
+        }
+    }
+}
