@@ -1,8 +1,9 @@
-//! What a channel was delivered and has not settled: delivery tags to messages.
+//! The ledger of a channel: its unacknowledged deliveries, from delivery tag to message.
 //!
-//! The ledger lives in the channel's output, under its lock: a delivery is entered where it is written. It costs 18 bytes
-//! for each delivery that is outstanding; those that need no settling only have a tag. When all consumers together have as
-//! many outstanding as they may, those that want more wait in line, and take their turns as there is room again.
+//! The ledger is part of the channel's output, under the same lock: a delivery is entered where it is written. An
+//! outstanding delivery takes 18 bytes; a delivery that needs no acknowledgement only uses up a tag. When all consumers
+//! together have as many outstanding deliveries as the limit allows, those that could take more wait in a line, and take
+//! turns when there is room again.
 mod blocks;
 
 use crate::connections::ChannelView;
@@ -14,28 +15,30 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Deliveries by tag, and whom they came through.
+/// The unacknowledged deliveries of a channel by delivery tag, and an account for each consumer and each queue that gets
+/// read from.
 pub struct Ledger {
     blocks: Blocks,
     next_tag: u64,
     outstanding: u64,
-    /// How many of those outstanding came through gets: they do not count against the limit, as in RabbitMQ.
+    /// The number of outstanding deliveries that answered a get: they do not count against the limit, as in RabbitMQ.
     got: u64,
     limit: u64,
     subscribers: slab::Slab<Subscriber>,
-    /// The account for gets of each queue that has one.
+    /// The number of the account for gets, by queue.
     gets: BTreeMap<QueueId, u32>,
     line: Line,
-    /// Shows how many are outstanding.
+    /// Shows the number of outstanding deliveries to the management API.
     view: Arc<ChannelView>,
-    /// The budget that a ledger of more than one block is accounted to, once an account was opened.
+    /// The budget that the memory of older blocks and of many accounts is reported to; set when the first account is
+    /// opened.
     memory: Option<Arc<Memory>>,
     accounted: u64,
-    /// What is accounted for places of accounts, beyond a few.
+    /// Bytes reported for the places of accounts if there are more than 64.
     accounted_places: u64,
 }
 
-/// The accounts that wait for room under the limit, and whose turn it is.
+/// The accounts that wait for room under the limit, and the account whose turn it is.
 #[derive(Default)]
 struct Line {
     /// The accounts by their place in the line.
@@ -44,49 +47,49 @@ struct Line {
     came: u64,
     /// The account whose turn it is.
     turn: Option<u32>,
-    /// Its turn lasts while fewer deliveries than this are outstanding.
+    /// The turn lasts while fewer deliveries than this are outstanding.
     turn_below: u64,
-    /// Deliveries of one turn.
+    /// The number of deliveries of one turn.
     share: u64,
     /// The number of deliveries that were outstanding when the last turn began.
     outstanding_before: u64,
     /// The number of turns in a row in which no delivery was made.
     idle_turns: usize,
-    /// Whether nobody waits for a turn of others: the accounts in the line are told to take what they can, one after the
-    /// other.
+    /// Set when all accounts had a turn and none took anything. Then turns are not kept: the accounts in the line are told
+    /// one after the other, and each takes as much as the limit allows.
     is_open_to_all: bool,
 }
 
-/// Where deliveries come from: a consumer of a queue, or gets from it.
+/// An account: the consumer of a queue, or the gets from a queue, that deliveries went through.
 #[derive(Clone)]
 pub struct Subscriber {
     /// The queue.
     pub queue: Arc<Queue>,
-    /// The consumer, unless they are gets.
+    /// The consumer; `None` for gets.
     pub consumer: Option<ConsumerId>,
-    /// Its deliveries count against the limit.
+    /// Set if the deliveries count against the limit.
     is_limited: bool,
     outstanding: u64,
     ended: bool,
-    /// Tag of its last delivery.
+    /// The tag of the last delivery.
     last_tag: u64,
-    /// Its place in the line of those that wait.
+    /// The account's place in the line if it waits.
     place: Option<Place>,
 }
 
-/// A place in the line: whoever was served longest ago is first, then whoever came first.
+/// A place in the line. The account that was served longest ago comes first; among equals the one that joined first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
     last_tag: u64,
     came: u64,
 }
 
-/// The tag names no delivery that is outstanding.
+/// The error for a tag that names no outstanding delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownTag;
 
 impl Ledger {
-    /// An empty ledger; `view` shows how many deliveries are outstanding.
+    /// Creates an empty ledger; `view` shows how many deliveries are outstanding.
     #[must_use]
     pub fn new(view: Arc<ChannelView>) -> Self {
         Self {
@@ -105,12 +108,13 @@ impl Ledger {
         }
     }
 
-    /// Opens an account for a consumer; deliveries are entered with its number.
+    /// Opens an account for a consumer of `queue`. Returns the number with which deliveries are entered.
     pub fn open(&mut self, queue: Arc<Queue>) -> u32 {
         self.insert(queue, true)
     }
 
-    /// The account for gets from a queue, whatever the limit: one that has deliveries outstanding is opened again.
+    /// Opens the account for gets from `queue`, which are not limited, and returns its number. An account that has ended
+    /// but still has outstanding deliveries is opened again.
     pub fn open_for_gets(&mut self, queue: Arc<Queue>) -> u32 {
         if let Some(&number) = self.gets.get(&queue.id)
             && let Some(account) = self.subscribers.get_mut(number as usize)
@@ -133,7 +137,7 @@ impl Ledger {
         number
     }
 
-    /// An account that has ended goes with its last delivery.
+    /// Removes an account that has ended and has no outstanding deliveries.
     fn remove(&mut self, index: usize) {
         let account = self.subscribers.remove(index);
         if !account.is_limited {
@@ -145,20 +149,20 @@ impl Ledger {
         }
     }
 
-    /// The account is that of a consumer.
+    /// Sets the consumer that the account `subscriber` belongs to.
     pub fn set_consumer(&mut self, subscriber: u32, id: ConsumerId) {
         if let Some(account) = self.subscribers.get_mut(subscriber as usize) {
             account.consumer = Some(id);
         }
     }
 
-    /// Whether the account was opened for `queue` and has not ended.
+    /// Returns whether the account was opened for `queue` and has not ended.
     pub fn is_open(&self, subscriber: u32, queue: &Arc<Queue>) -> bool {
         let account = self.subscribers.get(subscriber as usize);
         account.is_some_and(|account| !account.ended && Arc::ptr_eq(&account.queue, queue))
     }
 
-    /// No more deliveries come with this account; it goes with its last outstanding one.
+    /// Ends an account: no more deliveries are entered for it, and it is removed with its last outstanding delivery.
     pub fn end(&mut self, subscriber: u32) {
         let Some(account) = self.subscribers.get_mut(subscriber as usize) else { return };
         account.ended = true;
@@ -171,17 +175,19 @@ impl Ledger {
         }
     }
 
-    /// All accounts of consumers together may have this many outstanding; 0: no limit. See [`next_turn`](Self::next_turn) then.
+    /// Limits the outstanding deliveries of all consumers together; 0 means no limit. The caller then has to let waiting
+    /// accounts take their [turns](Self::next_turn).
     pub fn set_limit(&mut self, limit: u32) {
         self.limit = if limit == 0 { u64::MAX } else { u64::from(limit) };
     }
 
-    /// Whether all accounts of consumers together may have a further delivery.
+    /// Returns whether the limit allows a further delivery to a consumer.
     pub fn has_room(&self) -> bool {
         self.limited() < self.limit
     }
 
-    /// Whether the account may have no further delivery now: the limit is reached, or others wait. It is in line then.
+    /// Returns whether the account must not get a further delivery now, because the limit is reached or others wait. The
+    /// account is put in the line then.
     #[inline]
     pub fn must_wait(&mut self, subscriber: u32) -> bool {
         self.limit != u64::MAX && self.wait(subscriber)
@@ -205,19 +211,20 @@ impl Ledger {
         true
     }
 
-    /// Whether accounts wait for room. Whoever made some has to let them take their [turns](Self::next_turn).
+    /// Returns whether accounts wait for room. Whoever made room has to let them take their [turns](Self::next_turn).
     pub fn has_waiting(&self) -> bool {
         !self.line.waiting.is_empty()
     }
 
-    /// The consumer that comes first, if there is room: it has to be told, and then it is the next one's turn, until
-    /// there is none. A turn is for an equal share of the room that there was at first.
+    /// Begins the turn of the next account in the line. Returns its queue and consumer, which has to be told; the caller
+    /// then calls again, until `None` says that the line is empty or that there is no room. Each turn is for an equal share
+    /// of the room that there was before the first turn.
     pub fn next_turn(&mut self) -> Option<(Arc<Queue>, ConsumerId)> {
         let goes_on = self.line.turn.take().is_some();
         if goes_on {
             self.line.idle_turns =
                 if self.limited() == self.line.outstanding_before { self.line.idle_turns + 1 } else { 0 };
-            // All had their turns and none took anything: what comes next has to be read from the disk.
+            // All had their turns and none took anything: the next messages have to be read from the disk.
             self.line.is_open_to_all |= self.line.idle_turns > self.line.waiting.len();
         } else if !self.line.is_open_to_all {
             let room = self.limit.saturating_sub(self.limited());
@@ -242,17 +249,17 @@ impl Ledger {
         None
     }
 
-    /// Deliveries not settled that count against the limit.
+    /// Returns the number of outstanding deliveries that count against the limit.
     fn limited(&self) -> u64 {
         self.outstanding - self.got
     }
 
-    /// Deliveries not settled.
+    /// Returns the number of outstanding deliveries.
     pub fn outstanding(&self) -> u64 {
         self.outstanding
     }
 
-    /// Enters a delivery: its tag.
+    /// Enters a delivery for the account `subscriber` and returns its tag.
     #[inline]
     pub fn deliver(&mut self, subscriber: u32, id: MessageId) -> u64 {
         let tag = self.deliver_settled();
@@ -270,17 +277,17 @@ impl Ledger {
         tag
     }
 
-    /// A delivery that needs no settling: its tag.
+    /// Returns the tag for a delivery that needs no acknowledgement.
     #[inline]
     pub fn deliver_settled(&mut self) -> u64 {
         self.next_tag += 1;
         self.next_tag - 1
     }
 
-    /// Takes the delivery `tag`.
+    /// Removes the delivery `tag` and hands it to `taken`.
     ///
     /// # Errors
-    /// [`UnknownTag`] when it is not outstanding.
+    /// [`UnknownTag`] if the delivery is not outstanding.
     pub fn take(&mut self, tag: u64, mut taken: impl FnMut(&Subscriber, MessageId)) -> Result<(), UnknownTag> {
         let entry = self.blocks.take(tag).ok_or(UnknownTag)?;
         self.taken(entry, &mut taken);
@@ -288,10 +295,11 @@ impl Ledger {
         Ok(())
     }
 
-    /// The last tag of those that `tag` and `multiple` mean: all up to `tag`, or all that there are if it is 0.
+    /// Returns the last tag that an acknowledgement of `tag` with `multiple` covers: `tag` itself, or the last tag used if
+    /// it is 0.
     ///
     /// # Errors
-    /// [`UnknownTag`] when `tag` is not outstanding.
+    /// [`UnknownTag`] if the delivery `tag` is not outstanding.
     pub fn last_of(&self, tag: u64) -> Result<u64, UnknownTag> {
         match tag {
             0 => Ok(self.next_tag - 1),
@@ -300,7 +308,8 @@ impl Ledger {
         }
     }
 
-    /// Takes deliveries up to the tag `last`, in order: a bounded part of them. Whether there may be more.
+    /// Removes outstanding deliveries up to and including the tag `last` and hands them to `taken` in order: about 8192 in
+    /// one call. Returns whether there may be more.
     pub fn take_up_to(&mut self, last: u64, mut taken: impl FnMut(&Subscriber, MessageId)) -> bool {
         let mut blocks = std::mem::take(&mut self.blocks);
         let more = blocks.take_up_to(last, TAKEN_AT_ONCE, &mut |entry| self.taken(entry, &mut taken));
@@ -340,7 +349,7 @@ impl Ledger {
     }
 }
 
-/// Something that is accounted for takes so many bytes now.
+/// Reports to the memory budget that something now takes `bytes` bytes instead of `accounted`, which is updated.
 fn account(memory: Option<&Memory>, accounted: &mut u64, bytes: u64) {
     let before = std::mem::replace(accounted, bytes);
     if let Some(memory) = memory {
@@ -356,9 +365,10 @@ impl Drop for Ledger {
     }
 }
 
-/// Places for accounts that are not accounted for, and are kept.
+/// The number of places for accounts that are kept when all accounts are gone, and are not reported as memory.
 const PLACES_KEPT: usize = 64;
-/// Deliveries that are taken at a time: the output that they belong to is held meanwhile.
+/// The number of deliveries, about, that are removed in one call: the output that the ledger is part of is locked
+/// meanwhile.
 const TAKEN_AT_ONCE: usize = 8192;
 
 #[cfg(test)]

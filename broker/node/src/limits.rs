@@ -1,12 +1,13 @@
-//! How many clients there may be at a time, and who gives way when all places are taken.
+//! Limits on the number of clients, and the choice of the client that is closed when all places are taken.
 //!
-//! Every client costs a descriptor, and storage must never lack one: a file that cannot be opened ends the process. So the
-//! descriptors are shared out at the start, with a reserve that no client gets, and every listener asks [`Broker::admit`]
-//! for a [`Permit`] before it serves a socket.
+//! Every client takes a file descriptor, and storage must never lack one: a file that cannot be opened ends the process.
+//! The descriptors are therefore shared out at the start, with a reserve that no client gets, and every listener asks
+//! [`Broker::admit`] for a [`Permit`] before it serves a socket.
 //!
-//! An AMQP connection is half-open until it has logged in and opened its virtual host. Half-open ones have places of their
-//! own. When these are taken, the oldest gives way to a newcomer if it has had its time; otherwise the newcomer is closed:
-//! a client that speaks comes in beside any number of silent ones.
+//! An AMQP connection is half-open until it has logged in and opened its virtual host. Half-open connections have places of
+//! their own. When all of these are taken, a new client gets the place of the oldest half-open connection if that one is
+//! more than a second old; otherwise the new client is closed. A client that logs in at once therefore gets in, however
+//! many silent clients there are.
 use crate::Broker;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -15,59 +16,59 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use tokio::sync::Notify;
 
-/// How many clients there may be at a time.
+/// The largest number of clients of each kind at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// AMQP connections that are open.
+    /// The largest number of open AMQP connections.
     pub connections_max: u64,
-    /// AMQP connections that have not been opened yet.
+    /// The largest number of AMQP connections that have not finished their login.
     pub half_open_connections_max: u64,
-    /// Connections to the management API.
+    /// The largest number of connections to the management API.
     pub http_connections_max: u64,
-    /// Connections to the metrics.
+    /// The largest number of connections to the metrics port.
     pub metrics_connections_max: u64,
 }
 
-/// Limits as they are wished for; what is not set is worked out.
+/// The limits that were configured; a limit that is `None` is calculated by [`Limits::share_out`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wishes {
-    /// See [`Limits`].
+    /// See the field of [`Limits`] with the same name.
     pub connections_max: Option<u64>,
-    /// See [`Limits`].
+    /// See the field of [`Limits`] with the same name.
     pub half_open_connections_max: Option<u64>,
-    /// See [`Limits`].
+    /// See the field of [`Limits`] with the same name.
     pub http_connections_max: Option<u64>,
 }
 
-/// Why limits cannot be kept.
+/// The reason why the limits do not fit the file descriptors of the process.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LimitsError {
-    /// Storage would have none left.
+    /// The process may have fewer than the 256 descriptors that storage and a few clients need.
     #[error(
         "the process may have {0} file descriptors and needs at least {DESCRIPTORS_MIN}: raise the limit (ulimit -n)"
     )]
     FewDescriptors(u64),
-    /// The wishes need more than there are.
+    /// The configured limits and the reserve need more descriptors than the process may have.
     #[error(
         "{wanted} connections of all kinds and a reserve of {reserve} for storage are more than the {descriptors} file \
          descriptors that the process may have: raise the limit (ulimit -n) or lower connections_max"
     )]
     TooMany {
-        /// Connections wished for, those half-open and those of HTTP included.
+        /// The sum of all limits: open, half-open, management API and metrics.
         wanted: u64,
-        /// Descriptors that no client gets.
+        /// The number of descriptors that no client gets.
         reserve: u64,
-        /// Descriptors that the process may have.
+        /// The number of descriptors that the process may have.
         descriptors: u64,
     },
 }
 
 impl Limits {
-    /// Shares out `descriptors`, and sees to it that idle connections alone do not use up a memory budget of `memory_max`
-    /// bytes.
+    /// Shares `descriptors` out among the kinds of clients. Limits that were not configured are chosen so that idle AMQP
+    /// connections alone do not use up a memory budget of `memory_max` bytes.
     ///
     /// # Errors
-    /// [`LimitsError`] when there are too few descriptors.
+    /// [`LimitsError`] if there are fewer than 256 descriptors, or too few for the configured limits.
     pub fn share_out(descriptors: u64, memory_max: u64, wishes: Wishes) -> Result<Self, LimitsError> {
         if descriptors < DESCRIPTORS_MIN {
             return Err(LimitsError::FewDescriptors(descriptors));
@@ -103,25 +104,25 @@ impl Default for Limits {
     }
 }
 
-/// Where a client comes in.
+/// The kind of place that a client asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Door {
-    /// AMQP: half-open until [`Permit::open`].
+    /// An AMQP connection, which is half-open until [`Permit::open`].
     Amqp,
-    /// The management API.
+    /// A connection to the management API.
     Http,
-    /// The metrics.
+    /// A connection to the metrics port.
     Metrics,
 }
 
-/// A client's place; free again when it is dropped, which must not be before the socket is closed.
+/// The place of one client. Dropping the permit frees the place, so it must not be dropped before the socket is closed.
 pub struct Permit {
     places: Arc<Places>,
     kind: Mutex<Kind>,
     withdrawn: Arc<Notify>,
 }
 
-/// Whose place it is.
+/// The kind of place that a permit stands for.
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
     HalfOpen(u64),
@@ -131,10 +132,10 @@ enum Kind {
 }
 
 impl Permit {
-    /// An AMQP connection is no longer half-open.
+    /// Turns the place of a half-open AMQP connection into that of an open one. Does nothing for other kinds of places.
     ///
     /// # Errors
-    /// The limit, when that many are open.
+    /// The limit, if that many connections are open already.
     pub fn open(&self) -> Result<(), u64> {
         let mut kind = self.kind.lock();
         if let Kind::HalfOpen(number) = *kind {
@@ -149,7 +150,8 @@ impl Permit {
         Ok(())
     }
 
-    /// Completes when the place of a half-open connection is wanted for another client.
+    /// Waits until the place of this half-open connection was given to another client; the connection has to be closed
+    /// then.
     pub async fn withdrawn(&self) {
         self.withdrawn.notified().await;
     }
@@ -167,7 +169,7 @@ impl Drop for Permit {
     }
 }
 
-/// The places of all doors.
+/// The places for clients of all kinds.
 pub(crate) struct Places {
     limits: Limits,
     taken: Mutex<Taken>,
@@ -176,10 +178,10 @@ pub(crate) struct Places {
 
 #[derive(Default)]
 struct Taken {
-    /// Half-open connections, oldest first.
+    /// The half-open connections by their number, so the oldest comes first.
     half_open: BTreeMap<u64, HalfOpen>,
     next: u64,
-    /// Half-open connections whose places were given to others, and whose sockets are not closed yet.
+    /// The number of half-open connections whose places were given to other clients and whose sockets are not closed yet.
     giving_way: u64,
     open: u64,
     http: u64,
@@ -187,7 +189,7 @@ struct Taken {
 }
 
 impl Taken {
-    /// A connection is no longer half-open.
+    /// Removes the half-open connection with this number: it was opened or closed.
     fn leave(&mut self, number: u64) {
         if self.half_open.remove(&number).is_none() {
             self.giving_way -= 1;
@@ -205,7 +207,7 @@ impl Places {
         Arc::new(Self { limits, taken: Mutex::default(), refusals: Seldom::default() })
     }
 
-    /// A place for a client, if there is one.
+    /// Takes a place for a client that came to `door`; the admission has no permit if all places are taken.
     fn take(self: &Arc<Self>, door: Door, now_ns: u64) -> Admission {
         let withdrawn = Arc::new(Notify::new());
         let mut taken = self.taken.lock();
@@ -249,14 +251,14 @@ impl Places {
     }
 }
 
-/// What a client gets.
+/// The answer to a client that asks for a place.
 struct Admission {
     permit: Option<Permit>,
-    /// The limit that stood against it, or against another client that had to give way.
+    /// The limit because of which this client got no place, or another client lost its place.
     met: Option<Met>,
 }
 
-/// A limit that was met.
+/// A limit that is reached.
 #[derive(Debug, PartialEq, Eq)]
 struct Met {
     limit: &'static str,
@@ -272,8 +274,8 @@ fn counted(count: &mut u64, met: Met, kind: Kind) -> (Option<Kind>, Option<Met>)
 }
 
 impl Broker {
-    /// A place for a client that came to `door`. None: all are taken, the log says so, and the socket is to be closed at
-    /// once.
+    /// Returns a place for a client that came to `door`. If all places are taken, logs it and returns `None`: the socket
+    /// has to be closed at once.
     pub fn admit(&self, door: Door) -> Option<Permit> {
         let places = &self.node().places;
         let Admission { permit, met } = places.take(door, self.clock().now());
@@ -286,26 +288,26 @@ impl Broker {
         permit
     }
 
-    /// The limits in force.
+    /// Returns the limits in force.
     pub fn limits(&self) -> Limits {
         self.node().places.limits
     }
 
-    /// AMQP connections that are open, and those that are half-open.
+    /// Returns the number of open AMQP connections and the number of half-open ones.
     pub fn places_taken(&self) -> (u64, u64) {
         let taken = self.node().places.taken.lock();
         (taken.open, taken.half_open.len() as u64)
     }
 
-    /// Says in the log why a client is sent away before it has logged in: ten such lines a second at most, and how many
-    /// were left out.
+    /// Logs why a client is disconnected before it has logged in. At most ten such lines are written per second; the next
+    /// line that is written says how many were left out.
     pub fn log_refused(&self, peer: SocketAddr, text: &str) {
         if let Some(silent) = self.node().places.refusals.speaks(self.clock().now()) {
             tracing::warn!(%peer, silent, "client refused: {text}");
         }
     }
 
-    /// Says in the log that a listener has trouble, as seldom as [`log_refused`](Self::log_refused).
+    /// Logs a problem of a listener, within the same limit of lines per second as [`log_refused`](Self::log_refused).
     pub fn log_trouble(&self, text: &str) {
         if let Some(silent) = self.node().places.refusals.speaks(self.clock().now()) {
             tracing::warn!(silent, "{text}");
@@ -313,7 +315,7 @@ impl Broker {
     }
 }
 
-/// Lines in the log that clients cause before anybody knows who they are: so many a second, the others are counted.
+/// Bounds the lines in the log that clients can cause before they have logged in: ten per second; further ones are counted.
 #[derive(Default)]
 struct Seldom {
     second: AtomicU64,
@@ -322,7 +324,7 @@ struct Seldom {
 }
 
 impl Seldom {
-    /// Whether a line may be written now: how many were not since the last one.
+    /// Returns the number of lines left out since the last one if a line may be written now, and `None` if it may not.
     fn speaks(&self, now_ns: u64) -> Option<u64> {
         let second = now_ns / 1_000_000_000;
         if self.second.swap(second, Relaxed) != second {
@@ -336,24 +338,25 @@ impl Seldom {
     }
 }
 
-/// Fewer descriptors are not enough for storage and a few clients.
+/// The smallest number of descriptors that is enough for storage and a few clients.
 const DESCRIPTORS_MIN: u64 = 256;
-/// Descriptors that no client gets: an eighth, within these bounds. The log keeps up to 64 files open.
+/// Bounds of the number of descriptors that no client gets, which is an eighth of all. The log keeps up to 64 files open.
 const RESERVE_MIN: u64 = 192;
 const RESERVE_MAX: u64 = 8192;
-/// What an idle connection is reckoned to cost in memory, in bytes.
+/// The memory that an idle connection is assumed to take, in bytes.
 const CONNECTION_BYTES: u64 = 16 << 10;
-/// Most half-open connections, unless configured.
+/// The largest number of half-open connections, unless configured.
 const HALF_OPEN_MAX: u64 = 4096;
-/// Most connections to the management API, unless configured.
+/// The largest number of connections to the management API, unless configured.
 const HTTP_MAX: u64 = 1024;
-/// Most connections to the metrics.
+/// The largest number of connections to the metrics port.
 const METRICS_MAX: u64 = 64;
-/// How long a half-open connection is safe from newcomers.
+/// The time in which a half-open connection does not lose its place to a new client.
 const GRACE_NS: u64 = 1_000_000_000;
-/// Half-open connections that give way at a time: their descriptors are not free before they are closed.
+/// The largest number of half-open connections that are being closed for new clients at a time: their descriptors are not
+/// free before they are closed.
 const GIVING_WAY_MAX: u64 = 16;
-/// Lines a second.
+/// The largest number of lines per second.
 const LINES_MAX: u64 = 10;
 
 #[cfg(test)]

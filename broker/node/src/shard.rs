@@ -1,10 +1,11 @@
-//! A shard: the queues that share one Raft group, and what waits to be logged for them.
+//! A shard: the queues that share one Raft group, and the operations that wait to be logged for them.
 //!
-//! Whoever has an operation appends it to the entry being put together; a task hands entries to the log, a few at a time, so
-//! that what gathers while a sync runs is the next entry. Publishers are told when their entry was applied.
+//! Whoever has an operation appends it to the entry that is being put together. The proposer, one task per shard, hands
+//! entries to the log, a few at a time, so that all operations that arrive during a sync form the next entry. Publishers
+//! are told when their entry was applied.
 //!
-//! An entry is handed in once there is room for it in the log. Where there is none for publishes they wait (it is *held*), and
-//! what consumers settled goes before them: it is what makes room.
+//! An entry is handed in once the log has room for it. While the log has no room for publishes, the publishes wait (they
+//! are *held*), and settlements overtake them, because settlements are what makes room.
 use crate::entry;
 use bytes::Bytes;
 use leveret_engine::catalog::QueueId;
@@ -19,20 +20,20 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Who waits for a publish to be durable.
+/// Receives the news that publishes are durable.
 pub trait Confirm: Send + Sync {
-    /// The publish that `token` stands for on `channel` is durable.
+    /// Called when the publish that `token` stands for on `channel` is durable.
     fn confirmed(&self, channel: u16, token: u64);
 }
 
-/// A publisher that waits: whom to tell, on which channel, its token there.
+/// A publisher that waits until its publish is durable.
 #[derive(Clone)]
 pub struct Waiter {
-    /// The connection.
+    /// The connection that is told.
     pub to: Arc<dyn Confirm>,
-    /// Its channel.
+    /// The number of the channel that published.
     pub channel: u16,
-    /// What the connection calls the publish.
+    /// The connection's own number for the publish.
     pub token: u64,
 }
 
@@ -46,24 +47,24 @@ pub(crate) struct Shard {
     full: AtomicBool,
 }
 
-/// What waits to be logged, and what is on its way.
+/// The entries that wait to be logged, and those that were handed in and are not applied yet.
 #[derive(Default)]
 struct Pending {
-    /// The entries that are put together; operations are appended to the last one.
+    /// The entries that are being put together; operations are appended to the last one.
     entries: VecDeque<Draft>,
     /// Settlements that overtake the publishes in `entries`, for which there is no room.
     relief: VecDeque<Draft>,
-    /// Whether publishes wait for room.
+    /// Set while publishes wait for room.
     held: bool,
-    /// Whether even settlements wait for room.
+    /// Set while even settlements wait for room.
     stuck: bool,
-    /// Bytes of `entries` and `relief`.
+    /// The length of all entries in `entries` and `relief`, in bytes.
     bytes: usize,
     /// Length of the entry that was handed in last, in bytes: the next will be about as long.
     last_len: usize,
-    /// The entries that were handed in and are not applied yet.
+    /// The entries that were handed in and are not applied yet, in order.
     waiting: VecDeque<InFlight>,
-    /// Bytes of the entries in `waiting`.
+    /// The length of all entries in `waiting`, in bytes.
     in_flight_bytes: usize,
     /// The number of the next entry.
     next_number: u64,
@@ -82,13 +83,14 @@ struct Pending {
 struct Draft {
     bytes: Vec<u8>,
     waiters: Vec<Waiter>,
-    /// Someone waits for it. What was settled waits a moment for company: nobody hears of it, and a crash before it is
-    /// logged is one before the consumer said so.
+    /// Set if someone waits for this entry. An entry of settlements alone is handed in a little later, so that it can be
+    /// shared: nobody is told when it is logged, and a crash before that looks like a crash before the consumer
+    /// acknowledged.
     urgent: bool,
     since: Instant,
-    /// There are publishes in it.
+    /// Set if the entry contains publishes.
     publishes: bool,
-    /// The number of the last other operation in it, if there is any.
+    /// The number of the last operation in the entry that is not a publish, if there is any.
     settles: Option<u64>,
 }
 
@@ -99,27 +101,27 @@ impl Draft {
     }
 }
 
-/// An entry that was handed in.
+/// An entry that was handed in and is not applied yet.
 struct InFlight {
     number: u64,
-    /// Its length in bytes.
+    /// The length of the entry in bytes.
     len: usize,
     waiters: Vec<Waiter>,
     settles: Option<u64>,
 }
 
-/// Which entry may be handed in.
+/// The result of [`Pending::take`].
 enum Choice {
     Entry(Draft),
-    /// The log has no room for what is next.
+    /// The log has no room for the next entry.
     NoRoom,
     Nothing,
 }
 
-/// What the proposer finds.
+/// The next step of the proposer.
 enum Next {
     Entry(Bytes),
-    /// One that may wait until then.
+    /// The next entry may wait until this time.
     Later(Instant),
     Nothing,
 }
@@ -130,7 +132,7 @@ impl Shard {
         Self { group, pending: Mutex::default(), wake, room, progress, full: AtomicBool::new(false) }
     }
 
-    /// A run for queues of this shard.
+    /// Appends the publish of one run to queues of this shard. `waiter` is told once all of the run is applied.
     pub(crate) fn publish(&self, queues: &[QueueId], publish: &Publish<'_>, waiter: Option<Waiter>) {
         let mut pieces = entry::pieces(queues, publish.messages).peekable();
         let mut waiter = waiter;
@@ -142,13 +144,14 @@ impl Shard {
         }
     }
 
-    /// What happened to deliveries of a queue of this shard.
+    /// Appends the settlements and returns of a queue of this shard.
     pub(crate) fn changes(&self, queue: QueueId, changes: &DeliveryChanges) {
         let visible = !changes.returned.is_empty();
         entry::changes(queue, changes, |append| self.push(append, 0, None, visible));
     }
 
-    /// An operation of about `room` bytes, unless that is little.
+    /// Appends an operation to the entry that is being put together. `room` is about the length of the operation in bytes;
+    /// 0 if it is short. `visible` says whether the operation changes which messages are ready.
     fn push(&self, append: impl FnOnce(&mut Vec<u8>), room: usize, waiter: Option<Waiter>, visible: bool) {
         let mut locked = self.pending.lock();
         let state = &mut *locked;
@@ -187,13 +190,13 @@ impl Shard {
         }
     }
 
-    /// Whether publishers had better wait.
+    /// Returns whether publishers should wait because too many operations are waiting to be handed in.
     #[inline]
     pub(crate) fn is_full(&self) -> bool {
         self.full.load(Relaxed)
     }
 
-    /// Waits until there is room.
+    /// Waits while [`is_full`](Self::is_full).
     pub(crate) async fn until_room(&self) {
         loop {
             let room = self.room.notified();
@@ -204,7 +207,7 @@ impl Shard {
         }
     }
 
-    /// Hands entries in until the node stops.
+    /// Hands entries to the log until the node stops. Calls `on_failure` and returns if the group has stopped.
     pub(crate) async fn propose(
         self: Arc<Self>,
         groups: Groups,
@@ -235,7 +238,8 @@ impl Shard {
         }
     }
 
-    /// What to hand in. `has_room`, asked for an entry's bytes and whether it has no publishes, keeps the room that it grants.
+    /// Returns the next entry to hand in. `has_room` is called with the length of an entry in bytes and whether the entry
+    /// is free of publishes; if it returns true, the room is reserved for that entry.
     fn next(&self, incarnation: u64, has_room: impl Fn(usize, bool) -> bool) -> Next {
         let mut state = self.pending.lock();
         if !state.may_hand_in() {
@@ -271,7 +275,7 @@ impl Shard {
         Next::Entry(bytes.into())
     }
 
-    /// An entry of this node was applied.
+    /// Notes that the entry with this number, one of this start of the node, was applied, and tells its publishers.
     pub(crate) fn applied(&self, number: u64) {
         let waiters = {
             let mut state = self.pending.lock();
@@ -293,7 +297,8 @@ impl Shard {
         }
     }
 
-    /// Waits until what was pushed so far can be seen in the queues; not for what waits for room.
+    /// Waits until all operations pushed so far are applied that change which messages are ready; does not wait for
+    /// publishes that wait for room.
     pub(crate) async fn until_visible(&self) {
         let (visible, last_return) = {
             let state = self.pending.lock();
@@ -302,7 +307,7 @@ impl Shard {
         self.until(|state| state.applied >= visible || state.held && state.has_settled(last_return)).await;
     }
 
-    /// Waits until what was settled so far has gone from the queues; not for what waits for room.
+    /// Waits until all settlements and returns pushed so far are applied; does not wait for those that wait for room.
     pub(crate) async fn until_settled(&self) {
         let upto = {
             let mut state = self.pending.lock();
@@ -325,13 +330,13 @@ impl Shard {
         }
     }
 
-    /// Whether publishes wait for room.
+    /// Returns whether publishes wait for room.
     #[cfg(test)]
     pub(crate) fn is_held(&self) -> bool {
         self.pending.lock().held
     }
 
-    /// Whether all that was pushed is applied.
+    /// Returns whether all operations that were pushed are applied.
     pub(crate) fn is_idle(&self) -> bool {
         let state = self.pending.lock();
         state.waiting.is_empty() && state.entries.is_empty() && state.relief.is_empty()
@@ -339,13 +344,13 @@ impl Shard {
 }
 
 impl Pending {
-    /// Whether a further entry may be handed in beside those on their way. A large one gains nothing by waiting.
+    /// Returns whether a further entry may be handed in beside those on their way. A large entry gains nothing by waiting.
     fn may_hand_in(&self) -> bool {
         let is_large = || self.entries.front().is_some_and(|first| first.bytes.len() >= LARGE_BYTES);
         self.waiting.len() < IN_FLIGHT_MAX || self.in_flight_bytes < IN_FLIGHT_BYTES_MAX && is_large()
     }
 
-    /// Whether the operations up to that number are applied, publishes apart, or have no room.
+    /// Returns whether all operations up to number `upto`, not counting publishes, are applied or have to wait for room.
     fn has_settled(&self, upto: u64) -> bool {
         self.stuck || self.settles_applied >= upto
     }
@@ -367,12 +372,13 @@ impl Pending {
         self.relief.pop_front().map_or(Choice::NoRoom, Choice::Entry)
     }
 
-    /// Lets what was settled overtake the publishes. An entry of which nothing is left stays, for its number.
+    /// Moves settlements and returns from `entries` to `relief`, so that they overtake the publishes. An entry that is
+    /// empty afterwards stays, because the entries are numbered.
     fn hold(&mut self) {
         self.held = true;
         for gathered in self.entries.iter_mut().filter(|gathered| gathered.settles.is_some()) {
             if self.relief.back().is_none_or(|last| last.bytes.len() >= ENTRY_BYTES) {
-                // What waits in `entries` will have a number more.
+                // A further entry in `relief` raises the numbers of all entries in `entries` by one.
                 self.visible += u64::from(self.visible > self.next_number + self.relief.len() as u64);
                 self.relief.push_back(Draft::new(entry::begin(0)));
                 self.bytes += entry::EMPTY;
@@ -385,19 +391,20 @@ impl Pending {
     }
 }
 
-/// An entry takes no further operation from this size on. Small enough for a publisher's window to be several entries: some
-/// are on the disk while others are put together.
+/// An entry of this many bytes takes no further operation. The value is small enough for a publisher's window to be several
+/// entries: some are on their way to the disk while others are put together.
 const ENTRY_BYTES: usize = 128 << 10;
-/// So many entries are on their way; what gathers meanwhile is the next one.
+/// The largest number of entries on their way; operations that arrive meanwhile form the next one.
 const IN_FLIGHT_MAX: usize = 8;
-/// A large entry (a large message, as a rule) is handed in beside those, while the ones on their way have fewer bytes than this.
+/// A large entry (a large message, as a rule) is handed in beside these, while the entries on their way have fewer bytes
+/// than this.
 const IN_FLIGHT_BYTES_MAX: usize = 8 << 20;
 const LARGE_BYTES: usize = 2 * ENTRY_BYTES;
-/// How often to ask for room in a full log.
+/// The interval at which a full log is asked for room.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
-/// What was settled waits this long for an entry that someone waits for.
+/// The longest time that settlements wait for an operation that someone waits for, to share its entry.
 const LINGER: Duration = Duration::from_millis(2);
-/// Publishers wait while this much is not handed in.
+/// Publishers wait while more bytes than this are not handed in, until only half of them are left.
 const PENDING_BYTES_MAX: usize = 2 << 20;
 
 #[cfg(test)]

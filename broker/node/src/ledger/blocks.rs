@@ -1,40 +1,41 @@
-//! Entries of a ledger by delivery tag, in blocks: only what is outstanding costs memory, however far its tags lie apart.
+//! The entries of a ledger by delivery tag, in blocks: memory depends on the number of outstanding deliveries only, however
+//! far apart their tags are.
 //!
-//! A delivery goes into the newest block. A block that is full joins the older ones, in a tree by first tag, and goes with
-//! its last entry; one that has lost three quarters of its entries is packed. Tags that have no entry cost nothing.
+//! A delivery goes into the newest block. A full block joins the older ones, in a tree by first tag, and is freed with its
+//! last entry; a block that has lost three quarters of its entries is packed. Tags without an entry take no memory.
 use std::collections::BTreeMap;
 
 #[derive(Default)]
 pub(super) struct Blocks {
     newest: Block,
     older: BTreeMap<u64, Block>,
-    /// Bytes of memory that the older blocks hold.
+    /// The memory of the older blocks in bytes.
     bytes: u64,
 }
 
-/// What a delivery was: where its message lies in the queue, and whose it is.
+/// One delivery: the place of its message in the queue, and the account that it belongs to.
 #[derive(Clone, Copy)]
 pub(super) struct Entry {
     pub(super) sequence: u64,
     pub(super) offset: u32,
-    /// The account, or [`TAKEN`].
+    /// The number of the account, or [`TAKEN`].
     pub(super) subscriber: u32,
 }
 
 #[derive(Default)]
 struct Block {
     first_tag: u64,
-    /// What is to be added to `first_tag`, one for each entry, ascending.
+    /// For each entry, the difference of its tag and `first_tag`; ascending.
     steps: Vec<u16>,
     entries: Vec<Entry>,
-    /// Entries before this one are taken.
+    /// All entries before this index were taken.
     taken_below: usize,
-    /// Entries not taken.
+    /// The number of entries that were not taken.
     left: usize,
 }
 
 impl Blocks {
-    /// Enters a delivery, whose tag is higher than all before.
+    /// Enters a delivery. Its tag must be higher than all tags entered before.
     #[inline]
     pub(super) fn push(&mut self, tag: u64, entry: Entry) {
         let newest = &mut self.newest;
@@ -49,7 +50,7 @@ impl Blocks {
         newest.left += 1;
     }
 
-    /// The newest block joins the older ones, and the next begins with `tag`.
+    /// Moves the newest block to the older ones and begins the next block with `tag`.
     fn set_aside(&mut self, tag: u64) {
         let next = Block { first_tag: tag, ..Block::default() };
         let mut block = std::mem::replace(&mut self.newest, next);
@@ -62,7 +63,7 @@ impl Blocks {
         self.older.insert(block.first_tag, block);
     }
 
-    /// Takes the entry of a tag, if it is outstanding.
+    /// Takes the entry of a tag; `None` if it is not outstanding.
     #[inline]
     pub(super) fn take(&mut self, tag: u64) -> Option<Entry> {
         if self.newest.left > 0 && tag >= self.newest.first_tag { self.newest.take(tag) } else { self.take_older(tag) }
@@ -81,8 +82,8 @@ impl Blocks {
         Some(entry)
     }
 
-    /// Takes entries up to `last`, in the order of their tags, as many blocks as begin among the first `most`. Whether there may
-    /// be more.
+    /// Takes entries up to and including the tag `last`, in the order of their tags. No further block is begun once the
+    /// blocks begun so far had `most` entries. Returns whether there may be more.
     pub(super) fn take_up_to(&mut self, last: u64, most: usize, taken: &mut impl FnMut(Entry)) -> bool {
         let mut begun = 0;
         while let Some(mut oldest) = self.older.first_entry() {
@@ -96,7 +97,7 @@ impl Blocks {
             block.pack();
             self.bytes = self.bytes - before + block.bytes();
             if block.left > 0 {
-                return false; // what is left of it has higher tags
+                return false; // the remaining entries have higher tags
             }
             self.bytes -= block.bytes();
             oldest.remove();
@@ -105,14 +106,14 @@ impl Blocks {
         false
     }
 
-    /// Whether the entry of a tag is outstanding.
+    /// Returns whether the entry of a tag is outstanding.
     pub(super) fn contains(&self, tag: u64) -> bool {
         let older = || self.older.range(..=tag).next_back().map(|(_, block)| block);
         let newest = Some(&self.newest).filter(|newest| newest.left > 0 && tag >= newest.first_tag);
         newest.or_else(older).is_some_and(|block| block.index_of(tag).is_some())
     }
 
-    /// Bytes of memory beside the newest block.
+    /// Returns the memory of all blocks but the newest, in bytes.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -125,7 +126,7 @@ impl Block {
         (self.first_tag, self.taken_below) = (tag, 0);
     }
 
-    /// Index of the entry of a tag, if it is outstanding.
+    /// Returns the index of the entry of a tag; `None` if it is not outstanding.
     #[inline]
     fn index_of(&self, tag: u64) -> Option<usize> {
         let step = u16::try_from(tag.checked_sub(self.first_tag)?).ok()?;
@@ -159,7 +160,7 @@ impl Block {
         }
     }
 
-    /// Drops the entries that were taken, once they are three quarters of all.
+    /// Drops the entries that were taken once they are at least three quarters of all.
     fn pack(&mut self) {
         if self.left * 4 > self.entries.len() {
             return;
@@ -178,7 +179,7 @@ impl Block {
     }
 }
 
-/// In place of an account: the entry was taken.
+/// Takes the place of the account's number in an entry that was taken.
 pub(super) const TAKEN: u32 = u32::MAX;
-/// Entries of a block, at most.
+/// The largest number of entries of a block.
 const ENTRIES_MAX: usize = 512;
