@@ -1,5 +1,5 @@
-//! Keeps storage in bounds while the node runs: snapshots, contents that outlive their segment of the log, publishers held
-//! back in time.
+//! The maintenance task and the room task, which keep storage within its bounds: they make snapshots, copy contents that
+//! outlive their segment of the log, and hold publishers back in time.
 use crate::Broker;
 use crate::archive::{self, ARCHIVE};
 use crate::files::Needed;
@@ -14,25 +14,26 @@ use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-/// How storage stands.
+/// Figures about storage.
 #[derive(Clone, Debug, Default)]
 pub struct StorageUsage {
-    /// Bytes that the disk has free; publishers are held back below `disk_free_min`.
+    /// The free space of the disk in bytes; publishers are held back below `disk_free_min`. 0 if the disk does not tell.
     pub disk_free: u64,
-    /// See `disk_free`.
+    /// The free space in bytes below which publishers are held back.
     pub disk_free_min: u64,
-    /// Segments of the log in use, and the most there may be; publishers are held back when few are left.
+    /// The number of segments of the log that are in use and the most there may be; publishers are held back when few are
+    /// left.
     pub log_segments: (u32, u32),
-    /// Bytes written to the log since the start.
+    /// The number of bytes written to the log since the start of the node.
     pub log_bytes_written: u64,
-    /// Syncs of the log since the start.
+    /// The number of syncs of the log since the start of the node.
     pub log_syncs: u64,
-    /// Queues with contents that cannot be read, at which their deliveries stop.
+    /// The number of queues whose deliveries have stopped at contents that cannot be read.
     pub unreadable: u64,
 }
 
 impl Broker {
-    /// How storage stands; none before it is open.
+    /// Returns figures about storage; `None` until it is open.
     pub fn storage_usage(&self) -> Option<StorageUsage> {
         let storage = self.0.storage.get()?;
         let journal = storage.groups.journal();
@@ -77,7 +78,8 @@ impl Broker {
         }
     }
 
-    /// Holds publishers back in time: what they have on the way fits into the reserve.
+    /// Holds publishers back while the log or the disk has little room, early enough that the messages already on their way
+    /// fit into the reserve.
     pub(crate) async fn watch_room(self) {
         let Some(storage) = self.0.storage.get() else { return };
         let journal = storage.groups.journal();
@@ -107,8 +109,12 @@ impl Broker {
         }
     }
 
-    /// One round: logs cut, old contents copied on, what is not needed released. A step that fails keeps what it needs, and the
-    /// others are done all the same: what one of them frees may be what the first one lacks.
+    /// Does one round of maintenance: cuts logs, copies old contents, and releases files that nothing needs any more. If a
+    /// step fails, the data it needs are kept and the other steps are done all the same: the space that one of them frees
+    /// may be what the failed one lacks.
+    ///
+    /// # Errors
+    /// The error of a step that failed; one that does not pass comes before one that may.
     pub(crate) async fn keep_in_bounds(&self, storage: &Storage, upkeep: &mut Upkeep) -> io::Result<()> {
         let Storage { groups, shards, .. } = storage;
         upkeep.rounds += 1;
@@ -134,7 +140,8 @@ impl Broker {
         failed.into_iter().nth(lasting.unwrap_or(0)).map_or(Ok(()), Err)
     }
 
-    /// When contents in memory are as many as they may be: lets go of those that no consumer takes at the moment.
+    /// When durable queues have as much contents in memory as they may: frees the contents that no consumer is about to
+    /// take.
     fn cool_idle_queues(&self) {
         if self.memory().takes_warm() {
             return;
@@ -143,7 +150,7 @@ impl Broker {
         queues.iter().for_each(|queue| queue.enter().cool_idle());
     }
 
-    /// Cuts logs that reach back too far.
+    /// Makes a snapshot of each group whose log reaches back too far, so that the log is cut.
     async fn cut_logs(&self, storage: &Storage, upkeep: &Upkeep) -> io::Result<()> {
         let groups = &storage.groups;
         if upkeep.waits() {
@@ -161,7 +168,8 @@ impl Broker {
         Ok(())
     }
 
-    /// Has the groups whose contents were moved say in a snapshot where they lie now. Until then the emptied files stay.
+    /// Makes snapshots of the groups whose contents were moved, so that these say where the contents lie now. The emptied
+    /// files stay until then.
     async fn note_moves(&self, storage: &Storage, upkeep: &mut Upkeep) -> io::Result<()> {
         if upkeep.waits() {
             return Ok(());
@@ -174,7 +182,7 @@ impl Broker {
         Ok(())
     }
 
-    /// Lets go of queues that were deleted, once the log has that.
+    /// Frees the contents of deleted queues once the log has their deletion.
     async fn free_closed(&self, storage: &Storage) -> io::Result<()> {
         let facts = &self.node().facts;
         let ended = {
@@ -192,7 +200,8 @@ impl Broker {
         storage.off_thread(free).await
     }
 
-    /// When the log is half full: copies what lives in its oldest segments into the archive.
+    /// When more than half of the log's segments are in use: copies the live contents of the oldest segments into the
+    /// archive.
     async fn relocate_oldest(&self, storage: &Storage, upkeep: &mut Upkeep) -> io::Result<()> {
         let Storage { groups, shards, .. } = storage;
         let usage = groups.journal().usage();
@@ -213,28 +222,29 @@ impl Broker {
     }
 }
 
-/// What the rounds of maintenance have to remember.
+/// The state that the maintenance keeps between its rounds.
 #[derive(Default)]
 pub(crate) struct Upkeep {
-    /// Groups whose snapshot on disk does not say yet where contents lie now.
+    /// The groups whose snapshot on disk does not say yet where their contents lie now.
     pub(crate) moved: BTreeSet<GroupId>,
-    /// Files that contents were moved out of since all snapshots said where they lie.
+    /// The files that contents were moved out of since the last time when the snapshots of all groups said where their
+    /// contents lie.
     pub(crate) emptied: BTreeSet<u64>,
-    /// Files that could not be read, and the round from which on that is tried again.
+    /// The files that could not be read, with the round from which on reading them is tried again.
     aside: BTreeMap<u64, u64>,
     rounds: u64,
-    /// No snapshot is begun before this round: the last one found no space.
+    /// The first round in which a snapshot may be begun again, after a step of a round failed.
     snapshots_from: u64,
-    /// The round before did not come to its end.
+    /// Set if the round before failed; the failure is logged once.
     held_up: bool,
-    /// Files that were compacted in the last round of that kind.
+    /// The files that were compacted in the last round that compacted the archive.
     compacted: BTreeSet<u64>,
-    /// There may be more to compact: it goes on in the next round.
+    /// Set if there may be more to compact, which is done in the next round.
     compacts: bool,
 }
 
 impl Upkeep {
-    /// Leaves a file alone for some time: what lies in it cannot be read.
+    /// Leaves a file alone for ten seconds, because contents in it cannot be read.
     pub(crate) fn set_aside(&mut self, file: u64) {
         self.aside.insert(file, self.rounds + ASIDE_ROUNDS);
     }
@@ -243,13 +253,13 @@ impl Upkeep {
         self.aside.get(&file).is_some_and(|until| *until > self.rounds)
     }
 
-    /// These files were copied on. As long as they are others each time, there may be more.
+    /// Notes that these files were compacted. There may be more to compact as long as each round compacts different files.
     pub(crate) fn has_compacted(&mut self, files: BTreeSet<u64>) {
         self.compacts = !files.is_empty() && files != self.compacted;
         self.compacted = files;
     }
 
-    /// Whether there is something to do that nobody has to ask for: also while no client does anything.
+    /// Returns whether work is left that has to go on even while no client does anything.
     fn has_work(&self) -> bool {
         self.compacts || !self.moved.is_empty() || !self.emptied.is_empty()
     }
@@ -266,16 +276,17 @@ impl Upkeep {
     }
 }
 
-/// How many segments the log of a group may reach back before it is cut by a snapshot. Few: what is not needed is soon used
-/// again, and a file that was written before is synced faster than a new one. More where the snapshot is large beside them.
+/// Returns how many segments the log of a group may reach back before it is cut by a snapshot. The number is small, so that
+/// segments are soon used again: a file that was written before is synced faster than a new one. The number is larger if
+/// the snapshot is large compared to the segments.
 fn behind_max(usage: &journal::Usage, segment_bytes: u64, snapshot_bytes: u64) -> u64 {
     let quarter = u64::from(usage.segments_max / 4);
     let worth_it = (snapshot_bytes * LOG_OF_SNAPSHOT).div_ceil(segment_bytes);
     worth_it.clamp(quarter.clamp(1, BEHIND_MIN), quarter.clamp(1, BEHIND_MAX))
 }
 
-/// Releases segments of the log below `below` and files of the archive that nothing needs, nor a snapshot that says that
-/// contents lie in `emptied`.
+/// Releases the segments of the log below `below` and the files of the archive that hold no live contents and are not being
+/// read. The files in `emptied` are kept, because a snapshot may still say that contents lie in them.
 fn release(storage: &Storage, shards: &Shards, below: u64, emptied: &BTreeSet<u64>) {
     let journal = storage.groups.journal();
     let files = shards.files.now();
@@ -290,20 +301,20 @@ fn release(storage: &Storage, shards: &Shards, below: u64, emptied: &BTreeSet<u6
     shards.files.forget(&unneeded);
 }
 
-/// Bytes that the disk has to have free for publishers to go on: snapshots and a restart need some.
+/// Returns the free space in bytes that the disk must have for publishers to go on: snapshots and a restart need some.
 fn free_min(journal: &journal::Journal) -> u64 {
     disk_free_min(journal.segment_bytes())
 }
 
-/// The same for segments of a size.
+/// Returns the same for segments of `segment_bytes` bytes.
 pub(crate) fn disk_free_min(segment_bytes: u64) -> u64 {
     DISK_FREE_MIN + segment_bytes
 }
 
-/// Segments that the log of a group reaches back at least, and at most, when it is cut, unless the log is small.
+/// Bounds of the number of segments that the log of a group reaches back when it is cut; a small log is cut earlier.
 const BEHIND_MIN: u64 = 2;
 const BEHIND_MAX: u64 = 4;
-/// A snapshot is worth this many times its bytes of the log.
+/// A snapshot is made when the log to be cut has this many times its bytes.
 const LOG_OF_SNAPSHOT: u64 = 4;
 /// A log of more entries than this is cut by a snapshot.
 const LOG_ENTRIES_MAX: u64 = 200_000;
@@ -316,9 +327,9 @@ const ASIDE_ROUNDS: u64 = 50;
 const COMPACT_EVERY_ROUNDS: u64 = 50;
 const WATCH_EVERY: Duration = Duration::from_millis(20);
 const WATCH_DISK_TICKS: u64 = 10;
-/// Segments emptied into the archive at a time, at most.
+/// The largest number of segments that are emptied into the archive at a time.
 const RELOCATED_AT_A_TIME: usize = 4;
-/// Beside a segment.
+/// The free space in bytes that is kept beside that of one segment.
 const DISK_FREE_MIN: u64 = 32 << 20;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The door for messages: routed once a run, copied into each queue under its lock, handed on at once.
+//! The door for messages: each run is routed once, copied into each queue under that queue's lock, and delivered at once.
 use crate::Broker;
 use crate::caller::Caller;
 use crate::queue::{Queue, QueueId};
@@ -11,19 +11,21 @@ use smallvec::SmallVec;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 
-/// What is kept for those who remember routes: the changes of the catalog are counted, so that old routes are known.
+/// Counts the changes of the catalog, so that connections recognize cached routes that are out of date, and the memory that
+/// cached routes take.
 #[derive(Default)]
 pub(crate) struct Generations {
-    /// All changes.
+    /// The number of all changes.
     all: AtomicU64,
-    /// Those that may change where an exchange with a name leads.
+    /// The number of changes that may have an effect on where an exchange with a name leads.
     bindings: AtomicU64,
-    /// Memory lent to those who remember routes.
+    /// The memory lent to connections for cached routes, in bytes.
     route_bytes: AtomicU64,
 }
 
 impl Generations {
-    /// The catalog has changed, and is still held.
+    /// Counts a change of the catalog, which the caller still holds. `bindings` says whether the change may have an effect
+    /// on where an exchange with a name leads.
     pub(crate) fn changed(&self, bindings: bool) {
         self.all.fetch_add(1, Release);
         if bindings {
@@ -31,68 +33,70 @@ impl Generations {
         }
     }
 
-    /// The count that matters to routes that looked queues up by name, or to those that did not.
+    /// Returns the count that decides whether a route is current: of all changes if the route looked queues up by name,
+    /// otherwise of changes to bindings.
     #[inline]
     fn now(&self, by_queue_name: bool) -> u64 {
         if by_queue_name { self.all.load(Acquire) } else { self.bindings.load(Acquire) }
     }
 }
 
-/// Where messages with one exchange and routing key go, as the catalog stood.
+/// The queues that messages with one exchange and routing key go to, as of the state of the catalog when the route was
+/// made.
 pub struct Route {
     generation: u64,
     by_queue_name: bool,
-    /// Exchange.
+    /// The name of the exchange.
     pub exchange: Box<[u8]>,
-    /// Routing key.
+    /// The routing key.
     pub routing_key: Box<[u8]>,
-    /// The answer depends on a message's headers: it is good for that message alone.
+    /// Set if the route depends on the headers of a message: then it is valid for that message alone.
     pub by_headers: bool,
-    /// What it cost to find it: a step is about ten nanoseconds.
+    /// The number of steps that finding the route took; a step takes about ten nanoseconds.
     pub steps: u64,
-    /// In memory only.
+    /// The queues that exist in memory only.
     queues: SmallVec<[Arc<Queue>; 2]>,
-    /// Logged, by shard.
+    /// The queues whose messages are logged, by shard.
     shards: SmallVec<[ToShard; 1]>,
 }
 
 struct ToShard {
     shard: Arc<Shard>,
     ids: SmallVec<[QueueId; 2]>,
-    /// One of them, to wait for.
+    /// One of these queues, to wait for.
     queue: Arc<Queue>,
 }
 
 impl Route {
-    /// Whether no queue gets the messages.
+    /// Returns whether no queue gets the messages.
     pub fn is_unroutable(&self) -> bool {
         self.queues.is_empty() && self.shards.is_empty()
     }
 
-    /// How many queues get each message.
+    /// Returns the number of queues that get each message.
     pub fn recipients(&self) -> usize {
         self.queues.len() + self.shards.iter().map(|to| to.ids.len()).sum::<usize>()
     }
 
-    /// About how many bytes of memory the route takes.
+    /// Returns about how many bytes of memory the route takes.
     pub fn memory_bytes(&self) -> usize {
         let names = self.exchange.len() + self.routing_key.len();
         ROUTE_BYTES + names + self.recipients() * size_of::<usize>() + self.shards.len() * size_of::<ToShard>()
     }
 
-    /// How often a publish is confirmed: once a shard that has to log it.
+    /// Returns how many times a publish is confirmed: once for each shard that has to log it.
     pub fn confirms(&self) -> u32 {
         self.shards.len() as u32
     }
 }
 
-/// Messages with one exchange and routing key, and where they go.
+/// A run to publish: messages with one exchange and routing key, and their route.
 pub struct RoutedRun<'m> {
-    /// Where they go.
+    /// The route of the messages.
     pub route: &'m Route,
     /// The messages, in the order of their arrival.
     pub messages: &'m [Extent],
-    /// Who waits for them to be durable.
+    /// The publisher that waits for the messages to be durable; `None` if nobody does.
     pub waiter: Option<Waiter>,
 }
 
@@ -103,13 +107,13 @@ impl<'m> RoutedRun<'m> {
     }
 }
 
-/// What was published to queues whose consumers, or whose log, cannot follow.
+/// The part of a publish that went to queues whose consumers, or whose log, cannot keep up.
 pub struct Lag {
     /// One of these queues.
     pub queue: Arc<Queue>,
-    /// How many messages it was.
+    /// The number of messages; a message that went to several such queues may be counted more than once.
     pub messages: u64,
-    /// Bytes of their bodies.
+    /// The bytes of the bodies of these messages.
     pub body_bytes: u64,
 }
 
@@ -121,14 +125,15 @@ impl Lag {
     }
 }
 
-/// Memory that the node lends for routes remembered elsewhere.
+/// Memory that the node lends to a connection for cached routes; returned when this is dropped.
 pub struct RouteMemory {
     broker: Broker,
     held: u64,
 }
 
 impl RouteMemory {
-    /// Holds `bytes` from now on, instead of what was held before. False, and nothing changes, if the node has not as much.
+    /// Makes sure that at least `bytes` bytes are lent; an amount that was lent before is never reduced. Returns false, and
+    /// changes nothing, if the node does not have that much.
     pub fn hold(&mut self, bytes: u64) -> bool {
         if bytes <= self.held {
             return true;
@@ -154,7 +159,7 @@ impl Drop for RouteMemory {
 }
 
 impl Broker {
-    /// Memory for routes that are remembered: none yet.
+    /// Returns an account for the memory of cached routes, which is lent no memory yet.
     pub fn route_memory(&self) -> RouteMemory {
         RouteMemory { broker: self.clone(), held: 0 }
     }
@@ -163,10 +168,12 @@ impl Broker {
         (self.options().memory_max / ROUTE_MEMORY_PART).min(ROUTE_MEMORY_MAX)
     }
 
-    /// Where messages go. `headers` are those of the message, if it has any.
+    /// Returns the route of messages with this exchange and routing key. `headers` are those of the message, if it has any.
+    /// A queue whose declaration is not durable yet is not part of the route.
     ///
     /// # Errors
-    /// A missing exchange, an internal one, CC or BCC headers that are no arrays.
+    /// The exchange does not exist or is internal, the CC or BCC headers are not arrays or have too many or too long keys,
+    /// or the routing takes too many steps.
     pub fn route(
         &self,
         _caller: &Caller,
@@ -201,15 +208,16 @@ impl Broker {
         Ok(Route { generation, by_queue_name, exchange, routing_key, by_headers, steps, queues, shards })
     }
 
-    /// Whether nothing was declared, bound or deleted since the route was made that may change it.
+    /// Returns whether the route is current: nothing was declared, bound or deleted since it was made that may change it.
     #[inline]
     pub fn is_current(&self, route: &Route) -> bool {
         route.generation == self.node().generations.now(route.by_queue_name)
     }
 
-    /// Puts messages into the queues that they go to. A queue that gets several of them is entered once: its consumers are served
-    /// when all are in. Who waits hears of it [`confirms`](Route::confirms) times, once they are durable. Returns what went to
-    /// queues whose consumers, or whose log, cannot follow.
+    /// Puts messages into the queues that they go to. A queue that gets several runs is locked once, and its consumers are
+    /// served when all runs are in. The waiter of a run is told [`confirms`](Route::confirms) times, once for each shard,
+    /// when the messages are durable. Returns the part that went to queues whose consumers, or whose log, cannot keep up;
+    /// `None` if all can.
     pub fn publish(&self, bytes: &[u8], routed: &[RoutedRun<'_>]) -> Option<Lag> {
         self.mark_activity();
         let mut lag = None;
@@ -238,8 +246,9 @@ impl Broker {
         lag
     }
 
-    /// As [`publish`](Self::publish), for a route to very many queues: others have their turn after each [`PART_QUEUES`] of
-    /// them. The log comes last, so that who waits for it waits for all queues.
+    /// Like [`publish`](Self::publish), for a route to very many queues: lets other tasks have a turn after each
+    /// [`PART_QUEUES`] queues. The log comes last, so that a waiter that is told by the log knows that all queues have the
+    /// messages.
     pub async fn publish_in_parts(&self, bytes: &[u8], routed: RoutedRun<'_>) -> Option<Lag> {
         let publish = routed.publish(bytes);
         let mut behind = None;
@@ -276,7 +285,7 @@ impl Broker {
     }
 }
 
-/// Puts messages into a queue, and serves its consumers. Whether they, or the log, cannot follow.
+/// Puts messages into a queue and serves its consumers. Returns whether the consumers, or the log, cannot keep up.
 #[inline]
 fn enter<'p>(queue: &Queue, publishes: impl Iterator<Item = Publish<'p>>, now: u64) -> bool {
     let mut entered = queue.enter();
@@ -291,11 +300,11 @@ fn enter<'p>(queue: &Queue, publishes: impl Iterator<Item = Publish<'p>>, now: u
     queue.is_behind()
 }
 
-/// Queues that a message is put into before others have their turn.
+/// The number of queues that a message is put into before other tasks have a turn.
 pub const PART_QUEUES: usize = 4096;
-/// Memory of a route without what it points to, as the allocator rounds it, in bytes.
+/// The memory of a route in bytes, as the allocator rounds it, without the memory that it points to.
 const ROUTE_BYTES: usize = 192;
-/// Routes that are remembered may take this part of the memory budget, and no more than so many bytes.
+/// Cached routes may take this part of the memory budget, and at most this many bytes.
 const ROUTE_MEMORY_PART: u64 = 16;
 const ROUTE_MEMORY_MAX: u64 = 64 << 20;
 const ROUTE_MEMORY_STEP: u64 = 64 << 10;

@@ -1,4 +1,4 @@
-//! A queue behind its lock, and the bookkeeping that goes with every visit.
+//! A queue of the node: the engine's queue behind its lock, and the bookkeeping at the end of every visit to it.
 use crate::due::DueQueues;
 use crate::effects::Deleted;
 use crate::memory::Memory;
@@ -15,36 +15,36 @@ use tokio::time::Instant;
 
 pub use leveret_engine::catalog::QueueId;
 
-/// What all queues of a node share.
+/// The parts of the node that every queue refers to.
 pub(crate) struct QueueContext {
     pub(crate) memory: Arc<Memory>,
-    /// The queues with more to deliver than one visit may.
+    /// The list of the queues with more to deliver than one visit may.
     pub(crate) unfinished: Arc<DueQueues>,
-    /// The log, for queues that survive a restart; none if the node keeps nothing.
+    /// The log, for queues that survive a restart; `None` if the node has no storage.
     pub(crate) shards: Option<Arc<Shards>>,
 }
 
-/// A declared queue: what every holder of a route, a consumer or a delivery keeps.
+/// A declared queue. Routes, consumers and deliveries hold it.
 pub struct Queue {
-    /// Its identity: a queue deleted and declared again has another.
+    /// The identity of the queue: a queue that is deleted and declared again has another one.
     pub id: QueueId,
-    /// Its virtual host.
+    /// The virtual host of the queue.
     pub vhost: Arc<str>,
-    /// Its name.
+    /// The name of the queue.
     pub name: Arc<str>,
-    /// Deleted when its last consumer leaves.
+    /// Set if the queue is deleted when its last consumer leaves.
     pub(crate) auto_delete: bool,
     state: Mutex<engine::Queue>,
     reported: ReportedBytes,
     pace: Pace,
-    /// Whether the queue may be used: its declaration is durable, if it has to be.
+    /// Set once the queue may be used: when its declaration is durable, if it has to be.
     declared: AtomicBool,
     deleted: AtomicBool,
     pub(crate) memory: Arc<Memory>,
     unfinished: Arc<DueQueues>,
-    /// Whether the queue is on that list.
+    /// Set while the queue is on the list `unfinished`.
     goes_on: AtomicBool,
-    /// The shards, of a queue whose changes are logged.
+    /// The shards, if the queue's changes are logged; `None` otherwise.
     pub(crate) shards: Option<Arc<Shards>>,
     pub(crate) reads: Reads,
 }
@@ -53,31 +53,31 @@ pub struct Queue {
 #[derive(Default)]
 struct ReportedBytes {
     all: AtomicU64,
-    /// Warm contents among them.
+    /// The bytes of warm contents among them.
     warm: AtomicU64,
 }
 
-/// How consumers keep up with publishers, after the last visit.
+/// The pace of the consumers compared to the publishers, as of the last visit.
 #[derive(Default)]
 struct Pace {
-    /// Whether consumers take less than is published.
+    /// Set while consumers take less than is published.
     consumers_lag: AtomicBool,
-    /// Deliveries so far.
+    /// The number of deliveries so far.
     delivered: AtomicU64,
     /// Notified when consumers no longer lag.
     caught_up: Notify,
 }
 
-/// Reads of a queue's contents.
+/// The state of the reads of a queue's contents.
 #[derive(Default)]
 pub(crate) struct Reads {
-    /// Whether the queue is on the list of those that wait for a read.
+    /// Set while the queue is on the list of queues that wait for a read.
     pub(crate) is_waiting: AtomicBool,
     /// Notified when a read has ended.
     pub(crate) finished: Notify,
-    /// Reads that failed in a row for reasons that pass.
+    /// The number of reads in a row that failed for a reason that may go away.
     pub(crate) failures: AtomicU32,
-    /// What the last of them said.
+    /// The error of the last failed read, until a read succeeds or none is needed any more.
     pub(crate) trouble: Mutex<Option<String>>,
 }
 
@@ -114,34 +114,35 @@ impl Queue {
         }
     }
 
-    /// The queue, for changes: leaving it accounts for its memory.
+    /// Locks the queue for changes. The end of the visit reports the queue's memory, logs what happened to deliveries, and
+    /// asks for reads.
     pub(crate) fn enter(&self) -> Entered<'_> {
         Entered { queue: self, state: self.state.lock() }
     }
 
-    /// The queue, to look at.
+    /// Calls `at` with the locked queue, which must not be changed, and returns the result.
     pub fn look<T>(&self, at: impl FnOnce(&engine::Queue) -> T) -> T {
         at(&self.state.lock())
     }
 
-    /// Returns whether consumers do not take as much as is published, or the log cannot follow: publishers had better wait a
-    /// moment.
+    /// Returns whether publishers should wait a moment, because consumers take less than is published or the log cannot
+    /// keep up.
     #[inline]
     pub(crate) fn is_behind(&self) -> bool {
         self.pace.consumers_lag.load(Relaxed)
             || self.shards.as_ref().is_some_and(|shards| shards.shard(self.id).is_full())
     }
 
-    /// Waits until the log takes more of what is published to this queue.
+    /// Waits until the log takes further publishes to this queue.
     pub async fn until_logged(&self) {
         if let Some(shards) = &self.shards {
             shards.shard(self.id).until_room().await;
         }
     }
 
-    /// Waits while consumers catch up with publishers: at most for `limit`, and no longer than they take messages at a pace
-    /// at which `messages` would take that long. Returns whether they kept that pace. So consumers that nearly keep up are
-    /// waited for, and a slow or a stuck one is not.
+    /// Waits while consumers catch up with publishers: at most for `limit`, and only as long as they keep a pace of
+    /// `messages` per `limit`. Returns whether they kept that pace. Publishers therefore wait for consumers that nearly
+    /// keep up, but not for a slow or stuck one.
     pub async fn let_consumers_catch_up(&self, limit: Duration, messages: u64) -> bool {
         let delivered_before = self.pace.delivered.load(Relaxed);
         let (began, mut waited) = (Instant::now(), Duration::ZERO);
@@ -161,44 +162,45 @@ impl Queue {
         true
     }
 
-    /// Its declaration is durable. Whether that is new.
+    /// Notes that the declaration of the queue is durable. Returns whether that is new.
     pub(crate) fn set_declared(&self) -> bool {
         !self.declared.swap(true, Relaxed)
     }
 
-    /// Whether it may be used: its declaration is durable, if it has to be.
+    /// Returns whether the queue may be used: its declaration is durable, if it has to be.
     pub(crate) fn is_declared(&self) -> bool {
         self.declared.load(Relaxed)
     }
 
-    /// Whether the queue was deleted; nothing enters it any more.
+    /// Returns whether the queue was deleted, so that nothing enters it any more.
     pub fn is_deleted(&self) -> bool {
         self.deleted.load(Relaxed)
     }
 
-    /// Goes on with deliveries that were more than one visit may make.
+    /// Continues with the deliveries that were too many for one visit.
     pub(crate) fn go_on(&self, now: u64) {
         self.goes_on.store(false, Relaxed);
         self.enter().dispatch(now);
     }
 
-    /// Whether it has contents in memory that the log has, too.
+    /// Returns whether the queue has warm contents: contents in memory that can also be read back from the disk.
     pub(crate) fn is_warm(&self) -> bool {
         self.reported.warm.load(Relaxed) > 0
     }
 
-    /// Gives back what an empty queue keeps.
+    /// Frees the memory that an empty queue keeps for its next messages.
     pub(crate) fn trim(&self) {
         if self.reported.all.load(Relaxed) > 0 {
             self.enter().trim();
         }
     }
 
-    /// Lets no message or consumer enter the queue any more, unless `refuse` finds a reason not to: the queue is about to be
-    /// deleted. Both happen under the queue's lock, so that nothing is published between the question and the end.
+    /// Closes the queue to further messages and consumers, because it is about to be deleted, unless `refuse` objects to
+    /// the depth that the queue has now. Both happen under the queue's lock, so that nothing is published between the check
+    /// and the end.
     ///
     /// # Errors
-    /// What `refuse` says.
+    /// The refusal that `refuse` returned.
     pub(crate) fn seal(&self, refuse: impl FnOnce(engine::Depth) -> Result<(), Refusal>) -> Result<(), Refusal> {
         let entered = self.enter();
         refuse(entered.depth())?;
@@ -206,9 +208,9 @@ impl Queue {
         Ok(())
     }
 
-    /// Ends the queue: nothing enters it and nothing is delivered from it any more. Returns what is left of it: its
-    /// consumers, to be told, and the contents, to be dropped where nobody waits. Those of a durable queue stay until the
-    /// log has its end: a snapshot before that has to have them.
+    /// Ends the queue: nothing enters it and nothing is delivered from it any more. Returns its consumers, which have to be
+    /// told, and the contents of a transient queue, to be dropped where nobody waits. The contents of a durable queue stay
+    /// in it until the log has the deletion, because a snapshot made before that must contain them.
     pub(crate) fn close(&self) -> Deleted {
         let mut entered = self.enter();
         self.deleted.store(true, Relaxed);
@@ -226,7 +228,8 @@ impl Queue {
         Deleted { ready, consumers, contents }
     }
 
-    /// Ends a visit to a durable queue: what happened to deliveries is logged, and contents that are missing are read.
+    /// Ends a visit to a durable queue: logs what happened to deliveries, frees the places of runs that were settled, and
+    /// asks for a read if contents are missing.
     fn after_visit(&self, shards: &Shards, state: &mut engine::Queue) {
         let freed = state.take_freed();
         if !shards.serving.load(Relaxed) {
@@ -243,8 +246,8 @@ impl Queue {
         }
     }
 
-    /// Notes that the run in `segment` is not what was written, or not there: deliveries stop before it, and its file is
-    /// kept.
+    /// Notes that the run in `segment` is missing or is not the one that was written. Deliveries stop before it, and its
+    /// file is kept.
     pub(crate) fn note_damage(&self, state: &mut engine::Queue, segment: u64, file: u64, reason: &str) {
         state.set_unreadable(segment, reason);
         if let Some(shards) = &self.shards {
@@ -255,7 +258,8 @@ impl Queue {
         tracing::error!(vhost, queue, reason, "contents cannot be read: deliveries of the queue stop before them");
     }
 
-    /// The log has the end of this durable queue: its contents go, and the files that they lie in need not stay for it.
+    /// Drops the contents of this durable queue, once the log has its deletion, and frees the places that they occupy in
+    /// files.
     pub(crate) fn free_contents(&self, shards: &Shards) {
         let contents = std::mem::replace(&mut *self.enter().state, engine::Queue::ended());
         let mut places = contents.runs().map(|(_, place)| place).peekable();
@@ -274,7 +278,7 @@ impl Drop for Queue {
     }
 }
 
-/// A queue, locked.
+/// A locked queue; dropping it ends the visit.
 pub(crate) struct Entered<'q> {
     queue: &'q Queue,
     state: MutexGuard<'q, engine::Queue>,
@@ -325,7 +329,8 @@ impl Drop for Entered<'_> {
     }
 }
 
-/// Of `bytes` of memory, about as many as hold messages that are ready for consumers; none if there are no consumers.
+/// Returns about how many of `bytes` bytes of a queue's memory hold messages that are ready for consumers; 0 if there are
+/// no consumers.
 fn ready_bytes(state: &engine::Queue, bytes: u64) -> u64 {
     let depth = state.depth();
     if depth.consumers == 0 {
@@ -334,14 +339,14 @@ fn ready_bytes(state: &engine::Queue, bytes: u64) -> u64 {
     (u128::from(bytes) * u128::from(depth.ready) / u128::from((depth.ready + depth.unacked).max(1))) as u64
 }
 
-/// Places that are let go of at a time: others want the list of files, too.
+/// The number of places that are freed at a time: others want the list of files, too.
 const FREED_AT_ONCE: usize = 8192;
-/// Memory of messages that wait for consumers before publishers are slowed down: what is copied next had better still be in
-/// the processor's cache.
+/// The bytes of ready messages beyond which publishers are slowed down: the message that is delivered next should still be
+/// in the processor's cache.
 const LAG_BYTES: u64 = 2 << 20;
-/// Consumers are given this long to show their pace while the publisher leaves them the processor.
+/// The time that consumers have to show their pace while the publisher leaves them the processor.
 const CATCH_UP_CHANCE: Duration = Duration::from_millis(5);
-/// How often a publisher that waits looks at what consumers have taken.
+/// The interval at which a waiting publisher looks at how many messages consumers have taken.
 const CATCH_UP_LOOK: Duration = Duration::from_millis(1);
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! The node's storage: opened, closed, and what is declared logged in it.
+//! The node's storage: opening it, closing it, and the tasks that work with it.
 //!
-//! At a start group 0 says what is declared, then the shards say what is in the queues; then they are served, and tasks read
-//! what deliveries need (`fetch`) and keep the log in bounds (`maintain`).
+//! At a start group 0 restores the definitions, and then the shards restore the contents of the queues. Only then are the
+//! queues served, and tasks read the contents that deliveries need (`fetch`) and keep the log in bounds (`maintain`).
 use crate::Broker;
 use crate::apply::Applier;
 use crate::delivered::{self, Delivered};
@@ -19,25 +19,27 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tokio_util::task::TaskTracker;
 
-/// What storage lies on, and its bounds.
+/// The disk that storage uses, and the bounds of storage.
 pub struct StorageOptions {
-    /// Where all of it lies.
+    /// The disk that holds the data folder.
     pub disk: Arc<dyn Disk>,
-    /// The log grows up to this size in bytes, or a quarter of the disk.
+    /// The largest size of the log in bytes. The log also takes a quarter of the disk at most, but at least eight segments.
     pub log_bytes_max: u64,
-    /// Size of a segment of the log in bytes, at the first start: less on a small disk, more if the largest message asks
-    /// for it.
+    /// The size of a segment of the log in bytes, which is fixed at the first start: smaller on a small disk, larger if the
+    /// largest message needs it.
     pub segment_bytes: u64,
-    /// A random number, another one at each start.
+    /// A random number that is different at each start of the node.
     pub incarnation: u64,
-    /// Called when the disk or the log failed: it ends the process.
+    /// Called with the reason when the disk or the log failed. The function has to end the process.
     pub on_failure: Arc<dyn Fn(String) + Send + Sync>,
-    /// Who writes the log; none: a thread. With one, nothing runs on a thread of its own.
+    /// The driver that writes the log and does blocking work, so that nothing runs on a thread of its own; `None` to use
+    /// threads.
     pub driver: Option<Arc<dyn journal::Driver>>,
 }
 
 impl StorageOptions {
-    /// As the broker has it: in `folder`, which is there; a failure ends the process at once with exit code 74.
+    /// Returns the options of the broker program: storage in `folder`, which must exist. A failure ends the process at once
+    /// with exit code 74.
     #[must_use]
     pub fn in_folder(folder: &Path) -> Self {
         Self {
@@ -54,22 +56,25 @@ impl StorageOptions {
     }
 }
 
-/// What a durable node has.
+/// The storage of a node, while it is open.
 pub(crate) struct Storage {
     pub(crate) groups: Groups,
     pub(crate) shards: Arc<Shards>,
     pub(crate) archive_next: AtomicU64,
-    /// Held while facts are written to the log of group 0: declarations are logged one after the other.
+    /// Locked while facts are written to the log of group 0: declarations are logged one after the other.
     definitions_lock: tokio::sync::Mutex<()>,
-    /// Who does what waits for the disk; none: threads.
+    /// The driver that does blocking work; `None` to use threads.
     driver: Option<Arc<dyn journal::Driver>>,
-    /// Proposers and whoever keeps storage in bounds.
+    /// The tasks of storage: proposers, fetch, maintenance and room.
     tasks: TaskTracker,
     pub(crate) on_failure: Arc<dyn Fn(String) + Send + Sync>,
 }
 
 impl Storage {
-    /// Does what waits for the disk, and keeps nobody waiting meanwhile.
+    /// Runs `work`, which may wait for the disk, without blocking the calling thread. Returns the result of `work`.
+    ///
+    /// # Errors
+    /// The error of `work`, or one that says that its thread ended without a result.
     pub(crate) async fn off_thread<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
@@ -81,53 +86,54 @@ impl Storage {
     }
 }
 
-/// Why storage was not opened.
+/// The reason why storage was not opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The log was not.
+    /// The log could not be opened.
     #[error(transparent)]
     Log(#[from] replication::OpenError),
-    /// The log's segments were made for smaller messages.
+    /// The segments of the log were made for smaller messages.
     #[error(
         "messages of {wanted} bytes are to be taken, the shards in this folder was made for at most {most}: lower \
          message_bytes_max, or begin with an empty folder"
     )]
     MessageSize {
-        /// As configured.
+        /// The configured size of the largest message in bytes.
         wanted: u64,
-        /// What fits.
+        /// The size of the largest message that fits into a segment, in bytes.
         most: u64,
     },
-    /// The volume does not hold what the log needs for publishers to be let in at all.
+    /// The volume is too small for a log that lets publishers in.
     #[error(
         "too little space: the volume has {} MiB, and a shards for messages of {} MiB needs {} MiB: give it a larger volume, or \
          begin with an empty folder and a lower message_bytes_max",
         .total >> 20, .message.div_ceil(1 << 20), .needed.div_ceil(1 << 20)
     )]
     VolumeTooSmall {
-        /// Size of the volume.
+        /// The size of the volume in bytes.
         total: u64,
-        /// What is needed.
+        /// The size that is needed in bytes.
         needed: u64,
-        /// The largest message as configured.
+        /// The configured size of the largest message in bytes.
         message: u64,
     },
     /// The folder of the archive cannot be read.
     #[error("archive: {0}")]
     Archive(std::io::Error),
-    /// The file that says what was delivered cannot be removed.
+    /// The file `delivered`, which says how far queues had been delivered, cannot be removed.
     #[error("delivered: {0}")]
     Delivered(std::io::Error),
-    /// The file with the node's identity cannot be read or written.
+    /// The file with the node's identity cannot be read or written, or the size of the disk cannot be determined.
     #[error("node: {0}")]
     Identity(std::io::Error),
 }
 
 impl Broker {
-    /// Opens the storage, and serves what it holds.
+    /// Opens the storage and begins to serve the queues that it holds.
     ///
     /// # Errors
-    /// [`OpenError`]: damage, another node's or a newer version's files, the disk.
+    /// [`OpenError`]: the storage is damaged, belongs to another node or a newer version, does not fit the configuration,
+    /// or the disk failed.
     ///
     /// The future is boxed so that all of it is compiled here, once, and not in each program that awaits it.
     pub fn open_storage(&self, options: StorageOptions) -> BoxFuture<'_, Result<(), OpenError>> {
@@ -170,7 +176,7 @@ impl Broker {
         let archive_next = AtomicU64::new(self.serve(&shards, &groups, &delivered)?);
         let definitions_lock = tokio::sync::Mutex::default();
         let (tasks, stopping) = (TaskTracker::new(), self.0.stopping.clone());
-        // What fails because the node stops is no failure.
+        // An error that occurs because the node stops is no failure.
         let on_failure: Arc<dyn Fn(String) + Send + Sync> = Arc::new({
             let stopping = stopping.clone();
             move |reason| match stopping.is_cancelled() {
@@ -192,7 +198,8 @@ impl Broker {
         Ok(())
     }
 
-    /// Begins to serve the queues; what the archive holds for none of them goes. Returns the archive's next number.
+    /// Begins to serve the queues. Removes the files of the archive that no queue needs, and notes the files that are
+    /// missing. Returns the number of the next file of the archive.
     fn serve(&self, shards: &Shards, groups: &Groups, delivered: &Delivered) -> Result<u64, OpenError> {
         let mut ends = Ends::new();
         for queue in self.durable_queues() {
@@ -212,19 +219,20 @@ impl Broker {
         Ok(lacking.archive_next)
     }
 
-    /// Says that storage will be opened with these options: until that has been done the node is recovering. For who listens
-    /// to clients or health checks before.
+    /// Announces that storage will be opened with these options: the node counts as recovering until that is done. To be
+    /// called by a program that serves clients or health checks before it opens storage.
     pub fn announce_storage(&self, options: &StorageOptions) {
         self.0.shards.get_or_init(|| Arc::new(Shards::new(SHARDS, options.incarnation)));
     }
 
-    /// Whether storage was announced or is being opened: the log is read, and nothing is served yet.
+    /// Returns whether storage was announced or is being opened: the log is being read, and no queue is served yet.
     pub fn is_recovering(&self) -> bool {
         self.0.shards.get().is_some() && self.0.storage.get().is_none()
     }
 
-    /// Waits for the log to have all that was handed in, ends what works with it, then the log itself, which notes that it was
-    /// stopped in order.
+    /// Closes storage in order: waits up to ten seconds until everything that was handed in is logged, ends the tasks that
+    /// work with the log, and then the log itself, which notes that it was stopped in order. Does nothing if storage is not
+    /// open.
     pub async fn close_storage(&self) {
         let Some(storage) = self.0.storage.get() else { return };
         let idle = async {
@@ -245,7 +253,7 @@ impl Broker {
         storage.groups.stop().await;
     }
 
-    /// Delivers nothing of durable queues any more, and notes how far they were delivered.
+    /// Ends the deliveries of durable queues, and writes down how far each queue was delivered.
     fn end_deliveries(&self, storage: &Storage) {
         let delivered = self.durable_queues().into_iter().map(|queue| {
             let mut entered = queue.enter();
@@ -257,7 +265,7 @@ impl Broker {
         }
     }
 
-    /// Waits for the lock under which facts are written to the log; `None` without storage.
+    /// Waits for the lock under which facts are written to the log; returns `None` if storage is not open.
     pub(crate) async fn lock_definitions(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
         match self.0.storage.get() {
             Some(storage) => Some(storage.definitions_lock.lock().await),
@@ -266,7 +274,11 @@ impl Broker {
     }
 }
 
-/// The most segments that the log may have on a volume of `total` bytes.
+/// Returns the largest number of segments that the log may have on a volume of `total` bytes. `message` is the size of the
+/// largest message, for the error.
+///
+/// # Errors
+/// [`OpenError::VolumeTooSmall`] if the volume does not hold six segments beside the space that has to stay free.
 fn segments_max(total: u64, log_bytes_max: u64, segment_bytes: u64, message: u64) -> Result<u32, OpenError> {
     let kept_free = maintain::disk_free_min(segment_bytes);
     let fitting = total.saturating_sub(kept_free) / segment_bytes;
@@ -277,18 +289,18 @@ fn segments_max(total: u64, log_bytes_max: u64, segment_bytes: u64, message: u64
     Ok((log_bytes_max.min(total / 4) / segment_bytes).max(SEGMENTS_MIN).min(fitting) as u32)
 }
 
-/// Shards of a node.
+/// The number of shards of a node.
 const SHARDS: u16 = 12;
 const SEGMENT_BYTES: u64 = 64 << 20;
-/// A disk holds at least this many segments.
+/// A disk holds at least this many segments, unless the largest message needs larger ones.
 const SEGMENTS_OF_DISK: u64 = 64;
-/// What an entry holds beside its largest message, at most, in bytes.
+/// The largest number of bytes that an entry holds beside its largest message.
 const ENTRY_SLACK: u64 = 1 << 20;
-/// The log grows up to this size, or a quarter of its volume.
+/// The default of [`StorageOptions::log_bytes_max`].
 const LOG_BYTES_MAX: u64 = 4 << 30;
 const SEGMENTS_MIN: u64 = 8;
-/// With fewer publishers would never be let in: two are in reserve, one more has to be free, two are in use while one is
-/// emptied.
+/// The smallest number of segments that a volume must hold. With fewer, publishers would never be let in: two are in
+/// reserve, one more has to be free, and two are in use while one is emptied.
 const SEGMENTS_LEAST: u64 = 6;
 const CLOSE_MAX: Duration = Duration::from_secs(10);
 
