@@ -1,7 +1,8 @@
-//! What the log says, applied: to the catalog by group 0, to the queues by the shards.
+//! Applies committed log entries: those of group 0 to the catalog, those of the shards to their queues.
 //!
-//! Snapshot of a shard, integers little-endian: `mark u64 = all ones, version u8 = 2`, then each queue as `uid u64, length u64,
-//! index` (see engine's `snapshot`). Without mark and version, and with lengths of 32 bits, it is one of version 1.
+//! Format of a shard's snapshot, integers little-endian: `mark u64 = all ones, version u8 = 2`, then each queue as `uid
+//! u64, length u64, index` (see engine's `snapshot`). A snapshot of version 1 has neither mark nor version, and its lengths
+//! have 32 bits.
 use crate::Node;
 use crate::definitions;
 use crate::entry::{self, Operation};
@@ -15,13 +16,13 @@ use parking_lot::Mutex;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock, Weak};
 
-/// Has a node follow its log.
+/// Applies the log of a node to its catalog and its queues.
 pub(crate) struct Applier {
     node: Weak<Node>,
     shards: Arc<Shards>,
-    /// The queues that group 0 declared are there.
+    /// Set once the queues that group 0 declared were created.
     declared: OnceLock<()>,
-    /// By shard: the queues that have something to deliver since the last entries.
+    /// The queues that may have something to deliver since the last entries, by shard.
     ready: Vec<Mutex<Vec<Arc<Queue>>>>,
 }
 
@@ -49,7 +50,8 @@ impl Applied for Applier {
         Ok(())
     }
 
-    /// Delivers what the entries made ready. Publishers were told before: they are on their way again meanwhile.
+    /// Delivers the messages that the entries made ready. Publishers were told before, so that they can send their next
+    /// messages meanwhile.
     fn follow_up(&self, group: GroupId) {
         let Some(ready) = self.ready(group) else { return };
         let mut queues = std::mem::take(&mut *ready.lock());
@@ -67,7 +69,7 @@ impl Applied for Applier {
             return Ok(definitions::encode(0, &facts));
         }
         let mut queues: Vec<_> = node.queues.by_id.read().values().cloned().collect();
-        queues.extend(node.queues.closed.all()); // the log may not have their ends, and has what is in them
+        queues.extend(node.queues.closed.all()); // the log may not have their deletions yet, but it has their contents
         queues.retain(|queue| queue.shards.is_some() && self.shards.shard(queue.id).group == group);
         queues.sort_by_key(|queue| queue.id);
         queues.dedup_by_key(|queue| queue.id);
@@ -132,12 +134,12 @@ impl Applier {
         self.ready.get(usize::from(group).checked_sub(1)?)
     }
 
-    /// The node; an error once it is gone, so that nothing is passed by and nothing empty is written for it.
+    /// Returns the node, or an error once the node is gone, so that no entry is skipped and no empty snapshot is written.
     fn node(&self) -> Result<Arc<Node>, String> {
         self.node.upgrade().ok_or_else(|| "the node is gone".to_owned())
     }
 
-    /// Makes the queues that group 0 declared, once.
+    /// Creates the queues that group 0 declared; does so only once.
     pub(crate) fn declare(&self) {
         self.declared.get_or_init(|| {
             let Some(node) = self.node.upgrade() else { return };
@@ -152,7 +154,7 @@ impl Applier {
         });
     }
 
-    /// The queue has something to deliver, perhaps.
+    /// Notes that the queue may have something to deliver.
     fn is_ready(&self, queue: Arc<Queue>) {
         let Some(ready) = self.ready(self.shards.shard(queue.id).group) else { return };
         let mut ready = ready.lock();
@@ -165,14 +167,14 @@ impl Applier {
         let find = |id: QueueId| node.queues.by_id.read().get(&id).cloned().or_else(|| node.queues.closed.get(id));
         match operation {
             Operation::Enqueue { queues, count, body_bytes, at, run } => {
-                // A run that is a small part of its entry would hold all of it in memory.
+                // A run that is a small part of its entry would keep the whole entry in memory.
                 let run = if run.len() * 4 < entry.len() { Bytes::copy_from_slice(&run) } else { run };
                 let journal::Place { segment, offset, len } = place;
                 let place = Place { file: segment, offset, len, at, run_len: run.len() as u32 };
                 for queue in queues.into_iter().filter_map(find) {
                     let mut entered = queue.enter();
                     if !entered.is_durable() {
-                        continue; // its end is durable by now
+                        continue; // its deletion is durable by now
                     }
                     let serving = self.shards.serving.load(Relaxed);
                     if serving {
@@ -206,7 +208,7 @@ impl Applier {
     }
 }
 
-/// Why an entry cannot be applied.
+/// Returns the reason why an entry cannot be applied.
 fn not_known(entry: &[u8]) -> String {
     match entry.first() {
         None => "it is empty".to_owned(),
@@ -214,9 +216,10 @@ fn not_known(entry: &[u8]) -> String {
     }
 }
 
-/// Messages that go in one visit to a queue: others want its lock as well.
+/// The largest number of messages that are settled in one visit to a queue: others want its lock as well.
 const SETTLED_AT_ONCE: usize = 8192;
-/// Where older snapshots have the identity of a queue, which this is not.
+/// The mark at the beginning of a snapshot. Snapshots of version 1 have the identity of a queue in this place, which is
+/// never this number.
 const SNAPSHOT_MARK: u64 = u64::MAX;
 const SNAPSHOT_VERSION: u8 = 2;
 const SHORT: &str = "the snapshot ends too early";

@@ -1,8 +1,9 @@
-//! Who may come in: one default user for now.
+//! Logins: there is one user, the default user, for now.
 //!
-//! A wrong login is answered late, a right one at once. From one address wrong ones are answered one after the other, so
-//! that guessing from many connections at a time is no faster; nobody else waits for them. Where many answers to one address
-//! are due, its logins are not even tried before their turn: whoever hangs up instead of waiting for an answer learns no more.
+//! A wrong login is answered late, a correct one at once. Wrong logins from one address are answered one after the other,
+//! so that guessing over many connections at a time is no faster; clients at other addresses do not wait for them. While
+//! many answers to one address are due, further logins from there are not even checked before their turn, so that a client
+//! that hangs up instead of waiting for an answer learns no more.
 use crate::Broker;
 use leveret_model::refusal::{Refusal, RefusalKind};
 use parking_lot::Mutex;
@@ -11,41 +12,43 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// Names a user who proved to be that one.
+/// A user who has logged in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The user's name.
+    /// The name of the user.
     pub user: std::sync::Arc<str>,
 }
 
-/// A login that is not right. It is known at once, so that it is counted and logged also if the client does not wait.
+/// A login that is refused. It is returned at once, so that it is counted and logged even if the client does not wait for
+/// the answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WrongLogin {
     /// [`RefusalKind::AccessRefused`] with a text for the log, not for the client.
     pub refusal: Refusal,
-    /// For how long the answer has to be held back: a second or longer.
+    /// The time for which the answer has to be held back: one to ten seconds.
     pub wait: Duration,
 }
 
 impl Broker {
-    /// For how long a login from `address` has to wait before it is tried; none: so many wait that it is not to be tried.
-    /// Addresses that right logins came from do not wait.
+    /// Returns how long a login from `address` has to wait before it is checked, at most five seconds; `None` if so many
+    /// wait already that it must not be checked at all. An address that a correct login came from does not wait.
     pub fn login_turn(&self, address: IpAddr) -> Option<Duration> {
         self.node().logins.wrong.turn(address.to_canonical(), self.clock().now())
     }
 
-    /// The hash of the default user's password as RabbitMQ keeps it: four bytes of salt, then SHA-256 of the salt and the
-    /// password. Who may see it knows the password.
+    /// Returns the hash of the default user's password in RabbitMQ's format: four bytes of salt, then SHA-256 of the salt
+    /// and the password. Must only be shown to a client that has logged in: there is one user, who knows the password.
     pub fn password_hash(&self) -> Vec<u8> {
         let (salt, password) = (self.node().logins.users.salt, &self.options().default_pass);
         let digest = Sha256::new().chain_update(salt).chain_update(password.as_bytes()).finalize();
         [&salt[..], &digest[..]].concat()
     }
 
-    /// Whether `password` is that of `user`, who may come from `address`.
+    /// Checks the name and the password of a user who logs in from `address`. Returns the user's identity. The user `guest`
+    /// may only log in from the loopback address.
     ///
     /// # Errors
-    /// [`WrongLogin`], whose answer has to wait.
+    /// [`WrongLogin`], with the time for which the answer has to be held back.
     pub fn log_in(&self, user: &str, password: &str, address: IpAddr) -> Result<Identity, WrongLogin> {
         let (node, address) = (self.node(), address.to_canonical());
         let verified = node.logins.users.verify(user, password, address.is_loopback());
@@ -59,25 +62,25 @@ impl Broker {
     }
 }
 
-/// Who may log in, and who tried in vain.
+/// The users who may log in, and the addresses that wrong logins came from.
 pub(crate) struct Logins {
     users: Users,
     wrong: WrongLogins,
 }
 
 impl Logins {
-    /// Logins of one user with this password.
+    /// Creates the logins for one user with this password.
     pub(crate) fn new(user: &str, password: &str) -> Self {
         Self { users: Users::new(user, password), wrong: WrongLogins::default() }
     }
 }
 
-/// The users, their passwords kept as keyed hashes.
+/// The default user. The password is kept as a keyed hash.
 struct Users {
     key: [u8; 32],
     name: std::sync::Arc<str>,
     hash: [u8; 32],
-    /// For the hash that is shown.
+    /// The salt of [`Broker::password_hash`].
     salt: [u8; 4],
 }
 
@@ -87,7 +90,8 @@ impl Users {
         Self { key, name: name.into(), hash: hash(&key, password), salt: rand::random() }
     }
 
-    /// Compares hashes under a key that no client knows: how long it takes tells nothing about the password.
+    /// Checks a login by comparing hashes under a key that no client knows, so that the time it takes tells nothing about
+    /// the password.
     fn verify(&self, user: &str, password: &str, from_loopback: bool) -> Result<Identity, Refusal> {
         let refused = |text: String| Err(Refusal { kind: RefusalKind::AccessRefused, text });
         let right = hash(&self.key, password) == self.hash && *self.name == *user && !password.is_empty();
@@ -109,28 +113,28 @@ fn hash(key: &[u8; 32], password: &str) -> [u8; 32] {
     hasher.finalize().into()
 }
 
-/// What is remembered of addresses that wrong logins came from.
+/// The addresses that wrong logins came from, with the times at which answers to them are due.
 #[derive(Default)]
 struct WrongLogins(Mutex<Addresses>);
 
 #[derive(Default)]
 struct Addresses {
     wrong: HashMap<IpAddr, Due>,
-    /// Those that right logins came from.
+    /// The addresses that correct logins came from.
     right: HashSet<IpAddr>,
 }
 
-/// In nanoseconds on the node's clock.
+/// The times up to which an address is busy, in nanoseconds on the node's clock.
 #[derive(Clone, Copy, Default)]
 struct Due {
-    /// When the last wrong login is answered.
+    /// The time at which the last wrong login is answered.
     answer: u64,
-    /// When the last one that had to wait for its turn is tried.
+    /// The time at which the last login that has to wait for its turn is checked.
     tried: u64,
 }
 
 impl Addresses {
-    /// Addresses beyond the limit share one entry.
+    /// Returns the key under which `address` is remembered: addresses beyond the limit share one entry.
     fn key(&self, address: IpAddr) -> IpAddr {
         let address = owned_part(address);
         let known = self.wrong.len() < ADDRESSES_MAX || self.wrong.contains_key(&address);
@@ -139,7 +143,7 @@ impl Addresses {
 }
 
 impl WrongLogins {
-    /// How long a login from `address` waits before it is tried.
+    /// Returns how long a login from `address` waits before it is checked; `None` if it must not be checked.
     fn turn(&self, address: IpAddr, now_ns: u64) -> Option<Duration> {
         let mut addresses = self.0.lock();
         if addresses.right.contains(&owned_part(address)) {
@@ -165,7 +169,7 @@ impl WrongLogins {
         addresses.right.insert(owned_part(address));
     }
 
-    /// How long a wrong login from `address` has to wait for its answer.
+    /// Counts a wrong login from `address` and returns how long its answer has to wait.
     fn wait_for(&self, address: IpAddr, now_ns: u64) -> Duration {
         let mut addresses = self.0.lock();
         if addresses.wrong.len() >= ADDRESSES_MAX {
@@ -178,7 +182,8 @@ impl WrongLogins {
     }
 }
 
-/// The part of an address that its owner cannot choose: all of IPv4, the first 64 bits of IPv6.
+/// Returns the part of an address that its owner cannot choose: all of an IPv4 address, the first 64 bits of an IPv6
+/// address.
 pub fn owned_part(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         v4 @ IpAddr::V4(_) => v4,
@@ -186,18 +191,19 @@ pub fn owned_part(address: IpAddr) -> IpAddr {
     }
 }
 
-/// A wrong login is answered after this time at the earliest, and at the latest.
+/// The shortest and the longest time after which a wrong login is answered.
 const WAIT_MIN_NS: u64 = 1_000_000_000;
 const WAIT_MAX_NS: u64 = 10_000_000_000;
-/// Between two answers to one address.
+/// The time between two answers to one address.
 const SPACING_NS: u64 = 100_000_000;
-/// Answers that are due so much later than they would be alone have further logins wait for their turn to be tried.
+/// When the answers to an address are due this much later than a single one would be, further logins from there wait for
+/// their turn to be checked.
 const AHEAD_NS: u64 = 2_000_000_000;
-/// Such a login is tried after this time at the latest, or not at all.
+/// The longest time until the turn of such a login; a login whose turn would be later is not checked at all.
 const TURN_MAX_NS: u64 = 5_000_000_000;
-/// Addresses remembered.
+/// The largest number of addresses that are remembered, of each kind.
 const ADDRESSES_MAX: usize = 4096;
-/// Characters of a wrong name that the log shows.
+/// The number of characters of a wrong user name that the log shows.
 const NAME_SHOWN_MAX: usize = 64;
 
 #[cfg(test)]
@@ -205,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_right_password_of_the_right_user_comes_in() {
+    fn only_the_correct_password_of_the_user_logs_in() {
         let users = Users::new("guest", "secret");
         assert_eq!(&*users.verify("guest", "secret", true).unwrap().user, "guest");
         for (user, password, loopback) in
@@ -217,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_name_forges_no_line_of_the_log() {
+    fn a_wrong_user_name_cannot_forge_a_line_of_the_log() {
         let name = format!("x'\r\n2026-01-01 INFO all is well\u{1b}[2J{}", "y".repeat(5000));
         let text = Users::new("guest", "secret").verify(&name, "a", true).unwrap_err().text;
         assert!(text.starts_with("user \"x'\\r\\n2026-01-01 INFO all is well\\u{1b}[2Jyyy"), "{text}");
@@ -225,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_logins_of_one_address_wait_for_one_another() {
+    fn wrong_logins_from_one_address_are_answered_one_after_the_other() {
         let logins = WrongLogins::default();
         let [bad, good] = ["10.0.0.1", "10.0.0.2"].map(|address| address.parse().unwrap());
         let waits: Vec<_> = (0..200).map(|_| logins.wait_for(bad, 7).as_millis()).collect();
@@ -235,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_with_many_answers_due_has_its_logins_tried_one_after_the_other() {
+    fn logins_from_an_address_with_many_answers_due_are_checked_one_after_the_other() {
         let logins = WrongLogins::default();
         let [bad, good, app] = ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|address| address.parse().unwrap());
         let turn = |address, at| logins.turn(address, at).map(|wait| wait.as_millis());
@@ -247,7 +253,7 @@ mod tests {
         for address in [bad, app].repeat(100) {
             logins.wait_for(address, 7);
         }
-        // Whoever hangs up after a moment has no more of them tried.
+        // A client that hangs up after a moment does not get more logins checked.
         let turns: Vec<_> = (0..60).map(|_| turn(bad, 200_000_000)).collect();
         assert_eq!((turns[0], turns[1], turns[50], turns[51]), (Some(0), Some(100), Some(5000), None));
         assert_eq!((turn(good, 7), turn(app, 7)), (Some(0), Some(0)));
@@ -255,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn however_many_addresses_there_are_few_are_remembered() {
+    fn the_number_of_remembered_addresses_is_bounded() {
         let logins = WrongLogins::default();
         for host in 0..20_000u32 {
             logins.wait_for(std::net::Ipv4Addr::from_bits(host).into(), 7);
@@ -266,7 +272,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_answer_to_a_wrong_login_has_to_wait() {
+    async fn the_answer_to_a_wrong_login_is_held_back() {
         let broker = Broker::start(crate::Options::default());
         let home = std::net::Ipv4Addr::LOCALHOST.into();
         assert!(broker.log_in("guest", "guest", home).is_ok());

@@ -1,7 +1,7 @@
-//! The door for declarations: exchanges, queues, bindings. The catalog decides, and the node follows (see `effects`).
+//! The door for declarations of exchanges, queues and bindings. The catalog decides, and the node follows (see `effects`).
 //!
-//! What is durable is logged before the declaration is answered, in a task that nobody cancels; a queue takes messages from
-//! then on.
+//! A change of a durable definition is logged before the declaration is answered, in a task that nobody cancels. A queue
+//! takes messages from then on.
 use crate::Broker;
 use crate::caller::Caller;
 use crate::effects::Deleted;
@@ -15,32 +15,32 @@ use leveret_model::refusal::{Refusal, RefusalKind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// On which conditions a queue is deleted.
+/// The conditions on which a queue is deleted.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DeleteOnly {
-    /// It has no consumers.
+    /// Only if the queue has no consumers.
     pub if_unused: bool,
-    /// It has no messages, ready or delivered and not settled.
+    /// Only if the queue has no messages, neither ready nor unacknowledged.
     pub if_empty: bool,
 }
 
 impl Broker {
-    /// Whether the virtual host is there.
+    /// Returns whether the virtual host exists.
     pub fn has_vhost(&self, vhost: &str) -> bool {
         self.catalog().has_vhost(vhost)
     }
 
-    /// A name that nobody else was given: 22 characters.
+    /// Returns a random name of 22 characters, which is practically unique.
     pub fn random_name(&self) -> String {
         const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
         let random: u128 = rand::random();
         (0..22).map(|at| char::from(ALPHABET[(random >> (at * 6) & 63) as usize])).collect()
     }
 
-    /// Checks that an exchange is there.
+    /// Checks that an exchange exists.
     ///
     /// # Errors
-    /// 404; 403 for the default exchange, of which nothing is told.
+    /// 404 if it does not exist; 403 for the default exchange, which clients must not check.
     pub fn check_exchange(&self, _caller: &Caller, vhost: &str, name: &str) -> Result<(), Refusal> {
         let name = &without_line_breaks(name);
         if name.is_empty() {
@@ -50,10 +50,10 @@ impl Broker {
         self.catalog().exchange(vhost, name).map(drop)
     }
 
-    /// Declares an exchange, or checks that it is there as declared. Whether it is new.
+    /// Declares an exchange, or checks that it exists with the declared properties. Returns whether it is new.
     ///
     /// # Errors
-    /// The catalog's refusals.
+    /// The catalog's refusals, or that the node is stopping.
     pub async fn declare_exchange(
         &self,
         _caller: &Caller,
@@ -66,10 +66,10 @@ impl Broker {
         self.once_logged(changed.mark, move || changed.answer).await
     }
 
-    /// Deletes an exchange and its bindings. Whether it was there.
+    /// Deletes an exchange and its bindings. Returns whether it existed.
     ///
     /// # Errors
-    /// The catalog's refusals.
+    /// The catalog's refusals, or that the node is stopping.
     pub async fn delete_exchange(
         &self,
         _caller: &Caller,
@@ -82,10 +82,11 @@ impl Broker {
         self.once_logged(changed.mark, move || changed.answer).await
     }
 
-    /// Declares a queue, or checks that it is there as declared. Whether it is new, and the queue.
+    /// Declares a queue, or checks that it exists with the declared properties. Returns whether it is new, and the queue.
+    /// Returns only when the caller's earlier publishes to an existing queue are visible in it.
     ///
     /// # Errors
-    /// The catalog's refusals.
+    /// 406 if the name consists of line breaks alone, the catalog's refusals, or that the node is stopping.
     pub async fn declare_queue(
         &self,
         caller: &Caller,
@@ -101,7 +102,7 @@ impl Broker {
         let idle: Vec<String> = idle_arguments(&declare.arguments).map(str::to_owned).collect();
         let changed = self.change(|catalog| {
             let declared = catalog.declare_queue(vhost, &name, declare, caller.origin)?;
-            Ok(declared.map(|declared| self.queue(declared.id))) // the queue, if it is there
+            Ok(declared.map(|declared| self.queue(declared.id))) // the queue, if it exists
         })?;
         let created = !changed.created.is_empty();
         let queue = changed.created.into_iter().next().or(changed.answer);
@@ -125,7 +126,8 @@ impl Broker {
     /// Returns a queue that the caller may use.
     ///
     /// # Errors
-    /// 404, also while its declaration is being logged, or 405 if it belongs to another connection.
+    /// 404 if the queue does not exist, also while its declaration is being logged, or 405 if it belongs to another
+    /// connection.
     pub fn find_queue(&self, caller: &Caller, vhost: &str, name: &str) -> Result<Arc<Queue>, Refusal> {
         self.find_queue_for(Purpose::Use, caller, vhost, name)
     }
@@ -143,15 +145,15 @@ impl Broker {
         found.ok_or_else(|| Refusal::no_queue(vhost, name))
     }
 
-    /// The queue of that identity, to look at.
+    /// Returns the queue with this identity; `None` if it was deleted.
     pub fn queue(&self, id: QueueId) -> Option<Arc<Queue>> {
         self.queues().get(&id).cloned()
     }
 
-    /// Removes what is ready in a queue: how many messages.
+    /// Removes the ready messages of a queue. Returns how many were removed.
     ///
     /// # Errors
-    /// 404, or 405 if it belongs to another connection.
+    /// 404 if the queue does not exist or is deleted meanwhile, or 405 if it belongs to another connection.
     pub async fn purge_queue(&self, caller: &Caller, vhost: &str, name: &str) -> Result<u64, Refusal> {
         let name = without_line_breaks(name);
         let queue = self.find_queue_for(Purpose::Administer, caller, vhost, &name)?;
@@ -165,18 +167,18 @@ impl Broker {
             }
             purged += more;
             if done {
-                queue.settled().await; // who is told that they are gone does not see them again after a crash
+                queue.settled().await; // a client that was answered must not see the messages again after a crash
                 return Ok(purged);
             }
             tokio::task::yield_now().await;
         }
     }
 
-    /// Deletes a queue with all that is in it.
+    /// Deletes a queue with all of its messages. The consumers of the queue are told when the result is dropped.
     ///
     /// # Errors
-    /// 404, also if its name means another queue meanwhile, 405 if it belongs to another connection, 406 when it is in use or
-    /// not empty and that was asked.
+    /// 404 if the queue does not exist or its name means another queue meanwhile, 405 if it belongs to another connection,
+    /// 406 if `only` forbids the deletion, or that the node is stopping.
     pub async fn delete_queue(
         &self,
         caller: &Caller,
@@ -192,7 +194,7 @@ impl Broker {
         self.end_queue(&queue, only).await
     }
 
-    /// Deletes this queue, and no other that has its name by now.
+    /// Deletes this queue, but not another one that has its name by now.
     async fn end_queue(&self, queue: &Queue, only: DeleteOnly) -> Result<Deleted, Refusal> {
         let changed = self.change(|catalog| {
             let (vhost, name) = (&*queue.vhost, &*queue.name);
@@ -206,13 +208,13 @@ impl Broker {
         self.once_logged(changed.mark, move || deleted).await
     }
 
-    /// A queue that was to go with its last consumer goes, unless there is another one by now.
+    /// Deletes an auto-delete queue whose last consumer has left, unless the queue has another consumer by now.
     pub(crate) async fn delete_unused_queue(&self, queue: &Queue) {
-        // A refusal says that it is in use again, or gone.
+        // A refusal means that the queue is in use again, or gone.
         let _ = self.end_queue(queue, DeleteOnly { if_unused: true, if_empty: false }).await;
     }
 
-    /// The queues that belong to a connection go with it.
+    /// Deletes the exclusive queues of a connection that has ended.
     pub(crate) async fn delete_exclusive_queues(&self, connection: ConnectionId) {
         if self.catalog().exclusive_queues(connection).next().is_none() {
             return;
@@ -224,11 +226,11 @@ impl Broker {
             }
             Ok(())
         };
-        // A refusal says that the node is stopping.
+        // A refusal means that the node is stopping.
         let _ = self.to_its_end(all_gone).await;
     }
 
-    /// Whether there were any.
+    /// Deletes some of the exclusive queues of a connection. Returns whether there were any.
     async fn delete_some_exclusive_queues(&self, connection: ConnectionId) -> Result<bool, Refusal> {
         let changed = self.change(|catalog| Ok(catalog.delete_exclusive_queues(connection, DELETED_AT_ONCE)))?;
         let deleted = changed.deleted;
@@ -239,7 +241,7 @@ impl Broker {
     /// Binds an exchange to a queue or another exchange. Returns whether the binding is new.
     ///
     /// # Errors
-    /// The catalog's refusals.
+    /// The catalog's refusals, or that the node is stopping.
     pub async fn bind(&self, caller: &Caller, vhost: &str, binding: BindingDeclare<'_>) -> Result<bool, Refusal> {
         let (source, destination) = (without_line_breaks(binding.source), destination(binding.destination));
         let binding = BindingDeclare { source: &source, destination: &destination, ..binding };
@@ -247,10 +249,10 @@ impl Broker {
         self.once_logged(changed.mark, move || changed.answer).await
     }
 
-    /// Removes a binding. Returns whether it was there.
+    /// Removes a binding. Returns whether it existed.
     ///
     /// # Errors
-    /// The catalog's refusals.
+    /// The catalog's refusals, or that the node is stopping.
     pub async fn unbind(&self, caller: &Caller, vhost: &str, binding: BindingDeclare<'_>) -> Result<bool, Refusal> {
         let (source, destination) = (without_line_breaks(binding.source), destination(binding.destination));
         let binding = BindingDeclare { source: &source, destination: &destination, ..binding };
@@ -259,7 +261,7 @@ impl Broker {
     }
 }
 
-/// Returns the destination of a binding as it is called.
+/// Returns the destination of a binding with its name as the catalog has it: without line breaks.
 fn destination(destination: &Destination) -> Destination {
     match destination {
         Destination::Queue(name) => Destination::Queue(without_line_breaks(name).into_owned()),
@@ -278,9 +280,9 @@ fn refuse(queue: &Queue, only: DeleteOnly, depth: Depth) -> Result<(), Refusal> 
     Ok(())
 }
 
-/// Runs that are purged in one visit to a queue, about: others want its lock as well.
+/// The number of runs, about, that are purged in one visit to a queue: others want its lock as well.
 const PURGED_AT_ONCE: usize = 8192;
-/// Queues that go with their connection are deleted so many at a time: others want the catalog too.
+/// The number of exclusive queues that are deleted at a time: others want the catalog too.
 const DELETED_AT_ONCE: usize = 64;
 
 #[cfg(test)]

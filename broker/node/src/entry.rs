@@ -1,26 +1,28 @@
-//! Entries of a shard's log: operations on its queues, as many as gathered while the entry before was on its way.
+//! The entries of a shard's log. An entry holds the operations on the shard's queues that arrived while the entry before it
+//! was on its way.
 //!
 //! Format, integers little-endian: `version u8 = 2, incarnation u64, number u64`, then operations, each beginning with its
-//! number: 1 enqueue `queues u16, uid u64 each, messages u32, body bytes u64, length u32, run` (the run in the stored form of
-//! engine's queues); 2 settle `uid u64, first u64, messages u64`; 3 return `uid u64, n u32, (sequence u64, offset u32)...`,
-//! which version 1 wrote; 8 return `uid u64, stretches u32`, each `first u64, messages u32, offset u32 each`. 4 expire, 5 drop
-//! (overflow), 6 move (dead letter) and 7 tick are kept for what they say. `incarnation` and `number` tell a node its own
-//! entries, whose publishers wait, from those that it finds in its log.
+//! number: 1 enqueue `queues u16, uid u64 each, messages u32, body bytes u64, length u32, run` (the run in the stored form
+//! of engine's queues); 2 settle `uid u64, first u64, messages u64`; 3 return `uid u64, n u32, (sequence u64, offset
+//! u32)...`, which version 1 wrote; 8 return `uid u64, stretches u32`, each stretch `first u64, messages u32, offset u32
+//! each`. The numbers 4 expire, 5 drop (overflow), 6 move (dead letter) and 7 tick are reserved for these operations. By
+//! `incarnation` and `number` a node knows the entries of this start, whose publishers wait, from those of earlier starts.
 //!
-//! An operation is bounded, and so is an entry: whatever is larger is split before it is logged ([`pieces`], [`changes`]).
+//! The length of an operation is bounded, and so is that of an entry: operations that would be longer are split before they
+//! are logged ([`pieces`], [`changes`]).
 use bytes::{Buf, BufMut, Bytes};
 use leveret_engine::catalog::QueueId;
 use leveret_engine::queue::{DeliveryChanges, Extent, Publish};
 
-/// One operation, as it is read.
+/// One operation of an entry, decoded.
 pub(crate) enum Operation {
-    /// A run for queues.
+    /// A run to be put into queues.
     Enqueue {
-        /// Their identities.
+        /// The identities of the queues.
         queues: Vec<QueueId>,
         count: u32,
         body_bytes: u64,
-        /// Offset of the run in the entry.
+        /// The offset of the run in the entry, in bytes.
         at: u32,
         run: Bytes,
     },
@@ -31,13 +33,12 @@ pub(crate) enum Operation {
     },
     Return {
         queue: QueueId,
-        /// Sequence and offset of each.
+        /// The sequence number and the offset of each message.
         messages: Vec<(u64, u32)>,
     },
 }
 
-/// An entry being put together; `header` is written when it is handed in.
-/// It begins with room for `bytes`.
+/// Begins an entry, with room for `bytes` bytes. Its incarnation and number are filled in by [`seal`].
 pub(crate) fn begin(bytes: usize) -> Vec<u8> {
     let mut entry = Vec::with_capacity(bytes.max(CAPACITY));
     entry.resize(HEADER, 0);
@@ -50,15 +51,15 @@ pub(crate) fn seal(entry: &mut [u8], incarnation: u64, number: u64) {
     entry[9..17].copy_from_slice(&number.to_le_bytes());
 }
 
-/// Incarnation and number.
+/// Returns the incarnation and the number of an entry; `None` if its version is not known or it is too short.
 pub(crate) fn header(entry: &[u8]) -> Option<(u64, u64)> {
     let (&version, mut rest) = entry.split_first()?;
     (1..=VERSION).contains(&version).then_some(())?;
     Some((rest.try_get_u64_le().ok()?, rest.try_get_u64_le().ok()?))
 }
 
-/// Splits a publish into what goes into one operation each: queues and messages. Many messages are split, but for one of them
-/// that is larger than an operation is; many queues are.
+/// Splits a publish into pieces of one operation each, given by their queues and messages. Messages are split at 256 KiB,
+/// so that only a single message can make a longer piece; queues are split at 16,384.
 pub(crate) fn pieces<'p>(
     queues: &'p [QueueId],
     mut messages: &'p [Extent],
@@ -76,13 +77,13 @@ pub(crate) fn pieces<'p>(
     some.flat_map(|messages| queues.chunks(QUEUES_MAX).map(move |queues| (queues, messages)))
 }
 
-/// Bytes of an entry with one piece of a publish, about.
+/// Returns about how many bytes one piece of a publish takes in an entry.
 pub(crate) fn room_for(queues: &[QueueId], publish: &Publish<'_>) -> usize {
     let messages: usize = publish.messages.iter().map(Extent::stored_bytes).sum();
     NAMES_MAX + queues.len() * 8 + messages
 }
 
-/// One piece of a publish, see [`pieces`].
+/// Appends the operation for one piece of a publish, see [`pieces`].
 pub(crate) fn enqueue(out: &mut Vec<u8>, queues: &[QueueId], publish: &Publish<'_>) {
     out.put_u8(ENQUEUE);
     out.put_u16_le(queues.len() as u16);
@@ -96,7 +97,8 @@ pub(crate) fn enqueue(out: &mut Vec<u8>, queues: &[QueueId], publish: &Publish<'
     out[length_at..length_at + 4].copy_from_slice(&length.to_le_bytes());
 }
 
-/// Hands what happened to deliveries to `push` as operations, a bounded part of them at a time. Neighbours become one range.
+/// Encodes the settlements and returns of a queue. Calls `push` for each operation, or for up to 4,096 settled ranges, with
+/// a function that appends it to an entry. Adjacent settled ranges are joined.
 pub(crate) fn changes(queue: QueueId, changes: &DeliveryChanges, mut push: impl FnMut(&dyn Fn(&mut Vec<u8>))) {
     let mut settled = Vec::with_capacity(changes.settled.len().min(RANGES_MAX));
     for &(first, count) in &changes.settled {
@@ -139,8 +141,8 @@ fn give_back(out: &mut Vec<u8>, queue: QueueId, messages: &[(u64, u32)]) {
     }
 }
 
-/// Hands the operations of an entry to `each`, in order. None if it is not an entry of a version that is known, or ends too
-/// early: then some may have been handed over.
+/// Decodes an entry and hands its operations to `each`, in order. Returns `None` if the entry's version or an operation is
+/// not known, or if the entry ends too early; some operations may have been handed over then.
 pub(crate) fn operations(entry: &Bytes, mut each: impl FnMut(Operation)) -> Option<()> {
     header(entry)?;
     let mut rest = &entry[HEADER..];
@@ -190,12 +192,13 @@ pub(crate) fn operations(entry: &Bytes, mut each: impl FnMut(Operation)) -> Opti
     Some(())
 }
 
-/// Whether an operation, of which these are the first bytes, is a publish.
+/// Returns whether the operation that begins with these bytes is a publish.
 pub(crate) fn is_publish(operation: &[u8]) -> bool {
     operation.first() == Some(&ENQUEUE)
 }
 
-/// Takes what was settled out of an entry, and appends it to another one, in order. Returns what is left.
+/// Moves all operations other than publishes from an entry to the end of `settled`, in order. Returns the entry that
+/// remains.
 pub(crate) fn split(entry: &[u8], settled: &mut Vec<u8>) -> Vec<u8> {
     let (header, mut rest) = entry.split_at(HEADER);
     let mut left = header.to_vec();
@@ -207,7 +210,8 @@ pub(crate) fn split(entry: &[u8], settled: &mut Vec<u8>) -> Vec<u8> {
     left
 }
 
-/// Length of the operation that `bytes` begin with.
+/// Returns the length in bytes of the operation that `bytes` begin with; `None` if its number is not known or it is cut
+/// short.
 fn operation_len(bytes: &[u8]) -> Option<usize> {
     let (&number, mut rest) = bytes.split_first()?;
     match number {
@@ -237,23 +241,23 @@ fn operation_len(bytes: &[u8]) -> Option<usize> {
 
 const VERSION: u8 = 2;
 const HEADER: usize = 17;
-/// Length of an entry without operations in bytes.
+/// The length of an entry without operations, in bytes.
 pub(crate) const EMPTY: usize = HEADER;
 const ENQUEUE: u8 = 1;
 const SETTLE: u8 = 2;
 const RETURN: u8 = 3;
 const RETURN_STRETCHES: u8 = 8;
 const CAPACITY: usize = 4 << 10;
-/// What an entry and an operation begin with, names of exchange and key included, at most.
+/// The largest number of bytes that an entry and an operation begin with, including the names of exchange and routing key.
 const NAMES_MAX: usize = 600;
-/// Messages of one operation, in bytes, unless one alone is larger.
+/// The largest number of bytes of the messages of one operation, unless a single message is larger.
 const PIECE_BYTES: usize = 256 << 10;
-/// Queues of one operation: they are counted in 16 bits, and their names are a part of the room that an entry has beside its
-/// largest message.
+/// The largest number of queues of one operation: the number has 16 bits, and the identities take a part of the room that
+/// an entry has beside its largest message.
 const QUEUES_MAX: usize = 16 << 10;
-/// Ranges that are settled by one operation.
+/// The largest number of ranges that are settled in one call of `push`.
 const RANGES_MAX: usize = 4 << 10;
-/// Messages that are given back by one operation.
+/// The largest number of messages that one operation returns.
 const RETURNS_MAX: usize = 8 << 10;
 
 #[cfg(test)]

@@ -1,14 +1,15 @@
-//! The async shell around the rules: one node of the broker.
+//! One node of the broker: the async shell around the rules.
 //!
 //! [`Broker`] is the cheap handle that every protocol and the HTTP API go through. Each door is a file, in the order of a
 //! message's journey: `declare`, `publish` with `message` (properties that the broker looks at), `subscribe`, `ledger` and
-//! `settle`; `caller` says who asks at a door. Behind the doors are `effects` (what follows from a change of the catalog), `queue` (the rules of a queue behind their lock),
-//! `connections`, `limits`, `auth`, `memory` and `clock`.
+//! `settle`; `caller` says who makes a request at a door. Behind the doors are `effects` (the consequences of a change of
+//! the catalog), `queue` (the engine's queue behind its lock), `connections`, `limits`, `auth`, `memory` and `clock`.
 //!
-//! Durable queues: `shard` and `entry` (what is logged), `shards`, `files` and `closed` (what the queues share), `storage`
-//! and `identity` (opening and closing), `apply` (the log applied), `fetch` and `read` (contents read back), `maintain`,
-//! `relocate` and `archive` (keeping the log in bounds), `definitions` and `fact_log` (definitions as facts in the log).
-//! `health` tells whether all of that goes on, `tasks` what a panic ends.
+//! Durable queues: `shard` and `entry` (the format and the order of logged operations), `shards`, `files` and `closed` (the
+//! state that the queues share), `storage` and `identity` (opening and closing), `apply` (applying the log), `fetch` and
+//! `read` (reading contents back), `maintain`, `relocate` and `archive` (keeping the log in bounds), `definitions` and
+//! `fact_log` (definitions as facts in the log). `health` reports whether all of that works, `tasks` decides which panics
+//! end the process.
 //!
 //! Lock order: catalog, queues, queue, shard, output; catalog, facts. No lock is held across an await.
 mod activity;
@@ -88,20 +89,20 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// How a node is set up.
+/// The options of a node.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Name of the node, for people and the API.
+    /// The name of the node, which the API shows.
     pub name: String,
-    /// Memory budget in bytes: past it publishers are held back.
+    /// The memory budget in bytes: while more is used, publishers are held back.
     pub memory_max: u64,
-    /// Largest message accepted, in bytes.
+    /// The size of the largest message that is accepted, in bytes.
     pub message_bytes_max: u64,
-    /// The user that is there from the start.
+    /// The name of the only user, who exists from the start.
     pub default_user: String,
-    /// Its password.
+    /// The password of the default user.
     pub default_pass: String,
-    /// How many clients there may be at a time.
+    /// The limits on the number of clients.
     pub limits: Limits,
 }
 
@@ -136,7 +137,7 @@ pub(crate) struct Node {
     activity: activity::Activity,
     listeners: figures::Listeners,
     stopping: CancellationToken,
-    /// What durable queues share, once storage is being opened.
+    /// The shards; set when storage is announced or begins to open.
     shards: OnceLock<Arc<shards::Shards>>,
     storage: OnceLock<storage::Storage>,
 }
@@ -154,18 +155,20 @@ impl Node {
 /// The queues of the node.
 #[derive(Default)]
 struct Queues {
-    /// Those that are declared.
+    /// The declared queues by identity.
     by_id: RwLock<QueuesById>,
-    /// Durable queues that were deleted, and perhaps not durably yet.
+    /// The durable queues that were deleted, but whose deletion the log may not have yet.
     closed: closed::ClosedQueues,
-    /// The queues with more to deliver than one visit may.
+    /// The list of the queues with more to deliver than one visit may.
     unfinished: Arc<due::DueQueues>,
 }
 
 type QueuesById = HashMap<QueueId, Arc<Queue>, foldhash::fast::RandomState>;
 
 impl Broker {
-    /// A node with nothing but the predeclared exchanges, in memory until [`open_storage`](Self::open_storage); its upkeep task runs until `stop`.
+    /// Starts a node that has only the predeclared exchanges. Everything is in memory until
+    /// [`open_storage`](Self::open_storage). The node's tasks run until [`stop`](Self::stop). To be called inside a tokio
+    /// runtime.
     #[must_use]
     pub fn start(options: Options) -> Self {
         let node = Node {
@@ -191,19 +194,20 @@ impl Broker {
         broker
     }
 
-    /// Ends the upkeep and whatever waits for the node.
+    /// Ends the tasks of the node, and whatever waits for them.
     pub fn stop(&self) {
         self.0.stopping.cancel();
     }
 
-    /// Something happens: tasks that look around regularly do so for a while. For those who take bytes from a client.
+    /// Notes that something happens, so that the tasks that check something regularly do so for a while. To be called by
+    /// protocols when they receive bytes from a client.
     #[inline]
     pub fn mark_activity(&self) {
         self.0.activity.mark();
     }
 
-    /// Samples the memory ten times a second, and every five seconds has idle queues give memory back; nothing of it while
-    /// nothing happens.
+    /// Samples the memory ten times per second, and makes empty queues free memory every five seconds; neither happens
+    /// while the node is idle.
     async fn upkeep(self) {
         let mut quiet_since = None;
         for tick in 0u64.. {
@@ -223,7 +227,7 @@ impl Broker {
         }
     }
 
-    /// Goes on with deliveries that were more than one visit to their queue may make.
+    /// Continues with deliveries that were too many for one visit to their queue.
     async fn go_on(self) {
         loop {
             let queues = tokio::select! {
@@ -237,22 +241,22 @@ impl Broker {
         }
     }
 
-    /// The name of the node.
+    /// Returns the name of the node.
     pub fn name(&self) -> &str {
         &self.0.options.name
     }
 
-    /// How it is set up.
+    /// Returns the options that the node was started with.
     pub fn options(&self) -> &Options {
         &self.0.options
     }
 
-    /// Its clock.
+    /// Returns the clock of the node.
     pub fn clock(&self) -> &Clock {
         &self.0.clock
     }
 
-    /// Its memory budget.
+    /// Returns the memory budget of the node.
     pub fn memory(&self) -> &Memory {
         &self.0.memory
     }
@@ -261,12 +265,13 @@ impl Broker {
         &self.0
     }
 
-    /// The catalog, to look at: exchanges, queues, bindings. Held shortly, never across an await.
+    /// Locks the catalog (exchanges, queues, bindings) for reading. The lock must be held only for a short time, never
+    /// across an await.
     pub fn catalog(&self) -> RwLockReadGuard<'_, Catalog> {
         self.0.catalog.read()
     }
 
-    /// The queues whose changes are logged, in the order of their identities.
+    /// Returns the queues whose changes are logged, in the order of their identities.
     pub(crate) fn durable_queues(&self) -> Vec<Arc<Queue>> {
         let mut queues: Vec<_> = self.queues().values().filter(|queue| queue.shards.is_some()).cloned().collect();
         queues.sort_by_key(|queue| queue.id);

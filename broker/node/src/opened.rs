@@ -1,18 +1,20 @@
-//! Channels and consumers: each takes memory for as long as it is open, whatever goes through it.
+//! The memory of open channels and consumers, each of which takes some for as long as it is open, however little it is
+//! used.
 //!
-//! It counts against the memory budget, and all of a node together may take a part of it. Without that, connections that
-//! are within their own limits could open so many that nothing is left for messages.
+//! This memory counts against the memory budget, and all channels and consumers of a node may take only a part of the
+//! budget. Without that limit, connections that are within their own limits could open so many that no memory is left for
+//! messages.
 use crate::Broker;
 use crate::memory::Memory;
 use std::sync::Arc;
 
-/// Memory of something that is open; it counts until this is dropped.
+/// The memory of an open channel or consumer. It counts until this is dropped.
 pub struct Opened {
     memory: Arc<Memory>,
     bytes: u64,
 }
 
-/// What is open on this node takes as much memory as it may.
+/// The error for a channel or consumer that would exceed the limit for all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("channels and consumers of this node take the {max} bytes that they may, a quarter of memory_max")]
 pub struct TooMuchOpened {
@@ -21,10 +23,10 @@ pub struct TooMuchOpened {
 }
 
 impl Broker {
-    /// Counts something that is opened now and takes `bytes`.
+    /// Counts a channel or consumer that is being opened and takes `bytes` bytes.
     ///
     /// # Errors
-    /// [`TooMuchOpened`]: it is not to be opened.
+    /// [`TooMuchOpened`] if all of them would take more than a quarter of the memory budget: it must not be opened.
     pub fn count_opened(&self, bytes: u64) -> Result<Opened, TooMuchOpened> {
         let memory = self.node().memory.clone();
         let max = memory.max() / OPENED_PART;
@@ -50,7 +52,7 @@ mod tests {
     use crate::Options;
 
     #[tokio::test]
-    async fn what_is_open_takes_a_part_of_the_budget_and_gives_it_back() {
+    async fn open_channels_and_consumers_take_a_bounded_part_of_the_budget_until_they_are_closed() {
         let broker = Broker::start(Options { memory_max: 4000, ..Options::default() });
         let first = broker.count_opened(600).unwrap();
         let second = broker.count_opened(400).unwrap();

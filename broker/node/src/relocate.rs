@@ -1,9 +1,9 @@
-//! Contents are copied to other files: out of old segments of the log, which are used again then, and out of files of the
-//! archive of which little is needed, which go.
+//! Copies contents to new files of the archive: out of old segments of the log, which are then used again, and out of files
+//! of the archive of which little is alive, which are then removed.
 //!
-//! Runs are taken in the order in which they lie, so that a record is read once however many queues share it. No more than
-//! one record and one new file is in memory at a time. A file that was emptied goes only after the snapshots of all groups
-//! concerned say where its runs lie now.
+//! Runs are copied in the order in which they lie in their files, so that a record is read only once however many queues
+//! share it. At most one record and one new file are in memory at a time. An emptied file is released only after the
+//! snapshots of all groups concerned say where its runs lie now.
 use crate::Broker;
 use crate::archive::{self, ARCHIVE};
 use crate::files::Needed;
@@ -20,7 +20,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// A run that is to lie elsewhere.
+/// A run that is to be copied.
 struct Move {
     queue: Arc<Queue>,
     segment: u64,
@@ -31,16 +31,16 @@ struct Move {
 struct Copied {
     number: u64,
     bytes: u64,
-    /// Where each run lies now, or why it could not be read.
+    /// The new place of each run, or the reason why it could not be read.
     places: Vec<Result<Place, Failure>>,
 }
 
 impl Broker {
-    /// Copies what lives in `files` into new files of the archive. `upkeep` gains the groups whose snapshots do not say yet
-    /// where their contents lie. A file that cannot be read at the moment stays as it is and is set aside.
+    /// Copies the live contents of `files` into new files of the archive. Adds to `upkeep` the groups whose snapshots do
+    /// not say yet where their contents lie now. A file that cannot be read at the moment stays as it is and is set aside.
     ///
     /// # Errors
-    /// The disk's. What was copied by then counts.
+    /// The error of the disk. Runs copied before the error keep their new places.
     pub(crate) async fn relocate(
         &self,
         storage: &Storage,
@@ -102,15 +102,16 @@ impl Broker {
         if held {
             shards.files.set_size(file, copied.bytes);
         } else if copied.bytes > 0 {
-            let _ = archive::remove(&**groups.journal().disk(), copied.number); // all of it was consumed meanwhile
+            let _ = archive::remove(&**groups.journal().disk(), copied.number); // its messages were settled meanwhile
         }
         Ok(())
     }
 
-    /// Copies what lives in files of the archive that are mostly dead, or small and many, into one new file.
+    /// Copies the live contents of archive files into new files: of files that are mostly dead, and of small files if there
+    /// are many.
     ///
     /// # Errors
-    /// The disk's.
+    /// The error of the disk.
     pub(crate) async fn compact(&self, storage: &Storage, upkeep: &mut Upkeep) -> io::Result<()> {
         let files: Vec<_> =
             movable(&storage.shards, upkeep).into_iter().filter(|(file, _)| file & ARCHIVE != 0).collect();
@@ -133,7 +134,7 @@ impl Broker {
     }
 }
 
-/// Files with contents that can be read, as far as is known, by number.
+/// Returns the files that hold live contents and can be read as far as is known, by number.
 pub(crate) fn movable(shards: &Shards, upkeep: &Upkeep) -> BTreeMap<u64, Needed> {
     let mut files = shards.files.now();
     let damaged = shards.damage.files.lock();
@@ -141,8 +142,8 @@ pub(crate) fn movable(shards: &Shards, upkeep: &Upkeep) -> BTreeMap<u64, Needed>
     files
 }
 
-/// Runs that lie in files that `wanted` names, in the order of their places; not all of them if they are many. `next` is the
-/// queue and its segment to go on from.
+/// Returns runs that lie in files that `wanted` accepts, in the order of their places: at most 65,536 of them at a time.
+/// `next` is the index of the queue, and the segment in it, to go on from.
 fn moves_from(
     storage: &Storage,
     queues: &[Arc<Queue>],
@@ -163,7 +164,7 @@ fn moves_from(
     moves
 }
 
-/// How many of the first runs go into one file. One that several queues share counts once.
+/// Returns how many of the first runs fit into one file. A run that several queues share counts once.
 fn of_one_file(moves: &[Move]) -> usize {
     let (mut bytes, mut last) = (0, None);
     let fitting = moves.iter().take_while(|run| {
@@ -175,8 +176,8 @@ fn of_one_file(moves: &[Move]) -> usize {
     fitting.count().max(1)
 }
 
-/// Copies the runs at `froms`, which are in order, into a file of the archive with a number from `next` on. None is written if
-/// none can be read. A run that several queues share is copied once.
+/// Copies the runs at `froms`, which must be in order, into a new file of the archive, with the first free number from
+/// `next` on. No file is written if no run can be read. A run that several queues share is copied once.
 fn copy(journal: &Journal, next: u64, froms: &[Place]) -> io::Result<Copied> {
     let disk = &**journal.disk();
     let mut reader = Reader::new(journal);
@@ -186,7 +187,7 @@ fn copy(journal: &Journal, next: u64, froms: &[Place]) -> io::Result<Copied> {
         let before = at.checked_sub(1).map(|before| (froms[before], &found[before]));
         let run = match before {
             Some((place, run)) if place == *from => run.clone(),
-            // The file stays as it is: there is no use in asking for the rest of it.
+            // The file stays as it is, so the rest of it need not be read.
             Some((place, Err(Failure::Passing(reason)))) if place.file == from.file => {
                 Err(Failure::Passing(reason.clone()))
             }
@@ -214,12 +215,12 @@ fn forget_first<'m>(shards: &Shards, moves: &'m [Move], mut copied: Copied) -> (
     (&moves[1..], copied)
 }
 
-/// Size of a file of the archive, unless one run is larger.
+/// The largest size of the runs in a file of the archive, in bytes, unless a single run is larger.
 pub(crate) const ARCHIVE_BYTES: u64 = 8 << 20;
-/// Runs that are looked up at a time.
+/// The number of runs that are looked up at a time.
 const MOVES_MAX: usize = 64 << 10;
-/// A file is mostly dead when what lives in it is less than one part in this many.
+/// A file is mostly dead when its live contents are less than one part in this many of its size.
 const MOSTLY_DEAD: u64 = 4;
-/// Files below this size are put together once there are many.
+/// Files below this size are copied together once there are `SMALL_MANY` of them.
 const SMALL_BYTES: u64 = 512 << 10;
 const SMALL_MANY: usize = 16;

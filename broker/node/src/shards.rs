@@ -1,4 +1,5 @@
-//! What durable queues share: the shards whose logs have them, the files that hold their contents, and the reads of these.
+//! The state that durable queues share: the shards that log their operations, the files that hold their contents, and the
+//! reads of contents.
 use crate::due::DueQueues;
 use crate::files::Files;
 use crate::shard::Shard;
@@ -9,15 +10,16 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use tokio::sync::Semaphore;
 
-/// The shards of a node, and what goes with them.
+/// The shards of a node, and the state that their queues share.
 pub(crate) struct Shards {
-    /// A number that tells this start of the node from those before.
+    /// The random number of this start of the node, by which the node knows its own log entries from those of earlier
+    /// starts.
     pub(crate) incarnation: u64,
-    /// The shards; that of group 1 is the first.
+    /// The shards in the order of their groups; the first is that of group 1.
     pub(crate) list: Vec<Arc<Shard>>,
     /// The files that hold contents.
     pub(crate) files: Arc<Files>,
-    /// Whether queues are served: the log before this start was applied.
+    /// Set once queues are served: when the log of the starts before was applied.
     pub(crate) serving: AtomicBool,
     pub(crate) damage: Damage,
     pub(crate) reads: ReadQueue,
@@ -26,15 +28,15 @@ pub(crate) struct Shards {
 /// Contents that could not be read.
 #[derive(Default)]
 pub(crate) struct Damage {
-    /// The queues that the contents belong to, also while reading is tried again.
+    /// The queues that the contents belong to, including those for which reading is tried again.
     pub(crate) queues: Mutex<BTreeSet<QueueId>>,
-    /// Files with contents that cannot be read: left where they are.
+    /// The files with contents that cannot be read; they are left where they are.
     pub(crate) files: Mutex<BTreeSet<u64>>,
 }
 
 /// The reads of contents.
 pub(crate) struct ReadQueue {
-    /// Taken by each read that is under way.
+    /// Limits the number of reads at a time; each read holds one permit.
     pub(crate) slots: Semaphore,
     /// The queues that wait for a read.
     pub(crate) waiting: DueQueues,
@@ -58,5 +60,6 @@ impl Shards {
     }
 }
 
-/// Reads that are under way at a time. Each has a record and four MiB of runs in memory at most, unless one run is longer.
+/// The largest number of reads at a time. Each has at most one record and four MiB of runs in memory, unless a single run
+/// is longer.
 const READS_MAX: usize = 8;
