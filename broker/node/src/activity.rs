@@ -1,13 +1,14 @@
-//! Whether anything happens at all: what looks around regularly does so only then, and an idle broker does nothing.
+//! Notes whether anything happens at all: tasks that check something regularly do so only while something happens, so that
+//! an idle broker does nothing.
 //!
 //! Whoever does something for a client marks it, which costs a look at a flag. One task (`upkeep`) notes when the last mark
-//! was; the others ask. Once there has been no mark for a while all of them wait for the next one.
+//! was made; the others ask. Ten seconds after the last mark all of them fall asleep until the next one.
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// What was marked lately, and who sleeps until something is.
+/// The flag that marks activity, and the tasks that sleep until it is set.
 pub(crate) struct Activity {
     marked: AtomicBool,
     asleep: AtomicBool,
@@ -15,14 +16,14 @@ pub(crate) struct Activity {
 }
 
 impl Default for Activity {
-    /// A start is something that happens.
+    /// The start of a node counts as activity.
     fn default() -> Self {
         Self { marked: AtomicBool::new(true), asleep: AtomicBool::new(false), woken: Notify::new() }
     }
 }
 
 impl Activity {
-    /// Something happens.
+    /// Notes that something happens, and wakes the tasks that sleep.
     #[inline]
     pub(crate) fn mark(&self) {
         if !self.marked.load(Relaxed) {
@@ -38,7 +39,8 @@ impl Activity {
         }
     }
 
-    /// For tasks that look around: waits for `every`, and as long after that as nothing happens.
+    /// Waits for `every`, and after that until something happens if the node is idle. For tasks that check something
+    /// regularly.
     pub(crate) async fn next_look(&self, every: Duration) {
         tokio::time::sleep(every).await;
         loop {
@@ -50,7 +52,8 @@ impl Activity {
         }
     }
 
-    /// For the one task that puts the others to sleep: as [`next_look`](Self::next_look). `quiet_since` is its own note.
+    /// Does the same as [`next_look`](Self::next_look), and puts all tasks to sleep once nothing has happened for ten
+    /// seconds. For one task only, which keeps `quiet_since` for this function, `None` at first.
     pub(crate) async fn watch(&self, every: Duration, quiet_since: &mut Option<Instant>) {
         if self.marked.swap(false, SeqCst) {
             *quiet_since = None;
@@ -59,14 +62,14 @@ impl Activity {
         if since.elapsed() >= QUIET {
             self.asleep.store(true, SeqCst);
             if self.marked.load(SeqCst) {
-                self.asleep.store(false, SeqCst); // marked in between, by one who may not have seen that we sleep
+                self.asleep.store(false, SeqCst); // marked in between, by a task that may not have seen `asleep`
             }
         }
         self.next_look(every).await;
     }
 }
 
-/// After so much time without a mark nobody looks around any more.
+/// The time without a mark after which no task checks anything any more.
 const QUIET: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
@@ -76,7 +79,7 @@ mod tests {
     use std::sync::atomic::AtomicU64;
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_looks_around_while_nothing_happens() {
+    async fn regular_checks_stop_while_nothing_happens() {
         let (activity, looks) = (Arc::new(Activity::default()), Arc::new(AtomicU64::new(0)));
         let watching = activity.clone();
         tokio::spawn(async move {

@@ -1,20 +1,22 @@
-//! Contents that outlived their segment of the log: copied to files of their own, so that the segment is used again.
+//! The archive: contents that outlived their segment of the log, copied to files of their own so that the segment can be
+//! used again.
 //!
-//! A file `archive/<n>` holds runs one after the other, each as `length u32, crc32 u32, run`, little-endian. It is written
-//! once, synced, and removed when the last of its runs is gone. A number that a file has is not used for another one.
+//! A file `archive/<n>` holds runs one after the other, each as `length u32, crc32 u32, run`, little-endian. The file is
+//! written once, synced, and removed when the last of its runs is gone. The number of an existing file is never used for
+//! another one.
 use crate::read::Failure;
 use bytes::Bytes;
 use leveret_engine::queue::Place;
 use leveret_journal::Disk;
 use std::io::{self, ErrorKind, IoSlice};
 
-/// Marks a file number as one of the archive; others are segments of the log.
+/// The bit that marks the number of an archive file; numbers without it are segments of the log.
 pub(crate) const ARCHIVE: u64 = 1 << 63;
 
-/// The first number from `next` on that no file has.
+/// Returns the first number from `next` on that no file has.
 ///
 /// # Errors
-/// The disk's: then it is not known.
+/// The error of the disk, if it cannot say whether a file exists.
 pub(crate) fn free_number(disk: &dyn Disk, next: u64) -> io::Result<u64> {
     let mut number = next;
     loop {
@@ -30,7 +32,10 @@ pub(crate) fn free_number(disk: &dyn Disk, next: u64) -> io::Result<u64> {
     }
 }
 
-/// Writes runs into file `number`, which is not there: where each lies.
+/// Writes runs into a new file `number` and syncs it. Returns the place of each run.
+///
+/// # Errors
+/// The error of the disk; the file is removed then.
 pub(crate) fn write(disk: &dyn Disk, number: u64, runs: &[Bytes]) -> io::Result<Vec<Place>> {
     let heads: Vec<[u8; HEAD]> = runs.iter().map(|run| head(run)).collect();
     let (mut parts, mut places, mut offset) = (Vec::new(), Vec::new(), 0);
@@ -45,16 +50,16 @@ pub(crate) fn write(disk: &dyn Disk, number: u64, runs: &[Bytes]) -> io::Result<
     let file = disk.create(&name(number), u64::from(offset), false)?;
     let written = file.write_at(&mut parts, 0).and_then(|()| file.sync_data()).and_then(|()| disk.sync_folder(FOLDER));
     if let Err(error) = written {
-        let _ = remove(disk, number); // nobody knows of it
+        let _ = remove(disk, number); // no run refers to the file
         return Err(error);
     }
     Ok(places)
 }
 
-/// Reads a run, and checks it.
+/// Reads the run at `place` and checks its length and checksum.
 ///
 /// # Errors
-/// [`Failure`].
+/// [`Failure`] if the run cannot be read or is damaged.
 pub(crate) fn read(disk: &dyn Disk, place: &Place) -> Result<Bytes, Failure> {
     let name = name(place.file & !ARCHIVE);
     let mut bytes = vec![0; place.len as usize];
@@ -72,15 +77,15 @@ pub(crate) fn remove(disk: &dyn Disk, number: u64) -> io::Result<()> {
     disk.remove(&name(number))
 }
 
-/// Numbers of the files that are there.
+/// Returns the numbers of the existing files.
 ///
 /// # Errors
-/// The disk's.
+/// The error of the disk.
 pub(crate) fn list(disk: &dyn Disk) -> io::Result<Vec<u64>> {
     Ok(disk.list(FOLDER)?.iter().filter_map(|name| name.parse().ok()).collect())
 }
 
-/// Length of a file in bytes.
+/// Returns the length of file `number` in bytes.
 pub(crate) fn size(disk: &dyn Disk, number: u64) -> io::Result<u64> {
     disk.open(&name(number))?.len()
 }
@@ -105,7 +110,7 @@ mod tests {
     use leveret_journal::faulty::FaultyDisk;
 
     #[test]
-    fn a_file_that_is_lost_or_cut_short_is_named() {
+    fn errors_name_a_file_that_is_lost_or_cut_short() {
         let disk = FaultyDisk::new(1);
         let run = Bytes::from_static(b"a run of messages");
         let place = write(&disk, 7, std::slice::from_ref(&run)).unwrap()[0];

@@ -1,33 +1,33 @@
-//! Who asks for something at a door of the node.
+//! The callers at the doors of the node.
 //!
-//! Every door that a client or a tool reaches takes a [`Caller`], which says who it is and where the request comes from. A
-//! door that hands out something to go on with (a route, a queue, a consumer) asks for the caller; what is done with it
-//! afterwards does not. For now only exclusive queues are kept from callers: rights are not looked at.
+//! Every door that a client or a tool reaches takes a [`Caller`], which says who makes the request and where it comes from.
+//! A door that returns something to work with (a route, a queue, a consumer) takes the caller; later operations on that
+//! thing do not. For now the caller only decides about exclusive queues: permissions are not checked.
 use crate::auth::Identity;
 use leveret_engine::catalog::Origin;
 
-/// Who asks: made once for each connection, and once for each request of the API.
+/// The user and the origin of a request; made once for each connection, and once for each request of the API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// The user who logged in.
     pub identity: Identity,
-    /// Where the request comes from.
+    /// The origin of the request.
     pub origin: Origin,
 }
 
 impl Caller {
-    /// A request of the management API.
+    /// Returns the caller for a request of the management API.
     #[must_use]
     pub fn api(identity: Identity) -> Self {
         Self { identity, origin: Origin::Api }
     }
 
-    /// The node itself, or a program that it is a part of.
+    /// Returns the caller for requests of the node itself, or of the program that it is a part of.
     #[must_use]
     pub fn system() -> Self {
         Self { identity: Identity { user: SYSTEM_USER.into() }, origin: Origin::System }
     }
 }
 
-/// The name that the node acts under. Nobody can log in with it.
+/// The user name of the node itself. Nobody can log in with it.
 const SYSTEM_USER: &str = "leveret.system";

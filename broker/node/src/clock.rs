@@ -1,4 +1,4 @@
-//! The only place that asks for the time.
+//! The clock of the node: the only place that reads the system's time.
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// A steady clock for durations and a wall clock for people.
@@ -13,13 +13,13 @@ impl Clock {
         Self { start: Instant::now(), started_at_ms: now.as_millis() as u64 }
     }
 
-    /// Nanoseconds since the start; never goes back.
+    /// Returns the nanoseconds since the start of the node; the value never decreases.
     #[inline]
     pub fn now(&self) -> u64 {
         self.start.elapsed().as_nanos() as u64
     }
 
-    /// Milliseconds since 1970, as the wall clock stood at the start, plus the time since.
+    /// Returns the milliseconds since 1970: the wall clock's time at the start of the node, plus the time since.
     pub fn unix_ms(&self) -> u64 {
         self.started_at_ms + self.now() / 1_000_000
     }

@@ -1,4 +1,4 @@
-//! Clients that are connected: what the management API shows of them, and how they are told to go.
+//! The clients that are connected: the figures that the management API shows of them, and the way to disconnect them.
 use crate::Broker;
 use crate::auth::Identity;
 use crate::caller::Caller;
@@ -11,44 +11,44 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use tokio_util::sync::CancellationToken;
 
-/// Names a connection on this node; never used again.
+/// The identity of a connection on this node; never used again.
 pub use leveret_engine::catalog::ConnectionId;
 
-/// A connection that is open.
+/// An open connection.
 pub struct Connection {
     /// The identity of the connection.
     pub id: ConnectionId,
-    /// As whom the client asks for something at the doors of the node.
+    /// The caller that the client is at the doors of the node.
     pub caller: Caller,
-    /// `CLIENT:PORT -> SERVER:PORT`.
+    /// The name of the connection: `CLIENT:PORT -> SERVER:PORT`.
     pub name: String,
-    /// What is shown of the client.
+    /// The properties of the client that the management API shows.
     pub client: Client,
     /// The virtual host that the client opened.
     pub vhost: Arc<str>,
-    /// Largest frame agreed upon, in bytes.
+    /// The largest frame that was agreed upon, in bytes.
     pub frame_max: u32,
-    /// Channels agreed upon.
+    /// The number of channels that was agreed upon.
     pub channel_max: u16,
-    /// Heartbeat agreed upon in seconds; 0: none.
+    /// The heartbeat interval that was agreed upon, in seconds; 0 means none.
     pub heartbeat: u16,
-    /// Bytes received.
+    /// The number of bytes received from the client.
     pub received_bytes: AtomicU64,
-    /// Bytes sent.
+    /// The number of bytes sent to the client.
     pub sent_bytes: AtomicU64,
-    /// Bytes of messages that have not come in full.
+    /// The bytes held of messages that are still incomplete.
     pub(crate) incomplete_bytes: AtomicU64,
-    /// Whether the client is held back at this moment because memory or disk space is used up.
+    /// Set while the client is held back because memory or disk space is used up.
     pub blocked: AtomicBool,
     /// The channels by number.
     pub channels: Mutex<BTreeMap<u16, Arc<ChannelView>>>,
-    /// Cancelled to end the connection; `close_reason` says why.
+    /// Cancelled to end the connection; `close_reason` is set before.
     pub close: CancellationToken,
-    /// What the client is told when its connection is ended.
+    /// The text that the client is told when the broker ends the connection.
     pub close_reason: Mutex<String>,
 }
 
-/// What is shown of the client of a connection.
+/// The properties of a connection's client that the management API shows.
 pub struct Client {
     /// The address that the client came from.
     pub peer: SocketAddr,
@@ -56,30 +56,30 @@ pub struct Client {
     pub local: SocketAddr,
     /// The name of the SASL mechanism of its login.
     pub mechanism: &'static str,
-    /// Protocol name for people, such as `AMQP 0-9-1`.
+    /// The name of the protocol as people write it, such as `AMQP 0-9-1`.
     pub protocol: &'static str,
-    /// What the client says of itself.
+    /// The client properties, as the client sent them.
     pub properties: FieldTable,
-    /// When the connection was opened: milliseconds since 1970.
+    /// The time at which the connection was opened, in milliseconds since 1970.
     pub connected_at_ms: u64,
 }
 
-/// What is shown of a channel.
+/// The figures of a channel that the management API shows.
 #[derive(Default)]
 pub struct ChannelView {
-    /// Prefetch for consumers to come.
+    /// The prefetch of each consumer that is started from now on; 0 means no limit.
     pub prefetch: AtomicU32,
-    /// Prefetch of the whole channel.
+    /// The prefetch of the whole channel; 0 means no limit.
     pub global_prefetch: AtomicU32,
-    /// Publishes are confirmed.
+    /// Set if publishes are confirmed.
     pub confirm: AtomicBool,
-    /// Consumers.
+    /// The number of consumers.
     pub consumers: AtomicU32,
-    /// Deliveries not settled.
+    /// The number of unacknowledged deliveries.
     pub unacked: AtomicU64,
 }
 
-/// What a new connection says of itself.
+/// The properties with which a new connection is registered.
 pub struct Hello {
     /// The address that the client came from.
     pub peer: SocketAddr,
@@ -91,11 +91,11 @@ pub struct Hello {
     pub mechanism: &'static str,
     /// The virtual host that the client opened.
     pub vhost: Arc<str>,
-    /// Protocol name for people.
+    /// The name of the protocol as people write it.
     pub protocol: &'static str,
-    /// What the client says of itself.
+    /// The client properties, as the client sent them.
     pub client_properties: FieldTable,
-    /// Agreed: bytes a frame, channels, heartbeat in seconds.
+    /// The values agreed upon: the largest frame in bytes, the number of channels, and the heartbeat interval in seconds.
     pub tuned: (u32, u16, u16),
 }
 
@@ -105,7 +105,7 @@ impl Connection {
         &self.caller.identity.user
     }
 
-    /// Whether it holds bytes of messages that have not come in full.
+    /// Returns whether the connection holds bytes of incomplete messages.
     #[inline]
     pub fn holds_incomplete(&self) -> bool {
         self.incomplete_bytes.load(Relaxed) > 0
@@ -119,27 +119,27 @@ pub(crate) struct Connections {
     pub(crate) churn: Churn,
 }
 
-/// What came and went since the start.
+/// Counts of the connections, channels and queues that came and went since the start of the node.
 #[derive(Default)]
 pub struct Churn {
-    /// Connections that were opened.
+    /// The number of connections that were opened.
     pub connections_opened: AtomicU64,
-    /// Connections that were closed.
+    /// The number of connections that were closed.
     pub connections_closed: AtomicU64,
-    /// Channels that were opened.
+    /// The number of channels that were opened.
     pub channels_opened: AtomicU64,
-    /// Channels that were closed.
+    /// The number of channels that were closed.
     pub channels_closed: AtomicU64,
-    /// Declarations of queues, also of those that were there.
+    /// The number of declarations of queues, including declarations of existing queues.
     pub queues_declared: AtomicU64,
-    /// Queues that were not there before.
+    /// The number of queues that were created.
     pub queues_created: AtomicU64,
-    /// Queues that were deleted, whoever did it.
+    /// The number of queues that were deleted, by clients or by the broker.
     pub queues_deleted: AtomicU64,
 }
 
 impl Broker {
-    /// A client has logged in.
+    /// Registers a client that has logged in. Returns the new connection.
     pub fn connected(&self, hello: Hello) -> Arc<Connection> {
         let connections = &self.node().connections;
         let id = ConnectionId(connections.next.fetch_add(1, Relaxed) + 1);
@@ -167,7 +167,8 @@ impl Broker {
         connection
     }
 
-    /// A client is gone, its channels and consumers with it: its exclusive queues go too.
+    /// Removes the connection of a client that has left, whose channels and consumers are gone already, and deletes the
+    /// exclusive queues of the connection.
     pub async fn disconnected(&self, connection: &Connection) {
         let connections = &self.node().connections;
         if connections.open.lock().remove(&connection.id).is_some() {
@@ -176,30 +177,31 @@ impl Broker {
         self.delete_exclusive_queues(connection.id).await;
     }
 
-    /// Whether the connection holds bytes of a message that has not come in full, and such messages of all connections fill the
-    /// memory budget: it is held back, and might wait for itself.
+    /// Returns whether the connection could wait for itself if it is held back: it holds bytes of an incomplete message,
+    /// and such messages of all connections fill the memory budget.
     pub fn waits_for_itself(&self, connection: &Connection) -> bool {
         connection.holds_incomplete() && self.memory().is_filled_by_incomplete()
     }
 
-    /// The clients that are connected, oldest first.
+    /// Returns the open connections, oldest first.
     pub fn connections(&self) -> Vec<Arc<Connection>> {
         self.node().connections.open.lock().values().cloned().collect()
     }
 
-    /// Makes a client go, telling it `reason`.
+    /// Ends a connection; the client is told `reason`.
     pub fn close_connection(&self, _caller: &Caller, connection: &Connection, reason: &str) {
         *connection.close_reason.lock() = reason.to_owned();
         connection.close.cancel();
     }
 
-    /// What came and went since the start. Channels are counted by whoever opens them.
+    /// Returns the counts of what came and went since the start of the node. The protocols count the channels.
     pub fn churn(&self) -> &Churn {
         &self.node().connections.churn
     }
 }
 
-/// An address as people write it: IPv4 plainly, also where the socket is one of IPv6 that takes both.
+/// Returns an address as people write it: an IPv4 address in its usual form, even if the socket is an IPv6 socket that
+/// accepts both.
 fn plain(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }

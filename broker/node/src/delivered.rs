@@ -1,16 +1,16 @@
-//! Up to where each durable queue had been delivered when the node was stopped in order: what came after was delivered to
-//! nobody, and is not marked as redelivered after the next start.
+//! The file `delivered`: how far each durable queue had been delivered when the node was stopped in order. Later messages
+//! were delivered to nobody, and are not marked as redelivered after the next start.
 //!
-//! Deliveries are not logged. So this is a file of its own, `delivered`, which is there between a stop in order and the next
-//! start alone: `version u8 = 1`, then of each queue `uid u64, sequence u64`, little-endian; a checksum of all follows
-//! (journal's `write_whole`). Without it everything counts as delivered.
+//! Deliveries are not logged, so this is a file of its own, which exists only between an orderly stop and the next start:
+//! `version u8 = 1`, then `uid u64, sequence u64` for each queue, little-endian; a checksum of everything follows
+//! (journal's `write_whole`). Without the file every message counts as delivered.
 use crate::queue::QueueId;
 use bytes::{Buf, BufMut};
 use leveret_journal::{Disk, read_whole, write_whole};
 use std::collections::HashMap;
 use std::io;
 
-/// The first sequence of each queue that was delivered to nobody.
+/// For each queue, the sequence number of the first message that was delivered to nobody.
 pub(crate) type Delivered = HashMap<QueueId, u64>;
 
 pub(crate) fn write(disk: &dyn Disk, queues: impl Iterator<Item = (QueueId, u64)>) -> io::Result<()> {
@@ -22,11 +22,11 @@ pub(crate) fn write(disk: &dyn Disk, queues: impl Iterator<Item = (QueueId, u64)
     write_whole(disk, NAME, &[&bytes])
 }
 
-/// Reads the file, which is gone afterwards: from then on deliveries are made that it does not know of. One that is damaged or
-/// of a later version says nothing.
+/// Reads the file and removes it, because deliveries made from now on are not in it. Returns an empty map if the file does
+/// not exist, is damaged or has a later version.
 ///
 /// # Errors
-/// The disk's, if the file is there and does not go.
+/// The error of the disk, if the file exists and cannot be removed.
 pub(crate) fn take(disk: &dyn Disk) -> io::Result<Delivered> {
     let bytes = match read_whole(disk, NAME) {
         Ok(None) => return Ok(Delivered::new()),
@@ -59,7 +59,7 @@ mod tests {
     use leveret_journal::faulty::FaultyDisk;
 
     #[test]
-    fn it_is_read_once_and_damage_says_nothing() {
+    fn the_file_is_read_once_and_a_damaged_file_counts_as_empty() {
         let disk = FaultyDisk::new(1);
         let queues = || [(QueueId(7), 70), (QueueId(9), 0)].into_iter();
         write(&disk, queues()).unwrap();

@@ -1,11 +1,11 @@
-//! Queues that are due to be looked at by a task. Each is on the list at most once: a flag of the queue says so, which the
-//! task resets.
+//! A list of queues that a task has to look at. Each queue is on the list at most once: a flag of the queue says that it is
+//! on it, and the task resets the flag.
 use leveret_engine::catalog::QueueId;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use tokio::sync::Notify;
 
-/// The list, and the task that waits for something on it.
+/// The list, and the wake-up of the task that waits for queues on it.
 #[derive(Default)]
 pub(crate) struct DueQueues {
     queues: Mutex<Vec<QueueId>>,
@@ -13,7 +13,7 @@ pub(crate) struct DueQueues {
 }
 
 impl DueQueues {
-    /// Puts a queue on the list unless `is_on_it`.
+    /// Puts a queue on the list unless the flag `is_on_it` is set, and sets the flag.
     pub(crate) fn push(&self, queue: QueueId, is_on_it: &AtomicBool) {
         if !is_on_it.swap(true, Relaxed) {
             self.queues.lock().push(queue);
@@ -21,7 +21,7 @@ impl DueQueues {
         }
     }
 
-    /// All that are on the list, which is empty afterwards; waits for some.
+    /// Waits until queues are on the list, and removes and returns all of them.
     pub(crate) async fn take(&self) -> Vec<QueueId> {
         loop {
             let some = self.some.notified();

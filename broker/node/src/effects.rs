@@ -1,7 +1,7 @@
-//! What follows from a change of the catalog: the one place that makes the node agree with it.
+//! The consequences of a change of the catalog: the one place that makes the node agree with the catalog.
 //!
-//! The effects of a change are followed while the catalog is still locked, so whoever looks sees a catalog and queues that
-//! agree, and the log has the facts in the order in which they became true.
+//! The effects of a change are followed while the catalog is still locked. A reader therefore always sees a catalog and
+//! queues that agree, and the log has the facts in the order in which they became true.
 use crate::Broker;
 use crate::fact_log::Mark;
 use crate::queue::{Queue, QueueId};
@@ -15,16 +15,17 @@ use std::sync::atomic::Ordering::Relaxed;
 pub(crate) struct Changed<T> {
     /// The catalog's answer.
     pub(crate) answer: T,
-    /// What has to be durable before anybody is told: the change or, if nothing changed, what others changed before.
+    /// The mark that has to be durable before anybody is told: behind the facts of this change or, if nothing changed,
+    /// behind those of all changes before.
     pub(crate) mark: Mark,
-    /// The queues that were made.
+    /// The queues that were created.
     pub(crate) created: Vec<Arc<Queue>>,
     /// The queues that were deleted.
     pub(crate) deleted: Vec<Deleted>,
 }
 
-/// A queue that was deleted. Its consumers are told when this is dropped: after the answer to whoever deleted it, and not
-/// before the deletion is durable.
+/// A queue that was deleted. Dropping this tells the queue's consumers: after the answer to the client that deleted the
+/// queue, and not before the deletion is durable.
 pub struct Deleted {
     /// The number of messages that were ready in the queue.
     pub ready: u64,
@@ -38,7 +39,7 @@ impl Drop for Deleted {
         for consumer in self.consumers.drain(..) {
             consumer.subscription.sink.cancelled();
         }
-        // What takes long to drop is dropped where nobody waits.
+        // Large contents take long to drop, so they are dropped on a blocking thread.
         let large = self.contents.take().filter(|contents| contents.memory_bytes() > CONTENTS_LARGE);
         if let (Some(contents), Ok(runtime)) = (large, tokio::runtime::Handle::try_current()) {
             drop(runtime.spawn_blocking(move || drop(contents)));
@@ -47,7 +48,10 @@ impl Drop for Deleted {
 }
 
 impl Broker {
-    /// Changes the catalog, and follows the effects.
+    /// Changes the catalog and follows the effects.
+    ///
+    /// # Errors
+    /// The refusal that `change` returned; nothing is changed then.
     pub(crate) fn change<T>(
         &self,
         change: impl FnOnce(&mut Catalog) -> Result<Change<T>, Refusal>,
@@ -64,7 +68,7 @@ impl Broker {
         Ok(changed)
     }
 
-    /// Makes and closes queues, has routes found again if they may be others now, and hands facts over to the log.
+    /// Creates and closes queues, invalidates cached routes that may have changed, and hands the facts over to the log.
     fn follow<T>(&self, answer: T, effects: Vec<Effect>) -> Changed<T> {
         let node = self.node();
         let (mut created, mut deleted) = (Vec::new(), Vec::new());
@@ -103,14 +107,15 @@ impl Broker {
         let (node, queue) = (self.node(), self.queue(id)?);
         let deleted = queue.close();
         if queue.shards.is_some() {
-            node.queues.closed.insert(queue); // before it is gone: a snapshot looks here afterwards
+            node.queues.closed.insert(queue); // before it is removed below, so that a snapshot finds it in one of the two
         }
         node.queues.by_id.write().remove(&id);
         node.connections.churn.queues_deleted.fetch_add(1, Relaxed);
         Some(deleted)
     }
 
-    /// Takes apart what a deletion of something with very many bindings left in the catalog, which others want too.
+    /// Starts a task that takes apart the bindings that a deletion of an exchange or queue with very many bindings left in
+    /// the catalog; others get the catalog's lock in between.
     fn go_on_unlinking(&self) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let broker = self.clone();

@@ -1,8 +1,9 @@
-//! What was declared and has to be logged: facts in the order in which the catalog changed, written by whoever waits for them.
+//! The facts that have to be logged in group 0, in the order in which the catalog changed. They are written by the callers
+//! that wait for them.
 //!
-//! A change of the catalog hands its facts over while it still holds the catalog, so the log has them in the order in which
-//! they became true. Whoever has the lock of the definitions writes all that gathered, for others too: many declarations
-//! share a sync. It does so in a task of its own, which runs to its end: an asker that is cancelled, times out or
+//! A change of the catalog hands its facts over while it still holds the catalog's lock, so the log has them in the order
+//! in which they became true. The task that gets the definitions' lock writes all facts that have gathered, including those
+//! of other callers: many declarations share a sync. That task runs to its end: a caller that is cancelled, times out or
 //! disconnects leaves nothing half done.
 use crate::Broker;
 use crate::definitions;
@@ -11,34 +12,34 @@ use leveret_model::refusal::{Refusal, RefusalKind};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Release};
 
-/// Facts that wait to be logged.
+/// The facts that wait to be logged, and the number of durable ones.
 #[derive(Default)]
 pub(crate) struct FactLog {
     waiting: Mutex<Waiting>,
-    /// Facts that are durable, counted from the start of the node.
+    /// The number of facts since the start of the node that are durable.
     durable: AtomicU64,
-    /// The storage is being closed: that a fact is not logged any more is no failure.
+    /// Set while storage is being closed: then a fact that is not logged is no failure.
     closing: AtomicBool,
 }
 
 #[derive(Default)]
 struct Waiting {
     facts: Vec<Fact>,
-    /// Facts handed over so far, those that were logged among them.
+    /// The number of facts handed over so far, including those that were logged.
     handed_over: u64,
 }
 
-/// A place in the sequence of facts: all before it have to be durable.
+/// A position in the sequence of facts. The mark is durable once all facts before it are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Mark(u64);
 
 impl Mark {
-    /// Nothing has to be waited for.
+    /// The mark before all facts: nothing has to be waited for.
     pub(crate) const NOTHING: Self = Self(0);
 }
 
 impl FactLog {
-    /// Takes facts; the catalog that they are about is held. Returns what to wait for.
+    /// Takes facts over while the caller holds the catalog's lock. Returns the mark behind them.
     pub(crate) fn hand_over(&self, facts: impl Iterator<Item = Fact>) -> Mark {
         let mut waiting = self.waiting.lock();
         let before = waiting.facts.len();
@@ -47,22 +48,22 @@ impl FactLog {
         Mark(waiting.handed_over)
     }
 
-    /// Whether all facts before a mark are durable.
+    /// Returns whether all facts before a mark are durable.
     pub(crate) fn has(&self, mark: Mark) -> bool {
         self.durable.load(Acquire) >= mark.0
     }
 
-    /// Behind all facts that were handed over so far.
+    /// Returns the mark behind all facts that were handed over so far.
     pub(crate) fn mark(&self) -> Mark {
         Mark(self.waiting.lock().handed_over)
     }
 
-    /// Whether nothing waits to be logged.
+    /// Returns whether no fact waits to be logged.
     pub(crate) fn is_idle(&self) -> bool {
         self.has(self.mark())
     }
 
-    /// From now on a fact that is not logged is no failure.
+    /// Notes that storage is being closed: from now on a fact that is not logged is no failure.
     pub(crate) fn close(&self) {
         self.closing.store(true, Release);
     }
@@ -74,10 +75,11 @@ impl FactLog {
 }
 
 impl Broker {
-    /// Does something once all facts before a mark are durable, whether or not the asker still waits for it.
+    /// Calls `then` once all facts before a mark are durable, whether or not the caller still waits, and returns the
+    /// result.
     ///
     /// # Errors
-    /// The node is stopping. If the log failed the process ends.
+    /// The node is stopping, or the log failed, which ends the process.
     pub(crate) async fn once_logged<T: Send + 'static>(
         &self,
         mark: Mark,
@@ -90,8 +92,11 @@ impl Broker {
         self.to_its_end(async move { broker.log_facts(mark).await.map(|()| then()) }).await
     }
 
-    /// Runs something to its end in a task of its own, whoever cancels the asker. A panic in it ends the process: the state of
-    /// the node is not known any more.
+    /// Runs `work` to its end in a task of its own, even if the caller is cancelled. A panic in it ends the process,
+    /// because the state of the node is unknown then.
+    ///
+    /// # Errors
+    /// The error of `work`, or that the node is stopping.
     pub(crate) async fn to_its_end<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
@@ -125,7 +130,7 @@ impl Broker {
             }
         }
         if facts.is_empty() {
-            // Somebody before took them, and the log failed.
+            // A task before this one took the facts, and the log failed.
             return Err(stopping());
         }
         log.durable.store(upto.0, Release);
@@ -137,7 +142,7 @@ fn stopping() -> Refusal {
     Refusal::new(RefusalKind::Stopping, "the node is stopping: what was asked may not be durable".to_owned())
 }
 
-/// Ends the process when it is dropped by a panic.
+/// A guard that ends the process when a panic drops it.
 struct EndsProcess(Broker);
 
 impl Drop for EndsProcess {

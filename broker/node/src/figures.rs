@@ -1,5 +1,5 @@
-//! What those who watch the node ask it: where it listens, how many queues it has, whether it still reads its log, and
-//! how many descriptors the process has open.
+//! Figures for monitoring: the addresses on which the node listens, the number of its queues, their consumers, and the
+//! number of open file descriptors.
 use crate::{Broker, Queue};
 use leveret_engine::queue::{Consumer, ConsumerId, ConsumerOwner};
 use parking_lot::Mutex;
@@ -8,9 +8,9 @@ use std::net::SocketAddr;
 /// A socket on which the node accepts clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listener {
-    /// The protocol by the name that RabbitMQ gives it: `amqp`, `http`, `http/prometheus`.
+    /// The protocol, by the name that RabbitMQ gives it: `amqp`, `http`, `http/prometheus`.
     pub protocol: &'static str,
-    /// Its address.
+    /// The address of the socket.
     pub address: SocketAddr,
 }
 
@@ -24,34 +24,35 @@ impl Broker {
         self.node().listeners.0.lock().push(Listener { protocol, address });
     }
 
-    /// Where clients are accepted, in the order in which the listeners were added.
+    /// Returns the sockets on which clients are accepted, in the order in which the listeners were added.
     pub fn listeners(&self) -> Vec<Listener> {
         self.node().listeners.0.lock().clone()
     }
 
-    /// The number of queues.
+    /// Returns the number of queues.
     pub fn queue_count(&self) -> usize {
         self.queues().len()
     }
 }
 
-/// A consumer of a queue.
+/// The properties of a queue's consumer that the management API shows.
 #[derive(Clone, Debug)]
 pub struct ConsumerView {
-    /// Its name within the queue.
+    /// The identity of the consumer within the queue.
     pub id: ConsumerId,
-    /// The client behind it.
+    /// The client behind the consumer; `None` if there is none.
     pub owner: Option<ConsumerOwner>,
-    /// No other consumer may have the queue meanwhile.
+    /// Set if the queue may have no other consumer.
     pub exclusive: bool,
-    /// Deliveries are settled at once.
+    /// Set if deliveries need no acknowledgement.
     pub no_ack: bool,
-    /// Deliveries it may have unacknowledged; 0: no limit.
+    /// The number of unacknowledged deliveries that the consumer may have; 0 means no limit.
     pub prefetch: u32,
 }
 
 impl Queue {
-    /// The first `most` of the consumers that came after `after`, in the order in which they came.
+    /// Returns at most `most` consumers that came after the consumer `after`, or the first ones if it is `None`, in the
+    /// order in which they came.
     pub fn consumers_after(&self, after: Option<ConsumerId>, most: usize) -> Vec<ConsumerView> {
         self.look(|queue| {
             let view = |consumer: &Consumer| ConsumerView {
@@ -66,16 +67,16 @@ impl Queue {
     }
 }
 
-/// Descriptors of the process: files and sockets.
+/// The file descriptors of the process, for files and sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Descriptors {
-    /// Open at this moment.
+    /// The number of descriptors that are open.
     pub open: u64,
-    /// The most that may be open.
+    /// The largest number of descriptors that may be open; `u64::MAX` if there is no limit.
     pub max: u64,
 }
 
-/// Counts the descriptors of this process.
+/// Returns the number of open file descriptors of this process, and their limit.
 pub fn descriptors() -> Descriptors {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
     // The size of this folder is the number of its entries since Linux 6.2; before that it is 0.

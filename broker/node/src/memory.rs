@@ -1,29 +1,29 @@
-//! The memory budget: past it publishers are held back, long before the kernel would end the process.
+//! The memory budget: when it is exceeded publishers are held back, long before the kernel would end the process.
 //!
-//! Queues report what their contents and index hold, exactly and at once; what the process holds in fact (buffers,
-//! fragmentation) is sampled. The larger of the two counts. Consumers and everything else go on.
+//! Queues report the memory of their contents and indexes exactly and at once; the memory that the process takes in fact
+//! (buffers, fragmentation) is sampled. The larger of the two counts. Consumers and everything else go on.
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use tokio::sync::Notify;
 
-/// What is used, what may be used, and whether publishers wait.
+/// The memory budget, the memory in use, and the alarms because of which publishers wait.
 pub struct Memory {
     max: u64,
     contents: AtomicU64,
     resident: AtomicU64,
-    /// Of the contents, those that could be read again.
+    /// The bytes among `contents` that could be read back from the disk.
     warm: AtomicU64,
-    /// Bytes of messages that have not come in full.
+    /// The bytes of incomplete messages.
     incomplete: AtomicU64,
-    /// Bytes of channels and consumers.
+    /// The bytes of open channels and consumers.
     opened: AtomicU64,
     alarmed: AtomicBool,
-    /// There is no room for further messages on the disk.
+    /// Set while the disk has no room for further messages.
     disk_alarm: AtomicBool,
     changed: Notify,
 }
 
 impl Memory {
-    /// A budget of `max` bytes.
+    /// Creates a budget of `max` bytes.
     pub(crate) fn new(max: u64) -> Self {
         Self {
             max,
@@ -38,7 +38,7 @@ impl Memory {
         }
     }
 
-    /// A queue's memory went from `before` to `after` bytes.
+    /// Notes that the memory of a queue went from `before` to `after` bytes. Raises the alarm if the budget is exceeded.
     #[inline]
     pub(crate) fn account(&self, before: u64, after: u64) {
         if after > before {
@@ -51,13 +51,14 @@ impl Memory {
         }
     }
 
-    /// A message that has not come in full went from `before` to `after` bytes.
+    /// Notes that the memory of an incomplete message went from `before` to `after` bytes.
     pub(crate) fn account_incomplete(&self, before: u64, after: u64) {
         self.account(before, after);
         self.incomplete.fetch_add(after.wrapping_sub(before), Relaxed);
     }
 
-    /// A channel or a consumer takes `bytes`, if all of them take `most` at most then. False if they would take more.
+    /// Grants `bytes` bytes to a channel or a consumer if all of them together then take at most `most` bytes. Returns
+    /// whether they were granted.
     pub(crate) fn account_opened(&self, bytes: u64, most: u64) -> bool {
         let more = |opened: u64| opened.checked_add(bytes).filter(|&sum| sum <= most);
         let granted = self.opened.fetch_update(Relaxed, Relaxed, more).is_ok();
@@ -67,18 +68,18 @@ impl Memory {
         granted
     }
 
-    /// What was granted to a channel or a consumer is free again.
+    /// Takes back the bytes that were granted to a channel or a consumer.
     pub(crate) fn release_opened(&self, bytes: u64) {
         self.opened.fetch_sub(bytes, Relaxed);
         self.account(bytes, 0);
     }
 
-    /// Whether memory is used up, and by more than a quarter for messages that have not come in full.
+    /// Returns whether the memory budget is used up, and more than a quarter of it is taken by incomplete messages.
     pub fn is_filled_by_incomplete(&self) -> bool {
         self.is_memory_alarmed() && self.incomplete.load(Relaxed) > self.max / 4
     }
 
-    /// A durable queue's contents in memory went from `before` to `after` bytes.
+    /// Notes that the warm contents of a durable queue went from `before` to `after` bytes.
     #[inline]
     pub(crate) fn account_warm(&self, before: u64, after: u64) {
         if after > before {
@@ -88,18 +89,18 @@ impl Memory {
         }
     }
 
-    /// Bytes of contents that durable queues keep in memory.
+    /// Returns the bytes of the contents that durable queues keep in memory.
     #[cfg(test)]
     pub(crate) fn warm(&self) -> u64 {
         self.warm.load(Relaxed)
     }
 
-    /// Whether durable queues may keep more of their contents in memory.
+    /// Returns whether durable queues may keep more of their contents in memory.
     pub(crate) fn takes_warm(&self) -> bool {
         self.warm.load(Relaxed) < WARM_MAX.min(self.max / 4)
     }
 
-    /// The disk has no room for further messages, or has again.
+    /// Notes whether the disk has no room for further messages (`full`), or has room again.
     pub(crate) fn set_disk_alarm(&self, full: bool) {
         if self.disk_alarm.swap(full, Relaxed) == full {
             return;
@@ -112,7 +113,8 @@ impl Memory {
         }
     }
 
-    /// Looks at what the process holds, and sets or clears the alarm. It clears at 95 % of the budget, not to flap.
+    /// Measures the memory of the process, and sets or clears the alarm. The alarm is cleared below 95 % of the budget, so
+    /// that it does not flap.
     pub(crate) fn sample(&self) {
         self.resident.store(resident_bytes(), Relaxed);
         let used = self.used();
@@ -124,28 +126,28 @@ impl Memory {
         }
     }
 
-    /// Bytes that queues and ledgers report.
+    /// Returns the bytes that queues, ledgers, incomplete messages, channels and consumers report.
     #[cfg(test)]
     pub(crate) fn contents(&self) -> u64 {
         self.contents.load(Relaxed)
     }
 
-    /// Bytes in use.
+    /// Returns the memory in use in bytes: the larger of the reported and the measured value.
     pub fn used(&self) -> u64 {
         self.contents.load(Relaxed).max(self.resident.load(Relaxed))
     }
 
-    /// Bytes of the process that the kernel counts, when last looked at.
+    /// Returns the resident memory of the process in bytes, as of the last sample.
     pub fn resident(&self) -> u64 {
         self.resident.load(Relaxed)
     }
 
-    /// The budget in bytes.
+    /// Returns the budget in bytes.
     pub fn max(&self) -> u64 {
         self.max
     }
 
-    /// Whether publishers have to wait.
+    /// Returns whether publishers have to wait because memory is used up or the disk has no room.
     #[inline]
     pub fn is_alarmed(&self) -> bool {
         self.alarmed.load(Relaxed) || self.disk_alarm.load(Relaxed)
@@ -173,15 +175,17 @@ impl Memory {
     }
 }
 
-/// Contents of durable queues that stay in memory for a delivery soon.
+/// The largest number of bytes of durable queues' contents that stay in memory to be delivered soon.
 const WARM_MAX: u64 = 64 << 20;
 
-/// The default budget: 60 % of what the control group allows or, without a limit, of the machine's memory.
+/// Returns the default memory budget in bytes: 60 % of the limit of the control group or, without a limit, of the machine's
+/// memory.
 pub fn default_max() -> u64 {
     available_bytes() / 100 * 60
 }
 
-/// Memory that this process may use at all, in bytes: the smallest limit of its control group, or the machine's memory.
+/// Returns the memory that this process may use at all, in bytes: the limit of its control group or the machine's memory,
+/// whichever is smaller.
 pub fn available_bytes() -> u64 {
     let machine = {
         let info = rustix::system::sysinfo();

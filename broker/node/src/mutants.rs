@@ -1,7 +1,7 @@
-//! Rules that a test breaks on purpose, to see that it notices.
+//! Switches with which mutation tests break a rule on purpose, to check that the suite fails.
 use std::sync::atomic::AtomicBool;
 
-/// Of the runs that are relocated together the first one is forgotten, and its segment is used again.
+/// When set, the first of the runs that are relocated together is forgotten, and its segment is used again.
 pub static RELOCATION_FORGETS: AtomicBool = AtomicBool::new(false);
-/// Segments whose contents were relocated are used again before a snapshot says where the contents lie now.
+/// When set, segments whose contents were relocated are used again before a snapshot says where the contents lie now.
 pub static RELOCATION_UNNOTED: AtomicBool = AtomicBool::new(false);

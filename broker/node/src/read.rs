@@ -1,17 +1,19 @@
-//! Contents read from the log or the archive: each run checked, and no more memory held afterwards than the runs are long.
+//! Reads contents from the log or the archive. Each run is checked, and no more memory is kept afterwards than the runs are
+//! long.
 use crate::archive::{self, ARCHIVE};
 use bytes::Bytes;
 use leveret_engine::queue as engine;
 use leveret_journal::{Disk, Journal, Place, ReadError};
 use std::io::{self, ErrorKind};
 
-/// Why a run was not read.
+/// The reason why a run was not read.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// Its bytes are not what was written, or are not there any more: reading again changes nothing.
+    /// The bytes of the run are not those that were written, or they are missing: reading again changes nothing.
     #[error("{0}")]
     Damaged(String),
-    /// The disk or the system says no at this moment: out of descriptors or memory, an error on the way.
+    /// The disk or the system refuses at the moment: out of descriptors or memory, or a read error. Reading again may
+    /// succeed.
     #[error("{0}")]
     Passing(String),
 }
@@ -35,10 +37,10 @@ impl From<ReadError> for Failure {
     }
 }
 
-/// Reads runs; those of one record in a row read it once.
+/// Reads runs. A record is read once for all runs in a row that lie in it.
 pub(crate) struct Reader<'r> {
     journal: &'r Journal,
-    /// The record read last.
+    /// The record that was read last.
     last: Option<(Place, Bytes)>,
 }
 
@@ -47,10 +49,10 @@ impl<'r> Reader<'r> {
         Self { journal, last: None }
     }
 
-    /// Reads a run, and checks it. It does not hold much more memory than its length.
+    /// Reads the run at `place` and checks it. The run that is returned does not keep much more memory than its own length.
     ///
     /// # Errors
-    /// [`Failure`].
+    /// [`Failure`] if the run cannot be read or is damaged.
     pub(crate) fn read(&mut self, place: &engine::Place) -> Result<Bytes, Failure> {
         let disk: &dyn Disk = &**self.journal.disk();
         if place.file & ARCHIVE != 0 {
@@ -84,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_is_gone_or_too_short_is_damage_and_other_errors_pass() {
+    fn a_missing_or_short_file_is_damage_and_other_errors_are_passing() {
         let of = |kind: ErrorKind| Failure::of_disk("archive/1", &kind.into());
         assert!(matches!(of(ErrorKind::NotFound), Failure::Damaged(text) if text.contains("archive/1")));
         assert!(matches!(of(ErrorKind::UnexpectedEof), Failure::Damaged(_)));
