@@ -1,16 +1,16 @@
-//! What is declared, as facts in the log of group 0, in the order in which the catalog accepted them.
+//! The encoding of definitions as facts in the log of group 0, in the order in which the catalog accepted them.
 //!
-//! Format: `version u8 = 1, incarnation u64`, then facts, each beginning with its number: 1 next identity, 2 virtual host, 3
-//! virtual host gone, 4 exchange, 5 exchange gone, 6 queue, 7 queue gone, 8 binding, 9 binding gone. Texts are `length u32,
-//! bytes`, tables `n u32` of name and value, values a letter of AMQP and its bytes, integers little-endian. A snapshot is the
-//! facts that make the catalog as it is.
+//! Format: `version u8 = 1, incarnation u64`, then facts, each beginning with its number: 1 next identity, 2 virtual host,
+//! 3 virtual host gone, 4 exchange, 5 exchange gone, 6 queue, 7 queue gone, 8 binding, 9 binding gone. Texts are `length
+//! u32, bytes`, tables `n u32` of name and value, values a letter of AMQP and its bytes, integers little-endian. A snapshot
+//! consists of the facts that recreate the catalog.
 use bytes::{Buf, BufMut};
 use leveret_engine::catalog::{Bond, Destination, ExchangeDeclare, Fact, QueueId};
 use leveret_model::exchange::ExchangeType;
 use leveret_model::table::{FieldTable, FieldValue};
 use std::sync::Arc;
 
-/// Facts as entries, each of which the log takes whatever its segments hold.
+/// Encodes facts as entries. Each entry is small enough for any size of the log's segments.
 pub(crate) fn entries(incarnation: u64, facts: &[Fact]) -> Vec<Vec<u8>> {
     let mut entries = Vec::new();
     for fact in facts {
@@ -29,7 +29,7 @@ pub(crate) fn encode(incarnation: u64, facts: &[Fact]) -> Vec<u8> {
     out
 }
 
-/// Incarnation and facts; none if it is not of this version.
+/// Decodes an entry or a snapshot to its incarnation and its facts; `None` if it has another version or is malformed.
 pub(crate) fn decode(bytes: &[u8]) -> Option<(u64, Vec<Fact>)> {
     let (&version, mut rest) = bytes.split_first()?;
     (version == VERSION).then_some(())?;
@@ -219,7 +219,7 @@ fn value(rest: &mut &[u8]) -> Option<FieldValue> {
 }
 
 const VERSION: u8 = 1;
-/// An entry takes no further fact from this size on.
+/// An entry of this many bytes takes no further fact.
 const ENTRY_BYTES: usize = 256 << 10;
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! Contents that are not in memory: read when a delivery is about to need them.
+//! Reads contents that are not in memory when a delivery is about to need them.
 //!
-//! What is read stays where it is meanwhile. A read that fails for a reason that passes is begun anew, by asking the queue
-//! again what it wants and where that lies now. Only bytes that are not those which were written stop deliveries, and only
-//! at the message concerned.
+//! The files that are read from stay where they are meanwhile. After a read that failed for a reason that may go away, the
+//! queue is asked again which runs it needs and where they lie now. Only bytes that are not those which were written stop
+//! deliveries, and only at the message concerned.
 use crate::Broker;
 use crate::files::Reading;
 use crate::health::Trouble;
@@ -16,10 +16,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-/// What a read came to: the first runs, and what kept it from the others.
+/// The result of a read: the runs that were read, and the failure that ended it before the others, if any.
 struct Read {
     runs: Vec<(u64, Bytes)>,
-    /// The run that was not read.
+    /// The segment and the place of the first run that was not read, and why.
     failed: Option<(u64, engine::Place, Failure)>,
 }
 
@@ -38,14 +38,14 @@ impl Broker {
         }
     }
 
-    /// Asks a queue what it wants, and has that read.
+    /// Asks a queue which runs it needs, and starts a task that reads them.
     fn begin_read(&self, queue: &Arc<Queue>) {
         let Some(Storage { shards, .. }) = self.0.storage.get() else { return };
         queue.reads.is_waiting.store(false, Relaxed);
         let now = self.clock().now();
         let mut entered = queue.enter();
         let Some(runs) = entered.take_read(!self.memory().takes_warm()) else {
-            entered.dispatch(now); // it came to its end meanwhile
+            entered.dispatch(now); // nothing is needed any more
             drop(entered);
             queue.reads.finished.notify_waiters();
             return;
@@ -55,7 +55,7 @@ impl Broker {
         self.spawn_critical("a read of contents", self.clone().read(queue.clone(), runs, reading));
     }
 
-    /// Reads what a queue wants, and has it delivered.
+    /// Reads the runs that a queue needs, hands them to it, and has them delivered.
     async fn read(self, queue: Arc<Queue>, runs: engine::ReadRequest, reading: Reading) {
         let Some(storage) = self.0.storage.get() else { return };
         let journal = storage.groups.journal().clone();
@@ -87,7 +87,7 @@ impl Broker {
                     () = tokio::time::sleep(wait) => {}
                 }
             }
-            Some(_) => {} // what was read is delivered, the rest is asked for again
+            Some(_) => {} // the runs that were read are delivered, the queue asks for the others again
         }
         let mut entered = queue.enter();
         if let Some((segment, place, reason)) = damage {
@@ -98,12 +98,12 @@ impl Broker {
         let waits = entered.may_need_read();
         drop(entered);
         if !waits {
-            queue.read_went_well(); // or nobody wants it any more
+            queue.read_went_well(); // or the contents are not needed any more
         }
         queue.reads.finished.notify_waiters();
     }
 
-    /// Why contents of queues cannot be read, one reason for each queue: damage that no retry mends.
+    /// Returns the reason why contents cannot be read for each queue with damage that no retry repairs.
     pub fn unreadable(&self) -> Vec<String> {
         let damage = |(_, trouble)| match trouble {
             Trouble::Unreadable(reason) => Some(reason),
@@ -114,13 +114,13 @@ impl Broker {
 }
 
 impl Queue {
-    /// No read fails any more.
+    /// Notes that reads do not fail at the moment.
     fn read_went_well(&self) {
         self.reads.failures.store(0, Relaxed);
         self.reads.trouble.lock().take();
     }
 
-    /// A read failed for a reason that passes: how long to wait before the next.
+    /// Notes that a read failed for a reason that may go away. Returns how long to wait before the next read.
     fn read_failed(&self, reason: &str) -> Duration {
         let failures = self.reads.failures.fetch_add(1, Relaxed);
         let first = self.reads.trouble.lock().replace(reason.to_owned()).is_none();
@@ -145,7 +145,7 @@ fn read_runs(journal: &Journal, runs: &engine::ReadRequest) -> Read {
     Read { runs: read, failed: None }
 }
 
-/// Between a read that failed and the next, at first; twice as long each time.
+/// The time between a failed read and the next one, at first; it doubles with each failure up to `RETRY_MAX`.
 const RETRY_FIRST: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 

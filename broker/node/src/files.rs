@@ -1,39 +1,39 @@
-//! Which files of the log and of the archive are needed: a file stays while a run lies in it, or while it is read.
+//! The use of each file of the log and of the archive: a file stays while a run lies in it, or while it is read.
 //!
-//! A read is counted under the lock of the queue whose runs it is for, where the runs still count: there is no moment in
-//! between at which the file could go.
+//! A read is counted under the lock of the queue that needs it, while the queue's runs still count: there is no moment in
+//! between at which the file could be removed.
 use leveret_engine::queue::{Place, ReadRequest};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The files, by number.
+/// The use of each file, by file number.
 #[derive(Default)]
 pub(crate) struct Files(Mutex<BTreeMap<u64, Needed>>);
 
-/// What a file is needed for.
+/// The use of one file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Needed {
-    /// Runs with live messages that lie in it.
+    /// The number of runs with live messages that lie in the file, counted once for each queue that has them.
     pub(crate) runs: u64,
-    /// Their length in bytes, counted once for each queue that has them.
+    /// The length of these runs in bytes, counted once for each queue that has them.
     run_bytes: u64,
-    /// The most that `run_bytes` ever was.
+    /// The largest value that `run_bytes` ever had.
     run_bytes_most: u64,
-    /// Reads that are under way or about to begin.
+    /// The number of reads that are under way or about to begin.
     reads: u64,
-    /// Length of the file in bytes, of the archive.
+    /// The length of the file in bytes; 0 if it is not a file of the archive.
     pub(crate) size: u64,
 }
 
-/// Files that somebody reads: they stay until this is dropped.
+/// Files that are being read: they stay until this is dropped.
 pub(crate) struct Reading {
     files: Arc<Files>,
     numbers: Vec<u64>,
 }
 
 impl Files {
-    /// Another run lies at `place`.
+    /// Counts a further run, which lies at `place`.
     pub(crate) fn hold(&self, place: &Place) {
         let mut files = self.0.lock();
         let needed = files.entry(place.file).or_default();
@@ -42,7 +42,7 @@ impl Files {
         needed.run_bytes_most = needed.run_bytes_most.max(needed.run_bytes);
     }
 
-    /// Runs came to their end, or were moved.
+    /// Counts off the runs at `places`: their messages are settled, or they were moved.
     pub(crate) fn free(&self, places: impl IntoIterator<Item = Place>) {
         let mut files = self.0.lock();
         for place in places {
@@ -56,12 +56,13 @@ impl Files {
         }
     }
 
-    /// Notes the length of a file of the archive.
+    /// Notes the length of a file of the archive in bytes.
     pub(crate) fn set_size(&self, file: u64, bytes: u64) {
         self.0.lock().entry(file).or_default().size = bytes;
     }
 
-    /// Keeps the files of `runs`. The caller is in the queue that the runs belong to.
+    /// Keeps the files of `runs` until the result is dropped. The caller must hold the lock of the queue that the runs
+    /// belong to.
     pub(crate) fn read(self: &Arc<Self>, runs: &ReadRequest) -> Reading {
         let mut numbers: Vec<u64> = runs.iter().map(|(_, place)| place.file).collect();
         numbers.dedup();
@@ -71,12 +72,12 @@ impl Files {
         Reading { files: self.clone(), numbers }
     }
 
-    /// The files as they are now.
+    /// Returns a copy of the use of all files.
     pub(crate) fn now(&self) -> BTreeMap<u64, Needed> {
         self.0.lock().clone()
     }
 
-    /// Forgets the files that nobody needs.
+    /// Forgets those of the files `numbers` that are not needed.
     pub(crate) fn forget(&self, numbers: &[u64]) {
         let mut files = self.0.lock();
         for number in numbers {
@@ -88,15 +89,16 @@ impl Files {
 }
 
 impl Needed {
-    /// About how many bytes of the file's `size` are alive. Queues may share runs, and nobody knows which are left: as large a part
-    /// as of what they held together at most.
+    /// Returns about how many bytes of the file are alive, for a file of `size` bytes. Queues may share runs, and it is not
+    /// known which runs are left, so the live part of the file is assumed to be as large as the live part of all runs ever
+    /// counted.
     pub(crate) fn live_bytes(&self, size: u64) -> u64 {
         let most = self.run_bytes_most.max(1);
         let shared = u128::from(self.run_bytes) * u128::from(size.min(most)) / u128::from(most);
         (shared as u64).min(size)
     }
 
-    /// Whether the file has to stay.
+    /// Returns whether the file has to stay.
     pub(crate) fn is_needed(&self) -> bool {
         self.runs > 0 || self.reads > 0
     }
@@ -118,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn runs_that_queues_share_are_alive_once() {
+    fn runs_that_several_queues_share_count_once_as_live_bytes() {
         let files = Files::default();
         let place = |offset| Place { file: 3, offset, run_len: 1000, ..Place::default() };
         (0..24).for_each(|_| (0..8).for_each(|run| files.hold(&place(run))));

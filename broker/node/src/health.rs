@@ -1,43 +1,44 @@
-//! Whether storage does what it should: what health checks and the status of a queue tell.
+//! The health of storage, as health checks and the status of a queue report it.
 use crate::Broker;
 use crate::queue::{Queue, QueueId};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Why a queue cannot deliver all that is in it.
+/// The reason why a queue cannot deliver all of its messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trouble {
-    /// Bytes on the disk are not those that were written: file and offset. Deliveries stop before them; other queues go on.
+    /// Bytes on the disk are not those that were written; the text names file and offset. Deliveries stop before them;
+    /// other queues go on.
     Unreadable(String),
-    /// The disk or the system refuses at the moment; it is tried again.
+    /// The disk or the system refuses to read at the moment; reading is tried again.
     Retrying(String),
 }
 
-/// Why storage does not do all that it should.
+/// The reason why storage is not healthy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StorageTrouble {
-    /// It is being opened.
+    /// Storage is being opened.
     #[error("storage is not open yet")]
     Opening,
-    /// A part of the log takes nothing any more: what is published to its queues is not confirmed, a restart is needed.
+    /// A part of the log takes no entries any more: publishes to its queues are not confirmed, and a restart is needed.
     #[error("the log has stopped: {0}")]
     Stopped(String),
-    /// Queues cannot deliver all that is in them.
+    /// Some queues cannot deliver all of their messages.
     #[error("{queues} queues cannot deliver all of their messages, the first is '{name}' in vhost '{vhost}': {reason}")]
     Unreadable {
-        /// How many.
+        /// The number of these queues.
         queues: usize,
-        /// The virtual host of the first.
+        /// The virtual host of the first of them.
         vhost: Arc<str>,
-        /// Its name.
+        /// The name of the first of them.
         name: Arc<str>,
-        /// What is wrong with it.
+        /// The reason why the first of them cannot deliver.
         reason: String,
     },
 }
 
 impl Broker {
-    /// Whether storage does what it should; a node without storage has nothing to complain of.
+    /// Checks that storage is healthy. A node without storage always is.
     ///
     /// # Errors
     /// [`StorageTrouble`], the worst first.
@@ -57,12 +58,13 @@ impl Broker {
         Err(StorageTrouble::Unreadable { queues, vhost: queue.vhost.clone(), name: queue.name.clone(), reason })
     }
 
-    /// Panics of any task since the process began; one that the broker could not go on after has ended it.
+    /// Returns the number of panics since the process began. None of them ended the process, because the broker could go
+    /// on.
     pub fn panics(&self) -> u64 {
         crate::tasks::panics()
     }
 
-    /// Queues that cannot deliver all that is in them, and why.
+    /// Returns the queues that cannot deliver all of their messages, and why.
     pub(crate) fn troubled_queues(&self) -> Vec<(Arc<Queue>, Trouble)> {
         let Some(shards) = self.0.shards.get() else { return Vec::new() };
         let noted: Vec<QueueId> = shards.damage.queues.lock().iter().copied().collect();
@@ -80,7 +82,7 @@ impl Broker {
 }
 
 impl Queue {
-    /// Why the queue cannot deliver all that is in it, if so.
+    /// Returns the reason why the queue cannot deliver all of its messages; `None` if it can.
     pub fn trouble(&self) -> Option<Trouble> {
         self.shards.as_ref()?;
         if let Some(reason) = self.look(|queue| queue.unreadable().map(str::to_owned)) {

@@ -1,39 +1,40 @@
-//! Messages that have not come in full: what a client makes the broker hold outside the queues.
+//! Incomplete messages: the memory that clients make the broker hold outside the queues.
 //!
-//! Their bytes count against the memory budget and, beside that, against what one connection may hold of them. Where such
-//! messages of many connections fill the budget, none of them could ever come in full, as their publishers are held back: then
-//! publishers that have waited for a while are to be sent away ([`Memory::is_filled_by_incomplete`]).
+//! The bytes of incomplete messages count against the memory budget and, beside that, against a limit per connection. If
+//! the incomplete messages of many connections filled the budget, none of them could ever be completed, because their
+//! publishers are held back. Publishers that have waited for a while are therefore disconnected then
+//! ([`Memory::is_filled_by_incomplete`]).
 use crate::Broker;
 use crate::connections::Connection;
 use crate::memory::Memory;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Bytes of one such message; they count until it is dropped.
+/// The account of one incomplete message; its bytes count until it is dropped.
 pub struct Held {
     memory: Arc<Memory>,
     connection: Arc<Connection>,
     bytes: u64,
     connection_max: u64,
-    /// The same while the memory budget is used up.
+    /// The limit of the connection in bytes while the memory budget is used up.
     connection_max_then: u64,
 }
 
-/// A connection holds more of messages that have not come in full than one may.
+/// The error for a connection that holds more bytes of incomplete messages than it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{bytes} bytes of messages that have not come in full are held for this connection, and {max} may be: \
      publish on fewer channels at a time"
 )]
 pub struct TooMuchHeld {
-    /// Bytes that it holds.
+    /// The bytes that the connection holds.
     pub bytes: u64,
     /// The limit in bytes.
     pub max: u64,
 }
 
 impl Broker {
-    /// An account for a message of this connection, which holds nothing yet.
+    /// Opens an account for an incomplete message of this connection, which holds no bytes yet.
     pub fn hold(&self, connection: &Arc<Connection>) -> Held {
         let memory = self.node().memory.clone();
         let messages = self.options().message_bytes_max.saturating_mul(CONNECTION_MESSAGES);
@@ -43,10 +44,10 @@ impl Broker {
 }
 
 impl Held {
-    /// The account holds `bytes` from now on.
+    /// Sets the number of bytes that the incomplete message takes now.
     ///
     /// # Errors
-    /// [`TooMuchHeld`], with which the connection has to end.
+    /// [`TooMuchHeld`] if the connection exceeds its limit and has to be ended.
     pub fn set(&mut self, bytes: u64) -> Result<(), TooMuchHeld> {
         let before = std::mem::replace(&mut self.bytes, bytes);
         self.memory.account_incomplete(before, bytes);
@@ -63,8 +64,8 @@ impl Drop for Held {
     }
 }
 
-/// A connection may hold an eighth of the memory budget, and in any case so many of the largest messages: no more than these
-/// when the budget is used up.
+/// A connection may hold an eighth of the memory budget, but at least `CONNECTION_MESSAGES` messages of the largest size;
+/// only these while the budget is used up.
 const CONNECTION_OF_BUDGET: u64 = 8;
 const CONNECTION_MESSAGES: u64 = 4;
 
@@ -90,7 +91,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_held_counts_until_it_is_dropped_and_has_a_bound() {
+    async fn held_bytes_count_until_they_are_dropped_and_have_a_bound() {
         let broker = Broker::start(Options { memory_max: 1000, message_bytes_max: 300, ..Options::default() });
         let (one, other) = (connection(&broker), connection(&broker));
         let (mut first, mut second) = (broker.hold(&one), broker.hold(&one));

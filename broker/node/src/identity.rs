@@ -1,27 +1,28 @@
-//! The identity of a node, and the size of its log's segments: file `node`, made at the first start and kept for ever.
+//! The identity of a node, and the size of its log's segments: the file `node`, which is made at the first start and kept
+//! for ever.
 //!
-//! Format, integers little-endian: `version u8 = 3, node u64, segment_bytes u32, log made u8`; a checksum follows (journal's
-//! `write_whole`). Files of the versions before have no version, and are known by their length: version 2 is the other three
-//! fields, version 1 the first two of these.
+//! Format, integers little-endian: `version u8 = 3, node u64, segment_bytes u32, log made u8`; a checksum follows
+//! (journal's `write_whole`). Files of earlier versions have no version field and are recognized by their length: version 2
+//! has the other three fields, version 1 the first two of these.
 use bytes::{Buf, BufMut};
 use leveret_journal::{Disk, is_passing, read_whole, write_whole};
 use std::io::{self, ErrorKind};
 
-/// What the file says.
+/// The contents of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
-    /// The node's number, which its log has too.
+    /// The number of the node, which its log has too.
     pub(crate) node: u64,
     pub(crate) segment_bytes: u32,
-    /// Whether the log was opened once: from then on a log that is not there has been lost.
+    /// Set once the log was opened: from then on a missing log means that it was lost.
     pub(crate) log_made: bool,
 }
 
 impl Identity {
-    /// Reads the file; `None` if there is none.
+    /// Reads the file; returns `None` if it does not exist.
     ///
     /// # Errors
-    /// The disk's, or `InvalidData` if the file is of no version that is known.
+    /// The error of the disk, or `InvalidData` if the version of the file is not known.
     pub(crate) fn read(disk: &dyn Disk) -> io::Result<Option<Self>> {
         let Some(bytes) = read_whole(disk, NAME)? else { return Ok(None) };
         let identity = decode(&bytes).ok_or_else(|| {
@@ -34,7 +35,7 @@ impl Identity {
     /// Writes the file.
     ///
     /// # Errors
-    /// The disk's.
+    /// The error of the disk.
     pub(crate) fn write(&self, disk: &dyn Disk) -> io::Result<()> {
         let mut bytes = vec![VERSION];
         bytes.put_u64_le(self.node);
@@ -43,10 +44,10 @@ impl Identity {
         write_whole(disk, NAME, &[&bytes])
     }
 
-    /// Notes that the log was opened. On a full disk that is written at a later start.
+    /// Notes in the file that the log was opened. On a full disk this is done at a later start.
     ///
     /// # Errors
-    /// The disk's, unless they pass.
+    /// The error of the disk, unless it may pass.
     pub(crate) fn log_is_made(self, disk: &dyn Disk) -> io::Result<()> {
         if self.log_made {
             return Ok(());

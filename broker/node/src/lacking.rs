@@ -1,8 +1,8 @@
-//! Contents that a start does not find: nothing of it is silent.
+//! Finds the contents that are missing at a start, so that none of them stays unnoticed.
 //!
-//! A segment of the log whose header is damaged is known by its records, and gets its header back. Files that are not there, or
-//! are shorter than they were, are noted at once for every queue that has messages in them: it stops before these, and
-//! says so in its status, in health and in metrics, not only when a consumer gets there.
+//! A segment of the log whose header is damaged is recognized by its records, and its header is written again. Files that
+//! are missing, or are shorter than they were, are noted at once for every queue that has messages in them: the queue stops
+//! before these messages, and says so in its status, in health and in metrics, without waiting for a consumer to get there.
 use crate::archive::{self, ARCHIVE};
 use crate::queue::Queue;
 use crate::shards::Shards;
@@ -11,22 +11,22 @@ use leveret_engine::queue as engine;
 use leveret_journal::Journal;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The files with contents that lack something: what is wrong with each.
+/// The files with contents that are missing or too short, with the reason.
 #[derive(Default)]
 pub(crate) struct Lacking {
     files: BTreeMap<u64, String>,
-    /// The first number behind those of the archive's files.
+    /// The first number behind those of all existing archive files.
     pub(crate) archive_next: u64,
 }
 
-/// Where the last run of each file ends that is needed, in bytes.
+/// The offset in bytes at which the last run needed ends, for each file.
 pub(crate) type Ends = BTreeMap<u64, u64>;
 
 impl Lacking {
-    /// Looks for the files that are needed. Files of the archive that nobody needs go.
+    /// Looks for the files that are needed, and removes the files of the archive that no queue needs.
     ///
     /// # Errors
-    /// [`OpenError`] of the disk.
+    /// [`OpenError`] if the archive cannot be listed or the log cannot be read.
     pub(crate) fn find(shards: &Shards, journal: &Journal, ends: &Ends) -> Result<Self, OpenError> {
         let mut lacking = Self::default();
         let segments = ends.keys().filter(|file| **file & ARCHIVE == 0 && !journal.holds(**file));
@@ -72,7 +72,7 @@ impl Lacking {
         Ok(())
     }
 
-    /// Stops a queue before what it lacks.
+    /// Stops the deliveries of a queue before its missing contents.
     pub(crate) fn mark(&self, queue: &Queue, entered: &mut engine::Queue) {
         if self.files.is_empty() {
             return;

@@ -22,7 +22,7 @@ pub struct Message<'m> {
 
 /// A message that was routed by its properties.
 pub struct RoutedMessage {
-    /// Where it goes.
+    /// The route of the message.
     pub route: Route,
     /// The properties that consumers get, if they are not those of the publisher.
     pub properties: Option<Vec<u8>>,
@@ -40,9 +40,10 @@ pub enum MessageError {
 }
 
 impl Broker {
-    /// Checks the properties of a message that mean something to the broker. Routes the message if its route depends on them: if
-    /// they name further recipients (`CC`, `BCC`), or if it goes through a headers exchange (`by_headers`). Returns `None` if it
-    /// does not: then the message goes wherever its exchange and routing key lead.
+    /// Checks the properties of a message that have a meaning for the broker. Routes the message if its route depends on
+    /// its properties: if they name further recipients (`CC`, `BCC`), or if the message goes through a headers exchange
+    /// (`by_headers`). Returns `None` if the route does not depend on them: then the message goes wherever its exchange and
+    /// routing key lead.
     ///
     /// # Errors
     /// [`MessageError`]: malformed properties, a user id that is not the publisher's, an expiration, and the errors of
@@ -68,7 +69,7 @@ impl Broker {
             return Ok(None);
         }
         let route = self.route(caller, vhost, exchange, routing_key, parsed.headers.as_ref())?;
-        // Blind copies: no recipient sees the others (RabbitMQ's sender-selected distribution).
+        // BCC stands for blind copies: no recipient sees the others (RabbitMQ's sender-selected distribution).
         let properties = if names("BCC") { Some(properties::without_header(properties, b"BCC")?) } else { None };
         Ok(Some(RoutedMessage { route, properties }))
     }

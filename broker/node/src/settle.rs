@@ -1,18 +1,18 @@
-//! Settling deliveries: from a channel's ledger to the queues, one visit to a queue for many messages.
+//! Settles deliveries: gathers them from a channel's ledger, and visits each queue once for many messages.
 use crate::Broker;
 use crate::ledger::Subscriber;
 use crate::queue::Queue;
 use leveret_engine::queue::{ConsumerId, MessageId};
 use std::sync::Arc;
 
-/// What becomes of deliveries.
+/// The outcome of deliveries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Consumed.
+    /// The consumer acknowledged the messages: they are gone.
     Acknowledged,
-    /// Not wanted: dropped.
+    /// The consumer rejected the messages without requeue: they are dropped.
     Rejected,
-    /// Ready again.
+    /// The messages go back to their queue and are ready again.
     Returned,
 }
 
@@ -25,23 +25,23 @@ pub struct Settlement {
 struct Part {
     queue: Arc<Queue>,
     consumer: Option<ConsumerId>,
-    /// Consecutive messages.
+    /// The sequence number of the first of `count` consecutive messages.
     first: u64,
     count: u64,
-    /// Where each lies, in order.
+    /// The offset of each message, in order; empty unless `keep_offsets`.
     offsets: Vec<u32>,
     keep_offsets: bool,
 }
 
 impl Part {
-    /// What it costs to settle it: a range is settled at once, messages are given back one by one.
+    /// Returns the work that it takes to settle this part: a range is settled at once, messages are returned one by one.
     fn work(&self) -> usize {
         self.offsets.len().max(1)
     }
 }
 
 impl Settlement {
-    /// Adds a delivery with `outcome`, which must be the same for all of one settlement.
+    /// Adds a delivery that came from `from`. The `outcome` must be the same for all deliveries of a settlement.
     pub fn add(&mut self, from: &Subscriber, id: MessageId, outcome: Outcome) {
         if let Some(last) = self.parts.last_mut()
             && last.first + last.count == id.sequence
@@ -61,18 +61,19 @@ impl Settlement {
         self.parts.push(Part { queue, consumer, first: id.sequence, count: 1, offsets, keep_offsets });
     }
 
-    /// Whether nothing was added.
+    /// Returns whether no delivery was added.
     pub fn is_empty(&self) -> bool {
         self.parts.is_empty()
     }
 }
 
 impl Broker {
-    /// Settles what was gathered, and hands out what that made possible. The settlement is empty afterwards.
+    /// Settles the deliveries that were gathered, and delivers the messages that can be delivered because of that. The
+    /// settlement is empty afterwards.
     pub fn settle(&self, settlement: &mut Settlement, outcome: Outcome) {
         self.mark_activity();
         let now = self.clock().now();
-        // Queues whose deliveries came in turns are visited once; what belongs to one queue stays in its order.
+        // Queues whose deliveries alternated are visited once; the sort keeps the order of the parts of each queue.
         settlement.parts.sort_by_key(|part| part.queue.id);
         let mut parts = settlement.parts.drain(..).peekable();
         while let Some(part) = parts.next() {
@@ -104,6 +105,6 @@ fn settle_part(queue: &mut leveret_engine::queue::Queue, part: &Part, outcome: O
     }
 }
 
-/// Ranges settled and messages given back in one visit to a queue, about: others want its lock as well, and what was done in
-/// one visit is logged together.
+/// About how many ranges are settled or messages returned in one visit to a queue: others want its lock as well, and the
+/// changes of one visit are logged together.
 const VISIT_MAX: usize = 8192;

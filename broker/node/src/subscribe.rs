@@ -1,4 +1,4 @@
-//! Consumers come and go, and clients that ask for one message at a time.
+//! The door for consumers that come and go, and for clients that get one message at a time.
 use crate::Broker;
 use crate::caller::Caller;
 use crate::queue::Queue;
@@ -7,10 +7,12 @@ use leveret_model::refusal::{Refusal, RefusalKind};
 use std::time::Duration;
 
 impl Broker {
-    /// Subscribes a consumer: its sink hears `started`, then takes what is ready.
+    /// Subscribes a consumer: calls `started` on its sink, then delivers ready messages to it. Returns the identity of the
+    /// consumer within the queue.
     ///
     /// # Errors
-    /// The queue is in exclusive use, or was deleted meanwhile.
+    /// The queue has an exclusive consumer, or has consumers while this one wants to be exclusive, or was deleted
+    /// meanwhile.
     pub fn subscribe(
         &self,
         _caller: &Caller,
@@ -30,36 +32,39 @@ impl Broker {
         Ok(id)
     }
 
-    /// Takes a consumer away. What it was delivered stays to be settled; see [`consumer_left`](Self::consumer_left).
+    /// Removes a consumer. Messages that were delivered to it stay unacknowledged; see
+    /// [`consumer_left`](Self::consumer_left).
     pub fn unsubscribe(&self, queue: &Queue, id: ConsumerId) {
         let mut entered = queue.enter();
         entered.unsubscribe(id);
         entered.dispatch(self.clock().now());
     }
 
-    /// A consumer has left and settled what it had: a queue declared to go with its last consumer goes.
+    /// To be called when a consumer has left and its deliveries are settled: deletes an auto-delete queue that has no more
+    /// consumers.
     pub async fn consumer_left(&self, queue: &Queue) {
         if queue.auto_delete && queue.look(|queue| queue.depth().consumers) == 0 {
             self.delete_unused_queue(queue).await;
         }
     }
 
-    /// The output of a consumer has room again.
+    /// Tells a queue that the output of a consumer has room again.
     pub fn drained(&self, queue: &Queue, id: ConsumerId) {
         queue.enter().drained(id, self.clock().now());
     }
 
-    /// The channel of a consumer, whose limit held it back, has room for it.
+    /// Tells a queue that the channel of a consumer has room for it again, after the channel's prefetch limit held it back.
     pub fn unblocked(&self, queue: &Queue, id: ConsumerId) {
         queue.enter().unblocked(id, self.clock().now());
     }
 
-    /// Hands on what is ready, after something else than the queue itself made room.
+    /// Delivers ready messages, after something outside the queue has made room for them.
     pub fn dispatch(&self, queue: &Queue) {
         queue.enter().dispatch(self.clock().now());
     }
 
-    /// Hands the first ready message to `sink`. False if there is none.
+    /// Delivers the first ready message to `sink`. Returns false if there is none, or if the node stops. Waits for a
+    /// message that is only on the disk for ten seconds at most, and for one second if reads fail.
     ///
     /// # Errors
     /// The queue was deleted meanwhile, or its next message cannot be read.
@@ -94,21 +99,23 @@ impl Broker {
 }
 
 impl Queue {
-    /// Waits until all that was published to it so far is in it: a client that asks next finds its own messages.
+    /// Waits until all messages published to the queue so far are in it, so that a client that asks next finds its own
+    /// messages. Does not wait for publishes that wait for room in the log.
     pub async fn caught_up(&self) {
         if let Some(shards) = &self.shards {
             shards.shard(self.id).until_visible().await;
         }
     }
 
-    /// Waits until all that was acknowledged so far has gone from it.
+    /// Waits until all messages acknowledged so far are gone from the queue.
     pub(crate) async fn settled(&self) {
         if let Some(shards) = &self.shards {
             shards.shard(self.id).until_settled().await;
         }
     }
 
-    /// Why a client that has waited so long for contents had better not wait any more.
+    /// Returns the reason why a client that has waited `waited` for contents should not wait any longer; `None` if it
+    /// should.
     fn reason_to_give_up(&self, waited: Duration) -> Option<String> {
         let trouble = if waited >= READ_TROUBLE_MAX { self.reads.trouble.lock().clone() } else { None };
         trouble.or_else(|| (waited >= READ_MAX).then(|| format!("the disk took more than {READ_MAX:?}")))
@@ -126,7 +133,7 @@ impl Queue {
     }
 }
 
-/// A client that asks for a message waits this long for the disk, at most.
+/// The longest time that a client that asks for a message waits for the disk.
 const READ_MAX: Duration = Duration::from_secs(10);
-/// And this long if reads fail.
+/// The longest time that it waits if reads fail.
 const READ_TROUBLE_MAX: Duration = Duration::from_secs(1);

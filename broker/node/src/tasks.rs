@@ -1,8 +1,8 @@
-//! Panics: none is reachable on purpose, and none leaves a process behind that looks alive and is not.
+//! The handling of panics. No panic is meant to be reachable, and none leaves a process behind that looks alive and is not.
 //!
-//! A panic in the rules, in the log, or in a task that the node cannot do without ends the process at once: a queue may be
-//! half changed, what waits would wait for ever, and the log has all that was confirmed. Any other panic is that of the
-//! task that it happens in (a connection, a request), which ends. Each is counted and logged with its place.
+//! A panic in the rules, in the log, or in a task that the node depends on ends the process at once: a queue may be half
+//! changed, callers would wait for ever, and the log has everything that was confirmed. Any other panic ends only the task
+//! in which it happens (a connection, a request). Each panic is counted and logged with its place.
 use crate::Broker;
 use std::backtrace::Backtrace;
 use std::cell::Cell;
@@ -12,18 +12,18 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
-/// The process ends with this code after a panic that it cannot go on after: EX_SOFTWARE of sysexits.h.
+/// The exit code of the process after a panic that it cannot survive: EX_SOFTWARE of sysexits.h.
 pub const EXIT_AFTER_PANIC: i32 = 70;
 
 static PANICS: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
-    /// The task that this thread runs at the moment is one that the node cannot do without: its name.
+    /// The name of the task that this thread runs at the moment, if the node depends on that task.
     static CRITICAL: Cell<Option<&'static str>> = const { Cell::new(None) };
 }
 
-/// Has every panic counted and logged, and the process ended by one that it cannot go on after. For the program, once, at its
-/// start.
+/// Installs a panic hook that counts and logs every panic, and ends the process after one that it cannot survive. To be
+/// called once, by the program, at its start.
 pub fn install_panic_hook() {
     std::panic::set_hook(Box::new(|panic| {
         PANICS.fetch_add(1, Relaxed);
@@ -42,19 +42,19 @@ pub fn install_panic_hook() {
     }));
 }
 
-/// Panics since the process began, if the hook is installed.
+/// Returns the number of panics since the process began, if the hook is installed.
 pub(crate) fn panics() -> u64 {
     PANICS.load(Relaxed)
 }
 
 impl Broker {
-    /// Runs a task that the node cannot do without: if it panics the process ends.
+    /// Starts a task that the node depends on: if it panics the process ends.
     pub fn spawn_critical(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         tokio::spawn(critical(name, task));
     }
 }
 
-/// A task that the node cannot do without, to be spawned: if it panics the process ends.
+/// Returns a task that the node depends on, to be spawned: if it panics the process ends.
 pub(crate) fn critical(
     name: &'static str,
     task: impl Future<Output = ()> + Send + 'static,
@@ -62,7 +62,7 @@ pub(crate) fn critical(
     Critical { name, task: Box::pin(task) }
 }
 
-/// A task that the node cannot do without.
+/// A task that the node depends on.
 struct Critical {
     name: &'static str,
     task: Pin<Box<dyn Future<Output = ()> + Send>>,
@@ -79,13 +79,13 @@ impl Future for Critical {
     }
 }
 
-/// Whether a place in the source belongs to the rules, the log or the node.
+/// Returns whether a place in the source belongs to the rules, the log or the node.
 fn is_core(place: &str) -> bool {
     let folders = ["engine", "journal", "replication", "node"].map(|name| format!("broker/{name}/src/"));
     place.contains("/openraft-") || folders.iter().any(|folder| place.contains(folder))
 }
 
-/// Whether some of the rules, the log or the node was running: it called what panicked.
+/// Returns whether a function of the rules, the log or the node was running, so that it called the function that panicked.
 fn runs_core(backtrace: &str) -> bool {
     let crates = ["leveret_engine::", "leveret_journal::", "leveret_replication::", "leveret_node::", "openraft::"];
     let own = backtrace.lines().filter(|line| !line.contains("leveret_node::tasks::"));
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_and_callers_are_told_apart() {
+    fn panics_in_the_core_are_recognized_by_their_place_and_their_callers() {
         assert!(is_core("broker/node/src/shard.rs:203:21") && is_core("/x/openraft-0.10.0/src/a.rs:1:1"));
         assert!(
             !is_core("broker/amqp091/src/channel/publish.rs:10:1") && !is_core("/rustc/library/core/src/slice.rs:1:1")
