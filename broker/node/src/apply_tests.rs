@@ -1,10 +1,11 @@
-//! Snapshots of a shard: of this version, of the one before, and of later ones. Entries that cannot be applied.
+//! Tests of snapshots of a shard (of this version, of the one before, and of later ones) and of entries that cannot be
+//! applied.
 use super::*;
 use crate::test_node::{TestNode, in_paused_time};
 use leveret_engine::catalog::QueueSettings;
 use leveret_journal::faulty::FaultyDisk;
 
-/// A node with a queue of twenty messages in group 1, and its applier.
+/// Returns a node with a queue of twenty messages in group 1, and the node's applier.
 async fn node() -> (TestNode, Arc<Queue>, Applier) {
     let node = TestNode::open(Arc::new(FaultyDisk::new(1))).await;
     let queue = node.declare_in_one_shard(1).await.remove(0);
@@ -14,7 +15,7 @@ async fn node() -> (TestNode, Arc<Queue>, Applier) {
     (node, queue, applier)
 }
 
-/// The queue as it is after a snapshot alone.
+/// Restores the queue from a snapshot alone. Returns the number of ready messages.
 fn restored(queue: &Queue, applier: &Applier, snapshot: &[u8]) -> Result<u64, String> {
     *queue.enter() = leveret_engine::queue::Queue::new(&QueueSettings::default(), true);
     applier.restore(1, snapshot)?;
@@ -24,7 +25,7 @@ fn restored(queue: &Queue, applier: &Applier, snapshot: &[u8]) -> Result<u64, St
 }
 
 #[test]
-fn a_snapshot_is_restored_also_one_of_the_version_before() {
+fn snapshots_of_this_version_and_the_one_before_are_restored() {
     in_paused_time(async {
         let (node, queue, applier) = node().await;
         let snapshot = applier.snapshot(1).unwrap();
@@ -53,7 +54,7 @@ fn a_snapshot_of_a_later_version_or_cut_short_is_refused() {
 }
 
 #[test]
-fn an_entry_that_cannot_be_applied_is_an_error_and_no_panic() {
+fn an_entry_that_cannot_be_applied_returns_an_error_and_does_not_panic() {
     in_paused_time(async {
         let (node, _, applier) = node().await;
         let later = Bytes::from_static(&[9; 40]);

@@ -1,4 +1,4 @@
-//! Declarations whose askers go away in the middle, on a disk that stalls and is started again from.
+//! Tests of declarations whose callers go away in the middle, on a disk that stalls, and of restarts after a power cut.
 use super::*;
 use crate::storage::StorageOptions;
 use crate::{Body, ConsumerId, Extent, Fill, Options, RoutedRun, Sink, Source, Subscription};
@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-/// A disk whose writes can be held up, and a node on it.
+/// A node on a disk whose writes can be stalled.
 struct Node {
     disk: FaultyDisk,
     stalled: Arc<AtomicBool>,
@@ -38,14 +38,14 @@ impl Node {
         Self { disk, stalled, failure, broker }
     }
 
-    /// A node that starts after the power was cut.
+    /// Cuts the power and starts a new node on the same disk.
     async fn crash(self) -> Self {
         self.disk.crash();
         self.broker.stop();
         Self::start(self.disk.clone()).await
     }
 
-    /// Begins to do something while the disk stalls, and drops it as a request that timed out is dropped.
+    /// Begins `work` while the disk stalls, and drops it as a request that timed out is dropped.
     async fn begin_and_drop(&self, work: impl Future) {
         self.stalled.store(true, Relaxed);
         let began = tokio::time::timeout(Duration::from_millis(20), work).await;
@@ -53,7 +53,7 @@ impl Node {
         self.stalled.store(false, Relaxed);
     }
 
-    /// Waits until all that was declared is durable.
+    /// Waits until all declarations are durable.
     async fn settled(&self) {
         for _ in 0..10_000 {
             if self.broker.node().facts.is_idle() {
@@ -77,7 +77,7 @@ fn declare(durable: bool) -> QueueDeclare {
     QueueDeclare { durable, ..QueueDeclare::default() }
 }
 
-/// A client's connection.
+/// Returns the caller of a client's connection.
 fn of(connection: ConnectionId) -> Caller {
     Caller { origin: Origin::Connection(connection), ..Caller::system() }
 }
@@ -92,7 +92,7 @@ fn to_queue(name: &str) -> Destination {
 }
 
 #[tokio::test]
-async fn what_has_very_many_bindings_is_gone_at_once_and_is_taken_apart_later() {
+async fn a_deletion_with_very_many_bindings_takes_effect_at_once_and_unlinks_them_later() {
     let broker = Broker::start(Options::default());
     let topic = || ExchangeDeclare { kind: ExchangeType::Topic, durable: false, ..exchange(false) };
     for round in 0..2 {
@@ -122,7 +122,7 @@ async fn what_has_very_many_bindings_is_gone_at_once_and_is_taken_apart_later() 
 }
 
 #[tokio::test]
-async fn a_queue_is_declared_although_its_asker_is_gone() {
+async fn a_declaration_is_completed_although_its_caller_is_gone() {
     let node = Node::start(FaultyDisk::new(1)).await;
     node.begin_and_drop(node.broker.declare_queue(&Caller::system(), "/", "q", declare(true))).await;
     let (created, queue) = node.broker.declare_queue(&Caller::system(), "/", "q", declare(true)).await.unwrap();
@@ -146,7 +146,7 @@ async fn a_queue_takes_nothing_until_its_declaration_is_durable() {
     assert!(node.broker.catalog().queue_id("/", "q").is_some());
     assert_eq!(node.recipients("", "q"), 0);
     assert_eq!(node.broker.find_queue(&Caller::system(), "/", "q").err().unwrap().kind, RefusalKind::NotFound);
-    // A binding that is made meanwhile is logged behind it.
+    // A binding that is made meanwhile is logged after the declaration.
     let broker = node.broker.clone();
     let bound = tokio::spawn(async move {
         broker
@@ -169,7 +169,7 @@ async fn a_queue_takes_nothing_until_its_declaration_is_durable() {
 }
 
 #[tokio::test]
-async fn whatever_was_begun_is_done_when_its_asker_is_gone() {
+async fn all_changes_are_completed_although_their_callers_are_gone() {
     let node = Node::start(FaultyDisk::new(3)).await;
     let none = FieldTable::default();
     node.declare("q", true).await;
@@ -200,7 +200,7 @@ async fn whatever_was_begun_is_done_when_its_asker_is_gone() {
     .await;
     node.begin_and_drop(node.broker.delete_exchange(&Caller::system(), "/", "gone", false)).await;
     node.begin_and_drop(node.broker.delete_queue(&Caller::system(), "/", "gone", DeleteOnly::default())).await;
-    // The exchange that goes with this queue's binding is durable, the queue is not.
+    // The queue is transient, but the exchange that is deleted with the queue's binding is durable.
     node.begin_and_drop(node.broker.delete_queue(&Caller::system(), "/", "transient", DeleteOnly::default())).await;
     node.settled().await;
     let before = node.broker.catalog().durable_facts();
@@ -216,7 +216,7 @@ async fn whatever_was_begun_is_done_when_its_asker_is_gone() {
 }
 
 #[tokio::test]
-async fn queues_of_a_connection_go_although_nobody_waits_for_it() {
+async fn exclusive_queues_are_deleted_although_nobody_waits_for_it() {
     let node = Node::start(FaultyDisk::new(4)).await;
     let (one, other) = (ConnectionId(1), ConnectionId(2));
     for (connection, count) in [(one, 200), (other, 3)] {
@@ -225,7 +225,7 @@ async fn queues_of_a_connection_go_although_nobody_waits_for_it() {
             node.broker.declare_queue(&of(connection), "/", &format!("{}.{at}", connection.0), declare).await.unwrap();
         }
     }
-    // With the last of them a durable exchange goes, so that the disk is waited for.
+    // A durable exchange is deleted with the last of the queues, so that the deletion waits for the disk.
     node.broker.declare_exchange(&Caller::system(), "/", "auto", exchange(true)).await.unwrap();
     let none = FieldTable::default();
     node.broker.bind(&of(one), "/", BindingDeclare::new("auto", &to_queue("1.0"), b"", &none)).await.unwrap();
@@ -273,12 +273,12 @@ async fn a_declaration_that_is_not_logged_ends_the_process() {
     let reason = node.failure.lock().take();
     assert!(reason.is_some_and(|reason| reason.starts_with("what was declared was not logged")));
     assert!(node.broker.find_queue(&Caller::system(), "/", "q").is_err());
-    // What others asked for before it is lost with it.
+    // Changes that other callers made before are lost, too.
     node.broker.declare_exchange(&Caller::system(), "/", "e", exchange(false)).await.unwrap_err();
 }
 
 #[tokio::test]
-async fn a_storage_that_was_closed_in_order_did_not_fail() {
+async fn a_change_after_an_orderly_close_is_no_failure_of_storage() {
     let node = Node::start(FaultyDisk::new(7)).await;
     node.declare("q", true).await;
     node.broker.close_storage().await;
@@ -289,7 +289,7 @@ async fn a_storage_that_was_closed_in_order_did_not_fail() {
 }
 
 #[tokio::test]
-async fn a_queue_that_has_the_name_of_a_deleted_one_is_left_alone() {
+async fn a_late_deletion_does_not_delete_a_new_queue_with_the_same_name() {
     let broker = Broker::start(Options::default());
     let auto_delete = QueueDeclare { auto_delete: true, ..declare(false) };
     let (_, first) = broker.declare_queue(&Caller::system(), "/", "q", auto_delete.clone()).await.unwrap();
@@ -304,7 +304,7 @@ async fn a_queue_that_has_the_name_of_a_deleted_one_is_left_alone() {
     assert!(!second.is_deleted());
 }
 
-/// Takes everything, and remembers whether it was cancelled.
+/// A sink that takes every message, and remembers whether it was cancelled.
 #[derive(Default)]
 struct Consumer {
     cancelled: AtomicBool,
@@ -334,7 +334,7 @@ fn consume(broker: &Broker, queue: &Queue) -> Arc<Consumer> {
 }
 
 #[tokio::test]
-async fn a_queue_with_a_message_that_is_out_is_not_empty() {
+async fn a_queue_with_an_unacknowledged_message_is_not_empty() {
     let broker = Broker::start(Options::default());
     let (_, queue) = broker.declare_queue(&Caller::system(), "/", "q", declare(false)).await.unwrap();
     let message = Extent { properties_at: 0, properties_len: 2, body: Body::Inline { at: 2, len: 1 } };
@@ -349,7 +349,7 @@ async fn a_queue_with_a_message_that_is_out_is_not_empty() {
 }
 
 #[test]
-fn a_durable_queue_is_empty_once_its_last_message_was_taken() {
+fn a_durable_queue_counts_as_empty_before_its_last_settlement_is_logged() {
     use crate::test_node::{Taker, TestNode, in_paused_time};
     in_paused_time(async {
         let node = TestNode::open(Arc::new(FaultyDisk::new(1))).await;
@@ -366,7 +366,7 @@ fn a_durable_queue_is_empty_once_its_last_message_was_taken() {
 }
 
 #[tokio::test]
-async fn consumers_hear_of_a_deletion_after_it_is_durable_and_was_answered() {
+async fn consumers_are_told_of_a_deletion_after_it_is_durable_and_was_answered() {
     let node = Node::start(FaultyDisk::new(8)).await;
     let queue = node.declare("q", true).await;
     let consumer = consume(&node.broker, &queue);
@@ -386,7 +386,7 @@ async fn consumers_hear_of_a_deletion_after_it_is_durable_and_was_answered() {
     assert!(!is_cancelled());
     drop(deleted);
     assert!(is_cancelled());
-    // Nobody waits for the answer any more: they hear of it all the same.
+    // The consumers are told even if nobody waits for the answer any more.
     let queue = node.declare("q", true).await;
     let consumer = consume(&node.broker, &queue);
     node.begin_and_drop(node.broker.delete_queue(&Caller::system(), "/", "q", DeleteOnly::default())).await;
@@ -401,7 +401,7 @@ async fn consumers_hear_of_a_deletion_after_it_is_durable_and_was_answered() {
 }
 
 #[tokio::test]
-async fn routes_stay_known_until_something_changes_that_concerns_them() {
+async fn routes_stay_current_until_a_change_affects_them() {
     let broker = Broker::start(Options::default());
     broker.declare_queue(&Caller::system(), "/", "q", declare(false)).await.unwrap();
     let route = |exchange: &str| broker.route(&Caller::system(), "/", exchange, b"q", None).unwrap();
@@ -410,7 +410,7 @@ async fn routes_stay_known_until_something_changes_that_concerns_them() {
     broker.declare_queue(&Caller::system(), "/", "q", declare(true)).await.err().unwrap();
     broker.declare_exchange(&Caller::system(), "/", "amq.topic", exchange(false)).await.err().unwrap();
     assert!(broker.is_current(&by_name) && broker.is_current(&by_pattern));
-    // A queue that nothing is bound to concerns the default exchange alone.
+    // A queue without bindings only affects routes through the default exchange.
     broker.declare_queue(&Caller::system(), "/", "other", declare(false)).await.unwrap();
     assert!(!broker.is_current(&by_name) && broker.is_current(&by_pattern));
     let by_name = route("");
@@ -428,7 +428,7 @@ async fn routes_stay_known_until_something_changes_that_concerns_them() {
 }
 
 #[tokio::test]
-async fn line_breaks_are_no_part_of_names() {
+async fn line_breaks_are_removed_from_names() {
     let broker = Broker::start(Options::default());
     let (_, queue) = broker.declare_queue(&Caller::system(), "/", "a\r\nb\n", declare(false)).await.unwrap();
     assert_eq!(&*queue.name, "ab");
@@ -447,7 +447,7 @@ async fn line_breaks_are_no_part_of_names() {
 }
 
 #[tokio::test]
-async fn a_panic_in_a_change_ends_the_process_also_when_nobody_waits_for_it() {
+async fn a_panic_in_a_change_ends_the_process_even_if_nobody_waits_for_it() {
     let node = Node::start(FaultyDisk::new(9)).await;
     let broker = node.broker.clone();
     let asker = tokio::spawn(async move { broker.to_its_end::<()>(async { panic!("as a test asks for") }).await });

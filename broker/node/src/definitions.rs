@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn facts_come_out_as_they_went_in_and_make_the_same_catalog() {
+    fn facts_are_decoded_as_they_were_encoded_and_recreate_the_catalog() {
         let facts = facts();
         let (incarnation, read) = decode(&encode(5, &facts)).unwrap();
         assert_eq!((incarnation, &read), (5, &facts));
@@ -273,15 +273,15 @@ mod tests {
         let snapshot = catalog.durable_facts();
         let mut again = Catalog::default();
         snapshot.iter().cloned().for_each(|fact| again.replay(fact));
-        // Identities of exchanges are given anew, so the next one is another.
+        // Exchanges get new identities, so the first fact, the next identity, differs.
         assert_eq!(again.durable_facts()[1..], snapshot[1..]);
         assert_eq!(again.bindings("/").unwrap().count(), 1);
         assert!(again.next_identity() > 77);
     }
 
-    /// A data folder outlives its broker.
+    /// The encoding must not change, because a data folder outlives its broker.
     #[test]
-    fn facts_have_the_bytes_that_are_in_stored_folders() {
+    fn facts_have_the_same_bytes_as_in_existing_data_folders() {
         let arguments = FieldTable(vec![("x-delivery-limit".to_owned(), FieldValue::Int32(3))]);
         let (vhost, name): (Arc<str>, Arc<str>) = ("/".into(), "q".into());
         let facts = [
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn many_facts_are_several_entries() {
+    fn many_facts_are_split_into_several_entries() {
         let facts: Vec<Fact> = facts().into_iter().cycle().take(20_000).collect();
         let entries = entries(5, &facts);
         assert!(entries.len() > 1 && entries.iter().all(|entry| entry.len() < ENTRY_BYTES + 1_000));

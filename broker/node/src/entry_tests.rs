@@ -1,4 +1,5 @@
-//! Entries: what is written is read again, older ones are, and nothing is longer than an entry may be.
+//! Tests of the format of entries: entries are read back as written, entries of earlier versions are read, and no entry is
+//! longer than it may be.
 use super::*;
 use leveret_engine::queue::Body;
 
@@ -20,7 +21,7 @@ fn read(entry: Vec<u8>) -> Option<Read> {
     Some(read)
 }
 
-/// The operations of what happened to deliveries, each in an entry of its own.
+/// Encodes settlements and returns, with the operations of each call of `push` in an entry of their own.
 fn parts(what: &DeliveryChanges) -> Vec<Vec<u8>> {
     let mut parts = Vec::new();
     changes(QueueId(7), what, |append| {
@@ -32,7 +33,7 @@ fn parts(what: &DeliveryChanges) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn neighbours_are_settled_and_returned_as_ranges() {
+fn adjacent_messages_are_settled_and_returned_as_ranges() {
     let settled = vec![(4, 1), (5, 2), (7, 1), (9, 1)];
     let returned = vec![(20, 1), (21, 50), (23, 1)];
     let parts = parts(&DeliveryChanges { settled, returned });
@@ -43,7 +44,7 @@ fn neighbours_are_settled_and_returned_as_ranges() {
 }
 
 #[test]
-fn what_a_consumer_with_very_many_messages_leaves_behind_is_split() {
+fn very_many_settlements_and_returns_are_split() {
     let most = 64 << 10;
     let returned: Vec<(u64, u32)> = (0..180_000).map(|at| (at * 2, at as u32)).collect();
     let settled: Vec<(u64, u64)> = (0..180_000).map(|at| (1 + at * 2, 1)).collect();
@@ -76,7 +77,7 @@ fn a_publish_to_very_many_queues_or_of_very_many_messages_is_split() {
 }
 
 #[test]
-fn one_message_larger_than_a_piece_goes_alone() {
+fn a_message_larger_than_a_piece_is_a_piece_of_its_own() {
     let message = |len| Extent { properties_at: 0, properties_len: 0, body: Body::Inline { at: 0, len } };
     let messages = [message(10), message(1 << 20), message(10), message(10)];
     let lengths: Vec<usize> = pieces(&[QueueId(1)], &messages).map(|(_, messages)| messages.len()).collect();
@@ -101,7 +102,7 @@ fn entries_of_version_1_are_read() {
 }
 
 #[test]
-fn an_entry_of_a_later_version_or_one_cut_short_is_none() {
+fn an_entry_of_a_later_version_or_one_cut_short_is_not_decoded() {
     let mut entry = begin(0);
     give_back(&mut entry, QueueId(1), &[(1, 1), (2, 2)]);
     assert!(read(entry[..entry.len() - 1].to_vec()).is_none());
@@ -109,9 +110,9 @@ fn an_entry_of_a_later_version_or_one_cut_short_is_none() {
     assert!(read(entry).is_none());
 }
 
-/// What the version before wrote is what is written now, byte by byte: a data folder outlives its broker.
+/// This version writes byte for byte what the version before wrote, because a data folder outlives its broker.
 #[test]
-fn an_entry_has_the_bytes_that_are_in_stored_folders() {
+fn an_entry_has_the_same_bytes_as_in_existing_data_folders() {
     let bytes = b"\x80\0\x0atext/plainhello";
     let message = |properties_len, at, len| Extent { properties_at: 0, properties_len, body: Body::Inline { at, len } };
     let shared = Extent { properties_at: 0, properties_len: 2, body: Body::Shared(Bytes::from_static(b"large")) };

@@ -1,10 +1,10 @@
-//! Reads that fail for a while, and clients that wait for one meanwhile.
+//! Tests of reads that fail for a while, and of clients that wait for such a read.
 use super::*;
 use crate::test_node::{Refuses, Refusing, Taker, TestNode, in_paused_time};
 use crate::{Caller, DeleteOnly, StorageTrouble, Subscription};
 use leveret_journal::faulty::FaultyDisk;
 
-/// A node whose disk refuses reads, and a queue with messages that are not in memory.
+/// Returns a node whose disk refuses reads, and a queue with messages that are not in memory.
 async fn refused() -> (TestNode, Arc<Queue>, Arc<Refuses>) {
     let refuses = Arc::new(Refuses::default());
     let disk = Refusing { disk: FaultyDisk::new(1), refuses: refuses.clone() };
@@ -18,7 +18,7 @@ async fn refused() -> (TestNode, Arc<Queue>, Arc<Refuses>) {
 }
 
 #[test]
-fn a_read_that_fails_for_want_of_descriptors_is_tried_again() {
+fn a_read_that_fails_for_lack_of_descriptors_is_tried_again() {
     in_paused_time(async {
         let (node, queue, refuses) = refused().await;
         let sink = Arc::new(Taker::default());
@@ -38,7 +38,7 @@ fn a_read_that_fails_for_want_of_descriptors_is_tried_again() {
 }
 
 #[test]
-fn a_get_ends_while_the_disk_refuses_and_works_again_afterwards() {
+fn a_get_is_refused_while_the_disk_cannot_be_read_and_works_again_afterwards() {
     in_paused_time(async {
         let (node, queue, refuses) = refused().await;
         let sink = Taker::default();
@@ -60,7 +60,7 @@ fn a_get_ends_while_the_disk_refuses_and_works_again_afterwards() {
 }
 
 #[test]
-fn a_get_ends_with_the_queue() {
+fn a_waiting_get_ends_when_the_queue_is_deleted() {
     in_paused_time(async {
         let (node, queue, _) = refused().await;
         let sink = Arc::new(Taker::default());

@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_node_recovers_from_the_log_on_until_its_storage_is_open() {
+    async fn a_node_is_recovering_from_the_creation_of_its_shards_until_its_storage_is_open() {
         let broker = Broker::start(Options::default());
         assert!(!broker.is_recovering());
         let _ = broker.node().shards.set(Arc::new(Shards::new(1, 1)));
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn listeners_are_told_in_order() {
+    async fn listeners_are_returned_in_order() {
         let broker = Broker::start(Options::default());
         let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
         broker.add_listener("amqp", at(5672));

@@ -58,8 +58,8 @@ impl Broker {
         Err(StorageTrouble::Unreadable { queues, vhost: queue.vhost.clone(), name: queue.name.clone(), reason })
     }
 
-    /// Returns the number of panics since the process began. None of them ended the process, because the broker could go
-    /// on.
+    /// Returns the number of panics of any task since the process began. A panic that the broker cannot survive ends the
+    /// process instead.
     pub fn panics(&self) -> u64 {
         crate::tasks::panics()
     }

@@ -1,10 +1,10 @@
-//! Consumers that do not take what they are offered, and publishers that are told so.
+//! Tests of consumers that do not take the messages they are offered, and of publishers that are asked to wait for them.
 use crate::{Body, Broker, Caller, Extent, Fill, Options, Queue, RoutedRun, Sink, Source, Subscription};
 use leveret_engine::catalog::QueueDeclare;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Takes all, or nothing.
+/// A sink that takes every message, or none if it is stuck.
 struct Taker {
     stuck: bool,
 }
@@ -23,7 +23,7 @@ fn subscription(stuck: bool) -> Subscription {
     Subscription { sink: Arc::new(Taker { stuck }), exclusive: false, no_ack: false, prefetch: 0 }
 }
 
-/// Publishes 64 KiB; whether the publisher was asked to wait.
+/// Publishes a message of 64 KiB. Returns whether the publisher was asked to wait.
 fn publish(broker: &Broker, queue: &Queue) -> bool {
     let route = broker.route(&Caller::system(), "/", "", queue.name.as_bytes(), None).unwrap();
     let (bytes, len) = ([0; 64 << 10], 64 << 10);
@@ -32,7 +32,7 @@ fn publish(broker: &Broker, queue: &Queue) -> bool {
 }
 
 #[tokio::test]
-async fn a_stuck_consumer_costs_only_itself() {
+async fn publishers_do_not_wait_for_a_stuck_consumer() {
     let broker = Broker::start(Options { memory_max: u64::MAX, ..Options::default() });
     let declare = QueueDeclare::default();
     let (_, queue) = broker.declare_queue(&Caller::system(), "/", "q", declare).await.unwrap();
@@ -42,11 +42,11 @@ async fn a_stuck_consumer_costs_only_itself() {
         assert!(!publish(&broker, &queue), "one consumer takes everything");
     }
     broker.unsubscribe(&queue, healthy);
-    // Nobody takes, and memory grows: publishers are asked to wait, and told that it does not help.
+    // No consumer takes messages, and memory grows: publishers are asked to wait, and told that waiting does not help.
     let asked = (0..100).filter(|_| publish(&broker, &queue)).count();
     assert!(asked > 50, "{asked} of 100 times");
     assert!(!queue.let_consumers_catch_up(Duration::from_millis(50), 1000).await, "the consumer takes nothing");
-    // A consumer that takes what there is: the wait ends with it.
+    // A consumer that takes all messages ends the wait.
     let (waiting, taker) = (queue.clone(), broker.clone());
     let wait = tokio::spawn(async move { waiting.let_consumers_catch_up(Duration::from_secs(60), 1).await });
     tokio::task::yield_now().await;

@@ -1,4 +1,4 @@
-//! The ledger against a plain map.
+//! Tests of the ledger, some of which compare it with a plain map.
 use super::*;
 use crate::memory::Memory;
 use crate::queue::QueueContext;
@@ -49,7 +49,7 @@ fn tags_are_settled_once() {
 }
 
 #[test]
-fn very_many_are_taken_in_parts_and_none_that_came_meanwhile() {
+fn very_many_deliveries_are_taken_in_parts_without_those_made_meanwhile() {
     let (mut ledger, _, queue) = ledger();
     let account = ledger.open(queue);
     for sequence in 0..100_000 {
@@ -70,7 +70,7 @@ fn message(sequence: u64) -> MessageId {
 }
 
 #[test]
-fn an_account_that_ended_goes_with_its_last_delivery() {
+fn an_account_that_ended_is_removed_with_its_last_delivery() {
     let (mut ledger, _, queue) = ledger();
     let (_, _, other) = self::ledger();
     let account = ledger.open(queue.clone());
@@ -83,7 +83,7 @@ fn an_account_that_ended_goes_with_its_last_delivery() {
     assert_eq!(Arc::strong_count(&queue), 2);
     assert_eq!(taken(&mut ledger, 1, true), Ok(vec![1]));
     assert_eq!(Arc::strong_count(&queue), 1);
-    // What says too late that it ended touches no account that has its number by now.
+    // A late end of the old account does not affect the new account that has its number by now.
     let again = ledger.open(other.clone());
     assert_eq!(again, account);
     assert!(!ledger.is_open(again, &queue) && ledger.is_open(again, &other));
@@ -93,7 +93,7 @@ fn an_account_that_ended_goes_with_its_last_delivery() {
 }
 
 #[test]
-fn gets_from_a_queue_share_an_account_and_many_accounts_are_accounted_for() {
+fn gets_from_a_queue_share_an_account_and_many_accounts_count_as_memory() {
     let (mut ledger, _, queue) = ledger();
     for sequence in 0..10 {
         let account = ledger.open_for_gets(queue.clone());
@@ -114,7 +114,8 @@ fn gets_from_a_queue_share_an_account_and_many_accounts_are_accounted_for() {
     assert_eq!(memory.contents(), 0);
 }
 
-/// Whose turn it is, again and again: each takes one delivery, and the one before is settled.
+/// Returns the order of turns: each account takes as many deliveries as its turn allows, and all are settled before the
+/// next round.
 fn turns(ledger: &mut Ledger, accounts: &[u32], rounds: usize) -> Vec<u64> {
     let mut order = Vec::new();
     for _ in 0..rounds {
@@ -151,9 +152,9 @@ fn accounts_take_turns_under_a_limit() {
         assert!(ledger.must_wait(account) && ledger.must_wait(account));
     }
     assert!(ledger.has_waiting() && ledger.next_turn().is_none(), "there is no room");
-    // The one that was served is behind those that were not, though it came into the line before them.
+    // The account that was served is behind those that were not, although it joined the line before them.
     assert_eq!(turns(&mut ledger, &accounts, 7), [1, 2, 0, 1, 2, 0, 1]);
-    // One that leaves is passed over, and not waited for.
+    // An account that ends is skipped, and the others do not wait for it.
     ledger.end(accounts[2]);
     assert_eq!(turns(&mut ledger, &[accounts[0], accounts[1], u32::MAX], 3), [0, 1, 0]);
     ledger.set_limit(0);
@@ -196,7 +197,7 @@ fn a_turn_is_for_an_equal_share_of_the_room() {
 }
 
 #[test]
-fn turns_in_which_nobody_takes_anything_come_to_an_end() {
+fn turns_end_when_nobody_takes_anything() {
     let (mut ledger, _, queue) = ledger();
     let accounts: Vec<u32> = (0..3).map(|_| ledger.open(queue.clone())).collect();
     accounts.iter().for_each(|&account| ledger.set_consumer(account, ConsumerId(account.into())));
@@ -208,7 +209,7 @@ fn turns_in_which_nobody_takes_anything_come_to_an_end() {
     while let Some((_, ConsumerId(id))) = ledger.next_turn() {
         turns += 1;
         assert!(turns < 20, "they wait for one another on and on");
-        // What comes next has to be read from the disk: it takes nothing, and the queue asks the others.
+        // The next message has to be read from the disk: the account takes nothing, and the queue asks the others.
         accounts.iter().filter(|&&account| u64::from(account) != id).for_each(|&account| {
             ledger.must_wait(account);
         });
@@ -218,7 +219,7 @@ fn turns_in_which_nobody_takes_anything_come_to_an_end() {
 }
 
 #[test]
-fn one_that_does_not_use_its_turn_does_not_hold_the_others_up() {
+fn an_account_that_does_not_use_its_turn_does_not_delay_the_others() {
     let (mut ledger, _, queue) = ledger();
     let accounts: Vec<u32> = (0..2).map(|_| ledger.open(queue.clone())).collect();
     accounts.iter().for_each(|&account| ledger.set_consumer(account, ConsumerId(account.into())));
@@ -233,12 +234,12 @@ fn one_that_does_not_use_its_turn_does_not_hold_the_others_up() {
 }
 
 #[test]
-fn one_forgotten_delivery_costs_its_own_entry_only() {
+fn one_delivery_that_is_never_settled_takes_the_memory_of_one_entry() {
     let (mut ledger, _, queue) = ledger();
     let account = ledger.open(queue);
     ledger.deliver(account, message(0));
     for sequence in 1..1_000_000 {
-        // Some need no settling, some are settled at once, some a hundred at a time.
+        // Some deliveries need no acknowledgement, some are settled at once, some a hundred at a time.
         match sequence % 1_000 {
             0..300 => drop(ledger.deliver_settled()),
             300..600 => {
@@ -260,7 +261,7 @@ fn one_forgotten_delivery_costs_its_own_entry_only() {
 }
 
 #[test]
-fn memory_follows_what_is_outstanding_in_whatever_order_it_is_settled() {
+fn memory_follows_the_number_of_outstanding_deliveries_in_any_order_of_settlement() {
     let (mut ledger, _, queue) = ledger();
     let memory = queue.memory.clone();
     let account = ledger.open(queue);
@@ -268,7 +269,7 @@ fn memory_follows_what_is_outstanding_in_whatever_order_it_is_settled() {
     (1..=count).for_each(|tag| assert_eq!(ledger.deliver(account, message(tag)), tag));
     assert!(ledger.blocks.bytes() < count * 19, "{}", ledger.blocks.bytes());
     assert!(memory.contents() == ledger.blocks.bytes(), "accounted to the budget");
-    // In an order that has nothing to do with that of the tags; a thousandth stays.
+    // Settles in an order unrelated to that of the tags; one in a thousand deliveries stays.
     let mut left = count;
     for step in 1..=count {
         let tag = (step * 0x9e37 + 11) % count + 1;
@@ -291,7 +292,7 @@ fn memory_follows_what_is_outstanding_in_whatever_order_it_is_settled() {
 
 proptest! {
     #[test]
-    fn it_does_what_a_map_does(steps in prop::collection::vec((0..6u8, 0..1_000u64), 1..200)) {
+    fn the_ledger_agrees_with_a_map(steps in prop::collection::vec((0..6u8, 0..1_000u64), 1..200)) {
         let (mut ledger, view, queue) = ledger();
         let account = ledger.open(queue);
         let (mut model, mut next) = (BTreeMap::new(), 1u64);
@@ -312,7 +313,7 @@ proptest! {
                     prop_assert_eq!(taken(&mut ledger, tag, false), expected);
                 }
                 3 => {
-                    // Some of those that are there, from one end or the other.
+                    // Settles some of the outstanding deliveries, from one end or the other.
                     let mut tags: Vec<u64> = model.keys().copied().step_by(1 + size as usize % 7).take(size as usize).collect();
                     if size % 2 == 0 { tags.reverse() }
                     for tag in tags {

@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn doors_have_places_of_their_own() {
+    fn clients_of_different_kinds_have_separate_places() {
         let places = places(2, 1);
         let http: Vec<_> = (0..2).map(|_| places.take(Door::Http, 0).permit.unwrap()).collect();
         assert!(places.take(Door::Http, 0).permit.is_none());
@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_silent_client_gives_way_to_a_new_one() {
+    async fn a_new_client_gets_the_place_of_a_silent_one() {
         let places = places(2, 1);
         let (old, young) =
             (places.take(Door::Amqp, 0).permit.unwrap(), places.take(Door::Amqp, GRACE_NS).permit.unwrap());
@@ -439,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn few_give_way_at_a_time() {
+    fn few_half_open_connections_are_closed_for_new_clients_at_a_time() {
         let places = places(100, 1);
         let old: Vec<_> = (0..100).map(|_| places.take(Door::Amqp, 0).permit.unwrap()).collect();
         let new: Vec<_> = (0..100).filter_map(|_| places.take(Door::Amqp, GRACE_NS).permit).collect();
@@ -452,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn the_log_is_not_flooded() {
+    fn log_lines_about_refused_clients_are_limited() {
         let seldom = Seldom::default();
         let said = (0..1000).filter(|_| seldom.speaks(5).is_some()).count();
         assert_eq!((said, seldom.speaks(2_000_000_000)), (10, Some(990)));

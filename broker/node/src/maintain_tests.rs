@@ -1,5 +1,5 @@
-//! Contents that move or end while somebody reads them, or is about to; files that go once nothing needs them; what is read
-//! and kept in memory for many queues that share records.
+//! Tests of contents that are moved or settled while they are being read or about to be, of files that are removed once
+//! nothing needs them, and of reads and memory for many queues that share records.
 use super::*;
 use crate::queue::Queue;
 use crate::read::Reader;
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Fills the log of a queue past the point from which its oldest segments are relocated.
+/// The number of messages that fills the log so far that its oldest segments are relocated.
 const MESSAGES: u64 = 300;
 const SIZE: usize = 40_000;
 
@@ -20,7 +20,7 @@ fn first_places(queue: &Queue) -> engine::ReadRequest {
     queue.look(|state| state.runs_in(&|_| true, 0, 20).0)
 }
 
-/// What a read does, without its task: the queue's wishes, their files kept.
+/// Begins a read as the fetch task does: returns the runs to read, and keeps their files.
 fn begin(node: &TestNode, queue: &Queue) -> (engine::ReadRequest, crate::files::Reading) {
     let runs = first_places(queue);
     let entered = queue.enter();
@@ -30,7 +30,7 @@ fn begin(node: &TestNode, queue: &Queue) -> (engine::ReadRequest, crate::files::
 }
 
 #[test]
-fn what_is_about_to_be_read_stays_where_it_is() {
+fn files_stay_while_their_contents_are_about_to_be_read() {
     in_paused_time(async {
         let mut node = TestNode::open(Arc::new(FaultyDisk::new(1))).await;
         let queue = node.declare("q").await;
@@ -57,7 +57,7 @@ fn what_is_about_to_be_read_stays_where_it_is() {
 }
 
 #[test]
-fn a_read_of_what_was_relocated_and_consumed_meanwhile_stops_nothing() {
+fn a_read_of_contents_that_were_relocated_and_purged_meanwhile_succeeds() {
     in_paused_time(async {
         let mut node = TestNode::open(Arc::new(FaultyDisk::new(2))).await;
         let queue = node.declare("q").await;
@@ -82,19 +82,19 @@ fn a_read_of_what_was_relocated_and_consumed_meanwhile_stops_nothing() {
     });
 }
 
-/// Files of the archive, and the segments of the log that are in use.
+/// Returns the numbers of the archive's files, and how many segments of the log are in use.
 fn files(node: &TestNode) -> (Vec<u64>, u32) {
     let journal = node.storage().groups.journal();
     (archive::list(&**journal.disk()).unwrap(), journal.usage().used)
 }
 
 #[test]
-fn a_file_of_the_archive_that_is_mostly_dead_is_copied_on_and_goes() {
+fn a_file_of_the_archive_that_is_mostly_dead_is_compacted_and_removed() {
     in_paused_time(async {
         let disk = FaultyDisk::new(3);
         let mut node = TestNode::open(Arc::new(disk.clone())).await;
         let (queue, other) = (node.declare("q").await, node.declare("other").await);
-        // One message of every forty is of a queue that nobody consumes from.
+        // One message in forty-one goes to a queue that nobody consumes from.
         for at in 0..10 {
             node.publish_one_by_one(&other, at..at + 1, SIZE).await;
             node.publish_one_by_one(&queue, at * 40..at * 40 + 40, SIZE).await;
@@ -119,7 +119,7 @@ fn a_file_of_the_archive_that_is_mostly_dead_is_copied_on_and_goes() {
 }
 
 #[test]
-fn a_file_that_nobody_knows_of_is_not_overwritten() {
+fn an_unknown_file_in_the_archive_is_not_overwritten() {
     in_paused_time(async {
         let disk = FaultyDisk::new(4);
         let mut node = TestNode::open(Arc::new(disk.clone())).await;
@@ -135,13 +135,13 @@ fn a_file_that_nobody_knows_of_is_not_overwritten() {
 }
 
 #[test]
-fn a_queue_that_is_closed_keeps_its_files_until_the_log_has_its_end() {
+fn a_deleted_queue_keeps_its_files_until_the_log_has_the_deletion() {
     in_paused_time(async {
         let mut node = TestNode::open(Arc::new(FaultyDisk::new(5))).await;
         let queue = node.declare("q").await;
         node.publish_one_by_one(&queue, 0..20, SIZE).await;
         let file = first_places(&queue)[0].1.file;
-        // Deleted, and the log does not have that yet.
+        // The queue is deleted, but the log does not have the deletion yet.
         let (broker, turn) = (node.broker.clone(), node.broker.clone());
         let turn = turn.lock_definitions().await;
         let deletion =
@@ -158,7 +158,7 @@ fn a_queue_that_is_closed_keeps_its_files_until_the_log_has_its_end() {
 }
 
 #[test]
-fn a_queue_whose_end_is_not_durable_is_whole_after_a_crash() {
+fn a_queue_whose_deletion_is_not_durable_is_complete_after_a_crash() {
     in_paused_time(async {
         let disk = FaultyDisk::new(12);
         let node = TestNode::open(Arc::new(disk.clone())).await;
@@ -200,14 +200,14 @@ fn records_that_many_queues_share_are_read_once_and_not_kept() {
         let places: Vec<_> = queues.iter().flat_map(|queue| first_places(queue)).map(|(_, place)| place).collect();
         let records: BTreeMap<_, _> = places.iter().map(|place| ((place.file, place.offset), place.len)).collect();
         assert!(places.len() == 2560 && records.len() < 40, "{} records hold {} runs", records.len(), places.len());
-        // What is kept of a record is the run alone.
+        // A run that was read keeps only its own bytes in memory, not its whole record.
         let journal = node.storage().groups.journal().clone();
         let mut reader = Reader::new(&journal);
         let (first, second) = (reader.read(&places[0]).unwrap(), reader.read(&places[1]).unwrap());
         drop(reader);
         let kept = |run: bytes::Bytes| run.try_into_mut().map(|run| run.capacity()).ok();
         assert!(kept(first).is_some_and(|bytes| bytes < 4096) && kept(second).is_some_and(|bytes| bytes < 4096));
-        // A relocation reads each record once, and not once for each queue.
+        // A relocation reads each record once, not once for each queue.
         let before = refuses.reads.load(Relaxed);
         let files = places.iter().map(|place| place.file).collect();
         node.broker.relocate(node.storage(), &files, &mut Upkeep::default()).await.unwrap();
@@ -220,7 +220,7 @@ fn records_that_many_queues_share_are_read_once_and_not_kept() {
 }
 
 #[test]
-fn what_many_queues_have_in_memory_has_one_bound() {
+fn the_warm_contents_of_all_queues_together_are_bounded() {
     in_paused_time(async {
         let mut node = TestNode::open_with(Arc::new(FaultyDisk::new(10)), 8 << 20).await.unwrap();
         let mut sinks = Vec::new();
@@ -245,7 +245,7 @@ fn what_many_queues_have_in_memory_has_one_bound() {
 }
 
 #[test]
-fn runs_that_queues_share_count_once_in_the_archive() {
+fn runs_that_queues_share_are_copied_to_the_archive_once() {
     in_paused_time(async {
         let mut node = TestNode::open(Arc::new(FaultyDisk::new(11))).await;
         let queues = node.declare_in_one_shard(24).await;
@@ -267,7 +267,7 @@ fn runs_that_queues_share_count_once_in_the_archive() {
 }
 
 #[test]
-fn a_spot_that_the_disk_cannot_read_holds_up_nothing_else() {
+fn an_unreadable_spot_of_the_disk_does_not_delay_other_relocations() {
     in_paused_time(async {
         let refuses = Arc::new(Refuses::default());
         let disk = FaultyDisk::new(8);
@@ -276,7 +276,7 @@ fn a_spot_that_the_disk_cannot_read_holds_up_nothing_else() {
         node.publish_one_by_one(&queue, 0..1, SIZE).await;
         let (_, place) = first_places(&queue)[0];
         *refuses.spot.lock() = Some((segment_name(&disk, place.file), u64::from(place.offset)));
-        // More than the log takes.
+        // Publish more than the log holds.
         for part in 0..4 {
             node.publish_one_by_one(&queue, 1 + part * MESSAGES..1 + (part + 1) * MESSAGES, SIZE).await;
             node.keep_in_bounds().await;
@@ -284,7 +284,7 @@ fn a_spot_that_the_disk_cannot_read_holds_up_nothing_else() {
         let places = queue.look(|state| state.runs_in(&|_| true, 0, usize::MAX).0);
         assert_eq!(places[0].1, place, "it stays where it is");
         assert!(places[1..].iter().filter(|(_, place)| place.file & ARCHIVE != 0).count() > 3 * MESSAGES as usize / 2);
-        // The disk reads it again.
+        // Now the disk can read it again.
         refuses.spot.lock().take();
         assert_eq!(node.drain(&queue).await, (0..1 + 4 * MESSAGES).collect::<Vec<_>>());
         node.close().await;
@@ -292,7 +292,7 @@ fn a_spot_that_the_disk_cannot_read_holds_up_nothing_else() {
 }
 
 #[test]
-fn a_snapshot_that_finds_no_space_keeps_nothing_else_from_making_some() {
+fn files_are_released_even_if_a_snapshot_finds_no_space() {
     in_paused_time(async {
         let disk = FaultyDisk::new(9);
         let mut node = TestNode::open(Arc::new(disk.clone())).await;
@@ -300,7 +300,7 @@ fn a_snapshot_that_finds_no_space_keeps_nothing_else_from_making_some() {
         node.publish_one_by_one(&queue, 0..MESSAGES, SIZE).await;
         node.keep_in_bounds().await;
         assert!(!files(&node).0.is_empty(), "there is an archive");
-        // The log of a group reaches back too far, and others take all space that there is.
+        // The log of a group reaches back too far, and the disk has no free space.
         node.publish_one_by_one(&queue, MESSAGES..MESSAGES + 100, SIZE).await;
         disk.leave_free(0);
         assert_eq!(node.drain(&queue).await.len() as u64, MESSAGES + 100);
@@ -316,7 +316,7 @@ fn a_snapshot_that_finds_no_space_keeps_nothing_else_from_making_some() {
     });
 }
 
-/// Name of the file that has a segment of the log.
+/// Returns the name of the file that holds a segment of the log.
 fn segment_name(disk: &FaultyDisk, segment: u64) -> String {
     let has_it = |name: &String| {
         let mut header = vec![0; 64];
@@ -326,7 +326,8 @@ fn segment_name(disk: &FaultyDisk, segment: u64) -> String {
     disk.list("wal").unwrap().iter().find_map(has_it).unwrap()
 }
 
-/// Flips a bit of message `at` of a queue: the file that it lies in, and how many messages lie before its entry.
+/// Flips a bit of message `at` of a queue. Returns the name of the file in which it lies, and how many messages lie before
+/// its entry.
 fn flip(disk: &FaultyDisk, queue: &Queue, at: usize) -> (String, usize) {
     let places = queue.look(|state| state.runs_in(&|_| true, 0, usize::MAX).0);
     let place = places[at].1;
@@ -337,7 +338,7 @@ fn flip(disk: &FaultyDisk, queue: &Queue, at: usize) -> (String, usize) {
 }
 
 #[test]
-fn damage_stops_one_queue_at_the_message_and_is_said() {
+fn damage_stops_one_queue_at_the_message_and_is_reported() {
     in_paused_time(async {
         let disk = FaultyDisk::new(7);
         let node = TestNode::open(Arc::new(disk.clone())).await;
@@ -358,7 +359,7 @@ fn damage_stops_one_queue_at_the_message_and_is_said() {
         let refused = node.broker.get(&Caller::system(), &queue, &*sink, true).await.unwrap_err();
         assert!(refused.text.contains(&name), "{}", refused.text);
         assert_eq!(node.drain(&other).await, (0..50).collect::<Vec<_>>());
-        // A purge takes the message away that cannot be read: the queue goes on.
+        // A purge removes the message that cannot be read, and the queue goes on.
         assert_eq!(node.broker.purge_queue(&Caller::system(), "/", "q").await.unwrap(), 50 - whole as u64);
         node.publish_one_by_one(&queue, 60..70, SIZE).await;
         assert_eq!(node.drain(&queue).await, (60..70).collect::<Vec<_>>());
@@ -378,7 +379,7 @@ fn the_log_is_cut_soon_unless_the_snapshot_is_large() {
 }
 
 #[test]
-fn what_the_archive_lacks_is_said_at_the_start_and_not_when_a_consumer_gets_there() {
+fn missing_archive_contents_are_reported_at_the_start() {
     in_paused_time(async {
         for (what, says) in [("lost", "is missing"), ("emptied", "is damaged: it has 0 bytes")] {
             let disk = FaultyDisk::new(6);
@@ -402,11 +403,11 @@ fn what_the_archive_lacks_is_said_at_the_start_and_not_when_a_consumer_gets_ther
 }
 
 #[test]
-fn the_archive_is_compacted_to_its_end_also_when_nothing_happens_any_more() {
+fn compaction_of_the_archive_is_completed_even_on_an_idle_node() {
     in_paused_time(async {
         let node = TestNode::open(Arc::new(FaultyDisk::new(3))).await;
         let (queue, other) = (node.declare("q").await, node.declare("other").await);
-        // One message of every five is of a queue that nobody consumes from: more than is compacted in one round.
+        // One message in five goes to a queue that nobody consumes from: more than is compacted in one round.
         for at in 0..300 {
             node.publish_one_by_one(&other, at..at + 1, 60_000).await;
             node.publish_one_by_one(&queue, at * 4..at * 4 + 4, 60_000).await;
@@ -422,7 +423,7 @@ fn the_archive_is_compacted_to_its_end_also_when_nothing_happens_any_more() {
 }
 
 #[test]
-fn what_was_purged_does_not_come_back_after_a_crash() {
+fn purged_messages_do_not_come_back_after_a_crash() {
     in_paused_time(async {
         for seed in 0..5 {
             let disk = FaultyDisk::new(seed);

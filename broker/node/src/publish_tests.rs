@@ -1,14 +1,14 @@
-//! Messages of several routes that are handed over together.
+//! Tests of runs with several routes that are published together.
 use crate::{Body, Broker, Caller, Extent, Fill, Options, Queue, RoutedRun, Sink, Source, Subscription};
 use leveret_engine::catalog::{BindingDeclare, Destination, QueueDeclare};
 use leveret_model::table::FieldTable;
 use parking_lot::Mutex;
 use std::sync::Arc;
 
-/// Routing key and body.
+/// The routing key and the body of a message.
 type Message = (Vec<u8>, Vec<u8>);
 
-/// Takes all, and notes what came in each call.
+/// A sink that takes every message, and notes the messages of each call.
 #[derive(Default)]
 struct Taker(Mutex<Vec<Vec<Message>>>);
 
@@ -41,7 +41,7 @@ async fn declare(broker: &Broker, name: &str) -> (Arc<Queue>, Arc<Taker>) {
 }
 
 #[tokio::test]
-async fn a_queue_gets_all_that_is_handed_over_in_one_piece_and_in_order() {
+async fn a_queue_gets_all_runs_of_one_publish_in_one_visit_and_in_order() {
     let broker = Broker::start(Options { memory_max: u64::MAX, ..Options::default() });
     let (one, to_one) = declare(&broker, "one").await;
     let (_two, to_two) = declare(&broker, "two").await;
@@ -63,7 +63,7 @@ async fn a_queue_gets_all_that_is_handed_over_in_one_piece_and_in_order() {
         assert!(calls[1..].iter().all(Vec::is_empty));
     }
     assert_eq!(one.look(|queue| (queue.depth().ready, queue.counters().published)), (0, 8));
-    // A queue that was deleted meanwhile takes nothing; the others get theirs.
+    // A queue that was deleted meanwhile takes no messages; the other queues get theirs.
     broker.delete_queue(&Caller::system(), "/", "one", Default::default()).await.unwrap();
     to_two.0.lock().clear();
     let routed = runs.clone().map(|(route, of)| RoutedRun { route, messages: &messages[of], waiter: None });

@@ -1,4 +1,5 @@
-//! What consumers and publishers can make large is logged in parts; a part of the log that stops is seen.
+//! Tests of operations that clients can make very large, which are logged in parts, and of a group that stops, which health
+//! reports.
 use super::*;
 use crate::test_node::{Confirmed, Taker, TestNode, in_paused_time};
 use crate::{Caller, StorageTrouble, Subscription};
@@ -6,7 +7,7 @@ use leveret_journal::faulty::FaultyDisk;
 
 const MESSAGES: u64 = 180_000;
 
-/// Has all messages of `queue` delivered to a consumer, which leaves then.
+/// Has all messages of `queue` delivered to a consumer, which leaves without settling them. Returns the messages.
 async fn deliver_all(node: &TestNode, queue: &Arc<crate::Queue>) -> Vec<crate::MessageId> {
     let sink = Arc::new(Taker::default());
     let subscription = Subscription { sink: sink.clone(), exclusive: false, no_ack: false, prefetch: 0 };
@@ -17,7 +18,7 @@ async fn deliver_all(node: &TestNode, queue: &Arc<crate::Queue>) -> Vec<crate::M
     taken.iter().map(|(id, _)| *id).collect()
 }
 
-/// The node after a restart, and its queue.
+/// Restarts the node. Returns the new node and its queue.
 async fn restarted(node: TestNode, disk: &FaultyDisk) -> (TestNode, Arc<crate::Queue>) {
     assert_eq!((node.failure.lock().clone(), node.broker.storage_health()), (None, Ok(())));
     node.close().await;
@@ -28,7 +29,7 @@ async fn restarted(node: TestNode, disk: &FaultyDisk) -> (TestNode, Arc<crate::Q
 }
 
 #[test]
-fn a_consumer_that_leaves_with_very_many_messages_ends_nothing() {
+fn very_many_unacknowledged_messages_can_be_returned_and_settled() {
     in_paused_time(async {
         let disk = FaultyDisk::new(1);
         let node = TestNode::open(Arc::new(disk.clone())).await;
@@ -44,7 +45,7 @@ fn a_consumer_that_leaves_with_very_many_messages_ends_nothing() {
             taken.iter().for_each(|id| entered.give_back(None, *id));
         }
         node.until("all is ready again", || queue.look(|queue| queue.depth().ready) == MESSAGES).await;
-        // Every other one is settled, each a range of its own.
+        // Every other message is settled, each as a range of its own.
         let (node, queue) = restarted(node, &disk).await;
         let taken = deliver_all(&node, &queue).await;
         {
@@ -77,7 +78,7 @@ fn a_message_to_more_queues_of_one_shard_than_an_operation_names_is_confirmed_on
 }
 
 #[test]
-fn a_part_of_the_log_that_stopped_is_told_by_health() {
+fn health_reports_a_group_that_has_stopped() {
     in_paused_time(async {
         let node = TestNode::open(Arc::new(FaultyDisk::new(3))).await;
         assert_eq!(node.broker.storage_health(), Ok(()));

@@ -1,4 +1,4 @@
-//! The order in which a shard hands in what gathered while there is no room for publishes.
+//! Tests of the order in which a shard hands in its operations while there is no room for publishes.
 use super::*;
 use leveret_engine::queue::{Body, Extent};
 
@@ -16,7 +16,7 @@ fn settle(shard: &Shard, first: u64, returned: bool) {
     shard.changes(QueueId(1), &DeliveryChanges { settled: vec![(first, 1)], returned });
 }
 
-/// What an entry says: publishes as `p`, settlements by number, returns as `r`.
+/// Returns the operations of an entry as text: publishes as `p`, settlements by number, returns as `r`.
 fn says(bytes: Bytes) -> String {
     let mut said = String::new();
     entry::operations(&bytes, |operation| match operation {
@@ -28,7 +28,7 @@ fn says(bytes: Bytes) -> String {
     said
 }
 
-/// Hands in what is next: the number of its entry.
+/// Hands in the next entry. Returns its number, or `None` if there is none to hand in.
 fn hand_in(shard: &Shard, has_room: impl Fn(usize, bool) -> bool) -> Option<u64> {
     match shard.next(NOW, has_room) {
         Next::Entry(bytes) => Some(entry::header(&bytes).unwrap().1),
@@ -49,7 +49,7 @@ fn next(shard: &Shard, has_room: impl Fn(usize, bool) -> bool) -> String {
 }
 
 #[tokio::test]
-async fn what_was_settled_overtakes_publishes_that_have_no_room() {
+async fn settlements_overtake_publishes_that_have_no_room() {
     let shard = Shard::new(1);
     let only_control = |_: usize, control: bool| control;
     publish(&shard, 10);
@@ -63,7 +63,7 @@ async fn what_was_settled_overtakes_publishes_that_have_no_room() {
     settle(&shard, 4, false);
     assert_eq!(next(&shard, |_, _| false), "later", "nothing is handed in without room");
     assert_eq!(next(&shard, only_control), "4");
-    // Whoever asks now is not kept waiting for publishes that are held.
+    // A caller does not wait for publishes that are held.
     tokio::time::timeout(Duration::from_secs(10), shard.until_visible()).await.unwrap();
     let all = |_: usize, _: bool| true;
     assert_eq!(next(&shard, all), "pp");
@@ -75,7 +75,7 @@ async fn what_was_settled_overtakes_publishes_that_have_no_room() {
     assert!(shard.is_idle());
 }
 
-/// Whether `until_visible` waits.
+/// Returns whether `until_visible` would wait.
 fn futures_pending(shard: &Shard) -> bool {
     let mut waits = std::pin::pin!(shard.until_visible());
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
@@ -114,7 +114,7 @@ async fn large_entries_do_not_wait_for_those_on_their_way() {
 }
 
 #[tokio::test]
-async fn what_was_given_back_is_waited_for_while_publishes_have_no_room() {
+async fn returns_are_waited_for_while_publishes_have_no_room() {
     let shard = Shard::new(1);
     let hand_in = |room: bool| hand_in(&shard, |_, control| room && control);
     publish(&shard, 10);
@@ -135,7 +135,7 @@ async fn what_was_given_back_is_waited_for_while_publishes_have_no_room() {
 }
 
 #[tokio::test]
-async fn what_was_settled_is_waited_for_and_handed_in_at_once() {
+async fn settlements_that_someone_waits_for_are_handed_in_at_once() {
     let shard = Shard::new(1);
     publish(&shard, 10);
     let first = hand_in(&shard, |_, _| true).unwrap();
@@ -151,7 +151,7 @@ async fn what_was_settled_is_waited_for_and_handed_in_at_once() {
 }
 
 #[tokio::test]
-async fn what_is_not_handed_in_is_counted_with_the_heads_of_the_entries() {
+async fn the_bytes_that_wait_include_the_headers_of_the_entries() {
     let shard = Shard::new(1);
     for _ in 0..5 {
         publish(&shard, ENTRY_BYTES);

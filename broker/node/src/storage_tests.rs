@@ -1,4 +1,4 @@
-//! Storage that is opened, full, and closed.
+//! Tests of storage: opening it, running out of space, and closing it.
 use super::*;
 use crate::test_node::{TestNode, in_paused_time};
 use crate::{Caller, Confirm, Options, RoutedRun, Waiter};
@@ -10,7 +10,7 @@ use leveret_replication::Applied;
 use parking_lot::Mutex;
 use std::time::Instant;
 
-/// Counts what was confirmed.
+/// Counts the publishes that were confirmed.
 #[derive(Default)]
 struct Confirmed(AtomicU64);
 
@@ -20,7 +20,7 @@ impl Confirm for Confirmed {
     }
 }
 
-/// What storage failed of.
+/// The failures that storage reported.
 type Failures = Arc<Mutex<Vec<String>>>;
 
 fn options(disk: &FaultyDisk, failures: &Failures) -> StorageOptions {
@@ -62,7 +62,7 @@ async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn publishers_that_come_after_the_alarm_wait_for_room_and_end_nothing() {
+async fn publishes_after_the_alarm_wait_for_room_and_do_not_fail_storage() {
     let (disk, failures, confirmed) = (FaultyDisk::new(1), Failures::default(), Arc::<Confirmed>::default());
     let broker = broker();
     broker.open_storage(options(&disk, &failures)).await.unwrap();
@@ -70,7 +70,8 @@ async fn publishers_that_come_after_the_alarm_wait_for_room_and_end_nothing() {
     let storage = broker.0.storage.get().unwrap();
     until("spare segments", async || storage.groups.journal().usage().available >= 3).await;
     disk.set_full(true);
-    // Many times what the log holds: nobody heeds the alarm, as readers that had begun do not.
+    // Publish many times what the log holds. The alarm is ignored, as by connections that were already reading when it was
+    // raised.
     for _ in 0..MESSAGES {
         publish(&broker, &confirmed);
     }
@@ -87,7 +88,7 @@ async fn publishers_that_come_after_the_alarm_wait_for_room_and_end_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stop_in_order_is_no_failure_whoever_still_publishes() {
+async fn an_orderly_stop_is_no_failure_even_if_someone_still_publishes() {
     let (disk, failures, confirmed) = (FaultyDisk::new(1), Failures::default(), Arc::<Confirmed>::default());
     let broker = broker();
     broker.open_storage(options(&disk, &failures)).await.unwrap();
@@ -102,7 +103,7 @@ async fn a_stop_in_order_is_no_failure_whoever_still_publishes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_log_that_was_taken_away_is_missed() {
+async fn a_start_is_refused_if_the_log_was_removed() {
     let (disk, failures) = (FaultyDisk::new(1), Failures::default());
     let first = broker();
     first.announce_storage(&options(&disk, &failures));
@@ -119,7 +120,7 @@ async fn a_log_that_was_taken_away_is_missed() {
 }
 
 #[test]
-fn a_volume_on_which_nobody_could_publish_is_refused_with_what_it_needs() {
+fn a_volume_that_is_too_small_is_refused_with_the_size_that_is_needed() {
     let message = 16 << 20;
     let max = |megabytes: u64| segments_max(megabytes << 20, LOG_BYTES_MAX, 17 << 20, message);
     let refused = max(60).unwrap_err().to_string();
@@ -134,7 +135,7 @@ fn a_volume_on_which_nobody_could_publish_is_refused_with_what_it_needs() {
     assert_eq!(segments_max(60 << 20, LOG_BYTES_MAX, 2 << 20, 1 << 20).unwrap(), 8);
 }
 
-/// Files `node` of the versions before have no version; the rest of the folder is as it was.
+/// Earlier versions wrote the file `node` without a version; the rest of the folder is the same.
 #[test]
 fn a_folder_of_an_earlier_version_is_opened() {
     in_paused_time(async {
@@ -159,7 +160,7 @@ fn a_folder_of_an_earlier_version_is_opened() {
 }
 
 #[tokio::test]
-async fn an_applier_whose_node_is_gone_passes_nothing_by() {
+async fn an_applier_whose_node_is_gone_returns_errors() {
     let broker = broker();
     let applier = Applier::new(&broker.0, Arc::new(Shards::new(SHARDS, 1)));
     broker.stop();

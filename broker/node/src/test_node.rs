@@ -1,4 +1,4 @@
-//! A durable node on a disk in memory, for tests: its clients, and its maintenance a round at a time.
+//! For tests: a durable node on a disk in memory, with its clients, whose maintenance can be run one round at a time.
 use crate::maintain::Upkeep;
 use crate::*;
 use leveret_engine::catalog::QueueDeclare;
@@ -11,17 +11,17 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-/// The node, and what its storage said when it failed.
+/// A durable node, and the failure that its storage reported, if any.
 pub(crate) struct TestNode {
     pub(crate) broker: Broker,
     pub(crate) failure: Arc<Mutex<Option<String>>>,
     upkeep: Upkeep,
 }
 
-/// Takes what it is given, and keeps how it begins.
+/// A sink that takes every message, and keeps the beginning of each body.
 #[derive(Default)]
 pub(crate) struct Taker {
-    /// Sequence, and the first bytes of the body.
+    /// The sequence number of each message, and the first bytes of its body.
     pub(crate) taken: Mutex<Vec<(MessageId, Vec<u8>)>>,
 }
 
@@ -35,7 +35,7 @@ impl Sink for Taker {
     }
 }
 
-/// Hears of confirmations.
+/// Counts the confirms.
 #[derive(Default)]
 pub(crate) struct Confirmed(pub(crate) Mutex<u64>);
 
@@ -45,7 +45,7 @@ impl Confirm for Confirmed {
     }
 }
 
-/// A client of `broker`.
+/// Returns the connection of a new client of `broker`.
 pub(crate) fn connection(broker: &Broker) -> Arc<Connection> {
     let address = std::net::SocketAddr::from(([127, 0, 0, 1], 5672));
     broker.connected(Hello {
@@ -60,13 +60,13 @@ pub(crate) fn connection(broker: &Broker) -> Arc<Connection> {
     })
 }
 
-/// Runs a test in time that jumps ahead when nobody has work.
+/// Runs a test in simulated time, which jumps ahead when no task has work.
 pub(crate) fn in_paused_time<T>(test: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(test)
 }
 
-/// Writes the log a step every millisecond, unless it is told to stall.
+/// A driver that writes the log one step every millisecond, unless it is told to stall.
 #[derive(Default)]
 pub(crate) struct Steps {
     pub(crate) stalled: Arc<AtomicBool>,
@@ -94,7 +94,7 @@ impl leveret_journal::Driver for Steps {
     }
 }
 
-/// A disk that reads nothing while it is told so: the process is out of descriptors.
+/// A disk that refuses reads while it is told to, as if the process had run out of descriptors.
 pub(crate) struct Refusing {
     pub(crate) disk: FaultyDisk,
     pub(crate) refuses: Arc<Refuses>,
@@ -103,11 +103,11 @@ pub(crate) struct Refusing {
 #[derive(Default)]
 pub(crate) struct Refuses {
     pub(crate) now: AtomicBool,
-    /// Reads so far.
+    /// The number of reads so far.
     pub(crate) reads: AtomicU64,
-    /// A file, and an offset in it that the disk cannot read.
+    /// The name of a file, and an offset in it that the disk cannot read.
     pub(crate) spot: Mutex<Option<(String, u64)>>,
-    /// The folder of the archive is not listed.
+    /// Set if the folder of the archive cannot be listed.
     pub(crate) archive: bool,
 }
 
@@ -180,7 +180,7 @@ impl DiskFile for RefusingFile {
 }
 
 impl TestNode {
-    /// Opens what `disk` holds. Its own maintenance tasks run as they do everywhere.
+    /// Opens a node on `disk`. The node's own maintenance tasks run as usual.
     pub(crate) async fn open(disk: Arc<dyn Disk>) -> Self {
         Self::try_open(disk).await.unwrap()
     }
@@ -189,7 +189,7 @@ impl TestNode {
         Self::open_with(disk, u64::MAX / 2).await
     }
 
-    /// As [`open`](Self::open), with a budget of memory in bytes.
+    /// Does the same as [`open`](Self::open), with a memory budget in bytes.
     pub(crate) async fn open_with(disk: Arc<dyn Disk>, memory_max: u64) -> Result<Self, OpenError> {
         let failure = Arc::new(Mutex::new(None));
         let said = failure.clone();
@@ -209,7 +209,7 @@ impl TestNode {
         Ok(Self { broker, failure, upkeep: Upkeep::default() })
     }
 
-    /// Declares `count` queues that share a shard.
+    /// Declares queues until `count` of them share a shard. Returns these.
     pub(crate) async fn declare_in_one_shard(&self, count: usize) -> Vec<Arc<Queue>> {
         let mut queues = Vec::new();
         for at in 0.. {
@@ -229,7 +229,7 @@ impl TestNode {
         self.broker.declare_queue(&Caller::system(), "/", name, declare).await.unwrap().1
     }
 
-    /// Publishes messages, each of `size` bytes that begin with its number, to queues of one shard; not waited for.
+    /// Publishes messages to queues of one shard, each of `size` bytes that begin with its number. Does not wait.
     pub(crate) fn publish(
         &self,
         queues: &[QueueId],
@@ -240,7 +240,7 @@ impl TestNode {
         self.publish_to(self.shards().shard(queues[0]), queues, numbers, size, confirmed);
     }
 
-    /// As [`publish`](Self::publish), whichever shard the queues are of.
+    /// Does the same as [`publish`](Self::publish), to queues that need not exist or belong to `shard`.
     pub(crate) fn publish_to(
         &self,
         shard: &shard::Shard,
@@ -263,7 +263,7 @@ impl TestNode {
         shard.publish(queues, &publish, Some(waiter));
     }
 
-    /// As [`publish`](Self::publish), in a run a message; until all are confirmed.
+    /// Publishes each message as a run of its own, and waits until all are confirmed.
     pub(crate) async fn publish_one_by_one(&self, queue: &Queue, numbers: std::ops::Range<u64>, size: usize) {
         let confirmed = Arc::new(Confirmed::default());
         let wanted = numbers.end - numbers.start;
@@ -284,7 +284,7 @@ impl TestNode {
         self.broker.0.storage.get().unwrap()
     }
 
-    /// A round of maintenance, here and now.
+    /// Runs one round of maintenance.
     pub(crate) async fn keep_in_bounds(&mut self) {
         self.try_to_keep_in_bounds().await.unwrap();
     }
@@ -294,7 +294,7 @@ impl TestNode {
         self.broker.keep_in_bounds(storage, &mut self.upkeep).await
     }
 
-    /// Waits until `done`, at most a minute of the test's time.
+    /// Waits until `done` returns true, for a minute of the test's time at most.
     pub(crate) async fn until(&self, what: &str, mut done: impl FnMut() -> bool) {
         for _ in 0..60_000 {
             if done() {
@@ -305,7 +305,7 @@ impl TestNode {
         panic!("in vain: {what}; storage said {:?}", self.failure.lock());
     }
 
-    /// All messages of a queue, which is empty afterwards.
+    /// Consumes all messages of a queue, and returns their numbers.
     pub(crate) async fn drain(&self, queue: &Arc<Queue>) -> Vec<u64> {
         let sink = Arc::new(Taker::default());
         let subscription = Subscription { sink: sink.clone(), exclusive: false, no_ack: true, prefetch: 0 };
@@ -317,10 +317,10 @@ impl TestNode {
         taken.iter().map(|(_, body)| u64::from_be_bytes(body[..].try_into().unwrap())).collect()
     }
 
-    /// Stops it in order.
+    /// Stops the node in order.
     pub(crate) async fn close(self) {
         self.broker.close_storage().await;
         self.broker.stop();
-        tokio::time::sleep(Duration::from_secs(1)).await; // its tasks end
+        tokio::time::sleep(Duration::from_secs(1)).await; // until the node's tasks have ended
     }
 }

@@ -1,11 +1,11 @@
-//! Panics, each in a process of its own: which end it, and with which code.
+//! Tests of panics, each in a process of its own: which of them end the process, and with which exit code.
 use bytes::Bytes;
 use leveret_engine::catalog::QueueSettings;
 use leveret_engine::queue::{LoggedRun, Place, Queue};
 use leveret_node::{Broker, Delivery, EXIT_AFTER_PANIC, Fill, Options, Sink, Source, install_panic_hook};
 use std::process::Command;
 
-/// Runs the test `child` in a process of its own, told what to do: its exit code.
+/// Runs the test `child` in a process of its own, which does what `what` says. Returns the exit code.
 fn exit_code_of(what: &str) -> Option<i32> {
     let program = std::env::current_exe().expect("the test has a file");
     let arguments = ["child", "--exact", "--nocapture", "--ignored"];
@@ -13,12 +13,12 @@ fn exit_code_of(what: &str) -> Option<i32> {
 }
 
 #[test]
-fn a_panic_in_a_task_that_the_node_cannot_do_without_ends_the_process() {
+fn a_panic_in_a_critical_task_ends_the_process() {
     assert_eq!(exit_code_of("critical"), Some(EXIT_AFTER_PANIC));
 }
 
 #[test]
-fn a_panic_in_the_rules_ends_the_process_whichever_task_asked_for_it() {
+fn a_panic_in_the_rules_ends_the_process_in_any_task() {
     assert_eq!(exit_code_of("rules"), Some(EXIT_AFTER_PANIC));
 }
 
@@ -27,7 +27,7 @@ fn a_panic_elsewhere_ends_its_own_task_and_is_counted() {
     assert_eq!(exit_code_of("elsewhere"), Some(0));
 }
 
-/// No test of its own: what the tests above run.
+/// Not a test of its own: the part of the tests above that runs in the other process.
 #[test]
 #[ignore = "run by the other tests, in a process of its own"]
 fn child() {
@@ -58,7 +58,7 @@ async fn panic_after_an_await() {
     panic!("elsewhere");
 }
 
-/// An index out of bounds in the rules.
+/// Causes an index out of bounds in the rules.
 fn deliver_what_is_no_message() {
     let mut queue = Queue::new(&QueueSettings::default(), true);
     queue.lead(u64::MAX);
