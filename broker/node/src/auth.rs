@@ -19,8 +19,8 @@ pub struct Identity {
     pub user: std::sync::Arc<str>,
 }
 
-/// A login that is refused. It is returned at once, so that it is counted and logged even if the client does not wait for
-/// the answer.
+/// A login that is refused. The refusal is returned at once, so that it is counted and logged even if the client does not
+/// wait for the answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WrongLogin {
     /// [`RefusalKind::AccessRefused`] with a text for the log, not for the client.

@@ -216,7 +216,7 @@ async fn all_changes_are_completed_although_their_callers_are_gone() {
 }
 
 #[tokio::test]
-async fn exclusive_queues_are_deleted_although_nobody_waits_for_it() {
+async fn exclusive_queues_are_deleted_although_nobody_waits_for_the_deletion() {
     let node = Node::start(FaultyDisk::new(4)).await;
     let (one, other) = (ConnectionId(1), ConnectionId(2));
     for (connection, count) in [(one, 200), (other, 3)] {
@@ -349,7 +349,7 @@ async fn a_queue_with_an_unacknowledged_message_is_not_empty() {
 }
 
 #[test]
-fn a_durable_queue_counts_as_empty_before_its_last_settlement_is_logged() {
+fn a_deletion_if_empty_waits_for_the_settlement_of_the_last_message() {
     use crate::test_node::{Taker, TestNode, in_paused_time};
     in_paused_time(async {
         let node = TestNode::open(Arc::new(FaultyDisk::new(1))).await;

@@ -97,8 +97,8 @@ pub(crate) fn enqueue(out: &mut Vec<u8>, queues: &[QueueId], publish: &Publish<'
     out[length_at..length_at + 4].copy_from_slice(&length.to_le_bytes());
 }
 
-/// Encodes the settlements and returns of a queue. Calls `push` for each operation, or for up to 4,096 settled ranges, with
-/// a function that appends it to an entry. Adjacent settled ranges are joined.
+/// Encodes the settlements and returns of a queue. Each call of `push` gets a function that appends to an entry either at
+/// most 4,096 settle operations or one return operation of at most 8,192 messages. Adjacent settled ranges are joined.
 pub(crate) fn changes(queue: QueueId, changes: &DeliveryChanges, mut push: impl FnMut(&dyn Fn(&mut Vec<u8>))) {
     let mut settled = Vec::with_capacity(changes.settled.len().min(RANGES_MAX));
     for &(first, count) in &changes.settled {
@@ -255,7 +255,7 @@ const PIECE_BYTES: usize = 256 << 10;
 /// The largest number of queues of one operation: the number has 16 bits, and the identities take a part of the room that
 /// an entry has beside its largest message.
 const QUEUES_MAX: usize = 16 << 10;
-/// The largest number of ranges that are settled in one call of `push`.
+/// The largest number of settle operations, one per range, that are appended in one call of `push`.
 const RANGES_MAX: usize = 4 << 10;
 /// The largest number of messages that one operation returns.
 const RETURNS_MAX: usize = 8 << 10;

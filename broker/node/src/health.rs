@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering::Relaxed;
 /// The reason why a queue cannot deliver all of its messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trouble {
-    /// Bytes on the disk are not those that were written; the text names file and offset. Deliveries stop before them;
-    /// other queues go on.
+    /// Bytes on the disk are missing or are not those that were written; the text names the file and, if known, the offset.
+    /// Deliveries stop before them; other queues go on.
     Unreadable(String),
     /// The disk or the system refuses to read at the moment; reading is tried again.
     Retrying(String),

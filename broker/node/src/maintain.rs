@@ -58,7 +58,7 @@ impl Broker {
                 () = self.0.stopping.cancelled() => return,
             }
             if let Some(stopped) = storage.groups.stopped() {
-                return (storage.on_failure)(stopped.to_string()); // who waits for it would wait for ever
+                return (storage.on_failure)(stopped.to_string()); // callers that wait for it would wait for ever
             }
             match self.keep_in_bounds(storage, &mut upkeep).await {
                 Ok(()) => {

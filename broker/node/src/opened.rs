@@ -8,7 +8,7 @@ use crate::Broker;
 use crate::memory::Memory;
 use std::sync::Arc;
 
-/// The memory of an open channel or consumer. It counts until this is dropped.
+/// The memory of an open channel or consumer, which counts until this is dropped.
 pub struct Opened {
     memory: Arc<Memory>,
     bytes: u64,

@@ -63,7 +63,7 @@ pub struct Route {
 struct ToShard {
     shard: Arc<Shard>,
     ids: SmallVec<[QueueId; 2]>,
-    /// One of these queues, to wait for.
+    /// One of these queues, which a publisher that is too fast can wait for.
     queue: Arc<Queue>,
 }
 

@@ -228,8 +228,8 @@ impl Queue {
         Deleted { ready, consumers, contents }
     }
 
-    /// Ends a visit to a durable queue: logs what happened to deliveries, frees the places of runs that were settled, and
-    /// asks for a read if contents are missing.
+    /// Ends a visit to a durable queue: logs what happened to deliveries, frees the places of runs that were settled or
+    /// moved, and asks for a read if contents are missing in memory.
     fn after_visit(&self, shards: &Shards, state: &mut engine::Queue) {
         let freed = state.take_freed();
         if !shards.serving.load(Relaxed) {

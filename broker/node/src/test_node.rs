@@ -1,4 +1,4 @@
-//! For tests: a durable node on a disk in memory, with its clients, whose maintenance can be run one round at a time.
+//! A durable node on a disk in memory, for tests, with its clients. The tests run its maintenance one round at a time.
 use crate::maintain::Upkeep;
 use crate::*;
 use leveret_engine::catalog::QueueDeclare;
