@@ -52,9 +52,9 @@ pub struct Connection {
 pub struct Client {
     /// The address that the client came from.
     pub peer: SocketAddr,
-    /// The address that it came in at.
+    /// The address of the listener that the client connected to.
     pub local: SocketAddr,
-    /// The name of the SASL mechanism of its login.
+    /// The name of the SASL mechanism of the client's login.
     pub mechanism: &'static str,
     /// The name of the protocol as people write it, such as `AMQP 0-9-1`.
     pub protocol: &'static str,
@@ -83,7 +83,7 @@ pub struct ChannelView {
 pub struct Hello {
     /// The address that the client came from.
     pub peer: SocketAddr,
-    /// The address that it came in at.
+    /// The address of the listener that the client connected to.
     pub local: SocketAddr,
     /// The user who logged in.
     pub identity: Identity,

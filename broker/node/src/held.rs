@@ -1,9 +1,8 @@
 //! Incomplete messages: the memory that clients make the broker hold outside the queues.
 //!
-//! The bytes of incomplete messages count against the memory budget and, beside that, against a limit per connection. If
-//! the incomplete messages of many connections filled the budget, none of them could ever be completed, because their
-//! publishers are held back. Publishers that have waited for a while are therefore disconnected then
-//! ([`Memory::is_filled_by_incomplete`]).
+//! The bytes of incomplete messages count against the memory budget and also against a limit per connection. If the
+//! incomplete messages of many connections fill the budget, none of them can ever be completed, because their publishers
+//! are held back. Publishers that have waited for a while are then disconnected ([`Memory::is_filled_by_incomplete`]).
 use crate::Broker;
 use crate::connections::Connection;
 use crate::memory::Memory;

@@ -15,8 +15,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// The unacknowledged deliveries of a channel by delivery tag, and an account for each consumer and each queue that gets
-/// read from.
+/// The unacknowledged deliveries of a channel by delivery tag, and an account for each consumer and for the gets from each
+/// queue.
 pub struct Ledger {
     blocks: Blocks,
     next_tag: u64,

@@ -323,7 +323,7 @@ const MAINTAIN_EVERY: Duration = Duration::from_millis(200);
 const SNAPSHOT_AGAIN_ROUNDS: u64 = 10;
 /// A file that could not be read is left alone for ten seconds.
 const ASIDE_ROUNDS: u64 = 50;
-/// The archive is looked through for files that are mostly dead every ten seconds.
+/// The archive is searched for files that are mostly dead every ten seconds.
 const COMPACT_EVERY_ROUNDS: u64 = 50;
 const WATCH_EVERY: Duration = Duration::from_millis(20);
 const WATCH_DISK_TICKS: u64 = 10;

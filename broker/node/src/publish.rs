@@ -138,7 +138,7 @@ impl RouteMemory {
         if bytes <= self.held {
             return true;
         }
-        // In steps, so that not every route touches what all connections share.
+        // The memory is lent in steps of 64 KiB, so that not every new route touches a counter that all connections share.
         let wanted = bytes.next_multiple_of(ROUTE_MEMORY_STEP);
         let (lent, most) = (&self.broker.node().generations.route_bytes, self.broker.route_bytes_max());
         let taken = lent.try_update(Relaxed, Relaxed, |lent| {

@@ -37,7 +37,7 @@ pub struct Waiter {
     pub token: u64,
 }
 
-/// One shard.
+/// A shard of the node: its pending entries and those on their way.
 pub(crate) struct Shard {
     pub(crate) group: GroupId,
     pending: Mutex<Pending>,
