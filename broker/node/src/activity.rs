@@ -1,8 +1,8 @@
 //! Notes whether anything happens at all: tasks that check something regularly do so only while something happens, so that
 //! an idle broker does nothing.
 //!
-//! Code that works for a client marks it, which costs a look at a flag. One task (`upkeep`) notes when the last mark
-//! was made; the others ask. Ten seconds after the last mark all of them fall asleep until the next one.
+//! Code that does something for a client calls [`Activity::mark`], which costs a look at a flag. One task (`upkeep`) notes
+//! when the last mark was made; the others ask. Ten seconds after the last mark all of them fall asleep until the next one.
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;
 use tokio::sync::Notify;

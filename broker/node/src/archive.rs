@@ -86,6 +86,9 @@ pub(crate) fn list(disk: &dyn Disk) -> io::Result<Vec<u64>> {
 }
 
 /// Returns the length of file `number` in bytes.
+///
+/// # Errors
+/// The error of the disk.
 pub(crate) fn size(disk: &dyn Disk, number: u64) -> io::Result<u64> {
     disk.open(&name(number))?.len()
 }
