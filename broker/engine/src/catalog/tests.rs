@@ -1,4 +1,4 @@
-//! Declarations and their refusals; then random declarations and bindings against a plain list.
+//! Declarations and their refusals; then random declarations and bindings, compared with a plain list.
 #![allow(unused_must_use)] // a catalog alone has nobody who follows its effects
 use super::*;
 use leveret_model::exchange::ExchangeType;
@@ -100,7 +100,7 @@ fn declarations_and_their_refusals() {
     assert_eq!(catalog.exclusive_queues(ConnectionId(1)).count(), 0);
     let second = catalog.declare_queue("/", "q", queue(true), from(1)).unwrap().answer.id;
     assert_ne!(second, first.id);
-    // The name means another queue now.
+    // The name belongs to another queue now.
     assert_eq!(code(catalog.delete_queue("/", "q", first.id)), 404);
     assert_eq!(catalog.queue_id("/", "q"), Some(second));
 }
@@ -189,7 +189,7 @@ fn bindings_are_told_apart_by_bytes_and_by_arguments_in_any_order() {
         assert!(keys.insert(made));
     }
     assert_eq!(catalog.bindings("/").unwrap().count(), routes.len());
-    // Those who put the key itself there are understood, too.
+    // The routing key itself is understood in place of the properties key, too.
     let raw = catalog.binding_named("/", "amq.headers", &to_queue("q"), "x.#").unwrap().unwrap();
     assert_eq!(&*raw.routing_key, b"x.#");
     assert_eq!(catalog.binding_named("/", "amq.headers", &to_queue("q"), "nothing").unwrap(), None);
@@ -433,7 +433,7 @@ fn keys_of_a_message_are_taken_along_together() {
     assert_eq!(routed(&catalog, "d", "", Some(&headers)), [q].into());
     let headers = FieldTable::from_iter([("CC", list(&["k2"]))]);
     assert_eq!(routed(&catalog, "d", "k1", Some(&headers)), [q].into());
-    // The alternate exchange is for messages that none of the keys takes further.
+    // The alternate exchange gets only messages for which none of the keys has a binding.
     assert_eq!(routed(&catalog, "d", "k3", Some(&headers)), [other].into());
     let refused = |name: &str, value: FieldValue| {
         let headers = FieldTable::from_iter([(name, value)]);

@@ -1,9 +1,9 @@
-//! Turns: in order, past those that cannot take, and nobody forgotten.
+//! Turns of consumers: they are served in order, those that cannot take messages are passed over, and none is forgotten.
 use super::*;
 use proptest::prelude::*;
 use std::sync::{Arc, Mutex};
 
-/// Takes messages while it has room and its channel lets it.
+/// A sink that takes messages while it has room and its channel is not at its limit.
 #[derive(Default)]
 struct Taker(Mutex<Taken>);
 
@@ -11,7 +11,7 @@ struct Taker(Mutex<Taken>);
 struct Taken {
     room: usize,
     blocked: bool,
-    /// How often it was asked.
+    /// The number of calls of `fill`.
     asked: usize,
     got: Vec<u64>,
 }
@@ -182,7 +182,7 @@ proptest! {
                 Step::Settle { at, back } => {
                     let member = &mut members[at % count];
                     if let Some(sequence) = (!member.out.is_empty()).then(|| member.out.remove(at % member.out.len())) {
-                        // Where a message lies does not matter here: all are alike.
+                        // The offset of a message does not matter here: all messages are alike.
                         let offset = 3;
                         match back {
                             true => queue.give_back(Some(member.id), MessageId { sequence, offset }),

@@ -1,5 +1,5 @@
-//! Durable queues: what consumers do becomes facts, what the facts make of the queue survives its leader; then random
-//! commands with a new leader now and then, against a plain list.
+//! Durable queues: deliveries become facts, and the state that follows from the facts survives a change of the leader.
+//! Then random commands, with a new leader now and then, compared with a plain list.
 use super::*;
 use crate::catalog::{DeliveryLimit, QueueType};
 use bytes::Bytes;
@@ -21,7 +21,7 @@ impl Sink for Recorder {
     }
 }
 
-/// The log: runs by number of their file.
+/// The log: its runs by the number of their file.
 #[derive(Default)]
 struct Log(Vec<Bytes>);
 
@@ -69,13 +69,13 @@ fn apply_changes(queue: &mut Queue) {
     }
 }
 
-/// A queue without a leader whose messages may be returned `limit` times.
+/// Returns a queue without a leader whose messages may be returned `limit` times.
 fn durable(limit: Option<u32>) -> Queue {
     let queue_type = if limit.is_some() { QueueType::Quorum } else { QueueType::Classic };
     Queue::new(&QueueSettings { queue_type, delivery_limit: limit.map(DeliveryLimit::Times) }, true)
 }
 
-/// As after a restart: the index alone is kept.
+/// Returns the queue as after a restart: only its index is kept.
 fn restarted(queue: &Queue, limit: Option<u32>) -> Queue {
     let mut snapshot = Vec::new();
     queue.snapshot(&mut snapshot);
@@ -189,7 +189,8 @@ fn one_unacknowledged_message_holds_its_own_run_only() {
     assert!(snapshot.len() < 256, "{} bytes", snapshot.len());
     let mut queue = restarted(&queue, None);
     assert_eq!(queue.depth(), Depth { ready: 2, unacked: 0, body_bytes: 8, consumers: 0 });
-    // A fact that comes once more changes nothing, neither for what went with its run nor for what is there.
+    // A fact that is applied again changes nothing: neither for messages whose run was removed nor for those that are
+    // there.
     let digest = queue.digest();
     queue.apply_settled(1, 200_000);
     queue.apply_returned(100, 4);
@@ -238,7 +239,7 @@ fn what_lies_ahead_is_looked_through_now_and_then() {
     assert_eq!((queue.depth().unacked, queue.standstill()), (1, None), "it was read in time");
 }
 
-/// Runs of 1 KiB, each in a record of 256 KiB that other queues share, and none of them in memory.
+/// Returns a queue of runs of 1 KiB, each in a record of 256 KiB that it shares with other queues. None is in memory.
 fn in_shared_records(runs: u64) -> Queue {
     let mut queue = led(None);
     for at in 0..runs {
@@ -334,7 +335,8 @@ proptest! {
         let (mut queue, mut log) = (led(None), Log::default());
         let mut ready: BTreeMap<u64, (bool, Vec<u8>)> = BTreeMap::new();
         let mut out: BTreeMap<u64, (u32, Vec<u8>)> = BTreeMap::new();
-        // What was given back comes before what is fresh, each in order; a restart makes one of them.
+        // Returned messages come before messages that were never delivered, each group in order. A restart merges the
+        // two.
         let mut returned: BTreeMap<u64, (bool, Vec<u8>)> = BTreeMap::new();
         let mut next = 0;
         for command in commands {

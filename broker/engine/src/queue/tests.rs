@@ -1,4 +1,4 @@
-//! Commands and what comes out of them; then random commands against a plain list.
+//! Commands and their results; then random commands, compared with a plain list.
 use super::*;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, VecDeque};
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 /// Sequence, offset, redelivered, routing key, body.
 type Got = (u64, u32, bool, Vec<u8>, Vec<u8>);
 
-/// Records what it is given; takes at most `room` at a time.
+/// A sink that records its deliveries and takes at most `room` at a time.
 #[derive(Default)]
 struct Recorder {
     got: Mutex<Vec<Got>>,
@@ -227,7 +227,7 @@ fn one_unacknowledged_message_holds_its_own_run_only() {
     let consumer = subscribe(&mut queue, &sink, 0, false);
     sink.take();
     for run in 0..1_000 {
-        // A run for each message, and all of them out at once now and then.
+        // One run per message. Every now and then all messages are delivered at once.
         bodies.iter().for_each(|body| publish(&mut queue, "k", &[body]));
         queue.dispatch(0);
         let got = sink.take();
@@ -256,7 +256,7 @@ fn memory_follows_what_is_left_in_whatever_order_it_is_settled() {
     let mut left = count;
     for step in 0..count {
         let sequence = (step * 0x9e37 + 11) % count;
-        // One in 100 stays; of the segments nearly all, since they hold some of those.
+        // One message in 100 stays unacknowledged. Nearly all segments stay, because each holds some of these messages.
         if sequence % 100 > 0 {
             queue.acknowledge(Some(consumer), sequence, 1);
             left -= 1;
@@ -305,7 +305,7 @@ fn commands() -> impl Strategy<Value = Vec<Command>> {
     prop::collection::vec(one, 1..80)
 }
 
-/// A queue as anyone would write it first.
+/// A queue in its simplest form, as the model to compare with.
 #[derive(Default)]
 struct Model {
     ready: VecDeque<(u64, bool, Vec<u8>)>,
