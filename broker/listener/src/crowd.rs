@@ -34,12 +34,12 @@ pub struct Member<C: Waiting> {
     client: Arc<C>,
 }
 
-/// The result of sending a client away.
+/// The result of [`Crowd::dismiss`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Dismissed {
     /// One client was sent away.
     One,
-    /// No client has had its chance yet; one will have had it at that time.
+    /// No client has been waited for long enough yet; one of them will have been at this time.
     NoneBefore(Instant),
     /// All clients are being served.
     None,
@@ -75,7 +75,7 @@ impl<C: Waiting> Crowd<C> {
         Member { crowd: self.clone(), number, client }
     }
 
-    /// Sends away the client that has been waited for the longest, if it has had its chance by `now`.
+    /// Sends away the client that has been waited for the longest, if that is at least 50 ms at `now`.
     pub fn dismiss(&self, now: Instant) -> Dismissed {
         let mut present = self.present.lock();
         let waited_for =
@@ -113,7 +113,7 @@ impl<C: Waiting> Drop for Member<C> {
     }
 }
 
-/// The least time that a client is waited for: its bytes may be on their way.
+/// The least time that a client is waited for before it may be sent away: its bytes may be on their way.
 const CHANCE: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-    /// A client that is waited for since a time, or is served.
+    /// A client that has been waited for since some time, or is being served.
     struct Guest {
         since: Mutex<Option<Instant>>,
         is_away: AtomicBool,

@@ -65,7 +65,7 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// Returns whether there are none.
+    /// Returns whether the broker need not look at any property of the message.
     #[must_use]
     pub fn is_nothing(self) -> bool {
         !self.by_property && !self.recipients

@@ -128,7 +128,7 @@ pub(crate) struct Consumer {
     /// The number of deliveries that it takes before its output counts as full.
     room: AtomicU32,
     pub(crate) id: Mutex<Option<ConsumerId>>,
-    /// Whether the broker cancelled it because its queue was deleted.
+    /// True if the broker cancelled the consumer because its queue was deleted.
     pub(crate) cancelled: AtomicBool,
 }
 

@@ -131,7 +131,7 @@ pub(super) async fn queue_delete(
 ) -> Result<(), Failure> {
     let name = channel.queue_name(queue)?;
     let deleted = match context.broker.delete_queue(context.caller(), context.vhost(), &name, only).await {
-        // A queue that is not there is as good as deleted (RabbitMQ: observed).
+        // Deleting a queue that does not exist succeeds (RabbitMQ: observed).
         Err(refusal) if refusal.kind == RefusalKind::NotFound => None,
         other => Some(other?),
     };
@@ -139,7 +139,7 @@ pub(super) async fn queue_delete(
         let ready = to_u32(deleted.as_ref().map_or(0, |deleted| deleted.ready));
         context.output.write(|state| encode::queue_delete_ok(&mut state.buffer, channel.number, ready));
     }
-    // Now its consumers are told, those of this channel among them: after the answer.
+    // Dropping this tells the queue's consumers, which may be on this channel: they have to hear of it after the answer.
     drop(deleted);
     channel.forget_cancelled(&context.output);
     Ok(())

@@ -1,4 +1,4 @@
-//! The codec against the specification's bytes, against itself, and against bytes that nobody meant.
+//! The codec compared with the bytes of the specification, with itself, and with random bytes.
 use super::content::ContentHeader;
 use super::encode;
 use super::encode::Framing;
@@ -36,7 +36,7 @@ proptest! {
     }
 }
 
-/// Every parser on the same bytes.
+/// Gives the same bytes to every parser.
 fn swallow(bytes: &[u8]) {
     let _ = frame::parse(bytes, 131_072);
     let _ = frame::protocol(bytes);
@@ -47,13 +47,13 @@ fn swallow(bytes: &[u8]) {
     assert_eq!(Properties::parse(bytes).is_ok(), properties::check(bytes).is_ok());
     let _ = properties::without_header(bytes, b"BCC");
     let _ = table::parse(bytes);
-    // The table as the headers of a message, and nothing else: going over it is as strict as building it.
+    // The same table as the headers of a message: checking it has to be as strict as building it.
     let headers = [&[0x20, 0], bytes].concat();
     assert_eq!(properties::check(&headers).err().map(|_| ()), table::parse(bytes).err().map(|_| ()));
     let _ = table::parse_entries(bytes);
 }
 
-/// Payloads of methods as the specification lays them out, and what they mean.
+/// Payloads of methods as the specification defines them, and the methods that they stand for.
 #[expect(clippy::too_many_lines, reason = "a table")]
 fn golden() -> Vec<(Vec<u8>, Method<'static>)> {
     let none = FieldTable::default;
@@ -148,7 +148,8 @@ fn methods_mean_what_the_specification_says() {
             declare.arguments = FieldTable::default();
         }
         assert_eq!(parsed, expected);
-        // Flags end most methods, and what follows them is reserved: whatever is cut off before is an error.
+        // Flags end most methods, and the bytes that follow them are reserved: a payload that is cut off earlier is an
+        // error.
         for end in 4..payload.len().saturating_sub(2) {
             if let Err(error) = method::parse(&payload[..end]) {
                 assert_eq!(code(error), 502);

@@ -1,4 +1,4 @@
-//! A map from channel numbers to values, in pages: a client that opens channel 65535 and no other takes one page.
+//! A map from channel numbers to values, in pages: a client that opens channel 65535 and no other uses one page.
 
 /// Values by channel number. A number takes no memory until a value is put near it.
 pub(crate) struct ByChannel<T> {
@@ -49,7 +49,7 @@ impl<T> ByChannel<T> {
         &mut page[at]
     }
 
-    /// Takes the value of a number. Its page is freed if it is empty then.
+    /// Removes and returns the value of a number. A page that becomes empty is freed.
     pub(crate) fn take(&mut self, number: usize) -> Option<T> {
         let taken = self.get_mut(number)?.take()?;
         if let Some(page) = self.pages.get_mut(number / PAGE)

@@ -71,11 +71,11 @@ impl From<TooMuchOpened> for Failure {
     }
 }
 
-/// How a connection ends.
+/// The ways in which a connection ends.
 pub(crate) enum End {
-    /// The client closed it, and is answered.
+    /// The client asked to close the connection, and is answered.
     Asked,
-    /// The socket is gone, or was silent for too long.
+    /// The socket failed or was closed, or the client was silent for too long.
     Lost,
     /// The broker closes it and tells the client why.
     Failed(Failure),

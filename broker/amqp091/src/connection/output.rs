@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 /// A connection's output, shared by its reader, its writer and the queues it consumes from.
 pub(crate) struct Output {
     state: Mutex<State>,
-    /// Wakes the writer: there is something to write.
+    /// Wakes the writer: there are bytes to write.
     wake: Notify,
     /// Wakes the reader: the buffer was taken to be written.
     drained: Notify,
@@ -137,7 +137,7 @@ impl Output {
         answer
     }
 
-    /// Returns the state to those who append nothing to the buffer: the writer is not woken.
+    /// Returns the state to callers that append nothing to the buffer: the writer is not woken.
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }

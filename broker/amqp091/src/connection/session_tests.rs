@@ -1,4 +1,4 @@
-//! What frames count as work: whoever makes the broker work steps back for others in time.
+//! The work that frames count as: a connection that causes much work lets others go first in time.
 use super::*;
 use crate::channel::routes::Routes;
 use crate::codec::frame::END;
@@ -30,7 +30,7 @@ fn method(channel: u16, (class, id): (u16, u16), arguments: &[u8]) -> Vec<u8> {
     framed(1, channel, &[&class.to_be_bytes()[..], &id.to_be_bytes(), arguments].concat())
 }
 
-/// Handles frames without a look meanwhile. Whether they were work enough for one.
+/// Handles frames without looking at the clock. Returns whether their work was enough for a look.
 async fn is_worth_a_look(session: &mut Session, frames: &[u8]) -> bool {
     session.turn = Turn::new(session.context.broker.clock());
     let mut at = 0;
@@ -59,7 +59,7 @@ async fn a_message_that_is_compared_with_many_bindings_is_much_work() {
         let to = Destination::Queue("q".into());
         broker.bind(&Caller::system(), "/", BindingDeclare::new("amq.headers", &to, b"", &arguments)).await.unwrap();
     }
-    // With an empty table of headers, and without.
+    // With an empty table of headers, and without one.
     for properties in [&[0x20, 0, 0, 0, 0, 0][..], &[0, 0]] {
         let header = framed(2, 1, &[&[0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], properties].concat());
         for (publish, is_much) in [
@@ -90,7 +90,7 @@ async fn acknowledgements_out_of_order_are_much_work_and_those_in_a_row_are_litt
     broker.stop();
 }
 
-/// How often others have their turn while `work` is done.
+/// Returns how often other tasks have their turn while `work` is done.
 async fn turns_of_others(work: impl Future<Output = ()>) -> usize {
     let (mut work, mut turns) = (std::pin::pin!(work), 0);
     std::future::poll_fn(|context| {
@@ -102,13 +102,13 @@ async fn turns_of_others(work: impl Future<Output = ()>) -> usize {
     turns
 }
 
-/// Handles frames to the end.
+/// Handles all frames.
 async fn handle(session: &mut Session, frames: &[u8]) {
     let used = session.handle(frames, &Turns::default(), || None).await;
     assert!(used.is_ok_and(|used| used == frames.len()));
 }
 
-/// A message without properties and body.
+/// Returns the frames of a message without properties and body.
 fn publish(channel: u16, to: &[u8]) -> Vec<u8> {
     [method(channel, (60, 40), to), framed(2, channel, &[&[0, 60][..], &[0; 12]].concat())].concat()
 }
@@ -182,7 +182,7 @@ async fn large_tables_of_headers_are_much_work_and_are_held_back_like_messages()
     broker.stop();
 }
 
-/// A publish of one byte to an exchange with a key; `bits`: 1 asks for what goes nowhere back.
+/// Returns the frames of a message of one byte. `bits`: 1 for a mandatory publish.
 fn publish_byte(channel: u16, exchange: &str, key: &str, bits: u8, body: u8) -> Vec<u8> {
     let mut arguments = vec![0, 0];
     for name in [exchange, key] {
@@ -194,7 +194,7 @@ fn publish_byte(channel: u16, exchange: &str, key: &str, bits: u8, body: u8) -> 
     [method(channel, (60, 40), &arguments), header, framed(3, channel, &[body])].concat()
 }
 
-/// Class and method of the frames that are to be written, with channels.
+/// Returns channel, class and method of each frame that is to be written.
 fn answers(session: &Session) -> Vec<(u16, u16, u16)> {
     let (mut buffer, mut between) = (Vec::new(), Default::default());
     session.context.output.swap(&mut buffer, &mut between);
@@ -216,7 +216,7 @@ async fn publishes_with_many_keys_are_noted_and_handed_over_before_anything_else
     is_worth_a_look(&mut session, &others.concat()).await;
     answers(&session);
     let count = |name: &str| broker.find_queue(&Caller::system(), "/", name).unwrap().look(|queue| queue.depth().ready);
-    // Three routes and two channels in turn; a key of its own each time; nowhere, with and without a wish to hear of it.
+    // Three routes and two channels in turn; a different key each time; to no queue, both mandatory and not.
     let mut frames = Vec::new();
     for number in 0..300u16 {
         frames.extend(publish_byte(1 + number % 2, "", ["q", "r", "no"][usize::from(number) % 3], 1, number as u8));
@@ -228,14 +228,14 @@ async fn publishes_with_many_keys_are_noted_and_handed_over_before_anything_else
     let returned = told.iter().filter(|(_, class, id)| (*class, *id) == (60, 50)).count();
     assert_eq!(returned, 100);
     assert_eq!(told.last(), Some(&(1, 60, 80)), "all are confirmed at the end, after what was returned");
-    // The queue is purged in the middle: what came before is in it by then.
+    // The queue is purged in the middle: earlier messages are in it by then.
     let purge = method(1, (50, 30), b"\0\0\x01q\0");
     let frames =
         [publish_byte(1, "", "q", 0, 1), publish_byte(1, "", "r", 0, 2), purge, publish_byte(1, "", "q", 0, 3)]
             .concat();
     is_worth_a_look(&mut session, &frames).await;
     assert_eq!((count("q"), count("r")), (1, 101));
-    // A publish to an exchange that is not there ends its channel; those before it are kept.
+    // A publish to a missing exchange closes its channel; earlier publishes are kept.
     let frames =
         [publish_byte(2, "", "q", 0, 1), publish_byte(1, "", "r", 0, 2), publish_byte(1, "missing", "k", 0, 3)]
             .concat();

@@ -208,7 +208,7 @@ impl DeclaredQueue {
     /// Checks that a further declaration equals the one that created the queue.
     ///
     /// # Errors
-    /// 406 naming the first difference; 405 if the queue belongs to another connection.
+    /// 406 naming the first difference.
     fn check_equal(&self, subject: Subject<'_>, new: &QueueDeclare, settings: &QueueSettings) -> Result<(), Refusal> {
         settings.check_equal(subject, &self.settings)?;
         for (property, received, current) in
@@ -222,7 +222,10 @@ impl DeclaredQueue {
     }
 }
 
-/// Returns the connection that a new queue will belong to, or `None` if it is not exclusive.
+/// Returns the connection that a new queue will belong to, or `None` if the queue is not exclusive.
+///
+/// # Errors
+/// 406 if an exclusive queue is not declared by a connection.
 fn owner(subject: Subject<'_>, exclusive: bool, origin: Origin) -> Result<Option<ConnectionId>, Refusal> {
     match origin {
         _ if !exclusive => Ok(None),

@@ -1,9 +1,10 @@
 //! The bindings of deleted exchanges and queues: they are invisible from the deletion on, and are removed from the
 //! indexes later, some bindings at a time.
 //!
-//! An exchange or a queue may have a million bindings, and everybody waits for the catalog while it changes. So a deletion
-//! removes the bindings themselves, and leaves behind what nobody sees: targets in routers, with identities that are not
-//! used any more, and the name of the exchange at its destinations. Until these are removed they count as definitions.
+//! An exchange or a queue may have a million bindings, and everything waits for the catalog while it changes. Therefore a
+//! deletion removes only the bindings themselves at once. Left behind are entries that nobody sees: targets in routers,
+//! with identities that are not used any more, and the name of the exchange at its destinations. Until these are removed
+//! they count as definitions.
 use super::bindings::{Binding, Target};
 use super::{Catalog, Exchange, ExchangeId, Vhost};
 use crate::exchange::{self, Router};

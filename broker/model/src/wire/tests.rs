@@ -1,4 +1,4 @@
-//! Tables and properties against themselves, and against nesting that nobody means.
+//! Tables and properties are encoded and parsed again; nesting that is too deep is refused.
 use super::{table, text};
 use crate::properties::{self, Asked, Properties};
 use crate::table::{FieldTable, FieldValue};
@@ -114,7 +114,7 @@ fn nesting_has_a_bound() {
             let mut inner = Vec::new();
             for _ in 0..levels {
                 let length = (inner.len() as u32).to_be_bytes();
-                // Built from the end: what is nested comes behind its head.
+                // Built from the end: a nested table follows the head of the table around it.
                 inner.splice(0..0, [name, &[octet], &length].concat());
             }
             let table = match octet {
