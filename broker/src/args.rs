@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_setting_has_its_flag() {
+    fn each_setting_has_a_flag() {
         command().debug_assert();
         let line = ["leveret", "serve", "--config", "f", "--amqp", "a:1", "--default-pass", "secret"];
         let Request::Serve(given) = request(&command().get_matches_from(line)) else { panic!("no request to serve") };

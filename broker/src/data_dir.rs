@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_has_one_broker_at_a_time() {
+    fn a_data_folder_is_used_by_one_broker_at_a_time() {
         let folder = std::env::temp_dir().join(format!("leveret-data-dir-{}", std::process::id()));
         let held = DataDir::open(&folder).unwrap();
         let refused = DataDir::open(&folder).err().unwrap().to_string();

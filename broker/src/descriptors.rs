@@ -15,7 +15,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_that_is_allowed_is_used() {
+    fn the_descriptor_limit_is_raised_to_the_maximum() {
         let raised = raise_limit();
         let now = getrlimit(Resource::Nofile);
         assert_eq!((now.current.unwrap_or(u64::MAX), now.current), (raised, now.maximum));

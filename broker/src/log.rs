@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn no_name_of_a_client_begins_a_line() {
+    fn client_names_never_begin_a_log_line() {
         for ansi in [false, true] {
             let kept = Kept::default();
             let writer = kept.clone();

@@ -1,7 +1,7 @@
 //! AMQP 0-9-1: the protocol of RabbitMQ's clients, unchanged.
 //!
-//! In the order of a message's journey: `connection` (handshake, the reading and the writing task), `codec` (bytes to frames and
-//! methods, pure), `channel` (publish, consume, settle, declare). `leveret_listener` accepts the clients.
+//! In the order of a message's journey: `connection` (handshake, the reading and the writing task), `codec` (bytes to
+//! frames and methods, pure), `channel` (publish, consume, settle, declare). `leveret_listener` accepts the clients.
 mod channel;
 pub mod codec;
 mod connection;

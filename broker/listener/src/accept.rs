@@ -17,8 +17,8 @@ pub trait Protocol: Send + Sync + 'static {
     /// Returns the name that the management API shows for the listener.
     fn name(&self) -> &'static str;
 
-    /// Returns a place for one more client, or `None` if there is none: then the client is closed at once. No other client is
-    /// accepted meanwhile.
+    /// Returns a place for one more client, or `None` if there is none: then the client is closed at once. No other
+    /// client is accepted meanwhile.
     fn admit(&self) -> impl Future<Output = Option<Self::Place>> + Send;
 
     /// Sends a client away that can be spared, if there is one: the system has no descriptor left for a new client.
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn clients_are_served_while_there_are_places_and_waited_for_at_the_end() {
+    async fn clients_are_served_up_to_the_limit_and_awaited_at_the_end() {
         let (broker, stop) = (Broker::start(Options::default()), CancellationToken::new());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

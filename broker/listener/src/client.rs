@@ -16,8 +16,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// Prepares the socket of a client. This runs in the client's own task and before its protocol sees a byte: a header of the
-    /// PROXY protocol, which replaces `peer`, and a TLS handshake, which replaces `stream`, belong here.
+    /// Prepares the socket of a client. This runs in the client's own task and before its protocol sees a byte: a header
+    /// of the PROXY protocol, which replaces `peer`, and a TLS handshake, which replaces `stream`, belong here.
     ///
     /// # Errors
     /// The client is gone.

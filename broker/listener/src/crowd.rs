@@ -52,8 +52,8 @@ impl<C> Default for Crowd<C> {
 }
 
 impl<C: Waiting> Crowd<C> {
-    /// Lets a client in. If there are `most` already, one of them is sent away first. Returns `None` if all of these are being
-    /// served.
+    /// Lets a client in. If there are `most` already, one of them is sent away first. Returns `None` if all of these are
+    /// being served.
     pub async fn enter(self: &Arc<Self>, most: usize, client: impl FnOnce() -> C) -> Option<Member<C>> {
         loop {
             if self.present.lock().clients.len() < most {
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_client_that_is_waited_for_the_longest_gives_way_and_one_that_is_served_never_does() {
+    async fn only_the_client_that_was_waited_for_the_longest_gives_way() {
         let crowd = Arc::new(Crowd::default());
         let guest = || Guest { since: Mutex::new(Some(Instant::now())), is_away: AtomicBool::new(false) };
         let served = crowd.enter(3, guest).await.unwrap();

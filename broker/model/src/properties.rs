@@ -72,8 +72,8 @@ impl Asked {
     }
 }
 
-/// Checks that properties are well formed, without building them: consumers will have to read them. Returns which of them the
-/// broker has to look at.
+/// Checks that properties are well formed, without building them: consumers will have to read them. Returns which of
+/// them the broker has to look at.
 ///
 /// # Errors
 /// [`SyntaxError`] naming the property.

@@ -1,6 +1,7 @@
 //! Field tables: AMQP's typed key-value lists, as clients send arguments and headers.
 //!
-//! The types are RabbitMQ's, which differ from the specification's in some letters: <https://www.rabbitmq.com/docs/amqp-0-9-1-errata>.
+//! The types are RabbitMQ's, which differ from the specification's in some letters:
+//! <https://www.rabbitmq.com/docs/amqp-0-9-1-errata>.
 use std::fmt;
 
 /// Names and values in the order in which they were sent.

@@ -71,7 +71,8 @@ impl Clients {
 }
 
 impl State {
-    /// Takes the delivery `tag` of a channel, or with `multiple` all up to it (0: all), out of the ledger into `settlement`.
+    /// Takes the delivery `tag` of a channel, or with `multiple` all up to it (0: all), out of the ledger into
+    /// `settlement`.
     pub(crate) fn settle(
         &mut self,
         channel: usize,

@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_named_with_line_and_nearest_key() {
+    fn errors_name_the_line_and_the_nearest_key() {
         assert_eq!(
             error_of("amqp = \"a:1\"\nmemroy_max = 1"),
             "x.toml:2: unknown key 'memroy_max': did you mean 'memory_max'?"
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn the_command_line_wins_over_the_file_over_the_default() {
+    fn the_command_line_overrides_the_file_and_the_file_the_default() {
         let file = file("amqp = \"file:1\"\nhttp = \"file:2\"\nmemory_max = \"1GiB\"");
         let config = merge(&given(&[("amqp", "line:1")]), &file, DESCRIPTORS).unwrap();
         let Config { addresses, memory_max, .. } = config;
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_have_a_largest_size() {
+    fn message_bytes_max_is_bounded() {
         for (size, is_taken) in
             [("\"512MiB\"", true), ("1", true), ("0", false), ("\"513MiB\"", false), ("\"5GiB\"", false)]
         {

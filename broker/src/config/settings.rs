@@ -1,7 +1,8 @@
 //! The settings: each is declared once, with its key, default, reference text and the function that reads its value.
 //!
-//! The flags of the command line, the environment variables, the keys of the file, `config/leveret.toml`, and the defaults all
-//! come from this table. The default is written as the file has it and is read in the same way as any other value.
+//! The flags of the command line, the environment variables, the keys of the file, `config/leveret.toml`, and the
+//! defaults all come from this table. The default is written as the file has it and is read in the same way as any other
+//! value.
 use super::{Config, Log, size};
 use crate::listeners::{LISTENERS, Listener};
 use serde::Deserialize;

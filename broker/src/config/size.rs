@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn units_are_rabbitmqs() {
+    fn size_units_are_those_of_rabbitmq() {
         for (text, bytes) in [
             ("0", 0),
             ("7B", 7),
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_size_is_refused() {
+    fn texts_that_are_no_size_are_refused() {
         for text in ["", "M", "-1", "1.5G", "0%", "101%", "12 parsecs", "1 2", "18446744073709551616"] {
             assert!(parse(text).unwrap_err().contains("is no size"), "{text}");
         }

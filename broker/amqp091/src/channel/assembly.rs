@@ -57,8 +57,8 @@ impl Assembly {
     /// Adds the payload of the content header frame.
     ///
     /// # Errors
-    /// 502 if it is malformed, 505 for the header of another class, 406 if the body is larger than `message_bytes_max`, 506 if
-    /// the node has no memory for it.
+    /// 502 if it is malformed, 505 for the header of another class, 406 if the body is larger than `message_bytes_max`,
+    /// 506 if the node has no memory for it.
     pub(super) fn add_header(&mut self, payload: &[u8], message_bytes_max: u64) -> Result<(), Failure> {
         let header = ContentHeader::parse(payload).map_err(Failure::of)?;
         if header.class != class::BASIC {

@@ -1,7 +1,8 @@
 //! The books of publisher confirms: the publishes of each channel from the first that is not safe on.
 //!
-//! A publish that waits for the log has a token; tokens are never used twice on a connection, so a token of a channel that was
-//! closed means nothing to the channel that has its number now. A publish is safe when it and all publishes before it are.
+//! A publish that waits for the log has a token; tokens are never used twice on a connection, so a token of a channel
+//! that was closed means nothing to the channel that has its number now. A publish is safe when it and all publishes
+//! before it are.
 use crate::codec::encode;
 use crate::connection::by_channel::ByChannel;
 use std::collections::VecDeque;

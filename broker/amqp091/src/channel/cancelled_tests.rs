@@ -10,7 +10,7 @@ async fn declare(broker: &Broker, name: &str) -> Arc<Queue> {
 }
 
 #[tokio::test]
-async fn the_end_of_a_consumer_does_not_touch_another_that_has_its_tag_by_now() {
+async fn a_cancelled_consumer_does_not_end_another_with_the_same_tag() {
     let broker = Broker::start(Options::default());
     let (gone, there) = (declare(&broker, "a").await, declare(&broker, "b").await);
     let mut channel = Channel::new(1, Arc::new(ChannelView::default()), broker.count_opened(1).unwrap());

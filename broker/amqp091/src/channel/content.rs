@@ -21,8 +21,8 @@ impl Publisher<'_> {
     /// Handles the header frame of a message that comes frame by frame.
     ///
     /// # Errors
-    /// 505 if no header is expected, 502 if it is malformed, 406 if the message is too large or is refused, 506 if the node has
-    /// no memory for it.
+    /// 505 if no header is expected, 502 if it is malformed, 406 if the message is too large or is refused, 506 if the
+    /// node has no memory for it.
     pub(crate) async fn content_header(&mut self, arrived: Arrived<'_>) -> Result<(), Failure> {
         let Arrived { channel, payload, .. } = arrived;
         self.turn.add(payload.len() as u64 / PROPERTY_BYTES_PER_WORK);

@@ -1,7 +1,7 @@
 //! `basic.publish`: from frames to runs, from runs to queues.
 //!
-//! A message whose frames lie complete in the read buffer is only noted there (see [`noted`](super::noted)). The frames of any
-//! other message are put together in its channel first (see [`content`](super::content)).
+//! A message whose frames lie complete in the read buffer is only noted there (see [`noted`](super::noted)). The frames
+//! of any other message are put together in its channel first (see [`content`](super::content)).
 use super::assembly::Assembly;
 use super::channels::Channels;
 use super::confirm::Unconfirmed;

@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn ten_thousand_keys_are_remembered() {
+    async fn ten_thousand_keys_are_cached() {
         let (broker, mut routes) = (broker(1 << 30), Routes::default());
         let keys: Vec<String> = (0..10_000).map(|key| format!("key.{key}")).collect();
         for key in &keys {
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn memory_is_bounded_for_a_connection_and_for_all() {
+    async fn route_memory_is_bounded_per_connection_and_in_total() {
         let broker = broker(64 << 20);
         let mut several: Vec<Routes> = (0..3).map(|_| Routes::default()).collect();
         for routes in &mut several {

@@ -128,7 +128,8 @@ impl Settler {
         more.unwrap_or(Ok(false)).map_err(|UnknownTag| unknown_tag(tag))
     }
 
-    /// Takes deliveries out of the ledger of a channel and settles them. Returns `None` if the channel has no ledger any more.
+    /// Takes deliveries out of the ledger of a channel and settles them. Returns `None` if the channel has no ledger any
+    /// more.
     #[inline]
     fn take<T>(
         &mut self,

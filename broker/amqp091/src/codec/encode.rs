@@ -225,7 +225,8 @@ pub(crate) fn content(out: &mut Vec<u8>, framing: Framing, properties: &[u8], bo
     }
 }
 
-/// Does the same as [`content`] for a large body that is not copied: hands its parts to `part`, each with its place in `out`.
+/// Does the same as [`content`] for a large body that is not copied: hands its parts to `part`, each with its place in
+/// `out`.
 #[cold]
 pub(crate) fn large_content(
     out: &mut Vec<u8>,

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 
 proptest! {
     #[test]
-    fn content_is_cut_to_the_receivers_frames(body in prop::collection::vec(any::<u8>(), 0..5000), frame_max in 64u32..2000) {
+    fn content_fits_the_receivers_frames(body in prop::collection::vec(any::<u8>(), 0..5000), frame_max in 64u32..2000) {
         let mut bytes = Vec::new();
         encode::content(&mut bytes, Framing { channel: 7, frame_max }, &[0, 0], &body);
         let header = frame::parse(&bytes, 0).unwrap().unwrap();
@@ -31,7 +31,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn parsing_random_bytes_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         swallow(&bytes);
     }
 }
@@ -138,7 +138,7 @@ fn golden() -> Vec<(Vec<u8>, Method<'static>)> {
 }
 
 #[test]
-fn methods_mean_what_the_specification_says() {
+fn methods_are_parsed_as_the_specification_defines_them() {
     for (payload, expected) in golden() {
         let mut parsed = method::parse(&payload).unwrap();
         if let Method::QueueDeclare(declare) = &mut parsed
@@ -168,7 +168,7 @@ fn code(error: impl Into<ReplyCode>) -> u16 {
 }
 
 #[test]
-fn the_fast_way_and_the_slow_way_agree() {
+fn fast_and_general_parsing_agree() {
     for (payload, expected) in golden() {
         match expected {
             Method::BasicPublish(publish) => assert_eq!(method::fast_publish(&payload), Some(publish)),
@@ -203,7 +203,7 @@ fn answers_have_the_specifications_bytes() {
 }
 
 #[test]
-fn frames_are_refused_before_they_are_waited_for() {
+fn frames_are_refused_before_they_have_arrived_in_full() {
     assert_eq!(code(frame::parse(b"\x01\0\x01\xff\xff\xff\xff", 8192).unwrap_err()), 501);
     assert!(matches!(frame::parse(b"\x01\0\x01\0\0\x20\x01", 8192), Err(Error::TooLarge { size: 8201, .. })));
     assert_eq!(frame::parse(b"\x01\0\x01\0\0\x20\0", 8192), Ok(None));
@@ -229,7 +229,7 @@ fn frames_are_refused_before_they_are_waited_for() {
 
 /// Valid payloads with bytes changed, cut and doubled at random: 200,000 of them, the same at every run.
 #[test]
-fn changed_bytes_are_an_error_at_most() {
+fn damaged_payloads_never_panic() {
     let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
     let mut random = move |below: usize| {
         seed ^= seed << 13;

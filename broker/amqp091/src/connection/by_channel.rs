@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_high_number_costs_a_page_and_not_all_below_it() {
+    fn a_high_channel_number_costs_one_page() {
         let mut by_channel = ByChannel::new();
         for number in [65_535, 1, 300] {
             *by_channel.place(number) = Some(number);
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_are_used_one_after_the_other_leave_no_pages() {
+    fn channel_numbers_used_one_after_the_other_leave_no_pages() {
         let mut by_channel = ByChannel::new();
         for number in (255..65_536).step_by(256) {
             *by_channel.place(number) = Some(number);

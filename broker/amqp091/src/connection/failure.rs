@@ -13,8 +13,8 @@ pub(crate) struct Failure {
     pub(crate) text: String,
     /// The method that caused it; [`MethodId::NONE`] if no method did.
     pub(crate) cause: MethodId,
-    /// The channel that it ends. Set only if an earlier frame than the one being handled caused it: that frame may belong to
-    /// another channel.
+    /// The channel that it ends. Set only if an earlier frame than the one being handled caused it: that frame may
+    /// belong to another channel.
     pub(crate) channel: Option<u16>,
 }
 

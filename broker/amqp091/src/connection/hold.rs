@@ -212,8 +212,8 @@ impl Pace {
     }
 }
 
-/// Returns whether the connection was reset or the socket is in a state of `flags`: `RDHUP` means that the peer has closed its
-/// sending side, whatever it sent before that.
+/// Returns whether the connection was reset or the socket is in a state of `flags`: `RDHUP` means that the peer has
+/// closed its sending side, whatever it sent before that.
 fn has(socket: &OwnedReadHalf, flags: PollFlags) -> bool {
     let mut looked_at = [PollFd::new(socket.as_ref(), flags)];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -256,7 +256,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_reads_slowly_is_waited_for_and_one_that_does_not_is_sent_away() {
+    async fn slow_readers_are_waited_for_and_clients_that_do_not_read_are_closed() {
         let (sent, began) = (AtomicU64::new(0), Instant::now());
         let reads = async {
             for _ in 0..100 {
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn publishers_wait_in_proportion_and_seldom_if_it_does_not_help() {
+    fn publishers_wait_in_proportion_and_seldom_if_waiting_does_not_help() {
         let mut pace = Pace::default();
         pace.published(100, 100);
         assert_eq!(pace.wait(), None, "too little to wait for");

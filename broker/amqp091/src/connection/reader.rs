@@ -356,8 +356,8 @@ enum Answer {
     ClosesToo,
 }
 
-/// Returns how many of a client's last bytes can be dropped, and whether the client ended the connection with them. If frames
-/// are no longer in step, all bytes are dropped: nothing gathers.
+/// Returns how many of a client's last bytes can be dropped, and whether the client ended the connection with them. If
+/// frames are no longer in step, all bytes are dropped: nothing gathers.
 fn find_answer(buffer: &[u8], frame_max: u32) -> (usize, Option<Answer>) {
     let mut at = 0;
     loop {
@@ -402,7 +402,7 @@ mod tests {
     use tokio::net::TcpStream;
 
     #[tokio::test]
-    async fn half_a_frame_that_nothing_follows_takes_its_own_size() {
+    async fn half_a_frame_that_nothing_follows_takes_only_its_own_memory() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (read, _write) = listener.accept().await.unwrap().0.into_split();
@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_gathers_while_a_client_is_sent_away() {
+    fn no_bytes_gather_while_a_client_is_sent_away() {
         let close = b"\x01\0\0\0\0\0\x0b\0\x0a\0\x32\0\xc8\0\0\0\0\0\xce";
         let (publish, close_ok) = (&b"\x01\0\x01\0\0\0\x04\0\x3c\0\x28\xce"[..], b"\x01\0\0\0\0\0\x04\0\x0a\0\x33\xce");
         for (buffer, expected) in [

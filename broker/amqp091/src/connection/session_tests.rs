@@ -51,7 +51,7 @@ async fn with_queue(broker: &Broker) -> Session {
 }
 
 #[tokio::test]
-async fn a_message_that_is_compared_with_many_bindings_is_much_work() {
+async fn comparing_a_message_with_many_bindings_is_much_work() {
     let broker = Broker::start(Options::default());
     let mut session = with_queue(&broker).await;
     for number in 0..500 {
@@ -76,7 +76,7 @@ async fn a_message_that_is_compared_with_many_bindings_is_much_work() {
 }
 
 #[tokio::test]
-async fn acknowledgements_out_of_order_are_much_work_and_those_in_a_row_are_little() {
+async fn acknowledgements_out_of_order_are_more_work_than_those_in_order() {
     let broker = Broker::start(Options::default());
     let mut session = with_queue(&broker).await;
     let message = [method(1, (60, 40), b"\0\0\0\x01q\0"), framed(2, 1, &[&[0, 60][..], &[0; 12]].concat())].concat();
@@ -114,7 +114,7 @@ fn publish(channel: u16, to: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn settling_very_many_at_once_lets_others_have_their_turns() {
+async fn settling_very_many_deliveries_lets_others_have_their_turns() {
     let broker = Broker::start(Options::default());
     let mut session = with_queue(&broker).await;
     let (messages, gets) = (publish(1, b"\0\0\0\x01q\0"), method(1, (60, 70), b"\0\0\x01q\0"));
@@ -169,7 +169,7 @@ async fn a_message_to_very_many_queues_lets_others_have_their_turns_and_keeps_it
 }
 
 #[tokio::test]
-async fn large_tables_of_headers_are_much_work_and_are_held_back_like_messages() {
+async fn large_header_tables_are_much_work_and_hold_the_client_back() {
     let broker = Broker::start(Options::default());
     let mut session = with_queue(&broker).await;
     let entries = b"\x01hV".repeat(3_000);
@@ -209,7 +209,7 @@ fn answers(session: &Session) -> Vec<(u16, u16, u16)> {
 }
 
 #[tokio::test]
-async fn publishes_with_many_keys_are_noted_and_handed_over_before_anything_else_happens() {
+async fn publishes_with_many_keys_are_handed_over_before_any_other_method() {
     let broker = Broker::start(Options::default());
     let mut session = with_queue(&broker).await;
     let others = [method(1, (85, 10), &[0]), method(2, (20, 10), &[0]), method(2, (50, 10), b"\0\0\x01r\0\0\0\0\0")];

@@ -161,7 +161,7 @@ async fn names_are_declared_without_line_breaks() {
 }
 
 #[tokio::test]
-async fn what_is_refused_is_refused_in_known_words() {
+async fn refusals_have_the_words_of_rabbitmq() {
     let mut client = Client::connect().await;
     for (name, kind, expected) in [
         (&b""[..], "quorum", "PRECONDITION_FAILED - Cannot declare a server-named queue for type rabbit_quorum_queue"),
@@ -179,7 +179,7 @@ async fn what_is_refused_is_refused_in_known_words() {
 }
 
 #[tokio::test]
-async fn further_recipients_are_taken_along_at_every_exchange() {
+async fn cc_and_bcc_are_routed_at_every_exchange() {
     let mut client = Client::connect().await;
     client.declare_exchange(b"d", b"direct").await;
     client.declare_exchange(b"t", b"topic").await;

@@ -135,7 +135,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(10);
 
 #[tokio::test]
-async fn few_heartbeats_are_taken_before_the_login_and_then_no_more() {
+async fn only_few_heartbeats_are_accepted_before_the_login() {
     let served = serve().await;
     let mut patient = Client::begin(&served).await;
     patient.send(&HEARTBEAT.repeat(8)).await;
@@ -163,7 +163,7 @@ async fn frames_before_the_login_are_methods_on_channel_0() {
 }
 
 #[tokio::test]
-async fn amqplain_is_offered_and_taken() {
+async fn amqplain_is_offered_and_accepted() {
     let served = serve().await;
     let mut client = Client { socket: TcpStream::connect(served.at).await.unwrap(), received: Vec::new() };
     client.send(b"AMQP\0\0\x09\x01").await;
@@ -179,7 +179,7 @@ async fn amqplain_is_offered_and_taken() {
 }
 
 #[tokio::test]
-async fn a_login_that_nobody_understands_is_dropped_and_a_wrong_one_is_told_to_those_who_can_take_it() {
+async fn malformed_logins_are_dropped_and_wrong_ones_answered_if_the_client_understands() {
     let served = serve().await;
     for (mechanism, response) in [("SCRAM\r\nforged", &b"x"[..]), ("PLAIN", b"guest"), ("AMQPLAIN", b"\0guest\0guest")]
     {
@@ -201,7 +201,7 @@ async fn a_login_that_nobody_understands_is_dropped_and_a_wrong_one_is_told_to_t
 }
 
 #[tokio::test]
-async fn a_client_beyond_the_limit_is_told_and_a_place_is_free_again() {
+async fn a_client_beyond_the_limit_is_told_and_its_place_becomes_free() {
     let served = serve_with(Limits { connections_max: 1, ..Limits::default() }).await;
     let first = Client::open(&served, 2047).await;
     let mut second = Client::begin(&served).await;
@@ -255,7 +255,7 @@ async fn until(mut holds: impl FnMut() -> bool) {
 }
 
 #[tokio::test]
-async fn channel_max_is_how_many_channels_there_are_and_not_their_numbers() {
+async fn channel_max_bounds_the_count_of_channels_and_not_their_numbers() {
     let served = serve().await;
     let mut client = Client::open(&served, 2).await;
     client.open_channel(65_535).await;
@@ -317,7 +317,7 @@ async fn consumers_of_a_connection_have_a_bound() {
 }
 
 #[tokio::test]
-async fn an_unknown_delivery_tag_is_blamed_on_the_method_that_named_it() {
+async fn an_unknown_delivery_tag_names_the_method_that_caused_it() {
     let served = serve().await;
     let mut client = Client::open(&served, 2047).await;
     for (id, multiple) in [(80, 0), (80, 1), (90, 0), (120, 0), (120, 1)] {
@@ -330,7 +330,7 @@ async fn an_unknown_delivery_tag_is_blamed_on_the_method_that_named_it() {
 }
 
 #[tokio::test]
-async fn what_a_client_says_of_itself_takes_little_memory() {
+async fn the_memory_for_client_properties_is_bounded() {
     let served = serve().await;
     let mut client = Client::begin(&served).await;
     // An array of seven thousand empty values takes one byte per value on the wire.
@@ -388,7 +388,7 @@ async fn a_wrong_acknowledgement_keeps_no_other_frame_from_being_handled() {
 }
 
 #[tokio::test]
-async fn a_ticket_is_given_to_those_who_ask() {
+async fn an_access_request_is_answered_with_a_ticket() {
     let served = serve().await;
     let mut client = Client::open(&served, 2047).await;
     client.open_channel(1).await;
@@ -397,7 +397,7 @@ async fn a_ticket_is_given_to_those_who_ask() {
 }
 
 #[tokio::test]
-async fn heartbeats_belong_to_channel_0_and_frames_may_be_a_little_too_long() {
+async fn heartbeats_belong_to_channel_0_and_frames_may_be_eight_bytes_too_long() {
     let served = serve().await;
     let mut client = Client::open(&served, 2047).await;
     client.open_channel(1).await;
@@ -420,7 +420,7 @@ async fn heartbeats_belong_to_channel_0_and_frames_may_be_a_little_too_long() {
 }
 
 #[tokio::test]
-async fn what_is_not_utf8_is_delivered_as_it_was_sent() {
+async fn properties_that_are_not_utf8_are_delivered_unchanged() {
     let served = serve().await;
     let mut client = Client::open(&served, 2047).await;
     client.open_channel(1).await;
@@ -446,7 +446,7 @@ async fn what_is_not_utf8_is_delivered_as_it_was_sent() {
 }
 
 #[tokio::test]
-async fn the_end_is_seen_while_a_lot_is_done_for_a_client() {
+async fn the_end_of_a_connection_is_noticed_during_long_work() {
     let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("a-lot-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let served = serve().await;
@@ -519,7 +519,7 @@ impl tracing::Subscriber for Faulty {
 }
 
 #[tokio::test]
-async fn a_client_that_closes_a_connection_which_we_close_is_answered_all_the_same() {
+async fn a_client_that_closes_at_the_same_time_as_the_broker_is_answered() {
     let served = serve().await;
     let mut client = Client::open(&served, 2047).await;
     let close = framed(1, 0, b"\0\x0a\0\x32\0\xc8\0\0\0\0\0");

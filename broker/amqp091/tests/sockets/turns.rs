@@ -181,7 +181,7 @@ fn consumers_of_a_queue_take_turns_under_a_limit_of_the_channel() {
 }
 
 #[test]
-fn what_was_got_does_not_count_against_a_limit_of_the_channel() {
+fn messages_from_get_do_not_count_against_the_channel_limit() {
     let served = Served::start();
     let mut client = Client::connect(&served);
     client.limit(1);
@@ -195,7 +195,7 @@ fn what_was_got_does_not_count_against_a_limit_of_the_channel() {
 }
 
 #[test]
-fn one_that_leaves_while_it_waits_is_not_waited_for() {
+fn consumers_that_leave_while_they_wait_hold_up_no_others() {
     let served = Served::start();
     let mut client = Client::connect(&served);
     client.limit(1);

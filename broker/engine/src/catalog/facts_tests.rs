@@ -125,7 +125,7 @@ fn durable(catalog: &Catalog) -> Vec<Fact> {
 
 proptest! {
     #[test]
-    fn a_restart_at_any_point_finds_the_catalog_that_was_there(steps in steps()) {
+    fn a_restart_at_any_point_restores_the_durable_catalog(steps in steps()) {
         let mut catalog = Catalog::default();
         let mut log: Vec<Fact> = Vec::new();
         // The facts of each snapshot, with the length of the log when the snapshot was begun: the snapshot may contain
@@ -168,7 +168,7 @@ fn seen(catalog: &Catalog) -> (Vec<Fact>, Vec<String>) {
 
 proptest! {
     #[test]
-    fn what_is_unlinked_later_is_seen_by_nobody(steps in steps(), pauses in prop::collection::vec(0..4usize, 80)) {
+    fn bindings_that_are_unlinked_later_are_invisible(steps in steps(), pauses in prop::collection::vec(0..4usize, 80)) {
         let (mut now, mut later) = (Catalog::default(), Catalog::default());
         (now.unlinked_at_once, later.unlinked_at_once) = (usize::MAX, 0);
         for (step, most) in steps.iter().zip(&pauses) {
@@ -189,7 +189,7 @@ proptest! {
 }
 
 #[test]
-fn an_auto_delete_exchange_is_what_it_was_although_its_transient_bindings_are_not() {
+fn auto_delete_exchanges_are_restored_without_their_transient_bindings() {
     let mut catalog = Catalog::default();
     let bind = |source, to| Step::Bind { source, to, key: 1, arguments: 0 };
     let unbind = |source, to| Step::Unbind { source, to, key: 1, arguments: 0 };

@@ -67,7 +67,7 @@ fn topic_patterns() {
 }
 
 #[test]
-fn a_pattern_with_many_wildcards_costs_what_others_cost() {
+fn patterns_with_many_wildcards_cost_no_more_than_others() {
     let none = FieldTable::default();
     let mut topic = Router::new(ExchangeType::Topic);
     // Patterns that all match, in every possible way: `#` between and around the words of the key.
@@ -93,7 +93,7 @@ fn a_pattern_with_many_wildcards_costs_what_others_cost() {
 }
 
 #[test]
-fn a_message_is_compared_with_so_many_bindings_and_no_more() {
+fn the_number_of_bindings_compared_with_a_message_is_bounded() {
     let mut headers = Router::new(ExchangeType::Headers);
     for target in 0..1_000u32 {
         let arguments = (0..1_000).map(|at| (format!("a{at}"), FieldValue::Int32(target as i32))).collect();
@@ -104,7 +104,7 @@ fn a_message_is_compared_with_so_many_bindings_and_no_more() {
 }
 
 #[test]
-fn headers_are_put_into_order_once_and_words_are_counted() {
+fn sorting_headers_and_looking_up_words_cost_steps() {
     let sent: FieldTable = (0..5_000).map(|at| (format!("h{at}"), FieldValue::Int32(at))).collect();
     let (sent, mut steps) = (Sent::new(Some(&sent)), Steps::for_a_message());
     let empty = Router::<u32>::new(ExchangeType::Headers);
@@ -144,7 +144,7 @@ fn numbers_in_headers_are_compared_by_value() {
 }
 
 #[test]
-fn what_many_bindings_lead_to_is_removed_in_any_order() {
+fn targets_of_many_bindings_are_removed_in_any_order() {
     const TARGETS: u32 = 20_000;
     let none = FieldTable::default();
     let some = FieldTable::from_iter([("a", FieldValue::Int32(1))]);
@@ -162,7 +162,7 @@ fn what_many_bindings_lead_to_is_removed_in_any_order() {
 
 /// For a key with this many words the walk uses more than one machine word of bits.
 #[test]
-fn long_keys_match_as_short_ones() {
+fn long_keys_match_like_short_ones() {
     let key = ["a"; 100].join(".");
     for (pattern, expected) in [
         ("#".to_owned(), true),
@@ -229,7 +229,7 @@ fn words(text: &str) -> Vec<&str> {
 
 proptest! {
     #[test]
-    fn the_trie_finds_what_the_specification_says(
+    fn the_trie_matches_like_the_specification(
         patterns in prop::collection::vec("([ab*#](\\.[ab*#]){0,4})?", 1..8),
         removed in prop::collection::vec(any::<bool>(), 8),
         key in "([abc](\\.[abc]){0,5})?",

@@ -55,7 +55,7 @@ fn subscribe(queue: &mut Queue, sink: &Arc<Taker>, prefetch: u32) -> ConsumerId 
 }
 
 #[test]
-fn stuck_consumers_are_met_once_and_slow_nobody_down() {
+fn stuck_consumers_are_visited_once_and_slow_no_dispatch_down() {
     let mut queue = Queue::default();
     let stuck = Taker::with_room(0);
     let names: Vec<_> = (0..1_000).map(|_| subscribe(&mut queue, &stuck, 0)).collect();
@@ -82,7 +82,7 @@ fn stuck_consumers_are_met_once_and_slow_nobody_down() {
 }
 
 #[test]
-fn consumers_that_leave_are_not_kept() {
+fn consumers_that_left_take_no_memory() {
     let mut queue = Queue::default();
     let sink = Taker::with_room(usize::MAX);
     let names: Vec<_> = (0..10_000).map(|_| subscribe(&mut queue, &sink, 0)).collect();
@@ -104,7 +104,7 @@ fn consumers_that_leave_are_not_kept() {
 }
 
 #[test]
-fn consumers_that_a_channel_holds_back_take_turns() {
+fn consumers_blocked_by_their_channel_take_turns() {
     let mut queue = Queue::default();
     let sinks = [Taker::with_room(usize::MAX), Taker::with_room(usize::MAX), Taker::with_room(usize::MAX)];
     let names: Vec<_> = sinks.iter().map(|sink| subscribe(&mut queue, sink, 0)).collect();

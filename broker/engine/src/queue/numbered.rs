@@ -279,7 +279,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     #[test]
-    fn what_went_costs_nothing_while_something_older_stays() {
+    fn removed_items_take_no_memory_while_an_older_one_stays() {
         let mut list = Numbered::default();
         for number in 0..1_000_000u64 {
             assert_eq!(list.push(number), number);
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn one_of_many_that_stays_costs_what_it_takes() {
+    fn a_few_remaining_items_take_little_memory() {
         let mut list = Numbered::default();
         for number in 0..1_000_000u64 {
             list.push(number);
@@ -309,7 +309,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_does_what_a_map_does(steps in prop::collection::vec((0..6u8, any::<u64>()), 1..600)) {
+        fn a_numbered_list_behaves_like_a_map(steps in prop::collection::vec((0..6u8, any::<u64>()), 1..600)) {
             let (mut list, mut model) = (Numbered::default(), BTreeMap::new());
             for (step, pick) in steps {
                 let number = pick % (list.end() + 3);
@@ -341,7 +341,7 @@ mod tests {
         }
 
         #[test]
-        fn the_first_of_those_that_follow_is_found(gone in prop::collection::vec(0..300u64, 0..400), from in 0..320u64) {
+        fn first_where_finds_the_first_such_item(gone in prop::collection::vec(0..300u64, 0..400), from in 0..320u64) {
             let mut list = Numbered::default();
             for number in 0..300u64 {
                 list.push(number);

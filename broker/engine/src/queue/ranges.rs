@@ -86,7 +86,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn ranges_do_what_a_list_of_booleans_does(steps in prop::collection::vec((0u64..60, 0u64..12, any::<bool>()), 1..40)) {
+        fn ranges_behave_like_a_list_of_booleans(steps in prop::collection::vec((0u64..60, 0u64..12, any::<bool>()), 1..40)) {
             let (mut ranges, mut plain) = (Ranges::default(), [false; 80]);
             for (start, length, forget) in steps {
                 if forget {

@@ -1,8 +1,9 @@
 //! The index of a durable queue as bytes. A restart restores it and then applies the newer entries of the log to it.
 //!
-//! Format, integers little-endian: `version u8 = 1`, `next sequence u64`, `digest u64`, runs `u64 n` of `first u64, count u32,
-//! live u32, body bytes u64, file u64, offset u32, length u32, at u32, run length u32`, settled ranges `u64 n` of `start u64,
-//! end u64`, counts of returns `u64 n` of `sequence u64, count u32`. Contents are not in it: they lie where the runs say.
+//! Format, integers little-endian: `version u8 = 1`, `next sequence u64`, `digest u64`, runs `u64 n` of `first u64,
+//! count u32, live u32, body bytes u64, file u64, offset u32, length u32, at u32, run length u32`, settled ranges `u64
+//! n` of `start u64, end u64`, counts of returns `u64 n` of `sequence u64, count u32`. Contents are not in it: they lie
+//! where the runs say.
 use super::logged::{Durable, Place};
 use super::run::Run;
 use super::{Queue, State};

@@ -68,7 +68,7 @@ fn any_properties() -> impl Strategy<Value = Properties> {
 
 proptest! {
     #[test]
-    fn tables_come_back_as_they_were(before in any_table()) {
+    fn tables_survive_encoding_and_parsing(before in any_table()) {
         let mut bytes = Vec::new();
         table::encode(&mut bytes, &before);
         prop_assert_eq!(table::parse(&bytes), Ok(before));
@@ -78,7 +78,7 @@ proptest! {
     }
 
     #[test]
-    fn properties_come_back_as_they_were(before in any_properties()) {
+    fn properties_survive_encoding_and_parsing(before in any_properties()) {
         let mut bytes = Vec::new();
         before.encode(&mut bytes);
         let names = |name| before.headers.as_ref().is_some_and(|headers| headers.get(name).is_some());
@@ -92,7 +92,7 @@ proptest! {
     }
 
     #[test]
-    fn a_header_is_cut_out_and_all_else_stays(mut before in any_properties(), at in 0usize..7) {
+    fn removing_a_header_changes_nothing_else(mut before in any_properties(), at in 0usize..7) {
         if let Some(headers) = &mut before.headers {
             headers.0.insert(at.min(headers.0.len()), ("BCC".to_owned(), "a".into()));
         }
