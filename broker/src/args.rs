@@ -21,7 +21,8 @@ pub(crate) struct Given {
     pub(crate) values: BTreeMap<&'static str, String>,
 }
 
-/// Returns what the command line asks for. Ends the process if it is wrong, or asks for help or the version.
+/// Returns the request of the command line. Ends the process if the command line is wrong, or asks for help or the
+/// version.
 pub(crate) fn parse() -> Request {
     request(&command().get_matches())
 }

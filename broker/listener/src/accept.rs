@@ -21,10 +21,11 @@ pub trait Protocol: Send + Sync + 'static {
     /// client is accepted meanwhile.
     fn admit(&self) -> impl Future<Output = Option<Self::Place>> + Send;
 
-    /// Sends a client away that can be spared, if there is one: the system has no descriptor left for a new client.
+    /// Disconnects a client that can be spared, if there is one. Called when the system has no descriptor left for a new
+    /// client.
     fn make_way(&self) {}
 
-    /// Serves one client until it is gone, or until `stop` is cancelled and the client was sent away.
+    /// Serves one client until it disconnects, or until `stop` is cancelled and the client was disconnected.
     fn serve(
         self: Arc<Self>,
         client: Client,
@@ -33,7 +34,7 @@ pub trait Protocol: Send + Sync + 'static {
     ) -> impl Future<Output = ()> + Send;
 }
 
-/// Accepts clients until `stop` is cancelled. Ends when the last client is gone.
+/// Accepts clients until `stop` is cancelled. Returns when the last client has disconnected.
 pub async fn serve<P: Protocol>(listener: TcpListener, broker: Broker, protocol: P, stop: CancellationToken) {
     let (clients, protocol) = (TaskTracker::new(), Arc::new(protocol));
     if let Ok(address) = listener.local_addr() {

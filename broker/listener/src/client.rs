@@ -20,7 +20,7 @@ impl Client {
     /// of the PROXY protocol, which replaces `peer`, and a TLS handshake, which replaces `stream`, belong here.
     ///
     /// # Errors
-    /// The client is gone.
+    /// The error of the system if the client has disconnected.
     pub(crate) fn prepare(stream: TcpStream) -> io::Result<Self> {
         set_options(&stream);
         Ok(Self { peer: stream.peer_addr()?, local: stream.local_addr()?, stream })

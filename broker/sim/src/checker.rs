@@ -293,7 +293,7 @@ impl Held {
         self.messages.values().filter(|message| message.is_owed()).count() as u64
     }
 
-    /// Returns the number of messages that may be in the queue, those that have to be included.
+    /// Returns the number of messages that may be in the queue, including those that have to be in it.
     pub(crate) fn possible(&self) -> u64 {
         self.messages.values().filter(|message| !message.settled_durably).count() as u64
     }

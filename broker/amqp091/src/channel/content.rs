@@ -18,7 +18,7 @@ struct Assembled<'a> {
 }
 
 impl Publisher<'_> {
-    /// Handles the header frame of a message that comes frame by frame.
+    /// Handles the header frame of a message that arrives frame by frame.
     ///
     /// # Errors
     /// 505 if no header is expected, 502 if it is malformed, 406 if the message is too large or is refused, 506 if the
@@ -38,7 +38,7 @@ impl Publisher<'_> {
         self.finish_if_complete(channel).await
     }
 
-    /// Handles a body frame of a message that comes frame by frame.
+    /// Handles a body frame of a message that arrives frame by frame.
     ///
     /// # Errors
     /// 505 if no body is expected, 501 if it is longer than the header says, and the errors of

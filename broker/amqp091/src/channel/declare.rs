@@ -139,7 +139,8 @@ pub(super) async fn queue_delete(
         let ready = to_u32(deleted.as_ref().map_or(0, |deleted| deleted.ready));
         context.output.write(|state| encode::queue_delete_ok(&mut state.buffer, channel.number, ready));
     }
-    // Dropping this tells the queue's consumers, which may be on this channel: they have to hear of it after the answer.
+    // Dropping this tells the queue's consumers that they are cancelled. Some may be on this channel, whose client has to
+    // get the answer first.
     drop(deleted);
     channel.forget_cancelled(&context.output);
     Ok(())

@@ -192,7 +192,8 @@ fn confirm_select(context: &Context, channel: &mut Channel, no_wait: bool) {
     }
 }
 
-/// Returns whether a client may send the method to a channel that is closed already: its deliveries are gone with it.
+/// Returns whether a client may send the method to a channel that is closed already: an acknowledgement, whose delivery
+/// returned to its queue with the close, or the answer to a close.
 fn is_harmless(method: &Method<'_>) -> bool {
     matches!(
         method,

@@ -121,7 +121,7 @@ pub(crate) fn basic_cancel_ok(out: &mut Vec<u8>, channel: u16, tag: &str) {
     method(out, channel, MethodId::BASIC_CANCEL_OK, |out| short_string(out, tag));
 }
 
-/// `basic.cancel` as the server sends it: the consumer's queue is gone.
+/// `basic.cancel` as the server sends it: the consumer's queue was deleted.
 pub(crate) fn basic_cancel(out: &mut Vec<u8>, channel: u16, tag: &str) {
     method(out, channel, MethodId::BASIC_CANCEL, |out| {
         short_string(out, tag);

@@ -40,7 +40,7 @@ pub enum Error {
         channel: u16,
         /// The length of the whole frame in bytes.
         size: u64,
-        /// The largest payload that was agreed upon, in bytes.
+        /// The `frame_max` that was agreed upon, in bytes.
         frame_max: u32,
     },
     /// The frame type does not exist in AMQP 0-9-1.

@@ -16,7 +16,7 @@ pub(crate) struct Capabilities {
 pub(crate) struct Context {
     /// Everything that the client asks for goes through this handle.
     pub(crate) broker: Broker,
-    /// The login, the virtual host and what was agreed upon; also shown by the management API.
+    /// The login, the virtual host and the agreed limits, which the management API shows too.
     pub(crate) connection: Arc<Connection>,
     /// Answers are written here.
     pub(crate) output: Arc<Output>,

@@ -31,7 +31,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// Serves one client until it is gone. `stop` is cancelled when the broker shuts down.
+/// Serves one client until its connection ends. `stop` is cancelled when the broker shuts down.
 pub(crate) async fn serve(client: Client, broker: Broker, pool: Arc<Pool>, stop: CancellationToken, permit: Permit) {
     let deadline = Instant::now() + HANDSHAKE_MAX;
     let Client { stream, peer, local } = client;

@@ -252,7 +252,7 @@ impl Session {
         Ok(())
     }
 
-    /// Ends everything that the client had open: it is gone.
+    /// Ends everything that the client had open, after its connection has ended.
     pub(crate) async fn release_all(&mut self) {
         let Self { context, channels, settler, .. } = self;
         for number in channels.numbers() {

@@ -94,7 +94,7 @@ impl Catalog {
             bytes_max: bytes_max.min(limits::BYTES_MAX),
             unlinked_at_once: UNLINKED_AT_ONCE,
         };
-        let _ = catalog.create_vhost("/"); // it is there before anybody can be told of it
+        let _ = catalog.create_vhost("/"); // nothing follows the effects of a catalog that is being created
         catalog
     }
 

@@ -95,8 +95,8 @@ impl Consumers {
         None
     }
 
-    /// Notes that the consumer whose turn it was took `unacked` messages that need an acknowledgement. Its next turn
-    /// comes after those of all others, or at once unless it `yields`.
+    /// Notes that the consumer whose turn it was took `unacked` messages that need an acknowledgement. If it `yields`,
+    /// its next turn comes after those of all other consumers, otherwise at once.
     pub(super) fn served(&mut self, id: ConsumerId, unacked: u64, standing: Standing, yields: bool) {
         let Some(consumer) = self.by_id.get_mut(&id) else { return };
         consumer.unacked += unacked as u32;

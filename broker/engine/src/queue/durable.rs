@@ -128,13 +128,13 @@ impl Queue {
         self.lead.unreadable.iter().find(|(segment, _)| is_there(**segment)).map(|(_, reason)| &**reason)
     }
 
-    /// Returns the reason why the next message can never be delivered, or `None` if it can be.
+    /// Returns the reason why the next message cannot be delivered, or `None` if it can be, now or after a read.
     #[must_use]
     pub fn standstill(&self) -> Option<&str> {
         self.lead.unreadable.get(&self.lead.blocked_on?).map(|reason| &**reason)
     }
 
-    /// Frees warm contents that no consumer is about to take; they can be read from the log again.
+    /// Frees the warm contents if no consumer can take messages at the moment; they can be read from the log again.
     pub fn cool_idle(&mut self) {
         if !self.is_durable() || self.lead.consumers.takers() > 0 {
             return;

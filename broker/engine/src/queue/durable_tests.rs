@@ -175,7 +175,7 @@ fn one_unacknowledged_message_holds_its_own_run_only() {
     log.publish(&mut queue, &[b"held".to_vec()], true);
     log.get(&mut queue, false).unwrap();
     for run in 0..200_000 {
-        log.0.clear(); // what was read stays with the queue
+        log.0.clear(); // runs that were read stay in the queue's memory
         log.publish(&mut queue, &[b"x".to_vec()], true);
         let (sequence, ..) = log.get(&mut queue, false).unwrap();
         queue.acknowledge(None, sequence, 1);

@@ -63,7 +63,7 @@ struct Lead {
     settings: QueueSettings,
     /// Settlements and returns of deliveries that are still to be logged.
     changes: DeliveryChanges,
-    /// True if the last dispatch stopped only because it had delivered its maximum of messages.
+    /// True if a dispatch since the last `take_unfinished` stopped only because it had delivered its maximum of messages.
     unfinished: bool,
     /// The segment that has to be read before the next delivery.
     blocked_on: Option<u64>,
