@@ -53,10 +53,10 @@ pub async fn serve<P: Protocol>(listener: TcpListener, broker: Broker, protocol:
                 }
                 None => tracing::debug!(%peer, "closed: there is no place for it"),
             },
-            // The client was gone before it was accepted.
+            // The client disconnected before it was accepted.
             Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                // Descriptors or memory of the kernel are used up by others. Clients that are connected go on.
+                // File descriptors or memory of the kernel are used up. Connected clients are not affected.
                 protocol.make_way();
                 broker.log_trouble(&format!("cannot accept a connection ({}): {error}", protocol.name()));
                 tokio::time::sleep(ACCEPT_AGAIN).await;

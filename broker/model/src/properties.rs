@@ -112,7 +112,7 @@ pub fn may_concern_broker(raw: &[u8]) -> bool {
 
 fn flags(reader: &mut Reader<'_>) -> Result<u16, SyntaxError> {
     let flags = reader.u16("property flags")?;
-    // The lowest bit announces more flags: no class has that many. The one above it is not used.
+    // The lowest bit announces more flags, but no class has that many. The bit above it is not used.
     if flags & 0b11 == 0 { Ok(flags) } else { Err(SyntaxError::Malformed("property flags")) }
 }
 

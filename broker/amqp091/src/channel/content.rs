@@ -86,7 +86,7 @@ impl Publisher<'_> {
         } else {
             self.hand_over(&bytes, &[run], &messages);
         }
-        drop(held); // the queues count it from here on
+        drop(held); // from here on the queues count the memory
         Ok(())
     }
 

@@ -96,7 +96,7 @@ pub(super) async fn queue_bind(
 ) -> Result<(), Failure> {
     let &QueueBinding { queue, exchange, routing_key, no_wait, ref arguments } = binding;
     let name = channel.queue_name(queue)?;
-    // With neither queue nor key, the key too means the queue declared last (0-9-1 spec, queue.bind).
+    // If neither queue nor key is given, the key is the name of the queue declared last (0-9-1 spec, queue.bind).
     let shortcut = queue.is_empty() && routing_key.is_empty();
     let routing_key = if shortcut { name.as_bytes() } else { routing_key };
     let destination = Destination::Queue(name.clone());

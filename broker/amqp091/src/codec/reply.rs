@@ -28,13 +28,13 @@ pub enum ReplyCode {
 }
 
 impl ReplyCode {
-    /// The number on the wire.
+    /// Returns the number that stands for the code on the wire.
     #[must_use]
     pub fn number(self) -> u16 {
         self as u16
     }
 
-    /// The name that reply texts begin with, as RabbitMQ writes it.
+    /// Returns the name that reply texts begin with, as RabbitMQ writes it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

@@ -202,7 +202,7 @@ impl Reader {
             let (_, load) = session.load();
             if load.logged_bytes >= LOGGED_BYTES {
                 load.logged_bytes = 0;
-                tokio::task::yield_now().await; // the log has these bytes before more are read
+                tokio::task::yield_now().await; // so that the log takes these bytes before more are read
             }
             if self.turn_bytes >= self.pool.turns.bytes_max() {
                 self.turn_bytes = 0;

@@ -118,7 +118,7 @@ impl Session {
                 Err(failure) => {
                     self.turn.add(METHOD_WORK);
                     self.hand_over_all(buffer).await?;
-                    // A failure that names its channel was caused by an earlier frame: this one was not looked at yet.
+                    // A failure that names its channel was caused by an earlier frame; this frame was not handled yet.
                     let next = if failure.channel.is_some() { at } else { next };
                     self.fail(frame.channel, failure).await?;
                     next

@@ -42,7 +42,7 @@ async fn is_worth_a_look(session: &mut Session, frames: &[u8]) -> bool {
     session.turn.is_worth_a_look()
 }
 
-/// A session with channel 1 and the queue `q`.
+/// Returns a session with channel 1 and the queue `q`.
 async fn with_queue(broker: &Broker) -> Session {
     let mut session = session(broker);
     let declare = method(1, (50, 10), b"\0\0\x01q\0\0\0\0\0");

@@ -105,7 +105,7 @@ impl Writer {
                 () = self.output.woken() => return,
                 changed = self.heartbeat.changed() => {
                     if changed.is_err() {
-                        return self.output.woken().await; // the connection ends: its output is closed soon
+                        return self.output.woken().await; // the connection ends and will soon close its output
                     }
                 }
                 () = due => {

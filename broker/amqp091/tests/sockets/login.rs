@@ -426,7 +426,7 @@ async fn properties_that_are_not_utf8_are_delivered_unchanged() {
     client.open_channel(1).await;
     client.method(1, (50, 10), b"\0\0\x01q\0\0\0\0\0").await;
     client.expect((50, 11)).await;
-    // headers, correlation-id, message-id; with the blind copies before and behind
+    // headers, correlation-id and message-id; the second message also has `BCC` between two other headers
     let headers = |entries: &[u8]| [&(entries.len() as u32).to_be_bytes()[..], entries].concat();
     let (latin1, blind, rest) =
         (&b"\x05Gr\xf6\xdfeS\0\0\0\x01\xff"[..], &b"\x03BCCA\0\0\0\x06S\0\0\0\x01q"[..], b"\x01\x80t\x01");

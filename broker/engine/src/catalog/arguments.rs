@@ -211,7 +211,7 @@ fn read<S: Default>(rows: &[Row<S>], arguments: &FieldTable) -> S {
     let mut settings = S::default();
     for row in rows {
         if let Some(value) = arguments.get(row.name).filter(|_| (row.applies)(&settings)) {
-            let _ = (row.parse)(&mut settings, value); // `parse` refuses what cannot be read
+            let _ = (row.parse)(&mut settings, value); // values that cannot be read are refused by `parse`
         }
     }
     settings

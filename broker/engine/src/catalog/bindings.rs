@@ -124,7 +124,7 @@ impl Bindings {
         if ends.iter().flatten().all(|(identity, _)| identity.destination == *destination) {
             return Some(self.take_all());
         }
-        // The next name in order is longer by the least character.
+        // The next name in order is this name followed by the least character.
         let beyond = match destination {
             Destination::Queue(name) => Destination::Queue(format!("{name}\0")),
             Destination::Exchange(name) => Destination::Exchange(format!("{name}\0")),

@@ -1,5 +1,5 @@
 //! Declarations and their refusals; then random declarations and bindings, compared with a plain list.
-#![allow(unused_must_use)] // a catalog alone has nobody who follows its effects
+#![allow(unused_must_use)] // these tests ignore most effects of the catalog's mutations
 use super::*;
 use leveret_model::exchange::ExchangeType;
 use leveret_model::refusal::RefusalKind;
@@ -29,7 +29,7 @@ fn bind(catalog: &mut Catalog, source: &str, destination: Destination, key: &str
     ))
 }
 
-/// The answer of a mutation, without its effects.
+/// Returns the answer of a mutation, without its effects.
 fn answer<T>(change: Result<Change<T>, Refusal>) -> Result<T, Refusal> {
     change.map(|change| change.answer)
 }

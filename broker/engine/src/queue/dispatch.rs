@@ -31,7 +31,7 @@ impl Queue {
             };
             self.lead.consumers.served(id, if no_ack { 0 } else { taken }, standing, taken > 0);
             if self.lead.blocked_on.is_some() || fill == Fill::Exhausted && taken == 0 {
-                return; // goes on once the run has been read
+                return; // deliveries go on once the run has been read
             }
             left = left.saturating_sub(taken);
             if left == 0 && self.state.ready() > 0 {
@@ -203,7 +203,7 @@ impl<'q> Taking<'q> {
         loop {
             let (number, &run) = self.state.run_from(self.cursor.run)?;
             if number != self.cursor.run {
-                *self.cursor = Cursor::at(number); // those before were delivered and settled
+                *self.cursor = Cursor::at(number); // all runs before this one were delivered and settled
             }
             if self.cursor.index == run.count {
                 self.state.segments_mut().cool(run.segment);
@@ -246,7 +246,7 @@ impl<'q> Taking<'q> {
             return 0;
         }
         if let Some(run) = self.run.filter(|run| self.cursor.index == run.count) {
-            self.state.segments_mut().cool(run.segment); // all of it is out: the log has it, should it be given back
+            self.state.segments_mut().cool(run.segment); // all delivered; a returned message is read from the log
         }
         self.before.push(self.stretch);
         // Adjacent stretches are settled together.

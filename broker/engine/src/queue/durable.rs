@@ -150,7 +150,7 @@ impl Queue {
             self.state.segments_mut().cool(segment);
             self.state.cold_ahead_maybe = true;
         }
-        self.lead.look_at = self.lead.cursor.run + 1; // not before something was delivered again
+        self.lead.look_at = self.lead.cursor.run + 1; // no read-ahead before the next delivery
     }
 
     /// Returns whether a new run should stay in memory: the queue is below its allowance and has no cold backlog.

@@ -57,7 +57,7 @@ impl Segments {
     fn push(&mut self, contents: Contents) -> u64 {
         if self.list.last_mut().is_some_and(|last| last.live == 0) {
             let last = self.last_number();
-            self.free(last..last + 1); // it was kept for a run that would have fitted
+            self.free(last..last + 1); // an empty segment that was kept for the next run
         }
         self.bytes += contents.bytes();
         self.list.push(Segment { contents, live: 0 })

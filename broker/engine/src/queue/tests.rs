@@ -250,7 +250,7 @@ fn memory_follows_the_live_messages_in_any_order_of_settling() {
     let count = 1 << 17;
     let (mut queue, sink) = (Queue::default(), Recorder::with_room(count as usize));
     let consumer = subscribe(&mut queue, &sink, 0, false);
-    (0..count).for_each(|_| publish(&mut queue, "k", &["x"])); // a run for each
+    (0..count).for_each(|_| publish(&mut queue, "k", &["x"])); // one run per message
     queue.dispatch(0);
     assert_eq!(sink.take().len() as u64, count);
     let mut left = count;

@@ -30,7 +30,7 @@ fn value() -> impl Strategy<Value = FieldValue> {
     })
 }
 
-/// A short string of any bytes, as text.
+/// Returns a strategy for short strings of any bytes, as text.
 fn short() -> impl Strategy<Value = String> {
     let bytes =
         prop_oneof!["[a-zA-Z0-9_.-]{0,20}".prop_map(String::into_bytes), prop::collection::vec(any::<u8>(), 0..30)];

@@ -8,7 +8,7 @@
 /// Returns the text that stands for `bytes`.
 #[must_use]
 pub fn from_bytes(bytes: &[u8]) -> String {
-    // Characters of the private range begin with 0xF4.
+    // The UTF-8 form of characters in the private range begins with 0xF4.
     if let Ok(text) = std::str::from_utf8(bytes)
         && !bytes.contains(&0xF4)
     {
