@@ -21,7 +21,8 @@ pub(crate) struct Given {
     pub(crate) values: BTreeMap<&'static str, String>,
 }
 
-/// Returns what the command line asks for. Ends the process if it is wrong, or asks for help or the version.
+/// Returns the request of the command line. Ends the process if the command line is wrong, or asks for help or the
+/// version.
 pub(crate) fn parse() -> Request {
     request(&command().get_matches())
 }
@@ -72,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_setting_has_its_flag() {
+    fn each_setting_has_a_flag() {
         command().debug_assert();
         let line = ["leveret", "serve", "--config", "f", "--amqp", "a:1", "--default-pass", "secret"];
         let Request::Serve(given) = request(&command().get_matches_from(line)) else { panic!("no request to serve") };

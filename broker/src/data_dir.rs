@@ -1,4 +1,4 @@
-//! The data folder: made if it is not there, and locked, so that two brokers never share one.
+//! The data folder: created if it does not exist, and locked so that two brokers never share one.
 use anyhow::{Context, bail};
 use rustix::fs::FlockOperation;
 use std::fs::File;
@@ -6,13 +6,13 @@ use std::io::Read;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::Path;
 
-/// Holds the folder until it is dropped, or the process ends however it does.
+/// Holds the lock of the folder until it is dropped or the process ends, however that happens.
 pub(crate) struct DataDir {
     _lock: File,
 }
 
 impl DataDir {
-    /// Takes the folder `path`.
+    /// Creates the folder `path` if it does not exist, and locks it.
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
         let folder = path.display();
         std::fs::DirBuilder::new()
@@ -32,7 +32,7 @@ impl DataDir {
             let _ = lock.read_to_string(&mut owner);
             bail!("the data folder {folder} is in use by another leveret (process {})", owner.trim());
         }
-        // Only people read the number: a volume that is full up to the last byte is no reason not to start.
+        // Only people read the number, so a volume that is full to the last byte does not prevent the start.
         let number = format!("{}\n", std::process::id());
         let _ = lock.write_all_at(number.as_bytes(), 0).and_then(|()| lock.set_len(number.len() as u64));
         Ok(Self { _lock: lock })
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_has_one_broker_at_a_time() {
+    fn a_data_folder_is_used_by_one_broker_at_a_time() {
         let folder = std::env::temp_dir().join(format!("leveret-data-dir-{}", std::process::id()));
         let held = DataDir::open(&folder).unwrap();
         let refused = DataDir::open(&folder).err().unwrap().to_string();

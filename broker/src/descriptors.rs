@@ -1,7 +1,7 @@
-//! File descriptors: sockets and files of the process need one each.
+//! File descriptors: each socket and each file of the process needs one.
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Raises the number of descriptors that the process may have as far as it is allowed to. Returns that number.
+/// Raises the number of file descriptors of the process as far as that is allowed. Returns the new number.
 pub(crate) fn raise_limit() -> u64 {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current != maximum && setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok() {
@@ -15,7 +15,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_that_is_allowed_is_used() {
+    fn the_descriptor_limit_is_raised_to_the_maximum() {
         let raised = raise_limit();
         let now = getrlimit(Resource::Nofile);
         assert_eq!((now.current.unwrap_or(u64::MAX), now.current), (raised, now.maximum));

@@ -1,4 +1,4 @@
-//! The listeners of the program: one row for each. Options, their reference, the start and the log are made from this table.
+//! The listeners of the program: one row for each. Options, their reference texts, the start and the log use this table.
 use futures::future::BoxFuture;
 use leveret_node::Broker;
 use tokio::net::TcpListener;
@@ -6,26 +6,28 @@ use tokio_util::sync::CancellationToken;
 
 /// A listener.
 pub(crate) struct Listener {
-    /// The key of its address in the configuration file. Flag and environment variable are named after it.
+    /// The key of the listener's address in the configuration file. The flag and the environment variable are named after
+    /// it.
     pub(crate) key: &'static str,
     /// The default address, as the configuration file has it.
     pub(crate) default: &'static str,
     /// The purpose, for the errors of the start.
     pub(crate) purpose: &'static str,
-    /// The reference of its address.
+    /// The reference text of the address.
     pub(crate) about: &'static str,
-    /// When and where it is served.
+    /// The phase and the threads in which the listener is served.
     pub(crate) stage: Stage,
-    /// Serves its clients until the token is cancelled. Ends when the last client is gone.
+    /// Serves clients until the token is cancelled. The future ends when the last client is gone.
     pub(crate) serve: fn(TcpListener, Broker, CancellationToken) -> BoxFuture<'static, ()>,
 }
 
-/// When and where a listener is served.
+/// The phase and the threads in which a listener is served.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// From the start to the end, on a thread of its own, so that health checks are answered in time whatever the clients do.
+    /// From the start to the end, on a thread of its own, so that health checks are answered in time whatever the clients
+    /// do.
     Administration,
-    /// After the data folder was opened, on all workers. These clients are sent away first when the broker stops.
+    /// After the data folder was opened, on all workers. The clients are sent away first when the broker stops.
     Clients,
 }
 

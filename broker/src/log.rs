@@ -1,10 +1,10 @@
-//! Where log lines go: to the standard error, one event a line, whatever is in it.
+//! Logging to the standard error: one line per event, whatever texts the event contains.
 use crate::config::Log;
 use std::borrow::Cow;
 use std::io::{self, Write};
 use tracing_subscriber::EnvFilter;
 
-/// Begins to log.
+/// Begins to log in this format.
 pub(crate) fn begin(format: Log) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,openraft=error"));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(is_terminal());
@@ -16,13 +16,13 @@ pub(crate) fn begin(format: Log) {
     }
 }
 
-/// Colours are for people: a log that is collected has none.
+/// Returns whether the standard error is a terminal. Only then are colours used: a log that is collected has none.
 fn is_terminal() -> bool {
     io::IsTerminal::is_terminal(&io::stderr())
 }
 
-/// Names and texts of clients are in many lines; none of them begins a line of its own, nor moves a terminal's cursor. Each
-/// write is one event.
+/// Writes events as single lines. Many events contain names and texts of clients; none of these may begin a new line or
+/// move the cursor of a terminal. Each write is one event.
 struct Lines<W> {
     out: W,
     has_colours: bool,
@@ -39,7 +39,8 @@ impl<W: Write> Write for Lines<W> {
     }
 }
 
-/// The event with its line breaks and other control characters escaped, but for the break at its end and for colours.
+/// Returns the event with its line breaks and other control characters escaped, except for the break at its end and for
+/// colours.
 fn one_line(event: &str, has_colours: bool) -> Cow<'_, str> {
     let (text, end) = event.strip_suffix('\n').map_or((event, ""), |text| (text, "\n"));
     let is_colour = |at: usize| {
@@ -81,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn no_name_of_a_client_begins_a_line() {
+    fn client_names_never_begin_a_log_line() {
         for ansi in [false, true] {
             let kept = Kept::default();
             let writer = kept.clone();

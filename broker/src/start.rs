@@ -1,4 +1,4 @@
-//! Puts the broker together, and takes it apart in order: stop accepting, send clients away, stop.
+//! Starts the parts of the broker, and stops them in order: accept no more clients, send clients away, stop the node.
 use crate::config::Config;
 use crate::data_dir::DataDir;
 use crate::listeners::{LISTENERS, Listener, Stage};
@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 /// Runs the broker until a signal ends it.
 pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     crate::log::begin(config.log);
-    // Never one alone: a task that appends to an idle log also syncs it.
+    // At least two: a task that appends to an idle log also syncs it, which blocks its worker.
     let workers = std::thread::available_parallelism().map_or(2, usize::from).max(2);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
     runtime.block_on(serve(config))
@@ -38,7 +38,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let addresses = described(&listening);
     let (for_clients, others): (Vec<_>, Vec<_>) =
         listening.into_iter().partition(|one| one.listener.stage == Stage::Clients);
-    // Health is told from the start; everything else waits for the log to be read.
+    // Health checks are answered from the start; everything else waits for the log to be read.
     let others = Administration::start(others, &broker, &stop_others)?;
     tracing::info!(data_dir = %config.data_dir.display(), "opening the data folder; {addresses}");
     let opened = tokio::select! {
@@ -87,7 +87,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 struct Listening {
     listener: &'static Listener,
     socket: TcpListener,
-    /// The address of the socket; its port was chosen by the system if the configuration says 0.
+    /// The address of the socket. The system chose the port if the configured one is 0.
     address: SocketAddr,
 }
 
@@ -102,14 +102,14 @@ async fn listen(config: &Config) -> anyhow::Result<Vec<Listening>> {
     Ok(listening)
 }
 
-/// Returns the addresses of the listeners for the log: `amqp=HOST:PORT http=HOST:PORT`.
+/// Returns the addresses of the listeners in the form that the log shows: `amqp=HOST:PORT http=HOST:PORT`.
 fn described(listening: &[Listening]) -> String {
     let each: Vec<_> = listening.iter().map(|one| format!("{}={}", one.listener.key, one.address)).collect();
     each.join(" ")
 }
 
-/// The management API and the metrics, on a thread and a runtime of their own: the operating system gives it its part of
-/// the processor whatever messages keep the workers busy, so health checks are answered in time.
+/// The management API and the metrics, on a thread and a runtime of their own: the operating system gives this thread its
+/// share of the processor however busy the workers are with messages, so health checks are answered in time.
 struct Administration {
     ended: tokio::sync::oneshot::Receiver<()>,
 }

@@ -1,7 +1,7 @@
 //! AMQP 0-9-1: the protocol of RabbitMQ's clients, unchanged.
 //!
-//! In the order of a message's journey: `connection` (handshake, the reading and the writing task), `codec` (bytes to frames and
-//! methods, pure), `channel` (publish, consume, settle, declare). `leveret_listener` accepts the clients.
+//! In the order of a message's journey: `connection` (handshake, the reading and the writing task), `codec` (bytes to
+//! frames and methods, pure), `channel` (publish, consume, settle, declare). `leveret_listener` accepts the clients.
 mod channel;
 pub mod codec;
 mod connection;
@@ -15,8 +15,8 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// Serves AMQP clients, as many as there are places for, until `stop` is cancelled. Then sends them away with 320, and ends when
-/// the last one is gone.
+/// Serves AMQP clients, up to the limit of the broker, until `stop` is cancelled. The clients are then sent away with
+/// 320, and the future ends when the last one is gone.
 ///
 /// The future is boxed so that all of it is compiled here, once, and not in each program that awaits it.
 pub fn serve(listener: TcpListener, broker: Broker, stop: CancellationToken) -> BoxFuture<'static, ()> {
@@ -24,9 +24,9 @@ pub fn serve(listener: TcpListener, broker: Broker, stop: CancellationToken) -> 
     Box::pin(leveret_listener::serve(listener, broker, amqp, stop))
 }
 
-/// The protocol.
+/// The protocol, as the listener uses it.
 struct Amqp {
-    /// Every client's way to its queues; it also has the limits.
+    /// The broker, through which all clients reach their queues, and which has the limits.
     broker: Broker,
     /// The read buffers and turns that the clients share.
     pool: Arc<Pool>,

@@ -1,13 +1,13 @@
-//! The things that the connections of a listener share: read buffers, which are lent while they hold bytes, and turns.
+//! The resources that the connections of a listener share: read buffers, which are lent while they hold bytes, and turns.
 use crate::connection::turn::Turns;
 use parking_lot::Mutex;
 
-/// A few buffers that connections lend each other, and the readers that wait for their turn.
+/// Read buffers for the connections of a listener, and the count of readers that wait for their turn.
 #[derive(Default)]
 pub(crate) struct Pool {
     /// Empty buffers that no connection uses.
     buffers: Mutex<Vec<Vec<u8>>>,
-    /// How long a turn is.
+    /// The length of a turn, which depends on how many readers wait.
     pub(crate) turns: Turns,
 }
 

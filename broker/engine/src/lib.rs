@@ -1,8 +1,8 @@
 //! The broker's rules: plain, synchronous, deterministic.
 //!
-//! No async, clock, randomness, I/O or hash order: time and names that need chance arrive as arguments. In the order
-//! of a message's journey: `catalog` (what is declared), `exchange` (where a message goes), `queue` (where it waits,
-//! and whom it is handed to).
+//! There is no async, clock, randomness, I/O or hash order here: times and random names arrive as arguments. In the order
+//! of a message's journey: `catalog` (the definitions), `exchange` (routing within one exchange), `queue` (messages that
+//! wait for their consumers).
 pub mod catalog;
 mod exchange;
 #[cfg(any(test, feature = "mutants"))]

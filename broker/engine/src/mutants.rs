@@ -1,7 +1,7 @@
-//! Rules that a test breaks on purpose, to see that it notices.
+//! Switches for mutation tests, which break a rule on purpose and check that a test notices.
 use std::sync::atomic::AtomicBool;
 
-/// The digest of an index is not compared with what it holds.
+/// If set, the digest of a queue's index is not compared with the restored messages.
 pub static DIGEST_IGNORED: AtomicBool = AtomicBool::new(false);
-/// The index of a queue is written without its last run.
+/// If set, the index of a queue is written without its last run.
 pub static SNAPSHOT_FORGETS: AtomicBool = AtomicBool::new(false);

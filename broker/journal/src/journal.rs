@@ -29,7 +29,7 @@ pub struct Options {
     pub segments_max: u32,
     /// The number of these segments that are reserved for control records.
     pub segments_reserved: u32,
-    /// Whether an earlier start has made the log. If so, a missing log is an error instead of a reason to make a new one.
+    /// True if an earlier start has made the log. Then a missing log is an error instead of a reason to make a new one.
     pub made: bool,
     /// Called with the reason when the log cannot be written any more; has to end the process.
     pub on_failure: Arc<dyn Fn(String) + Send + Sync>,
@@ -137,7 +137,7 @@ pub(crate) struct Inner {
     pub(crate) proof: Proof,
     /// Sequence up to which a synced slot of the proof says that records are durable.
     pub(crate) proven_sequence: AtomicU64,
-    /// Whether the writer's thread has nothing to do and waits to be woken.
+    /// True while the writer's thread has nothing to do and waits to be woken.
     pub(crate) asleep: AtomicBool,
     pub(crate) driven_writes: Mutex<DrivenWrites>,
     /// Held by the thread that writes and syncs records.
@@ -149,7 +149,7 @@ pub(crate) struct State {
     pub(crate) next_sequence: u64,
     pub(crate) queue: Vec<PendingRecord>,
     pub(crate) stopping: bool,
-    /// Whether a spare file is being prepared or a free file swept at the moment.
+    /// True while a spare file is being prepared or a free file swept.
     pub(crate) preparing: bool,
     /// The newest kept record of each group and kind.
     pub(crate) kept: BTreeMap<(u16, u8), Head>,

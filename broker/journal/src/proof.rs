@@ -28,7 +28,7 @@ pub(crate) struct Claims {
     pub(crate) segment: u64,
     /// The files of segments below this number may have been reused.
     pub(crate) released: u64,
-    /// Whether the log was stopped in order and nothing was written since.
+    /// True if the log was stopped in order and nothing was written since.
     pub(crate) stopped: bool,
 }
 

@@ -97,7 +97,7 @@ pub(crate) struct Recovery {
     pub(crate) next_sequence: u64,
     /// The newest kept record of each group and kind.
     pub(crate) kept: BTreeMap<(u16, u8), Head>,
-    /// Whether a kept record is not in the newest segment, see [`End::lacks_kept`].
+    /// True if a kept record is not in the newest segment, see [`End::lacks_kept`].
     pub(crate) lacks_kept: bool,
     pub(crate) proof: Proof,
 }
@@ -125,7 +125,7 @@ struct End {
     offset: u32,
     /// Offset of the end of the last header that was found in the torn tail; at most `offset` if there is no torn tail.
     torn_upto: u32,
-    /// Whether a kept record is not in the newest segment: the process ended after it had written that segment's header
+    /// True if a kept record is not in the newest segment: the process ended after it had written that segment's header
     /// and before it had written all kept records behind it.
     lacks_kept: bool,
 }

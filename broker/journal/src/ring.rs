@@ -14,7 +14,7 @@ use std::sync::Arc;
 pub(crate) struct Slot {
     pub(crate) name: String,
     pub(crate) file: Arc<dyn DiskFile>,
-    /// Whether all bytes of the file were written before, which makes syncs cheap.
+    /// True if all bytes of the file were written before, which makes syncs cheap.
     pub(crate) written: bool,
     /// For a freed file that still has its old header: the sequence of the last record that was appended before the
     /// release.
@@ -39,9 +39,9 @@ pub(crate) struct Ring {
     pub(crate) offset: u32,
     /// All segments below this number were released, so their files may have been reused.
     pub(crate) released: u64,
-    /// Whether the last attempt to create a file failed.
+    /// True if the last attempt to create a file failed.
     pub(crate) disk_full: bool,
-    /// Whether a control record found no room. Files beyond `segments_max` may then be created for it.
+    /// True if a control record found no room. Files beyond `segments_max` may then be created for it.
     pub(crate) control_waits: bool,
 }
 

@@ -17,14 +17,15 @@ pub trait Protocol: Send + Sync + 'static {
     /// Returns the name that the management API shows for the listener.
     fn name(&self) -> &'static str;
 
-    /// Returns a place for one more client, or `None` if there is none: then the client is closed at once. No other client is
-    /// accepted meanwhile.
+    /// Returns a place for one more client, or `None` if there is none: then the client is closed at once. No other
+    /// client is accepted meanwhile.
     fn admit(&self) -> impl Future<Output = Option<Self::Place>> + Send;
 
-    /// Sends a client away that can be spared, if there is one: the system has no descriptor left for a new client.
+    /// Disconnects a client that can be spared, if there is one. Called when the system has no descriptor left for a new
+    /// client.
     fn make_way(&self) {}
 
-    /// Serves one client until it is gone, or until `stop` is cancelled and the client was sent away.
+    /// Serves one client until it disconnects, or until `stop` is cancelled and the client was disconnected.
     fn serve(
         self: Arc<Self>,
         client: Client,
@@ -33,7 +34,7 @@ pub trait Protocol: Send + Sync + 'static {
     ) -> impl Future<Output = ()> + Send;
 }
 
-/// Accepts clients until `stop` is cancelled. Ends when the last client is gone.
+/// Accepts clients until `stop` is cancelled. Returns when the last client has disconnected.
 pub async fn serve<P: Protocol>(listener: TcpListener, broker: Broker, protocol: P, stop: CancellationToken) {
     let (clients, protocol) = (TaskTracker::new(), Arc::new(protocol));
     if let Ok(address) = listener.local_addr() {
@@ -52,10 +53,10 @@ pub async fn serve<P: Protocol>(listener: TcpListener, broker: Broker, protocol:
                 }
                 None => tracing::debug!(%peer, "closed: there is no place for it"),
             },
-            // The client was gone before it was accepted.
+            // The client disconnected before it was accepted.
             Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                // Descriptors or memory of the kernel are used up by others. Clients that are connected go on.
+                // File descriptors or memory of the kernel are used up. Connected clients are not affected.
                 protocol.make_way();
                 broker.log_trouble(&format!("cannot accept a connection ({}): {error}", protocol.name()));
                 tokio::time::sleep(ACCEPT_AGAIN).await;
@@ -107,7 +108,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn clients_are_served_while_there_are_places_and_waited_for_at_the_end() {
+    async fn clients_are_served_up_to_the_limit_and_awaited_at_the_end() {
         let (broker, stop) = (Broker::start(Options::default()), CancellationToken::new());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -16,11 +16,11 @@ pub struct Client {
 }
 
 impl Client {
-    /// Prepares the socket of a client. This runs in the client's own task and before its protocol sees a byte: a header of the
-    /// PROXY protocol, which replaces `peer`, and a TLS handshake, which replaces `stream`, belong here.
+    /// Prepares the socket of a client. This runs in the client's own task and before its protocol sees a byte: a header
+    /// of the PROXY protocol, which replaces `peer`, and a TLS handshake, which replaces `stream`, belong here.
     ///
     /// # Errors
-    /// The client is gone.
+    /// The error of the system if the client has disconnected.
     pub(crate) fn prepare(stream: TcpStream) -> io::Result<Self> {
         set_options(&stream);
         Ok(Self { peer: stream.peer_addr()?, local: stream.local_addr()?, stream })

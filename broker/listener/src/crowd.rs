@@ -34,12 +34,12 @@ pub struct Member<C: Waiting> {
     client: Arc<C>,
 }
 
-/// The result of sending a client away.
+/// The result of [`Crowd::dismiss`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Dismissed {
     /// One client was sent away.
     One,
-    /// No client has had its chance yet; one will have had it at that time.
+    /// No client has been waited for long enough yet; one of them will have been at this time.
     NoneBefore(Instant),
     /// All clients are being served.
     None,
@@ -52,8 +52,8 @@ impl<C> Default for Crowd<C> {
 }
 
 impl<C: Waiting> Crowd<C> {
-    /// Lets a client in. If there are `most` already, one of them is sent away first. Returns `None` if all of these are being
-    /// served.
+    /// Lets a client in. If there are `most` already, one of them is sent away first. Returns `None` if all of these are
+    /// being served.
     pub async fn enter(self: &Arc<Self>, most: usize, client: impl FnOnce() -> C) -> Option<Member<C>> {
         loop {
             if self.present.lock().clients.len() < most {
@@ -75,7 +75,7 @@ impl<C: Waiting> Crowd<C> {
         Member { crowd: self.clone(), number, client }
     }
 
-    /// Sends away the client that has been waited for the longest, if it has had its chance by `now`.
+    /// Sends away the client that has been waited for the longest, if that is at least 50 ms at `now`.
     pub fn dismiss(&self, now: Instant) -> Dismissed {
         let mut present = self.present.lock();
         let waited_for =
@@ -113,7 +113,7 @@ impl<C: Waiting> Drop for Member<C> {
     }
 }
 
-/// The least time that a client is waited for: its bytes may be on their way.
+/// The least time that a client is waited for before it may be sent away: its bytes may be on their way.
 const CHANCE: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-    /// A client that is waited for since a time, or is served.
+    /// A client that has been waited for since some time, or is being served.
     struct Guest {
         since: Mutex<Option<Instant>>,
         is_away: AtomicBool,
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_client_that_is_waited_for_the_longest_gives_way_and_one_that_is_served_never_does() {
+    async fn only_the_client_that_was_waited_for_the_longest_gives_way() {
         let crowd = Arc::new(Crowd::default());
         let guest = || Guest { since: Mutex::new(Some(Instant::now())), is_away: AtomicBool::new(false) };
         let served = crowd.enter(3, guest).await.unwrap();

@@ -3,21 +3,21 @@ use crate::refusal::{Refusal, RefusalKind};
 use std::fmt;
 use std::str::FromStr;
 
-/// How an exchange chooses queues.
+/// The type of an exchange, which decides how the exchange chooses the queues of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ExchangeType {
-    /// By a routing key that is equal.
+    /// Queues whose binding has the same routing key.
     Direct,
-    /// All of them.
+    /// All bound queues.
     Fanout,
-    /// By a pattern of words.
+    /// Queues whose binding has a pattern of words that matches the routing key.
     Topic,
-    /// By the message's headers.
+    /// Queues whose binding has arguments that match the message's headers.
     Headers,
 }
 
 impl ExchangeType {
-    /// The name that clients use.
+    /// Returns the name that clients use.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -38,7 +38,7 @@ impl fmt::Display for ExchangeType {
 impl FromStr for ExchangeType {
     type Err = Refusal;
 
-    /// 406 for a type that is not known, as RabbitMQ 4 answers.
+    /// 406 for an unknown type, as RabbitMQ 4 answers.
     fn from_str(name: &str) -> Result<Self, Refusal> {
         [Self::Direct, Self::Fanout, Self::Topic, Self::Headers]
             .into_iter()

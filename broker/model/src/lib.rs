@@ -1,7 +1,7 @@
-//! The broker's vocabulary: the types that every other crate speaks of, without behaviour of their own.
+//! The broker's vocabulary: the types that all other crates use, without behaviour of their own.
 //!
-//! `name` (how objects may be called), `table` (the typed key-value lists of clients), `properties` (of a message), `exchange`
-//! (types), `refusal` (of a request), `wire` (AMQP 0-9-1's encoding of tables and properties).
+//! `name` (rules for names of objects), `table` (the typed key-value lists of clients), `properties` (of a message),
+//! `exchange` (types), `refusal` (of a request), `wire` (AMQP 0-9-1's encoding of tables and properties).
 pub mod exchange;
 pub mod name;
 pub mod properties;

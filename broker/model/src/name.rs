@@ -1,19 +1,19 @@
-//! What queues and exchanges may be called, and how long a routing key may be.
+//! The rules for names of queues and exchanges, and the length of routing keys.
 use crate::refusal::{Refusal, RefusalKind};
 use std::borrow::Cow;
 
-/// Longest name, in bytes of UTF-8: what a short string holds.
+/// The longest name in bytes of UTF-8: the capacity of a short string.
 pub const NAME_BYTES_MAX: usize = 255;
-/// Longest routing key or pattern, in bytes: what a short string holds.
+/// The longest routing key or pattern in bytes: the capacity of a short string.
 pub const ROUTING_KEY_BYTES_MAX: usize = 255;
 
-/// A name without carriage returns and line feeds, which are not part of a name (RabbitMQ: observed).
+/// Returns a name without carriage returns and line feeds, which are not part of a name (RabbitMQ: observed).
 #[must_use]
 pub fn without_line_breaks(name: &str) -> Cow<'_, str> {
     if name.contains(LINE_BREAKS) { name.replace(LINE_BREAKS, "").into() } else { name.into() }
 }
 
-/// Checks a name that a client chose for a new `what` ("queue", "exchange").
+/// Checks a name that a client chose for a new object; `what` is "queue" or "exchange".
 ///
 /// # Errors
 /// 406 beyond 255 bytes, 403 for the reserved prefix `amq.`.

@@ -65,15 +65,15 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// Returns whether there are none.
+    /// Returns whether the broker need not look at any property of the message.
     #[must_use]
     pub fn is_nothing(self) -> bool {
         !self.by_property && !self.recipients
     }
 }
 
-/// Checks that properties are well formed, without building them: consumers will have to read them. Returns which of them the
-/// broker has to look at.
+/// Checks that properties are well formed, without building them: consumers will have to read them. Returns which of
+/// them the broker has to look at.
 ///
 /// # Errors
 /// [`SyntaxError`] naming the property.
@@ -112,7 +112,7 @@ pub fn may_concern_broker(raw: &[u8]) -> bool {
 
 fn flags(reader: &mut Reader<'_>) -> Result<u16, SyntaxError> {
     let flags = reader.u16("property flags")?;
-    // The lowest bit announces more flags: no class has that many. The one above it is not used.
+    // The lowest bit announces more flags, but no class has that many. The bit above it is not used.
     if flags & 0b11 == 0 { Ok(flags) } else { Err(SyntaxError::Malformed("property flags")) }
 }
 

@@ -1,9 +1,10 @@
 //! Field tables: AMQP's typed key-value lists, as clients send arguments and headers.
 //!
-//! The types are RabbitMQ's, which differ from the specification's in some letters: <https://www.rabbitmq.com/docs/amqp-0-9-1-errata>.
+//! The types are RabbitMQ's, which differ from the specification's in some letters:
+//! <https://www.rabbitmq.com/docs/amqp-0-9-1-errata>.
 use std::fmt;
 
-/// Names and values in the order they were sent.
+/// Names and values in the order in which they were sent.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FieldTable(pub Vec<(String, FieldValue)>);
 
@@ -47,26 +48,27 @@ pub enum FieldValue {
 }
 
 impl FieldTable {
-    /// The first value of that name.
+    /// Returns the first value of that name, or `None` if there is none.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&FieldValue> {
         self.0.iter().find(|(other, _)| other == name).map(|(_, value)| value)
     }
 
-    /// Whether there are no entries.
+    /// Returns whether there are no entries.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// How many entries there are.
+    /// Returns the number of entries.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Bytes that are the same for tables with the same entries in whatever order, at every depth, and differ otherwise:
-    /// values are the same if their types are and their bytes. Entries of one name keep their order, since the first counts.
+    /// Returns bytes that are equal for tables with the same entries in any order, at every depth, and differ otherwise.
+    /// Two values are the same if they have the same type and the same bytes. Entries with the same name keep their
+    /// order, because the first of them counts.
     #[must_use]
     pub fn identity(&self) -> Vec<u8> {
         let mut out = Vec::new();
@@ -74,13 +76,13 @@ impl FieldTable {
         out
     }
 
-    /// About how many bytes of memory the table takes.
+    /// Returns about how many bytes of memory the table takes.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         self.0.iter().map(|(name, value)| ENTRY_BYTES + name.len() + value.memory_bytes()).sum()
     }
 
-    /// Names and values, in order.
+    /// Returns names and values, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &FieldValue)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value))
     }
@@ -93,7 +95,7 @@ impl<N: Into<String>> FromIterator<(N, FieldValue)> for FieldTable {
 }
 
 impl FieldValue {
-    /// The text of a string value that is UTF-8.
+    /// Returns the text of a string value, or `None` if the value is not a string or not UTF-8.
     #[must_use]
     pub fn as_str(&self) -> Option<&str> {
         match self {
@@ -102,7 +104,7 @@ impl FieldValue {
         }
     }
 
-    /// The value of any integer type.
+    /// Returns the value of any integer type, or `None` for other types.
     #[must_use]
     pub fn as_integer(&self) -> Option<i64> {
         Some(match self {
@@ -117,7 +119,7 @@ impl FieldValue {
         })
     }
 
-    /// The value of a boolean.
+    /// Returns the value of a boolean, or `None` for other types.
     #[must_use]
     pub fn as_bool(&self) -> Option<bool> {
         match self {
@@ -228,7 +230,7 @@ impl fmt::Display for FieldValue {
     }
 }
 
-/// Memory of a value and of an entry without what they point to, in bytes.
+/// The memory of a value, and of an entry, without the memory that they point to, in bytes.
 const VALUE_BYTES: usize = size_of::<FieldValue>();
 const ENTRY_BYTES: usize = size_of::<(String, FieldValue)>();
 
@@ -250,7 +252,7 @@ mod tests {
         ] {
             assert_ne!(one.identity(), other.identity(), "{other:?}");
         }
-        // The first entry of a name counts, so the order of those of one name does.
+        // The first entry of a name counts, so the order of entries with the same name matters.
         let (twice, turned) = (table(&[("a", 1.into()), ("a", 2.into())]), table(&[("a", 2.into()), ("a", 1.into())]));
         assert_ne!(twice.identity(), turned.identity());
         assert_ne!(table(&[("a", 1.into())]).identity(), table(&[("a", FieldValue::Int64(1))]).identity());

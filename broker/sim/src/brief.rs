@@ -8,7 +8,7 @@ use leveret_model::table::FieldTable;
 use leveret_node::Caller;
 use leveret_node::catalog::{BindingDeclare, Destination, ExchangeDeclare};
 
-/// What clients know of the exchange.
+/// The state of the exchange, as far as clients know it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Brief {
     /// The exchange does not exist.

@@ -7,33 +7,33 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The number of a message, which is unique in a simulation and grows from message to message.
 pub(crate) type Number = u64;
 
-/// What is known of one message in a queue. It is settled by an acknowledgement, a rejection, a purge, or a delivery that
-/// needs no acknowledgement.
+/// The record of one message in a queue. A message is settled by an acknowledgement, a rejection, a purge, or a delivery
+/// that needs no acknowledgement.
 #[derive(Clone, Default)]
 pub(crate) struct Message {
     pub(crate) publisher: usize,
     /// The size of the body in bytes.
     pub(crate) size: usize,
-    /// Whether it was published in this life.
+    /// True if the message was published in this life.
     pub(crate) fresh: bool,
     pub(crate) confirmed: bool,
-    /// Whether a client settled it in any life: it is not owed any more.
+    /// True if a client settled the message in any life: it is not owed any more.
     pub(crate) settled: bool,
-    /// Whether a client settled it in this life.
+    /// True if a client settled the message in this life.
     pub(crate) settled_in_life: bool,
-    /// Whether its settlement is known to be durable: it must never be delivered again.
+    /// True if the settlement is known to be durable: the message must never be delivered again.
     pub(crate) settled_durably: bool,
-    /// Whether both its presence and its absence are correct.
+    /// True if both the presence and the absence of the message are correct.
     pub(crate) uncertain: bool,
-    /// Whether it was ready when a purge began that has not ended yet.
+    /// True if the message was ready when a purge began that has not ended yet.
     pub(crate) purging: bool,
-    /// How often it was given back.
+    /// The number of times that the message was returned.
     pub(crate) returns: u32,
-    /// Whether it was delivered in any life.
+    /// True if the message was delivered in any life.
     pub(crate) delivered: bool,
-    /// Whether it was delivered in this life.
+    /// True if the message was delivered in this life.
     pub(crate) delivered_in_life: bool,
-    /// Whether it is delivered and not settled yet.
+    /// True if the message is delivered and not settled yet.
     pub(crate) unacked: bool,
 }
 
@@ -44,7 +44,7 @@ impl Message {
     }
 }
 
-/// What is known of one queue.
+/// The record of one queue.
 #[derive(Clone, Default)]
 pub(crate) struct Held {
     /// The slot of its name.
@@ -52,13 +52,13 @@ pub(crate) struct Held {
     pub(crate) messages: BTreeMap<Number, Message>,
     /// The messages that a client settled, in order.
     settlements: Vec<Number>,
-    /// How many of the first settlements are known to be durable.
+    /// The number of settlements, counted from the first, that are known to be durable.
     durable_settlements: usize,
-    /// By publisher, its newest message among the first deliveries of this life.
+    /// The newest message of each publisher among the first deliveries of this life.
     pub(crate) newest: BTreeMap<usize, Number>,
-    /// Whether a deletion that is under way, or was cancelled, may delete it at any moment.
+    /// True if a deletion that is under way, or was cancelled, may delete the queue at any moment.
     pub(crate) doomed: bool,
-    /// Whether it is deleted.
+    /// True if the queue is deleted.
     pub(crate) deleted: bool,
     /// The number of purges under way.
     purges: u32,
@@ -76,7 +76,7 @@ struct Pending {
     left: u32,
 }
 
-/// What is known of all queues, names, bindings and messages.
+/// The record of all queues, names, bindings and messages.
 #[derive(Clone, Default)]
 pub(crate) struct Checker {
     pub(crate) queues: BTreeMap<QueueId, Held>,
@@ -188,7 +188,7 @@ impl Checker {
         self.pending.is_empty()
     }
 
-    /// Records that a delivery was settled, or given back.
+    /// Records that a delivery was settled or returned.
     pub(crate) fn settled(&mut self, id: QueueId, number: Number, given_back: bool) {
         let Some(held) = self.queues.get_mut(&id) else { return };
         if !given_back {
@@ -293,7 +293,7 @@ impl Held {
         self.messages.values().filter(|message| message.is_owed()).count() as u64
     }
 
-    /// Returns the number of messages that may be in the queue, those that have to be included.
+    /// Returns the number of messages that may be in the queue, including those that have to be in it.
     pub(crate) fn possible(&self) -> u64 {
         self.messages.values().filter(|message| !message.settled_durably).count() as u64
     }

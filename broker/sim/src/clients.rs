@@ -71,7 +71,8 @@ impl Clients {
 }
 
 impl State {
-    /// Takes the delivery `tag` of a channel, or with `multiple` all up to it (0: all), out of the ledger into `settlement`.
+    /// Takes the delivery `tag` of a channel, or with `multiple` all up to it (0: all), out of the ledger into
+    /// `settlement`.
     pub(crate) fn settle(
         &mut self,
         channel: usize,
@@ -128,7 +129,7 @@ pub(crate) struct Consumer {
     /// The number of deliveries that it takes before its output counts as full.
     room: AtomicU32,
     pub(crate) id: Mutex<Option<ConsumerId>>,
-    /// Whether the broker cancelled it because its queue was deleted.
+    /// True if the broker cancelled the consumer because its queue was deleted.
     pub(crate) cancelled: AtomicBool,
 }
 

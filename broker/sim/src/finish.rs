@@ -21,7 +21,7 @@ impl Life<'_> {
         }
         match fault {
             Fault::Stop | Fault::BitFlip | Fault::Rot => {}
-            // Everything before is marked as durable already; only the stop will mark what is published now.
+            // All earlier messages are marked as durable already; only the stop will mark those that are published now.
             Fault::RotInTail => self.publish_and_wait().await,
             _ => return End::Cut,
         }

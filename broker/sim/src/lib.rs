@@ -8,10 +8,10 @@
 //! same seed gives the same trace and the same bytes on disk.
 //!
 //! `scenario` defines what may happen and the report; `world` runs one life after the other; `weather` holds the
-//! disturbances during a life; `life` opens the node and plays a life, `steps` and `requests` are what clients do in it, and
-//! `finish` ends it; `rot` changes bytes between lives; `writer` replaces the node's threads; `clients` has channels and
-//! consumers; `names` and `brief` have the queues, bindings and the exchange that clients use; `checker` records what is
-//! known of each message; `random` makes numbers from the seed.
+//! disturbances during a life; `life` opens the node and plays a life, `steps` and `requests` are what clients do in it,
+//! and `finish` ends it; `rot` changes bytes between lives; `writer` replaces the node's threads; `clients` has channels
+//! and consumers; `names` and `brief` have the queues, bindings and the exchange that clients use; `checker` records
+//! what is known of each message; `random` makes numbers from the seed.
 mod brief;
 mod checker;
 mod clients;

@@ -22,17 +22,17 @@ pub(crate) struct Plan {
     pub(crate) purpose: Purpose,
 }
 
-/// What clients do in a life.
+/// The purpose of a life, which decides what clients do.
 pub(crate) enum Purpose {
-    /// They publish, and if `consume` is set they also consume and send requests, in that many steps.
+    /// Clients publish, and if `consume` is set they also consume and send requests, in that many steps.
     Play { steps: u64, consume: bool },
-    /// They consume and acknowledge all messages.
+    /// Clients consume and acknowledge all messages.
     Drain,
-    /// They are delivered all messages and settle none. The file `rotten` is damaged.
+    /// All messages are delivered to clients, which settle none. The file `rotten` is damaged.
     Look { rotten: Option<String> },
 }
 
-/// How a life ended.
+/// The way in which a life ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum End {
     /// The node was stopped in order.

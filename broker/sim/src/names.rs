@@ -31,7 +31,7 @@ pub(crate) fn name(at: usize) -> String {
     format!("q{at}")
 }
 
-/// What is known of the queue with a name.
+/// The record of the queue with a name.
 #[derive(Clone, Default)]
 pub(crate) struct Name {
     /// The identity of the queue; `None` if it does not exist.
@@ -40,11 +40,12 @@ pub(crate) struct Name {
     pub(crate) busy: u32,
     /// The number of requests under way that delete it.
     pub(crate) deletes: u32,
-    /// Whether several of these requests were under way at the same time.
+    /// True if several of these requests were under way at the same time.
     pub(crate) overlapped: bool,
-    /// Whether one of these requests was cancelled, so that its outcome is unknown.
+    /// True if one of these requests was cancelled, so that its outcome is unknown.
     pub(crate) cancelled: bool,
-    /// How often it was created, less how often it was deleted, since `id` was last known.
+    /// The number of times that the queue was created, less the number of times that it was deleted, since `id` was last
+    /// known.
     pub(crate) balance: i64,
 }
 
@@ -55,14 +56,14 @@ impl Name {
     }
 }
 
-/// What is known of the binding between `fan` and a queue.
+/// The record of the binding between `fan` and a queue.
 #[derive(Clone, Default)]
 pub(crate) struct Bound {
-    /// Whether it exists, as far as is known.
+    /// True if the binding exists, as far as is known.
     pub(crate) is: bool,
     /// The number of requests under way that bind or unbind.
     pub(crate) busy: u32,
-    /// Whether requests overlapped or were cancelled, so that `is` may be wrong.
+    /// True if requests overlapped or were cancelled, so that `is` may be wrong.
     pub(crate) unsure: bool,
 }
 

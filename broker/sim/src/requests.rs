@@ -17,7 +17,7 @@ use std::time::Duration;
 /// A request that is given up when it has been polled more than `patience` times without an answer.
 struct Impatient<'f, T> {
     request: Pin<Box<dyn Future<Output = T> + Send + 'f>>,
-    /// How often the request may still be polled in vain; `None` for any number of times.
+    /// The number of further polls without an answer after which the request is given up; `None` for any number.
     patience: Option<u64>,
 }
 

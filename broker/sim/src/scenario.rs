@@ -1,4 +1,4 @@
-//! What may happen in a simulation, and the report of what did.
+//! The faults and the weather that a simulation may have, and the report of a simulation.
 
 /// A fault that strikes a life of the node; most end it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

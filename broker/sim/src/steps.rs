@@ -280,5 +280,5 @@ impl Life<'_> {
 
 /// The most bytes of unconfirmed publishes.
 const UNCONFIRMED_MAX: usize = 1 << 20;
-/// How long a publisher waits at most for consumers to catch up.
+/// The longest time that a publisher waits for consumers to catch up.
 const HELD_BACK_MAX: Duration = Duration::from_secs(5);

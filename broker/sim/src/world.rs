@@ -46,7 +46,7 @@ pub(crate) struct World {
     pub(crate) before: Option<Vec<(u64, u64)>>,
     /// The number of the last message.
     pub(crate) number: u64,
-    /// Whether a node has been open on this disk.
+    /// True if a node has been open on this disk.
     pub(crate) opened: bool,
 }
 

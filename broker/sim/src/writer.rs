@@ -14,9 +14,9 @@ use tokio::time::sleep;
 
 pub(crate) struct Writer {
     random: Arc<Mutex<Random>>,
-    /// Whether appends may write the journal themselves; true in half of the lives.
+    /// True if appends may write the journal themselves, which is the case in half of the lives.
     at_once: bool,
-    /// Whether stalls of the disk are frequent.
+    /// True if stalls of the disk are frequent.
     slow: bool,
 }
 

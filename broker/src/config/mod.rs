@@ -14,7 +14,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
-/// How the broker runs. `settings` has the meaning and the default of each field.
+/// The configuration of the broker. `settings` has the meaning and the default of each field.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
@@ -27,9 +27,9 @@ pub(crate) struct Config {
     pub(crate) default_user: String,
     pub(crate) default_pass: String,
     pub(crate) shutdown_grace: Duration,
-    /// The limits that were set.
+    /// The limits that were configured.
     wishes: Wishes,
-    /// The limits that these come to.
+    /// The limits that follow from `wishes`.
     pub(crate) limits: Limits,
 }
 
@@ -43,21 +43,21 @@ pub(crate) enum Log {
     Json,
 }
 
-/// The reason that there is no configuration.
+/// The reason why the configuration cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The file cannot be read.
     #[error("cannot read the configuration file {0}: {1}")]
     Unreadable(PathBuf, std::io::Error),
-    /// The file is wrong somewhere.
+    /// The file has an error in some line.
     #[error("{file}:{line}: {problem}")]
     Wrong { file: PathBuf, line: usize, problem: String },
-    /// A value of the command line or the environment is wrong, or values do not fit together.
+    /// A value on the command line or in the environment is wrong, or values contradict each other.
     #[error("{key}: {problem}")]
     Value { key: &'static str, problem: String },
 }
 
-/// Returns the configuration that the command line, the environment and the file named there come to.
+/// Returns the configuration that follows from the command line, the environment and the configuration file named there.
 ///
 /// # Errors
 /// [`Error`], naming file and line, or the key.
@@ -101,13 +101,13 @@ impl File {
         Error::Wrong { file: self.path.clone(), line: self.line(span), problem }
     }
 
-    /// Returns the line that a span begins in, from 1 on.
+    /// Returns the line in which a span begins, counted from 1.
     fn line(&self, span: &Range<usize>) -> usize {
         self.text.as_bytes()[..span.start.min(self.text.len())].iter().filter(|&&byte| byte == b'\n').count() + 1
     }
 }
 
-/// Returns the error text for a key that is not known, with the key that was probably meant.
+/// Returns the error text for an unknown key, with the known key that was probably meant.
 fn unknown(key: &str) -> String {
     let similarity = |setting: &&Setting| strsim::jaro_winkler(setting.key, key);
     let nearest = settings().iter().max_by(|a, b| similarity(a).total_cmp(&similarity(b)));
@@ -119,13 +119,14 @@ fn unknown(key: &str) -> String {
     }
 }
 
-/// Returns the configuration for a process that may have so many file descriptors.
+/// Returns the configuration for a process that may have `descriptors` file descriptors.
 fn merge(given: &Given, file: &File, descriptors: u64) -> Result<Config, Error> {
     let (mut config, mut in_file) = (Config::default(), file.values()?);
     for setting in settings() {
         let key = setting.key;
         if let Some(value) = in_file.remove(key) {
-            // It is read even if something else goes before it: a mistake in the file is told.
+            // The value is read even if the command line or the environment overrides it, so that a mistake in the file
+            // is reported.
             let span = value.span();
             let read = setting.read(&mut config, value.into());
             read.map_err(|problem| file.wrong(&span, format!("{key}: {problem}")))?;
@@ -169,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_named_with_line_and_nearest_key() {
+    fn errors_name_the_line_and_the_nearest_key() {
         assert_eq!(
             error_of("amqp = \"a:1\"\nmemroy_max = 1"),
             "x.toml:2: unknown key 'memroy_max': did you mean 'memory_max'?"
@@ -181,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn the_command_line_wins_over_the_file_over_the_default() {
+    fn the_command_line_overrides_the_file_and_the_file_the_default() {
         let file = file("amqp = \"file:1\"\nhttp = \"file:2\"\nmemory_max = \"1GiB\"");
         let config = merge(&given(&[("amqp", "line:1")]), &file, DESCRIPTORS).unwrap();
         let Config { addresses, memory_max, .. } = config;
@@ -220,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_have_a_largest_size() {
+    fn message_bytes_max_is_bounded() {
         for (size, is_taken) in
             [("\"512MiB\"", true), ("1", true), ("0", false), ("\"513MiB\"", false), ("\"5GiB\"", false)]
         {

@@ -1,7 +1,8 @@
-//! The settings: each is declared once, with its key, default, reference and the way that its value is read.
+//! The settings: each is declared once, with its key, default, reference text and the function that reads its value.
 //!
-//! The flags of the command line, the environment variables, the keys of the file, `config/leveret.toml`, and the defaults all
-//! come from this table. The default is written as the file has it and is read in the same way as any other value.
+//! The flags of the command line, the environment variables, the keys of the file, `config/leveret.toml`, and the
+//! defaults all come from this table. The default is written as the file has it and is read in the same way as any other
+//! value.
 use super::{Config, Log, size};
 use crate::listeners::{LISTENERS, Listener};
 use serde::Deserialize;
@@ -13,36 +14,36 @@ use toml::de::ValueDeserializer;
 
 /// A setting.
 pub(crate) struct Setting {
-    /// The key in the file. Flag and environment variable are named after it.
+    /// The key in the file. The flag and the environment variable are named after it.
     pub(crate) key: &'static str,
     /// The name of the flag, without the dashes before it.
     pub(crate) flag: String,
     /// The name of the environment variable.
     pub(crate) variable: String,
-    /// The places that it can be set in.
+    /// The places in which the setting can be set.
     pub(crate) source: Source,
     /// The default, as TOML.
     pub(super) default: &'static str,
-    /// The reference. The first sentence is the help of the flag.
+    /// The reference text. Its first sentence is the help of the flag.
     about: &'static str,
     /// Sets the value in a configuration.
     set: Set,
 }
 
-/// The places that a setting can be set in.
+/// The places in which a setting can be set.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Source {
     /// The file.
     File,
-    /// The command line, the environment and the file. The command line's help names the value like this.
+    /// The command line, the environment and the file. The text names the value in the command line's help.
     Anywhere(&'static str),
-    /// The same, but the reference does not recommend the command line, which other users of the machine see.
+    /// The same, but the reference text does not recommend the command line, which other users of the machine can see.
     Secret(&'static str),
 }
 
-/// The way that a setting gets into a configuration.
+/// The way in which the value of a setting is stored in a configuration.
 enum Set {
-    /// A field of it.
+    /// A field of the configuration.
     Field(fn(&mut Config, ValueDeserializer<'_>) -> Result<(), String>),
     /// The address of this listener.
     Address(usize),
@@ -64,7 +65,7 @@ impl Setting {
     /// Reads a value into a configuration.
     ///
     /// # Errors
-    /// What is wrong with the value.
+    /// The text says what is wrong with the value.
     pub(super) fn read(&self, config: &mut Config, value: ValueDeserializer<'_>) -> Result<(), String> {
         match self.set {
             Set::Field(set) => set(config, value),
@@ -72,7 +73,7 @@ impl Setting {
         }
     }
 
-    /// Returns its lines in the annotated file.
+    /// Returns the setting's lines in the annotated file.
     fn annotated(&self) -> String {
         let also = match self.source {
             Source::File => String::new(),
@@ -84,20 +85,20 @@ impl Setting {
     }
 }
 
-/// Returns the settings in the order of the file.
+/// Returns the settings in the order in which the file has them.
 pub(crate) fn settings() -> &'static [Setting] {
     static ALL: OnceLock<Vec<Setting>> = OnceLock::new();
     ALL.get_or_init(|| addresses().into_iter().chain(node()).chain(users_and_shutdown()).chain(limits()).collect())
 }
 
-/// Returns the configuration file with every setting at its default, commented out, below its reference.
+/// Returns the configuration file with every setting at its default and commented out, below its reference text.
 pub(crate) fn annotated() -> String {
     let head = "# Configuration of leveret: `leveret serve --config FILE`. Every key is shown at its default.\n\
                 # The order of precedence: command line, environment, this file.\n";
     settings().iter().fold(head.to_owned(), |text, setting| text + &setting.annotated())
 }
 
-/// The data folder, and the address of each listener.
+/// Returns the data folder's setting, and the settings of the listeners' addresses.
 fn addresses() -> Vec<Setting> {
     let data_dir = Setting::new(
         "data_dir",
@@ -243,7 +244,7 @@ fn bytes(value: ValueDeserializer<'_>) -> Result<u64, String> {
     take::<size::Size>(value)?.bytes()
 }
 
-/// A number, or "auto" to have it worked out.
+/// A number, or "auto" to have the number determined.
 #[derive(Deserialize)]
 #[serde(untagged, expecting = "expected a number from 1 on, or \"auto\"")]
 enum Count {
@@ -264,7 +265,7 @@ fn count(value: ValueDeserializer<'_>) -> Result<Option<u64>, String> {
     })
 }
 
-/// A smaller budget would hold publishers back for ever.
+/// The smallest memory budget, in bytes: with a smaller one publishers would be held back for ever.
 const MEMORY_MIN: u64 = 32 << 20;
-/// The largest message that can be configured: RabbitMQ's.
+/// The largest message that can be configured, in bytes: RabbitMQ's limit.
 const MESSAGE_MAX: u64 = 512 << 20;

@@ -1,4 +1,4 @@
-//! Sizes as people write them: bytes, `512MiB`, `512M`, `2GB`, or a share of the memory that there is, `60%`.
+//! Sizes as people write them: bytes, `512MiB`, `512M`, `2GB`, or a share of the available memory, `60%`.
 use serde::Deserialize;
 
 /// A size in the file: a number of bytes or a text.
@@ -10,7 +10,7 @@ pub(crate) enum Size {
 }
 
 impl Size {
-    /// In bytes.
+    /// Returns the size in bytes.
     pub(crate) fn bytes(&self) -> Result<u64, String> {
         match self {
             Self::Bytes(bytes) => Ok(*bytes),
@@ -19,8 +19,8 @@ impl Size {
     }
 }
 
-/// The bytes that `text` says. Units are RabbitMQ's: K, M, G, T and KiB, MiB, GiB, TiB are powers of 1024; kB, MB, GB, TB of
-/// 1000; case does not matter.
+/// Returns the number of bytes that `text` says. Units are RabbitMQ's: K, M, G, T and KiB, MiB, GiB, TiB are powers of
+/// 1024; kB, MB, GB, TB are powers of 1000; case does not matter.
 pub(crate) fn parse(text: &str) -> Result<u64, String> {
     let refused = || format!("'{text}' is no size: bytes, 512MiB, 512M, 2GB or 60% are");
     let digits = text.trim_end_matches(|character: char| !character.is_ascii_digit());
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn units_are_rabbitmqs() {
+    fn size_units_are_those_of_rabbitmq() {
         for (text, bytes) in [
             ("0", 0),
             ("7B", 7),
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_size_is_refused() {
+    fn texts_that_are_no_size_are_refused() {
         for text in ["", "M", "-1", "1.5G", "0%", "101%", "12 parsecs", "1 2", "18446744073709551616"] {
             assert!(parse(text).unwrap_err().contains("is no size"), "{text}");
         }

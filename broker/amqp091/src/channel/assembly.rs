@@ -1,4 +1,4 @@
-//! A message whose frames come one by one, in its channel.
+//! A message of a channel whose frames have not all arrived, and which is put together from them.
 use crate::codec::content::ContentHeader;
 use crate::codec::ids::class;
 use crate::codec::method;
@@ -7,15 +7,15 @@ use crate::connection::failure::Failure;
 use leveret_model::properties::{self, Asked};
 use leveret_node::Held;
 
-/// A message that has not come in full.
+/// A message that has not arrived in full.
 pub(crate) struct Assembly {
     pub(super) exchange: Box<str>,
     pub(super) routing_key: Box<[u8]>,
-    /// The message is sent back if no queue takes it.
+    /// True if the message is sent back when no queue takes it.
     pub(super) mandatory: bool,
-    /// The content header, once it has come.
+    /// The content header, once it has arrived.
     pub(super) header: Option<Header>,
-    /// The part of the body that has come.
+    /// The part of the body that has arrived.
     pub(super) body: Vec<u8>,
     /// Counts the memory of the header and the body against the node's budget.
     pub(super) held: Held,
@@ -25,14 +25,14 @@ pub(crate) struct Assembly {
 pub(super) struct Header {
     /// The properties, encoded.
     pub(super) properties: Box<[u8]>,
-    /// What the properties ask of the broker.
+    /// The properties that the broker has to look at.
     pub(super) asked: Asked,
     /// The size of the whole body, in bytes.
     body_size: u64,
 }
 
 impl Assembly {
-    /// Returns the message of a publish of which only the method frame has come.
+    /// Returns the message of a publish of which only the method frame has arrived.
     pub(super) fn new(publish: &method::Publish<'_>, held: Held) -> Self {
         Self {
             exchange: publish.exchange.into(),
@@ -44,12 +44,12 @@ impl Assembly {
         }
     }
 
-    /// Returns whether the content header has not come.
+    /// Returns whether the content header has not arrived yet.
     pub(super) fn awaits_header(&self) -> bool {
         self.header.is_none()
     }
 
-    /// Returns whether the message has come in full.
+    /// Returns whether the message has arrived in full.
     pub(super) fn is_complete(&self) -> bool {
         self.header.as_ref().is_some_and(|header| header.body_size == self.body.len() as u64)
     }
@@ -57,8 +57,8 @@ impl Assembly {
     /// Adds the payload of the content header frame.
     ///
     /// # Errors
-    /// 502 if it is malformed, 505 for the header of another class, 406 if the body is larger than `message_bytes_max`, 506 if
-    /// the node has no memory for it.
+    /// 502 if it is malformed, 505 for the header of another class, 406 if the body is larger than `message_bytes_max`,
+    /// 506 if the node has no memory for it.
     pub(super) fn add_header(&mut self, payload: &[u8], message_bytes_max: u64) -> Result<(), Failure> {
         let header = ContentHeader::parse(payload).map_err(Failure::of)?;
         if header.class != class::BASIC {
@@ -89,7 +89,8 @@ impl Assembly {
             return Err(Failure::new(ReplyCode::FrameError, text));
         }
         if self.body.is_empty() {
-            // Room for all of it at once, but no more than 16 times of what the client has sent already.
+            // Reserves room for the whole body at once, but not more than 16 times the bytes that the client has already
+            // sent.
             self.body.reserve_exact(size.min(payload.len() as u64 * 16) as usize);
         }
         self.body.extend_from_slice(payload);

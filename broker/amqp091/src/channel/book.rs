@@ -1,14 +1,15 @@
 //! The books of publisher confirms: the publishes of each channel from the first that is not safe on.
 //!
-//! A publish that waits for the log has a token; tokens are never used twice on a connection, so a token of a channel that was
-//! closed means nothing to the channel that has its number now. A publish is safe when it and all publishes before it are.
+//! A publish that waits for the log has a token; tokens are never used twice on a connection, so a token of a channel
+//! that was closed means nothing to the channel that has its number now. A publish is safe when it and all publishes
+//! before it are.
 use crate::codec::encode;
 use crate::connection::by_channel::ByChannel;
 use std::collections::VecDeque;
 
 /// The books of a connection's channels.
 pub(crate) struct Books {
-    /// The books by channel number; a channel has one once its client asked for confirms.
+    /// The books by channel number. A channel has one once its client has asked for confirms.
     by_channel: ByChannel<Confirms>,
     /// Tokens below this one were given to channels that are closed.
     next_token: u64,
@@ -69,20 +70,20 @@ struct Confirms {
     published: u64,
     /// The sequence number up to which all publishes are safe.
     safe: u64,
-    /// The sequence number up to which the client was told.
+    /// The sequence number up to which publishes were confirmed to the client.
     told: u64,
     /// The publishes from the first that is not safe on.
     pending: VecDeque<Pending>,
-    /// The token of the first of them.
+    /// The token of the first of the pending publishes.
     first_token: u64,
 }
 
-/// Publishes in a row that share a token.
+/// Consecutive publishes that share a token.
 #[derive(Debug)]
 struct Pending {
     /// The sequence number of the last one.
     last: u64,
-    /// The number of logs that have not said yet that the publishes are durable.
+    /// The number of logs that have not reported yet that the publishes are durable.
     logs: u32,
 }
 
@@ -92,7 +93,7 @@ impl Confirms {
         Self { first_token, ..Self::default() }
     }
 
-    /// Records `messages` publishes that still wait for `logs` logs (0: they are safe already). Returns their token.
+    /// Records `messages` publishes that wait for `logs` logs (0: they are safe already). Returns their token.
     fn published(&mut self, messages: u64, logs: u32) -> u64 {
         self.published += messages;
         self.pending.push_back(Pending { last: self.published, logs });
@@ -123,7 +124,7 @@ impl Confirms {
         }
     }
 
-    /// Appends the acknowledgement of all publishes that are safe, if the client was not told yet.
+    /// Appends the acknowledgement of all publishes that are safe and not confirmed to the client yet.
     fn tell(&mut self, out: &mut Vec<u8>, channel: u16) {
         let new = self.safe - self.told;
         if new > 0 {

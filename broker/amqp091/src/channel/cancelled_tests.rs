@@ -1,4 +1,4 @@
-//! A consumer ends with its queue while its client gives its tag to another one.
+//! A consumer ends with its queue while its client gives the consumer's tag to another one.
 use super::{Channel, Consumer, Ended};
 use leveret_node::catalog::QueueDeclare;
 use leveret_node::{Broker, Caller, ChannelView, ConsumerId, Options, Queue};
@@ -10,11 +10,11 @@ async fn declare(broker: &Broker, name: &str) -> Arc<Queue> {
 }
 
 #[tokio::test]
-async fn the_end_of_a_consumer_does_not_touch_another_that_has_its_tag_by_now() {
+async fn a_cancelled_consumer_does_not_end_another_with_the_same_tag() {
     let broker = Broker::start(Options::default());
     let (gone, there) = (declare(&broker, "a").await, declare(&broker, "b").await);
     let mut channel = Channel::new(1, Arc::new(ChannelView::default()), broker.count_opened(1).unwrap());
-    // Both are the first consumer of their queue.
+    // Each of the two is the first consumer of its queue.
     let id = ConsumerId(0);
     channel.consumers.insert(
         "tag".into(),

@@ -10,11 +10,11 @@ use leveret_node::{ChannelView, Outcome};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// The channels that are open, or wait for the client to agree that they are closed.
+/// The channels that are open, or that wait for the client to agree that they are closed.
 pub(crate) struct Channels {
     /// Boxed: a page of empty places stays small.
     by_number: ByChannel<Box<Channel>>,
-    /// How many there are, compared with the `channel_max` that was agreed upon.
+    /// The number of channels, which is compared with the agreed `channel_max`.
     count: u16,
 }
 
@@ -23,14 +23,14 @@ impl Channels {
         Self { by_number: ByChannel::new(), count: 0 }
     }
 
-    /// Returns whether the channel is open, is not closing, and has no message that has not come in full.
+    /// Returns whether the channel is open, is not closing, and has no message that has yet to arrive in full.
     #[inline]
     pub(crate) fn awaits_method(&self, number: u16) -> bool {
         let channel = self.by_number.get(usize::from(number));
         matches!(channel, Some(Some(channel)) if !channel.closing && channel.assembly.is_none())
     }
 
-    /// Returns whether there is such a channel; it may be closing.
+    /// Returns whether there is a channel with this number; it may be closing.
     pub(crate) fn is_open(&self, number: u16) -> bool {
         matches!(self.by_number.get(usize::from(number)), Some(Some(_)))
     }
@@ -40,7 +40,7 @@ impl Channels {
         matches!(self.by_number.get(usize::from(number)), Some(Some(channel)) if channel.closing)
     }
 
-    /// Returns how many consumers the channels have together.
+    /// Returns the number of consumers of all channels together.
     pub(crate) fn consumers(&self) -> usize {
         self.by_number.values().map(|channel| channel.consumers.len()).sum()
     }
@@ -50,7 +50,7 @@ impl Channels {
         self.by_number.values().map(|channel| channel.number).collect()
     }
 
-    /// Returns the channel `number`, if there is one.
+    /// Returns the channel `number`, or `None` if it is not open.
     #[inline]
     pub(crate) fn find(&mut self, number: u16) -> Option<&mut Channel> {
         self.by_number.get_mut(usize::from(number))?.as_deref_mut()
@@ -71,7 +71,8 @@ impl Channels {
     /// Opens a channel and answers the client.
     ///
     /// # Errors
-    /// 504 if it is open, 530 if there are as many as were agreed upon, 506 if the node has no memory for it.
+    /// 504 if the channel is open, 530 if there are as many channels as were agreed upon, 506 if the node has no memory
+    /// for it.
     pub(crate) fn open(&mut self, context: &Context, number: u16) -> Result<(), Failure> {
         if self.is_open(number) {
             let text = format!("second 'channel.open' seen on channel {number}");
@@ -96,7 +97,8 @@ impl Channels {
         Ok(())
     }
 
-    /// Ends what a channel has: its consumers leave, and the messages that they had not settled return to their queues.
+    /// Ends everything that a channel has: its consumers are removed, and its unacknowledged messages return to their
+    /// queues.
     pub(crate) async fn release(&mut self, context: &Context, settler: &mut Settler, number: u16) {
         let Some(channel) = self.find(number) else { return };
         channel.assembly = None;

@@ -1,9 +1,9 @@
-//! Publisher confirms: a message that is in all its queues, on disk where they are durable, is acknowledged in the order of
-//! the publishes, once for each batch, with `multiple`.
+//! Publisher confirms: a message that is in all its queues, and on the disk for those that are durable, is acknowledged.
+//! Acknowledgements keep the order of the publishes; one with `multiple` is sent for each batch.
 //!
-//! Publishes that need no log are counted by the reader in their channel and confirmed at the end of the read. All publishes
-//! of a channel are entered in its book (see [`book`](super::book)). The books lie in the connection's output, under its lock,
-//! because the log says from its own task which publishes are durable.
+//! Publishes that need no log are counted by the reader in their channel and confirmed at the end of the read. All
+//! publishes of a channel are entered in its book (see [`book`](super::book)). The books are part of the connection's
+//! output, under its lock, because the log reports from a task of its own which publishes are durable.
 use super::Channel;
 use super::channels::Channels;
 use crate::connection::output::Output;
@@ -18,8 +18,9 @@ pub(crate) struct Unconfirmed {
 }
 
 impl Unconfirmed {
-    /// Counts publishes that are about to be handed over to their queues and to the `logs` that have to make them durable.
-    /// Returns who is told by these logs: nobody if there are none, or if the channel does not want confirms.
+    /// Counts publishes that are about to be handed over to their queues and to the `logs` logs that have to make them
+    /// durable. Returns the confirmation that these logs report to, or `None` if there are no logs or if the channel has
+    /// no confirms.
     pub(super) fn published(
         &mut self,
         output: &Arc<Output>,
@@ -40,7 +41,8 @@ impl Unconfirmed {
         None
     }
 
-    /// Enters the publishes that needed no log into the books of their channels, and tells the client which are safe.
+    /// Enters the publishes that needed no log into the books of their channels, and confirms those that are safe to the
+    /// client.
     pub(crate) fn tell(&mut self, output: &Output, channels: &mut Channels) {
         if self.channels.is_empty() {
             return;

@@ -12,7 +12,7 @@ use leveret_node::Subscription;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 
-/// Handles `basic.consume` on a connection that has so many `consumers` already.
+/// Handles `basic.consume` on a connection that already has `consumers` consumers.
 pub(super) fn consume(
     context: &Context,
     channel: &mut Channel,
@@ -120,7 +120,7 @@ pub(super) struct Qos {
     pub(super) global: bool,
 }
 
-/// Handles `basic.qos`, which holds for further consumers or, if it is `global`, for the whole channel.
+/// Handles `basic.qos`, which applies to further consumers or, if it is `global`, to the whole channel.
 pub(super) fn qos(context: &Context, channel: &mut Channel, qos: &Qos) -> Result<(), Failure> {
     let &Qos { prefetch_size, prefetch_count, global } = qos;
     if prefetch_size != 0 {
@@ -143,7 +143,7 @@ pub(super) fn qos(context: &Context, channel: &mut Channel, qos: &Qos) -> Result
     Ok(())
 }
 
-/// An argument that is accepted and without effect, as in RabbitMQ 4.
+/// An argument that is accepted and has no effect, as in RabbitMQ 4.
 const IDLE: &str = "x-cancel-on-ha-failover";
 /// The approximate memory of a consumer, in bytes.
 const CONSUMER_BYTES: u64 = 1 << 10;

@@ -1,4 +1,5 @@
-//! The content frames of a message that does not lie complete in the read buffer: put together, then published like any other.
+//! The content frames of a message that does not lie complete in the read buffer. They are put together, and the message
+//! is then published like any other.
 use super::assembly::Assembly;
 use super::noted::{self, Run};
 use super::publish::{Arrived, MessagesOfRun, PROPERTY_BYTES_PER_WORK, Publisher, SHARED_MIN, STEPS_PER_WORK};
@@ -9,7 +10,7 @@ use leveret_model::properties::Asked;
 use leveret_node::{Body, Extent, Message, PART_QUEUES, Route};
 use std::sync::Arc;
 
-/// The part of a message that says where it goes.
+/// The routing information of a message that was put together.
 struct Assembled<'a> {
     exchange: &'a str,
     routing_key: &'a [u8],
@@ -17,11 +18,11 @@ struct Assembled<'a> {
 }
 
 impl Publisher<'_> {
-    /// Handles the header frame of a message that comes frame by frame.
+    /// Handles the header frame of a message that arrives frame by frame.
     ///
     /// # Errors
-    /// 505 if no header is expected, 502 if it is malformed, 406 if the message is too large or is refused, 506 if the node has
-    /// no memory for it.
+    /// 505 if no header is expected, 502 if it is malformed, 406 if the message is too large or is refused, 506 if the
+    /// node has no memory for it.
     pub(crate) async fn content_header(&mut self, arrived: Arrived<'_>) -> Result<(), Failure> {
         let Arrived { channel, payload, .. } = arrived;
         self.turn.add(payload.len() as u64 / PROPERTY_BYTES_PER_WORK);
@@ -37,7 +38,7 @@ impl Publisher<'_> {
         self.finish_if_complete(channel).await
     }
 
-    /// Handles a body frame of a message that comes frame by frame.
+    /// Handles a body frame of a message that arrives frame by frame.
     ///
     /// # Errors
     /// 505 if no body is expected, 501 if it is longer than the header says, and the errors of
@@ -55,7 +56,7 @@ impl Publisher<'_> {
         self.finish_if_complete(channel).await
     }
 
-    /// Publishes the message of a channel, as a run of its own, if it has come in full.
+    /// Publishes the message of a channel, as a run of its own, if it has arrived in full.
     async fn finish_if_complete(&mut self, number: u16) -> Result<(), Failure> {
         let assembly = &mut self.channels.get(number)?.assembly;
         let Some(Assembly { exchange, routing_key, mandatory, header: Some(header), body, held }) =
@@ -76,7 +77,7 @@ impl Publisher<'_> {
         let messages = [Extent { properties_at: 0, properties_len: properties_len as u32, body }];
         let run = Run { channel: number, route, mandatory, first: 0 };
         if run.route.recipients() > PART_QUEUES {
-            // Others have their turn meanwhile. The client's next frames are handled after this message.
+            // Other connections get their turn meanwhile. The client's next frames are handled after this message.
             if let Some(routed) = self.count_published(MessagesOfRun { bytes: &bytes, run: &run, messages: &messages })
             {
                 let lag = self.context.broker.publish_in_parts(&bytes, routed).await;
@@ -85,12 +86,12 @@ impl Publisher<'_> {
         } else {
             self.hand_over(&bytes, &[run], &messages);
         }
-        drop(held); // the queues count it from here on
+        drop(held); // from here on the queues count the memory
         Ok(())
     }
 
-    /// Returns where a message goes. Looks at its properties if the broker has to; these are replaced if consumers must not see
-    /// all of them.
+    /// Returns the route of a message. Looks at the properties if the broker has to, and replaces `properties` if
+    /// consumers must not see all of them.
     fn find_route_of(&mut self, assembled: &Assembled<'_>, properties: &mut Vec<u8>) -> Result<Arc<Route>, Failure> {
         let &Assembled { exchange, routing_key, asked } = assembled;
         let route = self.find_route(exchange, routing_key)?;

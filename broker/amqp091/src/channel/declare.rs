@@ -96,7 +96,7 @@ pub(super) async fn queue_bind(
 ) -> Result<(), Failure> {
     let &QueueBinding { queue, exchange, routing_key, no_wait, ref arguments } = binding;
     let name = channel.queue_name(queue)?;
-    // With neither queue nor key, the key too means the queue declared last (0-9-1 spec, queue.bind).
+    // If neither queue nor key is given, the key is the name of the queue declared last (0-9-1 spec, queue.bind).
     let shortcut = queue.is_empty() && routing_key.is_empty();
     let routing_key = if shortcut { name.as_bytes() } else { routing_key };
     let destination = Destination::Queue(name.clone());
@@ -131,7 +131,7 @@ pub(super) async fn queue_delete(
 ) -> Result<(), Failure> {
     let name = channel.queue_name(queue)?;
     let deleted = match context.broker.delete_queue(context.caller(), context.vhost(), &name, only).await {
-        // A queue that is not there is as good as deleted (RabbitMQ: observed).
+        // Deleting a queue that does not exist succeeds (RabbitMQ: observed).
         Err(refusal) if refusal.kind == RefusalKind::NotFound => None,
         other => Some(other?),
     };
@@ -139,7 +139,8 @@ pub(super) async fn queue_delete(
         let ready = to_u32(deleted.as_ref().map_or(0, |deleted| deleted.ready));
         context.output.write(|state| encode::queue_delete_ok(&mut state.buffer, channel.number, ready));
     }
-    // Now its consumers are told, those of this channel among them: after the answer.
+    // Dropping this tells the queue's consumers that they are cancelled. Some may be on this channel, whose client has to
+    // get the answer first.
     drop(deleted);
     channel.forget_cancelled(&context.output);
     Ok(())

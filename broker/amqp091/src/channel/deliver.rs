@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 pub(crate) struct ConsumerSink {
     /// Deliveries are encoded into it.
     pub(crate) output: Arc<Output>,
-    /// The queue that it consumes from.
+    /// The queue that the consumer is subscribed to.
     pub(crate) queue: Arc<Queue>,
     /// The connection, which the management API shows as the consumer's owner.
     pub(crate) connection: ConnectionId,
@@ -20,21 +20,21 @@ pub(crate) struct ConsumerSink {
     pub(crate) subscriber: u32,
     /// The consumer tag, which each delivery carries.
     pub(crate) tag: Box<str>,
-    /// Deliveries are settled at once: the client acknowledges none.
+    /// True if deliveries are settled at once, because the client acknowledges none.
     pub(crate) no_ack: bool,
-    /// The client did not ask for an answer to its subscription.
+    /// True if the client did not ask for an answer to its subscription.
     pub(crate) no_wait: bool,
-    /// The client wants to be told when the queue is gone.
+    /// True if the client wants to be told when the queue is deleted.
     pub(crate) notify_cancel: bool,
     /// The consumer's identity in the queue, once it is subscribed.
     pub(crate) id: OnceLock<ConsumerId>,
-    /// The channel's list of consumers whose queue is gone.
+    /// The channel's list of consumers whose queue was deleted.
     pub(crate) cancelled: Arc<Cancelled>,
 }
 
 impl ConsumerSink {
-    /// Appends the method frame of one delivery. `template` is the place of the previous delivery's method frame, which is
-    /// copied if the route is the same.
+    /// Appends the method frame of one delivery. `template` is the offset of the previous delivery's method frame, which
+    /// is copied if the route is the same.
     #[inline]
     fn encode(&self, out: &mut Vec<u8>, delivery: &Delivery<'_>, delivery_tag: u64, template: &mut Option<usize>) {
         let at = out.len();
@@ -63,7 +63,7 @@ impl ConsumerSink {
     }
 }
 
-/// Appends header and body of a delivery. A large body that lies in memory of its own is not copied.
+/// Appends header and body of a delivery. A large body in memory of its own is not copied.
 #[inline]
 fn content(out: &mut Vec<u8>, between: &mut Between, framing: Framing, delivery: &Delivery<'_>) {
     match delivery.shared {
@@ -121,7 +121,7 @@ impl Sink for ConsumerSink {
         self.cancelled.push(Ended { tag: self.tag.clone(), queue: self.queue.id, id });
         if self.notify_cancel {
             self.output.write(|state| {
-                // The client may have cancelled it meanwhile, and may have another consumer with that tag.
+                // The client may have cancelled the consumer meanwhile, and may have another consumer with its tag.
                 if state.ledger(self.channel).is_some_and(|ledger| ledger.is_open(self.subscriber, &self.queue)) {
                     encode::basic_cancel(&mut state.buffer, self.channel, &self.tag);
                 }
@@ -142,7 +142,7 @@ pub(crate) struct GetSink<'c> {
     pub(crate) channel: u16,
     /// The account of this `basic.get` in the channel's ledger.
     pub(crate) subscriber: u32,
-    /// The delivery is settled at once.
+    /// True if the delivery is settled at once.
     pub(crate) no_ack: bool,
 }
 

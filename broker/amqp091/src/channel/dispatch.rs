@@ -1,4 +1,4 @@
-//! The methods that a client may call, and who handles each of them.
+//! The methods that a client may call, and the handler of each.
 use super::channels::Channels;
 use super::consume::Qos;
 use super::settle::{Settle, Settler};
@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering::Relaxed;
 /// Handles a method on channel 0, other than the one that closes the connection.
 pub(crate) fn on_connection(context: &Context, method: &Method<'_>) -> Result<(), Failure> {
     match method {
-        // A client that renews its credentials keeps those that it logged in with.
+        // A client that renews its credentials keeps those with which it logged in.
         Method::ConnectionUpdateSecret { .. } => {
             let answer = MethodId::CONNECTION_UPDATE_SECRET_OK;
             context.output.write(|state| encode::bare(&mut state.buffer, 0, answer));
@@ -37,15 +37,15 @@ pub(crate) fn on_connection(context: &Context, method: &Method<'_>) -> Result<()
     }
 }
 
-/// Handles the methods of channels, with everything that these may touch.
+/// Handles the methods of channels, with all parts of the connection that the handlers may change.
 pub(crate) struct Dispatcher<'s> {
     /// The way to the broker and back to the client.
     pub(crate) context: &'s Context,
-    /// Opened, closed and looked up.
+    /// The channels of the connection.
     pub(crate) channels: &'s mut Channels,
     /// Settles deliveries.
     pub(crate) settler: &'s mut Settler,
-    /// The work is counted here.
+    /// The work of the methods is counted here.
     pub(crate) turn: &'s mut Turn,
 }
 
@@ -138,7 +138,7 @@ impl Dispatcher<'_> {
             }
             Method::BasicRecover { requeue } => self.recover(number, requeue, true)?,
             Method::BasicRecoverAsync { requeue } => self.recover(number, requeue, false)?,
-            // `Session::frame` handles these; they get here only when they are malformed.
+            // `Session::frame` handles these methods; only malformed ones get here.
             Method::BasicPublish(_) | Method::BasicAck(_) => {
                 return Err(Failure::new(ReplyCode::CommandInvalid, "unexpected publish or ack"));
             }
@@ -150,7 +150,7 @@ impl Dispatcher<'_> {
         self.settler.settle(self.context, self.turn, settle).await
     }
 
-    /// `basic.recover` with requeue: all deliveries of the channel that are not settled return to their queues.
+    /// Handles `basic.recover` with requeue: all unacknowledged deliveries of the channel return to their queues.
     fn recover(&self, number: u16, requeue: bool, answer: bool) -> Result<Settle, Failure> {
         if !requeue {
             return Err(Failure::new(ReplyCode::NotImplemented, "requeue=false"));
@@ -161,11 +161,12 @@ impl Dispatcher<'_> {
         Ok(Settle { channel: number, tag: 0, multiple: true, outcome: Outcome::Returned })
     }
 
-    /// Handles a method on a channel that the broker closed: only the end of it counts.
+    /// Handles a method on a channel that the broker closed: only a method that completes the close counts.
     fn while_closing(&mut self, number: u16, method: &Method<'_>) {
         match method {
             Method::ChannelCloseOk => self.channels.forget(self.context, number),
-            // Both closed it at once: the client is answered, and its own answer is still to come.
+            // Both sides closed the channel at the same time: the client is answered, and its own answer is still to
+            // come.
             Method::ChannelClose(_) => self.close_ok(number),
             _ => {}
         }
@@ -191,7 +192,8 @@ fn confirm_select(context: &Context, channel: &mut Channel, no_wait: bool) {
     }
 }
 
-/// Returns whether a client may call the method too late: the channel is gone, and its deliveries with it.
+/// Returns whether a client may send the method to a channel that is closed already: an acknowledgement, whose delivery
+/// returned to its queue with the close, or the answer to a close.
 fn is_harmless(method: &Method<'_>) -> bool {
     matches!(
         method,

@@ -1,7 +1,8 @@
 //! One channel, and the handlers of its methods.
 //!
-//! In the order of a message's journey: `channels` (which channel), `dispatch` (which method), `publish` with `noted`,
-//! `routes`, `content` and `assembly`, `confirm` and `book`, `consume` and `deliver`, `settle`; `declare` for exchanges, queues and bindings.
+//! In the order of a message's journey: `channels` (finds the channel), `dispatch` (finds the handler of the method),
+//! `publish` with `noted`, `routes`, `content` and `assembly`, `confirm` and `book`, `consume` and `deliver`, `settle`;
+//! `declare` for exchanges, queues and bindings.
 mod assembly;
 pub(crate) mod book;
 #[cfg(test)]
@@ -31,9 +32,9 @@ use std::sync::atomic::Ordering::Relaxed;
 
 /// A channel that is open, or waits for the client to agree that it is closed.
 pub(crate) struct Channel {
-    /// Its number: answers go to it.
+    /// The number of the channel, which answers are sent to.
     pub(crate) number: u16,
-    /// The broker closed the channel: all methods but close and close-ok are ignored.
+    /// True if the broker closed the channel: all methods but close and close-ok are ignored.
     pub(crate) closing: bool,
     /// The figures that the management API shows.
     pub(crate) view: Arc<ChannelView>,
@@ -42,35 +43,35 @@ pub(crate) struct Channel {
     pub(crate) unlogged: Option<u64>,
     /// The number of deliveries that each further consumer may have unacknowledged; 0: no limit.
     pub(crate) prefetch: u32,
-    /// The queue that was declared last, which an empty name means.
+    /// The queue that was declared last, which an empty queue name stands for.
     pub(crate) last_queue: Option<String>,
     /// The consumers by their tags.
     pub(crate) consumers: HashMap<Box<str>, Consumer>,
-    /// Consumers whose queue is gone: whoever deleted it enters them here.
+    /// The consumers whose queue was deleted; the task that deletes a queue enters them here.
     pub(crate) cancelled: Arc<Cancelled>,
-    /// A message that has not come in full.
+    /// A message that has not arrived in full.
     pub(crate) assembly: Option<Assembly>,
-    /// Counts the channel's memory for as long as it is there.
+    /// Counts the channel's memory for as long as the channel exists.
     _opened: Opened,
 }
 
 /// A consumer of this channel.
 pub(crate) struct Consumer {
-    /// The queue that it consumes from.
+    /// The queue that the consumer is subscribed to.
     pub(crate) queue: Arc<Queue>,
-    /// Its identity in the queue.
+    /// The identity of the consumer in the queue.
     pub(crate) id: ConsumerId,
-    /// Its account in the channel's ledger.
+    /// The consumer's account in the channel's ledger.
     pub(crate) subscriber: u32,
-    /// Counts the consumer's memory for as long as it is there.
+    /// Counts the consumer's memory for as long as the consumer exists.
     pub(crate) _opened: Opened,
 }
 
-/// Consumers that ended because their queue was deleted; filled by whoever deleted it.
+/// Consumers that ended because their queue was deleted, as entered by the task that deleted it.
 #[derive(Default)]
 pub(crate) struct Cancelled(Mutex<Vec<Ended>>);
 
-/// A consumer that ended. Its tag may belong to another consumer by now, which queue and identity tell apart from it.
+/// A consumer that ended. Its tag may belong to another consumer by now; queue and identity show which one is meant.
 pub(crate) struct Ended {
     pub(crate) tag: Box<str>,
     /// The queue that was deleted.
@@ -105,10 +106,11 @@ impl Channel {
         }
     }
 
-    /// Returns the queue that a name means: an empty one means the queue that was declared last on this channel.
+    /// Returns the name of a queue as a method gives it: an empty name stands for the queue declared last on this
+    /// channel.
     ///
     /// # Errors
-    /// 404 if no queue was declared.
+    /// 404 if the name is empty and no queue was declared.
     pub(crate) fn queue_name(&self, name: &str) -> Result<String, Failure> {
         if !name.is_empty() {
             return Ok(name.to_owned());
@@ -116,7 +118,7 @@ impl Channel {
         self.last_queue.clone().ok_or_else(|| Failure::new(ReplyCode::NotFound, "no previously declared queue"))
     }
 
-    /// Forgets the consumers whose queue is gone, and closes their accounts in the channel's ledger.
+    /// Removes the consumers whose queue was deleted, and closes their accounts in the channel's ledger.
     pub(crate) fn forget_cancelled(&mut self, output: &Output) {
         let accounts = self.take_cancelled();
         if accounts.is_empty() {
@@ -129,7 +131,7 @@ impl Channel {
         }
     }
 
-    /// Removes the consumers whose queue is gone. Returns their accounts in the ledger.
+    /// Removes the consumers whose queue was deleted. Returns their accounts in the ledger.
     fn take_cancelled(&mut self) -> Vec<u32> {
         let gone = self.cancelled.take();
         if gone.is_empty() {

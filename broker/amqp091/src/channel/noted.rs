@@ -1,7 +1,8 @@
-//! Publishes whose frames lie complete in the read buffer: noted there, and handed over together.
+//! Publishes whose frames lie complete in the read buffer: they are noted there, and handed over together.
 //!
-//! Publishes with one exchange and routing key that follow each other form a run: it is routed once, and copied into each of
-//! its queues under one lock. The runs of one read are handed over together: a queue that gets several of them is locked once.
+//! Consecutive publishes with one exchange and routing key form a run: it is routed once, and copied into each of its
+//! queues under one lock. The runs of one read are handed over together: a queue that gets several of them is locked
+//! once.
 use crate::codec::content::ContentHeader;
 use bytes::Bytes;
 use leveret_node::{Body, Extent, Route};
@@ -17,9 +18,9 @@ pub(crate) struct Noted {
     channel: u16,
     /// The number of queues that each message of the last run is copied into.
     recipients: usize,
-    /// The payload of the method frame that the messages of the last run came with: an equal one continues the run.
+    /// The payload of the method frame of the last run. A publish with an equal payload continues the run.
     payload: Vec<u8>,
-    /// The copies that are made once all messages are handed over; they are bounded.
+    /// The number of copies that handing over all noted messages will make; it is bounded.
     copies: usize,
 }
 
@@ -32,15 +33,15 @@ pub(super) struct Runs {
     pub(super) messages: Vec<Extent>,
 }
 
-/// Messages that follow each other on one channel, for one route.
+/// Consecutive messages of one channel that have one route.
 pub(super) struct Run {
-    /// The channel that they came on.
+    /// The channel that the messages arrived on.
     pub(super) channel: u16,
-    /// Where they go.
+    /// The route of the messages.
     pub(super) route: Arc<Route>,
-    /// They are sent back if no queue takes them.
+    /// True if the messages are sent back when no queue takes them.
     pub(super) mandatory: bool,
-    /// The index of its first message. It ends where the next run begins.
+    /// The index of the run's first message. The run ends where the next one begins.
     pub(super) first: usize,
 }
 
@@ -55,12 +56,12 @@ impl Noted {
         self.channel == channel && !self.taken.messages.is_empty() && same(payload, &self.payload)
     }
 
-    /// Returns the payload of the method frame that the messages of the last run came with.
+    /// Returns the payload of the method frame with which the messages of the last run arrived.
     pub(super) fn payload(&self) -> &[u8] {
         &self.payload
     }
 
-    /// Begins a run of messages that come with a method frame of this payload.
+    /// Begins a run of messages whose method frame has this payload.
     pub(super) fn begin(&mut self, channel: u16, route: Arc<Route>, mandatory: bool, payload: &[u8]) {
         self.payload.clear();
         self.payload.extend_from_slice(payload);
@@ -69,8 +70,8 @@ impl Noted {
         self.taken.runs.push(Run { channel, route, mandatory, first: self.taken.messages.len() });
     }
 
-    /// Adds a message to the last run. Returns whether all messages are to be handed over now: the cost of that is bounded,
-    /// however many queues they go to.
+    /// Adds a message to the last run. Returns whether all noted messages should be handed over now, which bounds the
+    /// cost of handing them over, however many queues they go to.
     #[inline]
     pub(super) fn add(&mut self, buffer: &[u8], header: &ContentHeader<'_>, body_at: usize) -> bool {
         let properties_at = (header.properties_raw.as_ptr() as usize - buffer.as_ptr() as usize) as u32;
@@ -87,7 +88,7 @@ impl Noted {
         std::mem::take(&mut self.taken)
     }
 
-    /// Keeps the memory of runs that were handed over, for the next ones.
+    /// Takes back the memory of runs that were handed over, to use it for the next ones.
     pub(super) fn give_back(&mut self, mut taken: Runs) {
         taken.runs.clear();
         taken.messages.clear();
@@ -95,8 +96,8 @@ impl Noted {
     }
 }
 
-/// Returns a body that lies in the buffer. It gets memory of its own if there are so many recipients that their copies would
-/// add up.
+/// Returns a body that lies in the buffer. The body gets memory of its own, to be shared, if it has so many recipients
+/// that copying it into each would cost too much.
 #[inline]
 pub(super) fn body(buffer: &[u8], at: Range<usize>, recipients: usize) -> Body {
     let len = at.len();
@@ -106,8 +107,8 @@ pub(super) fn body(buffer: &[u8], at: Range<usize>, recipients: usize) -> Body {
     Body::Inline { at: at.start as u32, len: len as u32 }
 }
 
-/// Returns whether two short pieces of bytes are equal. They are compared in place, eight bytes at a time: most are a few words
-/// long and equal, for which a call would cost more than the comparison.
+/// Returns whether two short slices are equal. They are compared in place, eight bytes at a time: most are a few machine
+/// words long and equal, so calling a function would cost more than the comparison.
 #[inline]
 pub(super) fn same(a: &[u8], b: &[u8]) -> bool {
     if a.len() != b.len() {

@@ -1,7 +1,7 @@
 //! `basic.publish`: from frames to runs, from runs to queues.
 //!
-//! A message whose frames lie complete in the read buffer is only noted there (see [`noted`](super::noted)). The frames of any
-//! other message are put together in its channel first (see [`content`](super::content)).
+//! A message whose frames lie complete in the read buffer is only noted there (see [`noted`](super::noted)). The frames
+//! of any other message are put together in its channel first (see [`content`](super::content)).
 use super::assembly::Assembly;
 use super::channels::Channels;
 use super::confirm::Unconfirmed;
@@ -22,30 +22,30 @@ use leveret_node::{Body, Extent, PART_QUEUES, Route, RoutedRun};
 use smallvec::SmallVec;
 use std::sync::Arc;
 
-/// What a connection keeps of its publishes from frame to frame.
+/// The data that a connection keeps for its publishes from frame to frame.
 #[derive(Default)]
 pub(crate) struct PublishState {
     /// Messages that lie complete in the read buffer and were not handed over yet.
     noted: Noted,
-    /// Routes cached per connection: most messages go where an earlier one went.
+    /// Routes cached per connection: most messages have the route of an earlier one.
     pub(crate) routes: Routes,
-    /// The properties of the message before, known to be plain: equal ones are not checked again.
+    /// The properties of the previous message, known to be plain: equal properties are not checked again.
     plain_properties: Vec<u8>,
     /// Channels whose publishes are confirmed at the end of the read.
     pub(crate) confirms: Unconfirmed,
-    /// What was published, as far as the client may be held back for it.
+    /// The publishes for which the client may be held back.
     pub(crate) load: Load,
 }
 
-/// Handles publishes, with everything that this may touch.
+/// Handles publishes, with all parts of the connection that this may change.
 pub(crate) struct Publisher<'s> {
     /// The way to the queues and back to the client.
     pub(crate) context: &'s Context,
-    /// Messages are put together here, and a channel says whether its publishes are confirmed.
+    /// The channels, which hold incomplete messages and say whether their publishes are confirmed.
     pub(crate) channels: &'s mut Channels,
-    /// The work is counted here.
+    /// The work of publishing is counted here.
     pub(crate) turn: &'s mut Turn,
-    /// What is kept from frame to frame.
+    /// The data that is kept from frame to frame.
     pub(crate) state: &'s mut PublishState,
 }
 
@@ -54,7 +54,7 @@ pub(crate) struct Publisher<'s> {
 pub(crate) struct Arrived<'b> {
     /// The read buffer.
     pub(crate) buffer: &'b [u8],
-    /// Where the frame ends in the buffer.
+    /// The offset in the buffer at which the frame ends.
     pub(crate) at: usize,
     /// The channel of the frame.
     pub(crate) channel: u16,
@@ -65,24 +65,24 @@ pub(crate) struct Arrived<'b> {
 /// A content header whose body lies complete in the read buffer.
 struct CompleteContent<'b> {
     header: ContentHeader<'b>,
-    /// Where the body begins in the buffer.
+    /// The offset of the body in the buffer.
     body_at: usize,
-    /// Where the last frame of the message ends in the buffer.
+    /// The offset in the buffer at which the last frame of the message ends.
     end: usize,
 }
 
 /// The messages of one run.
 pub(super) struct MessagesOfRun<'m> {
-    /// The bytes that the messages lie in.
+    /// The buffer that contains the messages.
     pub(super) bytes: &'m [u8],
-    /// Where they go.
+    /// The run, with the route of the messages.
     pub(super) run: &'m Run,
-    /// Where each of them lies.
+    /// The positions of the messages in the buffer.
     pub(super) messages: &'m [Extent],
 }
 
 impl PublishState {
-    /// Returns whether a method frame is the same publish as the ones noted before it.
+    /// Returns whether a method frame is the same publish as the messages that were noted last.
     #[inline]
     pub(crate) fn is_in_run(&self, channel: u16, payload: &[u8]) -> bool {
         self.noted.is_in_run(channel, payload)
@@ -90,8 +90,8 @@ impl PublishState {
 }
 
 impl Publisher<'_> {
-    /// Handles a publish that is like the one before. Returns where its content ends, or, if that is not there in full, where
-    /// its method frame ends.
+    /// Handles a publish with the same method frame as the last one. Returns the offset at which its content ends or, if
+    /// the content has not arrived in full, the offset at which its method frame ends.
     ///
     /// # Errors
     /// 504 if the channel is not open.
@@ -110,11 +110,11 @@ impl Publisher<'_> {
         }
     }
 
-    /// Handles a publish. Returns where its content ends, if that is there in full; otherwise the channel waits for it, and the
-    /// end of the method frame is returned.
+    /// Handles a publish. Returns the offset at which its content ends, if that has arrived in full. Otherwise the
+    /// channel waits for the content, and the offset of the end of the method frame is returned.
     ///
     /// # Errors
-    /// 540 for `immediate`; a missing or internal exchange.
+    /// 540 for `immediate`; 404 for a missing exchange, 403 for an internal one.
     pub(crate) fn publish(&mut self, arrived: Arrived<'_>, publish: &method::Publish<'_>) -> Result<usize, Failure> {
         if publish.immediate {
             return Err(Failure::new(ReplyCode::NotImplemented, "immediate=true"));
@@ -140,7 +140,7 @@ impl Publisher<'_> {
         }
     }
 
-    /// Has the channel wait for the content of this publish.
+    /// Makes the channel wait for the content of this publish.
     fn assemble(&mut self, arrived: Arrived<'_>, publish: &method::Publish<'_>) -> Result<(), Failure> {
         self.flush_noted(arrived.buffer);
         let held = self.context.broker.hold(&self.context.connection);
@@ -148,8 +148,8 @@ impl Publisher<'_> {
         Ok(())
     }
 
-    /// Returns whether properties are well formed and ask nothing of the broker. They are if they equal those of the message
-    /// before; otherwise they are checked.
+    /// Returns whether properties are well formed and need no action of the broker. That is known if they equal the
+    /// properties of the previous message; otherwise they are checked.
     #[inline]
     fn takes_plain(&mut self, properties: &[u8]) -> bool {
         if same(properties, &self.state.plain_properties) {
@@ -180,7 +180,7 @@ impl Publisher<'_> {
         Ok(route)
     }
 
-    /// Hands over the messages that were noted: before anything else happens on the connection, and at the end of each read.
+    /// Hands over the noted messages. Called before anything else happens on the connection, and at the end of each read.
     pub(crate) fn flush_noted(&mut self, buffer: &[u8]) {
         if !self.state.noted.is_empty() {
             let taken = self.state.noted.take();
@@ -189,7 +189,7 @@ impl Publisher<'_> {
         }
     }
 
-    /// Hands over runs. Their messages lie in `bytes`, and one run after the other in `messages`.
+    /// Hands over runs. `messages` has the messages of one run after the other; their bytes are in `bytes`.
     pub(super) fn hand_over(&mut self, bytes: &[u8], runs: &[Run], messages: &[Extent]) {
         let mut routed: SmallVec<[RoutedRun<'_>; 1]> = SmallVec::with_capacity(runs.len());
         for (at, run) in runs.iter().enumerate() {
@@ -201,8 +201,8 @@ impl Publisher<'_> {
         self.state.load.add_lag(lag);
     }
 
-    /// Counts messages that are about to be handed over. Returns them with their publisher, if it waits for the log.
-    /// Returns `None` if no queue takes them: they are sent back, if they are mandatory.
+    /// Counts messages that are about to be handed over. Returns them with their route and, if it waits for the log,
+    /// their publisher. Returns `None` if no queue takes them; they are then sent back if they are mandatory.
     pub(super) fn count_published<'m>(&mut self, of_run: MessagesOfRun<'m>) -> Option<RoutedRun<'m>> {
         let MessagesOfRun { run, messages, .. } = of_run;
         let route = &*run.route;
@@ -225,7 +225,7 @@ impl Publisher<'_> {
         Some(RoutedRun { route, messages, waiter })
     }
 
-    /// Returns messages to the client that no queue takes.
+    /// Returns messages that no queue takes to the client.
     fn send_back(&self, of_run: &MessagesOfRun<'_>) {
         let MessagesOfRun { bytes, run, messages } = of_run;
         self.context.output.write(|state| {
@@ -244,8 +244,8 @@ impl Publisher<'_> {
     }
 }
 
-/// Returns header and body of the message whose method frame has `arrived`, if both lie in full in the buffer, in one frame
-/// each. Anything else, and anything that is wrong, is left to the slow way.
+/// Returns header and body of the message whose method frame has `arrived`, if each of the two lies in full in the
+/// buffer, in one frame. All other contents, and all errors, are left to the general path.
 #[inline]
 fn complete_content<'b>(arrived: &Arrived<'b>, frame_max: u32) -> Option<CompleteContent<'b>> {
     let &Arrived { buffer, at, channel, .. } = arrived;
@@ -268,15 +268,15 @@ fn complete_content<'b>(arrived: &Arrived<'b>, frame_max: u32) -> Option<Complet
     complete.then_some(CompleteContent { header, body_at, end })
 }
 
-/// Bytes of a frame before its payload.
+/// The bytes of a frame before its payload.
 const FRAME_HEAD: usize = 7;
-/// Steps of routing that cost as much as a unit of work (see `turn`).
+/// The number of routing steps that cost as much as one unit of work (see `turn`).
 pub(super) const STEPS_PER_WORK: u64 = 10;
-/// Bytes of properties that cost as much as a unit of work to be looked through (see `turn`).
+/// The number of bytes of properties whose check costs as much as one unit of work (see `turn`).
 pub(super) const PROPERTY_BYTES_PER_WORK: u64 = 10;
-/// The work of handing a run over, beside that of its messages (see `turn`).
+/// The work of handing a run over, in addition to that of its messages (see `turn`).
 const RUN_WORK: u64 = 2;
 /// A body of at least this size, in bytes, is shared by the queues that it goes to instead of being copied.
 pub(super) const SHARED_MIN: usize = 64 << 10;
-/// Properties of at most this size, in bytes, are compared with those of the message before.
+/// Properties of at most this size, in bytes, are kept to compare those of the next message with them.
 const PLAIN_PROPERTIES_MAX: usize = 256;

@@ -1,8 +1,9 @@
 //! Routes cached per connection, by exchange and routing key: a publisher that uses many keys is routed once for each key.
 //!
-//! The slots form sets of four. A route lies in the set that the hash of its names chooses, so finding it reads one line of memory and
-//! allocates nothing. A full set makes the table larger up to its limit; then one of the set's routes gives way. Memory is
-//! bounded in bytes: each connection has a little, and more is lent by the node, which has a bound for all connections.
+//! The slots form sets of four. The hash of a route's names decides in which set the route is, so finding it reads one
+//! line of memory and allocates nothing. If a set is full, the table grows up to its limit; after that one of the set's
+//! routes is replaced. Memory is bounded in bytes: each connection has a little of its own, and the node lends more,
+//! within a bound for all connections.
 use foldhash::fast::RandomState;
 use leveret_node::{Broker, Route, RouteMemory};
 use std::hash::BuildHasher;
@@ -17,7 +18,7 @@ pub(crate) struct Routes {
     bytes: usize,
     /// The memory that the node lends for more than [`OWN_BYTES`].
     lent: Option<RouteMemory>,
-    /// Keyed, so that no client can choose keys that fall into one set.
+    /// The hasher has a random key, so that no client can choose routing keys that fall into one set.
     hasher: RandomState,
 }
 
@@ -36,7 +37,7 @@ impl Routes {
         found.map(|slot| &slot.route)
     }
 
-    /// Caches a route. It replaces an older one of the same exchange and key.
+    /// Caches a route, which replaces an older route of the same exchange and key.
     pub(crate) fn insert(&mut self, broker: &Broker, route: Arc<Route>) {
         let hash = self.hash(&route.exchange, &route.routing_key);
         if self.slots.is_empty() {
@@ -59,7 +60,7 @@ impl Routes {
         self.slots[at] = Some(Slot { hash, route });
     }
 
-    /// Returns the slot for a route: the one of the same names, an empty one, or one whose route it replaces.
+    /// Returns the slot for a route: that of a route with the same names, an empty one, or one whose route is replaced.
     fn place(&self, hash: u64, route: &Route) -> usize {
         let first = self.set(hash);
         let set = &self.slots[first..first + WAYS];
@@ -76,7 +77,8 @@ impl Routes {
         }
     }
 
-    /// Removes routes, beginning anywhere, until there is room. Returns false if there is none even without them.
+    /// Removes routes until there is room, beginning at a place that depends on `hash`. Returns false if there is no room
+    /// even without them.
     fn make_room(&mut self, broker: &Broker, hash: u64, needed: usize) -> bool {
         let from = self.set(hash);
         for at in (from..self.slots.len()).chain(0..from) {
@@ -88,7 +90,7 @@ impl Routes {
         false
     }
 
-    /// Returns whether so many more bytes may be used.
+    /// Returns whether `more` further bytes may be used.
     fn may_take(&mut self, broker: &Broker, more: usize) -> bool {
         let wanted = self.bytes + more;
         if wanted <= OWN_BYTES {
@@ -112,7 +114,7 @@ impl Routes {
         self.hasher.hash_one((exchange, routing_key))
     }
 
-    /// Returns the first slot of the set of a hash.
+    /// Returns the index of the first slot of the set for a hash.
     fn set(&self, hash: u64) -> usize {
         (hash as usize).wrapping_mul(WAYS) & (self.slots.len().wrapping_sub(1))
     }
@@ -148,7 +150,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn ten_thousand_keys_are_remembered() {
+    async fn ten_thousand_keys_are_cached() {
         let (broker, mut routes) = (broker(1 << 30), Routes::default());
         let keys: Vec<String> = (0..10_000).map(|key| format!("key.{key}")).collect();
         for key in &keys {
@@ -174,7 +176,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn memory_is_bounded_for_a_connection_and_for_all() {
+    async fn route_memory_is_bounded_per_connection_and_in_total() {
         let broker = broker(64 << 20);
         let mut several: Vec<Routes> = (0..3).map(|_| Routes::default()).collect();
         for routes in &mut several {
@@ -182,12 +184,12 @@ mod tests {
                 routes.insert(&broker, route(&broker, &format!("key.{key}")));
                 assert!(routes.bytes <= BYTES_MAX);
             }
-            // What was inserted last is there, whatever had to go.
+            // The route that was inserted last is there, whichever others were replaced.
             assert!(routes.find("amq.topic", b"key.59999").is_some());
         }
         let used: usize = several.iter().map(|routes| routes.bytes).sum();
         assert!(used <= (64 << 20) / 16 + several.len() * OWN_BYTES, "{used} bytes");
-        // What the connections had is for others again.
+        // The memory of these connections is available to others again.
         drop(several);
         assert!(broker.route_memory().hold((64 << 20) / 16));
     }

@@ -1,6 +1,6 @@
-//! `basic.ack`, `nack`, `reject`, `recover`: from delivery tags to the end of the messages.
+//! `basic.ack`, `nack`, `reject`, `recover`: from delivery tags to settled or returned messages.
 //!
-//! Acknowledgements that follow each other are gathered over a whole read and settled together.
+//! Consecutive acknowledgements are gathered over a whole read and settled together.
 use crate::codec::ids::MethodId;
 use crate::codec::method::Ack;
 use crate::codec::reply::ReplyCode;
@@ -12,13 +12,13 @@ use leveret_node::{Ledger, Outcome, Settlement, Subscriber, UnknownTag};
 /// Settles the deliveries of a connection.
 #[derive(Default)]
 pub(crate) struct Settler {
-    /// Acknowledgements that were gathered and not passed on yet.
+    /// Acknowledgements that were gathered and not settled yet.
     pending: Option<PendingAcks>,
-    /// Memory for the messages that are being settled, kept from one time to the next.
+    /// Memory for the messages that are being settled, kept from one call to the next.
     pub(super) settlement: Settlement,
 }
 
-/// Acknowledgements of one channel: single tags in a row, or all tags up to one.
+/// Acknowledgements of one channel: consecutive single tags, or all tags up to one.
 #[derive(Clone, Copy, Debug)]
 struct PendingAcks {
     channel: u16,
@@ -30,21 +30,21 @@ struct PendingAcks {
 /// A request to settle deliveries.
 #[derive(Clone, Copy)]
 pub(crate) struct Settle {
-    /// The channel whose deliveries they are.
+    /// The channel of the deliveries.
     pub(crate) channel: u16,
-    /// The delivery tag; 0 with `multiple` means all deliveries.
+    /// The delivery tag; 0 with `multiple` stands for all deliveries.
     pub(crate) tag: u64,
-    /// All deliveries up to `tag`, and not just that one.
+    /// True for all deliveries up to `tag`, false for that one alone.
     pub(crate) multiple: bool,
-    /// What becomes of the messages.
+    /// The outcome for the messages: settled or returned.
     pub(crate) outcome: Outcome,
 }
 
 impl Settler {
-    /// Handles `basic.ack`: it is gathered, and settled with those that follow.
+    /// Handles `basic.ack`: the acknowledgement is gathered, and settled together with those that follow.
     ///
     /// # Errors
-    /// Those of [`flush`](Self::flush), about the acknowledgements that were gathered before.
+    /// Those of [`flush`](Self::flush), for the acknowledgements that were gathered before.
     #[inline]
     pub(crate) async fn ack(
         &mut self,
@@ -72,7 +72,8 @@ impl Settler {
     /// Settles the acknowledgements that were gathered.
     ///
     /// # Errors
-    /// 406 on their channel, which need not be that of the frame being handled. They are not gathered any more then.
+    /// 406 on the channel of the acknowledgements, which need not be that of the frame being handled. They are dropped
+    /// then.
     pub(crate) async fn flush(&mut self, context: &Context, turn: &mut Turn) -> Result<(), Failure> {
         let Some(PendingAcks { channel, first, last, multiple }) = self.pending.take() else { return Ok(()) };
         let outcome = Outcome::Acknowledged;
@@ -91,11 +92,11 @@ impl Settler {
         result.unwrap_or(Ok(())).map_err(|failure| failure.on_channel(channel))
     }
 
-    /// Settles deliveries, a part of them at a time: others want the output and the queues as well, and have their turn after
-    /// each part. The caller names the method that asked for it.
+    /// Settles deliveries, a part of them at a time, so that other users of the output and of the queues get their turn
+    /// after each part. The caller names the method that asked for it.
     ///
     /// # Errors
-    /// 406 for a delivery tag that is not known.
+    /// 406 for an unknown delivery tag.
     pub(crate) async fn settle(&mut self, context: &Context, turn: &mut Turn, settle: Settle) -> Result<(), Failure> {
         let Settle { channel, tag, multiple, .. } = settle;
         let last = match multiple {
@@ -127,7 +128,8 @@ impl Settler {
         more.unwrap_or(Ok(false)).map_err(|UnknownTag| unknown_tag(tag))
     }
 
-    /// Takes deliveries out of the ledger of a channel and settles them. Returns `None` if the channel has no ledger any more.
+    /// Takes deliveries out of the ledger of a channel and settles them. Returns `None` if the channel has no ledger any
+    /// more.
     #[inline]
     fn take<T>(
         &mut self,
@@ -149,7 +151,7 @@ impl Settler {
     }
 }
 
-/// Serves the consumers that the limit of their channel held back, while there is room.
+/// Serves the consumers that the limit of their channel held back, as long as there is room.
 pub(super) fn give_turns(context: &Context, channel: u16) {
     loop {
         let next = context.output.lock().ledger(channel).and_then(Ledger::next_turn);
@@ -162,5 +164,5 @@ fn unknown_tag(tag: u64) -> Failure {
     Failure::new(ReplyCode::PreconditionFailed, format!("unknown delivery tag {tag}"))
 }
 
-/// The work of settling, beside that of its deliveries (see `turn`).
+/// The work of settling, in addition to that of each delivery (see `turn`).
 const SETTLE_WORK: u64 = 5;

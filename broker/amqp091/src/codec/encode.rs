@@ -24,7 +24,7 @@ pub(crate) fn bare(out: &mut Vec<u8>, channel: u16, id: MethodId) {
     method(out, channel, id, |_| {});
 }
 
-/// `connection.start`
+/// Appends `connection.start`.
 pub(crate) fn connection_start(out: &mut Vec<u8>, properties: &FieldTable, mechanisms: &str, locales: &str) {
     method(out, 0, MethodId::CONNECTION_START, |out| {
         out.extend_from_slice(&[0, 9]);
@@ -34,7 +34,7 @@ pub(crate) fn connection_start(out: &mut Vec<u8>, properties: &FieldTable, mecha
     });
 }
 
-/// `connection.tune`
+/// Appends `connection.tune`.
 pub(crate) fn connection_tune(out: &mut Vec<u8>, channel_max: u16, frame_max: u32, heartbeat: u16) {
     method(out, 0, MethodId::CONNECTION_TUNE, |out| {
         out.extend(channel_max.to_be_bytes());
@@ -43,7 +43,7 @@ pub(crate) fn connection_tune(out: &mut Vec<u8>, channel_max: u16, frame_max: u3
     });
 }
 
-/// `connection.open-ok`
+/// Appends `connection.open-ok`.
 pub(crate) fn connection_open_ok(out: &mut Vec<u8>) {
     method(out, 0, MethodId::CONNECTION_OPEN_OK, |out| out.push(0));
 }
@@ -56,12 +56,12 @@ pub(crate) struct Close<'a> {
     pub(crate) cause: MethodId,
 }
 
-/// `connection.close`
+/// Appends `connection.close`.
 pub(crate) fn connection_close(out: &mut Vec<u8>, arguments: &Close<'_>) {
     method(out, 0, MethodId::CONNECTION_CLOSE, |out| close(out, arguments));
 }
 
-/// `channel.close`
+/// Appends `channel.close`.
 pub(crate) fn channel_close(out: &mut Vec<u8>, channel: u16, arguments: &Close<'_>) {
     method(out, channel, MethodId::CHANNEL_CLOSE, |out| close(out, arguments));
 }
@@ -72,27 +72,27 @@ fn close(out: &mut Vec<u8>, close: &Close<'_>) {
     out.extend(close.cause.to_bytes());
 }
 
-/// `connection.blocked`
+/// Appends `connection.blocked`.
 pub(crate) fn connection_blocked(out: &mut Vec<u8>, reason: &str) {
     method(out, 0, MethodId::CONNECTION_BLOCKED, |out| short_string(out, reason));
 }
 
-/// `channel.open-ok`
+/// Appends `channel.open-ok`.
 pub(crate) fn channel_open_ok(out: &mut Vec<u8>, channel: u16) {
     method(out, channel, MethodId::CHANNEL_OPEN_OK, |out| long_bytes(out, &[]));
 }
 
-/// `channel.flow-ok`
+/// Appends `channel.flow-ok`.
 pub(crate) fn channel_flow_ok(out: &mut Vec<u8>, channel: u16, active: bool) {
     method(out, channel, MethodId::CHANNEL_FLOW_OK, |out| out.push(u8::from(active)));
 }
 
-/// `access.request-ok`, with a ticket that the broker never looks at
+/// Appends `access.request-ok` with a ticket, which the broker never looks at.
 pub(crate) fn access_request_ok(out: &mut Vec<u8>, channel: u16) {
     method(out, channel, MethodId::ACCESS_REQUEST_OK, |out| out.extend(1u16.to_be_bytes()));
 }
 
-/// `queue.declare-ok`
+/// Appends `queue.declare-ok`.
 pub(crate) fn queue_declare_ok(out: &mut Vec<u8>, channel: u16, queue: &str, messages: u32, consumers: u32) {
     method(out, channel, MethodId::QUEUE_DECLARE_OK, |out| {
         short_string(out, queue);
@@ -101,27 +101,27 @@ pub(crate) fn queue_declare_ok(out: &mut Vec<u8>, channel: u16, queue: &str, mes
     });
 }
 
-/// `queue.purge-ok`
+/// Appends `queue.purge-ok`.
 pub(crate) fn queue_purge_ok(out: &mut Vec<u8>, channel: u16, messages: u32) {
     method(out, channel, MethodId::QUEUE_PURGE_OK, |out| out.extend(messages.to_be_bytes()));
 }
 
-/// `queue.delete-ok`
+/// Appends `queue.delete-ok`.
 pub(crate) fn queue_delete_ok(out: &mut Vec<u8>, channel: u16, messages: u32) {
     method(out, channel, MethodId::QUEUE_DELETE_OK, |out| out.extend(messages.to_be_bytes()));
 }
 
-/// `basic.consume-ok`
+/// Appends `basic.consume-ok`.
 pub(crate) fn basic_consume_ok(out: &mut Vec<u8>, channel: u16, tag: &str) {
     method(out, channel, MethodId::BASIC_CONSUME_OK, |out| short_string(out, tag));
 }
 
-/// `basic.cancel-ok`
+/// Appends `basic.cancel-ok`.
 pub(crate) fn basic_cancel_ok(out: &mut Vec<u8>, channel: u16, tag: &str) {
     method(out, channel, MethodId::BASIC_CANCEL_OK, |out| short_string(out, tag));
 }
 
-/// `basic.cancel` as the server sends it: the consumer's queue is gone.
+/// Appends `basic.cancel` as the server sends it to say that the consumer's queue was deleted.
 pub(crate) fn basic_cancel(out: &mut Vec<u8>, channel: u16, tag: &str) {
     method(out, channel, MethodId::BASIC_CANCEL, |out| {
         short_string(out, tag);
@@ -129,7 +129,7 @@ pub(crate) fn basic_cancel(out: &mut Vec<u8>, channel: u16, tag: &str) {
     });
 }
 
-/// `basic.ack` as the server sends it: publishes are confirmed.
+/// Appends `basic.ack` as the server sends it to confirm publishes.
 pub(crate) fn basic_ack(out: &mut Vec<u8>, channel: u16, tag: u64, multiple: bool) {
     method(out, channel, MethodId::BASIC_ACK, |out| {
         out.extend(tag.to_be_bytes());
@@ -137,7 +137,7 @@ pub(crate) fn basic_ack(out: &mut Vec<u8>, channel: u16, tag: u64, multiple: boo
     });
 }
 
-/// `basic.get-empty`
+/// Appends `basic.get-empty`.
 pub(crate) fn basic_get_empty(out: &mut Vec<u8>, channel: u16) {
     method(out, channel, MethodId::BASIC_GET_EMPTY, |out| out.push(0));
 }
@@ -151,7 +151,7 @@ pub(crate) struct Deliver<'a> {
     pub(crate) routing_key: &'a [u8],
 }
 
-/// `basic.deliver`
+/// Appends `basic.deliver`.
 pub(crate) fn basic_deliver(out: &mut Vec<u8>, channel: u16, deliver: &Deliver<'_>) {
     method(out, channel, MethodId::BASIC_DELIVER, |out| {
         short_bytes(out, deliver.consumer_tag);
@@ -171,7 +171,7 @@ pub(crate) struct GetOk<'a> {
     pub(crate) message_count: u32,
 }
 
-/// `basic.get-ok`
+/// Appends `basic.get-ok`.
 pub(crate) fn basic_get_ok(out: &mut Vec<u8>, channel: u16, got: &GetOk<'_>) {
     method(out, channel, MethodId::BASIC_GET_OK, |out| {
         out.extend(got.delivery_tag.to_be_bytes());
@@ -182,7 +182,7 @@ pub(crate) fn basic_get_ok(out: &mut Vec<u8>, channel: u16, got: &GetOk<'_>) {
     });
 }
 
-/// `basic.return`: no queue takes a message that was published as mandatory.
+/// Appends `basic.return` for a message that was published as mandatory and that no queue takes.
 pub(crate) fn basic_return(out: &mut Vec<u8>, channel: u16, exchange: &[u8], routing_key: &[u8]) {
     method(out, channel, MethodId::BASIC_RETURN, |out| {
         out.extend(ReplyCode::NoRoute.number().to_be_bytes());
@@ -192,7 +192,7 @@ pub(crate) fn basic_return(out: &mut Vec<u8>, channel: u16, exchange: &[u8], rou
     });
 }
 
-/// A heartbeat frame.
+/// Appends a heartbeat frame.
 pub(crate) fn heartbeat(out: &mut Vec<u8>) {
     out.extend_from_slice(&[8, 0, 0, 0, 0, 0, 0, END]);
 }
@@ -225,7 +225,8 @@ pub(crate) fn content(out: &mut Vec<u8>, framing: Framing, properties: &[u8], bo
     }
 }
 
-/// Does the same as [`content`] for a large body that is not copied: hands its parts to `part`, each with its place in `out`.
+/// Does the same as [`content`] for a large body that is not copied: hands its parts to `part`, each with its place in
+/// `out`.
 #[cold]
 pub(crate) fn large_content(
     out: &mut Vec<u8>,

@@ -3,17 +3,17 @@
 /// One frame, borrowed from the read buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
-    /// What it carries.
+    /// The type of the frame.
     pub kind: Kind,
-    /// Its channel; 0 is the connection.
+    /// The channel of the frame; 0 stands for the connection.
     pub channel: u16,
-    /// What lies between its header and its end.
+    /// The bytes between the header and the end octet.
     pub payload: &'a [u8],
-    /// Bytes of the whole frame.
+    /// The length of the whole frame in bytes.
     pub len: usize,
 }
 
-/// What a frame carries.
+/// The type of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// 1
@@ -26,43 +26,43 @@ pub enum Kind {
     Heartbeat,
 }
 
-/// What is wrong with a frame.
+/// The errors in a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Larger than was agreed upon.
+    /// The frame is larger than `frame_max`.
     #[error(
         "type {kind}, channel {channel}: frame of {size} bytes is larger than the negotiated frame_max {frame_max}"
     )]
     TooLarge {
         /// The frame's type octet.
         kind: u8,
-        /// Its channel.
+        /// The channel of the frame.
         channel: u16,
-        /// Bytes of the whole frame.
+        /// The length of the whole frame in bytes.
         size: u64,
-        /// What was agreed upon.
+        /// The `frame_max` that was agreed upon, in bytes.
         frame_max: u32,
     },
-    /// No frame type of AMQP 0-9-1.
+    /// The frame type does not exist in AMQP 0-9-1.
     #[error("unknown frame type {0}")]
     UnknownKind(u8),
     /// The last octet is not 0xCE.
     #[error("frame end octet is {0:#04x}, not 0xce")]
     BadEnd(u8),
-    /// A heartbeat with a payload.
+    /// A heartbeat has a payload.
     #[error("heartbeat with a payload")]
     BadHeartbeat,
-    /// A heartbeat on a channel.
+    /// A heartbeat is on a channel other than 0.
     #[error("heartbeat on channel {0}")]
     HeartbeatOnChannel(u16),
 }
 
-/// The frame at the start of `buffer`, or none if it has not come in full. A frame that is too large or of no known
-/// type is refused before the rest of it has come. `frame_max` 0: no limit. A payload may be as long as `frame_max`: that is
-/// eight bytes too many, which RabbitMQ lets pass because clients count their frames wrongly.
+/// Returns the frame at the start of `buffer`, or `None` if it has not arrived in full. A frame that is too large or of
+/// an unknown type is refused before the rest of it has arrived. A `frame_max` of 0 means no limit. A payload may be as
+/// long as `frame_max`: that is eight bytes too many, which RabbitMQ accepts because clients count their frames wrongly.
 ///
 /// # Errors
-/// [`Error`]: all of them end the connection.
+/// [`Error`], which ends the connection in all cases.
 #[inline]
 pub fn parse(buffer: &[u8], frame_max: u32) -> Result<Option<Frame<'_>>, Error> {
     let Some((&[kind, c0, c1, s0, s1, s2, s3], rest)) = buffer.split_first_chunk::<7>() else {
@@ -100,18 +100,18 @@ fn to_kind(octet: u8) -> Option<Kind> {
     })
 }
 
-/// What a client speaks, by its first bytes.
+/// The protocol of a client, according to its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// `AMQP` 0 0 9 1.
     Amqp091,
-    /// Something else: it is answered with [`PROTOCOL_HEADER`].
+    /// Any other protocol, which is answered with [`PROTOCOL_HEADER`].
     Other,
-    /// Not enough came to tell.
+    /// Too few bytes have arrived to decide.
     Incomplete,
 }
 
-/// What the first bytes of a connection say.
+/// Returns the protocol that the first bytes of a connection announce.
 #[must_use]
 pub fn protocol(buffer: &[u8]) -> Protocol {
     let len = buffer.len().min(PROTOCOL_HEADER.len());
@@ -128,5 +128,5 @@ pub fn protocol(buffer: &[u8]) -> Protocol {
 pub const PROTOCOL_HEADER: [u8; 8] = *b"AMQP\x00\x00\x09\x01";
 /// The last octet of a frame.
 pub const END: u8 = 0xCE;
-/// Bytes of a frame that are not its payload.
+/// The bytes of a frame in addition to its payload.
 pub const FRAME_OVERHEAD: usize = 8;

@@ -1,5 +1,5 @@
-//! Reply codes: the numbers and names of the specification (0-9-1 spec 1.3) for what went wrong, and the mapping from the
-//! broker's own kinds of refusal and from the codec's errors to them.
+//! Reply codes: the numbers and names that the specification (0-9-1 spec 1.3) has for errors, and the mapping of the
+//! broker's own kinds of refusal and of the codec's errors to them.
 use super::frame;
 use super::method;
 use leveret_model::refusal::RefusalKind;
@@ -28,13 +28,13 @@ pub enum ReplyCode {
 }
 
 impl ReplyCode {
-    /// The number on the wire.
+    /// Returns the number that stands for the code on the wire.
     #[must_use]
     pub fn number(self) -> u16 {
         self as u16
     }
 
-    /// The name that reply texts begin with, as RabbitMQ writes it.
+    /// Returns the name that reply texts begin with, as RabbitMQ writes it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

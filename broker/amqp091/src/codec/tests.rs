@@ -1,4 +1,4 @@
-//! The codec against the specification's bytes, against itself, and against bytes that nobody meant.
+//! The codec compared with the bytes of the specification, with itself, and with random bytes.
 use super::content::ContentHeader;
 use super::encode;
 use super::encode::Framing;
@@ -13,7 +13,7 @@ use proptest::prelude::*;
 
 proptest! {
     #[test]
-    fn content_is_cut_to_the_receivers_frames(body in prop::collection::vec(any::<u8>(), 0..5000), frame_max in 64u32..2000) {
+    fn content_fits_the_receivers_frames(body in prop::collection::vec(any::<u8>(), 0..5000), frame_max in 64u32..2000) {
         let mut bytes = Vec::new();
         encode::content(&mut bytes, Framing { channel: 7, frame_max }, &[0, 0], &body);
         let header = frame::parse(&bytes, 0).unwrap().unwrap();
@@ -31,12 +31,12 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn parsing_random_bytes_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         swallow(&bytes);
     }
 }
 
-/// Every parser on the same bytes.
+/// Gives the same bytes to every parser.
 fn swallow(bytes: &[u8]) {
     let _ = frame::parse(bytes, 131_072);
     let _ = frame::protocol(bytes);
@@ -47,13 +47,13 @@ fn swallow(bytes: &[u8]) {
     assert_eq!(Properties::parse(bytes).is_ok(), properties::check(bytes).is_ok());
     let _ = properties::without_header(bytes, b"BCC");
     let _ = table::parse(bytes);
-    // The table as the headers of a message, and nothing else: going over it is as strict as building it.
+    // The same table as the headers of a message: checking it has to be as strict as building it.
     let headers = [&[0x20, 0], bytes].concat();
     assert_eq!(properties::check(&headers).err().map(|_| ()), table::parse(bytes).err().map(|_| ()));
     let _ = table::parse_entries(bytes);
 }
 
-/// Payloads of methods as the specification lays them out, and what they mean.
+/// Payloads of methods as the specification defines them, and the methods that they stand for.
 #[expect(clippy::too_many_lines, reason = "a table")]
 fn golden() -> Vec<(Vec<u8>, Method<'static>)> {
     let none = FieldTable::default;
@@ -138,7 +138,7 @@ fn golden() -> Vec<(Vec<u8>, Method<'static>)> {
 }
 
 #[test]
-fn methods_mean_what_the_specification_says() {
+fn methods_are_parsed_as_the_specification_defines_them() {
     for (payload, expected) in golden() {
         let mut parsed = method::parse(&payload).unwrap();
         if let Method::QueueDeclare(declare) = &mut parsed
@@ -148,7 +148,8 @@ fn methods_mean_what_the_specification_says() {
             declare.arguments = FieldTable::default();
         }
         assert_eq!(parsed, expected);
-        // Flags end most methods, and what follows them is reserved: whatever is cut off before is an error.
+        // Flags end most methods, and the bytes that follow them are reserved: a payload that is cut off earlier is an
+        // error.
         for end in 4..payload.len().saturating_sub(2) {
             if let Err(error) = method::parse(&payload[..end]) {
                 assert_eq!(code(error), 502);
@@ -167,7 +168,7 @@ fn code(error: impl Into<ReplyCode>) -> u16 {
 }
 
 #[test]
-fn the_fast_way_and_the_slow_way_agree() {
+fn fast_and_general_parsing_agree() {
     for (payload, expected) in golden() {
         match expected {
             Method::BasicPublish(publish) => assert_eq!(method::fast_publish(&payload), Some(publish)),
@@ -202,7 +203,7 @@ fn answers_have_the_specifications_bytes() {
 }
 
 #[test]
-fn frames_are_refused_before_they_are_waited_for() {
+fn frames_are_refused_before_they_have_arrived_in_full() {
     assert_eq!(code(frame::parse(b"\x01\0\x01\xff\xff\xff\xff", 8192).unwrap_err()), 501);
     assert!(matches!(frame::parse(b"\x01\0\x01\0\0\x20\x01", 8192), Err(Error::TooLarge { size: 8201, .. })));
     assert_eq!(frame::parse(b"\x01\0\x01\0\0\x20\0", 8192), Ok(None));
@@ -228,7 +229,7 @@ fn frames_are_refused_before_they_are_waited_for() {
 
 /// Valid payloads with bytes changed, cut and doubled at random: 200,000 of them, the same at every run.
 #[test]
-fn changed_bytes_are_an_error_at_most() {
+fn damaged_payloads_never_panic() {
     let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
     let mut random = move |below: usize| {
         seed ^= seed << 13;

@@ -1,4 +1,4 @@
-//! A map from channel numbers to values, in pages: a client that opens channel 65535 and no other takes one page.
+//! A map from channel numbers to values, in pages: a client that opens channel 65535 and no other uses one page.
 
 /// Values by channel number. A number takes no memory until a value is put near it.
 pub(crate) struct ByChannel<T> {
@@ -49,7 +49,7 @@ impl<T> ByChannel<T> {
         &mut page[at]
     }
 
-    /// Takes the value of a number. Its page is freed if it is empty then.
+    /// Removes and returns the value of a number. A page that becomes empty is freed.
     pub(crate) fn take(&mut self, number: usize) -> Option<T> {
         let taken = self.get_mut(number)?.take()?;
         if let Some(page) = self.pages.get_mut(number / PAGE)
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_high_number_costs_a_page_and_not_all_below_it() {
+    fn a_high_channel_number_costs_one_page() {
         let mut by_channel = ByChannel::new();
         for number in [65_535, 1, 300] {
             *by_channel.place(number) = Some(number);
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_are_used_one_after_the_other_leave_no_pages() {
+    fn channel_numbers_used_one_after_the_other_leave_no_pages() {
         let mut by_channel = ByChannel::new();
         for number in (255..65_536).step_by(256) {
             *by_channel.place(number) = Some(number);

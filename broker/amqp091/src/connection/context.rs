@@ -1,22 +1,22 @@
-//! The part of an open connection that every handler may use and none replaces.
+//! The part of an open connection that all handlers may use and none changes.
 use super::output::Output;
 use leveret_node::{Broker, Caller, Connection};
 use std::sync::Arc;
 
-/// The client's own statement of what it understands (its `capabilities`, as far as they change how it is spoken to).
+/// The capabilities that the client announced, as far as they change what it is sent.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Capabilities {
-    /// The client wants to be told when a queue that it consumes from is gone.
+    /// True if the client wants to be told when a queue that it consumes from is deleted.
     pub(crate) consumer_cancel_notify: bool,
-    /// The client wants to be told when it is held back.
+    /// True if the client wants to be told when it is held back.
     pub(crate) connection_blocked: bool,
 }
 
-/// The broker, the client, and the way to it.
+/// The broker, the client, and the output to the client.
 pub(crate) struct Context {
     /// Everything that the client asks for goes through this handle.
     pub(crate) broker: Broker,
-    /// The login, the virtual host and what was agreed upon; also shown by the management API.
+    /// The login, the virtual host and the agreed limits, which the management API shows too.
     pub(crate) connection: Arc<Connection>,
     /// Answers are written here.
     pub(crate) output: Arc<Output>,
@@ -27,7 +27,7 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// Returns who asks at the doors of the node.
+    /// Returns the caller that the node's functions are given for requests of this connection.
     pub(crate) fn caller(&self) -> &Caller {
         &self.connection.caller
     }

@@ -13,8 +13,8 @@ pub(crate) struct Failure {
     pub(crate) text: String,
     /// The method that caused it; [`MethodId::NONE`] if no method did.
     pub(crate) cause: MethodId,
-    /// The channel that it ends. Set only if an earlier frame than the one being handled caused it: that frame may belong to
-    /// another channel.
+    /// The channel that it ends. Set only if an earlier frame than the one being handled caused it: that frame may
+    /// belong to another channel.
     pub(crate) channel: Option<u16>,
 }
 
@@ -71,11 +71,11 @@ impl From<TooMuchOpened> for Failure {
     }
 }
 
-/// How a connection ends.
+/// The ways in which a connection ends.
 pub(crate) enum End {
-    /// The client closed it, and is answered.
+    /// The client asked to close the connection, and is answered.
     Asked,
-    /// The socket is gone, or was silent for too long.
+    /// The socket failed or was closed, or the client was silent for too long.
     Lost,
     /// The broker closes it and tells the client why.
     Failed(Failure),

@@ -1,7 +1,7 @@
 //! The handshake that opens a connection: login, tuning, virtual host (0-9-1 spec 2.2.4).
 //!
-//! A client that has not logged in takes one small buffer, and has ten seconds. It may send three methods and a few heartbeats:
-//! anything else ends the connection. The work is linear in the number of bytes that it sends.
+//! A client that has not logged in uses one small buffer, and has ten seconds. It may send three methods and a few
+//! heartbeats: anything else ends the connection. The work is linear in the number of bytes that it sends.
 use super::context::Capabilities;
 use super::failure::Failure;
 use super::output::{FRAME_MAX_UNTUNED, Output};
@@ -35,11 +35,11 @@ pub(crate) struct Handshake<'a> {
     pub(crate) capabilities: Capabilities,
     /// The number of heartbeats that the client has sent; they are bounded.
     heartbeats: u32,
-    /// How the client logged in.
+    /// The mechanism with which the client logged in.
     mechanism: Option<Mechanism>,
-    /// The client asked to close the connection.
+    /// True if the client asked to close the connection.
     wants_close: bool,
-    /// The client's statement about itself, shown by the management API.
+    /// The client's properties, as shown by the management API.
     client_properties: FieldTable,
     /// The limits that the client agreed to.
     tuned: Tuned,
@@ -160,7 +160,7 @@ impl<'a> Handshake<'a> {
         }
     }
 
-    /// Logs why the client is sent away. A wrong login was logged already.
+    /// Logs why the client is sent away. A wrong login was already logged.
     pub(crate) fn log(&self, failure: &Failure) {
         if failure.code != ReplyCode::AccessRefused {
             self.broker.log_refused(self.addresses.peer, &failure.text);
@@ -172,8 +172,9 @@ impl<'a> Handshake<'a> {
         self.wants_close
     }
 
-    /// Returns whether the client is told why it is sent away. A client with a wrong login is told only if it knows how to take
-    /// that (RabbitMQ's extension `authentication_failure_close`); one with a malformed login never is (RabbitMQ: observed).
+    /// Returns whether the client is told why it is sent away. A client with a wrong login is told only if it understands
+    /// that (RabbitMQ's extension `authentication_failure_close`); a client with a malformed login never is told
+    /// (RabbitMQ: observed).
     pub(crate) fn tells(&self, failure: &Failure) -> bool {
         match (failure.code, failure.cause) {
             (ReplyCode::AccessRefused, _) => capability(&self.client_properties, "authentication_failure_close"),
@@ -214,7 +215,7 @@ impl<'a> Handshake<'a> {
             Ok(identity) => return Ok(identity),
             Err(wrong) => wrong,
         };
-        // It is logged before the wait, which ends early if the place is wanted for another client.
+        // The refusal is logged before the wait, which ends early if the place is wanted for another client.
         self.broker.log_refused(peer, &format!("login refused: {}", refusal.text));
         tokio::time::sleep(wait).await;
         let text =
@@ -316,7 +317,7 @@ pub(super) async fn in_time<T>(
     }
 }
 
-/// Returns the entries of a client's properties that there is room for, to be shown by the management API.
+/// Returns those entries of a client's properties that fit into the memory for them, to be shown by the management API.
 fn shown(properties: FieldTable) -> FieldTable {
     let mut room = PROPERTIES_BYTES_MAX;
     let kept = properties.0.into_iter().filter_map(|entry| {
@@ -369,7 +370,7 @@ const FRAME_MIN: u32 = 4096;
 const CHANNEL_MAX: u16 = 2047;
 /// The heartbeat interval that is suggested, in seconds: RabbitMQ's.
 const HEARTBEAT: u16 = 60;
-/// The memory for a client's statement about itself, in bytes.
+/// The memory for a client's properties, in bytes.
 const PROPERTIES_BYTES_MAX: usize = 16 << 10;
 /// The number of heartbeats that a client may send before its connection is open.
 const HEARTBEATS_MAX: u32 = 8;

@@ -1,8 +1,9 @@
-//! The reasons not to read from a client for a while: consumers or a log that cannot follow, memory or disk used up, answers
-//! that the client does not read.
+//! The reasons not to read from a client for a while: consumers or a log that are too slow, memory or disk that are used
+//! up, answers that the client does not read.
 //!
-//! The client's further bytes wait in the socket meanwhile, among them its heartbeats and its end. So the end is looked for
-//! beside the socket's bytes, several times a second: the memory of a client that has gone is free soon after.
+//! Meanwhile the client's further bytes wait in the socket, among them its heartbeats and its close. Therefore the end of
+//! the connection is looked for beside the socket's bytes, several times a second, so that the memory of a client that
+//! has gone is soon free.
 use super::context::Context;
 use super::failure::{End, Failure};
 use super::output::Output;
@@ -20,12 +21,12 @@ use tokio::net::tcp::OwnedReadHalf;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// The two ways in which a connection ends from the broker's side.
+/// The two ways in which the broker ends a connection.
 #[derive(Clone, Copy)]
 pub(crate) struct Ends<'e> {
     /// The connection, which the management API may close.
     pub(crate) connection: &'e Connection,
-    /// The broker shuts down.
+    /// Cancelled when the broker shuts down.
     pub(crate) stop: &'e CancellationToken,
 }
 
@@ -52,8 +53,8 @@ pub(crate) async fn until(room: impl Future<Output = ()>, socket: &OwnedReadHalf
     }
 }
 
-/// Returns how the connection has ended, if it has, while much work was done for the client. It is no end if the client only
-/// closed its sending side: its earlier requests are still handled.
+/// Returns how the connection ended while much work was done for the client, or `None` if it is still open. A client that
+/// only closed its sending side still has its earlier requests handled.
 pub(crate) fn ended(socket: &OwnedReadHalf, ends: &Ends<'_>) -> Option<End> {
     if ends.connection.close.is_cancelled() {
         return Some(End::Failed(forced(&ends.connection.close_reason.lock())));
@@ -64,8 +65,8 @@ pub(crate) fn ended(socket: &OwnedReadHalf, ends: &Ends<'_>) -> Option<End> {
     has(socket, PollFlags::empty()).then_some(End::Lost)
 }
 
-/// Holds a client back that published more than there is room for: until the consumers or the log have caught up a bit, and
-/// until memory and disk have room. The client is told of the latter if it wants to know.
+/// Holds back a client that published more than there is room for, until the consumers or the log have caught up a bit,
+/// and until memory and disk have room. The client is told about memory and disk if it asked for that.
 ///
 /// # Errors
 /// How the connection ended meanwhile.
@@ -93,7 +94,7 @@ pub(crate) async fn back(
         let reason = if broker.memory().is_disk_alarmed() { "low on disk" } else { "low on memory" };
         output.write(|state| encode::connection_blocked(&mut state.buffer, reason));
     }
-    // The client's heartbeats are not read meanwhile. It is there as long as it takes ours.
+    // The client's heartbeats are not read meanwhile. It counts as present as long as it accepts ours.
     let limit = match connection.heartbeat {
         0 => VANISHED_MS,
         seconds => u32::from(seconds) * 2000,
@@ -113,8 +114,8 @@ pub(crate) async fn back(
     held
 }
 
-/// Sends a heartbeat now and then, for ever, to a client that wanted none. The end of a client may wait behind bytes that are
-/// not read; if no process has the client's socket any more, its system answers a heartbeat with a reset.
+/// Sends a heartbeat now and then, for ever, to a client that wanted none. The client's close may wait behind bytes that
+/// are not read; if no process has the client's socket any more, its system answers a heartbeat with a reset.
 async fn nudge(output: &Output) {
     loop {
         tokio::time::sleep(NUDGE_EVERY).await;
@@ -122,9 +123,9 @@ async fn nudge(output: &Output) {
     }
 }
 
-/// Waits until it is of no use to wait: since `since` the connection was held back, or sent nothing of the messages that it
-/// began, and incomplete messages, some of this connection among them, fill the memory. Such connections are not all sent
-/// away at a time: those that stay may have room then.
+/// Waits until further waiting is useless: since `since` the connection was held back, or sent nothing of the messages
+/// that it began, and incomplete messages, some of them of this connection, fill the memory. Such connections are not all
+/// closed at the same time: those that stay may have room once others are gone.
 pub(crate) async fn until_it_waits_for_itself(context: &Context, since: Instant) -> End {
     let turn = (context.connection.id.0 % TURNS_TO_LEAVE) as u32;
     tokio::time::sleep_until(since + LEAVE_AFTER + LEAVE_EVERY * turn).await;
@@ -134,8 +135,8 @@ pub(crate) async fn until_it_waits_for_itself(context: &Context, since: Instant)
     End::Failed(Failure::new(ReplyCode::ResourceError, WAITS_FOR_ITSELF))
 }
 
-/// Waits until the client has read nothing for as long as it may be silent. Its heartbeats are not seen meanwhile: they come
-/// after requests that are not handled until it reads.
+/// Waits until the client has read nothing for as long as it may be silent. Its heartbeats are not seen meanwhile: they
+/// come after requests that are handled only when it reads.
 pub(crate) async fn until_it_stalls(sent_bytes: &AtomicU64, heartbeat: Option<Duration>) -> End {
     let limit = heartbeat.map_or(UNREAD_MAX, |heartbeat| heartbeat * 2);
     loop {
@@ -147,21 +148,21 @@ pub(crate) async fn until_it_stalls(sent_bytes: &AtomicU64, heartbeat: Option<Du
     }
 }
 
-/// The publishes of a connection, as far as it may be held back for them.
+/// The publishes of a connection for which it may be held back.
 #[derive(Default)]
 pub(crate) struct Load {
-    /// A queue that was published to in this read and whose consumers, or whose log, cannot follow.
+    /// A queue that was published to in this read and whose consumers or log are too slow.
     lagging: Option<Arc<Queue>>,
-    /// Says how long the client waits for such consumers.
+    /// Decides how long the client waits for such consumers.
     pace: Pace,
-    /// Something was published in this read: the client is held back if memory or disk are used up.
+    /// True if something was published in this read: the client is held back if memory or disk are used up.
     pub(crate) published: bool,
     /// The number of bytes that were handed to the log since the log's tasks last went first.
     pub(crate) logged_bytes: usize,
 }
 
 impl Load {
-    /// Notes the messages that went to queues whose consumers, or whose log, cannot follow.
+    /// Notes the messages that went to queues whose consumers or log are too slow.
     pub(crate) fn add_lag(&mut self, lag: Option<Lag>) {
         if let Some(lag) = lag {
             self.pace.published(lag.messages, lag.body_bytes);
@@ -170,11 +171,12 @@ impl Load {
     }
 }
 
-/// How long a publisher waits for the consumers of its messages: in proportion to their number and size, so that a publisher is
-/// never slowed below 24 MiB of large messages or 100,000 small ones per second, and seldom if waiting does not help.
+/// The time that a publisher waits for the consumers of its messages. It is proportional to their number and size, so
+/// that a publisher is never slowed below 24 MiB of large messages or 100,000 small ones per second; a publisher seldom
+/// waits if waiting does not help.
 #[derive(Default)]
 struct Pace {
-    /// The bytes that were published to queues whose consumers cannot follow and were not waited for. A message counts as
+    /// The bytes that were published to queues with slow consumers and were not waited for yet. A message counts as
     /// [`MESSAGE_BYTES`] more.
     bytes: u64,
     /// The number of these messages.
@@ -186,13 +188,14 @@ struct Pace {
 }
 
 impl Pace {
-    /// Notes messages that were published to a queue whose consumers cannot follow.
+    /// Notes messages that were published to a queue whose consumers are too slow.
     fn published(&mut self, messages: u64, body_bytes: u64) {
         self.messages += messages;
         self.bytes += messages * MESSAGE_BYTES + body_bytes;
     }
 
-    /// Returns how long to wait now, if at all, and for the consumption of how many messages.
+    /// Returns how long to wait now, and for the consumption of how many messages; `None` if there is nothing to wait
+    /// for.
     fn wait(&mut self) -> Option<(Duration, u64)> {
         if self.bytes < self.pass_over.max(WAIT_FOR_BYTES) {
             return None;
@@ -209,8 +212,8 @@ impl Pace {
     }
 }
 
-/// Returns whether the connection was reset or the socket is in a state of `flags`: `RDHUP` means that the peer has closed its
-/// sending side, whatever it sent before that.
+/// Returns whether the connection was reset or the socket is in a state of `flags`: `RDHUP` means that the peer has
+/// closed its sending side, whatever it sent before that.
 fn has(socket: &OwnedReadHalf, flags: PollFlags) -> bool {
     let mut looked_at = [PollFd::new(socket.as_ref(), flags)];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -222,30 +225,30 @@ pub(crate) fn forced(reason: &str) -> Failure {
     Failure::new(ReplyCode::ConnectionForced, reason)
 }
 
-/// The reason that clients are told when the broker stops.
+/// The reason that clients are given when the broker stops.
 pub(crate) const STOPPING: &str = "broker is shutting down";
-/// A client without heartbeats may leave its answers unread for so long.
+/// The time for which a client without heartbeats may leave its answers unread.
 const UNREAD_MAX: Duration = Duration::from_secs(60);
 const NUDGE_EVERY: Duration = Duration::from_secs(5);
 const WAITS_FOR_ITSELF: &str =
     "memory is used up by messages that have not come in full, some of this connection among them";
-/// A publisher may be held back or silent for so long before it is sent away for waiting for itself.
+/// The time for which a publisher may be held back or silent before it is closed because it waits for itself.
 const LEAVE_AFTER: Duration = Duration::from_secs(10);
-/// Connections leave one after the other, in turns of this length.
+/// The interval at which such connections are closed, one after the other.
 const LEAVE_EVERY: Duration = Duration::from_millis(250);
 const TURNS_TO_LEAVE: u64 = 16;
-/// The rate that a publisher is not slowed below, in bytes per second.
+/// The rate below which a publisher is not slowed, in bytes per second.
 const PACE_BYTES: u64 = 24 << 20;
-/// The bytes that a message counts as beside its body.
+/// The bytes that a message counts as in addition to its body.
 const MESSAGE_BYTES: u64 = 224;
-/// The bytes to be published before a wait is worth it.
+/// The bytes that are published before a wait is worth its cost.
 const WAIT_FOR_BYTES: u64 = 128 << 10;
 const WAIT_MAX: Duration = Duration::from_millis(50);
-/// After this many waits in vain the next one comes after 64 MiB.
+/// After this many waits in a row that did not help, the next one comes after 64 MiB.
 const IN_VAIN_MAX: u32 = 10;
-/// The interval at which a connection that is not read from is looked at.
+/// The interval at which a connection that is not read from is checked for its end.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// A peer without heartbeats that acknowledges nothing for this long has vanished, in milliseconds.
+/// A peer without heartbeats that acknowledges no bytes for this long has vanished, in milliseconds.
 const VANISHED_MS: u32 = 60_000;
 
 #[cfg(test)]
@@ -253,7 +256,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_reads_slowly_is_waited_for_and_one_that_does_not_is_sent_away() {
+    async fn slow_readers_are_waited_for_and_clients_that_do_not_read_are_closed() {
         let (sent, began) = (AtomicU64::new(0), Instant::now());
         let reads = async {
             for _ in 0..100 {
@@ -274,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn publishers_wait_in_proportion_and_seldom_if_it_does_not_help() {
+    fn publishers_wait_in_proportion_and_seldom_if_waiting_does_not_help() {
         let mut pace = Pace::default();
         pace.published(100, 100);
         assert_eq!(pace.wait(), None, "too little to wait for");

@@ -1,8 +1,8 @@
 //! One client, from its first bytes to its last.
 //!
-//! In the order of the journey: `handshake` (login, and what is agreed upon), `reader` (bytes to frames, one `turn` at a time,
+//! In the order of a message's journey: `handshake` (login and tuning), `reader` (bytes to frames, one `turn` at a time,
 //! unless a `hold` keeps it from reading), `session` (frames to their handlers, which share the `context`), `output` and
-//! `writer` (the bytes that go back), `failure` (an error on its way to the client).
+//! `writer` (the bytes that are sent back), `failure` (an error on its way to the client).
 pub(crate) mod by_channel;
 pub(crate) mod context;
 pub(crate) mod failure;

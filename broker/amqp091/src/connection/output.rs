@@ -1,8 +1,8 @@
 //! The bytes on their way to a client: one buffer per connection, which queues, the reader and the log's tasks write into.
 //!
-//! Queues deliver into the buffer under their own lock (lock order: queue, output), the reader answers into it, and the writer
-//! swaps it against an empty one and writes that in one call. The buffer is bounded: while it is full a queue waits, and the
-//! writer has the queue dispatched again once the buffer has drained.
+//! Queues deliver into the buffer under their own lock (lock order: queue, output), the reader answers into it, and the
+//! writer swaps it against an empty one and writes that in one call. The buffer is bounded: while it is full a queue
+//! waits, and the writer has the queue dispatched again once the buffer has drained.
 use super::by_channel::ByChannel;
 use crate::channel::book::Books;
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 /// A connection's output, shared by its reader, its writer and the queues it consumes from.
 pub(crate) struct Output {
     state: Mutex<State>,
-    /// Wakes the writer: there is something to write.
+    /// Wakes the writer: there are bytes to write.
     wake: Notify,
     /// Wakes the reader: the buffer was taken to be written.
     drained: Notify,
@@ -95,8 +95,8 @@ impl Output {
         Self { state: Mutex::new(state), wake: Notify::new(), drained: Notify::new() }
     }
 
-    /// Does the same as [`write`](Self::write) for deliveries to consumers, which no request asked for. The caller keeps them
-    /// within [`OUTPUT_MAX`].
+    /// Does the same as [`write`](Self::write) for deliveries to consumers, which no request asked for. The caller keeps
+    /// them within [`OUTPUT_MAX`].
     pub(crate) fn deliver<T>(&self, encode: impl FnOnce(&mut State) -> T) -> T {
         self.write(|state| {
             let before = state.len();
@@ -137,7 +137,7 @@ impl Output {
         answer
     }
 
-    /// Returns the state to those who append nothing to the buffer: the writer is not woken.
+    /// Returns the state to callers that append nothing to the buffer: the writer is not woken.
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }
@@ -148,8 +148,8 @@ impl Output {
         self.wake.notify_one();
     }
 
-    /// Takes the bytes to write: swaps them into `empty`, and large bodies into `between`. Returns false if there will never be
-    /// more.
+    /// Takes the bytes to write: swaps them into `empty`, and large bodies into `between`. Returns false if there will
+    /// never be more.
     pub(crate) fn swap(&self, empty: &mut Vec<u8>, between: &mut Between) -> bool {
         let mut state = self.state.lock();
         std::mem::swap(&mut state.buffer, empty);
@@ -209,8 +209,8 @@ impl State {
         self.buffer.len() + self.between.len()
     }
 
-    /// Returns the buffer, the large bodies in it, and the channel's ledger, to deliver into. Returns `None` if the channel or
-    /// the connection closes.
+    /// Returns the buffer, the large bodies in it, and the channel's ledger, to deliver into. Returns `None` if the
+    /// channel or the connection closes.
     pub(crate) fn for_delivery(&mut self, channel: u16) -> Option<(&mut Vec<u8>, &mut Between, &mut Ledger)> {
         if self.closing {
             return None;
@@ -240,7 +240,7 @@ mod tests {
     use crate::codec::encode::{self, Framing};
 
     #[test]
-    fn a_body_that_is_not_copied_is_written_as_one_that_is() {
+    fn bodies_are_written_alike_whether_copied_or_not() {
         let body: Vec<u8> = (0..300_000u32).map(|at| at as u8).collect();
         let (memory, mut copied) = (Bytes::from(body.clone()), vec![1, 2, 3]);
         let (mut buffer, mut between) = (copied.clone(), Between::default());
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn large_bodies_count_as_what_is_to_be_written() {
+    fn large_bodies_count_towards_the_bytes_to_be_written() {
         let output = Output::new();
         let large = Bytes::from(vec![0; ANSWERS_MAX + 1]);
         output.deliver(|state| state.between.push(0, large.clone()));

@@ -1,8 +1,9 @@
-//! The task that reads: bytes into a buffer, complete frames out of it, until one side closes the connection.
+//! The reading task: it reads bytes into a buffer and handles the complete frames in it, until one side closes the
+//! connection.
 //!
-//! The buffer comes from a pool while there is something in it: an idle connection holds none, and half a frame that nothing
-//! follows is kept in memory of its own size. A reader does a turn of work and lets the others go first (see `turn`). While it
-//! does not read (see `hold`) it still looks for the connection's end.
+//! The buffer comes from a pool while there are bytes in it: an idle connection holds none, and half a frame that nothing
+//! follows is moved to memory of its own size. A reader does a turn of work and lets other tasks go first (see `turn`).
+//! While it does not read (see `hold`) it still checks for the end of the connection.
 use super::context::Capabilities;
 use super::failure::{End, Failure};
 use super::handshake::{Addresses, HANDSHAKE_MAX, Handshake, in_time};
@@ -30,7 +31,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// Serves one client until it is gone. `stop` is cancelled when the broker shuts down.
+/// Serves one client until its connection ends. `stop` is cancelled when the broker shuts down.
 pub(crate) async fn serve(client: Client, broker: Broker, pool: Arc<Pool>, stop: CancellationToken, permit: Permit) {
     let deadline = Instant::now() + HANDSHAKE_MAX;
     let Client { stream, peer, local } = client;
@@ -83,19 +84,19 @@ pub(crate) async fn serve(client: Client, broker: Broker, pool: Arc<Pool>, stop:
 
 struct Reader {
     socket: OwnedReadHalf,
-    /// Lends the buffer, and knows how long a turn is.
+    /// Lends the buffer, and determines the length of a turn.
     pool: Arc<Pool>,
     /// Bytes that were read and not handled yet.
     buffer: Vec<u8>,
-    /// Whether the client has opened its connection: until then it has a small buffer.
+    /// True once the client has opened its connection; until then it has a small buffer.
     opened: bool,
     /// The heartbeat interval that was agreed upon; a silence of twice as long ends the connection.
     heartbeat: Option<Duration>,
     /// The number of bytes that were read so far, which the management API shows.
     received: u64,
-    /// The number of bytes that were handled since the others last had a turn.
+    /// The number of bytes that were handled since other tasks last had their turn.
     turn_bytes: usize,
-    /// When the last part of a message came, while there are messages that have not come in full.
+    /// The time of the last part of a message, while there are messages that have not arrived in full.
     incomplete_since: Option<Instant>,
 }
 
@@ -201,7 +202,7 @@ impl Reader {
             let (_, load) = session.load();
             if load.logged_bytes >= LOGGED_BYTES {
                 load.logged_bytes = 0;
-                tokio::task::yield_now().await; // the log has these bytes before more are read
+                tokio::task::yield_now().await; // so that the log takes these bytes before more are read
             }
             if self.turn_bytes >= self.pool.turns.bytes_max() {
                 self.turn_bytes = 0;
@@ -285,7 +286,7 @@ impl Reader {
         }
     }
 
-    /// Returns the number of bytes that the buffer has room for as it is.
+    /// Returns the number of bytes that the buffer has room for without growing.
     fn room(&self) -> usize {
         self.buffer.capacity() - self.buffer.len()
     }
@@ -346,7 +347,7 @@ impl Reader {
     }
 }
 
-/// The client's answer to the end of a connection that the broker closes.
+/// The client's answer to a close by the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
     /// The client agrees.
@@ -355,8 +356,8 @@ enum Answer {
     ClosesToo,
 }
 
-/// Returns how many of a client's last bytes can be dropped, and whether the client ended the connection with them. If frames
-/// are no longer in step, all bytes are dropped: nothing gathers.
+/// Returns how many of a client's last bytes can be dropped, and whether the client ended the connection with them. If
+/// frames are no longer in step, all bytes are dropped: nothing gathers.
 fn find_answer(buffer: &[u8], frame_max: u32) -> (usize, Option<Answer>) {
     let mut at = 0;
     loop {
@@ -375,23 +376,24 @@ fn find_answer(buffer: &[u8], frame_max: u32) -> (usize, Option<Answer>) {
     }
 }
 
-/// Why no more bytes come.
+/// The reason why no more bytes arrive.
 enum Silence {
     Gone,
     Stopping,
 }
 
-/// How long a client has to agree that the connection is closed.
+/// The time that a client has to agree that the connection is closed.
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
-/// The cost of a read beside its bytes, in bytes.
+/// The cost of a read in addition to that of its bytes, as a number of bytes.
 const READ_COST: usize = 2 << 10;
 /// Room for the next read of a client that has not opened its connection, in bytes.
 const HANDSHAKE_ROOM: usize = 4 << 10;
-/// This many bytes go into the log at once: they are on their way to the disk while the next are read.
+/// As soon as this many bytes were handed to the log, its tasks go first: the bytes are on their way to the disk while
+/// the next are read.
 const LOGGED_BYTES: usize = 128 << 10;
 /// Room for the next read, in bytes.
 const ROOM_MIN: usize = 64 << 10;
-/// A client that sends nothing for so long is not about to send the rest of a frame.
+/// A client that sends nothing for this long is assumed not to send the rest of a frame soon.
 const PAUSE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
@@ -400,7 +402,7 @@ mod tests {
     use tokio::net::TcpStream;
 
     #[tokio::test]
-    async fn half_a_frame_that_nothing_follows_takes_its_own_size() {
+    async fn half_a_frame_that_nothing_follows_takes_only_its_own_memory() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (read, _write) = listener.accept().await.unwrap().0.into_split();
@@ -418,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_gathers_while_a_client_is_sent_away() {
+    fn no_bytes_gather_while_a_client_is_sent_away() {
         let close = b"\x01\0\0\0\0\0\x0b\0\x0a\0\x32\0\xc8\0\0\0\0\0\xce";
         let (publish, close_ok) = (&b"\x01\0\x01\0\0\0\x04\0\x3c\0\x28\xce"[..], b"\x01\0\0\0\0\0\x04\0\x0a\0\x33\xce");
         for (buffer, expected) in [

@@ -1,7 +1,8 @@
 //! An open connection: the frames of each read in order, each given to the part of the connection that handles it.
 //!
-//! The session owns the parts and decides their order; a handler receives only the parts that it may touch. Publishes and
-//! acknowledgements are gathered while a read is handled and handed over at its end, or before anything else happens.
+//! The session owns the parts and decides their order; a handler receives only the parts that it may change. Publishes
+//! and acknowledgements are gathered while a read is handled, and are handed over at its end or before anything else
+//! happens.
 use super::context::{Capabilities, Context};
 use super::failure::{End, Failure};
 use super::hold::Load;
@@ -21,24 +22,24 @@ use std::sync::Arc;
 
 /// The reader's state of a connection that is open.
 pub(crate) struct Session {
-    /// What all handlers may use.
+    /// The parts that all handlers may use.
     pub(crate) context: Context,
     /// The channels that are open, or wait for the client to agree that they are closed.
     channels: Channels,
-    /// Publishes that were gathered, and what is kept to handle further ones fast.
+    /// Publishes that were gathered, and data that makes handling further ones fast.
     publishing: PublishState,
     /// Acknowledgements that were gathered.
     settler: Settler,
-    /// The work that was done since the others last had a turn.
+    /// The work that was done since other tasks last had their turn.
     pub(super) turn: Turn,
-    /// How far the session got in its life.
+    /// The stages of its life that the session has reached.
     pub(crate) progress: Progress,
 }
 
-/// Whether the session takes more frames.
+/// The state of a session after the frames of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
-    /// It handled all complete frames and takes more.
+    /// The session handled all complete frames and takes more.
     Open,
     /// Frames were left in the buffer. They are handled once the client has read its answers.
     Paused,
@@ -63,7 +64,7 @@ impl Session {
         }
     }
 
-    /// Returns the publishes that the client may be held back for, beside the context.
+    /// Returns the context, and the publishes for which the client may be held back.
     pub(crate) fn load(&mut self) -> (&Context, &mut Load) {
         (&self.context, &mut self.publishing.load)
     }
@@ -75,11 +76,12 @@ impl Session {
         Publisher { context, channels, turn, state }
     }
 
-    /// Handles the complete frames in `buffer`: all of them, or as many as the client reads the answers to. Returns how many
-    /// bytes they were. A buffer may be much work: `ended` is asked after each turn whether the connection ended meanwhile.
+    /// Handles the complete frames in `buffer`: all of them, or as many as the client reads the answers to. Returns how
+    /// many bytes these were. A buffer may be much work, so `ended` is asked after each turn whether the connection ended
+    /// meanwhile.
     ///
     /// # Errors
-    /// How the connection ended.
+    /// The way in which the connection ended.
     pub(crate) async fn handle(
         &mut self,
         buffer: &[u8],
@@ -116,7 +118,7 @@ impl Session {
                 Err(failure) => {
                     self.turn.add(METHOD_WORK);
                     self.hand_over_all(buffer).await?;
-                    // A failure that names its channel was caused by an earlier frame: this one was not looked at yet.
+                    // A failure that names its channel was caused by an earlier frame; this frame was not handled yet.
                     let next = if failure.channel.is_some() { at } else { next };
                     self.fail(frame.channel, failure).await?;
                     next
@@ -127,7 +129,7 @@ impl Session {
         Ok(at)
     }
 
-    /// Hands over everything that was gathered. A channel that acknowledged a delivery that does not exist ends.
+    /// Hands over everything that was gathered. A channel that acknowledged an unknown delivery is closed.
     async fn hand_over_all(&mut self, buffer: &[u8]) -> Result<(), Failure> {
         match self.flush(buffer).await {
             Ok(()) => Ok(()),
@@ -135,7 +137,7 @@ impl Session {
         }
     }
 
-    /// Lets others have their turn if this one is over. Returns whether it was.
+    /// Lets other tasks have their turn if this one is over. Returns whether it was.
     async fn ends_turn(&mut self, turns: &Turns) -> bool {
         let is_over = self.turn.is_over(self.context.broker.clock());
         if is_over {
@@ -145,7 +147,8 @@ impl Session {
         is_over
     }
 
-    /// Handles one frame, which ends at `next`. Returns where to go on: further than that if its content was taken too.
+    /// Handles one frame, which ends at `next`. Returns the offset to go on at, which is further on if its content was
+    /// handled too.
     #[inline]
     pub(super) async fn frame(&mut self, buffer: &[u8], next: usize, frame: &Frame<'_>) -> Result<usize, Failure> {
         let number = frame.channel;
@@ -188,7 +191,8 @@ impl Session {
         Ok(next)
     }
 
-    /// Handles a method frame that is neither a publish nor an acknowledgement. What was gathered before is handed over first.
+    /// Handles a method that is neither a publish nor an acknowledgement, after everything gathered before was handed
+    /// over.
     async fn method(&mut self, buffer: &[u8], number: u16, payload: &[u8]) -> Result<(), Failure> {
         self.publisher().flush_noted(buffer);
         let Self { context, channels, settler, turn, .. } = self;
@@ -215,7 +219,7 @@ impl Session {
         dispatch::on_connection(&self.context, method)
     }
 
-    /// Hands over everything that was gathered; publishers are told last.
+    /// Hands over everything that was gathered; publishers get their confirms last.
     pub(super) async fn flush(&mut self, buffer: &[u8]) -> Result<(), Failure> {
         self.publisher().flush_noted(buffer);
         let Self { context, channels, publishing, settler, turn, .. } = self;
@@ -248,7 +252,7 @@ impl Session {
         Ok(())
     }
 
-    /// Ends everything that the client had open: it is gone.
+    /// Ends everything that the client had open, after its connection has ended.
     pub(crate) async fn release_all(&mut self) {
         let Self { context, channels, settler, .. } = self;
         for number in channels.numbers() {
@@ -258,7 +262,7 @@ impl Session {
     }
 }
 
-/// The work of a method that is neither a publish nor an acknowledgement, and of a failure: worth a look at the clock and at
+/// The work of a method other than a publish or an acknowledgement, or of a failure: enough to look at the clock and at
 /// how much the client has left unread.
 const METHOD_WORK: u64 = 100;
 

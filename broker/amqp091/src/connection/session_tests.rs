@@ -1,4 +1,4 @@
-//! What frames count as work: whoever makes the broker work steps back for others in time.
+//! The work that frames count as: a connection that causes much work lets others go first in time.
 use super::*;
 use crate::channel::routes::Routes;
 use crate::codec::frame::END;
@@ -30,7 +30,7 @@ fn method(channel: u16, (class, id): (u16, u16), arguments: &[u8]) -> Vec<u8> {
     framed(1, channel, &[&class.to_be_bytes()[..], &id.to_be_bytes(), arguments].concat())
 }
 
-/// Handles frames without a look meanwhile. Whether they were work enough for one.
+/// Handles frames without looking at the clock. Returns whether their work was enough for a look.
 async fn is_worth_a_look(session: &mut Session, frames: &[u8]) -> bool {
     session.turn = Turn::new(session.context.broker.clock());
     let mut at = 0;
@@ -42,7 +42,7 @@ async fn is_worth_a_look(session: &mut Session, frames: &[u8]) -> bool {
     session.turn.is_worth_a_look()
 }
 
-/// A session with channel 1 and the queue `q`.
+/// Returns a session with channel 1 and the queue `q`.
 async fn with_queue(broker: &Broker) -> Session {
     let mut session = session(broker);
     let declare = method(1, (50, 10), b"\0\0\x01q\0\0\0\0\0");
@@ -51,7 +51,7 @@ async fn with_queue(broker: &Broker) -> Session {
 }
 
 #[tokio::test]
-async fn a_message_that_is_compared_with_many_bindings_is_much_work() {
+async fn comparing_a_message_with_many_bindings_is_much_work() {
     let broker = Broker::start(Options::default());
     let mut session = with_queue(&broker).await;
     for number in 0..500 {
@@ -59,7 +59,7 @@ async fn a_message_that_is_compared_with_many_bindings_is_much_work() {
         let to = Destination::Queue("q".into());
         broker.bind(&Caller::system(), "/", BindingDeclare::new("amq.headers", &to, b"", &arguments)).await.unwrap();
     }
-    // With an empty table of headers, and without.
+    // With an empty table of headers, and without one.
     for properties in [&[0x20, 0, 0, 0, 0, 0][..], &[0, 0]] {
         let header = framed(2, 1, &[&[0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], properties].concat());
         for (publish, is_much) in [
@@ -76,7 +76,7 @@ async fn a_message_that_is_compared_with_many_bindings_is_much_work() {
 }
 
 #[tokio::test]
-async fn acknowledgements_out_of_order_are_much_work_and_those_in_a_row_are_little() {
+async fn acknowledgements_out_of_order_are_more_work_than_those_in_order() {
     let broker = Broker::start(Options::default());
     let mut session = with_queue(&broker).await;
     let message = [method(1, (60, 40), b"\0\0\0\x01q\0"), framed(2, 1, &[&[0, 60][..], &[0; 12]].concat())].concat();
@@ -90,7 +90,7 @@ async fn acknowledgements_out_of_order_are_much_work_and_those_in_a_row_are_litt
     broker.stop();
 }
 
-/// How often others have their turn while `work` is done.
+/// Returns how often other tasks have their turn while `work` is done.
 async fn turns_of_others(work: impl Future<Output = ()>) -> usize {
     let (mut work, mut turns) = (std::pin::pin!(work), 0);
     std::future::poll_fn(|context| {
@@ -102,19 +102,19 @@ async fn turns_of_others(work: impl Future<Output = ()>) -> usize {
     turns
 }
 
-/// Handles frames to the end.
+/// Handles all frames.
 async fn handle(session: &mut Session, frames: &[u8]) {
     let used = session.handle(frames, &Turns::default(), || None).await;
     assert!(used.is_ok_and(|used| used == frames.len()));
 }
 
-/// A message without properties and body.
+/// Returns the frames of a message without properties and body.
 fn publish(channel: u16, to: &[u8]) -> Vec<u8> {
     [method(channel, (60, 40), to), framed(2, channel, &[&[0, 60][..], &[0; 12]].concat())].concat()
 }
 
 #[tokio::test]
-async fn settling_very_many_at_once_lets_others_have_their_turns() {
+async fn settling_very_many_deliveries_lets_others_have_their_turns() {
     let broker = Broker::start(Options::default());
     let mut session = with_queue(&broker).await;
     let (messages, gets) = (publish(1, b"\0\0\0\x01q\0"), method(1, (60, 70), b"\0\0\x01q\0"));
@@ -169,7 +169,7 @@ async fn a_message_to_very_many_queues_lets_others_have_their_turns_and_keeps_it
 }
 
 #[tokio::test]
-async fn large_tables_of_headers_are_much_work_and_are_held_back_like_messages() {
+async fn large_header_tables_are_much_work_and_hold_the_client_back() {
     let broker = Broker::start(Options::default());
     let mut session = with_queue(&broker).await;
     let entries = b"\x01hV".repeat(3_000);
@@ -182,7 +182,7 @@ async fn large_tables_of_headers_are_much_work_and_are_held_back_like_messages()
     broker.stop();
 }
 
-/// A publish of one byte to an exchange with a key; `bits`: 1 asks for what goes nowhere back.
+/// Returns the frames of a message of one byte. `bits`: 1 for a mandatory publish.
 fn publish_byte(channel: u16, exchange: &str, key: &str, bits: u8, body: u8) -> Vec<u8> {
     let mut arguments = vec![0, 0];
     for name in [exchange, key] {
@@ -194,7 +194,7 @@ fn publish_byte(channel: u16, exchange: &str, key: &str, bits: u8, body: u8) -> 
     [method(channel, (60, 40), &arguments), header, framed(3, channel, &[body])].concat()
 }
 
-/// Class and method of the frames that are to be written, with channels.
+/// Returns channel, class and method of each frame that is to be written.
 fn answers(session: &Session) -> Vec<(u16, u16, u16)> {
     let (mut buffer, mut between) = (Vec::new(), Default::default());
     session.context.output.swap(&mut buffer, &mut between);
@@ -209,14 +209,14 @@ fn answers(session: &Session) -> Vec<(u16, u16, u16)> {
 }
 
 #[tokio::test]
-async fn publishes_with_many_keys_are_noted_and_handed_over_before_anything_else_happens() {
+async fn publishes_with_many_keys_are_handed_over_before_any_other_method() {
     let broker = Broker::start(Options::default());
     let mut session = with_queue(&broker).await;
     let others = [method(1, (85, 10), &[0]), method(2, (20, 10), &[0]), method(2, (50, 10), b"\0\0\x01r\0\0\0\0\0")];
     is_worth_a_look(&mut session, &others.concat()).await;
     answers(&session);
     let count = |name: &str| broker.find_queue(&Caller::system(), "/", name).unwrap().look(|queue| queue.depth().ready);
-    // Three routes and two channels in turn; a key of its own each time; nowhere, with and without a wish to hear of it.
+    // Three routes and two channels in turn; a different key each time; to no queue, both mandatory and not.
     let mut frames = Vec::new();
     for number in 0..300u16 {
         frames.extend(publish_byte(1 + number % 2, "", ["q", "r", "no"][usize::from(number) % 3], 1, number as u8));
@@ -228,14 +228,14 @@ async fn publishes_with_many_keys_are_noted_and_handed_over_before_anything_else
     let returned = told.iter().filter(|(_, class, id)| (*class, *id) == (60, 50)).count();
     assert_eq!(returned, 100);
     assert_eq!(told.last(), Some(&(1, 60, 80)), "all are confirmed at the end, after what was returned");
-    // The queue is purged in the middle: what came before is in it by then.
+    // The queue is purged in the middle: earlier messages are in it by then.
     let purge = method(1, (50, 30), b"\0\0\x01q\0");
     let frames =
         [publish_byte(1, "", "q", 0, 1), publish_byte(1, "", "r", 0, 2), purge, publish_byte(1, "", "q", 0, 3)]
             .concat();
     is_worth_a_look(&mut session, &frames).await;
     assert_eq!((count("q"), count("r")), (1, 101));
-    // A publish to an exchange that is not there ends its channel; those before it are kept.
+    // A publish to a missing exchange closes its channel; earlier publishes are kept.
     let frames =
         [publish_byte(2, "", "q", 0, 1), publish_byte(1, "", "r", 0, 2), publish_byte(1, "missing", "k", 0, 3)]
             .concat();

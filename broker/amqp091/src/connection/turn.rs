@@ -1,8 +1,9 @@
-//! Turns: how much work a connection does before the others have their turn.
+//! Turns: the amount of work that a connection does before others have their turn.
 //!
 //! A socket that always has bytes keeps its reader ready for ever, and the runtime does not interrupt a task that never
-//! waits. So a reader counts its work (bytes, and an estimate of the work for frames) and steps back when its turn is over. The more
-//! readers wait for their turn, the shorter a turn is: acknowledgements, new clients and health checks stay prompt.
+//! waits. Therefore a reader counts its work (bytes, and an estimate of the work for frames) and lets others go first
+//! when its turn is over. The more readers wait for their turn, the shorter a turn is: acknowledgements, new clients and
+//! health checks stay prompt.
 use leveret_node::Clock;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -64,7 +65,7 @@ impl Turn {
         self.work += work;
     }
 
-    /// Returns whether so much was done that a look at the clock is worth its cost.
+    /// Returns whether enough work was done that looking at the clock is worth its cost.
     #[inline]
     pub(crate) fn is_worth_a_look(&self) -> bool {
         self.work >= WORK_PER_LOOK
@@ -77,7 +78,7 @@ impl Turn {
     }
 }
 
-/// The bytes of all turns together until each waiting reader had one.
+/// The bytes of all turns together, from one turn of a waiting reader to its next.
 const ALL_BYTES: usize = 8 << 20;
 /// The bytes of one turn while few readers wait: a few reads, about a millisecond and a half.
 const TURN_BYTES_MAX: usize = 2 << 20;

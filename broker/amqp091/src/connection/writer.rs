@@ -1,6 +1,6 @@
-//! The task that writes: all bytes that have gathered, in one call.
+//! The writing task: it writes all bytes that have gathered in one call.
 //!
-//! It sleeps until there is something to write, a heartbeat is due, or the buffers of a connection that has fallen idle are
+//! It sleeps until there are bytes to write, a heartbeat is due, or the buffers of a connection that has become idle are
 //! to be freed.
 use super::output::{BUFFER_KEPT, Between, Output};
 use crate::pool::Pool;
@@ -17,9 +17,9 @@ use tokio::time::Instant;
 pub(crate) struct Writer {
     /// The bytes to write.
     pub(crate) output: Arc<Output>,
-    /// Has queues dispatched again that waited for the output to drain.
+    /// The broker, to dispatch queues again that waited for the output to drain.
     pub(crate) broker: Broker,
-    /// Says how long a turn is.
+    /// Determines the length of a turn.
     pub(crate) pool: Arc<Pool>,
     /// The interval of the heartbeats that the broker sends; set once it is agreed upon.
     pub(crate) heartbeat: tokio::sync::watch::Receiver<Option<Duration>>,
@@ -87,7 +87,7 @@ impl Writer {
         Ok(written)
     }
 
-    /// Waits until there is something to write. Writes a heartbeat if nothing else comes in time.
+    /// Waits until there are bytes to write. Writes a heartbeat if there are none in time.
     async fn idle(&mut self, ready: &mut Vec<u8>) {
         let idle_since = Instant::now();
         loop {
@@ -105,7 +105,7 @@ impl Writer {
                 () = self.output.woken() => return,
                 changed = self.heartbeat.changed() => {
                     if changed.is_err() {
-                        return self.output.woken().await; // the connection ends: its output is closed soon
+                        return self.output.woken().await; // the connection ends and will soon close its output
                     }
                 }
                 () = due => {

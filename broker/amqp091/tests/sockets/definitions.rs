@@ -1,4 +1,4 @@
-//! What is declared, bound and deleted, as a client sees it on the wire: frames written and read by hand.
+//! Declarations, bindings and deletions as a client sees them on the wire, with frames written and read by hand.
 use leveret_model::table::{FieldTable, FieldValue};
 use leveret_model::wire::table;
 use leveret_node::{Broker, Options};
@@ -67,7 +67,7 @@ impl Client {
         self.frame(1, channel, &payload).await;
     }
 
-    /// The next method and its arguments.
+    /// Returns the next method and its arguments.
     async fn next(&mut self) -> (Ids, Vec<u8>) {
         loop {
             let mut head = [0; 7];
@@ -117,7 +117,7 @@ impl Client {
         self.frame(2, 1, &content.concat()).await;
     }
 
-    /// The text that the channel is closed with; it is open again afterwards.
+    /// Returns the text with which the channel is closed, and opens the channel again.
     async fn refusal(&mut self, (ids, arguments): (Ids, Vec<u8>)) -> (u16, String) {
         assert_eq!(ids, CHANNEL_CLOSE);
         let text = String::from_utf8(arguments[3..3 + usize::from(arguments[2])].to_vec()).unwrap();
@@ -140,7 +140,7 @@ async fn the_answer_to_a_deletion_comes_before_the_consumers_cancellation() {
     assert_eq!(answer, (50, 41));
     let (cancelled, tag) = client.next().await;
     assert_eq!((cancelled, &tag[..4]), ((60, 30), &short(b"tag")[..]));
-    // The tag is free again.
+    // The consumer tag is free again.
     client.declare_queue(b"q", &[]).await;
     client.consume(b"q", &[("x-cancel-on-ha-failover", FieldValue::Boolean(true))]).await;
 }
@@ -150,7 +150,7 @@ async fn names_are_declared_without_line_breaks() {
     let mut client = Client::connect().await;
     let (answer, arguments) = client.declare_queue(b"a\r\nb\n", &[]).await;
     assert_eq!((answer, &arguments[..3]), ((50, 11), &short(b"ab")[..]));
-    // An empty name means the queue declared last.
+    // An empty queue name stands for the queue declared last.
     client.declare_exchange(b"e\n", b"fanout").await;
     client.bind(b"", b"e\r", b"").await;
     client.consume(b"ab", &[]).await;
@@ -161,7 +161,7 @@ async fn names_are_declared_without_line_breaks() {
 }
 
 #[tokio::test]
-async fn what_is_refused_is_refused_in_known_words() {
+async fn refusals_have_the_words_of_rabbitmq() {
     let mut client = Client::connect().await;
     for (name, kind, expected) in [
         (&b""[..], "quorum", "PRECONDITION_FAILED - Cannot declare a server-named queue for type rabbit_quorum_queue"),
@@ -179,7 +179,7 @@ async fn what_is_refused_is_refused_in_known_words() {
 }
 
 #[tokio::test]
-async fn further_recipients_are_taken_along_at_every_exchange() {
+async fn cc_and_bcc_are_routed_at_every_exchange() {
     let mut client = Client::connect().await;
     client.declare_exchange(b"d", b"direct").await;
     client.declare_exchange(b"t", b"topic").await;

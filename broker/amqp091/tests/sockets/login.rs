@@ -1,4 +1,4 @@
-//! Clients that are strange, many or wrong, byte by byte over real sockets.
+//! Unusual, numerous or faulty clients, byte by byte over real sockets.
 use leveret_amqp091::codec::frame;
 use leveret_node::{Broker, Caller, Limits, Options, StorageOptions};
 use std::net::SocketAddr;
@@ -38,11 +38,11 @@ struct Client {
     received: Vec<u8>,
 }
 
-/// One frame that came: kind, channel, payload.
+/// A frame that arrived: kind, channel, payload.
 type Received = (u8, u16, Vec<u8>);
 
 impl Client {
-    /// One that has sent its protocol header and was told `connection.start`.
+    /// Returns a client that has sent its protocol header and received `connection.start`.
     async fn begin(served: &Served) -> Self {
         let mut client = Self { socket: TcpStream::connect(served.at).await.unwrap(), received: Vec::new() };
         client.send(b"AMQP\0\0\x09\x01").await;
@@ -50,7 +50,7 @@ impl Client {
         client
     }
 
-    /// One that has opened its connection, with this `channel_max`.
+    /// Returns a client that has opened its connection with this `channel_max`.
     async fn open(served: &Served, channel_max: u16) -> Self {
         let mut client = Self::begin(served).await;
         client.method(0, (10, 11), &start_ok("PLAIN", b"\0guest\0guest")).await;
@@ -70,7 +70,7 @@ impl Client {
         self.send(&framed(1, channel, &payload)).await;
     }
 
-    /// The next frame; none at the end.
+    /// Returns the next frame, or `None` at the end.
     async fn next(&mut self) -> Option<Received> {
         let read = async {
             loop {
@@ -88,7 +88,7 @@ impl Client {
         timeout(PATIENCE, read).await.expect("an answer or the end")
     }
 
-    /// The arguments of the next frame, which is this method.
+    /// Returns the arguments of the next frame, which has to be this method.
     async fn expect(&mut self, (class, id): (u16, u16)) -> Vec<u8> {
         let (kind, _, payload) = self.next().await.unwrap_or_else(|| panic!("the end instead of {class}.{id}"));
         let ids = [&class.to_be_bytes()[..], &id.to_be_bytes()].concat();
@@ -96,7 +96,7 @@ impl Client {
         payload[4..].to_vec()
     }
 
-    /// Code, text and cause of the `connection.close` or `channel.close` that comes next.
+    /// Returns code, text and cause of the `connection.close` or `channel.close` that comes next.
     async fn closed(&mut self, ids: (u16, u16)) -> (u16, String, (u16, u16)) {
         let arguments = self.expect(ids).await;
         let text = arguments[3..3 + usize::from(arguments[2])].to_vec();
@@ -116,7 +116,7 @@ fn framed(kind: u8, channel: u16, payload: &[u8]) -> Vec<u8> {
     [&[kind][..], &channel.to_be_bytes(), &length, payload, &[frame::END]].concat()
 }
 
-/// `connection.start-ok` of a client that can be told of a wrong login.
+/// Returns `connection.start-ok` of a client that can be told of a wrong login.
 fn start_ok(mechanism: &str, response: &[u8]) -> Vec<u8> {
     let capability = b"\x1cauthentication_failure_closet\x01";
     let entry = [&b"\x0ccapabilitiesF"[..], &(capability.len() as u32).to_be_bytes(), capability].concat();
@@ -131,11 +131,11 @@ fn plain_start_ok(properties: &[u8], mechanism: &str, response: &[u8]) -> Vec<u8
 
 const HEARTBEAT: [u8; 8] = [8, 0, 0, 0, 0, 0, 0, frame::END];
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Between two looks at what is waited for.
+/// The interval at which conditions are checked.
 const POLL: Duration = Duration::from_millis(10);
 
 #[tokio::test]
-async fn few_heartbeats_are_taken_before_the_login_and_then_no_more() {
+async fn only_few_heartbeats_are_accepted_before_the_login() {
     let served = serve().await;
     let mut patient = Client::begin(&served).await;
     patient.send(&HEARTBEAT.repeat(8)).await;
@@ -163,7 +163,7 @@ async fn frames_before_the_login_are_methods_on_channel_0() {
 }
 
 #[tokio::test]
-async fn amqplain_is_offered_and_taken() {
+async fn amqplain_is_offered_and_accepted() {
     let served = serve().await;
     let mut client = Client { socket: TcpStream::connect(served.at).await.unwrap(), received: Vec::new() };
     client.send(b"AMQP\0\0\x09\x01").await;
@@ -179,7 +179,7 @@ async fn amqplain_is_offered_and_taken() {
 }
 
 #[tokio::test]
-async fn a_login_that_nobody_understands_is_dropped_and_a_wrong_one_is_told_to_those_who_can_take_it() {
+async fn malformed_logins_are_dropped_and_wrong_ones_answered_if_the_client_understands() {
     let served = serve().await;
     for (mechanism, response) in [("SCRAM\r\nforged", &b"x"[..]), ("PLAIN", b"guest"), ("AMQPLAIN", b"\0guest\0guest")]
     {
@@ -201,7 +201,7 @@ async fn a_login_that_nobody_understands_is_dropped_and_a_wrong_one_is_told_to_t
 }
 
 #[tokio::test]
-async fn a_client_beyond_the_limit_is_told_and_a_place_is_free_again() {
+async fn a_client_beyond_the_limit_is_told_and_its_place_becomes_free() {
     let served = serve_with(Limits { connections_max: 1, ..Limits::default() }).await;
     let first = Client::open(&served, 2047).await;
     let mut second = Client::begin(&served).await;
@@ -226,7 +226,7 @@ async fn silent_clients_have_places_of_their_own() {
         silent.push(TcpStream::connect(served.at).await.unwrap());
     }
     until(|| served.broker.places_taken() == (1, 3)).await;
-    // At once too many: the newcomer is closed. Later the oldest gives way.
+    // If too many connect at once, the newcomer is closed. Later the oldest gives way.
     let came_in = async {
         loop {
             let mut newcomer = Client { socket: TcpStream::connect(served.at).await.unwrap(), received: Vec::new() };
@@ -255,7 +255,7 @@ async fn until(mut holds: impl FnMut() -> bool) {
 }
 
 #[tokio::test]
-async fn channel_max_is_how_many_channels_there_are_and_not_their_numbers() {
+async fn channel_max_bounds_the_count_of_channels_and_not_their_numbers() {
     let served = serve().await;
     let mut client = Client::open(&served, 2).await;
     client.open_channel(65_535).await;
@@ -306,7 +306,7 @@ async fn consumers_of_a_connection_have_a_bound() {
     client.expect((50, 11)).await;
     let (most, mut consumes) = (16_384, Vec::new());
     for at in 0..most {
-        // No tag, no-ack, no-wait: nothing is answered.
+        // No tag, no-ack, no-wait: the method is not answered.
         consumes.extend(framed(1, 1 + at % 2, b"\0\x3c\0\x14\0\0\x01q\0\x0a\0\0\0\0"));
     }
     client.send(&consumes).await;
@@ -317,7 +317,7 @@ async fn consumers_of_a_connection_have_a_bound() {
 }
 
 #[tokio::test]
-async fn an_unknown_delivery_tag_is_blamed_on_the_method_that_named_it() {
+async fn an_unknown_delivery_tag_names_the_method_that_caused_it() {
     let served = serve().await;
     let mut client = Client::open(&served, 2047).await;
     for (id, multiple) in [(80, 0), (80, 1), (90, 0), (120, 0), (120, 1)] {
@@ -330,10 +330,10 @@ async fn an_unknown_delivery_tag_is_blamed_on_the_method_that_named_it() {
 }
 
 #[tokio::test]
-async fn what_a_client_says_of_itself_takes_little_memory() {
+async fn the_memory_for_client_properties_is_bounded() {
     let served = serve().await;
     let mut client = Client::begin(&served).await;
-    // An array of nothing, seven thousand times, takes a byte each on its way.
+    // An array of seven thousand empty values takes one byte per value on the wire.
     let array = [&b"\x04manyA"[..], &7000u32.to_be_bytes(), &[b'V'; 7000]].concat();
     let properties = [&b"\x07productS\0\0\0\x04mine"[..], &array, b"\x08platformS\0\0\0\x01x"].concat();
     client.method(0, (10, 11), &plain_start_ok(&properties, "PLAIN", b"\0guest\0guest")).await;
@@ -346,10 +346,10 @@ async fn what_a_client_says_of_itself_takes_little_memory() {
     assert!(kept.get("product").is_some() && kept.get("platform").is_some() && kept.get("many").is_none());
 }
 
-/// What a client is told whose connection ends with what it sent last.
+/// The frame that a client gets when its last frame ends the connection: `connection.close` on channel 0.
 const END: (u16, (u16, u16)) = (0, (10, 50));
 
-/// The bytes of one method frame.
+/// Returns the bytes of one method frame.
 fn method(channel: u16, (class, id): (u16, u16), arguments: &[u8]) -> Vec<u8> {
     framed(1, channel, &[&class.to_be_bytes()[..], &id.to_be_bytes(), arguments].concat())
 }
@@ -388,7 +388,7 @@ async fn a_wrong_acknowledgement_keeps_no_other_frame_from_being_handled() {
 }
 
 #[tokio::test]
-async fn a_ticket_is_given_to_those_who_ask() {
+async fn an_access_request_is_answered_with_a_ticket() {
     let served = serve().await;
     let mut client = Client::open(&served, 2047).await;
     client.open_channel(1).await;
@@ -397,7 +397,7 @@ async fn a_ticket_is_given_to_those_who_ask() {
 }
 
 #[tokio::test]
-async fn heartbeats_belong_to_channel_0_and_frames_may_be_a_little_too_long() {
+async fn heartbeats_belong_to_channel_0_and_frames_may_be_eight_bytes_too_long() {
     let served = serve().await;
     let mut client = Client::open(&served, 2047).await;
     client.open_channel(1).await;
@@ -420,13 +420,13 @@ async fn heartbeats_belong_to_channel_0_and_frames_may_be_a_little_too_long() {
 }
 
 #[tokio::test]
-async fn what_is_not_utf8_is_delivered_as_it_was_sent() {
+async fn properties_that_are_not_utf8_are_delivered_unchanged() {
     let served = serve().await;
     let mut client = Client::open(&served, 2047).await;
     client.open_channel(1).await;
     client.method(1, (50, 10), b"\0\0\x01q\0\0\0\0\0").await;
     client.expect((50, 11)).await;
-    // headers, correlation-id, message-id; with the blind copies before and behind
+    // headers, correlation-id and message-id; the second message also has `BCC` between two other headers
     let headers = |entries: &[u8]| [&(entries.len() as u32).to_be_bytes()[..], entries].concat();
     let (latin1, blind, rest) =
         (&b"\x05Gr\xf6\xdfeS\0\0\0\x01\xff"[..], &b"\x03BCCA\0\0\0\x06S\0\0\0\x01q"[..], b"\x01\x80t\x01");
@@ -446,7 +446,7 @@ async fn what_is_not_utf8_is_delivered_as_it_was_sent() {
 }
 
 #[tokio::test]
-async fn the_end_is_seen_while_a_lot_is_done_for_a_client() {
+async fn the_end_of_a_connection_is_noticed_during_long_work() {
     let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("a-lot-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let served = serve().await;
@@ -455,14 +455,14 @@ async fn the_end_is_seen_while_a_lot_is_done_for_a_client() {
     let busy = async |burst: u16| {
         let mut client = Client::open(&served, 2047).await;
         client.open_channel(1).await;
-        // Each waits for the disk.
+        // Each declaration waits for the disk.
         let name = |number| format!("\0\0\x08{burst:02}-{number:05}\x02\0\0\0\0");
         let declares = (0..2000).flat_map(|number| method(1, (50, 10), name(number).as_bytes()));
         client.send(&declares.collect::<Vec<_>>()).await;
         client.expect((50, 11)).await;
         client
     };
-    // The first read of the broker has more than a thousand of them.
+    // The first read of the broker contains more than a thousand declarations.
     let was_all_done =
         |burst: u16| served.broker.find_queue(&Caller::system(), "/", &format!("{burst:02}-01000")).is_ok();
     let is_closed = async |mut client: Client| {
@@ -491,7 +491,7 @@ async fn the_end_is_seen_while_a_lot_is_done_for_a_client() {
     std::fs::remove_dir_all(&folder).unwrap();
 }
 
-/// Panics where a channel is closed because of a queue named `panic`, as if the broker had a fault there.
+/// A broker that panics where a channel is closed because of a queue named `panic`, as if it had a defect there.
 struct Faulty;
 
 impl tracing::Subscriber for Faulty {
@@ -519,7 +519,7 @@ impl tracing::Subscriber for Faulty {
 }
 
 #[tokio::test]
-async fn a_client_that_closes_a_connection_which_we_close_is_answered_all_the_same() {
+async fn a_client_that_closes_at_the_same_time_as_the_broker_is_answered() {
     let served = serve().await;
     let mut client = Client::open(&served, 2047).await;
     let close = framed(1, 0, b"\0\x0a\0\x32\0\xc8\0\0\0\0\0");

@@ -1,4 +1,4 @@
-//! Who is served next under a limit of the whole channel, seen by a client over a real socket.
+//! The order in which consumers are served under a limit of the whole channel, as a client sees it over a real socket.
 use leveret_node::{Broker, Options};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -35,7 +35,7 @@ impl Drop for Served {
 /// A client that writes frames by hand.
 struct Client {
     socket: TcpStream,
-    /// Sent together.
+    /// Frames that are sent together.
     out: Vec<u8>,
 }
 
@@ -73,7 +73,7 @@ impl Client {
         self.out.clear();
     }
 
-    /// The next method that the server sends; contents are passed over.
+    /// Returns the next method that the server sends; contents are skipped.
     fn next(&mut self) -> Sent {
         self.flush();
         loop {
@@ -88,12 +88,12 @@ impl Client {
         }
     }
 
-    /// Reads up to a certain method. Deliveries on the way are passed over.
+    /// Reads up to this method. Deliveries before it are skipped.
     fn until(&mut self, ids: (u16, u16)) {
         while self.next().0 != ids {}
     }
 
-    /// Tag of the consumer and delivery tag of the next delivery.
+    /// Returns the consumer tag and the delivery tag of the next delivery.
     fn delivery(&mut self) -> (String, u64) {
         loop {
             if let ((60, 60), arguments) = self.next() {
@@ -113,7 +113,7 @@ impl Client {
         self.method(1, (60, 10), &[&[0; 4], &limit.to_be_bytes(), &[1]]);
     }
 
-    /// Declares a queue with messages in it.
+    /// Declares a queue and publishes messages to it.
     fn queue(&mut self, name: &str, messages: usize) {
         self.method(1, (50, 10), &[&[0; 2], &short(name), &[0], &[0; 4]]);
         self.until((50, 11));
@@ -131,7 +131,7 @@ impl Client {
         self.method(1, (60, 80), &[&tag.to_be_bytes(), &[u8::from(multiple)]]);
     }
 
-    /// Deliveries by consumer; every `each` of them are acknowledged together.
+    /// Returns the number of deliveries of each consumer; every `each` of them are acknowledged together.
     fn deliveries(&mut self, count: usize, each: usize) -> BTreeMap<String, usize> {
         let mut by_consumer = BTreeMap::new();
         for at in 1..=count {
@@ -160,7 +160,7 @@ fn queues_take_turns_under_a_limit_of_the_channel() {
             client.queue(queue, 100);
         }
         ["q1", "q2", "q3"].iter().for_each(|queue| client.consume(queue, queue));
-        // The first has the channel to itself until the others come.
+        // The first consumer has the channel to itself until the others subscribe.
         let seen = client.deliveries(99, each);
         assert!(
             seen.len() == 3 && seen.values().all(|&count| count >= 25),
@@ -181,7 +181,7 @@ fn consumers_of_a_queue_take_turns_under_a_limit_of_the_channel() {
 }
 
 #[test]
-fn what_was_got_does_not_count_against_a_limit_of_the_channel() {
+fn messages_from_get_do_not_count_against_the_channel_limit() {
     let served = Served::start();
     let mut client = Client::connect(&served);
     client.limit(1);
@@ -195,7 +195,7 @@ fn what_was_got_does_not_count_against_a_limit_of_the_channel() {
 }
 
 #[test]
-fn one_that_leaves_while_it_waits_is_not_waited_for() {
+fn consumers_that_leave_while_they_wait_hold_up_no_others() {
     let served = Served::start();
     let mut client = Client::connect(&served);
     client.limit(1);
@@ -207,12 +207,12 @@ fn one_that_leaves_while_it_waits_is_not_waited_for() {
         client.method(1, (60, 30), &[&short(gone), &[0]]);
         client.until((60, 31));
     }
-    // The tag of one that left belongs to another queue now.
+    // The tag of a consumer that left belongs to a consumer of another queue now.
     client.consume("l3", "l2");
     client.acknowledge(tag, false);
     let seen = client.deliveries(20, 1);
     assert_eq!(seen, BTreeMap::from([("l2".to_owned(), 10), ("l3".to_owned(), 10)]));
-    // Without the limit nobody waits.
+    // Without the limit no consumer waits.
     client.consume("l1", "l1");
     client.consume("l2", "again");
     client.set_limit(0);

@@ -1,29 +1,31 @@
-//! Who asks, and whether a queue that belongs to a connection is open to them.
+//! The origin of a request, and whether it may use a queue that belongs to a connection.
 use super::refusals::Subject;
 use super::{ConnectionId, DeclaredQueue};
 use leveret_model::refusal::Refusal;
 
-/// Where a request comes from.
+/// The origin of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// A client's connection.
     Connection(ConnectionId),
     /// The management API.
     Api,
-    /// The node itself, or a program that it is a part of.
+    /// The node itself, or the program that it is a part of.
     System,
 }
 
-/// What somebody wants with a queue.
+/// The purpose for which a request needs a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// To declare it again, consume from it or bind it: an exclusive queue is for its own connection alone.
+    /// To declare it again, consume from it or bind it. An exclusive queue allows that only to its own connection.
     Use,
-    /// To look at it, purge or delete it: whoever administers the node may do that to every queue.
+    /// To look at it, purge it or delete it. An administrator of the node may do that to every queue.
     Administer,
 }
 
 impl DeclaredQueue {
+    /// Checks that a request from `origin` may use the queue for `purpose`.
+    ///
     /// # Errors
     /// 405 if the queue belongs to another connection.
     pub(super) fn check_access(&self, queue: Subject<'_>, origin: Origin, purpose: Purpose) -> Result<(), Refusal> {

@@ -1,20 +1,20 @@
 //! The arguments of queues and exchanges, parsed once into settings.
 //!
 //! Each argument is one [`Row`]: its name, how its value is read, and how its setting is shown. Refusing an argument,
-//! comparing a declaration with what is declared, and reading arguments back from the log are loops over the rows, so a new
-//! argument is a row, a field of the settings, and the rule that looks at the field. The arguments themselves are kept
-//! beside the settings as they were declared: they are what is listed and logged.
+//! comparing a declaration with an earlier one, and reading arguments back from the log are loops over the rows, so a new
+//! argument is a row, a field of the settings, and the rule that uses the field. The arguments themselves are kept beside
+//! the settings as they were declared: they are listed and logged in this form.
 //!
-//! An argument of a queue or exchange that begins with `x-` would change what it does, and is refused unless it has a row,
-//! or does nothing in RabbitMQ 4 either.
+//! An argument of a queue or exchange that begins with `x-` would change how the queue or exchange behaves. It is refused
+//! unless it has a row, or has no effect in RabbitMQ 4 either.
 use super::refusals::Subject;
 use leveret_model::refusal::Refusal;
 use leveret_model::table::{FieldTable, FieldValue};
 use std::borrow::Cow;
 use std::fmt;
 
-/// What the arguments of a queue ask for. An argument that was not given is `None`, so that what else is said about the
-/// queue can be merged with it.
+/// The settings that follow from the arguments of a queue. An argument that was not given is `None`, so that the settings
+/// can be merged with those from other sources.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct QueueSettings {
     /// `x-queue-type`
@@ -33,16 +33,16 @@ pub enum QueueType {
     Quorum,
 }
 
-/// How often a message may be returned to its queue before it is dropped.
+/// The number of times that a message may be returned to its queue before it is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeliveryLimit {
     /// -1: any number of times.
     Unlimited,
-    /// So many times.
+    /// This number of times.
     Times(u32),
 }
 
-/// What the arguments of an exchange ask for.
+/// The settings that follow from the arguments of an exchange.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExchangeSettings {
     /// `alternate-exchange`: the exchange for messages that no binding takes.
@@ -52,15 +52,16 @@ pub struct ExchangeSettings {
 /// One argument.
 struct Row<S> {
     name: &'static str,
-    /// Whether something with the settings that were read so far has this argument at all.
+    /// Returns whether the argument exists at all for an object with the settings that were read so far.
     applies: fn(&S) -> bool,
-    /// Reads a value into the settings. Otherwise returns what is wrong with it.
+    /// Reads a value into the settings, or returns what is wrong with it.
     parse: fn(&mut S, &FieldValue) -> Result<(), String>,
-    /// Returns the setting as a refusal shows it, `None` if the argument was not given. Equal settings are shown alike.
+    /// Returns the setting as a refusal shows it, or `None` if the argument was not given. Equal settings give equal
+    /// texts.
     show: fn(&S) -> Option<Cow<'_, str>>,
 }
 
-/// In this order: the type says which of the others apply.
+/// The order matters: the type decides which of the other arguments apply.
 const QUEUE: [Row<QueueSettings>; 2] = [
     Row {
         name: "x-queue-type",
@@ -108,24 +109,26 @@ impl QueueSettings {
     /// Reads the arguments of a declaration.
     ///
     /// # Errors
-    /// 406 naming an argument that is not supported or has a value that it may not have.
+    /// 406 naming an argument that is not supported or has an invalid value.
     pub(super) fn parse(queue: Subject<'_>, arguments: &FieldTable) -> Result<Self, Refusal> {
         parse(&QUEUE, is_idle, queue, arguments)
     }
 
-    /// Reads arguments that were accepted once, as the log has them.
+    /// Reads arguments that were accepted earlier, as they are in the log.
     pub(super) fn of_accepted(arguments: &FieldTable) -> Self {
         read(&QUEUE, arguments)
     }
 
+    /// Checks that a further declaration has the same settings as `declared`.
+    ///
     /// # Errors
-    /// 406 naming the first argument that differs from what is declared.
+    /// 406 naming the first argument that differs from the existing declaration.
     pub(super) fn check_equal(&self, queue: Subject<'_>, declared: &Self) -> Result<(), Refusal> {
         check_equal(&QUEUE, queue, self, declared)
     }
 
-    /// Returns how often a message may be returned before it is dropped; `None`: any number of times. A quorum queue has a
-    /// limit unless its declaration says otherwise.
+    /// Returns how often a message may be returned before it is dropped; `None` for any number of times. A quorum queue
+    /// has a limit of 20 unless its declaration gives another one.
     #[must_use]
     pub fn returns_max(&self) -> Option<u32> {
         match (self.queue_type, self.delivery_limit) {
@@ -140,18 +143,20 @@ impl ExchangeSettings {
     /// Reads the arguments of a declaration.
     ///
     /// # Errors
-    /// 406 naming an argument that is not supported or has a value that it may not have.
+    /// 406 naming an argument that is not supported or has an invalid value.
     pub(super) fn parse(exchange: Subject<'_>, arguments: &FieldTable) -> Result<Self, Refusal> {
         parse(&EXCHANGE, |_| false, exchange, arguments)
     }
 
-    /// Reads arguments that were accepted once, as the log has them.
+    /// Reads arguments that were accepted earlier, as they are in the log.
     pub(super) fn of_accepted(arguments: &FieldTable) -> Self {
         read(&EXCHANGE, arguments)
     }
 
+    /// Checks that a further declaration has the same settings as `declared`.
+    ///
     /// # Errors
-    /// 406 naming the first argument that differs from what is declared.
+    /// 406 naming the first argument that differs from the existing declaration.
     pub(super) fn check_equal(&self, exchange: Subject<'_>, declared: &Self) -> Result<(), Refusal> {
         check_equal(&EXCHANGE, exchange, self, declared)
     }
@@ -174,8 +179,8 @@ impl fmt::Display for QueueType {
     }
 }
 
-/// Returns the arguments of a queue that are accepted and change nothing, as in RabbitMQ 4: they chose how classic queues
-/// were stored and mirrored.
+/// Returns the names of the arguments of a queue that are accepted and change nothing, as in RabbitMQ 4: they chose how
+/// classic queues were stored and mirrored.
 pub fn idle_arguments(arguments: &FieldTable) -> impl Iterator<Item = &str> {
     arguments.iter().map(|(name, _)| name).filter(|name| is_idle(name))
 }
@@ -201,12 +206,12 @@ fn parse<S: Default + Clone>(
     Ok(settings)
 }
 
-/// Reads what can be read. If an argument is given more than once, the first one counts.
+/// Reads all values that are valid. If an argument is given more than once, the first one counts.
 fn read<S: Default>(rows: &[Row<S>], arguments: &FieldTable) -> S {
     let mut settings = S::default();
     for row in rows {
         if let Some(value) = arguments.get(row.name).filter(|_| (row.applies)(&settings)) {
-            let _ = (row.parse)(&mut settings, value); // `parse` refuses what cannot be read
+            let _ = (row.parse)(&mut settings, value); // values that cannot be read are refused by `parse`
         }
     }
     settings
@@ -223,5 +228,5 @@ fn check_equal<S>(rows: &[Row<S>], subject: Subject<'_>, received: &S, current: 
     Ok(())
 }
 
-/// The limit of a quorum queue whose declaration names none, as in RabbitMQ 4.
+/// The delivery limit of a quorum queue whose declaration gives none, as in RabbitMQ 4.
 const DELIVERY_LIMIT: u32 = 20;

@@ -1,6 +1,6 @@
 //! Bindings: from an exchange to a queue or to another exchange.
 //!
-//! Two bindings are the same if their ends, the bytes of their keys, and their arguments in whatever order are the same.
+//! Two bindings are the same if they have the same ends, the same bytes as keys, and the same arguments in any order.
 use super::limits::{self, BINDINGS_MAX};
 use super::refusals::on_default_exchange;
 use super::unlink::Taken;
@@ -25,7 +25,7 @@ pub enum Destination {
     Exchange(String),
 }
 
-/// The destination of a binding by identity, as routing follows it.
+/// The destination of a binding by identity, which routing uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Target {
     Queue(QueueId),
@@ -41,11 +41,11 @@ pub struct Binding {
     pub routing_key: Box<[u8]>,
     /// The arguments.
     pub arguments: FieldTable,
-    /// The name of the binding among those with the same source and destination; see [`properties_key`].
+    /// The name of the binding among the bindings with the same source and destination; see [`properties_key`].
     pub properties_key: String,
 }
 
-/// A binding to be made or removed, as a client names it.
+/// A binding to be made or removed, as named by a client.
 #[derive(Clone, Copy, Debug)]
 pub struct BindingDeclare<'a> {
     /// The exchange that the binding leads from.
@@ -71,7 +71,7 @@ impl<'a> BindingDeclare<'a> {
     }
 }
 
-/// The parts of a binding that no other binding of its source has all of.
+/// The parts of a binding that together distinguish it from all other bindings of its source.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Identity {
     destination: Destination,
@@ -124,7 +124,7 @@ impl Bindings {
         if ends.iter().flatten().all(|(identity, _)| identity.destination == *destination) {
             return Some(self.take_all());
         }
-        // The next name in order is longer by the least character.
+        // The next name in order is this name followed by the least character.
         let beyond = match destination {
             Destination::Queue(name) => Destination::Queue(format!("{name}\0")),
             Destination::Exchange(name) => Destination::Exchange(format!("{name}\0")),
@@ -144,8 +144,8 @@ impl Bindings {
         self.0.range(from..).take_while(move |(identity, _)| identity.destination == *destination)
     }
 
-    /// Returns the binding to a destination that a `properties_key` names; or, for clients that send the routing key in its
-    /// place, the binding with that key and no arguments.
+    /// Returns the binding to a destination that a `properties_key` names; or, for clients that send the routing key
+    /// instead, the binding with that key and no arguments.
     fn named(&self, destination: &Destination, properties_key: &str) -> Option<&Binding> {
         let (key, _) = properties_key.split_once('~').unwrap_or((properties_key, ""));
         let from = |routing_key: &[u8]| Identity::new(destination, routing_key, &FieldTable::default());
@@ -177,11 +177,11 @@ impl Ends {
 }
 
 impl Catalog {
-    /// Makes a binding. Answers whether it is new.
+    /// Makes a binding. The answer is whether the binding is new.
     ///
     /// # Errors
     /// 403 on the default exchange, 404 for a missing end, 405 for another connection's queue, 406 for a key or arguments
-    /// that the source's type does not take, and beyond the limits of the virtual host.
+    /// that the type of the source does not accept, and beyond the limits of the virtual host.
     pub fn bind(&mut self, vhost: &str, binding: BindingDeclare<'_>, origin: Origin) -> Result<Change<bool>, Refusal> {
         let BindingDeclare { source, destination, routing_key, arguments } = binding;
         let ends = self.ends(vhost, source, destination, origin)?;
@@ -203,7 +203,7 @@ impl Catalog {
         Ok(Change::one(true, Effect::Bound { binding, is_logged }))
     }
 
-    /// Removes a binding. Answers whether it was there; a missing binding or end is no error.
+    /// Removes a binding. The answer is whether the binding existed; a missing binding or end is no error.
     ///
     /// # Errors
     /// 403 on the default exchange, 405 for another connection's queue.
@@ -232,7 +232,7 @@ impl Catalog {
     /// Returns the binding between two ends that a [`properties_key`] names.
     ///
     /// # Errors
-    /// 404 for a virtual host or a source that is not there.
+    /// 404 for a virtual host or a source that does not exist.
     pub fn binding_named(
         &self,
         vhost: &str,
@@ -257,7 +257,7 @@ impl Catalog {
 }
 
 impl Vhost {
-    /// Adds a binding, unless it is there.
+    /// Adds a binding, unless it exists.
     pub(super) fn add_binding(&mut self, ends: &Ends, routing_key: &[u8], arguments: &FieldTable) {
         let Ends { source, destination, target } = ends;
         let Some(from) = self.exchanges.get_mut(source) else { return };
@@ -281,7 +281,7 @@ impl Vhost {
         }
     }
 
-    /// Removes a binding. Returns whether it was there.
+    /// Removes a binding. Returns whether it existed.
     pub(super) fn remove_binding(&mut self, ends: &Ends, routing_key: &[u8], arguments: &FieldTable) -> bool {
         let Ends { source, destination, target } = ends;
         let Some(from) = self.exchanges.get_mut(source) else { return false };
@@ -316,7 +316,7 @@ impl Vhost {
         }
     }
 
-    /// Returns a binding as effects and facts name it, and whether it survives a restart.
+    /// Returns a binding in the form that effects and facts use, and whether it survives a restart.
     fn bond(&self, ends: &Ends, routing_key: &[u8], arguments: &FieldTable) -> (Bond, bool) {
         let durable = self.exchanges.get(&ends.source).is_some_and(|source| source.declared.durable);
         let bond = Bond {
@@ -340,9 +340,9 @@ fn check_key(source: &str, routing_key: &[u8]) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Returns the name of a binding among those with the same source and destination, in characters that may stand in a URL.
-/// It has RabbitMQ's form: the routing key, encoded as in a query, or `~` if it is empty; arguments add a `~` and a digest
-/// of them.
+/// Returns the name of a binding among the bindings with the same source and destination, in characters that are allowed
+/// in a URL. It has RabbitMQ's form: the routing key, encoded as in a query, or `~` if it is empty; if there are
+/// arguments, a `~` and a digest of them follow.
 #[must_use]
 pub fn properties_key(routing_key: &[u8], arguments: &FieldTable) -> String {
     let mut name = quoted(routing_key);
@@ -391,5 +391,5 @@ fn unquoted(text: &str) -> Vec<u8> {
     out
 }
 
-/// Bytes of the digest of the arguments: so many that nobody finds other arguments with the same digest.
+/// Bytes of the digest of the arguments: enough that nobody can find other arguments with the same digest.
 const ARGUMENTS_DIGEST_BYTES: usize = 16;

@@ -1,29 +1,30 @@
-//! Everything that a mutation of the catalog changed, so that whoever keeps something that follows from the catalog (the
-//! log, cached routes, the queues themselves, counters) learns of it in one place.
+//! The effects of a mutation of the catalog: everything that it changed. All parts of the node that derive something from
+//! the catalog (the log, cached routes, the queues themselves, counters) learn of changes from these effects.
 use super::{Bond, DeclaredQueue, ExchangeDeclare, Fact, QueueId};
 use std::sync::Arc;
 
-/// The answer of a mutation, and what it changed, in order. A mutation that changed nothing has no effects.
+/// The answer of a mutation, and its effects in order. A mutation that changed nothing has no effects.
 #[derive(Clone, Debug, PartialEq)]
 #[must_use = "effects that nobody follows leave the node different from its catalog"]
 pub struct Change<T> {
-    /// What the mutation answers to whoever asked for it.
+    /// The answer to the caller of the mutation.
     pub answer: T,
-    /// What it changed.
+    /// The changes that the mutation made.
     pub effects: Vec<Effect>,
 }
 
-/// One thing that changed. Bindings that go with one of their ends are no effects of their own.
+/// One thing that changed. Bindings that are removed because one of their ends is deleted are no effects of their own.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     /// A virtual host was created, with its predeclared exchanges.
     VhostCreated {
-        /// Its name.
+        /// The name of the virtual host.
         vhost: Arc<str>,
     },
-    /// A virtual host was deleted with its exchanges and bindings. Its queues are effects of their own, before this one.
+    /// A virtual host was deleted with its exchanges and bindings. The deletions of its queues are effects of their own,
+    /// before this one.
     VhostDeleted {
-        /// Its name.
+        /// The name of the virtual host.
         vhost: Arc<str>,
     },
     /// An exchange was created.
@@ -32,7 +33,7 @@ pub enum Effect {
         vhost: Arc<str>,
         /// The name of the exchange.
         name: Arc<str>,
-        /// The declaration that made it.
+        /// The declaration that made the exchange.
         declare: ExchangeDeclare,
     },
     /// An exchange was deleted with the bindings from it and to it.
@@ -41,9 +42,9 @@ pub enum Effect {
         vhost: Arc<str>,
         /// The name of the exchange.
         name: Arc<str>,
-        /// Whether the exchange would have survived a restart.
+        /// True if the exchange would have survived a restart.
         durable: bool,
-        /// Why it was deleted.
+        /// The reason for the deletion.
         cause: Cause,
     },
     /// A queue was created.
@@ -63,37 +64,37 @@ pub enum Effect {
         name: Arc<str>,
         /// The identity of the queue.
         id: QueueId,
-        /// Whether the log has the queue.
+        /// True if the queue is in the log.
         is_logged: bool,
-        /// Whether there were bindings to it.
+        /// True if there were bindings to the queue.
         had_bindings: bool,
-        /// Why it was deleted.
+        /// The reason for the deletion.
         cause: Cause,
     },
     /// A binding was made.
     Bound {
         /// The binding.
         binding: Bond,
-        /// Whether it survives a restart, as both of its ends do.
+        /// True if the binding survives a restart, because both of its ends do.
         is_logged: bool,
     },
-    /// A binding was removed; its ends are still there.
+    /// A binding was removed; its ends still exist.
     Unbound {
         /// The binding.
         binding: Bond,
-        /// Whether it would have survived a restart.
+        /// True if the binding would have survived a restart.
         is_logged: bool,
     },
 }
 
-/// Why something was deleted.
+/// The reason why an exchange or queue was deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// The mutation was asked to delete it.
+    /// The mutation was a request to delete it.
     Request,
-    /// It was an auto-delete exchange and lost its last binding.
+    /// The exchange was declared as auto-delete and lost its last binding.
     Cascade,
-    /// Its virtual host was deleted.
+    /// The virtual host was deleted.
     Vhost,
 }
 
@@ -106,15 +107,15 @@ impl<T> Change<T> {
         Self { answer, effects: vec![effect] }
     }
 
-    /// Makes another answer of this one.
+    /// Returns the change with an answer computed from this one, and the same effects.
     pub fn map<U>(self, answer: impl FnOnce(T) -> U) -> Change<U> {
         Change { answer: answer(self.answer), effects: self.effects }
     }
 }
 
 impl Effect {
-    /// Returns whether routes from an exchange with a name may be different now. Those of the default exchange, which finds
-    /// queues by their names, may be different after every effect.
+    /// Returns whether routes that begin at a named exchange may differ after this effect. Routes of the default
+    /// exchange, which finds queues by their names, may differ after every effect.
     #[must_use]
     pub fn changes_bindings(&self) -> bool {
         match self {
@@ -129,8 +130,8 @@ impl Effect {
         }
     }
 
-    /// Returns whether the effect is about something that survives a restart, so that the log has to have it. A fact about a
-    /// virtual host that was deleted covers everything in it.
+    /// Returns whether the effect concerns a definition that survives a restart, so that it has to be logged. The fact
+    /// about the deletion of a virtual host covers everything in the virtual host.
     #[must_use]
     pub fn is_logged(&self) -> bool {
         match self {
@@ -143,7 +144,7 @@ impl Effect {
         }
     }
 
-    /// Returns what the log has to have of the effect.
+    /// Returns the fact that has to be logged for the effect, or `None` if none has to be.
     #[must_use]
     pub fn into_fact(self) -> Option<Fact> {
         self.is_logged().then(|| match self {

@@ -15,9 +15,9 @@ use std::sync::Arc;
 /// An exchange that is declared.
 pub struct Exchange {
     pub(crate) id: ExchangeId,
-    /// The declaration that made it.
+    /// The declaration that made the exchange.
     pub declared: ExchangeDeclare,
-    /// What the arguments of the declaration ask for.
+    /// The settings that follow from the arguments of the declaration.
     pub settings: ExchangeSettings,
     pub(super) router: Router<Target>,
     /// The bindings from the exchange.
@@ -26,23 +26,23 @@ pub struct Exchange {
     pub(super) sources: BTreeSet<Arc<str>>,
 }
 
-/// How an exchange is declared.
+/// The properties with which an exchange is declared.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExchangeDeclare {
     /// The type of the exchange.
     pub kind: ExchangeType,
-    /// Whether the exchange survives a restart of the broker.
+    /// True if the exchange survives a restart of the broker.
     pub durable: bool,
-    /// Whether the exchange is deleted with its last binding.
+    /// True if the exchange is deleted with its last binding.
     pub auto_delete: bool,
-    /// Whether clients may not publish to it, so that messages come through bindings only.
+    /// True if clients may not publish to the exchange, so that messages arrive through bindings only.
     pub internal: bool,
-    /// Arguments that [`ExchangeSettings`] knows, and others that the broker does not look at.
+    /// The arguments: those that [`ExchangeSettings`] knows, and others that have no meaning for the broker.
     pub arguments: FieldTable,
 }
 
 impl Catalog {
-    /// Declares an exchange. Answers whether it is new.
+    /// Declares an exchange. The answer is whether the exchange is new.
     ///
     /// # Errors
     /// 403 for a reserved name, 406 if the exchange was declared differently, for an argument that is not supported, and
@@ -75,12 +75,12 @@ impl Catalog {
     /// Returns an exchange.
     ///
     /// # Errors
-    /// 404 if there is none of that name.
+    /// 404 if there is no exchange of that name.
     pub fn exchange(&self, vhost: &str, name: &str) -> Result<&Exchange, Refusal> {
         self.vhost(vhost)?.exchanges.get(name).ok_or_else(|| Refusal::no_exchange(vhost, name))
     }
 
-    /// Deletes an exchange with its bindings. Answers whether it was there; a missing exchange is no error.
+    /// Deletes an exchange with its bindings. The answer is whether the exchange existed; a missing exchange is no error.
     ///
     /// # Errors
     /// 403 for a predeclared exchange; 406 with `if_unused` if the exchange has bindings.
@@ -104,7 +104,7 @@ impl Catalog {
         Ok(change)
     }
 
-    /// Removes exchanges with their bindings; auto-delete exchanges that lose their last binding by that go too.
+    /// Removes exchanges with their bindings. Auto-delete exchanges that lose their last binding by that are removed too.
     pub(super) fn remove_exchanges(
         &mut self,
         vhost: &str,
@@ -131,8 +131,10 @@ impl Exchange {
         binding_bytes(self.declared.kind, routing_key, arguments)
     }
 
+    /// Checks that a further declaration equals the one that made the exchange.
+    ///
     /// # Errors
-    /// 406 if a further declaration differs from the one that made the exchange.
+    /// 406 naming the first difference.
     fn check_equal(
         &self,
         subject: Subject<'_>,
@@ -191,7 +193,7 @@ impl Vhost {
         Some(exchange)
     }
 
-    /// Returns whether this is an auto-delete exchange without bindings.
+    /// Returns whether an exchange is an auto-delete exchange that has no bindings any more.
     pub(super) fn is_left_over(&self, name: &str) -> bool {
         let exchange = self.exchanges.get(name);
         exchange.is_some_and(|exchange| exchange.declared.auto_delete && exchange.bindings.is_empty())

@@ -1,9 +1,9 @@
-//! Facts: the changes of the catalog as the log has them, and the catalog made from facts.
+//! Facts: the form in which the log has the changes of the catalog, and how the catalog is restored from them.
 //!
-//! The effects of a mutation name everything that changed with it: the end of an auto-delete exchange that lost its last
-//! binding is a fact of its own. Bindings go with their ends, so the fact about the end covers them. Facts can therefore be
-//! applied again without deciding anything: after a restart transient bindings are missing, but nothing follows from their
-//! absence.
+//! The effects of a mutation name everything that changed: for example, the end of an auto-delete exchange that lost its
+//! last binding is a fact of its own. Bindings are removed with their ends, so the fact about the end covers them. Facts
+//! can therefore be applied again without deciding anything: transient bindings are missing after a restart, but nothing
+//! follows from their absence.
 use super::bindings::{Destination, Ends};
 use super::exchanges::ExchangeDeclare;
 use super::{Catalog, QueueId};
@@ -43,7 +43,7 @@ pub enum Fact {
         name: Arc<str>,
         /// The identity of the queue.
         id: QueueId,
-        /// Whether the queue is deleted when its last consumer leaves.
+        /// True if the queue is deleted when its last consumer leaves.
         auto_delete: bool,
         /// The arguments as they were declared.
         arguments: FieldTable,
@@ -57,11 +57,11 @@ pub enum Fact {
     },
     /// A binding was made.
     Bound(Bond),
-    /// A binding was removed; its ends are still there.
+    /// A binding was removed; its ends still exist.
     Unbound(Bond),
 }
 
-/// A binding as facts and effects name it.
+/// A binding in the form that facts and effects use.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bond {
     /// The virtual host of both ends.
@@ -78,7 +78,7 @@ pub struct Bond {
 
 impl Catalog {
     /// Applies a fact of the log. The change was accepted when it was logged, so nothing is refused, and all consequences
-    /// of the change are facts of their own. A fact that was applied already changes nothing.
+    /// of the change are facts of their own. A fact that was applied before changes nothing.
     pub fn replay(&mut self, fact: Fact) {
         match fact {
             Fact::NextId(next) => self.raise_next_identity(next),
@@ -126,7 +126,7 @@ impl Catalog {
         let _ = self.unlink(usize::MAX);
     }
 
-    /// Returns the facts that make the part of the catalog that survives a restart.
+    /// Returns facts that restore the part of the catalog that survives a restart.
     #[must_use]
     pub fn durable_facts(&self) -> Vec<Fact> {
         let mut facts = vec![Fact::NextId(self.next_id)];

@@ -1,5 +1,5 @@
-//! Whatever was done, the facts of the log make the durable part of the catalog as it is, at every point; so does a
-//! snapshot with the facts that came after any moment before it.
+//! After any steps, the facts of the log restore the durable part of the catalog, at every point; so does a snapshot
+//! together with the facts logged since any moment before it.
 use super::*;
 use leveret_model::exchange::ExchangeType;
 use leveret_model::table::{FieldTable, FieldValue};
@@ -43,7 +43,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 fn exchange(name: u8) -> String {
-    // Two of them are there from the start and stay.
+    // Two of these exchanges exist from the start and are never deleted.
     ["amq.topic", "amq.headers", "e2", "e3", "e4"][usize::from(name)].to_owned()
 }
 
@@ -63,7 +63,7 @@ fn route(key: u8, arguments: u8, turned: bool) -> (&'static [u8], FieldTable) {
     ([&b""[..], b"~", b"\xff"][usize::from(key)], FieldTable(entries))
 }
 
-/// Does a step, and returns its effects; refusals are as good as anything.
+/// Does a step and returns its effects. A step may be refused; it has no effects then.
 fn act(catalog: &mut Catalog, step: &Step) -> Vec<Effect> {
     fn effects<T>(change: Result<Change<T>, Refusal>) -> Vec<Effect> {
         change.map_or(Vec::new(), |change| change.effects)
@@ -118,17 +118,18 @@ fn made_of(facts: impl IntoIterator<Item = Fact>) -> Catalog {
     catalog
 }
 
-/// The durable part, without the identity that comes next: exchanges are given new ones.
+/// Returns the durable part of the catalog, without the next identity: restored exchanges get new identities.
 fn durable(catalog: &Catalog) -> Vec<Fact> {
     catalog.durable_facts().split_off(1)
 }
 
 proptest! {
     #[test]
-    fn a_restart_at_any_point_finds_the_catalog_that_was_there(steps in steps()) {
+    fn a_restart_at_any_point_restores_the_durable_catalog(steps in steps()) {
         let mut catalog = Catalog::default();
         let mut log: Vec<Fact> = Vec::new();
-        // What a snapshot holds, and how long the log was when it was begun: it may hold more than that.
+        // The facts of each snapshot, with the length of the log when the snapshot was begun: the snapshot may contain
+        // later facts.
         let mut snapshots: Vec<(usize, Vec<Fact>)> = vec![(0, Vec::new())];
         let mut begun = 0;
         for step in &steps {
@@ -149,7 +150,7 @@ proptest! {
     }
 }
 
-/// Everything that is seen of a catalog: its facts, its bindings, and where messages go.
+/// Returns everything that is visible of a catalog: its facts, its bindings, and the routes of messages.
 fn seen(catalog: &Catalog) -> (Vec<Fact>, Vec<String>) {
     let bindings = catalog.bindings("/").unwrap().map(|(source, binding)| format!("{source} {binding:?}"));
     let mut seen: Vec<String> = bindings.collect();
@@ -157,7 +158,7 @@ fn seen(catalog: &Catalog) -> (Vec<Fact>, Vec<String>) {
         for (key, arguments) in (0..3).flat_map(|key| (0..3).map(move |arguments| (key, arguments))) {
             let ((key, headers), mut queues) = (route(key, arguments, false), Default::default());
             let routed = catalog.route("/", &exchange(name), key, Some(&headers), &mut queues);
-            // Queues that are gone may be among those that a route names.
+            // A route may still name queues that were deleted.
             queues.retain(|id| catalog.queues("/").unwrap().any(|(_, queue)| queue.id == *id));
             seen.push(format!("{:?} {queues:?}", routed.map(|routed| routed.by_headers)));
         }
@@ -167,7 +168,7 @@ fn seen(catalog: &Catalog) -> (Vec<Fact>, Vec<String>) {
 
 proptest! {
     #[test]
-    fn what_is_unlinked_later_is_seen_by_nobody(steps in steps(), pauses in prop::collection::vec(0..4usize, 80)) {
+    fn bindings_that_are_unlinked_later_are_invisible(steps in steps(), pauses in prop::collection::vec(0..4usize, 80)) {
         let (mut now, mut later) = (Catalog::default(), Catalog::default());
         (now.unlinked_at_once, later.unlinked_at_once) = (usize::MAX, 0);
         for (step, most) in steps.iter().zip(&pauses) {
@@ -188,7 +189,7 @@ proptest! {
 }
 
 #[test]
-fn an_auto_delete_exchange_is_what_it_was_although_its_transient_bindings_are_not() {
+fn auto_delete_exchanges_are_restored_without_their_transient_bindings() {
     let mut catalog = Catalog::default();
     let bind = |source, to| Step::Bind { source, to, key: 1, arguments: 0 };
     let unbind = |source, to| Step::Unbind { source, to, key: 1, arguments: 0 };
@@ -203,7 +204,7 @@ fn an_auto_delete_exchange_is_what_it_was_although_its_transient_bindings_are_no
         assert_eq!(durable(&again), durable(&catalog));
         again
     };
-    // It lost its durable binding while a transient one held it, and has another durable one now.
+    // The exchange lost its durable binding while a transient one kept it, and has another durable binding now.
     let again = play(&[
         exchange(2),
         queue(0, true),
@@ -215,7 +216,7 @@ fn an_auto_delete_exchange_is_what_it_was_although_its_transient_bindings_are_no
         bind(2, To::Queue(2)),
     ]);
     assert_eq!(again.bindings("/").unwrap().count(), 1);
-    // It went with a transient queue.
+    // The exchange was deleted together with a transient queue.
     let again = play(&[exchange(3), bind(3, To::Queue(1)), Step::DeleteQueue(1)]);
     assert!(again.exchange("/", "e3").is_err() && again.exchange("/", "e2").is_ok());
 }

@@ -1,8 +1,8 @@
-//! How much may be declared in one virtual host, and the refusals beyond that.
+//! The limits on the definitions of one virtual host, and the refusals beyond them.
 use leveret_model::refusal::Refusal;
 use leveret_model::table::FieldTable;
 
-/// What the definitions of a virtual host amount to.
+/// The size of the definitions of a virtual host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Usage {
     pub(super) bindings: usize,
@@ -11,7 +11,7 @@ pub(super) struct Usage {
 }
 
 impl Usage {
-    /// Checks that a definition of `bytes` may be added if `most` bytes are allowed.
+    /// Checks that a definition of `bytes` bytes may be added to these if `most` bytes are allowed.
     ///
     /// # Errors
     /// 406 naming the limit.
@@ -34,7 +34,7 @@ pub(super) fn check(count: usize, most: usize, what: &str, vhost: &str) -> Resul
 /// Checks the arguments of one declaration.
 ///
 /// # Errors
-/// 406 naming how many bytes they take.
+/// 406 naming the number of bytes that they take.
 pub(super) fn check_arguments(what: &str, name: &str, arguments: &FieldTable) -> Result<(), Refusal> {
     let bytes = arguments.memory_bytes();
     if bytes > ARGUMENTS_BYTES_MAX {
@@ -45,13 +45,13 @@ pub(super) fn check_arguments(what: &str, name: &str, arguments: &FieldTable) ->
     Ok(())
 }
 
-/// Queues of one virtual host.
+/// The most queues of one virtual host.
 pub(super) const QUEUES_MAX: usize = 500_000;
-/// Exchanges of one virtual host.
+/// The most exchanges of one virtual host.
 pub(super) const EXCHANGES_MAX: usize = 100_000;
-/// Bindings of one virtual host.
+/// The most bindings of one virtual host.
 pub(super) const BINDINGS_MAX: usize = 1_000_000;
-/// Memory of the definitions of one virtual host, in bytes, unless the configuration says less.
+/// The most memory of the definitions of one virtual host, in bytes, unless the configuration allows less.
 pub(super) const BYTES_MAX: usize = 512 << 20;
-/// Memory of the arguments of one declaration, in bytes.
+/// The most memory of the arguments of one declaration, in bytes.
 const ARGUMENTS_BYTES_MAX: usize = 64 << 10;

@@ -13,7 +13,7 @@ impl Catalog {
     /// Returns the exchanges of a virtual host with their names.
     ///
     /// # Errors
-    /// 404 for a virtual host that is not there.
+    /// 404 for a virtual host that does not exist.
     pub fn exchanges(&self, vhost: &str) -> Result<impl Iterator<Item = (&Arc<str>, &Exchange)>, Refusal> {
         Ok(self.vhost(vhost)?.exchanges.iter())
     }
@@ -21,16 +21,16 @@ impl Catalog {
     /// Returns the queues of a virtual host with their names.
     ///
     /// # Errors
-    /// 404 for a virtual host that is not there.
+    /// 404 for a virtual host that does not exist.
     pub fn queues(&self, vhost: &str) -> Result<impl Iterator<Item = (&Arc<str>, &DeclaredQueue)>, Refusal> {
         Ok(self.vhost(vhost)?.queues.iter())
     }
 
-    /// Returns the bindings of a virtual host with their sources. The default exchange has one binding for each queue;
-    /// these are not stored and not among them.
+    /// Returns the bindings of a virtual host with their sources. The bindings of the default exchange (one for each
+    /// queue) are not stored and not included.
     ///
     /// # Errors
-    /// 404 for a virtual host that is not there.
+    /// 404 for a virtual host that does not exist.
     pub fn bindings(&self, vhost: &str) -> Result<impl Iterator<Item = (&Arc<str>, &Binding)>, Refusal> {
         let exchanges = self.vhost(vhost)?.exchanges.iter();
         Ok(exchanges.flat_map(|(name, exchange)| exchange.bindings.iter().map(move |binding| (name, binding))))
@@ -39,7 +39,7 @@ impl Catalog {
     /// Returns the exchanges of a virtual host whose names come after `after`, so that a list can be read in pieces.
     ///
     /// # Errors
-    /// 404 for a virtual host that is not there.
+    /// 404 for a virtual host that does not exist.
     pub fn exchanges_after(
         &self,
         vhost: &str,
@@ -51,7 +51,7 @@ impl Catalog {
     /// Returns the queues of a virtual host whose names come after `after`, so that a list can be read in pieces.
     ///
     /// # Errors
-    /// 404 for a virtual host that is not there.
+    /// 404 for a virtual host that does not exist.
     pub fn queues_after(
         &self,
         vhost: &str,
@@ -60,11 +60,11 @@ impl Catalog {
         Ok(self.vhost(vhost)?.queues.range::<str, _>((beyond(after), Bound::Unbounded)))
     }
 
-    /// Returns the bindings from one exchange that come after `after`, always in the same order, so that a list can be read
-    /// in pieces. `after` itself may have been removed meanwhile.
+    /// Returns the bindings from one exchange that follow `after` in a fixed order, so that a list can be read in pieces.
+    /// `after` itself may have been removed meanwhile.
     ///
     /// # Errors
-    /// 404 for a virtual host or an exchange that is not there.
+    /// 404 for a virtual host or an exchange that does not exist.
     pub fn bindings_after(
         &self,
         vhost: &str,

@@ -1,9 +1,10 @@
 //! The definitions: virtual hosts with their exchanges, queues and bindings, and the rules for declaring them.
 //!
-//! Refusals are worded as RabbitMQ words them, since clients and people search for these texts. Nothing depends on hash
-//! order: whatever is listed or changed in sequence lies in ordered maps. In order of use: `exchanges`, `queues`,
+//! Refusals are worded as RabbitMQ words them, because clients and people search for these texts. Nothing depends on hash
+//! order: everything that is listed or changed in sequence is in ordered maps. In order of use: `exchanges`, `queues`,
 //! `arguments` (the settings of both), `access`, `bindings`, `limits`, `refusals`, `effects` (everything that a mutation
-//! changed), `facts` (the effects that survive a restart), `unlink` (what a deletion leaves for later), `route`, `listing`.
+//! changed), `facts` (the effects that survive a restart), `unlink` (the part of a deletion that is done later), `route`,
+//! `listing`.
 mod access;
 mod arguments;
 mod bindings;
@@ -55,9 +56,9 @@ type Names = (Arc<str>, Arc<str>);
 /// All definitions.
 pub struct Catalog {
     vhosts: BTreeMap<Arc<str>, Vhost>,
-    /// The next identity of a queue or an exchange.
+    /// The identity that the next queue or exchange gets.
     next_id: u64,
-    /// The queues that belong to each connection: virtual host and name.
+    /// The queues that belong to each connection: the virtual host and the name of each.
     exclusive: BTreeMap<ConnectionId, BTreeSet<Names>>,
     /// The memory that the definitions of one virtual host may take, in bytes.
     bytes_max: usize,
@@ -93,11 +94,11 @@ impl Catalog {
             bytes_max: bytes_max.min(limits::BYTES_MAX),
             unlinked_at_once: UNLINKED_AT_ONCE,
         };
-        let _ = catalog.create_vhost("/"); // it is there before anybody can be told of it
+        let _ = catalog.create_vhost("/"); // nothing follows the effects of a catalog that is being created
         catalog
     }
 
-    /// Creates a virtual host with its predeclared exchanges. Answers false if it is there already.
+    /// Creates a virtual host with its predeclared exchanges. The answer is false if the virtual host exists already.
     pub fn create_vhost(&mut self, name: &str) -> Change<bool> {
         if self.vhosts.contains_key(name) {
             return Change::nothing(false);
@@ -118,7 +119,7 @@ impl Catalog {
         Change::one(true, Effect::VhostCreated { vhost: name })
     }
 
-    /// Deletes a virtual host and everything in it. Answers false if it is not there.
+    /// Deletes a virtual host and everything in it. The answer is false if there is no such virtual host.
     pub fn delete_vhost(&mut self, name: &str) -> Change<bool> {
         let Some(vhost) = self.vhosts.remove(name) else { return Change::nothing(false) };
         for owned in self.exclusive.values_mut() {
@@ -144,7 +145,7 @@ impl Catalog {
         self.next_id
     }
 
-    /// Takes care that identities below `next` are not used again.
+    /// Ensures that identities below `next` are not used again.
     fn raise_next_identity(&mut self, next: u64) {
         self.next_id = self.next_id.max(next);
     }

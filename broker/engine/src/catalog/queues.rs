@@ -11,37 +11,37 @@ use leveret_model::table::FieldTable;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// A queue that is declared.
+/// A declared queue.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeclaredQueue {
     /// The identity of the queue.
     pub id: QueueId,
-    /// Whether the queue survives a restart of the broker.
+    /// True if the queue survives a restart of the broker.
     pub durable: bool,
     /// The one connection that may use the queue; the queue is deleted when the connection ends.
     pub exclusive: Option<ConnectionId>,
-    /// Whether the queue is deleted when its last consumer leaves.
+    /// True if the queue is deleted when its last consumer leaves.
     pub auto_delete: bool,
     /// The arguments as they were declared.
     pub arguments: FieldTable,
-    /// What the arguments ask for.
+    /// The settings that follow from the arguments.
     pub settings: QueueSettings,
     /// The names of the exchanges that are bound to the queue.
     pub(super) sources: BTreeSet<Arc<str>>,
 }
 
-/// How a queue is declared; by default as one that is transient and shared, without arguments.
+/// The properties with which a queue is declared. By default it is transient and shared, without arguments.
 #[derive(Clone, Debug, Default)]
 pub struct QueueDeclare {
-    /// Whether the queue survives a restart of the broker.
+    /// True if the queue survives a restart of the broker.
     pub durable: bool,
-    /// Whether the queue is for the connection that declares it alone, and is deleted when that ends.
+    /// True if only the connection that declares the queue may use it. The queue is deleted when that connection ends.
     pub exclusive: bool,
-    /// Whether the queue is deleted when its last consumer leaves.
+    /// True if the queue is deleted when its last consumer leaves.
     pub auto_delete: bool,
-    /// Arguments that [`QueueSettings`] knows, and others that the broker does not look at.
+    /// The arguments: those that [`QueueSettings`] knows, and others that have no meaning for the broker.
     pub arguments: FieldTable,
-    /// Whether the server made the name: such a name may have the reserved prefix.
+    /// True if the server chose the name: such a name may have the reserved prefix.
     pub server_named: bool,
 }
 
@@ -50,7 +50,7 @@ pub struct QueueDeclare {
 pub struct DeclareResult {
     /// The identity of the queue.
     pub id: QueueId,
-    /// Whether the declaration made the queue.
+    /// True if the declaration created the queue.
     pub created: bool,
 }
 
@@ -99,10 +99,10 @@ impl Catalog {
         Ok(Change::one(DeclareResult { id, created: true }, Effect::QueueCreated { vhost, name, queue }))
     }
 
-    /// Returns a queue that is open to the origin of a request for this purpose.
+    /// Returns a queue, if it is open to the origin of the request for this purpose.
     ///
     /// # Errors
-    /// 404, or 405 if it belongs to another connection.
+    /// 404 if there is no such queue, 405 if it belongs to another connection.
     pub fn queue(&self, vhost: &str, name: &str, origin: Origin, purpose: Purpose) -> Result<&DeclaredQueue, Refusal> {
         let queue = self.vhost(vhost)?.queues.get(name).ok_or_else(|| Refusal::no_queue(vhost, name))?;
         queue.check_access(Subject::queue(vhost, name), origin, purpose)?;
@@ -115,10 +115,11 @@ impl Catalog {
         Some(self.vhost(vhost).ok()?.queues.get(name)?.id)
     }
 
-    /// Deletes a queue and the bindings to it; auto-delete exchanges that lose their last binding by that go too.
+    /// Deletes a queue and the bindings to it. Auto-delete exchanges that lose their last binding by that are deleted
+    /// too.
     ///
     /// # Errors
-    /// 404, also if the name belongs to another queue by now.
+    /// 404 if there is no such queue, or if the name belongs to another queue by now.
     pub fn delete_queue(&mut self, vhost: &str, name: &str, id: QueueId) -> Result<Change<()>, Refusal> {
         let in_vhost = self.vhost_mut(vhost)?;
         if in_vhost.queues.get(name).is_none_or(|queue| queue.id != id) {
@@ -140,7 +141,7 @@ impl Catalog {
         Ok(change)
     }
 
-    /// Deletes queues that belong to a connection, at most `most` of them. Returns how many there were.
+    /// Deletes at most `most` of the queues that belong to a connection. The answer is the number of queues deleted.
     pub fn delete_exclusive_queues(&mut self, owner: ConnectionId, most: usize) -> Change<usize> {
         let mut change = Change::nothing(0);
         let owned: Vec<_> = self.exclusive.get(&owner).into_iter().flatten().take(most).cloned().collect();
@@ -182,7 +183,7 @@ fn queue_bytes(name: &str, arguments: &FieldTable) -> usize {
 }
 
 impl DeclaredQueue {
-    /// Returns the queue that a fact of the log is about: one that survives restarts.
+    /// Returns the queue that a fact of the log is about, which is one that survives restarts.
     pub(super) fn durable(id: QueueId, auto_delete: bool, arguments: FieldTable) -> Self {
         let settings = QueueSettings::of_accepted(&arguments);
         Self { id, durable: true, exclusive: None, auto_delete, arguments, settings, sources: BTreeSet::new() }
@@ -198,14 +199,16 @@ impl DeclaredQueue {
         Effect::QueueDeleted { vhost, name, id: self.id, is_logged, had_bindings, cause }
     }
 
-    /// Returns whether the log has the queue: it is durable, and not deleted with a connection.
+    /// Returns whether the queue is in the log: it is durable, and not deleted with a connection.
     #[must_use]
     pub fn is_logged(&self) -> bool {
         self.durable && self.exclusive.is_none()
     }
 
+    /// Checks that a further declaration equals the one that created the queue.
+    ///
     /// # Errors
-    /// 406 if a further declaration differs from the one that made the queue.
+    /// 406 naming the first difference.
     fn check_equal(&self, subject: Subject<'_>, new: &QueueDeclare, settings: &QueueSettings) -> Result<(), Refusal> {
         settings.check_equal(subject, &self.settings)?;
         for (property, received, current) in
@@ -219,7 +222,10 @@ impl DeclaredQueue {
     }
 }
 
-/// Returns the connection that a queue will belong to.
+/// Returns the connection that a new queue will belong to, or `None` if the queue is not exclusive.
+///
+/// # Errors
+/// 406 if an exclusive queue is not declared by a connection.
 fn owner(subject: Subject<'_>, exclusive: bool, origin: Origin) -> Result<Option<ConnectionId>, Refusal> {
     match origin {
         _ if !exclusive => Ok(None),
@@ -230,8 +236,10 @@ fn owner(subject: Subject<'_>, exclusive: bool, origin: Origin) -> Result<Option
     }
 }
 
+/// Checks that a queue of this type can have the declared properties.
+///
 /// # Errors
-/// 406 for a property that a queue of this type cannot have.
+/// 406 naming a property that it cannot have.
 fn check_type(subject: Subject<'_>, queue_type: QueueType, declare: &QueueDeclare) -> Result<(), Refusal> {
     if queue_type != QueueType::Quorum {
         return Ok(());
@@ -250,5 +258,5 @@ fn check_type(subject: Subject<'_>, queue_type: QueueType, declare: &QueueDeclar
     Err(Refusal::precondition(text))
 }
 
-/// The memory that a queue takes without its names, arguments and contents, in bytes.
+/// The memory in bytes that a queue takes in addition to its names, arguments and contents.
 const QUEUE_BYTES: usize = 1 << 10;

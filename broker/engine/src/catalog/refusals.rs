@@ -19,7 +19,7 @@ impl<'a> Subject<'a> {
         Self { kind: "exchange", vhost, name }
     }
 
-    /// 406 for a declaration that differs from what is declared.
+    /// Returns the 406 for a declaration that differs from the existing one.
     pub(super) fn inequivalent(
         self,
         argument: &str,
@@ -31,12 +31,12 @@ impl<'a> Subject<'a> {
         ))
     }
 
-    /// 406 for an argument whose value is not one that it may have.
+    /// Returns the 406 for an argument with an invalid value.
     pub(super) fn invalid(self, argument: &str, why: impl fmt::Display) -> Refusal {
         Refusal::precondition(format!("invalid arg '{argument}' for {self}: {why}"))
     }
 
-    /// 405 for a queue that belongs to another connection.
+    /// Returns the 405 for a queue that belongs to another connection.
     pub(super) fn locked(self) -> Refusal {
         let text = format!(
             "cannot obtain exclusive access to locked {self}. It could be originally declared on another connection or the \
@@ -52,7 +52,7 @@ impl fmt::Display for Subject<'_> {
     }
 }
 
-/// 403 for a change of the default exchange.
+/// Returns the 403 for a change of the default exchange.
 pub(super) fn on_default_exchange() -> Refusal {
     Refusal::new(RefusalKind::AccessRefused, "operation not permitted on the default exchange".to_owned())
 }

@@ -1,5 +1,5 @@
-//! From an exchange and a routing key to queues: along bindings between exchanges, to alternate exchanges, with all keys that
-//! the sender named (headers `CC` and `BCC`) at each of them.
+//! The way from an exchange and a routing key to queues: along bindings between exchanges, to alternate exchanges, and at
+//! each exchange with all keys that the sender gave (the routing key and the headers `CC` and `BCC`).
 use super::bindings::Target;
 use super::{Catalog, Exchange, ExchangeId, QueueId, Vhost};
 use crate::exchange::{STEPS_MAX, Sent, Steps, TooManySteps};
@@ -10,14 +10,14 @@ use leveret_model::table::{FieldTable, FieldValue};
 use smallvec::SmallVec;
 use std::collections::BTreeSet;
 
-/// How a route was found.
+/// Properties of a route that was found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Routed {
-    /// Whether an exchange on the way looks at headers: the answer is good for this message alone.
+    /// True if an exchange on the way compared headers: the route is valid for this message alone.
     pub by_headers: bool,
-    /// Whether queues were looked up by their names, as the default exchange does.
+    /// True if queues were looked up by their names, as the default exchange does.
     pub by_queue_name: bool,
-    /// The number of steps that it took to find the route; a step takes about ten nanoseconds.
+    /// The number of steps that finding the route took; a step takes about ten nanoseconds.
     pub steps: u64,
 }
 
@@ -25,8 +25,8 @@ impl Catalog {
     /// Adds the queues that a message goes to, each once, in the order of their identities.
     ///
     /// # Errors
-    /// 404 for a missing exchange, 403 for an internal one, 406 for `CC` or `BCC` that are no lists of strings, name too many
-    /// or too long keys, and for a message that would be compared with too many bindings.
+    /// 404 for a missing exchange, 403 for an internal one, 406 for `CC` or `BCC` that are no lists of strings or give
+    /// too many or too long keys, and for a message that would have to be compared with too many bindings.
     pub fn route(
         &self,
         vhost: &str,
@@ -69,10 +69,10 @@ struct Routing<'a> {
     routed: Routed,
 }
 
-/// A place on the way of a message.
+/// A place that a message has reached on its way.
 #[derive(Clone, Copy)]
 enum Hop<'a> {
-    /// At the default exchange, which every queue is bound to by its name.
+    /// The default exchange, to which every queue is bound by its name.
     ToQueues,
     Through(&'a Exchange),
 }
@@ -131,7 +131,7 @@ impl<'a> Routing<'a> {
     }
 }
 
-/// The exchanges that a message has been at: a few are searched one by one, many are in a set.
+/// The exchanges that a message has visited: a few are searched one by one, many are in a set.
 #[derive(Default)]
 struct Been {
     few: SmallVec<[ExchangeId; 8]>,
@@ -139,7 +139,7 @@ struct Been {
 }
 
 impl Been {
-    /// Adds an exchange. Returns whether the message had not been there.
+    /// Adds an exchange. Returns true if the message has not visited it before.
     fn insert(&mut self, id: ExchangeId) -> bool {
         if self.few.contains(&id) {
             return false;
@@ -152,7 +152,7 @@ impl Been {
     }
 }
 
-/// Returns the routing key and the keys that the sender named beside it, each once.
+/// Returns the routing key and the further keys that the sender gave, each once.
 fn keys<'m>(routing_key: &'m [u8], headers: Option<&'m FieldTable>) -> Result<SmallVec<[&'m [u8]; 4]>, Refusal> {
     let mut keys: SmallVec<[&[u8]; 4]> = SmallVec::new();
     keys.push(routing_key);
@@ -185,7 +185,7 @@ fn keys<'m>(routing_key: &'m [u8], headers: Option<&'m FieldTable>) -> Result<Sm
     Ok(keys)
 }
 
-/// The number of keys that the headers of a message may name beside its routing key.
+/// The most keys that the headers of a message may give in addition to its routing key.
 const RECIPIENTS_MAX: usize = 1024;
-/// Bytes of a key that is too long which a refusal shows.
+/// The number of bytes of a too long key that a refusal shows.
 const SHOWN_BYTES: usize = 32;

@@ -1,5 +1,5 @@
-//! Declarations and their refusals; then random declarations and bindings against a plain list.
-#![allow(unused_must_use)] // a catalog alone has nobody who follows its effects
+//! Declarations and their refusals; then random declarations and bindings, compared with a plain list.
+#![allow(unused_must_use)] // these tests ignore most effects of the catalog's mutations
 use super::*;
 use leveret_model::exchange::ExchangeType;
 use leveret_model::refusal::RefusalKind;
@@ -29,7 +29,7 @@ fn bind(catalog: &mut Catalog, source: &str, destination: Destination, key: &str
     ))
 }
 
-/// The answer of a mutation, without its effects.
+/// Returns the answer of a mutation, without its effects.
 fn answer<T>(change: Result<Change<T>, Refusal>) -> Result<T, Refusal> {
     change.map(|change| change.answer)
 }
@@ -100,13 +100,13 @@ fn declarations_and_their_refusals() {
     assert_eq!(catalog.exclusive_queues(ConnectionId(1)).count(), 0);
     let second = catalog.declare_queue("/", "q", queue(true), from(1)).unwrap().answer.id;
     assert_ne!(second, first.id);
-    // The name means another queue now.
+    // The name belongs to another queue now.
     assert_eq!(code(catalog.delete_queue("/", "q", first.id)), 404);
     assert_eq!(catalog.queue_id("/", "q"), Some(second));
 }
 
 #[test]
-fn only_what_changes_something_has_effects() {
+fn only_mutations_that_change_something_have_effects() {
     let mut catalog = Catalog::default();
     fn effects<T>(change: Result<Change<T>, Refusal>) -> (usize, bool, bool) {
         let effects = change.unwrap().effects;
@@ -125,7 +125,7 @@ fn only_what_changes_something_has_effects() {
 }
 
 #[test]
-fn the_queues_of_a_virtual_host_that_is_deleted_are_effects_but_no_facts() {
+fn queues_of_a_deleted_virtual_host_are_effects_but_not_facts() {
     let mut catalog = Catalog::default();
     assert!(catalog.create_vhost("v").answer);
     let shared = catalog.declare_queue("v", "shared", queue(false), from(1)).unwrap().answer.id;
@@ -148,7 +148,7 @@ fn the_queues_of_a_virtual_host_that_is_deleted_are_effects_but_no_facts() {
 }
 
 #[test]
-fn bindings_are_told_apart_by_bytes_and_by_arguments_in_any_order() {
+fn bindings_differ_by_key_bytes_and_by_arguments_in_any_order() {
     let mut catalog = Catalog::default();
     let id = catalog.declare_queue("/", "q", queue(false), from(1)).unwrap().answer.id;
     let none = FieldTable::default();
@@ -189,7 +189,7 @@ fn bindings_are_told_apart_by_bytes_and_by_arguments_in_any_order() {
         assert!(keys.insert(made));
     }
     assert_eq!(catalog.bindings("/").unwrap().count(), routes.len());
-    // Those who put the key itself there are understood, too.
+    // The routing key itself is understood in place of the properties key, too.
     let raw = catalog.binding_named("/", "amq.headers", &to_queue("q"), "x.#").unwrap().unwrap();
     assert_eq!(&*raw.routing_key, b"x.#");
     assert_eq!(catalog.binding_named("/", "amq.headers", &to_queue("q"), "nothing").unwrap(), None);
@@ -217,7 +217,7 @@ fn bindings_are_told_apart_by_bytes_and_by_arguments_in_any_order() {
 }
 
 #[test]
-fn whatever_is_declared_is_given_back_when_it_goes() {
+fn deleting_definitions_frees_the_memory_counted_for_them() {
     let mut catalog = Catalog::default();
     let before = catalog.vhost("/").unwrap().usage;
     let arguments = FieldTable::from_iter([("note", FieldValue::from("kept"))]);
@@ -235,7 +235,7 @@ fn whatever_is_declared_is_given_back_when_it_goes() {
 }
 
 #[test]
-fn more_than_there_may_be_is_refused() {
+fn declarations_beyond_the_limits_are_refused() {
     let mut catalog = Catalog::default();
     let long = FieldTable::from_iter([("note", FieldValue::LongString(vec![b'a'; 100_000]))]);
     let declare = QueueDeclare { arguments: long.clone(), ..queue(false) };
@@ -265,7 +265,7 @@ fn more_than_there_may_be_is_refused() {
 }
 
 #[test]
-fn arguments_that_are_not_honoured_are_refused_by_name() {
+fn unsupported_arguments_are_refused_by_name() {
     let mut catalog = Catalog::default();
     for (name, value, expected) in [
         ("x-queue-type", "classic".into(), 200),
@@ -298,7 +298,7 @@ fn arguments_that_are_not_honoured_are_refused_by_name() {
 }
 
 #[test]
-fn a_declaration_with_other_arguments_is_refused_by_the_argument_that_differs() {
+fn a_declaration_with_other_arguments_is_refused_naming_the_difference() {
     let mut catalog = Catalog::default();
     let mut declare = |name: &str, arguments: &[(&str, FieldValue)]| {
         let arguments = arguments.iter().cloned().collect();
@@ -339,7 +339,7 @@ fn a_declaration_with_other_arguments_is_refused_by_the_argument_that_differs() 
 }
 
 #[test]
-fn an_argument_that_is_not_supported_is_refused_also_for_an_exchange_that_is_there() {
+fn unsupported_arguments_are_refused_for_existing_exchanges_too() {
     let mut catalog = Catalog::default();
     let with = |name: &str, value| {
         let arguments = FieldTable::from_iter([(name, value)]);
@@ -362,7 +362,7 @@ fn an_argument_that_is_not_supported_is_refused_also_for_an_exchange_that_is_the
 }
 
 #[test]
-fn deleting_takes_bindings_and_unbound_exchanges_along() {
+fn deletions_remove_bindings_and_unbound_auto_delete_exchanges() {
     let mut catalog = Catalog::default();
     let declared = ExchangeDeclare { auto_delete: true, ..exchange(ExchangeType::Fanout) };
     catalog.declare_exchange("/", "first", declared.clone()).unwrap();
@@ -389,7 +389,7 @@ fn deleting_takes_bindings_and_unbound_exchanges_along() {
 }
 
 #[test]
-fn a_long_chain_of_exchanges_ends_without_recursion() {
+fn a_long_chain_of_exchanges_is_deleted_without_recursion() {
     const LENGTH: usize = 50_000;
     let mut catalog = Catalog::default();
     let alternate = |at: usize| [("alternate-exchange", FieldValue::from(&*format!("alternate {at}")))];
@@ -418,7 +418,7 @@ fn a_long_chain_of_exchanges_ends_without_recursion() {
 }
 
 #[test]
-fn keys_of_a_message_are_taken_along_together() {
+fn all_keys_of_a_message_are_routed_together() {
     let mut catalog = Catalog::default();
     let arguments = FieldTable::from_iter([("alternate-exchange", FieldValue::from("amq.fanout"))]);
     catalog.declare_exchange("/", "d", ExchangeDeclare { arguments, ..exchange(ExchangeType::Direct) }).unwrap();
@@ -433,7 +433,7 @@ fn keys_of_a_message_are_taken_along_together() {
     assert_eq!(routed(&catalog, "d", "", Some(&headers)), [q].into());
     let headers = FieldTable::from_iter([("CC", list(&["k2"]))]);
     assert_eq!(routed(&catalog, "d", "k1", Some(&headers)), [q].into());
-    // The alternate exchange is for messages that none of the keys takes further.
+    // The alternate exchange gets only messages for which none of the keys has a binding.
     assert_eq!(routed(&catalog, "d", "k3", Some(&headers)), [other].into());
     let refused = |name: &str, value: FieldValue| {
         let headers = FieldTable::from_iter([(name, value)]);
@@ -447,7 +447,7 @@ fn keys_of_a_message_are_taken_along_together() {
 }
 
 #[test]
-fn a_message_whose_way_is_too_long_is_refused_by_name() {
+fn a_message_with_too_many_routing_steps_is_refused() {
     let mut catalog = Catalog::default();
     let none = FieldTable::default();
     for at in 0..1_000 {
@@ -498,7 +498,7 @@ enum Step {
 
 proptest! {
     #[test]
-    fn routing_follows_the_bindings_that_there_are(steps in prop::collection::vec(prop_oneof![
+    fn routing_follows_the_existing_bindings(steps in prop::collection::vec(prop_oneof![
         4 => (0..3u8, 0..4u8, 0..3u8).prop_map(|(e, q, k)| Step::Bind(e, q, k)),
         2 => (0..3u8, 0..4u8, 0..3u8).prop_map(|(e, q, k)| Step::Unbind(e, q, k)),
         1 => (0..4u8).prop_map(Step::DeleteQueue),

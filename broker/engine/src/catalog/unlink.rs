@@ -1,9 +1,10 @@
-//! The bindings of deleted exchanges and queues: nobody sees them from the deletion on, and the indexes that still have
-//! them are cleaned later, some bindings at a time.
+//! The bindings of deleted exchanges and queues: they are invisible from the deletion on, and are removed from the
+//! indexes later, some bindings at a time.
 //!
-//! An exchange or a queue may have a million bindings, and everybody waits for the catalog while it changes. So a deletion
-//! removes the bindings themselves, and leaves behind what nobody sees: targets in routers, with identities that are not
-//! used any more, and the name of the exchange at its destinations. Until these are removed they count as definitions.
+//! An exchange or a queue may have a million bindings, and everything waits for the catalog while it changes. Therefore a
+//! deletion removes only the bindings themselves at once. Left behind are entries that nobody sees: targets in routers,
+//! with identities that are not used any more, and the name of the exchange at its destinations. Until these are removed
+//! they count as definitions.
 use super::bindings::{Binding, Target};
 use super::{Catalog, Exchange, ExchangeId, Vhost};
 use crate::exchange::{self, Router};
@@ -12,7 +13,7 @@ use leveret_model::table::FieldTable;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// What deletions left behind in a virtual host.
+/// The entries that deletions left behind in a virtual host.
 #[derive(Default)]
 pub(super) struct Remains {
     left: Vec<Leaving>,
@@ -20,10 +21,10 @@ pub(super) struct Remains {
     dead: BTreeSet<Target>,
 }
 
-/// Removed bindings that indexes still have.
+/// Removed bindings that are still in indexes.
 struct Leaving {
     bindings: Taken,
-    /// The type of the exchange that they led from.
+    /// The type of the exchange that the bindings led from.
     kind: ExchangeType,
     end: End,
 }
@@ -31,18 +32,18 @@ struct Leaving {
 /// Bindings that were removed.
 pub(super) type Taken = Box<dyn Iterator<Item = Binding> + Send + Sync>;
 
-/// The end of the bindings that was deleted.
+/// The deleted end of the bindings.
 enum End {
-    /// The exchange that they led from, whose name its destinations may still have.
+    /// The exchange that the bindings led from; its name may still be at their destinations.
     Source { name: Arc<str>, router: Router<Target> },
-    /// The destination that they led to, which the router of the source still has.
+    /// The destination that the bindings led to, which is still in the router of the source.
     Destination { source: Arc<str>, id: ExchangeId, target: Target },
 }
 
-/// The result of [`Catalog::unlink`]. Dropping it may take long: best done after the catalog was unlocked.
+/// The result of [`Catalog::unlink`]. Dropping it may take long, so it is best dropped after the catalog was unlocked.
 #[must_use]
 pub struct Unlinked {
-    /// Whether there is more to unlink.
+    /// True if there is more to unlink.
     pub more: bool,
     _routers: Vec<Router<Target>>,
 }
@@ -54,7 +55,7 @@ impl Catalog {
         self.vhosts.values().any(|vhost| !vhost.remains.left.is_empty())
     }
 
-    /// Removes about `most` bindings from the indexes that still have them. Nobody sees a difference.
+    /// Removes about `most` bindings from the indexes that still have them. The change is invisible from outside.
     pub fn unlink(&mut self, most: usize) -> Unlinked {
         let (mut left, mut routers) = (most, Vec::new());
         for vhost in self.vhosts.values_mut() {
@@ -65,7 +66,7 @@ impl Catalog {
 }
 
 impl Remains {
-    /// Returns whether this target was deleted although a router still has it.
+    /// Returns whether this target was deleted and is still in a router.
     #[inline]
     pub(super) fn is_dead(&self, target: Target) -> bool {
         !self.dead.is_empty() && self.dead.contains(&target)
@@ -118,7 +119,7 @@ impl Vhost {
     fn forget(&mut self, leaving: &Leaving, binding: &Binding) {
         match &leaving.end {
             End::Source { name, .. } => {
-                // An exchange of that name may be bound to it by now.
+                // An exchange with the same name may be bound to the destination again by now.
                 let again = self.exchanges.get(name).is_some_and(|other| other.bindings.has_to(&binding.destination));
                 if !again {
                     self.forget_source(&binding.destination, name);
@@ -146,7 +147,8 @@ pub(super) fn binding_bytes(kind: ExchangeType, routing_key: &[u8], arguments: &
     BINDING_BYTES + 3 * routing_key.len() + 3 * arguments.memory_bytes() + exchange::binding_bytes(kind, routing_key)
 }
 
-/// The number of bindings that are unlinked at once, by the deletion itself and by whoever goes on with [`Catalog::unlink`].
+/// The number of bindings that are unlinked at once, both by the deletion itself and by each further call of
+/// [`Catalog::unlink`].
 pub const UNLINKED_AT_ONCE: usize = 4096;
-/// Memory of a binding without keys and arguments, in bytes.
+/// The memory of a binding without keys and arguments, in bytes.
 const BINDING_BYTES: usize = 400;

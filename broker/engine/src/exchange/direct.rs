@@ -1,4 +1,4 @@
-//! `direct`: the routing key equals the binding's.
+//! `direct`: the routing key of the message equals that of the binding.
 use super::steps::{Steps, TooManySteps};
 use super::targets::Targets;
 use std::collections::HashMap;

@@ -1,14 +1,14 @@
-//! `headers`: the binding's arguments are compared with the message's headers (RabbitMQ: `x-match`).
+//! `headers`: the arguments of a binding are compared with the headers of a message (RabbitMQ: `x-match`).
 use super::steps::{Steps, TooManySteps, VISIT};
 use leveret_model::refusal::Refusal;
 use leveret_model::table::{FieldTable, FieldValue};
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
-/// By what they lead to and the identity of their arguments.
+/// The bindings, by their target and the identity of their arguments.
 pub(crate) struct Headers<T>(BTreeMap<(T, Box<[u8]>), Alike>);
 
-/// Bindings that differ in their keys alone, which this type does not look at.
+/// Bindings that differ only in their keys, which this type does not use.
 struct Alike {
     arguments: FieldTable,
     bindings: u32,
@@ -56,10 +56,11 @@ impl<T: Copy + Ord> Headers<T> {
     }
 }
 
-/// The headers of a message, to be looked up once per argument of each binding of each exchange on its way.
+/// The headers of a message. One header is looked up per argument of each binding of each exchange that the message
+/// visits.
 pub(crate) struct Sent<'h> {
     headers: Option<&'h FieldTable>,
-    /// Of many headers, the first value of each name: put into order for the first exchange that looks at it.
+    /// If there are many headers, the first value of each name, sorted when the first exchange needs it.
     by_name: OnceCell<BTreeMap<&'h str, &'h FieldValue>>,
 }
 
@@ -68,7 +69,7 @@ impl<'h> Sent<'h> {
         Self { headers, by_name: OnceCell::new() }
     }
 
-    /// Puts many headers into order, once.
+    /// Sorts the headers if there are many, once per message.
     fn prepare(&self, steps: &mut Steps) -> Result<(), TooManySteps> {
         let Some(headers) = self.headers.filter(|headers| headers.len() > FEW) else { return Ok(()) };
         if self.by_name.get().is_none() {
@@ -92,8 +93,8 @@ impl<'h> Sent<'h> {
     }
 }
 
-/// Whether all (or any) of a binding's arguments are among the headers. A void argument asks for presence alone; names
-/// that begin with `x-` count only with `all-with-x` and `any-with-x`.
+/// Returns whether all (or any, as `x-match` says) of a binding's arguments are among the headers. A void argument
+/// requires only that the header is present; names that begin with `x-` count only with `all-with-x` and `any-with-x`.
 fn matches(arguments: &FieldTable, headers: &Sent<'_>) -> bool {
     let mode = arguments.get(MATCH).and_then(FieldValue::as_str).unwrap_or("all");
     let with_x = mode.ends_with("-with-x");
@@ -106,7 +107,8 @@ fn matches(arguments: &FieldTable, headers: &Sent<'_>) -> bool {
     if mode.starts_with("any") { asked.any(has) } else { asked.all(has) }
 }
 
-/// Equal values; numbers are compared as numbers, whatever their types (RabbitMQ: as Erlang's `==` does).
+/// Returns whether two values are equal. Numbers are compared by value, whatever their types (RabbitMQ: as Erlang's `==`
+/// does).
 fn equal(value: &FieldValue, wanted: &FieldValue) -> bool {
     match (value.as_integer(), wanted.as_integer()) {
         (Some(value), Some(wanted)) => value == wanted,
@@ -127,15 +129,15 @@ fn as_float(value: &FieldValue) -> Option<f64> {
     }
 }
 
-/// Whether a number is that integer exactly, also where integers are more precise.
+/// Returns whether a float has exactly the value of an integer, also where integers are more precise than floats.
 fn is_integer(float: f64, integer: i64) -> bool {
     float.fract() == 0.0 && float as i128 == i128::from(integer)
 }
 
-/// Checks the arguments of a binding before it is made.
+/// Checks the arguments of a binding that is to be made.
 ///
 /// # Errors
-/// 406 for an `x-match` that is none of the four.
+/// 406 for an `x-match` that is none of the four values.
 pub(crate) fn check(arguments: &FieldTable) -> Result<(), Refusal> {
     let refused = |found: String| {
         let expected = "expected all, any, all-with-x or any-with-x";
@@ -151,5 +153,5 @@ pub(crate) fn check(arguments: &FieldTable) -> Result<(), Refusal> {
 }
 
 const MATCH: &str = "x-match";
-/// Up to this many headers are looked through from the first.
+/// Up to this many headers are searched one by one.
 const FEW: usize = 8;

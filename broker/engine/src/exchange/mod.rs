@@ -1,7 +1,7 @@
-//! Where a message goes: one file a type of exchange.
+//! Routing within one exchange: one file per exchange type.
 //!
-//! A type keeps bindings in the form that answers fastest; which bindings there are is the catalog's business. An exchange
-//! is asked with all keys of a message at once, and answers within a bounded number of [steps](Steps).
+//! Each type keeps its bindings in the form that is fastest to route with; the catalog has the list of bindings itself.
+//! An exchange is given all keys of a message at once, and answers within a bounded number of [steps](Steps).
 mod direct;
 mod headers;
 mod positions;
@@ -21,9 +21,9 @@ use leveret_model::table::FieldTable;
 use targets::Targets;
 use topic::Topic;
 
-/// The bindings of one exchange, by its type. `T` is what a binding leads to.
+/// The bindings of one exchange, by its type. `T` is the target of a binding.
 pub(crate) enum Router<T> {
-    /// Queues by equal key.
+    /// Targets by equal routing key.
     Direct(Direct<T>),
     /// Every target.
     Fanout(Targets<T>),
@@ -43,7 +43,7 @@ impl<T: Copy + Ord> Router<T> {
         }
     }
 
-    /// Adds a binding that is not there yet.
+    /// Adds a binding, which must not be there yet.
     pub(crate) fn bind(&mut self, key: &[u8], arguments: &FieldTable, target: T) {
         match self {
             Self::Direct(direct) => direct.bind(key, target),
@@ -53,7 +53,7 @@ impl<T: Copy + Ord> Router<T> {
         }
     }
 
-    /// Removes one binding that is there.
+    /// Removes one binding, which must be there.
     pub(crate) fn unbind(&mut self, key: &[u8], arguments: &FieldTable, target: T) {
         match self {
             Self::Direct(direct) => direct.unbind(key, target),
@@ -63,10 +63,10 @@ impl<T: Copy + Ord> Router<T> {
         }
     }
 
-    /// Calls `found` with each target of a message that has these keys; one may come several times.
+    /// Calls `found` with each target of a message that has these keys. A target may be passed several times.
     ///
     /// # Errors
-    /// It would cost more steps than are left.
+    /// [`TooManySteps`] if routing would cost more steps than are left.
     pub(crate) fn route(
         &self,
         keys: &[&[u8]],
@@ -87,7 +87,7 @@ impl<T: Copy + Ord> Router<T> {
     }
 }
 
-/// About how many bytes a binding takes beside its key and arguments.
+/// Returns about how many bytes a binding takes in addition to its key and arguments.
 pub(crate) fn binding_bytes(kind: ExchangeType, key: &[u8]) -> usize {
     match kind {
         ExchangeType::Topic => topic::nodes_of(key) * topic::NODE_BYTES,

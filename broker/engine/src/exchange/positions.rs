@@ -1,21 +1,21 @@
-//! Sets of places between the words of a routing key: place 0 is before the first word, place n behind the n-th.
+//! Sets of places between the words of a routing key: place 0 is before the first word, place n is behind the n-th word.
 
-/// Places below `64 * N`.
+/// A set of places below `64 * N`, as bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Positions<const N: usize>([u64; N]);
 
 impl<const N: usize> Positions<N> {
-    /// No place.
+    /// The empty set.
     pub(super) const NONE: Self = Self([0; N]);
 
-    /// One place.
+    /// Returns the set of this one place.
     pub(super) fn at(place: usize) -> Self {
         let mut places = Self::NONE;
         places.insert(place);
         places
     }
 
-    /// All places from the first to this one.
+    /// Returns the set of all places from the first to this one.
     pub(super) fn up_to(place: usize) -> Self {
         let mut places = Self::NONE;
         (0..=place).for_each(|place| places.insert(place));
@@ -46,7 +46,7 @@ impl<const N: usize> Positions<N> {
         Self(std::array::from_fn(|at| self.0[at] | other.0[at]))
     }
 
-    /// Each place moved behind the next word.
+    /// Returns the set in which each place has moved behind the next word.
     #[inline]
     pub(super) fn next(&self) -> Self {
         Self(std::array::from_fn(|at| {
@@ -55,7 +55,7 @@ impl<const N: usize> Positions<N> {
         }))
     }
 
-    /// The first place of the set and all behind it.
+    /// Returns the first place of the set and all places behind it.
     #[inline]
     pub(super) fn onward(&self) -> Self {
         let mut begun = false;

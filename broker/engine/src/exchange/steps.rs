@@ -1,12 +1,12 @@
-//! The work that routing one message may cost: whatever a client has bound, one publish ends in milliseconds.
+//! A bound on the work of routing one message: whatever bindings a client has made, one publish ends in milliseconds.
 //!
-//! A step is about ten nanoseconds: a target that is found costs one; a node of a trie of patterns, an argument that is compared,
-//! a header that is put into order and a word that is looked up cost [`VISIT`].
+//! A step takes about ten nanoseconds. A target that is found costs one step; a node of a trie of patterns, an argument
+//! that is compared, a header that is sorted and a word that is looked up cost [`VISIT`] steps each.
 
-/// Steps that are left for a message.
+/// The number of steps that are left for a message.
 pub(crate) struct Steps(u64);
 
-/// A message would cost more than [`STEPS_MAX`].
+/// The error if routing a message would cost more than [`STEPS_MAX`] steps.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct TooManySteps;
 
@@ -26,7 +26,7 @@ impl Steps {
     }
 }
 
-/// Steps for going somewhere else in memory.
+/// The steps for an access to another place in memory.
 pub(super) const VISIT: usize = 4;
-/// Steps that one message may cost.
+/// The most steps that routing one message may cost.
 pub(crate) const STEPS_MAX: u64 = 1_000_000;

@@ -1,12 +1,12 @@
-//! What the bindings of one key, of one pattern or of a whole exchange lead to, each target once, with the number of bindings
-//! that lead to it. Adding, removing and finding a target cost the same however many there are; they come in order.
+//! The targets of the bindings of one key, of one pattern or of a whole exchange: each target once, in order, with the
+//! number of bindings that lead to it. The cost of adding, removing or finding a target hardly grows with their number.
 use std::collections::BTreeMap;
 
 #[derive(Default)]
 pub(crate) enum Targets<T> {
     #[default]
     None,
-    /// The usual case, without memory of its own: a target and its bindings.
+    /// The usual case, which allocates no memory: one target, and the number of its bindings.
     One(T, u32),
     Many(BTreeMap<T, u32>),
 }
@@ -21,7 +21,7 @@ impl<T: Copy + Ord> Targets<T> {
         }
     }
 
-    /// Takes one binding to the target away.
+    /// Removes one binding to the target.
     pub(super) fn remove(&mut self, target: T) {
         match self {
             Self::One(only, bindings) if *only == target => {

@@ -1,4 +1,4 @@
-//! Routing by each type, and the topic trie against a matcher that anyone can check by eye.
+//! Routing by each exchange type, and the topic trie compared with a simple matcher.
 use super::*;
 use leveret_model::table::FieldValue;
 use proptest::prelude::*;
@@ -8,7 +8,7 @@ fn routed(router: &Router<u32>, key: &str, headers: Option<&FieldTable>) -> BTre
     cost(router, key, headers).0
 }
 
-/// What is found, and in how many steps.
+/// Returns the targets that are found, and the number of steps that finding them took.
 fn cost(router: &Router<u32>, key: &str, headers: Option<&FieldTable>) -> (BTreeSet<u32>, u64) {
     let (mut found, mut steps) = (BTreeSet::new(), Steps::for_a_message());
     let routed = router.route(&[key.as_bytes()], &Sent::new(headers), &mut steps, &mut |target| {
@@ -67,10 +67,10 @@ fn topic_patterns() {
 }
 
 #[test]
-fn a_pattern_with_many_wildcards_costs_what_others_cost() {
+fn patterns_with_many_wildcards_cost_no_more_than_others() {
     let none = FieldTable::default();
     let mut topic = Router::new(ExchangeType::Topic);
-    // Patterns that all match, in every way there is: `#` between and around words that the key is made of.
+    // Patterns that all match, in every possible way: `#` between and around the words of the key.
     let words: Vec<String> = (0..127).map(|at| char::from(b'a' + at % 26).to_string()).collect();
     let mut nodes = 0;
     for target in 0..2_000u32 {
@@ -85,7 +85,7 @@ fn a_pattern_with_many_wildcards_costs_what_others_cost() {
     let dots = ".".repeat(255);
     let (_, steps) = cost(&topic, &dots, None);
     assert!(steps <= 8 * nodes, "{steps} steps for {nodes} nodes");
-    // Several `#` in a row are one.
+    // Several `#` in a row count as one.
     let mut hashes = Router::new(ExchangeType::Topic);
     hashes.bind("#.".repeat(127).as_bytes(), &none, 1);
     hashes.bind(["#"; 128].join(".").as_bytes(), &none, 2);
@@ -93,7 +93,7 @@ fn a_pattern_with_many_wildcards_costs_what_others_cost() {
 }
 
 #[test]
-fn a_message_is_compared_with_so_many_bindings_and_no_more() {
+fn the_number_of_bindings_compared_with_a_message_is_bounded() {
     let mut headers = Router::new(ExchangeType::Headers);
     for target in 0..1_000u32 {
         let arguments = (0..1_000).map(|at| (format!("a{at}"), FieldValue::Int32(target as i32))).collect();
@@ -104,7 +104,7 @@ fn a_message_is_compared_with_so_many_bindings_and_no_more() {
 }
 
 #[test]
-fn headers_are_put_into_order_once_and_words_are_counted() {
+fn sorting_headers_and_looking_up_words_cost_steps() {
     let sent: FieldTable = (0..5_000).map(|at| (format!("h{at}"), FieldValue::Int32(at))).collect();
     let (sent, mut steps) = (Sent::new(Some(&sent)), Steps::for_a_message());
     let empty = Router::<u32>::new(ExchangeType::Headers);
@@ -144,7 +144,7 @@ fn numbers_in_headers_are_compared_by_value() {
 }
 
 #[test]
-fn what_many_bindings_lead_to_is_removed_in_any_order() {
+fn targets_of_many_bindings_are_removed_in_any_order() {
     const TARGETS: u32 = 20_000;
     let none = FieldTable::default();
     let some = FieldTable::from_iter([("a", FieldValue::Int32(1))]);
@@ -160,9 +160,9 @@ fn what_many_bindings_lead_to_is_removed_in_any_order() {
     }
 }
 
-/// Under a key with this many words the walk uses more than one word of bits.
+/// For a key with this many words the walk uses more than one machine word of bits.
 #[test]
-fn long_keys_match_as_short_ones() {
+fn long_keys_match_like_short_ones() {
     let key = ["a"; 100].join(".");
     for (pattern, expected) in [
         ("#".to_owned(), true),
@@ -183,7 +183,7 @@ fn long_keys_match_as_short_ones() {
 #[test]
 fn headers_by_all_and_any() {
     let table = |entries: &[(&str, FieldValue)]| entries.iter().cloned().collect::<FieldTable>();
-    // With as many headers as are put into order, and the first of a name counts.
+    // As many headers as are sorted; the first value of a name counts.
     let mut many: Vec<_> =
         [("a", "1".into()), ("n", FieldValue::Int32(7)), ("x-y", "z".into()), ("a", "2".into())].into();
     many.resize(20, ("other", FieldValue::Void));
@@ -210,7 +210,7 @@ fn headers_by_all_and_any() {
     assert!(check_headers_binding(&table(&[("x-match", "some".into())])).is_err());
 }
 
-/// Whether a pattern matches, word by word, as the specification says it.
+/// Returns whether a pattern matches, word by word, as the specification defines it.
 fn matches(pattern: &[&str], key: &[&str]) -> bool {
     match (pattern.split_first(), key.split_first()) {
         (None, None) => true,
@@ -229,7 +229,7 @@ fn words(text: &str) -> Vec<&str> {
 
 proptest! {
     #[test]
-    fn the_trie_finds_what_the_specification_says(
+    fn the_trie_matches_like_the_specification(
         patterns in prop::collection::vec("([ab*#](\\.[ab*#]){0,4})?", 1..8),
         removed in prop::collection::vec(any::<bool>(), 8),
         key in "([abc](\\.[abc]){0,5})?",

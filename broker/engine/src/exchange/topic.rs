@@ -1,8 +1,9 @@
-//! `topic`: patterns of words between dots; `*` stands for one word, `#` for any number of them, also none.
+//! `topic`: patterns of words between dots. `*` stands for one word, `#` for any number of words, including none.
 //!
-//! Patterns form a trie of words. A node is visited once per key, with all places of the key where its pattern so far may
-//! end: a set of bits, so that patterns with many `#` cost no more than others and routing costs at most the nodes of the
-//! trie. The walk keeps its own stack: nothing recurses over what clients send.
+//! Patterns form a trie of words. A node is visited at most once per key, with the set of all places in the key at which
+//! the pattern up to this node may end. The set is an array of bits, so patterns with many `#` cost no more than others,
+//! and routing visits at most the nodes of the trie. The walk keeps its own stack: no recursion depends on bytes that
+//! clients send.
 use super::positions::Positions;
 use super::steps::{Steps, TooManySteps, VISIT};
 use super::targets::Targets;
@@ -10,18 +11,18 @@ use smallvec::SmallVec;
 use std::collections::{BTreeMap, HashMap};
 
 pub(crate) struct Topic<T> {
-    /// The first is the root.
+    /// The nodes of the trie; the first one is the root.
     nodes: Vec<Node<T>>,
     free: Vec<u32>,
     words: Words,
 }
 
 struct Node<T> {
-    /// Behind `*`, if there is such a node.
+    /// The node behind `*`, or `NO_NODE`.
     one: u32,
-    /// Behind `#`.
+    /// The node behind `#`, or `NO_NODE`.
     any: u32,
-    /// Behind other words, by their number.
+    /// The nodes behind other words, by the number of the word.
     words: Children,
     targets: Targets<T>,
 }
@@ -32,7 +33,7 @@ enum Children {
     Many(BTreeMap<u32, u32>),
 }
 
-/// The words of all patterns, numbered: comparing them is comparing numbers.
+/// The words of all patterns, numbered, so that words are compared as numbers.
 #[derive(Default)]
 struct Words {
     known: HashMap<Box<[u8]>, Word, foldhash::fast::RandomState>,
@@ -41,7 +42,7 @@ struct Words {
 
 struct Word {
     number: u32,
-    /// Edges of the trie.
+    /// The number of edges of the trie that have the word.
     uses: u32,
 }
 
@@ -141,12 +142,13 @@ impl<T: Copy + Ord> Topic<T> {
         let count = words(key).count();
         match count {
             0..64 => self.walk::<1>(key, count, steps, found),
-            // A key has up to 255 dots.
+            // A key has up to 255 dots, so 256 words.
             _ => self.walk::<5>(key, count.min(5 * 64 - 1), steps, found),
         }
     }
 
-    /// `count` is the number of words of the key.
+    /// Walks the trie and calls `found` with the targets of all patterns that match. `count` is the number of words of
+    /// the key.
     fn walk<const N: usize>(
         &self,
         key: &[u8],
@@ -210,7 +212,7 @@ impl<T: Copy + Ord> Topic<T> {
         Ok(())
     }
 
-    /// Those words of a key that any pattern has, by number.
+    /// Returns the words of a key that occur in any pattern, in the order of their numbers.
     fn known_words<const N: usize>(&self, key: &[u8], count: usize) -> SmallVec<[Known<N>; 8]> {
         let mut found: SmallVec<[Known<N>; 8]> = SmallVec::new();
         for (at, word) in words(key).take(count).enumerate() {
@@ -230,7 +232,7 @@ impl<T: Copy + Ord> Topic<T> {
     }
 }
 
-/// A word of a key, and the places behind it.
+/// A word of a key, and the places behind its occurrences.
 struct Known<const N: usize> {
     word: u32,
     ends: Positions<N>,
@@ -272,7 +274,7 @@ impl Children {
 }
 
 impl Words {
-    /// The number of a word that is used once more.
+    /// Counts one more use of a word. Returns the number of the word.
     fn take(&mut self, word: &[u8]) -> u32 {
         if let Some(known) = self.known.get_mut(word) {
             known.uses += 1;
@@ -283,7 +285,7 @@ impl Words {
         number
     }
 
-    /// The number of a word that is used once less.
+    /// Counts one use of a word less. Returns the number that the word had, or `None` if it is not known.
     fn give_back(&mut self, word: &[u8]) -> Option<u32> {
         let known = self.known.get_mut(word)?;
         let number = known.number;
@@ -296,12 +298,12 @@ impl Words {
     }
 }
 
-/// The words between dots; an empty key has none.
+/// Returns the words between the dots; an empty key has none.
 fn words(key: &[u8]) -> impl Iterator<Item = &[u8]> {
     key.split(|&byte| byte == b'.').filter(|_| !key.is_empty())
 }
 
-/// The words of a pattern; several `#` in a row mean what one does.
+/// Returns the words of a pattern. Several `#` in a row are returned as one, which has the same meaning.
 fn pattern_words(pattern: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut after_any = false;
     words(pattern).filter(move |word| {
@@ -310,11 +312,11 @@ fn pattern_words(pattern: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// What a pattern takes in the trie at most, in nodes.
+/// Returns the most nodes that a pattern may add to the trie.
 pub(crate) fn nodes_of(pattern: &[u8]) -> usize {
     pattern_words(pattern).count()
 }
 
 const NO_NODE: u32 = u32::MAX;
-/// Memory of a node and its edge, in bytes.
+/// The memory of a node and its edge, in bytes.
 pub(crate) const NODE_BYTES: usize = 80;

@@ -1,52 +1,53 @@
-//! Who is subscribed to a queue, how much each may have unacknowledged, and whose turn it is.
+//! The consumers of a queue: how many deliveries each may have unacknowledged, and whose turn it is.
 //!
-//! Those that can take wait in `turns`, in the order of their turns. A consumer that cannot take is not among them until
-//! what holds it back is over, so that a dispatch meets it once and not with every message.
+//! Consumers that can take messages wait in `turns`, in the order of their turns. A consumer that cannot take any is not
+//! in `turns` until the reason for that has passed, so that a dispatch visits it once and not again with every message.
 use super::{Queue, Sink};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-/// Names a consumer within its queue; never used again.
+/// The identity of a consumer within its queue, which no other consumer of the queue ever gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConsumerId(pub u64);
 
-/// What a consumer asks for.
+/// The properties of a consumer, as its client asked for them.
 pub struct Subscription {
-    /// Where its deliveries go.
+    /// The sink that receives the deliveries.
     pub sink: Arc<dyn Sink>,
-    /// No other consumer may have the queue meanwhile.
+    /// True if no other consumer may have the queue meanwhile.
     pub exclusive: bool,
-    /// Deliveries are settled at once.
+    /// True if deliveries need no acknowledgement and are settled at once.
     pub no_ack: bool,
-    /// Deliveries it may have unacknowledged; 0: no limit.
+    /// The number of deliveries that the consumer may have unacknowledged; 0: no limit.
     pub prefetch: u32,
 }
 
 /// One consumer of a queue.
 pub struct Consumer {
-    /// Its name.
+    /// The identity of the consumer.
     pub id: ConsumerId,
-    /// What it asked for.
+    /// The properties that its client asked for.
     pub subscription: Subscription,
-    /// Deliveries not settled.
+    /// The number of unacknowledged deliveries.
     pub unacked: u32,
     standing: Standing,
 }
 
-/// Whether a consumer can take, or what holds it back.
+/// The state of a consumer: able to take messages, or the reason why it is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// It can take: it is in `turns`, or being served.
+    /// The consumer can take messages: it is in `turns`, or is being served.
     InTurn,
-    /// It has as many deliveries unacknowledged as it may; until one is settled.
+    /// The consumer has as many unacknowledged deliveries as it may have, until one of them is settled.
     OutOfCredit,
-    /// Its sink is full; until that has drained.
+    /// The consumer's sink is full, until it has drained.
     Full,
-    /// A limit of its channel is reached; until the channel has room for it.
+    /// A limit of the consumer's channel is reached, until the channel has room.
     Blocked,
 }
 
-/// The queue is in exclusive use, or cannot be given to one consumer alone since it has others.
+/// The error for a subscription to a queue that is in exclusive use, or for an exclusive one to a queue that has
+/// consumers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExclusiveUse;
 
@@ -54,12 +55,12 @@ pub struct ExclusiveUse;
 pub(super) struct Consumers {
     by_id: BTreeMap<ConsumerId, Consumer>,
     next_id: u64,
-    /// Who is served next, and then; among them `gone` that have left.
+    /// The consumers in the order in which they are served. Among them are `gone` identities of consumers that have left.
     turns: VecDeque<ConsumerId>,
     gone: usize,
-    /// Consumers whose sink is full.
+    /// The number of consumers whose sink is full.
     full: usize,
-    /// The only consumer wants to stay so.
+    /// True if the only consumer has asked for exclusive use.
     in_exclusive_use: bool,
 }
 
@@ -68,7 +69,7 @@ impl Consumers {
         self.by_id.len()
     }
 
-    /// Consumers that can take, as far as is known.
+    /// Returns the number of consumers that can take messages, as far as is known.
     pub(super) fn takers(&self) -> usize {
         self.turns.len() - self.gone
     }
@@ -78,12 +79,12 @@ impl Consumers {
         self.turns.len()
     }
 
-    /// Whether there are consumers and the sinks of all of them are full.
+    /// Returns whether there are consumers and the sinks of all of them are full.
     pub(super) fn all_full(&self) -> bool {
         self.full > 0 && self.full == self.by_id.len()
     }
 
-    /// The consumer whose turn it is. It has to be [`served`](Self::served) before the next.
+    /// Returns the consumer whose turn it is. [`served`](Self::served) has to be called before the next turn is taken.
     pub(super) fn take_turn(&mut self) -> Option<&Consumer> {
         while let Some(id) = self.turns.pop_front() {
             if self.by_id.contains_key(&id) {
@@ -94,8 +95,8 @@ impl Consumers {
         None
     }
 
-    /// The consumer whose turn it was took `unacked` messages that it will settle. It has another turn after all others,
-    /// or the next one if it `yields` none.
+    /// Notes that the consumer whose turn it was took `unacked` messages that need an acknowledgement. If it `yields`,
+    /// its next turn comes after those of all other consumers, otherwise at once.
     pub(super) fn served(&mut self, id: ConsumerId, unacked: u64, standing: Standing, yields: bool) {
         let Some(consumer) = self.by_id.get_mut(&id) else { return };
         consumer.unacked += unacked as u32;
@@ -108,7 +109,7 @@ impl Consumers {
         }
     }
 
-    /// What held a consumer back is over, if it was this.
+    /// Makes a consumer able to take messages again, if `from` is what held it back.
     pub(super) fn free(&mut self, id: ConsumerId, from: Standing) {
         if let Some(consumer) = self.by_id.get_mut(&id).filter(|consumer| consumer.standing == from) {
             consumer.standing = Standing::InTurn;
@@ -117,7 +118,7 @@ impl Consumers {
         }
     }
 
-    /// A consumer has settled `count` deliveries.
+    /// Notes that a consumer has settled `count` deliveries.
     pub(super) fn credit(&mut self, id: ConsumerId, count: u64) {
         let Some(consumer) = self.by_id.get_mut(&id) else { return };
         consumer.unacked = consumer.unacked.saturating_sub(count as u32);
@@ -144,7 +145,7 @@ impl Consumers {
 }
 
 impl Consumer {
-    /// Deliveries that it may still take.
+    /// Returns the number of deliveries that the consumer may still take.
     pub(super) fn credit(&self) -> u64 {
         let Subscription { no_ack, prefetch, .. } = self.subscription;
         if no_ack || prefetch == 0 { u64::MAX } else { u64::from(prefetch.saturating_sub(self.unacked)) }
@@ -152,10 +153,10 @@ impl Consumer {
 }
 
 impl Queue {
-    /// Adds a consumer, which the next dispatch serves. Its sink hears `started` first.
+    /// Adds a consumer, which the next dispatch serves. Calls `started` of its sink first.
     ///
     /// # Errors
-    /// [`ExclusiveUse`] when it or another consumer wants the queue alone.
+    /// [`ExclusiveUse`] if another consumer has the queue exclusively, or if this one wants that and there are others.
     pub fn subscribe(&mut self, subscription: Subscription) -> Result<ConsumerId, ExclusiveUse> {
         let consumers = &mut self.lead.consumers;
         if consumers.in_exclusive_use || subscription.exclusive && consumers.len() > 0 {
@@ -170,12 +171,12 @@ impl Queue {
         Ok(id)
     }
 
-    /// Removes a consumer; what it has unacknowledged stays so. False if there is none of that name.
+    /// Removes a consumer; its unacknowledged deliveries stay unacknowledged. Returns false if there is no such consumer.
     pub fn unsubscribe(&mut self, id: ConsumerId) -> bool {
         self.lead.consumers.remove(id)
     }
 
-    /// Removes all consumers, for a queue that is deleted; the caller tells their sinks.
+    /// Removes all consumers of a queue that is deleted and returns them; the caller tells their sinks.
     pub fn unsubscribe_all(&mut self) -> Vec<Consumer> {
         let consumers = &mut self.lead.consumers;
         let next_id = consumers.next_id;
@@ -183,12 +184,12 @@ impl Queue {
         gone.by_id.into_values().collect()
     }
 
-    /// The consumers, in the order in which they came.
+    /// Returns the consumers in the order in which they subscribed.
     pub fn consumers(&self) -> impl ExactSizeIterator<Item = &Consumer> {
         self.lead.consumers.by_id.values()
     }
 
-    /// Those of them that came after `after`.
+    /// Returns the consumers that subscribed after the consumer `after`; all of them for `None`.
     pub fn consumers_after(&self, after: Option<ConsumerId>) -> impl Iterator<Item = &Consumer> {
         use std::ops::Bound::{Excluded, Unbounded};
         let from = after.map_or(Unbounded, Excluded);
@@ -196,5 +197,5 @@ impl Queue {
     }
 }
 
-/// Names of consumers that have left stay in the list of turns until they are this many more than the others.
+/// The list of turns is cleaned when it has this many more identities of consumers that have left than of others.
 const GONE_KEPT: usize = 16;

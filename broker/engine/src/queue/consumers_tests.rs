@@ -1,9 +1,9 @@
-//! Turns: in order, past those that cannot take, and nobody forgotten.
+//! Turns of consumers: they are served in order, those that cannot take messages are passed over, and none is forgotten.
 use super::*;
 use proptest::prelude::*;
 use std::sync::{Arc, Mutex};
 
-/// Takes messages while it has room and its channel lets it.
+/// A sink that takes messages while it has room and its channel is not at its limit.
 #[derive(Default)]
 struct Taker(Mutex<Taken>);
 
@@ -11,7 +11,7 @@ struct Taker(Mutex<Taken>);
 struct Taken {
     room: usize,
     blocked: bool,
-    /// How often it was asked.
+    /// The number of calls of `fill`.
     asked: usize,
     got: Vec<u64>,
 }
@@ -55,7 +55,7 @@ fn subscribe(queue: &mut Queue, sink: &Arc<Taker>, prefetch: u32) -> ConsumerId 
 }
 
 #[test]
-fn stuck_consumers_are_met_once_and_slow_nobody_down() {
+fn stuck_consumers_are_visited_once_and_slow_no_dispatch_down() {
     let mut queue = Queue::default();
     let stuck = Taker::with_room(0);
     let names: Vec<_> = (0..1_000).map(|_| subscribe(&mut queue, &stuck, 0)).collect();
@@ -82,7 +82,7 @@ fn stuck_consumers_are_met_once_and_slow_nobody_down() {
 }
 
 #[test]
-fn consumers_that_leave_are_not_kept() {
+fn consumers_that_left_take_no_memory() {
     let mut queue = Queue::default();
     let sink = Taker::with_room(usize::MAX);
     let names: Vec<_> = (0..10_000).map(|_| subscribe(&mut queue, &sink, 0)).collect();
@@ -104,7 +104,7 @@ fn consumers_that_leave_are_not_kept() {
 }
 
 #[test]
-fn consumers_that_a_channel_holds_back_take_turns() {
+fn consumers_blocked_by_their_channel_take_turns() {
     let mut queue = Queue::default();
     let sinks = [Taker::with_room(usize::MAX), Taker::with_room(usize::MAX), Taker::with_room(usize::MAX)];
     let names: Vec<_> = sinks.iter().map(|sink| subscribe(&mut queue, sink, 0)).collect();
@@ -182,7 +182,7 @@ proptest! {
                 Step::Settle { at, back } => {
                     let member = &mut members[at % count];
                     if let Some(sequence) = (!member.out.is_empty()).then(|| member.out.remove(at % member.out.len())) {
-                        // Where a message lies does not matter here: all are alike.
+                        // The offset of a message does not matter here: all messages are alike.
                         let offset = 3;
                         match back {
                             true => queue.give_back(Some(member.id), MessageId { sequence, offset }),

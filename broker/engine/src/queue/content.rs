@@ -1,14 +1,14 @@
-//! Messages on their way into a queue: where their bytes lie in the buffer that they arrived in.
+//! Messages on their way into a queue, described by the positions of their bytes in the buffer in which they arrived.
 use bytes::Bytes;
 
 /// Messages with one exchange and routing key, in the order of their arrival.
 #[derive(Clone, Copy)]
 pub struct Publish<'a> {
-    /// Name of the exchange they were published to, at most 255 bytes.
+    /// The name of the exchange that the messages were published to, at most 255 bytes.
     pub exchange: &'a [u8],
-    /// Their routing key, at most 255 bytes.
+    /// The routing key of the messages, at most 255 bytes.
     pub routing_key: &'a [u8],
-    /// The buffer that properties and inline bodies lie in.
+    /// The buffer that contains properties and inline bodies.
     pub bytes: &'a [u8],
     /// The messages.
     pub messages: &'a [Extent],
@@ -17,9 +17,9 @@ pub struct Publish<'a> {
 /// One message: properties and body.
 #[derive(Clone, Debug)]
 pub struct Extent {
-    /// Where the properties (encoded flags and list) begin in the buffer.
+    /// The offset of the properties (encoded flags and list) in the buffer.
     pub properties_at: u32,
-    /// Their length in bytes.
+    /// The length of the properties in bytes.
     pub properties_len: u32,
     /// The body.
     pub body: Body,
@@ -28,19 +28,19 @@ pub struct Extent {
 /// A message's body.
 #[derive(Clone, Debug)]
 pub enum Body {
-    /// A range of the buffer: copied into the queue.
+    /// A range of the buffer, which is copied into the queue.
     Inline {
-        /// Where it begins.
+        /// The offset of the body in the buffer.
         at: u32,
-        /// Its length in bytes.
+        /// The length of the body in bytes.
         len: u32,
     },
-    /// A large body in memory of its own: shared, not copied.
+    /// A large body in memory of its own, which is shared and not copied.
     Shared(Bytes),
 }
 
 impl Body {
-    /// Length in bytes.
+    /// Returns the length in bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         match self {
@@ -49,7 +49,7 @@ impl Body {
         }
     }
 
-    /// Whether the body has no bytes.
+    /// Returns whether the body is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

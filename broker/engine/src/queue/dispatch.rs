@@ -1,4 +1,4 @@
-//! Delivering ready messages to consumers: in turn, as much as each has credit and room for.
+//! Delivers ready messages to consumers, which take turns and get as many messages as they have credit and room for.
 use super::consumers::Standing;
 use super::numbered::Spot;
 use super::run::{Cursor, MessageId, Run};
@@ -8,9 +8,9 @@ use super::{ConsumerId, Counters, Delivery, DeliveryChanges, Dwell, Fill, Histor
 use std::mem::take;
 
 impl Queue {
-    /// Hands ready messages to consumers until there are no more, or no consumer has credit and room, or many were handed
-    /// out: then [`take_unfinished`](Self::take_unfinished) says so. `now` is in nanoseconds of the same clock as for
-    /// `enqueue`.
+    /// Hands ready messages to consumers until no message is ready, no consumer has credit and room, or about 16,384
+    /// messages were handed out; in the last case [`take_unfinished`](Self::take_unfinished) returns true. `now` is in
+    /// nanoseconds of the same clock as for `enqueue`.
     pub fn dispatch(&mut self, now: u64) {
         let mut left = DISPATCHED_MAX;
         while self.lead.leading && self.state.ready() > 0 {
@@ -31,7 +31,7 @@ impl Queue {
             };
             self.lead.consumers.served(id, if no_ack { 0 } else { taken }, standing, taken > 0);
             if self.lead.blocked_on.is_some() || fill == Fill::Exhausted && taken == 0 {
-                return; // goes on once the run has been read
+                return; // deliveries go on once the run has been read
             }
             left = left.saturating_sub(taken);
             if left == 0 && self.state.ready() > 0 {
@@ -41,32 +41,34 @@ impl Queue {
         }
     }
 
-    /// Returns whether deliveries stopped since the last call only because they were many: another `dispatch` goes on with
-    /// them.
+    /// Returns whether a dispatch since the last call stopped only because it had delivered its maximum of messages:
+    /// another `dispatch` continues.
     #[inline]
     pub fn take_unfinished(&mut self) -> bool {
         take(&mut self.lead.unfinished)
     }
 
-    /// Serves a consumer whose sink has room again, with the others.
+    /// Marks a consumer as able to take messages again because its sink has room, and dispatches.
     pub fn drained(&mut self, id: ConsumerId, now: u64) {
         self.lead.consumers.free(id, Standing::Full);
         self.dispatch(now);
     }
 
-    /// Serves a consumer whose sink said [`Fill::Blocked`] and whose channel has room for it, with the others.
+    /// Marks a consumer whose sink returned [`Fill::Blocked`] as able to take messages again because its channel has
+    /// room, and dispatches.
     pub fn unblocked(&mut self, id: ConsumerId, now: u64) {
         self.lead.consumers.free(id, Standing::Blocked);
         self.dispatch(now);
     }
 
-    /// Returns whether every consumer waits for room in its own output, so that all of them are slower than the publishers.
+    /// Returns whether the queue has consumers and the outputs of all of them are full, so that they are slower than the
+    /// publishers.
     #[must_use]
     pub fn consumers_lag(&self) -> bool {
         self.lead.consumers.all_full()
     }
 
-    /// Hands one message to `sink`, for a client that asks instead of subscribing.
+    /// Hands one message to `sink`, for a client that asks for a single message instead of subscribing.
     pub fn get(&mut self, sink: &dyn Sink, no_ack: bool, now: u64) -> Got {
         match self.serve(sink, 1, no_ack, now).1 {
             0 if self.lead.blocked_on.is_some() => Got::Cold,
@@ -75,7 +77,7 @@ impl Queue {
         }
     }
 
-    /// Hands at most `limit` messages to `sink`. Returns why it stopped, and how many messages it took.
+    /// Hands at most `limit` messages to `sink`. Returns why the sink stopped, and how many messages it took.
     fn serve(&mut self, sink: &dyn Sink, limit: u64, no_ack: bool, now: u64) -> (Fill, u64) {
         if !self.lead.leading {
             return (Fill::Blocked, 0);
@@ -97,16 +99,16 @@ pub enum Got {
     Message,
     /// No message is ready.
     Empty,
-    /// The next message has to be read first.
+    /// The next message has to be read from the disk first.
     Cold,
 }
 
-/// About how many messages are handed out in one call: others want the queue as well. A single consumer takes what it has
-/// room for.
+/// About how many messages one call hands out, so that the lock is released for others that need the queue. A single
+/// consumer takes as many as it has room for.
 const DISPATCHED_MAX: u64 = 16 << 10;
 
-/// Returns how many messages a consumer gets in one turn: all if it is the only one; one if few messages are ready, so that
-/// consumers get equal parts; more if many are ready, so that a turn is worth its cost.
+/// Returns how many messages a consumer gets in one turn: all if it is the only consumer; one if few messages are ready,
+/// so that consumers get equal parts; more if many are ready, because each turn has a cost.
 fn share(ready: u64, consumers: usize) -> u64 {
     if consumers <= 1 { u64::MAX } else { (ready / (consumers as u64 * 16)).clamp(1, 64) }
 }
@@ -115,30 +117,30 @@ fn share(ready: u64, consumers: usize) -> u64 {
 struct Taking<'q> {
     state: &'q mut State,
     cursor: &'q mut Cursor,
-    /// The run at the cursor, once it was looked up: it is warm.
+    /// The run at the cursor, once it was looked up. It is warm.
     run: Option<Run>,
-    /// The spot of its segment: no segment is freed meanwhile.
+    /// The spot of the run's segment. It stays valid because no segment is freed during the turn.
     spot: Spot,
     now: u64,
-    /// How many more messages the consumer may take.
+    /// The number of messages that the consumer may still take.
     remaining: u64,
     taken: u64,
     redelivered: u64,
-    /// The messages that were taken last, not yet counted.
+    /// The stretch of messages that were taken last; `finish` has not counted it yet.
     stretch: Stretch,
-    /// The stretches before that.
+    /// The stretches before that one.
     before: Vec<Stretch>,
     history: History,
-    /// The segment of the next message, if that is cold.
+    /// The segment of the next message, if that message is cold.
     cold: Option<u64>,
 }
 
-/// Messages that were taken from one run in sequence.
+/// Consecutive messages that were taken from one run.
 #[derive(Clone, Copy, Default)]
 struct Stretch {
     first: u64,
     messages: u64,
-    /// When the run arrived.
+    /// When the run arrived, in nanoseconds of the caller's clock.
     arrived: u64,
 }
 
@@ -160,7 +162,8 @@ impl<'q> Taking<'q> {
         }
     }
 
-    /// Counts a message that is taken. Returns whether its exchange or routing key may differ from those of the one before.
+    /// Counts a message that is taken. Returns whether its exchange or routing key may differ from those of the message
+    /// before.
     fn count(&mut self, sequence: u64, run: &Run) -> bool {
         self.taken += 1;
         self.remaining -= 1;
@@ -195,12 +198,12 @@ impl<'q> Taking<'q> {
         }
     }
 
-    /// Moves the cursor to the next run with a message that was not delivered, unless it is in one.
+    /// Moves the cursor to the next run that has a message that was never delivered, unless the cursor is in such a run.
     fn enter_run(&mut self) -> Option<Run> {
         loop {
             let (number, &run) = self.state.run_from(self.cursor.run)?;
             if number != self.cursor.run {
-                *self.cursor = Cursor::at(number); // those before were delivered and settled
+                *self.cursor = Cursor::at(number); // all runs before this one were delivered and settled
             }
             if self.cursor.index == run.count {
                 self.state.segments_mut().cool(run.segment);
@@ -220,7 +223,7 @@ impl<'q> Taking<'q> {
         }
     }
 
-    /// Returns the first returned message, and its run.
+    /// Takes the returned message with the lowest sequence. Returns it and its run.
     fn returned(&mut self) -> Option<(MessageId, Run)> {
         let (id, run) = self.state.first_returned()?;
         if self.state.segments().cold(run.segment).is_some() {
@@ -231,7 +234,7 @@ impl<'q> Taking<'q> {
         Some((id, run))
     }
 
-    /// Settles the messages that need no acknowledgement, and counts. Returns how many messages were taken.
+    /// Settles the messages that need no acknowledgement, and updates the counters. Returns how many messages were taken.
     fn finish(
         mut self,
         no_ack: bool,
@@ -243,10 +246,10 @@ impl<'q> Taking<'q> {
             return 0;
         }
         if let Some(run) = self.run.filter(|run| self.cursor.index == run.count) {
-            self.state.segments_mut().cool(run.segment); // all of it is out: the log has it, should it be given back
+            self.state.segments_mut().cool(run.segment); // all delivered; a returned message is read from the log
         }
         self.before.push(self.stretch);
-        // Stretches that follow each other are settled together.
+        // Adjacent stretches are settled together.
         let mut out = Stretch::default();
         for stretch in take(&mut self.before) {
             dwell.observe(self.now.saturating_sub(stretch.arrived), stretch.messages);

@@ -1,17 +1,18 @@
-//! What a durable queue has in addition to a transient one: its changes are logged before they count.
+//! The part of a queue that only durable queues use: changes are logged before they take effect.
 //!
-//! What consumers do (take, acknowledge, give back) becomes [`DeliveryChanges`], which the caller logs; `State` changes
-//! when one comes back from the log through `apply_...`, here and on every replica alike. Contents lie in the log: a run
-//! knows its [`Place`], and its bytes are in memory only while they are warm. A queue read back from the log has no leader
-//! until [`Queue::lead`] says so: what was out then is ready again, and delivered as redelivered.
+//! Deliveries that consumers take, acknowledge or return become [`DeliveryChanges`], which the caller logs. `State`
+//! changes when a logged change is applied through one of the `apply_...` functions, in the same way on every replica.
+//! Contents are stored in the log: each run has its [`Place`] there, and its bytes are in memory only while it is warm. A
+//! queue that was read back from the log has no leader until [`Queue::lead`] is called: messages that were unacknowledged
+//! then are ready again and are delivered as redelivered.
 use super::logged::{DeliveryChanges, LoggedRun, Place, ReadBounds, ReadRequest};
 use super::run::Cursor;
 use super::{History, Queue};
 use bytes::Bytes;
 
 impl Queue {
-    /// Begins to serve the queue here. All messages that are not settled are ready, and those below `delivered_below` may
-    /// have been delivered before.
+    /// Begins to serve the queue here. All messages that are not settled are ready. Messages below `delivered_below` may
+    /// have been delivered before and are marked as redelivered.
     pub fn lead(&mut self, delivered_below: u64) {
         self.lead.leading = true;
         let recovered_below = self.state.begin_lead();
@@ -26,7 +27,7 @@ impl Queue {
         reached.max(self.lead.history.delivered_below)
     }
 
-    /// Applies a run that was logged.
+    /// Applies a run that was logged. `now` is in nanoseconds of the same clock as for `enqueue`.
     pub fn apply_logged(&mut self, logged: &LoggedRun<'_>, now: u64) {
         self.counters.published += u64::from(logged.count);
         self.state.enqueue_logged(logged, now);
@@ -42,13 +43,13 @@ impl Queue {
         self.state.return_logged(sequence, offset, self.lead.leading);
     }
 
-    /// Returns what happened to deliveries since the last call and has to be logged.
+    /// Returns the settlements and returns since the last call, which have to be logged; `None` if there are none.
     pub fn take_changes(&mut self) -> Option<DeliveryChanges> {
         let changes = &mut self.lead.changes;
         (!changes.settled.is_empty() || !changes.returned.is_empty()).then(|| std::mem::take(changes))
     }
 
-    /// Returns whether [`take_read`](Self::take_read) is worth a call.
+    /// Returns whether a call of [`take_read`](Self::take_read) may find runs to be read.
     #[must_use]
     pub fn may_need_read(&self) -> bool {
         let ahead = || {
@@ -58,8 +59,9 @@ impl Queue {
         !self.lead.reading && (blocked() || ahead())
     }
 
-    /// Returns the runs to be read before deliveries can go on, or soon, as few as can be when memory is `tight`; their
-    /// bytes come back through [`read_done`](Self::read_done). `None` if there is nothing to read: dispatch.
+    /// Returns the runs that have to be read before deliveries can go on, or will be needed soon; as few as possible if
+    /// memory is `tight`. Their bytes are handed in through [`read_done`](Self::read_done). Returns `None` if there is
+    /// nothing to read; the queue can then be dispatched.
     pub fn take_read(&mut self, tight: bool) -> Option<ReadRequest> {
         if self.lead.reading {
             return None;
@@ -93,7 +95,8 @@ impl Queue {
         number + u64::from(is_out)
     }
 
-    /// Takes runs that were read: all that were asked for, or the first of them. Dispatch afterwards.
+    /// Takes the bytes of runs that were read: of all runs that were asked for, or of the first of them. Dispatch the
+    /// queue afterwards.
     pub fn read_done(&mut self, runs: Vec<(u64, Bytes)>) {
         self.lead.reading = false;
         self.lead.blocked_on = None;
@@ -112,26 +115,26 @@ impl Queue {
         }
     }
 
-    /// Notes that the bytes of a run are not what was written; `reason` says how that was seen. Deliveries stop before the
-    /// run until it has been purged or acknowledged.
+    /// Notes that the bytes of a run are not those that were written; `reason` says how that was found out. Deliveries
+    /// stop before the run until its messages are purged or acknowledged.
     pub fn set_unreadable(&mut self, segment: u64, reason: &str) {
         self.lead.unreadable.insert(segment, reason.into());
     }
 
-    /// Returns why some message of the queue cannot be read.
+    /// Returns the reason why some message of the queue cannot be read, or `None` if there is no such message.
     #[must_use]
     pub fn unreadable(&self) -> Option<&str> {
         let is_there = |segment: u64| self.state.segments().place(segment).is_some();
         self.lead.unreadable.iter().find(|(segment, _)| is_there(**segment)).map(|(_, reason)| &**reason)
     }
 
-    /// Returns why the next message cannot be delivered, if that will not pass.
+    /// Returns the reason why the next message cannot be delivered, or `None` if it can be, now or after a read.
     #[must_use]
     pub fn standstill(&self) -> Option<&str> {
         self.lead.unreadable.get(&self.lead.blocked_on?).map(|reason| &**reason)
     }
 
-    /// Frees warm contents that no consumer takes at the moment; the log has them.
+    /// Frees the warm contents if no consumer can take messages at the moment; they can be read from the log again.
     pub fn cool_idle(&mut self) {
         if !self.is_durable() || self.lead.consumers.takers() > 0 {
             return;
@@ -147,7 +150,7 @@ impl Queue {
             self.state.segments_mut().cool(segment);
             self.state.cold_ahead_maybe = true;
         }
-        self.lead.look_at = self.lead.cursor.run + 1; // not before something was delivered again
+        self.lead.look_at = self.lead.cursor.run + 1; // no read-ahead before the next delivery
     }
 
     /// Returns whether a new run should stay in memory: the queue is below its allowance and has no cold backlog.
@@ -162,8 +165,8 @@ impl Queue {
         self.state.segments_mut().take_freed()
     }
 
-    /// Returns at most `most` runs with live messages in files that `wanted` accepts, from segment `from` on. Only so many
-    /// runs are looked at in one call. Also returns the segment to continue from, if there is more.
+    /// Returns at most `most` runs with live messages in files that `wanted` accepts, from segment `from` on. The number
+    /// of runs that one call looks at is bounded. Also returns the segment to continue from, or `None` at the end.
     #[must_use]
     pub fn runs_in(&self, wanted: &dyn Fn(u64) -> bool, from: u64, most: usize) -> (ReadRequest, Option<u64>) {
         let mut found = ReadRequest::new();
@@ -188,7 +191,8 @@ impl Queue {
         self.state.segments_mut().relocate(segment, place)
     }
 
-    /// Returns a sum over the messages that the queue holds, which is equal on all replicas that hold the same.
+    /// Returns a checksum over the messages that the queue holds. It is equal on all replicas that hold the same
+    /// messages.
     #[must_use]
     pub fn digest(&self) -> u64 {
         self.state.durable.as_ref().map_or(0, |durable| durable.digest)
@@ -200,7 +204,7 @@ impl Queue {
         self.state.durable.is_some()
     }
 
-    /// Notes that a delivery was returned. Past the delivery limit the message is settled instead.
+    /// Notes that a delivery was returned. A message that exceeds the delivery limit by that is settled instead.
     pub(super) fn log_return(&mut self, sequence: u64, offset: u32) {
         let count = self.state.durable.as_ref().and_then(|durable| durable.counts.get(&sequence)).map_or(0, |&n| n);
         if self.lead.settings.returns_max().is_some_and(|limit| count >= limit) {
@@ -211,18 +215,18 @@ impl Queue {
     }
 }
 
-/// Bytes that are read at a time.
+/// The most bytes that are read at a time.
 const READ: ReadBounds = ReadBounds { run_bytes: 4 << 20, record_bytes: 16 << 20 };
-/// Runs are read when less than this is warm ahead of the cursor.
+/// Runs are read when fewer bytes than this are warm ahead of the cursor.
 const AHEAD_BYTES: u64 = 4 << 20;
-/// The same two while the memory for the contents of all queues is used up.
+/// `READ` and, in the next line, `AHEAD_BYTES` while the memory for the contents of all queues is used up.
 const READ_TIGHT: ReadBounds = ReadBounds { run_bytes: 256 << 10, record_bytes: 1 << 20 };
 const AHEAD_TIGHT_BYTES: u64 = 1;
-/// Runs that are looked at in one call.
+/// The most runs that one call looks at.
 const LOOKED_AT_MAX: usize = 64 << 10;
-/// Segments that are looked at to be freed in one call: warm ones usually lie close behind the cursor.
+/// The most segments that one call looks at to free their contents: warm ones usually lie close behind the cursor.
 const COOLED_MAX: usize = 64 << 10;
-/// Bytes that stay in memory for a queue with consumers.
+/// The most bytes of contents that a queue with consumers keeps in memory.
 const WARM_BYTES: u64 = 16 << 20;
-/// Bytes that stay in memory for a queue without consumers.
+/// The most bytes of contents that a queue without consumers keeps in memory.
 const WARM_IDLE_BYTES: u64 = 256 << 10;

@@ -1,5 +1,5 @@
-//! Durable queues: what consumers do becomes facts, what the facts make of the queue survives its leader; then random
-//! commands with a new leader now and then, against a plain list.
+//! Durable queues: deliveries become facts, and the state that follows from the facts survives a change of the leader.
+//! Then random commands, with a new leader now and then, compared with a plain list.
 use super::*;
 use crate::catalog::{DeliveryLimit, QueueType};
 use bytes::Bytes;
@@ -21,7 +21,7 @@ impl Sink for Recorder {
     }
 }
 
-/// The log: runs by number of their file.
+/// The log: its runs by the number of their file.
 #[derive(Default)]
 struct Log(Vec<Bytes>);
 
@@ -69,13 +69,13 @@ fn apply_changes(queue: &mut Queue) {
     }
 }
 
-/// A queue without a leader whose messages may be returned `limit` times.
+/// Returns a queue without a leader whose messages may be returned `limit` times.
 fn durable(limit: Option<u32>) -> Queue {
     let queue_type = if limit.is_some() { QueueType::Quorum } else { QueueType::Classic };
     Queue::new(&QueueSettings { queue_type, delivery_limit: limit.map(DeliveryLimit::Times) }, true)
 }
 
-/// As after a restart: the index alone is kept.
+/// Returns the queue as after a restart: only its index is kept.
 fn restarted(queue: &Queue, limit: Option<u32>) -> Queue {
     let mut snapshot = Vec::new();
     queue.snapshot(&mut snapshot);
@@ -94,7 +94,7 @@ fn led(limit: Option<u32>) -> Queue {
 }
 
 #[test]
-fn an_acknowledgement_counts_once_it_is_logged() {
+fn an_acknowledgement_takes_effect_once_it_is_logged() {
     let (mut queue, mut log) = (led(None), Log::default());
     log.publish(&mut queue, &[b"1".to_vec(), b"2".to_vec()], true);
     let (sequence, ..) = log.get(&mut queue, false).unwrap();
@@ -107,7 +107,7 @@ fn an_acknowledgement_counts_once_it_is_logged() {
 }
 
 #[test]
-fn what_was_out_is_ready_again_and_marked_for_the_next_leader() {
+fn unacknowledged_messages_are_ready_and_redelivered_under_the_next_leader() {
     let (mut queue, mut log) = (led(None), Log::default());
     log.publish(&mut queue, &[b"1".to_vec(), b"2".to_vec(), b"3".to_vec()], false);
     log.get(&mut queue, false).unwrap();
@@ -121,7 +121,7 @@ fn what_was_out_is_ready_again_and_marked_for_the_next_leader() {
 }
 
 #[test]
-fn what_was_delivered_to_nobody_is_not_marked_where_that_is_known() {
+fn messages_known_to_be_undelivered_are_not_marked_as_redelivered() {
     let (mut queue, mut log) = (led(None), Log::default());
     log.publish(&mut queue, &[b"1".to_vec(), b"2".to_vec(), b"3".to_vec()], false);
     log.get(&mut queue, false).unwrap();
@@ -142,7 +142,7 @@ fn what_was_delivered_to_nobody_is_not_marked_where_that_is_known() {
 }
 
 #[test]
-fn a_message_given_back_too_often_is_dropped() {
+fn a_message_returned_too_often_is_dropped() {
     let (mut queue, mut log) = (led(Some(2)), Log::default());
     log.publish(&mut queue, &[b"1".to_vec()], true);
     for round in 0..3 {
@@ -157,7 +157,7 @@ fn a_message_given_back_too_often_is_dropped() {
 }
 
 #[test]
-fn a_snapshot_that_does_not_add_up_is_refused() {
+fn a_snapshot_with_a_wrong_digest_is_refused() {
     let (mut queue, mut log) = (led(None), Log::default());
     log.publish(&mut queue, &[b"1".to_vec()], true);
     let mut snapshot = Vec::new();
@@ -175,7 +175,7 @@ fn one_unacknowledged_message_holds_its_own_run_only() {
     log.publish(&mut queue, &[b"held".to_vec()], true);
     log.get(&mut queue, false).unwrap();
     for run in 0..200_000 {
-        log.0.clear(); // what was read stays with the queue
+        log.0.clear(); // runs that were read stay in the queue's memory
         log.publish(&mut queue, &[b"x".to_vec()], true);
         let (sequence, ..) = log.get(&mut queue, false).unwrap();
         queue.acknowledge(None, sequence, 1);
@@ -189,7 +189,8 @@ fn one_unacknowledged_message_holds_its_own_run_only() {
     assert!(snapshot.len() < 256, "{} bytes", snapshot.len());
     let mut queue = restarted(&queue, None);
     assert_eq!(queue.depth(), Depth { ready: 2, unacked: 0, body_bytes: 8, consumers: 0 });
-    // A fact that comes once more changes nothing, neither for what went with its run nor for what is there.
+    // A fact that is applied again changes nothing: neither for messages whose run was removed nor for those that are
+    // there.
     let digest = queue.digest();
     queue.apply_settled(1, 200_000);
     queue.apply_returned(100, 4);
@@ -200,7 +201,7 @@ fn one_unacknowledged_message_holds_its_own_run_only() {
 }
 
 #[test]
-fn an_index_that_lacks_a_run_between_others_is_refused() {
+fn an_index_without_a_run_between_others_is_refused() {
     let (mut queue, mut log) = (led(None), Log::default());
     for body in [b"1", b"2", b"3"] {
         log.publish(&mut queue, &[body.to_vec()], true);
@@ -215,7 +216,7 @@ fn an_index_that_lacks_a_run_between_others_is_refused() {
 }
 
 #[test]
-fn what_lies_ahead_is_looked_through_now_and_then() {
+fn runs_ahead_of_the_cursor_are_searched_only_now_and_then() {
     let (mut queue, mut log) = (led(None), Log::default());
     for at in 0..10_000 {
         log.publish(&mut queue, &[vec![0; 1000]], at != 9_999);
@@ -238,7 +239,7 @@ fn what_lies_ahead_is_looked_through_now_and_then() {
     assert_eq!((queue.depth().unacked, queue.standstill()), (1, None), "it was read in time");
 }
 
-/// Runs of 1 KiB, each in a record of 256 KiB that other queues share, and none of them in memory.
+/// Returns a queue of runs of 1 KiB, each in a record of 256 KiB that it shares with other queues. None is in memory.
 fn in_shared_records(runs: u64) -> Queue {
     let mut queue = led(None);
     for at in 0..runs {
@@ -250,7 +251,7 @@ fn in_shared_records(runs: u64) -> Queue {
 }
 
 #[test]
-fn a_read_is_bounded_by_the_records_that_it_has_to_read() {
+fn a_read_is_bounded_by_the_size_of_its_records() {
     let mut queue = in_shared_records(1000);
     assert_eq!(queue.get(&Recorder::default(), false, 0), Got::Cold);
     let fetch = queue.take_read(false).unwrap();
@@ -261,7 +262,7 @@ fn a_read_is_bounded_by_the_records_that_it_has_to_read() {
 }
 
 #[test]
-fn what_cannot_be_read_stops_deliveries_before_it_and_is_not_asked_for_again() {
+fn an_unreadable_run_stops_deliveries_and_is_not_read_again() {
     let (mut queue, mut log) = (led(None), Log::default());
     (0..10).for_each(|at| log.publish(&mut queue, &[vec![at]], false));
     assert_eq!(queue.get(&Recorder::default(), true, 0), Got::Cold);
@@ -283,7 +284,7 @@ fn what_cannot_be_read_stops_deliveries_before_it_and_is_not_asked_for_again() {
 }
 
 #[test]
-fn a_purge_of_what_was_given_back_is_made_in_parts_of_few_ranges() {
+fn a_purge_of_returned_messages_has_parts_of_few_ranges() {
     let (mut queue, mut log) = (led(None), Log::default());
     (0..200).for_each(|_| log.publish(&mut queue, &vec![b"x".to_vec(); 100], true));
     let out: Vec<_> = (0..19_000).map(|_| log.get(&mut queue, false).unwrap()).collect();
@@ -330,11 +331,12 @@ fn commands() -> impl Strategy<Value = Vec<Command>> {
 
 proptest! {
     #[test]
-    fn a_durable_queue_does_what_a_plain_list_does(commands in commands()) {
+    fn a_durable_queue_behaves_like_a_plain_list(commands in commands()) {
         let (mut queue, mut log) = (led(None), Log::default());
         let mut ready: BTreeMap<u64, (bool, Vec<u8>)> = BTreeMap::new();
         let mut out: BTreeMap<u64, (u32, Vec<u8>)> = BTreeMap::new();
-        // What was given back comes before what is fresh, each in order; a restart makes one of them.
+        // Returned messages come before messages that were never delivered, each group in order. A restart merges the
+        // two.
         let mut returned: BTreeMap<u64, (bool, Vec<u8>)> = BTreeMap::new();
         let mut next = 0;
         for command in commands {
@@ -390,7 +392,7 @@ proptest! {
 }
 
 #[test]
-fn runs_that_end_together_go_and_leave_those_between_which_they_lay() {
+fn settling_neighbouring_runs_together_keeps_all_other_runs() {
     let mut queue = led(None);
     for file in 0..1_000 {
         let place = Place { file, run_len: 20, ..Place::default() };
@@ -408,7 +410,7 @@ fn runs_that_end_together_go_and_leave_those_between_which_they_lay() {
 }
 
 #[test]
-fn an_index_is_written_in_parts_and_read_as_a_whole() {
+fn an_index_written_in_parts_is_restored_as_a_whole() {
     let mut queue = led(None);
     for file in 0..200_000 {
         let place = Place { file, run_len: 20, ..Place::default() };

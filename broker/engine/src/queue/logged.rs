@@ -1,4 +1,4 @@
-//! What a durable queue and the log say to each other: where runs lie, what happened to deliveries, and what is to be read.
+//! The types that durable queues and the log exchange: locations of runs, settlements and returns, and requests to read.
 use super::ranges::Ranges;
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -28,11 +28,11 @@ pub struct LoggedRun<'a> {
     pub count: u32,
     /// Bytes of their bodies.
     pub body_bytes: u64,
-    /// Whether the bytes stay in memory because they are delivered soon.
+    /// True if the bytes stay in memory because they will be delivered soon.
     pub warm: bool,
 }
 
-/// What happened to deliveries, to be logged before it counts.
+/// Settlements and returns of deliveries, which take effect once they are logged.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct DeliveryChanges {
     /// Messages that are gone for good: the first sequence of each range, and the number of messages.
@@ -44,7 +44,7 @@ pub struct DeliveryChanges {
 /// Runs to be read: the number of the segment and the location of each.
 pub type ReadRequest = Vec<(u64, Place)>;
 
-/// How much is read at a time at most; one run is read in any case.
+/// The most bytes that are read at a time; one run is read in any case.
 pub(super) struct ReadBounds {
     /// Bytes of the runs, which stay in memory.
     pub(super) run_bytes: u64,
@@ -55,14 +55,15 @@ pub(super) struct ReadBounds {
 #[derive(Default)]
 pub(super) struct Durable {
     pub(super) settled: Ranges,
-    /// How often each message was returned.
+    /// The number of times that each message was returned, by sequence.
     pub(super) counts: BTreeMap<u64, u32>,
-    /// A sum that changes with every message that is added or removed: equal on replicas that hold the same messages.
+    /// A sum that changes with every message that is added or removed. It is equal on replicas that hold the same
+    /// messages.
     pub(super) digest: u64,
 }
 
 impl Durable {
-    /// Returns what the digest changes by when the messages of a range are added or removed.
+    /// Returns the amount by which the digest changes when the messages of a range are added or removed.
     pub(super) fn range_digest(first: u64, count: u64) -> u64 {
         let last = first.wrapping_add(count);
         let triangle = |n: u64| (u128::from(n) * (u128::from(n) + 1) / 2) as u64;

@@ -56,34 +56,34 @@ pub struct Queue {
 struct Lead {
     consumers: Consumers,
     cursor: Cursor,
-    /// Whether the queue is served here; always true for a transient queue.
+    /// True if the queue is served here; always the case for a transient queue.
     leading: bool,
     history: History,
-    /// What the queue was declared with.
+    /// The settings that the queue was declared with.
     settings: QueueSettings,
-    /// What happened to deliveries and is to be logged.
+    /// Settlements and returns of deliveries that are still to be logged.
     changes: DeliveryChanges,
-    /// Whether deliveries stopped because they were many.
+    /// True if a dispatch since the last `take_unfinished` stopped only because it had delivered its maximum of messages.
     unfinished: bool,
     /// The segment that has to be read before the next delivery.
     blocked_on: Option<u64>,
-    /// Cold runs ahead are looked for once the cursor has reached this run: all runs up to the same distance behind it are
-    /// warm.
+    /// Cold runs ahead are looked for again once the cursor has reached this run, which is halfway to the end of the runs
+    /// that were warm at the last look.
     look_at: u64,
-    /// Whether runs are being read.
+    /// True while runs are being read.
     reading: bool,
-    /// Segments behind the cursor that were read because messages were returned.
+    /// Segments behind the cursor that were read because messages in them were returned.
     revived: Vec<u64>,
-    /// Segments whose bytes are not what was written, each with the reason. They are not read again.
+    /// Segments whose bytes on the disk are not those that were written, each with the reason. They are not read again.
     unreadable: BTreeMap<u64, Box<str>>,
 }
 
-/// What was there when this node began to serve the queue.
+/// The state of the queue when this node began to serve it.
 #[derive(Clone, Copy, Default)]
 struct History {
-    /// Messages below this sequence were there, and may have been settled.
+    /// Messages below this sequence were in the queue at that time, and some of them may have been settled.
     recovered_below: u64,
-    /// Messages below this sequence may have been delivered.
+    /// Messages below this sequence may have been delivered before.
     delivered_below: u64,
 }
 
@@ -106,25 +106,25 @@ impl Default for Lead {
     }
 }
 
-/// Messages counted since the queue was made.
+/// The numbers of messages counted since the queue was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Messages that entered the queue.
     pub published: u64,
     /// Deliveries to consumers and by gets, including redeliveries.
     pub delivered: u64,
-    /// Deliveries of messages that had been delivered before.
+    /// Deliveries, among these, of messages that had been delivered before.
     pub redelivered: u64,
     /// Messages that consumers acknowledged, including automatic acknowledgement.
     pub acked: u64,
 }
 
-/// What the queue holds at this moment.
+/// The messages and consumers that the queue has at this moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Depth {
     /// Messages that are ready for delivery.
     pub ready: u64,
-    /// Messages that were delivered and not settled.
+    /// Messages that were delivered and are not settled.
     pub unacked: u64,
     /// Bytes of the bodies of all these messages.
     pub body_bytes: u64,
@@ -133,8 +133,9 @@ pub struct Depth {
 }
 
 impl Queue {
-    /// Returns an empty queue. The changes of one that `is_logged` are logged before they count: until [`lead`](Self::lead)
-    /// is called it has no leader, so that the log's entries are applied to it and nothing is delivered.
+    /// Returns an empty queue. The changes of a queue that `is_logged` are logged before they take effect. Until
+    /// [`lead`](Self::lead) is called such a queue has no leader: entries of the log are applied to it, and nothing is
+    /// delivered.
     #[must_use]
     pub fn new(settings: &QueueSettings, is_logged: bool) -> Self {
         let mut queue = Self::default();
@@ -146,19 +147,20 @@ impl Queue {
         queue
     }
 
-    /// Appends messages that were published with one exchange and routing key. `now` in nanoseconds of a steady clock.
+    /// Appends messages that were published with one exchange and routing key. `now` is in nanoseconds of a steady clock.
     pub fn enqueue(&mut self, publish: &Publish<'_>, now: u64) {
         self.counters.published += publish.messages.len() as u64;
         self.state.enqueue(publish, now);
     }
 
-    /// Removes every message that is ready, and returns how many these were. Unacknowledged messages stay.
+    /// Removes all messages that are ready and returns how many there were. Unacknowledged messages stay.
     pub fn purge(&mut self) -> u64 {
         self.purge_some(self.next_sequence(), usize::MAX).0
     }
 
-    /// Removes messages that are ready and came before `before` (see [`next_sequence`](Self::next_sequence)): about `most`
-    /// runs, where each of them costs something. Returns how many messages these were, and whether none are left.
+    /// Removes ready messages whose sequence is below `before` (see [`next_sequence`](Self::next_sequence)), about `most`
+    /// runs in one call, because removing a run has a cost. Returns how many messages were removed, and whether no such
+    /// message is left.
     pub fn purge_some(&mut self, before: u64, most: usize) -> (u64, bool) {
         if !self.is_durable() {
             return self.state.purge_some(&mut self.lead.cursor, before, most);
@@ -176,13 +178,13 @@ impl Queue {
         self.state.next_sequence()
     }
 
-    /// Ends the queue, which was deleted: nothing is delivered any more, and acknowledgements change nothing.
+    /// Ends a queue that was deleted: nothing is delivered any more, and acknowledgements change nothing.
     pub fn end(&mut self) {
         self.lead.leading = false;
         self.lead.changes = DeliveryChanges::default();
     }
 
-    /// Returns a transient queue that was deleted, without contents.
+    /// Returns an empty transient queue that has ended, to stand for a queue that was deleted.
     #[must_use]
     pub fn ended() -> Self {
         let mut queue = Self::default();
@@ -190,7 +192,7 @@ impl Queue {
         queue
     }
 
-    /// Returns the depth and the number of consumers at this moment.
+    /// Returns the numbers of messages and consumers at this moment.
     #[must_use]
     pub fn depth(&self) -> Depth {
         Depth {
@@ -207,7 +209,7 @@ impl Queue {
         self.counters
     }
 
-    /// Returns how long messages stayed ready before their delivery.
+    /// Returns the histogram of how long messages stayed ready before their delivery.
     #[must_use]
     pub fn dwell(&self) -> &Dwell {
         &self.dwell

@@ -1,7 +1,9 @@
-//! A list whose items are numbered in the order in which they came, and any of which may go: only what is left costs memory.
+//! A list whose items are numbered in the order in which they were added. Any item may be removed, and only the remaining
+//! items take memory.
 //!
-//! Items lie in chunks of 64 numbers. While no chunk before it has gone, an item is found by an index, otherwise by a binary
-//! search over the chunks. Invariant: only the last chunk may be empty; it is kept for the items to come.
+//! Items lie in chunks of 64 numbers. While no chunk before an item's chunk has been removed, the item is found by an
+//! index, otherwise by a binary search over the chunks. Invariant: only the last chunk may be empty; it is kept for the
+//! next items.
 use std::collections::VecDeque;
 use std::ops::Range;
 
@@ -10,11 +12,11 @@ pub(super) struct Numbered<T> {
     /// The number that the next item gets.
     next: u64,
     len: usize,
-    /// Items that the chunks have room for.
+    /// The number of items that the chunks have room for.
     room: usize,
 }
 
-/// Where an item lies.
+/// The position of an item in the list, valid until an item is removed.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Spot {
     chunk: usize,
@@ -22,9 +24,9 @@ pub(super) struct Spot {
 }
 
 struct Chunk<T> {
-    /// Number of its first slot, divided by [`SLOTS`].
+    /// The number of the chunk's first slot, divided by [`SLOTS`].
     key: u64,
-    /// A bit for each slot that has an item.
+    /// One bit for each slot, set if the slot has an item.
     present: u64,
     items: VecDeque<T>,
 }
@@ -36,7 +38,7 @@ impl<T> Default for Numbered<T> {
 }
 
 impl<T> Numbered<T> {
-    /// Appends an item: its number.
+    /// Appends an item and returns its number.
     pub(super) fn push(&mut self, item: T) -> u64 {
         let (number, key) = (self.next, self.next / SLOTS);
         match self.chunks.back_mut() {
@@ -55,7 +57,7 @@ impl<T> Numbered<T> {
         number
     }
 
-    /// Takes item `number` out, if it is there.
+    /// Removes item `number` and returns it, or `None` if it is not there.
     pub(super) fn remove(&mut self, number: u64) -> Option<T> {
         let at = self.chunk_at(number / SLOTS)?;
         let is_last = at + 1 == self.chunks.len();
@@ -76,7 +78,7 @@ impl<T> Numbered<T> {
         item
     }
 
-    /// Takes all items out that are numbered in `range`, in order, and hands each to `taken`.
+    /// Removes all items numbered in `range`, in order, and hands each to `taken`.
     pub(super) fn remove_range(&mut self, range: Range<u64>, mut taken: impl FnMut(T)) {
         match range.end.saturating_sub(range.start) {
             0 => return,
@@ -109,7 +111,7 @@ impl<T> Numbered<T> {
         self.shrink();
     }
 
-    /// Gives back what the list of chunks has too much.
+    /// Frees memory that the list of chunks does not need any more.
     fn shrink(&mut self) {
         if self.chunks.capacity() > CHUNKS_KEPT && self.chunks.len() * 4 < self.chunks.capacity() {
             self.chunks.shrink_to(self.chunks.len() * 2);
@@ -122,13 +124,13 @@ impl<T> Numbered<T> {
         chunk.items.get(chunk.rank(number)?)
     }
 
-    /// Where item `number` lies until an item is taken out.
+    /// Returns the spot of item `number`, which is valid until an item is removed.
     pub(super) fn spot(&self, number: u64) -> Option<Spot> {
         let chunk = self.chunk_at(number / SLOTS)?;
         Some(Spot { chunk, rank: self.chunks[chunk].rank(number)? })
     }
 
-    /// The item at that spot: found faster than by its number.
+    /// Returns the item at a spot. This is faster than finding the item by its number.
     #[inline]
     pub(super) fn at_spot(&self, spot: Spot) -> Option<&T> {
         self.chunks.get(spot.chunk)?.items.get(spot.rank)
@@ -142,7 +144,7 @@ impl<T> Numbered<T> {
         chunk.items.get_mut(rank)
     }
 
-    /// The oldest item and its number.
+    /// Returns the oldest item and its number.
     #[inline]
     pub(super) fn front(&self) -> Option<(u64, &T)> {
         let chunk = self.chunks.front()?;
@@ -150,7 +152,7 @@ impl<T> Numbered<T> {
         Some((chunk.key * SLOTS + u64::from(chunk.present.trailing_zeros()), item))
     }
 
-    /// The item that came last, if it is there still.
+    /// Returns the item that was added last, if it is still there.
     #[inline]
     pub(super) fn last_mut(&mut self) -> Option<&mut T> {
         let (number, chunk) = (self.next.checked_sub(1)?, self.chunks.back_mut()?);
@@ -158,7 +160,7 @@ impl<T> Numbered<T> {
         if is_there { chunk.items.back_mut() } else { None }
     }
 
-    /// The first item numbered `number` or higher.
+    /// Returns the first item numbered `number` or higher, and its number.
     #[inline]
     pub(super) fn at_or_after(&self, number: u64) -> Option<(u64, &T)> {
         match self.get(number) {
@@ -167,14 +169,15 @@ impl<T> Numbered<T> {
         }
     }
 
-    /// Items numbered `number` or higher, in order.
+    /// Returns the items numbered `number` or higher, in order.
     pub(super) fn starting_at(&self, number: u64) -> impl Iterator<Item = (u64, &T)> {
         let key = number / SLOTS;
         let at = self.chunk_at(key).unwrap_or_else(|| self.chunks.partition_point(|chunk| chunk.key < key));
         self.chunks.range(at..).flat_map(Chunk::numbered).skip_while(move |(other, _)| *other < number)
     }
 
-    /// The first item for which `reached` holds; it has to hold for all that follow as well.
+    /// Returns the first item for which `reached` holds, and its number. `reached` has to hold for all items that follow
+    /// it as well.
     pub(super) fn first_where(&self, reached: impl Fn(&T) -> bool) -> Option<(u64, &T)> {
         let before = |chunk: &Chunk<T>| chunk.items.back().is_some_and(|last| !reached(last));
         let chunk = self.chunks.get(self.chunks.partition_point(before))?;
@@ -186,7 +189,7 @@ impl<T> Numbered<T> {
         self.len
     }
 
-    /// The number that the next item gets.
+    /// Returns the number that the next item gets.
     #[inline]
     pub(super) fn end(&self) -> u64 {
         self.next
@@ -196,7 +199,7 @@ impl<T> Numbered<T> {
         self.room * size_of::<T>() + self.chunks.capacity() * size_of::<Chunk<T>>()
     }
 
-    /// Gives memory back that an empty list keeps.
+    /// Frees the memory that an empty list keeps.
     pub(super) fn trim(&mut self) {
         if self.len == 0 {
             *self = Self { next: self.next, ..Self::default() };
@@ -214,14 +217,14 @@ impl<T> Numbered<T> {
 }
 
 impl<T> Chunk<T> {
-    /// Index of the item with that number, which belongs to this chunk.
+    /// Returns the index in `items` of the item with this number, which belongs to this chunk.
     #[inline]
     fn rank(&self, number: u64) -> Option<usize> {
         let bit = bit(number);
         (self.present & bit != 0).then(|| (self.present & (bit - 1)).count_ones() as usize)
     }
 
-    /// Gives back what it has too much. For how many items that was.
+    /// Frees memory that the chunk does not need any more. Returns the number of items that this memory had room for.
     #[inline]
     fn shrink(&mut self) -> usize {
         let room = self.items.capacity();
@@ -231,12 +234,12 @@ impl<T> Chunk<T> {
         room - self.items.capacity()
     }
 
-    /// How many items lie before those of some slots.
+    /// Returns the number of items in the slots before the first of `slots`.
     fn rank_of(&self, slots: u64) -> usize {
         if slots == 0 { 0 } else { (self.present & ((1 << slots.trailing_zeros()) - 1)).count_ones() as usize }
     }
 
-    /// Number of the item with that index.
+    /// Returns the number of the item with this index.
     fn number(&self, rank: usize) -> u64 {
         let rest = (0..rank).fold(self.present, |rest, _| rest & rest.wrapping_sub(1));
         self.key * SLOTS + u64::from(rest.trailing_zeros())
@@ -258,15 +261,15 @@ fn bit(number: u64) -> u64 {
     1 << (number % SLOTS)
 }
 
-/// The bits of slots of a chunk.
+/// Returns the bits of these slots of a chunk.
 fn bits(slots: Range<u64>) -> u64 {
     let below = |end: u64| if end >= SLOTS { u64::MAX } else { (1 << end) - 1 };
     below(slots.end) & !below(slots.start.min(slots.end))
 }
 
-/// Numbers of a chunk: the bits of `present`.
+/// The number of slots in a chunk: the bits of `present`.
 const SLOTS: u64 = 64;
-/// The list of chunks does not shrink below this.
+/// The list of chunks does not shrink below this capacity.
 const CHUNKS_KEPT: usize = 64;
 
 #[cfg(test)]
@@ -276,7 +279,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     #[test]
-    fn what_went_costs_nothing_while_something_older_stays() {
+    fn removed_items_take_no_memory_while_an_older_one_stays() {
         let mut list = Numbered::default();
         for number in 0..1_000_000u64 {
             assert_eq!(list.push(number), number);
@@ -292,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn one_of_many_that_stays_costs_what_it_takes() {
+    fn a_few_remaining_items_take_little_memory() {
         let mut list = Numbered::default();
         for number in 0..1_000_000u64 {
             list.push(number);
@@ -306,7 +309,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_does_what_a_map_does(steps in prop::collection::vec((0..6u8, any::<u64>()), 1..600)) {
+        fn a_numbered_list_behaves_like_a_map(steps in prop::collection::vec((0..6u8, any::<u64>()), 1..600)) {
             let (mut list, mut model) = (Numbered::default(), BTreeMap::new());
             for (step, pick) in steps {
                 let number = pick % (list.end() + 3);
@@ -338,7 +341,7 @@ mod tests {
         }
 
         #[test]
-        fn the_first_of_those_that_follow_is_found(gone in prop::collection::vec(0..300u64, 0..400), from in 0..320u64) {
+        fn first_where_finds_the_first_such_item(gone in prop::collection::vec(0..300u64, 0..400), from in 0..320u64) {
             let mut list = Numbered::default();
             for number in 0..300u64 {
                 list.push(number);

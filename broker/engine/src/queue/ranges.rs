@@ -1,13 +1,13 @@
-//! Sequences as disjoint ranges in order: what of a queue is settled, while something older than it is not.
+//! Sequences as disjoint, ordered ranges: the messages of a queue that are settled while an older message is not.
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// Start to end of each range; neighbours are merged.
+/// The start and end of each range; adjacent ranges are merged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Ranges(BTreeMap<u64, u64>);
 
 impl Ranges {
-    /// Adds a range, which may overlap those that are there.
+    /// Adds a range, which may overlap ranges that are there.
     pub(super) fn insert(&mut self, range: Range<u64>) {
         let (mut start, mut end) = (range.start, range.end);
         if start >= end {
@@ -28,7 +28,7 @@ impl Ranges {
         self.0.insert(start, end);
     }
 
-    /// What of `range` is not in here, in order.
+    /// Returns the parts of `range` that are in none of the ranges, in order.
     pub(super) fn gaps(&self, range: Range<u64>) -> Vec<Range<u64>> {
         let mut gaps = Vec::new();
         let mut at = range.start;
@@ -54,7 +54,7 @@ impl Ranges {
         self.0.range(..=sequence).next_back().is_some_and(|(_, &end)| end > sequence)
     }
 
-    /// Forgets all below `sequence`.
+    /// Removes all sequences below `sequence`.
     pub(super) fn remove_below(&mut self, sequence: u64) {
         while let Some(first) = self.0.first_entry()
             && *first.key() < sequence
@@ -69,7 +69,7 @@ impl Ranges {
         }
     }
 
-    /// Returns the ranges that begin at `start` or further on.
+    /// Returns the ranges that begin at `start` or after it.
     pub(super) fn starting_at(&self, start: u64) -> impl Iterator<Item = Range<u64>> {
         self.0.range(start..).map(|(&start, &end)| start..end)
     }
@@ -86,7 +86,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn ranges_do_what_a_list_of_booleans_does(steps in prop::collection::vec((0u64..60, 0u64..12, any::<bool>()), 1..40)) {
+        fn ranges_behave_like_a_list_of_booleans(steps in prop::collection::vec((0u64..60, 0u64..12, any::<bool>()), 1..40)) {
             let (mut ranges, mut plain) = (Ranges::default(), [false; 80]);
             for (start, length, forget) in steps {
                 if forget {

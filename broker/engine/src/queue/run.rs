@@ -1,12 +1,12 @@
-//! The index of a queue. A run is consecutive messages with one exchange and routing key, in one segment; the cursor says
-//! how far deliveries have come.
+//! The index of a queue. A run consists of consecutive messages with one exchange and routing key, in one segment; the
+//! cursor is the position that deliveries have reached.
 
 /// The identity of a message within its queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MessageId {
-    /// Position in the queue's order of arrival; never used again.
+    /// The position in the queue's order of arrival, which no other message of the queue ever gets.
     pub sequence: u64,
-    /// Offset in its segment, which makes it cheap to return the message.
+    /// The offset of the message in its segment, which makes returning the message cheap.
     pub offset: u32,
 }
 
@@ -32,10 +32,10 @@ impl Run {
     }
 }
 
-/// How far deliveries have come: the next message that was never delivered.
+/// The position of the next message that was never delivered.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Cursor {
-    /// The number of its run.
+    /// The number of the message's run.
     pub(super) run: u64,
     /// The index of the message in the run.
     pub(super) index: u32,

@@ -1,7 +1,8 @@
-//! The bytes of a queue's messages: segments filled one after the other, each freed when its last message is settled.
+//! The bytes of a queue's messages: segments that are filled one after the other, each freed when its last message is
+//! settled.
 //!
-//! A segment counts its live messages, so one unacknowledged message holds its own segment and none that came after. Runs
-//! lie in it in their [stored form](super::stored).
+//! A segment counts its live messages, so one unacknowledged message keeps its own segment in memory and none that came
+//! later. Runs lie in a segment in their [stored form](super::stored).
 use super::logged::Place;
 use super::numbered::{Numbered, Spot};
 use super::stored::{self, StoredMessage, StoredRoute};
@@ -21,15 +22,16 @@ pub(super) struct Segments {
 /// One segment.
 pub(super) struct Segment {
     contents: Contents,
-    /// The number of messages in it that are not settled.
+    /// The number of messages in the segment that are not settled.
     live: u32,
 }
 
-/// What a segment holds.
+/// The contents of a segment.
 enum Contents {
     /// Runs of a transient queue, and room for more.
     Open(Vec<u8>),
-    /// One message whose large body is shared with the buffer that it arrived in. What comes before the body is in `head`.
+    /// One message whose large body is shared with the buffer that it arrived in. The bytes before the body are in
+    /// `head`.
     Shared { head: Vec<u8>, body: Bytes },
     /// One run of a durable queue. Its bytes lie in the log and, while the run is warm, in memory.
     Logged { place: Place, run: Option<Bytes> },
@@ -55,7 +57,7 @@ impl Segments {
     fn push(&mut self, contents: Contents) -> u64 {
         if self.list.last_mut().is_some_and(|last| last.live == 0) {
             let last = self.last_number();
-            self.free(last..last + 1); // it was kept for a run that would have fitted
+            self.free(last..last + 1); // an empty segment that was kept for the next run
         }
         self.bytes += contents.bytes();
         self.list.push(Segment { contents, live: 0 })
@@ -112,7 +114,7 @@ impl Segments {
         }
     }
 
-    /// Makes a run warm: these are its bytes, read from the log.
+    /// Makes a run of the log warm: stores its bytes, which were read from the disk.
     pub(super) fn warm(&mut self, number: u64, bytes: Bytes) {
         let len = bytes.len() as u64;
         if let Some(Segment { contents: Contents::Logged { run: run @ None, .. }, .. }) = self.get_mut(number) {

@@ -1,16 +1,16 @@
-//! Settling and returning deliveries, as their consumers ask.
+//! Settling and returning deliveries at the request of their consumers.
 use super::{ConsumerId, MessageId, Queue};
 
 impl Queue {
-    /// Settles `count` messages from `sequence` on, which were delivered to `consumer` (`None`: by a get).
-    /// Each delivery is settled or returned once: the caller's ledger sees to it.
+    /// Settles `count` messages from `sequence` on, which were delivered to `consumer` (`None`: by a get). The caller's
+    /// ledger ensures that each delivery is settled or returned only once.
     pub fn acknowledge(&mut self, consumer: Option<ConsumerId>, sequence: u64, count: u64) {
         self.credit(consumer, count);
         self.counters.acked += count;
         self.settle(sequence, count);
     }
 
-    /// Drops deliveries that were rejected without requeue.
+    /// Settles deliveries that were rejected without requeue.
     pub fn reject(&mut self, consumer: Option<ConsumerId>, sequence: u64, count: u64) {
         self.credit(consumer, count);
         self.settle(sequence, count);
@@ -29,7 +29,7 @@ impl Queue {
         }
     }
 
-    /// Settles messages at once, or, in a durable queue, when the log has that.
+    /// Settles messages at once or, in a durable queue, once the settlement is logged.
     fn settle(&mut self, sequence: u64, count: u64) {
         if !self.lead.leading {
             return;

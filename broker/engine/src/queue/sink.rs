@@ -1,58 +1,59 @@
-//! Where deliveries go: the protocol's side of a consumer.
+//! The protocol's side of a consumer: the interface through which a queue hands out its messages.
 use bytes::Bytes;
 
 /// One message handed to a consumer, borrowed from the queue's memory.
 pub struct Delivery<'a> {
-    /// The exchange it was published to.
+    /// The exchange that the message was published to.
     pub exchange: &'a [u8],
-    /// The routing key it was published with.
+    /// The routing key that the message was published with.
     pub routing_key: &'a [u8],
-    /// Whether exchange or routing key may differ from those of the delivery before.
+    /// True if exchange or routing key may differ from those of the delivery before.
     pub route_changed: bool,
-    /// Whether it was delivered before.
+    /// True if the message was delivered before.
     pub redelivered: bool,
-    /// Encoded properties: flags and list.
+    /// The encoded properties: flags and list.
     pub properties: &'a [u8],
     /// The body.
     pub body: &'a [u8],
-    /// The memory that the body is a part of, where that is shared and need not be copied.
+    /// The memory that the body is a part of, if that memory is shared, so that the body need not be copied.
     pub shared: Option<&'a Bytes>,
-    /// Its identity, to settle it with.
+    /// The identity of the message, to settle it with.
     pub id: super::MessageId,
-    /// Messages still ready behind it.
+    /// The number of messages that are still ready behind this one.
     pub ready_after: u64,
 }
 
-/// Hands out the ready messages of a queue, in order. What was taken counts as delivered.
+/// Hands out the ready messages of a queue, in order. A message that was taken counts as delivered.
 pub trait Source {
-    /// The next message, or none: the queue or the consumer's credit is exhausted.
+    /// Returns the next message, or `None` if the queue or the consumer's credit is exhausted.
     fn next(&mut self) -> Option<Delivery<'_>>;
 }
 
-/// Why a sink stopped taking.
+/// The reason why a sink stopped taking messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fill {
-    /// The source had no more.
+    /// The source had no more messages.
     Exhausted,
-    /// The sink is full: it will have the queue told that it has [drained](super::Queue::drained).
+    /// The sink is full. It will cause [`drained`](super::Queue::drained) to be called on the queue.
     Full,
-    /// The sink may take nothing now (a limit of its channel): it will have the queue told that it is
-    /// [unblocked](super::Queue::unblocked).
+    /// The sink may take nothing now, because of a limit of its channel. It will cause
+    /// [`unblocked`](super::Queue::unblocked) to be called on the queue.
     Blocked,
 }
 
-/// A consumer's output. Called under the queue's lock: it takes its own lock, never a queue's.
+/// A consumer's output. It is called under the queue's lock, so an implementation takes only its own lock, never a
+/// queue's.
 pub trait Sink: Send + Sync {
-    /// Takes from `source` what it has room for.
+    /// Takes as many messages from `source` as the sink has room for. Returns why it stopped.
     fn fill(&self, source: &mut dyn Source) -> Fill;
 
-    /// The consumer is subscribed: nothing was delivered to it yet.
+    /// Tells the sink that its consumer is subscribed, before anything is delivered to it.
     fn started(&self, _id: super::ConsumerId) {}
 
-    /// The queue is gone, and the subscription with it.
+    /// Tells the sink that the queue was deleted, and the subscription with it.
     fn cancelled(&self) {}
 
-    /// Who it delivers to, for people; none if it is not a client's.
+    /// Returns the client that the sink delivers to, for display; `None` if it is not a client's.
     fn owner(&self) -> Option<ConsumerOwner> {
         None
     }
@@ -61,9 +62,9 @@ pub trait Sink: Send + Sync {
 /// The client behind a consumer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConsumerOwner {
-    /// Its connection.
+    /// The connection of the client.
     pub connection: crate::catalog::ConnectionId,
-    /// The channel's number.
+    /// The number of the channel.
     pub channel: u16,
     /// The consumer's tag on the channel.
     pub tag: String,

@@ -1,8 +1,9 @@
-//! The index of a durable queue as bytes: a restart begins with it, and applies the log's newer entries to it.
+//! The index of a durable queue as bytes. A restart restores it and then applies the newer entries of the log to it.
 //!
-//! Format, integers little-endian: `version u8 = 1`, `next sequence u64`, `digest u64`, runs `u64 n` of `first u64, count u32,
-//! live u32, body bytes u64, file u64, offset u32, length u32, at u32, run length u32`, settled ranges `u64 n` of `start u64,
-//! end u64`, counts of returns `u64 n` of `sequence u64, count u32`. Contents are not in it: they lie where the runs say.
+//! Format, integers little-endian: `version u8 = 1`, `next sequence u64`, `digest u64`, runs `u64 n` of `first u64,
+//! count u32, live u32, body bytes u64, file u64, offset u32, length u32, at u32, run length u32`, settled ranges `u64
+//! n` of `start u64, end u64`, counts of returns `u64 n` of `sequence u64, count u32`. Contents are not in it: they lie
+//! where the runs say.
 use super::logged::{Durable, Place};
 use super::run::Run;
 use super::{Queue, State};
@@ -16,17 +17,17 @@ use std::sync::atomic::Ordering::Relaxed;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damaged(pub String);
 
-/// Where the writing of an index in parts continues.
+/// The position at which writing an index in parts continues.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Part {
-    /// At its beginning.
+    /// The beginning of the index.
     #[default]
     Begin,
-    /// With the runs from this number on.
+    /// The runs from this number on.
     Runs(u64),
-    /// With the settled ranges that begin here or further on.
+    /// The settled ranges that begin at this sequence or after it.
     Settled(u64),
-    /// With the counts of returns from this sequence on.
+    /// The counts of returns from this sequence on.
     Counts(u64),
 }
 
@@ -39,17 +40,20 @@ impl Queue {
         }
     }
 
-    /// Appends a part of the index of the queue. Returns where to continue: nothing may be applied before the last part is
-    /// written. Queues with many messages are written in parts so that nobody waits for their lock all the while.
+    /// Appends one part of the queue's index. Returns the part to continue with; no entry may be applied to the queue
+    /// before the last part is written. Queues with many messages are written in parts so that their lock is not held for
+    /// the whole time.
     #[must_use]
     pub fn snapshot_part(&self, out: &mut Vec<u8>, part: Part) -> Option<Part> {
         self.state.snapshot_part(out, part)
     }
 
-    /// Reads the index into an empty queue, and removes it from the beginning of `bytes`.
+    /// Restores the index into an empty queue, and removes it from the beginning of `bytes`. `now` is the arrival time
+    /// that its messages get, in nanoseconds.
     ///
     /// # Errors
-    /// [`Damaged`] if it is not a snapshot of this version, or its digest is not that of what it holds.
+    /// [`Damaged`] if the bytes are not a snapshot of this version, or if the digest does not match the restored
+    /// messages.
     pub fn restore(&mut self, bytes: &mut &[u8], now: u64) -> Result<(), Damaged> {
         self.state.restore(bytes, now)
     }
@@ -115,7 +119,7 @@ impl State {
         }
     }
 
-    /// Runs that a test has forgotten on purpose.
+    /// Returns the number of runs that a mutation test has left out on purpose.
     #[cfg(any(test, feature = "mutants"))]
     fn runs_forgotten(&self) -> usize {
         usize::from(self.runs().len() > 0 && mutants::SNAPSHOT_FORGETS.load(Relaxed))
@@ -154,7 +158,8 @@ impl State {
             durable.settled.insert(start..end);
             sum = sum.wrapping_sub(Durable::range_digest(start, end.saturating_sub(start)));
         }
-        // Runs that went are between those that are left: all of them settled, and not in the sum of the runs.
+        // Gaps between the runs are runs that were removed after their last message was settled. The sum over the runs
+        // lacks their messages, but the settled ranges, which may cover them, were subtracted.
         for gap in gaps.into_iter().filter(|gap| gap.start < gap.end) {
             let lacking = durable.settled.gaps(gap.clone()).into_iter();
             let lacking = lacking.map(|gap| Durable::range_digest(gap.start, gap.end - gap.start));
@@ -180,5 +185,5 @@ fn short(_: TryGetError) -> Damaged {
 }
 
 const VERSION: u8 = 1;
-/// Runs, ranges or counts in a part.
+/// The number of runs, ranges or counts in one part.
 const PART: usize = 32 << 10;

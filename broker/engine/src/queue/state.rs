@@ -1,7 +1,8 @@
-//! The messages of a queue: runs in the order of their arrival, the returned messages among them, and the bytes of all.
+//! The messages of a queue: an index of runs in the order of their arrival, the returned messages, and the bytes of all
+//! messages.
 //!
-//! Invariant: a run's `live` counts its messages that are not settled; a segment's `live` sums those of its runs.
-//! A message is settled or returned once, by a caller that has taken it from the queue before.
+//! Invariant: a run's `live` is the number of its messages that are not settled; a segment's `live` is the sum over its
+//! runs. Each message is settled or returned once per delivery, by a caller that took it from the queue before.
 use super::content::{Body, Extent, Publish};
 use super::logged::{Durable, LoggedRun, Place, ReadBounds, ReadRequest};
 use super::numbered::Numbered;
@@ -23,9 +24,9 @@ pub(super) struct State {
     /// The number of messages that were never delivered.
     fresh: u64,
     body_bytes: u64,
-    /// Whether a run that was never delivered may have to be read first.
+    /// True if there may be a cold run among those that were never delivered.
     pub(super) cold_ahead_maybe: bool,
-    /// What only a durable queue has.
+    /// The parts that only a durable queue has.
     pub(super) durable: Option<Box<Durable>>,
 }
 
@@ -64,7 +65,7 @@ impl State {
         self.fresh += u64::from(count);
     }
 
-    /// Appends a run that the log has.
+    /// Appends a run that is stored in the log.
     pub(super) fn enqueue_logged(&mut self, logged: &LoggedRun<'_>, now: u64) {
         let &LoggedRun { run, place, count, body_bytes, warm } = logged;
         if count == 0 {
@@ -136,7 +137,8 @@ impl State {
         self.durable.as_ref().is_some_and(|durable| durable.settled.contains(sequence))
     }
 
-    /// Counts all live messages as never delivered. Returns the sequence that the next message will have.
+    /// Counts all live messages as never delivered, as a new leader has to. Returns the sequence that the next message
+    /// will have.
     pub(super) fn begin_lead(&mut self) -> u64 {
         self.fresh = self.live;
         self.cold_ahead_maybe = true;
@@ -160,7 +162,7 @@ impl State {
         &self.runs
     }
 
-    /// Appends a run of a snapshot, unless it has no live messages.
+    /// Appends a run that was read from a snapshot, unless it has no live messages.
     pub(super) fn restore_run(&mut self, mut run: Run, place: Place) {
         if run.live > 0 {
             run.segment = self.segments.push_logged(None, place, run.live);
@@ -172,8 +174,8 @@ impl State {
         &mut self.segments
     }
 
-    /// Returns cold runs from `segment` on, until they or the records that they lie in (each is read as a whole) reach the
-    /// bounds.
+    /// Returns cold runs from `segment` on, until the bytes of the runs, or those of the records that contain them (each
+    /// of which is read as a whole), reach the bounds.
     pub(super) fn cold_from_segment(&self, segment: u64, bounds: &ReadBounds) -> ReadRequest {
         let mut found = ReadRequest::new();
         let (mut runs, mut records, mut last) = (0, 0, None);
@@ -196,8 +198,8 @@ impl State {
         found
     }
 
-    /// Returns cold runs up to the bounds, if one begins less than `ahead` bytes behind run `number`. Also returns the run
-    /// up to which all runs from there on are warm.
+    /// Returns cold runs up to the bounds, if the first one begins less than `ahead` bytes behind run `number`. Also
+    /// returns the number of the run up to which all runs from `number` on are warm.
     pub(super) fn cold_ahead(&mut self, number: u64, ahead: u64, bounds: &ReadBounds) -> (ReadRequest, u64) {
         let mut warm = 0;
         for (at, run) in self.runs.starting_at(number) {
@@ -260,19 +262,19 @@ impl State {
         !self.returned.is_empty()
     }
 
-    /// Returns a delivered message to its old place: it is ready again.
+    /// Returns a delivered message to the queue: it is ready again, at its old place in the order.
     pub(super) fn give_back(&mut self, id: MessageId) {
         self.returned.insert(id.sequence, id.offset);
     }
 
-    /// Returns the run of a live message, and the number of the run.
+    /// Returns the run that contains a live message, and the number of the run.
     fn holding(&self, sequence: u64) -> Option<(u64, &Run)> {
         let first = self.runs.front()?;
         if sequence < first.1.end() { Some(first) } else { self.runs.first_where(|run| sequence < run.end()) }
     }
 
-    /// Settles `count` messages from `sequence` on, all of which were delivered. A run is removed with its last live
-    /// message.
+    /// Settles `count` messages from `sequence` on, all of which were delivered. A run is removed together with its last
+    /// live message.
     pub(super) fn settle(&mut self, mut sequence: u64, mut count: u64) {
         let mut next = self.holding(sequence).map(|(number, _)| number);
         let mut over = Over::default();
@@ -305,8 +307,9 @@ impl State {
         self.segments.free(over.segments);
     }
 
-    /// Settles ready messages that came before `before`, about `most` runs of them: returned messages, and those from
-    /// `cursor` on, which is moved. Returns how many messages were settled, and whether none are left.
+    /// Settles ready messages whose sequence is below `before`, about `most` runs of them: returned messages, and
+    /// messages from `cursor` on, over which the cursor is moved. Returns how many messages were settled, and whether no
+    /// such message is left.
     pub(super) fn purge_some(&mut self, cursor: &mut Cursor, before: u64, mut most: usize) -> (u64, bool) {
         let live = self.live;
         while let Some((&sequence, _)) = self.returned.first_key_value().filter(|(first, _)| **first < before) {
@@ -327,8 +330,9 @@ impl State {
         (live - self.live, self.run(cursor.run).is_none_or(|run| run.first >= before))
     }
 
-    /// Moves the cursor over all messages that were never delivered, if the first of them came before `before`. Returns the
-    /// range of sequences, in which some messages may be settled.
+    /// Moves the cursor past all messages that were never delivered, if the sequence of the first of them is below
+    /// `before`. Returns the first sequence and the number of sequences passed; some of these messages may be settled
+    /// already.
     pub(super) fn take_fresh_before(&mut self, before: u64, cursor: &mut Cursor) -> Option<(u64, u64)> {
         let from = self.position(cursor).filter(|from| *from < before)?;
         *cursor = Cursor::at(self.runs_end());
@@ -336,7 +340,8 @@ impl State {
         Some((from, self.next_sequence - from))
     }
 
-    /// Removes up to `most` returned messages that came before `before`. Returns their ranges, and whether none are left.
+    /// Removes up to `most` returned messages whose sequence is below `before`. Returns them as ranges (first sequence,
+    /// number of messages), and whether no such message is left.
     pub(super) fn take_returned_before(&mut self, before: u64, most: usize) -> (Vec<(u64, u64)>, bool) {
         let mut ranges: Vec<(u64, u64)> = Vec::new();
         for _ in 0..most {
@@ -353,7 +358,7 @@ impl State {
         (ranges, self.returned.first_key_value().is_none_or(|(sequence, _)| *sequence >= before))
     }
 
-    /// Returns the sequence that a cursor stands at, if there is a run at or behind it.
+    /// Returns the sequence at the cursor, or `None` if there is no run at or behind the cursor.
     pub(super) fn position(&self, cursor: &Cursor) -> Option<u64> {
         let (number, run) = self.run_from(cursor.run)?;
         Some(run.first + if number == cursor.run { u64::from(cursor.index) } else { 0 })
@@ -386,7 +391,7 @@ impl State {
     }
 }
 
-/// Neighbouring runs without live messages, and the segments that are freed with them.
+/// Neighbouring runs without live messages, and the segments that are freed together with these runs.
 #[derive(Default)]
 struct Over {
     runs: Range<u64>,
@@ -394,8 +399,8 @@ struct Over {
 }
 
 impl Over {
-    /// Adds the next run, and its segment if that is freed too. Messages lie in segments in their order, so no segment that
-    /// stays lies between two that are freed.
+    /// Adds the next run, and its segment if that is freed too. Segments hold the messages in their order, so no segment
+    /// that stays lies between two that are freed.
     fn extend(&mut self, run: u64, segment: Option<u64>) {
         if self.runs.is_empty() {
             self.runs.start = run;
@@ -410,7 +415,7 @@ impl Over {
     }
 }
 
-/// Returns how many of `messages`, at least one, go into one segment together, and their bytes.
+/// Returns how many of `messages` (at least one) go into one segment together, and the bytes that they take.
 fn fitting(messages: &[Extent]) -> (usize, usize) {
     let mut bytes = 0;
     for (at, message) in messages.iter().enumerate() {
@@ -426,7 +431,7 @@ fn fitting(messages: &[Extent]) -> (usize, usize) {
     (messages.len(), bytes)
 }
 
-/// Bytes that a returned message takes in addition: its place in a B-tree.
+/// Bytes that a returned message takes in addition: an entry of a B-tree.
 const RETURNED_BYTES: usize = 24;
-/// Bytes that a range of settled messages between live ones takes: its place in a B-tree.
+/// Bytes that a range of settled messages between live ones takes: an entry of a B-tree.
 const SETTLED_BYTES: usize = 28;

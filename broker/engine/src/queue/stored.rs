@@ -1,8 +1,8 @@
-//! The stored form of a run: how its messages lie in a queue's memory, in the log and in the archive.
+//! The stored form of a run, which is the same in a queue's memory, in the log and in the archive.
 //!
-//! `[exchange length u8][routing key length u8][exchange][routing key]`, then each message as
-//! `[properties length u32][body length u32][properties][body]`, integers little-endian. The form has no version of its own:
-//! the log's entries and the snapshots that refer to runs have. In a queue's memory a large body is not part of the run, but
+//! `[exchange length u8][routing key length u8][exchange][routing key]`, then each message as `[properties length
+//! u32][body length u32][properties][body]`, integers little-endian. The form has no version of its own: the log's
+//! entries and the snapshots that refer to runs have. In a queue's memory a large body is not part of the run, but
 //! shared with the buffer that it arrived in.
 use super::content::{Body, Extent, Publish};
 use bytes::Bytes;
@@ -31,7 +31,7 @@ impl Extent {
         HEAD + self.properties_len as usize + self.body.len()
     }
 
-    /// Returns the length of what is in front of the body.
+    /// Returns the length in bytes of the part of the stored form that precedes the body.
     pub(super) fn stored_bytes_before_body(&self) -> usize {
         HEAD + self.properties_len as usize
     }
@@ -43,14 +43,14 @@ impl Publish<'_> {
         self.store_with(self.messages, out, |out, body| out.extend_from_slice(body))
     }
 
-    /// Appends `messages`, which are some of these, as a run for a queue's memory: without shared bodies. Returns the
-    /// number of bytes of the bodies, shared ones included.
+    /// Appends `messages`, which are some of this publish's, as a run for a queue's memory, without shared bodies.
+    /// Returns the number of bytes of the bodies, shared ones included.
     #[inline]
     pub(super) fn store_in_memory(&self, messages: &[Extent], out: &mut Vec<u8>) -> u64 {
         self.store_with(messages, out, |_, _| ())
     }
 
-    /// Returns the length of what is in front of the first message, in bytes.
+    /// Returns the length in bytes of the part of a run that precedes its first message.
     pub(super) fn route_bytes(&self) -> usize {
         2 + self.exchange.len() + self.routing_key.len()
     }
@@ -102,7 +102,7 @@ pub(super) fn message(bytes: &[u8], offset: u32) -> StoredMessage<'_> {
     }
 }
 
-/// Reads the message at `offset`, whose body is shared. None follows it.
+/// Reads the message at `offset`, whose body is shared. No message follows it.
 #[inline]
 pub(super) fn message_with<'a>(bytes: &'a [u8], offset: u32, shared: &'a Bytes) -> StoredMessage<'a> {
     let (properties, _, rest) = lengths(bytes, offset);

@@ -1,4 +1,4 @@
-//! Commands and what comes out of them; then random commands against a plain list.
+//! Commands and their results; then random commands, compared with a plain list.
 use super::*;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, VecDeque};
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 /// Sequence, offset, redelivered, routing key, body.
 type Got = (u64, u32, bool, Vec<u8>, Vec<u8>);
 
-/// Records what it is given; takes at most `room` at a time.
+/// A sink that records its deliveries and takes at most `room` at a time.
 #[derive(Default)]
 struct Recorder {
     got: Mutex<Vec<Got>>,
@@ -64,7 +64,7 @@ fn take_one(queue: &mut Queue, sink: &Arc<Recorder>, no_ack: bool) -> bool {
 }
 
 #[test]
-fn messages_come_in_order_and_leave_nothing_behind() {
+fn messages_are_delivered_in_order_and_leave_no_memory_behind() {
     let (mut queue, sink) = (Queue::default(), Recorder::with_room(100));
     publish(&mut queue, "a", &["1", "2"]);
     publish(&mut queue, "b", &["3"]);
@@ -98,7 +98,7 @@ fn prefetch_holds_deliveries_back_until_an_acknowledgement() {
 }
 
 #[test]
-fn a_purge_in_parts_takes_what_was_ready_when_it_began() {
+fn a_purge_in_parts_removes_the_messages_ready_at_its_start() {
     let (mut queue, sink) = (Queue::default(), Recorder::with_room(10));
     (0..100).for_each(|at| publish(&mut queue, if at % 2 == 0 { "a" } else { "b" }, &["x"]));
     let consumer = subscribe(&mut queue, &sink, 10, false);
@@ -146,7 +146,7 @@ fn deliveries_of_a_deep_queue_are_made_in_parts() {
 }
 
 #[test]
-fn few_messages_are_dealt_one_by_one() {
+fn few_messages_are_delivered_to_consumers_one_by_one() {
     let mut queue = Queue::default();
     let sinks = [Recorder::with_room(100), Recorder::with_room(100)];
     for sink in &sinks {
@@ -160,7 +160,7 @@ fn few_messages_are_dealt_one_by_one() {
 }
 
 #[test]
-fn what_is_given_back_comes_first_and_marked() {
+fn returned_messages_are_delivered_first_and_marked_as_redelivered() {
     let (mut queue, sink) = (Queue::default(), Recorder::with_room(100));
     publish(&mut queue, "k", &["1", "2", "3"]);
     let consumer = subscribe(&mut queue, &sink, 2, false);
@@ -176,7 +176,7 @@ fn what_is_given_back_comes_first_and_marked() {
 }
 
 #[test]
-fn a_full_sink_is_left_alone_until_it_has_drained() {
+fn a_full_sink_gets_no_deliveries_until_it_has_drained() {
     let (mut queue, sink) = (Queue::default(), Recorder::with_room(1));
     let consumer = subscribe(&mut queue, &sink, 0, true);
     publish(&mut queue, "k", &["1", "2"]);
@@ -189,7 +189,7 @@ fn a_full_sink_is_left_alone_until_it_has_drained() {
 }
 
 #[test]
-fn purge_takes_what_is_ready_and_leaves_what_is_out() {
+fn a_purge_removes_ready_messages_and_keeps_unacknowledged_ones() {
     let (mut queue, sink) = (Queue::default(), Recorder::with_room(100));
     publish(&mut queue, "k", &["1", "2", "3", "4"]);
     assert!(take_one(&mut queue, &sink, false) && take_one(&mut queue, &sink, false));
@@ -227,7 +227,7 @@ fn one_unacknowledged_message_holds_its_own_run_only() {
     let consumer = subscribe(&mut queue, &sink, 0, false);
     sink.take();
     for run in 0..1_000 {
-        // A run for each message, and all of them out at once now and then.
+        // One run per message. Every now and then all messages are delivered at once.
         bodies.iter().for_each(|body| publish(&mut queue, "k", &[body]));
         queue.dispatch(0);
         let got = sink.take();
@@ -246,17 +246,17 @@ fn one_unacknowledged_message_holds_its_own_run_only() {
 }
 
 #[test]
-fn memory_follows_what_is_left_in_whatever_order_it_is_settled() {
+fn memory_follows_the_live_messages_in_any_order_of_settling() {
     let count = 1 << 17;
     let (mut queue, sink) = (Queue::default(), Recorder::with_room(count as usize));
     let consumer = subscribe(&mut queue, &sink, 0, false);
-    (0..count).for_each(|_| publish(&mut queue, "k", &["x"])); // a run for each
+    (0..count).for_each(|_| publish(&mut queue, "k", &["x"])); // one run per message
     queue.dispatch(0);
     assert_eq!(sink.take().len() as u64, count);
     let mut left = count;
     for step in 0..count {
         let sequence = (step * 0x9e37 + 11) % count;
-        // One in 100 stays; of the segments nearly all, since they hold some of those.
+        // One message in 100 stays unacknowledged. Nearly all segments stay, because each holds some of these messages.
         if sequence % 100 > 0 {
             queue.acknowledge(Some(consumer), sequence, 1);
             left -= 1;
@@ -273,7 +273,7 @@ fn memory_follows_what_is_left_in_whatever_order_it_is_settled() {
 }
 
 #[test]
-fn an_exclusive_consumer_has_the_queue_alone() {
+fn an_exclusive_consumer_is_the_only_consumer_of_its_queue() {
     let (mut queue, sink) = (Queue::default(), Recorder::with_room(1));
     let exclusive =
         |sink: &Arc<Recorder>| Subscription { sink: sink.clone(), exclusive: true, no_ack: true, prefetch: 0 };
@@ -305,7 +305,7 @@ fn commands() -> impl Strategy<Value = Vec<Command>> {
     prop::collection::vec(one, 1..80)
 }
 
-/// A queue as anyone would write it first.
+/// A queue in its simplest form, as the model to compare with.
 #[derive(Default)]
 struct Model {
     ready: VecDeque<(u64, bool, Vec<u8>)>,
@@ -333,7 +333,7 @@ fn publish_sizes(queue: &mut Queue, model: &mut Model, sizes: &[usize], shared: 
 
 proptest! {
     #[test]
-    fn a_queue_does_what_a_plain_list_does(commands in commands()) {
+    fn a_queue_behaves_like_a_plain_list(commands in commands()) {
         let (mut queue, mut model, sink) = (Queue::default(), Model::default(), Recorder::with_room(10));
         for command in commands {
             match command {

@@ -25,7 +25,7 @@ struct Turns {
 #[derive(Default)]
 struct State {
     turn: Turn,
-    /// Whether the [`Slow`] was dropped before the work was done. Then all calls of the work fail at once.
+    /// True if the [`Slow`] was dropped before the work was done. Then all calls of the work fail at once.
     abandoned: bool,
 }
 

@@ -47,8 +47,8 @@ fn entries(bytes: &[u8], depth: usize) -> Result<FieldTable, SyntaxError> {
     Ok(FieldTable(entries))
 }
 
-/// Skips a table with its length before it. Is as strict as [`parse`] and builds nothing. Returns whether the table has an entry
-/// (not one of a table within it) whose name is `wanted`.
+/// Skips a table with its length before it. Is as strict as [`parse`] and builds nothing. Returns whether the table has
+/// an entry (not one of a table within it) whose name is `wanted`.
 pub(crate) fn skip(
     reader: &mut Reader<'_>,
     field: &'static str,

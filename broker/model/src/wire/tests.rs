@@ -1,4 +1,4 @@
-//! Tables and properties against themselves, and against nesting that nobody means.
+//! Tables and properties are encoded and parsed again; nesting that is too deep is refused.
 use super::{table, text};
 use crate::properties::{self, Asked, Properties};
 use crate::table::{FieldTable, FieldValue};
@@ -30,7 +30,7 @@ fn value() -> impl Strategy<Value = FieldValue> {
     })
 }
 
-/// A short string of any bytes, as text.
+/// Returns a strategy for short strings of any bytes, as text.
 fn short() -> impl Strategy<Value = String> {
     let bytes =
         prop_oneof!["[a-zA-Z0-9_.-]{0,20}".prop_map(String::into_bytes), prop::collection::vec(any::<u8>(), 0..30)];
@@ -68,7 +68,7 @@ fn any_properties() -> impl Strategy<Value = Properties> {
 
 proptest! {
     #[test]
-    fn tables_come_back_as_they_were(before in any_table()) {
+    fn tables_survive_encoding_and_parsing(before in any_table()) {
         let mut bytes = Vec::new();
         table::encode(&mut bytes, &before);
         prop_assert_eq!(table::parse(&bytes), Ok(before));
@@ -78,7 +78,7 @@ proptest! {
     }
 
     #[test]
-    fn properties_come_back_as_they_were(before in any_properties()) {
+    fn properties_survive_encoding_and_parsing(before in any_properties()) {
         let mut bytes = Vec::new();
         before.encode(&mut bytes);
         let names = |name| before.headers.as_ref().is_some_and(|headers| headers.get(name).is_some());
@@ -92,7 +92,7 @@ proptest! {
     }
 
     #[test]
-    fn a_header_is_cut_out_and_all_else_stays(mut before in any_properties(), at in 0usize..7) {
+    fn removing_a_header_changes_nothing_else(mut before in any_properties(), at in 0usize..7) {
         if let Some(headers) = &mut before.headers {
             headers.0.insert(at.min(headers.0.len()), ("BCC".to_owned(), "a".into()));
         }
@@ -114,7 +114,7 @@ fn nesting_has_a_bound() {
             let mut inner = Vec::new();
             for _ in 0..levels {
                 let length = (inner.len() as u32).to_be_bytes();
-                // Built from the end: what is nested comes behind its head.
+                // Built from the end: a nested table follows the head of the table around it.
                 inner.splice(0..0, [name, &[octet], &length].concat());
             }
             let table = match octet {

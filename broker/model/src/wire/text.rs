@@ -1,14 +1,14 @@
 //! Short strings that need not be UTF-8: converted to text and back without loss.
 //!
-//! Clients send Latin-1 or plain bytes as message ids, correlation ids and names of headers, and consumers get the same bytes.
-//! If such a string is text inside the broker, each byte that is not part of UTF-8 is one character of a
-//! private range, U+10FF00 and the byte. A character of that range that a client sent itself is one for each of its bytes,
-//! so that no two strings have the same text.
+//! Clients send Latin-1 or plain bytes as message ids, correlation ids and names of headers, and consumers get the same
+//! bytes. If such a string is text inside the broker, each byte that is not part of UTF-8 is one character of a private
+//! range, U+10FF00 and the byte. A character of that range that a client sent itself is one for each of its bytes, so
+//! that no two strings have the same text.
 
 /// Returns the text that stands for `bytes`.
 #[must_use]
 pub fn from_bytes(bytes: &[u8]) -> String {
-    // Characters of the private range begin with 0xF4.
+    // The UTF-8 form of characters in the private range begins with 0xF4.
     if let Ok(text) = std::str::from_utf8(bytes)
         && !bytes.contains(&0xF4)
     {
@@ -67,12 +67,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn bytes_come_back(before in prop::collection::vec(any::<u8>(), 0..60)) {
+        fn bytes_survive_conversion_to_text(before in prop::collection::vec(any::<u8>(), 0..60)) {
             prop_assert_eq!(bytes(&from_bytes(&before)), before);
         }
 
         #[test]
-        fn text_stays_as_it_is(text in "\\PC{0,20}") {
+        fn utf8_text_is_not_changed(text in "\\PC{0,20}") {
             prop_assert!(text.chars().any(|character| byte_of(character).is_some()) || from_bytes(text.as_bytes()) == text);
         }
     }
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_room_is_cut_at_a_character() {
+    fn text_without_room_is_cut_at_a_character() {
         let mut out = b"x".to_vec();
         to_bytes(&mut out, "a\u{e4}\u{e4}", 4);
         assert_eq!(out, "xa\u{e4}".as_bytes());

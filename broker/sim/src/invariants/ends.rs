@@ -7,11 +7,11 @@ use crate::scenario::{Fault, Weather};
 pub(crate) struct Circumstances<'a> {
     pub(crate) fault: Fault,
     pub(crate) weather: &'a [Weather],
-    /// Whether the weather made a call of the disk fail.
+    /// True if the weather made a call of the disk fail.
     pub(crate) call_failed: bool,
     /// The number of free bytes of the volume when the node started.
     pub(crate) free: u64,
-    /// Whether a node had been open on this disk before.
+    /// True if a node had been open on this disk before.
     pub(crate) opened: bool,
 }
 
