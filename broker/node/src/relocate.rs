@@ -52,8 +52,8 @@ impl Broker {
         }
         upkeep.emptied.extend(files);
         let queues = self.durable_queues();
-        let mut next = (0, 0);
-        while next.0 < queues.len() {
+        let mut next = Position::default();
+        while next.queue < queues.len() {
             let moves =
                 moves_from(storage, &queues, &mut next, &|file| files.contains(&file) && !upkeep.is_aside(file));
             let mut rest = &moves[..];
@@ -142,23 +142,35 @@ pub(crate) fn movable(shards: &Shards, upkeep: &Upkeep) -> BTreeMap<u64, Needed>
     files
 }
 
+/// A position in the runs of a list of queues.
+#[derive(Default)]
+struct Position {
+    /// The index of the queue in the list.
+    queue: usize,
+    /// The number of the segment in the queue.
+    segment: u64,
+}
+
 /// Returns runs that lie in files that `wanted` accepts, in the order of their places: at most 65,536 of them at a time.
-/// `next` is the index of the queue, and the segment in it, to go on from.
+/// Begins at `next`, and moves it to where the next call goes on.
 fn moves_from(
     storage: &Storage,
     queues: &[Arc<Queue>],
-    next: &mut (usize, u64),
+    next: &mut Position,
     wanted: &dyn Fn(u64) -> bool,
 ) -> Vec<Move> {
     let damaged = storage.shards.damage.files.lock().clone();
     let wanted = |file: u64| wanted(file) && !damaged.contains(&file);
     let mut moves = Vec::new();
     while moves.len() < MOVES_MAX
-        && let Some(queue) = queues.get(next.0)
+        && let Some(queue) = queues.get(next.queue)
     {
-        let (runs, more) = queue.look(|state| state.runs_in(&wanted, next.1, MOVES_MAX - moves.len()));
+        let (runs, more) = queue.look(|state| state.runs_in(&wanted, next.segment, MOVES_MAX - moves.len()));
         moves.extend(runs.into_iter().map(|(segment, from)| Move { queue: queue.clone(), segment, from }));
-        *next = more.map_or((next.0 + 1, 0), |segment| (next.0, segment));
+        *next = match more {
+            Some(segment) => Position { segment, ..*next },
+            None => Position { queue: next.queue + 1, segment: 0 },
+        };
     }
     moves.sort_by_key(|run| (run.from.file, run.from.offset, run.from.at, run.queue.id));
     moves

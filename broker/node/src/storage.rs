@@ -94,7 +94,7 @@ pub enum OpenError {
     Log(#[from] replication::OpenError),
     /// The segments of the log were made for smaller messages.
     #[error(
-        "messages of {wanted} bytes are to be taken, the shards in this folder was made for at most {most}: lower \
+        "messages of {wanted} bytes are to be taken, the log in this folder was made for at most {most}: lower \
          message_bytes_max, or begin with an empty folder"
     )]
     MessageSize {
@@ -103,9 +103,12 @@ pub enum OpenError {
         /// The size of the largest message that fits into a segment, in bytes.
         most: u64,
     },
+    /// The size of the volume could not be read.
+    #[error("the size of the volume of the data folder cannot be read: {0}")]
+    VolumeSize(std::io::Error),
     /// The volume is too small for a log that lets publishers in.
     #[error(
-        "too little space: the volume has {} MiB, and a shards for messages of {} MiB needs {} MiB: give it a larger volume, or \
+        "too little space: the volume has {} MiB, and a log for messages of {} MiB needs {} MiB: give it a larger volume, or \
          begin with an empty folder and a lower message_bytes_max",
         .total >> 20, .message.div_ceil(1 << 20), .needed.div_ceil(1 << 20)
     )]
@@ -143,7 +146,7 @@ impl Broker {
     async fn open(&self, options: StorageOptions) -> Result<(), OpenError> {
         let StorageOptions { disk, log_bytes_max, segment_bytes, incarnation, on_failure, driver } = options;
         let least = self.options().message_bytes_max + ENTRY_SLACK;
-        let total = disk.total_bytes().map_err(OpenError::Identity)?;
+        let total = disk.total_bytes().map_err(OpenError::VolumeSize)?;
         let segment_bytes = (total / SEGMENTS_OF_DISK).min(segment_bytes).max(least).next_multiple_of(1 << 20);
         let found = Identity::read(&*disk).map_err(OpenError::Identity)?;
         let identity =

@@ -126,7 +126,7 @@ fn a_volume_that_is_too_small_is_refused_with_the_size_that_is_needed() {
     let refused = max(60).unwrap_err().to_string();
     assert_eq!(
         refused,
-        "too little space: the volume has 60 MiB, and a shards for messages of 16 MiB needs 151 MiB: give it a larger volume, \
+        "too little space: the volume has 60 MiB, and a log for messages of 16 MiB needs 151 MiB: give it a larger volume, \
          or begin with an empty folder and a lower message_bytes_max"
     );
     assert_eq!(max(152).unwrap(), 6);

@@ -1,5 +1,7 @@
 //! Checks of the source tree: length and first line of files, dependencies between crates, banned crates, equality of
-//! copies, links in documents.
+//! copies, links in documents; in `structure`, fields, parameters and doc comments.
+mod structure;
+
 use leveret_e2e::programs::root;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
