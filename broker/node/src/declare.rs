@@ -4,7 +4,7 @@
 //! takes messages from then on.
 use crate::Broker;
 use crate::caller::Caller;
-use crate::effects::Deleted;
+use crate::deleted::Deleted;
 use crate::queue::{Queue, QueueId};
 use leveret_engine::catalog::{
     BindingDeclare, ConnectionId, Destination, ExchangeDeclare, Purpose, QueueDeclare, idle_arguments,

@@ -3,10 +3,10 @@
 //! The effects of a change are followed while the catalog is still locked. A reader therefore always sees a catalog and
 //! queues that agree, and the log has the facts in the order in which they became true.
 use crate::Broker;
+use crate::deleted::Deleted;
 use crate::fact_log::Mark;
 use crate::queue::{Queue, QueueId};
 use leveret_engine::catalog::{Catalog, Change, DeclaredQueue, Effect, UNLINKED_AT_ONCE};
-use leveret_engine::queue::{self as engine, Consumer};
 use leveret_model::refusal::Refusal;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -22,29 +22,6 @@ pub(crate) struct Changed<T> {
     pub(crate) created: Vec<Arc<Queue>>,
     /// The queues that were deleted.
     pub(crate) deleted: Vec<Deleted>,
-}
-
-/// A queue that was deleted. Dropping this tells the queue's consumers: after the answer to the client that deleted the
-/// queue, and not before the deletion is durable.
-pub struct Deleted {
-    /// The number of messages that were ready in the queue.
-    pub ready: u64,
-    pub(crate) consumers: Vec<Consumer>,
-    /// The contents of a transient queue.
-    pub(crate) contents: Option<engine::Queue>,
-}
-
-impl Drop for Deleted {
-    fn drop(&mut self) {
-        for consumer in self.consumers.drain(..) {
-            consumer.subscription.sink.cancelled();
-        }
-        // Large contents take long to drop, so they are dropped on a blocking thread.
-        let large = self.contents.take().filter(|contents| contents.memory_bytes() > CONTENTS_LARGE);
-        if let (Some(contents), Ok(runtime)) = (large, tokio::runtime::Handle::try_current()) {
-            drop(runtime.spawn_blocking(move || drop(contents)));
-        }
-    }
 }
 
 impl Broker {
@@ -131,6 +108,3 @@ impl Broker {
         });
     }
 }
-
-/// Contents of more bytes than this take long to drop.
-const CONTENTS_LARGE: u64 = 1 << 20;

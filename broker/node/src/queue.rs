@@ -1,6 +1,6 @@
 //! A queue of the node: the engine's queue behind its lock, and the bookkeeping at the end of every visit to it.
+use crate::deleted::Deleted;
 use crate::due::DueQueues;
-use crate::effects::Deleted;
 use crate::memory::Memory;
 use crate::shards::Shards;
 use leveret_engine::catalog;

@@ -3,7 +3,6 @@
 //! Two bindings are the same if they have the same ends, the same bytes as keys, and the same arguments in any order.
 use super::limits::{self, BINDINGS_MAX};
 use super::refusals::on_default_exchange;
-use super::unlink::Taken;
 use super::{Bond, Catalog, Cause, Change, Effect, ExchangeId, Origin, Purpose, QueueId, Vhost};
 use crate::exchange::check_headers_binding;
 use leveret_model::exchange::ExchangeType;
@@ -82,6 +81,9 @@ struct Identity {
 /// The bindings of one source.
 #[derive(Default)]
 pub(crate) struct Bindings(BTreeMap<Identity, Binding>);
+
+/// Bindings that were removed.
+pub(super) type Taken = Box<dyn Iterator<Item = Binding> + Send + Sync>;
 
 impl Identity {
     fn new(destination: &Destination, routing_key: &[u8], arguments: &FieldTable) -> Self {

@@ -5,7 +5,7 @@
 //! deletion removes only the bindings themselves at once. Left behind are entries that nobody sees: targets in routers,
 //! with identities that are not used any more, and the name of the exchange at its destinations. Until these are removed
 //! they count as definitions.
-use super::bindings::{Binding, Target};
+use super::bindings::{Binding, Taken, Target};
 use super::{Catalog, Exchange, ExchangeId, Vhost};
 use crate::exchange::{self, Router};
 use leveret_model::exchange::ExchangeType;
@@ -28,9 +28,6 @@ struct Leaving {
     kind: ExchangeType,
     end: End,
 }
-
-/// Bindings that were removed.
-pub(super) type Taken = Box<dyn Iterator<Item = Binding> + Send + Sync>;
 
 /// The deleted end of the bindings.
 enum End {
