@@ -331,8 +331,8 @@ impl Group {
         self.until_applied().await
     }
 
-    /// Waits until this node leads the group and the whole log is applied. Fails if openraft stops, or if no entry was
-    /// applied for [`STALL_MAX`].
+    /// Waits until this node leads the group and the whole log is applied. Fails if openraft stops, or if for
+    /// [`STALL_MAX`] no entry was applied and nothing else changed in openraft's metrics.
     async fn until_applied(&self) -> Result<(), OpenError> {
         let failed = |reason: String| OpenError::Raft { group: self.log.group, reason };
         let mut metrics = self.raft.metrics();

@@ -301,7 +301,6 @@ mod tests {
                 "7: type: 'topics' is not known: did you mean 'topic'?",
             ),
             (head("Binding") + "spec:\n  brokerRef: {name: b}\n  source: s\n", "7: the field 'destination' is missing"),
-            (head("Quee"), "2: kind: Broker, Exchange, Queue or Binding is expected, not 'Quee'"),
             (
                 "# a pod\napiVersion: v1\nkind: Pod\n".to_owned(),
                 "2: apiVersion: 'leveret.dev/v1alpha1' is expected, not 'v1'",
@@ -310,6 +309,12 @@ mod tests {
         for (text, expected) in table {
             let expected = if expected.is_empty() { String::new() } else { format!("f.yaml:{expected}") };
             assert_eq!(mistake_in(&text), expected, "{text}");
+        }
+        let kind = mistake_in(&head("Quee"));
+        assert!(kind.starts_with("f.yaml:2: kind: Broker, Exchange, Queue"), "{kind}");
+        assert!(kind.contains(" or ") && kind.ends_with(" is expected, not 'Quee'"), "{kind}");
+        for definition in crate::crds::definitions() {
+            assert!(kind.contains(&definition.spec.names.kind), "{kind}");
         }
         assert!(mistake_in("a: [").starts_with("f.yaml:1: "));
         let tab = mistake_in("kind: Queue\nspec:\n\tbrokerRef: {}\n");

@@ -182,7 +182,7 @@ mod tests {
             ("a key was removed", Some(secret(&[("password", "p")])), Some(kept.clone()), same.clone(), Some(REPAIRED)),
             ("a key was emptied", Some(public("u", "")), Some(kept.clone()), same.clone(), Some(REPAIRED)),
             ("it lets nobody in", Some(public("guest", "p")), Some(kept.clone()), same.clone(), Some(UNUSABLE)),
-            ("it cannot be told", Some(public("a:b", "p")), Some(kept), same, Some(UNUSABLE)),
+            ("its name has a colon", Some(public("a:b", "p")), Some(kept), same, Some(UNUSABLE)),
             ("the pods' one was deleted", Some(public("u", "p")), None, logins(login("u", "p"), None, &fresh), None),
         ];
         for (what, public, private, logins, notice) in table {

@@ -31,14 +31,14 @@ where
         let status = match apply::current_status(&context.client, &place).await {
             Ok(status) => status,
             Err(kube::Error::Api(refusal)) if refusal.code == 404 => return,
-            Err(error) => return tracing::warn!("{place} cannot be looked at: {error}"),
+            Err(error) => return tracing::warn!("the status of {place} cannot be read: {error}"),
         };
         let Some(status) = with_condition(status, &message, meta.generation) else { return };
         apply::status(&context.client, &place, &status).await
     };
     tracing::warn!("{place} is passed over: {message}");
     if let Err(error) = written {
-        tracing::warn!("{place} cannot be told so in its status: {error}");
+        tracing::warn!("{place} cannot be written: {error}");
     }
     let about = ObjectReference {
         api_version: Some(K::api_version(&()).into_owned()),
@@ -133,7 +133,8 @@ mod tests {
         fn visit<K: Kind>(&mut self) {
             let samples = include_str!("../../../config/samples/topology.yaml").split("\n---\n");
             let mut samples = samples.map(|text| serde_saphyr::from_str::<Value>(text).unwrap());
-            let mut sample = samples.find(|sample| sample["kind"] == *K::kind(&())).expect("a sample of each kind");
+            let sample = samples.find(|sample| sample["kind"] == *K::kind(&()));
+            let mut sample = sample.unwrap_or_else(|| panic!("config/samples: there is no {}", K::kind(&())));
             sample["spec"]["brokerRef"]["region"] = json!("new");
             sample["spec"]["newer"] = json!("default");
             let read: Guard<K> = serde_json::from_value(sample).unwrap();

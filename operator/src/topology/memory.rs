@@ -254,6 +254,18 @@ mod tests {
     }
 
     #[test]
+    fn a_resource_of_which_nothing_new_is_known_is_not_copied() {
+        let (mut memory, now) = (Memory::default(), Instant::now());
+        let known = at_version("1");
+        memory.record_finalizer(&known, Some("1"));
+        let recalled = memory.overlay(vec![known.clone()], now).remove(0);
+        assert!(Arc::ptr_eq(&recalled.resource, &known.resource));
+        memory.record_outcome(&known, &ready(0), now);
+        let recalled = memory.overlay(vec![known.clone()], now).remove(0);
+        assert!(recalled.resource.was_declared && !known.resource.was_declared, "the index keeps what it has");
+    }
+
+    #[test]
     fn numbers_wait_and_conditions_do_not() {
         let (mut memory, now) = (Memory::default(), Instant::now());
         let mut q = at_version("1");

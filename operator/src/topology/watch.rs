@@ -230,7 +230,7 @@ mod tests {
             fake.refuse(&format!("GET {resources}/gone/{kind}"), 403, "Forbidden", "no such right");
         }
         for (name, broker) in
-            [("waits", json!({"name": "shop", "namespace": "gone"})), ("told", json!({"name": "none"}))]
+            [("waits", json!({"name": "shop", "namespace": "gone"})), ("lost", json!({"name": "none"}))]
         {
             let queue = json!({
                 "apiVersion": "leveret.dev/v1alpha1", "kind": "Queue",
@@ -250,13 +250,13 @@ mod tests {
             let queue = fake.get(&format!("{resources}/here/queues/{name}")).unwrap();
             queue["status"]["conditions"][0]["reason"].as_str().unwrap_or_default().to_owned()
         };
-        let told = async {
-            while reason("waits").is_empty() || reason("told").is_empty() {
+        let have_conditions = async {
+            while reason("waits").is_empty() || reason("lost").is_empty() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), told).await.unwrap();
-        assert_eq!((&*reason("told"), &*reason("waits")), ("BrokerNotFound", "BrokerUnavailable"));
+        tokio::time::timeout(Duration::from_secs(60), have_conditions).await.unwrap();
+        assert_eq!((&*reason("lost"), &*reason("waits")), ("BrokerNotFound", "BrokerUnavailable"));
         let waits = fake.get(&format!("{resources}/here/queues/waits")).unwrap();
         assert_eq!(waits["metadata"]["finalizers"], json!([FINALIZER]), "it is not let go");
         assert!(metrics.text().contains("leveret_operator_watch_errors_total{kind=\"Broker\"}"));

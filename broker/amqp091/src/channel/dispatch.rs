@@ -138,7 +138,7 @@ impl Dispatcher<'_> {
             }
             Method::BasicRecover { requeue } => self.recover(number, requeue, true)?,
             Method::BasicRecoverAsync { requeue } => self.recover(number, requeue, false)?,
-            // `Session::frame` handles these methods; only malformed ones get here.
+            // `Session` handles these methods; only malformed ones get here.
             Method::BasicPublish(_) | Method::BasicAck(_) => {
                 return Err(Failure::new(ReplyCode::CommandInvalid, "unexpected publish or ack"));
             }

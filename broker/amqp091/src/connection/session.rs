@@ -113,7 +113,11 @@ impl Session {
                 }
             };
             let next = at + frame.len;
-            at = match self.frame(buffer, next, &frame).await {
+            let handled = match self.publish_frame(buffer, next, &frame) {
+                Some(published) => published,
+                None => self.other_frame(buffer, next, &frame).await,
+            };
+            at = match handled {
                 Ok(next) => next,
                 Err(failure) => {
                     self.turn.add(METHOD_WORK);
@@ -147,24 +151,34 @@ impl Session {
         is_over
     }
 
-    /// Handles one frame, which ends at `next`. Returns the offset to go on at, which is further on if its content was
-    /// handled too.
+    /// Handles a frame that ends at `next` if it is a publish, and returns `None` otherwise. It is no future, because most frames
+    /// of a publisher are publishes. Returns the offset to go on at, which is further on than `next` if the content was handled
+    /// too.
     #[inline]
-    pub(super) async fn frame(&mut self, buffer: &[u8], next: usize, frame: &Frame<'_>) -> Result<usize, Failure> {
+    fn publish_frame(&mut self, buffer: &[u8], next: usize, frame: &Frame<'_>) -> Option<Result<usize, Failure>> {
+        if frame.kind != Kind::Method {
+            return None;
+        }
+        let arrived = Arrived { buffer, at: next, channel: frame.channel, payload: frame.payload };
+        let published = if self.publishing.is_in_run(frame.channel, frame.payload) {
+            self.publisher().publish_again(arrived)
+        } else {
+            let publish = method::fast_publish(frame.payload)?;
+            if !self.channels.awaits_method(frame.channel) {
+                return None;
+            }
+            self.publisher().publish(arrived, &publish)
+        };
+        Some(published.map_err(|failure| failure.caused_by(MethodId::BASIC_PUBLISH)))
+    }
+
+    /// Handles a frame that ends at `next` and is not a publish. Returns the offset to go on at.
+    #[inline]
+    async fn other_frame(&mut self, buffer: &[u8], next: usize, frame: &Frame<'_>) -> Result<usize, Failure> {
         let number = frame.channel;
         let arrived = Arrived { buffer, at: next, channel: number, payload: frame.payload };
         match frame.kind {
             Kind::Method => {
-                if self.publishing.is_in_run(number, frame.payload) {
-                    let published = self.publisher().publish_again(arrived);
-                    return published.map_err(|failure| failure.caused_by(MethodId::BASIC_PUBLISH));
-                }
-                if let Some(publish) = method::fast_publish(frame.payload)
-                    && self.channels.awaits_method(number)
-                {
-                    let published = self.publisher().publish(arrived, &publish);
-                    return published.map_err(|failure| failure.caused_by(MethodId::BASIC_PUBLISH));
-                }
                 if let Some(ack) = method::fast_ack(frame.payload)
                     && self.channels.awaits_method(number)
                 {

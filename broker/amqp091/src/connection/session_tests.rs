@@ -35,7 +35,11 @@ async fn is_worth_a_look(session: &mut Session, frames: &[u8]) -> bool {
     session.turn = Turn::new(session.context.broker.clock());
     let mut at = 0;
     while let Some(frame) = frame::parse(&frames[at..], session.context.frame_max).unwrap() {
-        at = session.frame(frames, at + frame.len, &frame).await.unwrap();
+        let next = at + frame.len;
+        at = match session.publish_frame(frames, next, &frame) {
+            Some(published) => published.unwrap(),
+            None => session.other_frame(frames, next, &frame).await.unwrap(),
+        };
     }
     session.flush(frames).await.unwrap();
     assert_eq!(at, frames.len());
