@@ -1,7 +1,7 @@
 //! A simulated disk in memory, for tests. It loses or tears unsynced writes in a crash, fails calls, fills up, is slow,
 //! and lets bytes rot.
 //!
-//! Its behaviour depends only on its seed and on its settings: the same calls always give the same disk. `content`
+//! The behaviour of the disk depends only on its seed and settings: the same calls always give the same disk. `content`
 //! holds the bytes of a file, `trouble` decides which calls fail, `slow` makes calls take time while other work goes
 //! on.
 use crate::disk::{Disk, DiskFile};

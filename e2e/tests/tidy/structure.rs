@@ -10,9 +10,10 @@ const FIELDS_MAX: usize = 15;
 /// Doc comments do not begin with these words: the noun that they stand for is missing.
 const BEGINNINGS: [&str; 4] = ["Of ", "Its ", "Those ", "Who "];
 
+/// Returns whether a file is a part of the programs, as opposed to tests and tools for tests.
 fn is_production(file: &Path) -> bool {
-    let name = file.to_string_lossy();
-    name.contains("/src/") && !name.contains("tests")
+    let (name, is_tool) = (file.to_string_lossy(), file.starts_with("e2e") || file.starts_with("broker/sim"));
+    name.contains("/src/") && !name.contains("tests") && !is_tool
 }
 
 /// Collects the problems of one file.
