@@ -203,15 +203,19 @@ mod tests {
         Work { context, defaults, numbers_written: Mutex::default(), silent_since: Mutex::default() }
     }
 
+    /// Gathers, builds and applies, against the fake API server that `work` writes to.
+    async fn applied(fake: &Fake, work: &Work, broker: &Broker) -> Applied {
+        let gathered = gather(&fake.client(), broker).await.unwrap();
+        build_and_apply(broker, work, gathered).await.unwrap()
+    }
+
     #[tokio::test]
     async fn a_stateful_set_that_is_made_anew_around_its_pods_is_not_announced() {
         for (ready_replicas, is_news) in [(0, true), (1, false)] {
             let fake = Fake::default();
             let mut broker = build::tests::broker(json!({}));
             broker.status = Some(BrokerStatus { ready_replicas, ..BrokerStatus::default() });
-            let gathered = gather(&fake.client(), &broker).await.unwrap();
-            let applied = build_and_apply(&broker, &work(&fake), gathered).await.unwrap();
-            assert_eq!(applied.problem, None);
+            assert_eq!(applied(&fake, &work(&fake), &broker).await.problem, None);
             let writes = fake.writes();
             assert!(writes.iter().any(|write| write.contains("statefulsets")), "{writes:?}");
             assert_eq!(writes.iter().any(|write| write.contains("/events")), is_news, "{writes:?}");
@@ -223,9 +227,7 @@ mod tests {
         let fake = Fake::default();
         let work = work(&fake);
         let apply = async |spec| {
-            let broker = build::tests::broker(spec);
-            let gathered = gather(&fake.client(), &broker).await.unwrap();
-            let problem = build_and_apply(&broker, &work, gathered).await.unwrap().problem;
+            let problem = applied(&fake, &work, &build::tests::broker(spec)).await.problem;
             let set = fake.get("/apis/apps/v1/namespaces/trade/statefulsets/shop").unwrap();
             (problem.map(|problem| problem.reason), set["spec"].clone())
         };
@@ -264,9 +266,7 @@ mod tests {
         let fake = Fake::default();
         let work = work(&fake);
         let apply = async |spec| {
-            let broker = build::tests::broker(spec);
-            let gathered = gather(&fake.client(), &broker).await.unwrap();
-            let problem = build_and_apply(&broker, &work, gathered).await.unwrap().problem;
+            let problem = applied(&fake, &work, &build::tests::broker(spec)).await.problem;
             (
                 problem.map(|problem| problem.reason),
                 fake.writes().iter().filter(|write| write.contains("/events")).count(),

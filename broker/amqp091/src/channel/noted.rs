@@ -56,11 +56,6 @@ impl Noted {
         self.channel == channel && !self.taken.messages.is_empty() && same(payload, &self.payload)
     }
 
-    /// Returns the payload of the method frame with which the messages of the last run arrived.
-    pub(super) fn payload(&self) -> &[u8] {
-        &self.payload
-    }
-
     /// Begins a run of messages whose method frame has this payload.
     pub(super) fn begin(&mut self, channel: u16, route: Arc<Route>, mandatory: bool, payload: &[u8]) {
         self.payload.clear();

@@ -103,8 +103,7 @@ impl Publisher<'_> {
             self.note(arrived.buffer, &content);
             return Ok(content.end);
         }
-        let payload = self.state.noted.payload().to_vec();
-        match method::fast_publish(&payload) {
+        match method::fast_publish(arrived.payload) {
             Some(publish) => self.assemble(arrived, &publish).map(|()| arrived.at),
             None => Ok(arrived.at),
         }

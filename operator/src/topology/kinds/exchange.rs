@@ -1,6 +1,6 @@
 //! Exchanges.
 use super::comparison::{Field, differing_arguments, differing_fields};
-use super::field::{NameField, check_names, check_not_reserved, is_reserved};
+use super::field::{check_own_name, is_reserved};
 use super::{Comparison, Correction, FieldError, Identity, Inventory, Kind, Lists};
 use leveret_api::{BrokerRef, DeletionPolicy, Exchange, TopologyStatus};
 use leveret_client::{Binding, Client, DeleteOnly, Error, Exchange as Object, Made};
@@ -36,11 +36,7 @@ impl Kind for Exchange {
     }
 
     fn check(exchange: &Object) -> Result<(), FieldError> {
-        check_names(&[
-            NameField { field: "name", value: &exchange.name },
-            NameField { field: "vhost", value: &exchange.vhost },
-        ])?;
-        check_not_reserved(&exchange.name)
+        check_own_name(&exchange.name, &exchange.vhost)
     }
 
     fn identity(exchange: &Object) -> Identity {

@@ -32,11 +32,12 @@ pub(super) fn check_names(names: &[NameField<'_>]) -> Result<(), FieldError> {
     Ok(())
 }
 
-/// Checks that a name is not one of those that the broker keeps for itself.
+/// Checks the fields `name` and `vhost` of an object that has a name of its own in a virtual host.
 ///
 /// # Errors
-/// The name begins with `amq.`.
-pub(super) fn check_not_reserved(name: &str) -> Result<(), FieldError> {
+/// A name that [`check_names`] refuses, or one that the broker keeps for itself.
+pub(super) fn check_own_name(name: &str, vhost: &str) -> Result<(), FieldError> {
+    check_names(&[NameField { field: "name", value: name }, NameField { field: "vhost", value: vhost }])?;
     if is_reserved(name) {
         let problem = format!("names that begin with amq. are reserved for the broker: '{name}'");
         return Err(FieldError { field: "name", problem });

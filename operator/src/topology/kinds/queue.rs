@@ -1,6 +1,6 @@
 //! Queues.
 use super::comparison::{Field, differing_arguments, differing_fields};
-use super::field::{NameField, check_names, check_not_reserved};
+use super::field::check_own_name;
 use super::{Comparison, Correction, FieldError, Identity, Inventory, Kind, Lists, Numbers};
 use leveret_api::{BrokerRef, DeletionPolicy, Queue, TopologyStatus};
 use leveret_client::{Arguments, Client, DeleteOnly, Error, Made, Queue as Object};
@@ -35,11 +35,7 @@ impl Kind for Queue {
     }
 
     fn check(queue: &Object) -> Result<(), FieldError> {
-        check_names(&[
-            NameField { field: "name", value: &queue.name },
-            NameField { field: "vhost", value: &queue.vhost },
-        ])?;
-        check_not_reserved(&queue.name)
+        check_own_name(&queue.name, &queue.vhost)
     }
 
     fn identity(queue: &Object) -> Identity {
