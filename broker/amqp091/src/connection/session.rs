@@ -47,6 +47,14 @@ pub(crate) enum Progress {
     Finished,
 }
 
+/// What is to be done after a sequence of publishes.
+enum More {
+    /// The turn is worth a look before any further frame.
+    AfterLook,
+    /// The next frame, if there is one, is not a publish.
+    Other,
+}
+
 impl Session {
     pub(crate) fn new(
         broker: Broker,
@@ -104,6 +112,7 @@ impl Session {
                     break;
                 }
             }
+            let published = self.publishes(buffer, &mut at);
             let frame = match frame::parse(&buffer[at..], self.context.frame_max) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => break,
@@ -113,9 +122,10 @@ impl Session {
                 }
             };
             let next = at + frame.len;
-            let handled = match self.publish_frame(buffer, next, &frame) {
-                Some(published) => published,
-                None => self.other_frame(buffer, next, &frame).await,
+            let handled = match published {
+                Ok(More::AfterLook) => continue,
+                Ok(More::Other) => self.other_frame(buffer, next, &frame).await,
+                Err(failure) => Err(failure),
             };
             at = match handled {
                 Ok(next) => next,
@@ -151,9 +161,27 @@ impl Session {
         is_over
     }
 
-    /// Handles a frame that ends at `next` if it is a publish, and returns `None` otherwise. It is no future, because most frames
-    /// of a publisher are publishes. Returns the offset to go on at, which is further on than `next` if the content was handled
-    /// too.
+    /// Handles publishes, from the frame at the offset `at` on, which is moved to the first frame that was not handled.
+    /// Most frames of a publisher are publishes, so this loop is kept small, and is no future.
+    ///
+    /// # Errors
+    /// The failure of the publish whose method frame is at `at` then.
+    #[inline(never)]
+    fn publishes(&mut self, buffer: &[u8], at: &mut usize) -> Result<More, Failure> {
+        while let Ok(Some(frame)) = frame::parse(&buffer[*at..], self.context.frame_max) {
+            match self.publish_frame(buffer, *at + frame.len, &frame) {
+                Some(published) => *at = published?,
+                None => break,
+            }
+            if self.turn.is_worth_a_look() {
+                return Ok(More::AfterLook);
+            }
+        }
+        Ok(More::Other)
+    }
+
+    /// Handles a frame that ends at `next` if it is a publish, and returns `None` otherwise. Returns the offset to go on at,
+    /// which is further on than `next` if the content was handled too.
     #[inline]
     fn publish_frame(&mut self, buffer: &[u8], next: usize, frame: &Frame<'_>) -> Option<Result<usize, Failure>> {
         if frame.kind != Kind::Method {
