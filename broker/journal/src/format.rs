@@ -54,6 +54,15 @@ pub struct Place {
     pub len: u32,
 }
 
+/// A record found in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recovered {
+    /// The head that the record was appended with.
+    pub head: Head,
+    /// The place of its body.
+    pub place: Place,
+}
+
 /// The header of a record, as stored on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RecordHeader {
@@ -124,6 +133,12 @@ impl RecordHeader {
     pub(crate) fn stride(&self) -> u32 {
         stride(self.body_len)
     }
+
+    /// Returns whether the record was written by this node into this segment, so is not left over from an earlier use
+    /// of the file.
+    pub(crate) fn is_of(&self, node: u64, segment: u64) -> bool {
+        self.node == node && self.segment == segment
+    }
 }
 
 impl SegmentHeader {
@@ -184,6 +199,8 @@ pub(crate) fn word(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(four)
 }
 
+/// Name of the proof file.
+pub(crate) const PROOF_FILE: &str = "wal.proof";
 /// The format version of new files, and the newest that can be read.
 pub(crate) const VERSION: u32 = 2;
 /// The previous format version, which had no proof file.

@@ -1,54 +1,23 @@
-//! [`Journal`], the handle to the log: appends records, reads their bodies, and releases segments that are not needed
+//! The functions of [`Journal`], the handle to the log: appends records, reads their bodies, and releases segments that are not needed
 //! any more.
 //!
 //! A record has its place as soon as it is appended. The writer's thread then writes it, together with all records that
 //! were appended meanwhile, and runs the record's callback once it is synced. A failed write or sync is never repeated,
 //! because the kernel may have dropped the pages: the journal writes nothing more, and `on_failure` ends the process.
-use crate::disk::{Disk, DiskFile};
-use crate::format::{Head, Place, RECORD_HEAD, RecordHeader, SEGMENT_HEAD, stride};
-use crate::proof::Proof;
-use crate::recover::{self, OpenError, Recovered};
-use crate::ring::{NewSegment, Ring};
-use crate::writer::{self, DrivenWrites};
+use crate::disk::Disk;
+use crate::format::{Head, Place, RECORD_HEAD, RecordHeader, Recovered, SEGMENT_HEAD, stride};
+use crate::open_error::OpenError;
+use crate::recover;
+use crate::ring::{NewSegment, Slot};
+use crate::scan::find_segment;
+use crate::state::{Inner, Journal, Options, PendingRecord, State};
+use crate::writer;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Relaxed};
-
-/// The settings of a journal.
-#[derive(Clone)]
-pub struct Options {
-    /// Identity of the node, a random number. A log that was written by another node is refused.
-    pub node: u64,
-    /// Size of a segment in bytes. Determines [`Journal::record_bytes_max`].
-    pub segment_bytes: u32,
-    /// The largest number of segment files. Control records may exceed it, see [`Journal::append`].
-    pub segments_max: u32,
-    /// The number of these segments that are reserved for control records.
-    pub segments_reserved: u32,
-    /// True if an earlier start has made the log. Then a missing log is an error instead of a reason to make a new one.
-    pub made: bool,
-    /// Called with the reason when the log cannot be written any more; has to end the process.
-    pub on_failure: Arc<dyn Fn(String) + Send + Sync>,
-    /// The driver that has the journal written, for tests; `None`: the journal has a writer's thread.
-    pub driver: Option<Arc<dyn Driver>>,
-}
-
-/// Replaces the node's threads for disk work, so that a simulation decides when the journal writes and syncs. A journal
-/// with a driver is called driven.
-pub trait Driver: Send + Sync {
-    /// Called when the journal is open. From then on the driver has to call [`Journal::step`] or [`Journal::turn`]
-    /// repeatedly.
-    fn drive(&self, journal: Journal);
-    /// Called when an append could write and sync its record itself. Returns whether it may; otherwise the record waits
-    /// for the driver.
-    fn writes_at_once(&self) -> bool;
-    /// Runs work that waits for the disk while other tasks go on. The future ends with the work.
-    fn off_thread(&self, work: Box<dyn FnOnce() + Send>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
-}
 
 /// The body of a record and its checksum.
 #[derive(Clone, Debug)]
@@ -117,59 +86,6 @@ pub struct Usage {
     pub syncs: u64,
 }
 
-/// The handle to the log; cheap to clone.
-#[derive(Clone)]
-pub struct Journal(pub(crate) Arc<Inner>);
-
-pub(crate) struct Inner {
-    pub(crate) disk: Arc<dyn Disk>,
-    pub(crate) options: Options,
-    pub(crate) state: Mutex<State>,
-    /// Wakes the writer's thread: a record was queued, there is idle work, or the journal stops.
-    pub(crate) wakeup: Condvar,
-    /// Wakes the callers of `flush`: records became durable, or the disk has failed.
-    pub(crate) progress: Condvar,
-    /// Sequence up to which all records are durable.
-    pub(crate) durable_sequence: AtomicU64,
-    pub(crate) bytes_written: AtomicU64,
-    pub(crate) syncs: AtomicU64,
-    pub(crate) failed: AtomicBool,
-    pub(crate) proof: Proof,
-    /// Sequence up to which a synced slot of the proof says that records are durable.
-    pub(crate) proven_sequence: AtomicU64,
-    /// True while the writer's thread has nothing to do and waits to be woken.
-    pub(crate) asleep: AtomicBool,
-    pub(crate) driven_writes: Mutex<DrivenWrites>,
-    /// Held by the thread that writes and syncs records.
-    pub(crate) writing: Mutex<()>,
-}
-
-pub(crate) struct State {
-    pub(crate) ring: Ring,
-    pub(crate) next_sequence: u64,
-    pub(crate) queue: Vec<PendingRecord>,
-    pub(crate) stopping: bool,
-    /// True while a spare file is being prepared or a free file swept.
-    pub(crate) preparing: bool,
-    /// The newest kept record of each group and kind.
-    pub(crate) kept: BTreeMap<(u16, u8), Head>,
-    /// Bytes promised to records that are not queued yet.
-    pub(crate) promised: u64,
-}
-
-/// A record that has its place and is not written yet.
-pub(crate) struct PendingRecord {
-    pub(crate) file: Arc<dyn DiskFile>,
-    /// The segment whose first record this is; its header is written before the record.
-    pub(crate) new_segment: Option<NewSegment>,
-    /// Offset of the record's header in the file.
-    pub(crate) offset: u32,
-    pub(crate) header: [u8; RECORD_HEAD],
-    pub(crate) body: Bytes,
-    pub(crate) sequence: u64,
-    pub(crate) on_durable: Option<Box<dyn FnOnce() + Send>>,
-}
-
 impl Journal {
     /// Opens the log, or makes a new one. Calls `record` for every intact record in the order of the log, except for
     /// records in segments that were already released and are held only because bodies in them are still in use.
@@ -213,6 +129,30 @@ impl Journal {
                 .map_err(|error| OpenError::Disk { file: "the log's writer thread".to_owned(), error })?,
         }
         Ok(Self(inner))
+    }
+
+    /// Searches the files without a header for the segments `missing`, which are needed for the bodies in them. A file
+    /// that holds records of such a segment gets its header back. The other files without a header are free from then
+    /// on. Returns the numbers of the segments that were found.
+    ///
+    /// # Errors
+    /// [`OpenError::Disk`] if the disk fails.
+    pub fn settle_unknown(&self, missing: &BTreeSet<u64>) -> Result<Vec<u64>, OpenError> {
+        let mut unknown = std::mem::take(&mut self.0.state.lock().ring.unknown);
+        let mut found = Vec::new();
+        for &segment in missing {
+            for at in 0..unknown.len() {
+                if find_segment(&unknown[at], self.0.options.node, segment)? {
+                    let slot = unknown.remove(at);
+                    recover::write_header(&slot, self.0.options.node, segment)?;
+                    self.0.state.lock().ring.in_use.insert(segment, Slot { written: true, ..slot });
+                    found.push(segment);
+                    break;
+                }
+            }
+        }
+        self.0.state.lock().ring.free.append(&mut unknown);
+        Ok(found)
     }
 
     /// Appends a record, wakes the writer's thread and returns the place of the record's body. Does not wait for a
@@ -461,16 +401,6 @@ impl Journal {
             });
             let _ = noted.inspect_err(|error| writer::fail(&self.0, error));
         }
-    }
-}
-
-impl Inner {
-    /// Returns whether there is work to do although no record is queued: the proof is behind, or a file is to be
-    /// prepared.
-    pub(crate) fn has_idle_work(&self, state: &State) -> bool {
-        let durable = self.durable_sequence.load(Relaxed);
-        let prepares = state.ring.wants_spare().is_some() || state.ring.wants_sweep(durable, state.promised);
-        !self.failed.load(Relaxed) && (durable > self.proven_sequence.load(Relaxed) || (prepares && !state.preparing))
     }
 }
 

@@ -3,7 +3,8 @@
 //! Raft or of messages: to it a record is a small head and a body of bytes.
 //!
 //! The files in the order in which a record passes through them: `room` (space promised to a record before it is
-//! appended), `journal` (append: the record gets its place at once and is written later), `ring` (the segment files:
+//! appended), `journal` (append: the record gets its place at once and is written later), `state` (the data that the
+//! handle and the writer share), `ring` (the segment files:
 //! free, in use, reused), `writer` (one thread that writes and syncs the waiting records together), `proof` (a small
 //! file that says up to where the log is durable), `recover` and below it `scan` (reading the log after a crash),
 //! `format` (the bytes on disk). Below all of them lies `disk`, the interface for all file access, with the real
@@ -14,16 +15,19 @@ mod format;
 mod journal;
 #[cfg(any(test, feature = "mutants"))]
 pub mod mutants;
+mod open_error;
 mod proof;
 mod recover;
 mod ring;
 mod room;
 mod scan;
+mod state;
 #[cfg(test)]
 mod tests;
 mod writer;
 
 pub use disk::{Disk, DiskFile, RealDisk, is_passing, read_whole, write_whole};
-pub use format::{Head, KEPT_FROM, Place};
-pub use journal::{Body, Driver, Full, Journal, Options, ReadError, Usage};
-pub use recover::{OpenError, Recovered};
+pub use format::{Head, KEPT_FROM, Place, Recovered};
+pub use journal::{Body, Full, ReadError, Usage};
+pub use open_error::OpenError;
+pub use state::{Driver, Journal, Options};

@@ -13,8 +13,8 @@
 //! written, and their numbers only grow. So the largest number of all intact slots holds, and a torn or damaged slot
 //! makes the proof older, never wrong.
 use crate::disk::{Disk, DiskFile};
-use crate::format::{VERSION, long, word};
-use crate::recover::OpenError;
+use crate::format::{PROOF_FILE, VERSION, long, word};
+use crate::open_error::OpenError;
 use parking_lot::Mutex;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -63,8 +63,8 @@ impl ProofFile {
 
 /// Reads the proof file. Changes nothing on the disk.
 pub(crate) fn read(disk: &dyn Disk, node: u64) -> Result<ProofFile, OpenError> {
-    let failed = |error| OpenError::Disk { file: NAME.to_owned(), error };
-    let file = match disk.open(NAME) {
+    let failed = |error| OpenError::Disk { file: PROOF_FILE.to_owned(), error };
+    let file = match disk.open(PROOF_FILE) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Ok(ProofFile { file: None, generation: 0, claims: None });
         }
@@ -77,10 +77,10 @@ pub(crate) fn read(disk: &dyn Disk, node: u64) -> Result<ProofFile, OpenError> {
         file.read_at(&mut bytes, at).map_err(failed)?;
         let Some(slot) = Slot::decode(&bytes) else { continue };
         if slot.version > VERSION {
-            return Err(OpenError::Newer { file: NAME.to_owned(), version: slot.version });
+            return Err(OpenError::Newer { file: PROOF_FILE.to_owned(), version: slot.version });
         }
         if slot.node != node {
-            return Err(OpenError::OtherNode { file: NAME.to_owned(), found: slot.node, node });
+            return Err(OpenError::OtherNode { file: PROOF_FILE.to_owned(), found: slot.node, node });
         }
         let before = found.claims.unwrap_or_default();
         let newer = slot.generation >= found.generation;
@@ -102,7 +102,7 @@ impl Proof {
     pub(crate) fn begin(disk: &dyn Disk, node: u64, found: ProofFile, claims: Claims) -> io::Result<Self> {
         let file = match found.file {
             Some(file) => file,
-            None => disk.create(NAME, SLOTS * BLOCK, true)?,
+            None => disk.create(PROOF_FILE, SLOTS * BLOCK, true)?,
         };
         disk.sync_folder("")?; // also for a file that was found: the process that created it may have ended before this
         let state = Mutex::new(State { claims, generation: found.generation });
@@ -181,8 +181,6 @@ impl Slot {
     }
 }
 
-/// Name of the proof file.
-pub(crate) const NAME: &str = "wal.proof";
 const MAGIC: u64 = u64::from_le_bytes(*b"LVRTPRF\0");
 /// Length of a slot in bytes.
 const SLOT: usize = 64;

@@ -9,87 +9,14 @@
 //! Recovery reads all headers, but only those bodies that nothing proves to be durable. Each body is checked when
 //! it is read.
 use crate::disk::Disk;
-use crate::format::{Head, Place, RecordHeader, SEGMENT_HEAD, SegmentHeader, VERSION, WITHOUT_PROOF, is_free};
-use crate::journal::{Journal, Options};
+use crate::format::{Head, PROOF_FILE, Recovered, SEGMENT_HEAD, SegmentHeader, VERSION, WITHOUT_PROOF, is_free};
+use crate::open_error::{OpenError, failed};
 use crate::proof::{self, Claims, Proof, ProofFile};
 use crate::ring::{FOLDER, Ring, Slot};
-use crate::scan::{Scan, find_segment, scan_tail};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::scan::{Scan, Segment, find_segment, scan_tail};
+use crate::state::Options;
+use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
-
-/// A record found in the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Recovered {
-    /// The head that the record was appended with.
-    pub head: Head,
-    /// The place of its body.
-    pub place: Place,
-}
-
-/// The reasons why a log cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// A record that was durable is not intact.
-    #[error(
-        "{file} is damaged at offset {offset}: durable record {sequence}, after one of group {group}, is not intact"
-    )]
-    Corrupt {
-        /// Name of the file.
-        file: String,
-        /// Offset of the record's header in the file, in bytes.
-        offset: u32,
-        /// Group of the last record found before it; 0 if there is none.
-        group: u16,
-        /// Sequence of the record.
-        sequence: u64,
-    },
-    /// The header of a segment is damaged.
-    #[error("{file} is damaged at offset 0: it holds records of segment {segment} of the log without a valid header")]
-    Header {
-        /// Name of the file.
-        file: String,
-        /// Number of the segment.
-        segment: u64,
-    },
-    /// A segment that has to be there is in none of the files.
-    #[error("segment {segment} of the log is missing: no file in {FOLDER}/ holds it, and it was not released")]
-    Missing {
-        /// Number of the segment.
-        segment: u64,
-    },
-    /// The proof file is missing, or all of its slots are damaged.
-    #[error("{} {state}: without it nothing shows whether the log is complete", proof::NAME)]
-    NoProof {
-        /// "is missing" or "is damaged".
-        state: &'static str,
-    },
-    /// The log was written by a newer version of the program.
-    #[error("{file} has format version {version}, this program knows up to {VERSION}")]
-    Newer {
-        /// Name of the file.
-        file: String,
-        /// Format version of the file.
-        version: u32,
-    },
-    /// The log belongs to another node.
-    #[error("{file} belongs to node {found:016x}, this is node {node:016x}")]
-    OtherNode {
-        /// Name of the file.
-        file: String,
-        /// Identity of the node that wrote the file.
-        found: u64,
-        /// Identity of this node.
-        node: u64,
-    },
-    /// The disk returned an error, or a file has the wrong length.
-    #[error("{file}: {error}")]
-    Disk {
-        /// Name of the file.
-        file: String,
-        /// The error.
-        error: io::Error,
-    },
-}
 
 /// The log as recovery left it.
 pub(crate) struct Recovery {
@@ -100,11 +27,6 @@ pub(crate) struct Recovery {
     /// True if a kept record is not in the newest segment, see [`End::lacks_kept`].
     pub(crate) lacks_kept: bool,
     pub(crate) proof: Proof,
-}
-
-pub(crate) struct Segment {
-    pub(crate) header: SegmentHeader,
-    pub(crate) slot: Slot,
 }
 
 /// The files in the log's folder.
@@ -128,32 +50,6 @@ struct End {
     /// True if a kept record is not in the newest segment: the process ended after it had written that segment's header
     /// and before it had written all kept records behind it.
     lacks_kept: bool,
-}
-
-impl Journal {
-    /// Searches the files without a header for the segments `missing`, which are needed for the bodies in them. A file
-    /// that holds records of such a segment gets its header back. The other files without a header are free from then
-    /// on. Returns the numbers of the segments that were found.
-    ///
-    /// # Errors
-    /// [`OpenError::Disk`] if the disk fails.
-    pub fn settle_unknown(&self, missing: &BTreeSet<u64>) -> Result<Vec<u64>, OpenError> {
-        let mut unknown = std::mem::take(&mut self.0.state.lock().ring.unknown);
-        let mut found = Vec::new();
-        for &segment in missing {
-            for at in 0..unknown.len() {
-                if find_segment(&unknown[at], self.0.options.node, segment)? {
-                    let slot = unknown.remove(at);
-                    write_header(&slot, self.0.options.node, segment)?;
-                    self.0.state.lock().ring.in_use.insert(segment, Slot { written: true, ..slot });
-                    found.push(segment);
-                    break;
-                }
-            }
-        }
-        self.0.state.lock().ring.free.append(&mut unknown);
-        Ok(found)
-    }
 }
 
 /// Reads the log, calls `record` for each intact record of the segments that were not released, and removes a torn tail.
@@ -196,7 +92,7 @@ pub(crate) fn recover(
         wipe(&newest.slot, &end).map_err(failed(&newest.slot.name))?;
     }
     let now = Claims { durable: next_sequence - 1, stopped: false, ..claims };
-    let proof = Proof::begin(disk, options.node, proof, now).map_err(failed(proof::NAME))?;
+    let proof = Proof::begin(disk, options.node, proof, now).map_err(failed(PROOF_FILE))?;
     let mut ring = ring(files, options, &end);
     ring.released = claims.released;
     Ok(Recovery { ring, next_sequence, kept, lacks_kept: end.lacks_kept, proof })
@@ -215,7 +111,7 @@ fn wipe(slot: &Slot, end: &End) -> io::Result<()> {
 
 /// Writes the header of a segment that lost it. Such a segment is held only for the bodies in it, so the sequence of
 /// its first record, which nobody knows any more, is not needed.
-fn write_header(slot: &Slot, node: u64, segment: u64) -> Result<(), OpenError> {
+pub(crate) fn write_header(slot: &Slot, node: u64, segment: u64) -> Result<(), OpenError> {
     let header = SegmentHeader { version: VERSION, node, segment, first_sequence: 0, released: 0 }.encode();
     let written = slot.file.write_at(&mut [IoSlice::new(&header)], 0).and_then(|()| slot.file.sync_data());
     written.map_err(failed(&slot.name))
@@ -360,18 +256,4 @@ fn load(disk: &dyn Disk, options: &Options) -> Result<Files, OpenError> {
     }
     files.segments.sort_by_key(|segment| segment.header.segment);
     Ok(files)
-}
-
-/// Returns the conversion of an error of the disk into [`OpenError::Disk`] for a file.
-pub(crate) fn failed(file: &str) -> impl FnOnce(io::Error) -> OpenError {
-    let file = file.to_owned();
-    move |error| OpenError::Disk { file, error }
-}
-
-impl RecordHeader {
-    /// Returns whether the record was written by this node into this segment, so is not left over from an earlier use
-    /// of the file.
-    pub(crate) fn is_of(&self, node: u64, segment: u64) -> bool {
-        self.node == node && self.segment == segment
-    }
 }

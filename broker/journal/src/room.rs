@@ -5,9 +5,9 @@
 //! have sent by then are still appended, until half of the reserve is used. The other half is for control records, such
 //! as the settlements of consumers, which lead to segments being freed. In each segment some bytes, the headroom, are
 //! left for records that are appended without a promise, such as votes.
-use crate::format::stride;
-use crate::journal::{Journal, State};
+use crate::format::{PROOF_FILE, stride};
 use crate::ring::Ring;
+use crate::state::{Journal, State};
 use crate::writer;
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
@@ -84,7 +84,7 @@ impl Journal {
             }
             let current = state.ring.in_use.get(&state.ring.current).map(|slot| (slot.file.clone(), slot.name.clone()));
             let gone = current.filter(|(file, _)| matches!(file.is_linked(), Ok(false))).map(|(_, name)| name);
-            gone.or_else(|| matches!(self.0.proof.is_linked(), Ok(false)).then(|| crate::proof::NAME.to_owned()))
+            gone.or_else(|| matches!(self.0.proof.is_linked(), Ok(false)).then(|| PROOF_FILE.to_owned()))
         };
         let removed = removed.map(|name| format!("{name} was removed from the data folder"));
         let moved = || {

@@ -1,9 +1,15 @@
 //! Reads the segments of the log from header to header at a start, on behalf of `recover`.
-use crate::format::{ALIGN, Head, Place, RECORD_HEAD, RecordHeader, SEGMENT_HEAD};
-use crate::recover::{OpenError, Recovered, Segment, failed};
+use crate::format::{ALIGN, Head, Place, RECORD_HEAD, RecordHeader, Recovered, SEGMENT_HEAD, SegmentHeader};
+use crate::open_error::{OpenError, failed};
 use crate::ring::Slot;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
+
+/// A segment of the log, and the file that holds it.
+pub(crate) struct Segment {
+    pub(crate) header: SegmentHeader,
+    pub(crate) slot: Slot,
+}
 
 /// A record whose header is intact, and which nothing that was read so far proves to be durable.
 struct UnprovenRecord {

@@ -6,8 +6,8 @@
 //! the proof up to where the log is durable, and then sleeps until a record is queued.
 use crate::disk::DiskFile;
 use crate::format::{ALIGN, free_header};
-use crate::journal::{Inner, PendingRecord};
 use crate::ring::{NewSegment, Slot, create_slot};
+use crate::state::{DrivenWrites, Inner, PendingRecord};
 use std::io::{self, IoSlice};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::{Arc, Weak};
@@ -75,22 +75,6 @@ pub(crate) fn write_all(inner: &Arc<Inner>, mut records: Vec<PendingRecord>) {
         sync(inner, now);
     }
     prepare(inner);
-}
-
-/// The records of a driven journal that were taken from the queue and are not durable yet.
-#[derive(Default)]
-pub(crate) struct DrivenWrites {
-    /// The records that are written and not synced.
-    written: Vec<PendingRecord>,
-    /// The records that are not written yet.
-    rest: Vec<PendingRecord>,
-}
-
-impl DrivenWrites {
-    /// Returns whether there are such records.
-    pub(crate) fn is_pending(&self) -> bool {
-        !self.written.is_empty() || !self.rest.is_empty()
-    }
 }
 
 /// Syncs the batch that was written by the last step or, if there is none, writes the next batch. Returns false if

@@ -4,9 +4,9 @@
 //! are missing, or are shorter than they were, are noted at once for every queue that has messages in them: the queue stops
 //! before these messages, and says so in its status, in health and in metrics, without waiting for a consumer to get there.
 use crate::archive::{self, ARCHIVE};
+use crate::open_error::OpenError;
 use crate::queue::Queue;
 use crate::shards::Shards;
-use crate::storage::OpenError;
 use leveret_engine::queue as engine;
 use leveret_journal::Journal;
 use std::collections::{BTreeMap, BTreeSet};

@@ -7,7 +7,7 @@
 //!
 //! Durable queues: `shard` and `entry` (the format and the order of logged operations), `shards`, `files` and `closed` (the
 //! state that the queues share), `storage` and `identity` (opening and closing), `apply` (applying the log), `fetch` and
-//! `read` (reading contents back), `maintain`, `relocate` and `archive` (keeping the log in bounds), `definitions` and
+//! `read` (reading contents back), `maintain`, `upkeep`, `relocate` and `archive` (keeping the log in bounds), `definitions` and
 //! `fact_log` (definitions as facts in the log). `health` reports whether all of that works, `tasks` decides which panics
 //! end the process.
 //!
@@ -42,10 +42,12 @@ mod memory;
 mod message;
 #[cfg(any(test, feature = "mutants"))]
 pub mod mutants;
+mod open_error;
 mod opened;
 mod publish;
 mod queue;
 mod read;
+mod read_failure;
 mod relocate;
 mod settle;
 mod shard;
@@ -55,6 +57,7 @@ mod subscribe;
 mod tasks;
 #[cfg(test)]
 mod test_node;
+mod upkeep;
 
 pub use auth::{Identity, WrongLogin, owned_part};
 pub use caller::Caller;
@@ -75,12 +78,13 @@ pub use limits::{Door, Limits, LimitsError, Permit, Wishes};
 pub use maintain::StorageUsage;
 pub use memory::{Memory, available_bytes, default_max};
 pub use message::{Message, MessageError, RoutedMessage};
+pub use open_error::OpenError;
 pub use opened::{Opened, TooMuchOpened};
 pub use publish::{Lag, PART_QUEUES, Route, RouteMemory, RoutedRun};
 pub use queue::{Queue, QueueId};
 pub use settle::{Outcome, Settlement};
 pub use shard::{Confirm, Waiter};
-pub use storage::{OpenError, StorageOptions};
+pub use storage::StorageOptions;
 pub use tasks::{EXIT_AFTER_PANIC, install_panic_hook};
 
 use leveret_engine::catalog::Catalog;

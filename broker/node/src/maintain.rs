@@ -5,10 +5,10 @@ use crate::archive::{self, ARCHIVE};
 use crate::files::Needed;
 use crate::relocate::movable;
 use crate::shards::Shards;
-use crate::storage::Storage;
+use crate::storage::{Storage, disk_free_min};
+use crate::upkeep::Upkeep;
 use leveret_journal as journal;
-use leveret_replication::GroupId;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 #[cfg(any(test, feature = "mutants"))]
 use std::sync::atomic::Ordering::Relaxed;
@@ -222,60 +222,6 @@ impl Broker {
     }
 }
 
-/// The state that the maintenance keeps between its rounds.
-#[derive(Default)]
-pub(crate) struct Upkeep {
-    /// The groups whose snapshot on disk does not say yet where their contents lie now.
-    pub(crate) moved: BTreeSet<GroupId>,
-    /// The files that contents were moved out of since the last time when the snapshots of all groups said where their
-    /// contents lie.
-    pub(crate) emptied: BTreeSet<u64>,
-    /// The files that could not be read, with the round from which on reading them is tried again.
-    aside: BTreeMap<u64, u64>,
-    rounds: u64,
-    /// The first round in which a snapshot may be begun again, after a step of a round failed.
-    snapshots_from: u64,
-    /// Set if the round before failed; the failure is logged once.
-    held_up: bool,
-    /// The files that were compacted in the last round that compacted the archive.
-    compacted: BTreeSet<u64>,
-    /// Set if there may be more to compact, which is done in the next round.
-    compacts: bool,
-}
-
-impl Upkeep {
-    /// Leaves a file alone for ten seconds, because contents in it cannot be read.
-    pub(crate) fn set_aside(&mut self, file: u64) {
-        self.aside.insert(file, self.rounds + ASIDE_ROUNDS);
-    }
-
-    pub(crate) fn is_aside(&self, file: u64) -> bool {
-        self.aside.get(&file).is_some_and(|until| *until > self.rounds)
-    }
-
-    /// Notes that these files were compacted. There may be more to compact as long as each round compacts different files.
-    pub(crate) fn has_compacted(&mut self, files: BTreeSet<u64>) {
-        self.compacts = !files.is_empty() && files != self.compacted;
-        self.compacted = files;
-    }
-
-    /// Returns whether work is left that has to go on even while no client does anything.
-    fn has_work(&self) -> bool {
-        self.compacts || !self.moved.is_empty() || !self.emptied.is_empty()
-    }
-
-    fn wait_if_in_vain(&mut self, failed: &[io::Error]) {
-        if !failed.is_empty() {
-            self.snapshots_from = self.rounds + SNAPSHOT_AGAIN_ROUNDS;
-        }
-        self.aside.retain(|_, until| *until > self.rounds);
-    }
-
-    fn waits(&self) -> bool {
-        self.rounds < self.snapshots_from
-    }
-}
-
 /// Returns how many segments the log of a group may reach back before it is cut by a snapshot. The number is small, so that
 /// segments are soon used again: a file that was written before is synced faster than a new one. The number is larger if
 /// the snapshot is large compared to the segments.
@@ -301,14 +247,9 @@ fn release(storage: &Storage, shards: &Shards, below: u64, emptied: &BTreeSet<u6
     shards.files.forget(&unneeded);
 }
 
-/// Returns the free space in bytes that the disk must have for publishers to go on: snapshots and a restart need some.
+/// Returns the free space in bytes below which publishers are held back.
 fn free_min(journal: &journal::Journal) -> u64 {
     disk_free_min(journal.segment_bytes())
-}
-
-/// Returns the same for segments of `segment_bytes` bytes.
-pub(crate) fn disk_free_min(segment_bytes: u64) -> u64 {
-    DISK_FREE_MIN + segment_bytes
 }
 
 /// Bounds of the number of segments that the log of a group reaches back when it is cut; a small log is cut earlier.
@@ -319,18 +260,12 @@ const LOG_OF_SNAPSHOT: u64 = 4;
 /// A log of more entries than this is cut by a snapshot.
 const LOG_ENTRIES_MAX: u64 = 200_000;
 const MAINTAIN_EVERY: Duration = Duration::from_millis(200);
-/// A snapshot that found no space is begun again after two seconds.
-const SNAPSHOT_AGAIN_ROUNDS: u64 = 10;
-/// A file that could not be read is left alone for ten seconds.
-const ASIDE_ROUNDS: u64 = 50;
 /// The archive is searched for files that are mostly dead every ten seconds.
 const COMPACT_EVERY_ROUNDS: u64 = 50;
 const WATCH_EVERY: Duration = Duration::from_millis(20);
 const WATCH_DISK_TICKS: u64 = 10;
 /// The largest number of segments that are emptied into the archive at a time.
 const RELOCATED_AT_A_TIME: usize = 4;
-/// The free space in bytes that is kept beside that of one segment.
-const DISK_FREE_MIN: u64 = 32 << 20;
 
 #[cfg(test)]
 #[path = "maintain_tests.rs"]

@@ -4,6 +4,7 @@ use super::*;
 use crate::queue::Queue;
 use crate::read::Reader;
 use crate::test_node::{Confirmed, Refuses, Refusing, TestNode, in_paused_time};
+use crate::upkeep::SNAPSHOT_AGAIN_ROUNDS;
 use crate::{Caller, DeleteOnly, Trouble};
 use leveret_engine::queue as engine;
 use leveret_journal::Disk;

@@ -1,41 +1,10 @@
 //! Reads contents from the log or the archive. Each run is checked, and no more memory is kept afterwards than the runs are
 //! long.
 use crate::archive::{self, ARCHIVE};
+use crate::read_failure::Failure;
 use bytes::Bytes;
 use leveret_engine::queue as engine;
-use leveret_journal::{Disk, Journal, Place, ReadError};
-use std::io::{self, ErrorKind};
-
-/// The reason why a run was not read.
-#[derive(Clone, Debug, thiserror::Error)]
-pub(crate) enum Failure {
-    /// The bytes of the run are not those that were written, or they are missing: reading again changes nothing.
-    #[error("{0}")]
-    Damaged(String),
-    /// The disk or the system refuses at the moment: out of descriptors or memory, or a read error. Reading again may
-    /// succeed.
-    #[error("{0}")]
-    Passing(String),
-}
-
-impl Failure {
-    pub(crate) fn of_disk(file: &str, error: &io::Error) -> Self {
-        match error.kind() {
-            ErrorKind::NotFound => Self::Damaged(format!("{file} is not there any more")),
-            ErrorKind::UnexpectedEof => Self::Damaged(format!("{file} is damaged: it is shorter than it was")),
-            _ => Self::Passing(format!("{file}: {error}")),
-        }
-    }
-}
-
-impl From<ReadError> for Failure {
-    fn from(error: ReadError) -> Self {
-        match error {
-            ReadError::Disk { file, error } => Self::of_disk(&file, &error),
-            ReadError::Released(_) | ReadError::Damaged { .. } => Self::Damaged(error.to_string()),
-        }
-    }
-}
+use leveret_journal::{Disk, Journal, Place};
 
 /// Reads runs. A record is read once for all runs in a row that lie in it.
 pub(crate) struct Reader<'r> {
@@ -79,17 +48,4 @@ fn outside(place: &engine::Place) -> Failure {
         "a run is said to lie outside its record at offset {} of segment {}",
         place.offset, place.file
     ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_missing_or_short_file_is_damage_and_other_errors_are_passing() {
-        let of = |kind: ErrorKind| Failure::of_disk("archive/1", &kind.into());
-        assert!(matches!(of(ErrorKind::NotFound), Failure::Damaged(text) if text.contains("archive/1")));
-        assert!(matches!(of(ErrorKind::UnexpectedEof), Failure::Damaged(_)));
-        assert!(matches!(of(ErrorKind::Other), Failure::Passing(_)));
-    }
 }

@@ -7,11 +7,12 @@
 use crate::Broker;
 use crate::archive::{self, ARCHIVE};
 use crate::files::Needed;
-use crate::maintain::Upkeep;
 use crate::queue::Queue;
-use crate::read::{Failure, Reader};
+use crate::read::Reader;
+use crate::read_failure::Failure;
 use crate::shards::Shards;
 use crate::storage::Storage;
+use crate::upkeep::Upkeep;
 use bytes::Bytes;
 use leveret_engine::queue::Place;
 use leveret_journal::Journal;

@@ -7,7 +7,7 @@ use crate::apply::Applier;
 use crate::delivered::{self, Delivered};
 use crate::identity::Identity;
 use crate::lacking::{Ends, Lacking};
-use crate::maintain;
+use crate::open_error::OpenError;
 use crate::shards::Shards;
 use crate::tasks::critical;
 use futures::future::BoxFuture;
@@ -84,51 +84,6 @@ impl Storage {
         driver.off_thread(Box::new(move || drop(done.send(work())))).await;
         result.await.map_err(std::io::Error::other)?
     }
-}
-
-/// The reason why storage was not opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The log could not be opened.
-    #[error(transparent)]
-    Log(#[from] replication::OpenError),
-    /// The segments of the log were made for smaller messages.
-    #[error(
-        "messages of {wanted} bytes are to be taken, the log in this folder was made for at most {most}: lower \
-         message_bytes_max, or begin with an empty folder"
-    )]
-    MessageSize {
-        /// The configured size of the largest message in bytes.
-        wanted: u64,
-        /// The size of the largest message that fits into a segment, in bytes.
-        most: u64,
-    },
-    /// The size of the volume could not be read.
-    #[error("the size of the volume of the data folder cannot be read: {0}")]
-    VolumeSize(std::io::Error),
-    /// The volume is too small for a log that lets publishers in.
-    #[error(
-        "too little space: the volume has {} MiB, and a log for messages of {} MiB needs {} MiB: give it a larger volume, or \
-         begin with an empty folder and a lower message_bytes_max",
-        .total >> 20, .message.div_ceil(1 << 20), .needed.div_ceil(1 << 20)
-    )]
-    VolumeTooSmall {
-        /// The size of the volume in bytes.
-        total: u64,
-        /// The size that is needed in bytes.
-        needed: u64,
-        /// The configured size of the largest message in bytes.
-        message: u64,
-    },
-    /// The folder of the archive cannot be read.
-    #[error("archive: {0}")]
-    Archive(std::io::Error),
-    /// The file `delivered`, which says how far queues had been delivered, cannot be removed.
-    #[error("delivered: {0}")]
-    Delivered(std::io::Error),
-    /// The file with the node's identity cannot be read or written, or the size of the disk cannot be determined.
-    #[error("node: {0}")]
-    Identity(std::io::Error),
 }
 
 impl Broker {
@@ -283,13 +238,19 @@ impl Broker {
 /// # Errors
 /// [`OpenError::VolumeTooSmall`] if the volume does not hold six segments beside the space that has to stay free.
 fn segments_max(total: u64, log_bytes_max: u64, segment_bytes: u64, message: u64) -> Result<u32, OpenError> {
-    let kept_free = maintain::disk_free_min(segment_bytes);
+    let kept_free = disk_free_min(segment_bytes);
     let fitting = total.saturating_sub(kept_free) / segment_bytes;
     if fitting < SEGMENTS_LEAST {
         let needed = kept_free + SEGMENTS_LEAST * segment_bytes;
         return Err(OpenError::VolumeTooSmall { total, needed, message });
     }
     Ok((log_bytes_max.min(total / 4) / segment_bytes).max(SEGMENTS_MIN).min(fitting) as u32)
+}
+
+/// Returns the free space in bytes that the disk must have for publishers to go on, if segments have `segment_bytes` bytes:
+/// snapshots and a restart need some.
+pub(crate) fn disk_free_min(segment_bytes: u64) -> u64 {
+    DISK_FREE_MIN + segment_bytes
 }
 
 /// The number of shards of a node.
@@ -305,6 +266,8 @@ const SEGMENTS_MIN: u64 = 8;
 /// The smallest number of segments that a volume must hold. With fewer, publishers would never be let in: two are in
 /// reserve, one more has to be free, and two are in use while one is emptied.
 const SEGMENTS_LEAST: u64 = 6;
+/// The free space in bytes that is kept beside that of one segment.
+const DISK_FREE_MIN: u64 = 32 << 20;
 const CLOSE_MAX: Duration = Duration::from_secs(10);
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 //! A durable node on a disk in memory, for tests, with its clients. The tests run its maintenance one round at a time.
-use crate::maintain::Upkeep;
+use crate::upkeep::Upkeep;
 use crate::*;
 use leveret_engine::catalog::QueueDeclare;
 use leveret_engine::queue::Publish;

@@ -1,24 +1,12 @@
 //! The auto-delete exchange `brief`: clients declare it, bind it to a durable or a transient queue, and unbind it, which
 //! deletes it.
 use crate::life::Life;
-use crate::names::name;
+use crate::names::{Brief, name};
 use leveret_model::exchange::ExchangeType;
 use leveret_model::refusal::Refusal;
 use leveret_model::table::FieldTable;
 use leveret_node::Caller;
 use leveret_node::catalog::{BindingDeclare, Destination, ExchangeDeclare};
-
-/// The state of the exchange, as far as clients know it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Brief {
-    /// The exchange does not exist.
-    #[default]
-    Absent,
-    /// The exchange exists and is bound to the queue of this slot.
-    BoundTo(usize),
-    /// Unknown, as a request was not answered, or its queue did not survive a restart.
-    Unknown,
-}
 
 impl Life<'_> {
     /// Declares and binds the exchange if it does not exist; otherwise unbinds it, which deletes it, or deletes it.

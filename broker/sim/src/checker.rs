@@ -1,6 +1,5 @@
 //! The record of what clients published, what they were promised and what they have seen; `invariants` draws conclusions.
-use crate::brief::Brief;
-use crate::names::{Bound, Name, SLOTS, delivery_limit, is_durable};
+use crate::names::{Bound, Brief, Name, SLOTS, delivery_limit, is_durable};
 use leveret_node::QueueId;
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -7,17 +7,19 @@
 //! on other threads. What clients see is compared with what they were promised: `invariants` has one promise per file. The
 //! same seed gives the same trace and the same bytes on disk.
 //!
-//! `scenario` defines what may happen and the report; `world` runs one life after the other; `weather` holds the
-//! disturbances during a life; `life` opens the node and plays a life, `steps` and `requests` are what clients do in it,
-//! and `finish` ends it; `rot` changes bytes between lives; `writer` replaces the node's threads; `clients` has channels
-//! and consumers; `names` and `brief` have the queues, bindings and the exchange that clients use; `checker` records
-//! what is known of each message; `random` makes numbers from the seed.
+//! `scenario` defines what may happen and the report; `lives` runs one life after the other; `world` is what lasts from one
+//! life to the next; `weather` holds the disturbances during a life; `life` opens the node and plays a life, `steps` and
+//! `requests` are what clients do in it, and `finish` ends it; `rot` changes bytes between lives; `writer` replaces the
+//! node's threads; `clients` has channels and consumers; `names` has the queues, the bindings and the exchange that clients
+//! use, and `brief` the requests for that exchange; `checker` records what is known of each message; `random` makes numbers
+//! from the seed.
 mod brief;
 mod checker;
 mod clients;
 mod finish;
 mod invariants;
 mod life;
+mod lives;
 mod names;
 mod random;
 mod requests;
@@ -28,5 +30,5 @@ mod weather;
 mod world;
 mod writer;
 
+pub use lives::run;
 pub use scenario::{FAULTS, Fault, Report, Scenario, WEATHER, Weather};
-pub use world::run;

@@ -159,6 +159,12 @@ impl<'w> Life<'w> {
         }
     }
 
+    /// Applies the disturbances that come before that step; `None` is before the start of the node.
+    async fn weather_at(&mut self, step: Option<u64>) {
+        let Self { world, clients, forecast, .. } = self;
+        forecast.strike(step, &world.disk, |line| clients.trace(line)).await;
+    }
+
     async fn open(&mut self) -> Result<(), String> {
         let failure = self.failure.clone();
         let slow = self.weather.contains(&Weather::SlowDisk);

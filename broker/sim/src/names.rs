@@ -1,4 +1,4 @@
-//! The queues and bindings that clients use, and what is known of each: that it exists, that it does not, or nothing,
+//! The queues, the bindings and the exchange that clients use, and what is known of each: that it exists, that it does not, or nothing,
 //! because a request was cancelled or several requests changed it at the same time.
 //!
 //! A slot is the number of a queue's name: slot 3 is the queue `q3`, which may be deleted and declared again.
@@ -72,4 +72,16 @@ impl Bound {
     pub(crate) fn is_sure(&self) -> bool {
         self.busy == 0 && !self.unsure
     }
+}
+
+/// The state of the auto-delete exchange `brief`, as far as clients know it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Brief {
+    /// The exchange does not exist.
+    #[default]
+    Absent,
+    /// The exchange exists and is bound to the queue of this slot.
+    BoundTo(usize),
+    /// Unknown, as a request was not answered, or its queue did not survive a restart.
+    Unknown,
 }

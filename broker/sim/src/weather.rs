@@ -1,5 +1,4 @@
 //! The weather of a life: the disturbances and the steps before which they come.
-use crate::life::Life;
 use crate::random::Random;
 use crate::scenario::{Scenario, Weather};
 use leveret_journal::faulty::{Call, Errno, FaultyDisk, Trouble};
@@ -38,6 +37,33 @@ impl Forecast {
         }
         Self(events)
     }
+
+    /// Applies the disturbances that come before that step; `None` is before the start of the node. Hands `trace` a line
+    /// about each.
+    pub(crate) async fn strike(&mut self, step: Option<u64>, disk: &FaultyDisk, trace: impl Fn(String)) {
+        let (now, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.0).into_iter().partition(|(at, _)| *at == step);
+        self.0 = later;
+        for (_, event) in now {
+            match event {
+                Event::Expect(trouble) => {
+                    trace(format!("{trouble:?}"));
+                    disk.expect(trouble);
+                }
+                Event::Free(bytes) => {
+                    trace(format!("{bytes} bytes are free"));
+                    disk.leave_free(bytes);
+                }
+                Event::Slow(time) => {
+                    trace(format!("calls take up to {time:?}"));
+                    disk.set_slow(time);
+                }
+                Event::Leap(time) => {
+                    trace(format!("the clock leaps {time:?}"));
+                    tokio::time::advance(time).await;
+                }
+            }
+        }
+    }
 }
 
 fn event(random: &mut Random, weather: Weather) -> Option<Event> {
@@ -55,35 +81,6 @@ fn event(random: &mut Random, weather: Weather) -> Option<Event> {
         Weather::FullVolume => Some(Event::Free(*random.pick(&FREE))),
         Weather::ClockLeaps => Some(Event::Leap(Duration::from_secs(*random.pick(&[1, 20, 70, 120])))),
         Weather::Cancelled | Weather::Races | Weather::Cascades => None,
-    }
-}
-
-impl Life<'_> {
-    /// Applies the disturbances that come before that step; `None` is before the start of the node.
-    pub(crate) async fn weather_at(&mut self, step: Option<u64>) {
-        let (now, later) = std::mem::take(&mut self.forecast.0).into_iter().partition(|(at, _)| *at == step);
-        self.forecast.0 = later;
-        let now: Vec<(Option<u64>, Event)> = now;
-        for (_, event) in now {
-            match event {
-                Event::Expect(trouble) => {
-                    self.trace(format!("{trouble:?}"));
-                    self.world.disk.expect(trouble);
-                }
-                Event::Free(bytes) => {
-                    self.trace(format!("{bytes} bytes are free"));
-                    self.world.disk.leave_free(bytes);
-                }
-                Event::Slow(time) => {
-                    self.trace(format!("calls take up to {time:?}"));
-                    self.world.disk.set_slow(time);
-                }
-                Event::Leap(time) => {
-                    self.trace(format!("the clock leaps {time:?}"));
-                    tokio::time::advance(time).await;
-                }
-            }
-        }
     }
 }
 

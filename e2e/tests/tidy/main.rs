@@ -1,5 +1,7 @@
 //! Checks of the source tree: length and first line of files, dependencies between crates, banned crates, equality of
-//! copies, links in documents; in `structure`, fields, parameters and doc comments.
+//! copies, links in documents; in `structure`, fields, parameters, names and doc comments; in `circles`, files that use each
+//! other.
+mod circles;
 mod structure;
 
 use leveret_e2e::programs::root;
