@@ -40,7 +40,7 @@ impl Protocol for Amqp {
     }
 
     async fn admit(&self) -> Option<Permit> {
-        self.broker.admit(Door::Amqp)
+        self.broker.admit(Door::Messaging)
     }
 
     async fn serve(self: Arc<Self>, client: Client, permit: Permit, stop: CancellationToken) {

@@ -79,6 +79,17 @@ pub struct ChannelView {
     pub unacked: AtomicU64,
 }
 
+/// The limits that a client agreed to.
+#[derive(Clone, Copy, Debug)]
+pub struct Tuned {
+    /// The largest frame, in bytes.
+    pub frame_max: u32,
+    /// The most channels.
+    pub channel_max: u16,
+    /// The heartbeat interval in seconds; 0: none.
+    pub heartbeat: u16,
+}
+
 /// The properties with which a new connection is registered.
 pub struct Hello {
     /// The address that the client came from.
@@ -95,8 +106,8 @@ pub struct Hello {
     pub protocol: &'static str,
     /// The client properties, as the client sent them.
     pub client_properties: FieldTable,
-    /// The values agreed upon: the largest frame in bytes, the number of channels, and the heartbeat interval in seconds.
-    pub tuned: (u32, u16, u16),
+    /// The limits that were agreed upon.
+    pub tuned: Tuned,
 }
 
 impl Connection {
@@ -151,9 +162,9 @@ impl Broker {
             client: Client { peer, local, mechanism, protocol, properties: client_properties, connected_at_ms },
             caller: Caller { identity, origin: Origin::Connection(id) },
             vhost,
-            frame_max: tuned.0,
-            channel_max: tuned.1,
-            heartbeat: tuned.2,
+            frame_max: tuned.frame_max,
+            channel_max: tuned.channel_max,
+            heartbeat: tuned.heartbeat,
             received_bytes: AtomicU64::new(0),
             sent_bytes: AtomicU64::new(0),
             incomplete_bytes: AtomicU64::new(0),

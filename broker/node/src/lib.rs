@@ -57,12 +57,13 @@ mod subscribe;
 mod tasks;
 #[cfg(test)]
 mod test_node;
+mod throttle;
 mod upkeep;
 
 pub use auth::{Identity, WrongLogin, owned_part};
 pub use caller::Caller;
 pub use clock::Clock;
-pub use connections::{ChannelView, Churn, Client, Connection, ConnectionId, Hello};
+pub use connections::{ChannelView, Churn, Client, Connection, ConnectionId, Hello, Tuned};
 pub use declare::DeleteOnly;
 pub use deleted::Deleted;
 pub use figures::{ConsumerView, Descriptors, Listener, descriptors};
@@ -86,6 +87,7 @@ pub use settle::{Outcome, Settlement};
 pub use shard::{Confirm, Waiter};
 pub use storage::StorageOptions;
 pub use tasks::{EXIT_AFTER_PANIC, install_panic_hook};
+pub use throttle::Throttle;
 
 use leveret_engine::catalog::Catalog;
 use parking_lot::{RwLock, RwLockReadGuard};

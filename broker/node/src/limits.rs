@@ -4,7 +4,7 @@
 //! The descriptors are therefore shared out at the start, with a reserve that no client gets, and every listener asks
 //! [`Broker::admit`] for a [`Permit`] before it serves a socket.
 //!
-//! An AMQP connection is half-open until it has logged in and opened its virtual host. Half-open connections have places of
+//! A connection that messages go over is half-open until it has logged in and opened its virtual host. Half-open connections have places of
 //! their own. When all of these are taken, a new client gets the place of the oldest half-open connection if that one is
 //! more than a second old; otherwise the new client is closed. A client that logs in at once therefore gets in, however
 //! many silent clients there are.
@@ -19,9 +19,9 @@ use tokio::sync::Notify;
 /// The largest number of clients of each kind at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The largest number of open AMQP connections.
+    /// The largest number of open connections that messages go over.
     pub connections_max: u64,
-    /// The largest number of AMQP connections that have not finished their login.
+    /// The largest number of such connections that have not finished their login.
     pub half_open_connections_max: u64,
     /// The largest number of connections to the management API.
     pub http_connections_max: u64,
@@ -64,7 +64,7 @@ pub enum LimitsError {
 }
 
 impl Limits {
-    /// Shares `descriptors` out among the kinds of clients. Limits that were not configured are chosen so that idle AMQP
+    /// Shares `descriptors` out among the kinds of clients. Limits that were not configured are chosen so that idle
     /// connections alone do not use up a memory budget of `memory_max` bytes.
     ///
     /// # Errors
@@ -77,10 +77,10 @@ impl Limits {
         let sockets = descriptors - reserve;
         let http = wishes.http_connections_max.unwrap_or((sockets / 4).min(HTTP_MAX));
         let metrics = (sockets / 16).min(METRICS_MAX);
-        let amqp = sockets.saturating_sub(http.saturating_add(metrics)).min(memory_max / CONNECTION_BYTES).max(2);
-        let half_open = wishes.half_open_connections_max.unwrap_or((amqp / 4).clamp(1, HALF_OPEN_MAX));
+        let messaging = sockets.saturating_sub(http.saturating_add(metrics)).min(memory_max / CONNECTION_BYTES).max(2);
+        let half_open = wishes.half_open_connections_max.unwrap_or((messaging / 4).clamp(1, HALF_OPEN_MAX));
         let limits = Self {
-            connections_max: wishes.connections_max.unwrap_or(amqp.saturating_sub(half_open).max(1)),
+            connections_max: wishes.connections_max.unwrap_or(messaging.saturating_sub(half_open).max(1)),
             half_open_connections_max: half_open,
             http_connections_max: http,
             metrics_connections_max: metrics,
@@ -107,10 +107,10 @@ impl Default for Limits {
 /// The kind of place that a client asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Door {
-    /// An AMQP connection, which is half-open until [`Permit::open`].
-    Amqp,
+    /// A connection that messages go over, which is half-open until [`Permit::open`].
+    Messaging,
     /// A connection to the management API.
-    Http,
+    Management,
     /// A connection to the metrics port.
     Metrics,
 }
@@ -127,12 +127,12 @@ pub struct Permit {
 enum Kind {
     HalfOpen(u64),
     Open,
-    Http,
+    Management,
     Metrics,
 }
 
 impl Permit {
-    /// Turns the place of a half-open AMQP connection into that of an open one. Does nothing for other kinds of places.
+    /// Turns the place of a half-open connection into that of an open one. Does nothing for other kinds of places.
     ///
     /// # Errors
     /// The limit, if that many connections are open already.
@@ -163,7 +163,7 @@ impl Drop for Permit {
         match *self.kind.lock() {
             Kind::HalfOpen(number) => taken.leave(number),
             Kind::Open => taken.open -= 1,
-            Kind::Http => taken.http -= 1,
+            Kind::Management => taken.http -= 1,
             Kind::Metrics => taken.metrics -= 1,
         }
     }
@@ -213,10 +213,10 @@ impl Places {
         let mut taken = self.taken.lock();
         let (limits, counts) = (&self.limits, &mut *taken);
         let (kind, met) = match door {
-            Door::Amqp => self.take_half_open(counts, &withdrawn, now_ns),
-            Door::Http => {
+            Door::Messaging => self.take_half_open(counts, &withdrawn, now_ns),
+            Door::Management => {
                 let met = Met { limit: "http_connections_max", max: limits.http_connections_max };
-                counted(&mut counts.http, met, Kind::Http)
+                counted(&mut counts.http, met, Kind::Management)
             }
             Door::Metrics => {
                 let met = Met { limit: "connections to the metrics", max: limits.metrics_connections_max };
@@ -293,7 +293,7 @@ impl Broker {
         self.node().places.limits
     }
 
-    /// Returns the number of open AMQP connections and the number of half-open ones.
+    /// Returns the number of open connections and the number of half-open ones.
     pub fn places_taken(&self) -> (u64, u64) {
         let taken = self.node().places.taken.lock();
         (taken.open, taken.half_open.len() as u64)
@@ -407,16 +407,17 @@ mod tests {
     #[test]
     fn clients_of_different_kinds_have_separate_places() {
         let places = places(2, 1);
-        let http: Vec<_> = (0..2).map(|_| places.take(Door::Http, 0).permit.unwrap()).collect();
-        assert!(places.take(Door::Http, 0).permit.is_none());
-        let (first, second) = (places.take(Door::Amqp, 0).permit.unwrap(), places.take(Door::Amqp, 0).permit.unwrap());
-        assert!(places.take(Door::Amqp, 0).permit.is_none(), "no place, and nobody has had its time");
+        let http: Vec<_> = (0..2).map(|_| places.take(Door::Management, 0).permit.unwrap()).collect();
+        assert!(places.take(Door::Management, 0).permit.is_none());
+        let (first, second) =
+            (places.take(Door::Messaging, 0).permit.unwrap(), places.take(Door::Messaging, 0).permit.unwrap());
+        assert!(places.take(Door::Messaging, 0).permit.is_none(), "no place, and nobody has had its time");
         assert_eq!((first.open(), first.open(), second.open()), (Ok(()), Ok(()), Err(1)));
-        let third = places.take(Door::Amqp, 0).permit.unwrap();
-        assert!(places.take(Door::Amqp, 0).permit.is_none());
+        let third = places.take(Door::Messaging, 0).permit.unwrap();
+        assert!(places.take(Door::Messaging, 0).permit.is_none());
         drop((first, http));
         assert_eq!(second.open(), Ok(()));
-        assert!(places.take(Door::Http, 0).permit.is_some());
+        assert!(places.take(Door::Management, 0).permit.is_some());
         drop((second, third));
         let taken = places.taken.lock();
         assert_eq!((taken.open, taken.half_open.len(), taken.http), (0, 0, 0));
@@ -426,11 +427,11 @@ mod tests {
     async fn a_new_client_gets_the_place_of_a_silent_one() {
         let places = places(2, 1);
         let (old, young) =
-            (places.take(Door::Amqp, 0).permit.unwrap(), places.take(Door::Amqp, GRACE_NS).permit.unwrap());
-        let Admission { permit: new, met } = places.take(Door::Amqp, GRACE_NS);
+            (places.take(Door::Messaging, 0).permit.unwrap(), places.take(Door::Messaging, GRACE_NS).permit.unwrap());
+        let Admission { permit: new, met } = places.take(Door::Messaging, GRACE_NS);
         assert_eq!(met, Some(Met { limit: "half_open_connections_max", max: 2 }));
         old.withdrawn().await;
-        assert!(places.take(Door::Amqp, GRACE_NS).permit.is_none(), "the others have not had their time");
+        assert!(places.take(Door::Messaging, GRACE_NS).permit.is_none(), "the others have not had their time");
         drop(old);
         assert_eq!(places.taken.lock().half_open.len(), 2, "its place had been given away");
         drop((young, new));
@@ -441,13 +442,13 @@ mod tests {
     #[test]
     fn few_half_open_connections_are_closed_for_new_clients_at_a_time() {
         let places = places(100, 1);
-        let old: Vec<_> = (0..100).map(|_| places.take(Door::Amqp, 0).permit.unwrap()).collect();
-        let new: Vec<_> = (0..100).filter_map(|_| places.take(Door::Amqp, GRACE_NS).permit).collect();
+        let old: Vec<_> = (0..100).map(|_| places.take(Door::Messaging, 0).permit.unwrap()).collect();
+        let new: Vec<_> = (0..100).filter_map(|_| places.take(Door::Messaging, GRACE_NS).permit).collect();
         assert_eq!(new.len() as u64, GIVING_WAY_MAX);
         assert_eq!(old[0].open(), Ok(()), "it was faster");
         drop(old);
         assert_eq!(places.taken.lock().giving_way, 0);
-        let newer: Vec<_> = (0..200).filter_map(|_| places.take(Door::Amqp, GRACE_NS).permit).collect();
+        let newer: Vec<_> = (0..200).filter_map(|_| places.take(Door::Messaging, GRACE_NS).permit).collect();
         assert_eq!((newer.len(), places.taken.lock().half_open.len()), (84, 100));
     }
 

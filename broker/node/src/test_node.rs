@@ -56,7 +56,7 @@ pub(crate) fn connection(broker: &Broker) -> Arc<Connection> {
         vhost: "/".into(),
         protocol: "AMQP 0-9-1",
         client_properties: FieldTable::default(),
-        tuned: (131_072, 2047, 0),
+        tuned: Tuned { frame_max: 131_072, channel_max: 2047, heartbeat: 0 },
     })
 }
 

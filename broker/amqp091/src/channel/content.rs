@@ -26,7 +26,7 @@ impl Publisher<'_> {
     pub(crate) async fn content_header(&mut self, arrived: Arrived<'_>) -> Result<(), Failure> {
         let Arrived { channel, payload, .. } = arrived;
         self.turn.add(payload.len() as u64 / PROPERTY_BYTES_PER_WORK);
-        self.state.load.published = true; // the client is held back like a publisher if there is no room
+        self.state.throttle.note_publish(); // the client is held back like a publisher if there is no room
         let message_bytes_max = self.context.broker.options().message_bytes_max;
         match &mut self.channels.get(channel)?.assembly {
             Some(assembly) if assembly.awaits_header() => assembly.add_header(payload, message_bytes_max)?,
@@ -45,7 +45,7 @@ impl Publisher<'_> {
     /// [`content_header`](Self::content_header).
     pub(crate) async fn content_body(&mut self, arrived: Arrived<'_>) -> Result<(), Failure> {
         let Arrived { channel, payload, .. } = arrived;
-        self.state.load.published = true; // the client is held back like a publisher if there is no room
+        self.state.throttle.note_publish(); // the client is held back like a publisher if there is no room
         match &mut self.channels.get(channel)?.assembly {
             Some(assembly) if !assembly.awaits_header() => assembly.add_body(payload)?,
             _ => {
@@ -81,7 +81,7 @@ impl Publisher<'_> {
             if let Some(routed) = self.count_published(MessagesOfRun { bytes: &bytes, run: &run, messages: &messages })
             {
                 let lag = self.context.broker.publish_in_parts(&bytes, routed).await;
-                self.state.load.add_lag(lag);
+                self.state.throttle.note_lag(lag);
             }
         } else {
             self.hand_over(&bytes, &[run], &messages);

@@ -15,10 +15,9 @@ use crate::codec::method;
 use crate::codec::reply::ReplyCode;
 use crate::connection::context::Context;
 use crate::connection::failure::Failure;
-use crate::connection::hold::Load;
 use crate::connection::turn::Turn;
 use leveret_model::properties::{self, Asked};
-use leveret_node::{Body, Extent, PART_QUEUES, Route, RoutedRun};
+use leveret_node::{Body, Extent, PART_QUEUES, Route, RoutedRun, Throttle};
 use smallvec::SmallVec;
 use std::sync::Arc;
 
@@ -34,7 +33,9 @@ pub(crate) struct PublishState {
     /// Channels whose publishes are confirmed at the end of the read.
     pub(crate) confirms: Unconfirmed,
     /// The publishes for which the client may be held back.
-    pub(crate) load: Load,
+    pub(crate) throttle: Throttle,
+    /// The number of bytes that were handed to the log since the log's tasks last went first.
+    pub(crate) logged_bytes: usize,
 }
 
 /// Handles publishes, with all parts of the connection that this may change.
@@ -197,7 +198,7 @@ impl Publisher<'_> {
             routed.extend(self.count_published(of_run));
         }
         let lag = self.context.broker.publish(bytes, &routed);
-        self.state.load.add_lag(lag);
+        self.state.throttle.note_lag(lag);
     }
 
     /// Counts messages that are about to be handed over. Returns them with their route and, if it waits for the log,
@@ -205,11 +206,11 @@ impl Publisher<'_> {
     pub(super) fn count_published<'m>(&mut self, of_run: MessagesOfRun<'m>) -> Option<RoutedRun<'m>> {
         let MessagesOfRun { run, messages, .. } = of_run;
         let route = &*run.route;
-        self.state.load.published = true;
+        self.state.throttle.note_publish();
         self.turn.add(RUN_WORK + (messages.len() * route.recipients()) as u64);
         let logs = route.confirms();
         if logs > 0 {
-            self.state.load.logged_bytes += messages.iter().map(|message| message.body.len()).sum::<usize>();
+            self.state.logged_bytes += messages.iter().map(|message| message.body.len()).sum::<usize>();
         }
         let waiter = match self.channels.find(run.channel) {
             Some(channel) => self.state.confirms.published(&self.context.output, channel, messages.len() as u64, logs),

@@ -12,7 +12,7 @@ use crate::codec::method::{self, Method};
 use crate::codec::reply::ReplyCode;
 use leveret_model::table::{FieldTable, FieldValue};
 use leveret_model::wire::{table, text};
-use leveret_node::{Broker, Connection, Hello, Identity, Permit, WrongLogin};
+use leveret_node::{Broker, Connection, Hello, Identity, Permit, Tuned, WrongLogin};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,17 +50,6 @@ pub(crate) struct Handshake<'a> {
 pub(crate) struct Addresses {
     pub(crate) peer: SocketAddr,
     pub(crate) local: SocketAddr,
-}
-
-/// The limits of a connection.
-#[derive(Clone, Copy)]
-struct Tuned {
-    /// The largest frame, in bytes.
-    frame_max: u32,
-    /// The most channels.
-    channel_max: u16,
-    /// The heartbeat interval in seconds; 0: none.
-    heartbeat: u16,
 }
 
 /// The method that the client has to send next.
@@ -253,7 +242,6 @@ impl<'a> Handshake<'a> {
             let text = format!("connection refused: node connection limit ({max}) is reached");
             Failure::new(ReplyCode::NotAllowed, text)
         })?;
-        let Tuned { frame_max, channel_max, heartbeat } = self.tuned;
         let connection = self.broker.connected(Hello {
             peer: self.addresses.peer,
             local: self.addresses.local,
@@ -262,7 +250,7 @@ impl<'a> Handshake<'a> {
             vhost: vhost.into(),
             protocol: "AMQP 0-9-1",
             client_properties: std::mem::take(&mut self.client_properties),
-            tuned: (frame_max, channel_max, heartbeat),
+            tuned: self.tuned,
         });
         self.output.write(|state| encode::connection_open_ok(&mut state.buffer));
         Ok(connection)
@@ -388,7 +376,7 @@ mod tests {
     #[tokio::test]
     async fn the_handshake_has_one_deadline() {
         let broker = Broker::start(Options::default());
-        let permit = broker.admit(Door::Amqp).unwrap();
+        let permit = broker.admit(Door::Messaging).unwrap();
         let (now, stop) = (Instant::now(), CancellationToken::new());
         assert_eq!(
             in_time(now, &permit, &stop, pending::<()>()).await,

@@ -10,11 +10,10 @@ use super::output::Output;
 use crate::codec::encode;
 use crate::codec::ids::MethodId;
 use crate::codec::reply::ReplyCode;
-use leveret_node::{Connection, Lag, Queue};
+use leveret_node::{Connection, Throttle};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt;
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::net::tcp::OwnedReadHalf;
@@ -72,20 +71,14 @@ pub(crate) fn ended(socket: &OwnedReadHalf, ends: &Ends<'_>) -> Option<End> {
 /// How the connection ended meanwhile.
 pub(crate) async fn back(
     context: &Context,
-    load: &mut Load,
+    throttle: &mut Throttle,
     socket: &OwnedReadHalf,
     ends: &Ends<'_>,
 ) -> Result<(), End> {
-    if let Some(queue) = load.lagging.take() {
-        until(queue.until_logged(), socket, ends).await?;
-        if let Some((limit, messages)) = load.pace.wait() {
-            let mut kept_up = false;
-            let catch_up = async { kept_up = queue.let_consumers_catch_up(limit, messages).await };
-            until(catch_up, socket, ends).await?;
-            load.pace.waited(kept_up);
-        }
+    if throttle.lags() {
+        until(throttle.until_caught_up(), socket, ends).await?;
     }
-    if !std::mem::take(&mut load.published) || !context.broker.memory().is_alarmed() {
+    if !throttle.is_alarmed(context.broker.memory()) {
         return Ok(());
     }
     let Context { output, connection, broker, capabilities, .. } = context;
@@ -148,70 +141,6 @@ pub(crate) async fn until_it_stalls(sent_bytes: &AtomicU64, heartbeat: Option<Du
     }
 }
 
-/// The publishes of a connection for which it may be held back.
-#[derive(Default)]
-pub(crate) struct Load {
-    /// A queue that was published to in this read and whose consumers or log are too slow.
-    lagging: Option<Arc<Queue>>,
-    /// Decides how long the client waits for such consumers.
-    pace: Pace,
-    /// True if something was published in this read: the client is held back if memory or disk are used up.
-    pub(crate) published: bool,
-    /// The number of bytes that were handed to the log since the log's tasks last went first.
-    pub(crate) logged_bytes: usize,
-}
-
-impl Load {
-    /// Notes the messages that went to queues whose consumers or log are too slow.
-    pub(crate) fn add_lag(&mut self, lag: Option<Lag>) {
-        if let Some(lag) = lag {
-            self.pace.published(lag.messages, lag.body_bytes);
-            self.lagging = Some(lag.queue);
-        }
-    }
-}
-
-/// The time that a publisher waits for the consumers of its messages. It is proportional to their number and size, so
-/// that a publisher is never slowed below 24 MiB of large messages or 100,000 small ones per second; a publisher seldom
-/// waits if waiting does not help.
-#[derive(Default)]
-struct Pace {
-    /// The bytes that were published to queues with slow consumers and were not waited for yet. A message counts as
-    /// [`MESSAGE_BYTES`] more.
-    bytes: u64,
-    /// The number of these messages.
-    messages: u64,
-    /// Bytes to be published before the next wait.
-    pass_over: u64,
-    /// The number of waits in a row that did not help.
-    in_vain: u32,
-}
-
-impl Pace {
-    /// Notes messages that were published to a queue whose consumers are too slow.
-    fn published(&mut self, messages: u64, body_bytes: u64) {
-        self.messages += messages;
-        self.bytes += messages * MESSAGE_BYTES + body_bytes;
-    }
-
-    /// Returns how long to wait now, and for the consumption of how many messages; `None` if there is nothing to wait
-    /// for.
-    fn wait(&mut self) -> Option<(Duration, u64)> {
-        if self.bytes < self.pass_over.max(WAIT_FOR_BYTES) {
-            return None;
-        }
-        let (bytes, messages) = (std::mem::take(&mut self.bytes), std::mem::take(&mut self.messages));
-        let limit = Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / PACE_BYTES).min(WAIT_MAX);
-        Some((limit, messages))
-    }
-
-    /// Notes whether the consumers caught up during a wait.
-    fn waited(&mut self, kept_up: bool) {
-        self.in_vain = if kept_up { 0 } else { (self.in_vain + 1).min(IN_VAIN_MAX) };
-        self.pass_over = if kept_up { 0 } else { WAIT_FOR_BYTES << self.in_vain };
-    }
-}
-
 /// Returns whether the connection was reset or the socket is in a state of `flags`: `RDHUP` means that the peer has
 /// closed its sending side, whatever it sent before that.
 fn has(socket: &OwnedReadHalf, flags: PollFlags) -> bool {
@@ -237,15 +166,6 @@ const LEAVE_AFTER: Duration = Duration::from_secs(10);
 /// The interval at which such connections are closed, one after the other.
 const LEAVE_EVERY: Duration = Duration::from_millis(250);
 const TURNS_TO_LEAVE: u64 = 16;
-/// The rate below which a publisher is not slowed, in bytes per second.
-const PACE_BYTES: u64 = 24 << 20;
-/// The bytes that a message counts as in addition to its body.
-const MESSAGE_BYTES: u64 = 224;
-/// The bytes that are published before a wait is worth its cost.
-const WAIT_FOR_BYTES: u64 = 128 << 10;
-const WAIT_MAX: Duration = Duration::from_millis(50);
-/// After this many waits in a row that did not help, the next one comes after 64 MiB.
-const IN_VAIN_MAX: u32 = 10;
 /// The interval at which a connection that is not read from is checked for its end.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// A peer without heartbeats that acknowledges no bytes for this long has vanished, in milliseconds.
@@ -274,28 +194,5 @@ mod tests {
         assert!(waited > UNREAD_MAX * 90 && waited < UNREAD_MAX * 93, "{waited:?}");
         until_it_stalls(&sent, Some(Duration::from_secs(5))).await;
         assert_eq!(began.elapsed() - waited, Duration::from_secs(10));
-    }
-
-    #[test]
-    fn publishers_wait_in_proportion_and_seldom_if_waiting_does_not_help() {
-        let mut pace = Pace::default();
-        pace.published(100, 100);
-        assert_eq!(pace.wait(), None, "too little to wait for");
-        pace.published(1000, 16_000);
-        let (limit, messages) = pace.wait().unwrap();
-        assert_eq!(messages, 1100);
-        assert!(limit > Duration::from_millis(8) && limit < Duration::from_millis(12), "{limit:?}");
-        let mut waits = 0;
-        for _ in 0..100_000 {
-            pace.published(100, 1600);
-            if pace.wait().is_some() {
-                pace.waited(false);
-                waits += 1;
-            }
-        }
-        assert!((10..60).contains(&waits), "{waits} waits that did not help");
-        pace.waited(true);
-        pace.published(1000, 16_000);
-        assert!(pace.wait().is_some(), "it helps again");
     }
 }

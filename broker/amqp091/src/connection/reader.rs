@@ -176,9 +176,9 @@ impl Reader {
             if session.progress == Progress::Finished {
                 return End::Asked;
             }
-            let (context, load) = session.load();
-            let published = load.published;
-            if let Err(end) = hold::back(context, load, &self.socket, &ends).await {
+            let (context, throttle) = session.throttle();
+            let published = throttle.has_published();
+            if let Err(end) = hold::back(context, throttle, &self.socket, &ends).await {
                 return end;
             }
             if !connection.holds_incomplete() {
@@ -199,9 +199,7 @@ impl Reader {
                 }
                 continue; // with the frames that were left in the buffer
             }
-            let (_, load) = session.load();
-            if load.logged_bytes >= LOGGED_BYTES {
-                load.logged_bytes = 0;
+            if session.has_logged_much() {
                 tokio::task::yield_now().await; // so that the log takes these bytes before more are read
             }
             if self.turn_bytes >= self.pool.turns.bytes_max() {
@@ -388,9 +386,6 @@ const GOODBYE_MAX: Duration = Duration::from_secs(2);
 const READ_COST: usize = 2 << 10;
 /// Room for the next read of a client that has not opened its connection, in bytes.
 const HANDSHAKE_ROOM: usize = 4 << 10;
-/// As soon as this many bytes were handed to the log, its tasks go first: the bytes are on their way to the disk while
-/// the next are read.
-const LOGGED_BYTES: usize = 128 << 10;
 /// Room for the next read, in bytes.
 const ROOM_MIN: usize = 64 << 10;
 /// A client that sends nothing for this long is assumed not to send the rest of a frame soon.

@@ -5,7 +5,6 @@
 //! happens.
 use super::context::{Capabilities, Context};
 use super::failure::{End, Failure};
-use super::hold::Load;
 use super::output::Output;
 use super::turn::{Turn, Turns};
 use crate::channel::channels::Channels;
@@ -17,7 +16,7 @@ use crate::codec::frame::{self, Frame, Kind};
 use crate::codec::ids::MethodId;
 use crate::codec::method::{self, Method};
 use crate::codec::reply::ReplyCode;
-use leveret_node::{Broker, Connection};
+use leveret_node::{Broker, Connection, Throttle};
 use std::sync::Arc;
 
 /// The reader's state of a connection that is open.
@@ -73,8 +72,18 @@ impl Session {
     }
 
     /// Returns the context, and the publishes for which the client may be held back.
-    pub(crate) fn load(&mut self) -> (&Context, &mut Load) {
-        (&self.context, &mut self.publishing.load)
+    pub(crate) fn throttle(&mut self) -> (&Context, &mut Throttle) {
+        (&self.context, &mut self.publishing.throttle)
+    }
+
+    /// Returns whether the log's tasks should go first, because much was handed to the log since they last did. Starts to
+    /// count anew then.
+    pub(crate) fn has_logged_much(&mut self) -> bool {
+        let much = self.publishing.logged_bytes >= LOGGED_BYTES;
+        if much {
+            self.publishing.logged_bytes = 0;
+        }
+        much
     }
 
     /// Returns the handler of publishes.
@@ -307,6 +316,9 @@ impl Session {
 /// The work of a method other than a publish or an acknowledgement, or of a failure: enough to look at the clock and at
 /// how much the client has left unread.
 const METHOD_WORK: u64 = 100;
+/// As soon as this many bytes were handed to the log, its tasks go first: the bytes are on their way to the disk while
+/// the next are read.
+const LOGGED_BYTES: usize = 128 << 10;
 
 #[cfg(test)]
 #[path = "session_tests.rs"]

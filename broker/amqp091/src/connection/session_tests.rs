@@ -4,7 +4,7 @@ use crate::channel::routes::Routes;
 use crate::codec::frame::END;
 use leveret_model::table::{FieldTable, FieldValue};
 use leveret_node::catalog::{BindingDeclare, Destination, QueueDeclare};
-use leveret_node::{Caller, Hello, Identity, Options};
+use leveret_node::{Caller, Hello, Identity, Options, Tuned};
 
 fn session(broker: &Broker) -> Session {
     let address = std::net::SocketAddr::from(([127, 0, 0, 1], 5672));
@@ -16,7 +16,7 @@ fn session(broker: &Broker) -> Session {
         vhost: "/".into(),
         protocol: "AMQP 0-9-1",
         client_properties: FieldTable::default(),
-        tuned: (131_072, 2047, 0),
+        tuned: Tuned { frame_max: 131_072, channel_max: 2047, heartbeat: 0 },
     });
     Session::new(broker.clone(), connection, Arc::new(Output::new()), Capabilities::default())
 }
@@ -180,9 +180,12 @@ async fn large_header_tables_are_much_work_and_hold_the_client_back() {
     let table = [&(entries.len() as u32).to_be_bytes()[..], &entries].concat();
     let header = framed(2, 1, &[&[0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0x20, 0], &table[..]].concat());
     let publish = method(1, (60, 40), b"\0\0\0\x01q\0");
-    session.publishing.load.published = false;
+    session.publishing.throttle = Throttle::default();
     assert!(is_worth_a_look(&mut session, &[publish, header].concat()).await);
-    assert!(session.publishing.load.published, "a publisher of which only headers have come is held back as well");
+    assert!(
+        session.publishing.throttle.has_published(),
+        "a publisher of which only headers have come is held back as well"
+    );
     broker.stop();
 }
 

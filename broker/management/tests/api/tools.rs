@@ -1,7 +1,7 @@
 //! The requests that RabbitMQ's tools and client libraries send, and the fields that they read from the answers.
 use crate::served::{exchange, request, serve};
 use leveret_model::table::{FieldTable, FieldValue};
-use leveret_node::{Caller, ConsumerOwner, Fill, Hello, Identity, Options, Sink, Source, Subscription};
+use leveret_node::{Caller, ConsumerOwner, Fill, Hello, Identity, Options, Sink, Source, Subscription, Tuned};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -262,7 +262,7 @@ async fn connections_with_their_channels_and_consumers_are_shown_and_closed() {
         vhost: "/".into(),
         protocol: "AMQP 0-9-1",
         client_properties: FieldTable::from_iter([("connection_name", name)]),
-        tuned: (131_072, 2047, 60),
+        tuned: Tuned { frame_max: 131_072, channel_max: 2047, heartbeat: 60 },
     });
     assert_eq!(connection.name, "10.0.0.1:4000 -> 127.0.0.1:5672");
     connection.channels.lock().insert(3, Arc::default());
