@@ -1,6 +1,7 @@
 //! openraft's log storage of a group. Entries are records of the journal. The vote and the purged index are kept
 //! records, which the journal never releases. So votes and entries are never reordered, and leading a group needs no
-//! new file.
+//! new file. An earlier version of the program had both in a file of its own: it is read once, its format has
+//! `version u8 = 1`.
 use crate::GroupId;
 use crate::log_table::{self, BLANK, LogTable, MEMBERSHIP, NORMAL, PURGED, Slot, TRUNCATE, TableEntry, VOTE};
 use crate::types::{self, Command, Entry, LogId, TypeConfig, Vote};

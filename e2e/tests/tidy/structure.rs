@@ -85,6 +85,28 @@ fn doc_comments_begin_with_a_noun_or_a_verb() {
     fail_on(problems);
 }
 
+#[test]
+fn formats_are_described_with_the_version_that_is_written() {
+    let mut found = 0;
+    let mut problems = Vec::new();
+    for file in files(&[".rs"]).iter().filter(|file| is_production(file)) {
+        let text = read(file);
+        let head: Vec<_> = text.lines().map_while(|line| line.strip_prefix("//!")).map(str::trim).collect();
+        let head = head.join(" ");
+        for line in text.lines().filter(|line| line.contains("const ") && line.contains("VERSION: u")) {
+            let Some(version) = line.rsplit_once(" = ").and_then(|(_, end)| end.strip_suffix(';')) else { continue };
+            found += 1;
+            let described = [format!("version u8 = {version}"), format!("version {version}")];
+            if !described.iter().any(|text| head.contains(text)) {
+                problems
+                    .push(format!("{}: its head does not describe version {version} of the format", file.display()));
+            }
+        }
+    }
+    assert!(found > 5, "only {found} formats have a version");
+    fail_on(problems);
+}
+
 fn problem(file: &Path, number: usize, doc: &str) -> String {
     format!("{}:{}: {doc}", file.display(), number + 1)
 }
