@@ -1,5 +1,5 @@
 //! The command line: `serve` with the flags of the settings, and `config`.
-use crate::config::settings::{Setting, Source, settings};
+use crate::config::settings::{GivenIn, Setting, settings};
 use clap::{Arg, ArgMatches, Command};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -30,7 +30,7 @@ pub(crate) fn parse() -> Request {
 fn request(matches: &ArgMatches) -> Request {
     let Some(("serve", serve)) = matches.subcommand() else { return Request::Config };
     let value = |setting: &Setting| Some((setting.key, serve.get_one::<String>(setting.key)?.clone()));
-    let values = settings().iter().filter(|setting| setting.source != Source::File).filter_map(value).collect();
+    let values = settings().iter().filter(|setting| setting.source != GivenIn::File).filter_map(value).collect();
     Request::Serve(Given { file: serve.get_one::<PathBuf>(CONFIG).cloned(), values })
 }
 
@@ -58,9 +58,9 @@ fn command() -> Command {
 /// Returns the flag of a setting, unless only the file has it.
 fn flag(setting: &'static Setting) -> Option<Arg> {
     let (value_name, is_secret) = match setting.source {
-        Source::File => return None,
-        Source::Anywhere(value_name) => (value_name, false),
-        Source::Secret(value_name) => (value_name, true),
+        GivenIn::File => return None,
+        GivenIn::Anywhere(value_name) => (value_name, false),
+        GivenIn::Secret(value_name) => (value_name, true),
     };
     let flag = Arg::new(setting.key).long(&*setting.flag).env(&*setting.variable).value_name(value_name);
     Some(flag.hide_env_values(is_secret).help(setting.summary()))

@@ -5,7 +5,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// A listener.
-pub(crate) struct Listener {
+pub(crate) struct ListenerRow {
     /// The key of the listener's address in the configuration file. The flag and the environment variable are named after
     /// it.
     pub(crate) key: &'static str,
@@ -32,8 +32,8 @@ pub(crate) enum Stage {
 }
 
 /// All listeners, in the order of the configuration file.
-pub(crate) static LISTENERS: [Listener; 3] = [
-    Listener {
+pub(crate) static LISTENERS: [ListenerRow; 3] = [
+    ListenerRow {
         key: "amqp",
         default: "\"[::]:5672\"",
         purpose: "AMQP clients",
@@ -41,7 +41,7 @@ pub(crate) static LISTENERS: [Listener; 3] = [
         stage: Stage::Clients,
         serve: leveret_amqp091::serve,
     },
-    Listener {
+    ListenerRow {
         key: "http",
         default: "\"[::]:15672\"",
         purpose: "the management API",
@@ -49,7 +49,7 @@ pub(crate) static LISTENERS: [Listener; 3] = [
         stage: Stage::Administration,
         serve: leveret_management::serve_http,
     },
-    Listener {
+    ListenerRow {
         key: "metrics",
         default: "\"[::]:15692\"",
         purpose: "metrics",

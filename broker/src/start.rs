@@ -1,7 +1,7 @@
 //! Starts the parts of the broker, and stops them in order: accept no more clients, send clients away, stop the node.
 use crate::config::Config;
 use crate::data_dir::DataDir;
-use crate::listeners::{LISTENERS, Listener, Stage};
+use crate::listeners::{LISTENERS, ListenerRow, Stage};
 use anyhow::Context;
 use futures::future::join_all;
 use leveret_node::{Broker, Options, StorageOptions};
@@ -85,7 +85,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 
 /// A listener whose socket is open.
 struct Listening {
-    listener: &'static Listener,
+    listener: &'static ListenerRow,
     socket: TcpListener,
     /// The address of the socket. The system chose the port if the configured one is 0.
     address: SocketAddr,

@@ -8,7 +8,7 @@ mod connection;
 mod pool;
 
 use futures::future::BoxFuture;
-use leveret_listener::{Client, Protocol};
+use leveret_listener::{AcceptedClient, Protocol};
 use leveret_node::{Broker, Door, Permit};
 use pool::Pool;
 use std::sync::Arc;
@@ -43,7 +43,7 @@ impl Protocol for Amqp {
         self.broker.admit(Door::Messaging)
     }
 
-    async fn serve(self: Arc<Self>, client: Client, permit: Permit, stop: CancellationToken) {
+    async fn serve(self: Arc<Self>, client: AcceptedClient, permit: Permit, stop: CancellationToken) {
         connection::serve(client, self.broker.clone(), self.pool.clone(), stop, permit).await;
     }
 }

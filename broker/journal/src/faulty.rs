@@ -19,7 +19,7 @@ mod trouble;
 
 use content::{Content, Shared};
 pub use slow::Slow;
-pub use trouble::{Call, Errno, Trouble};
+pub use trouble::{Call, DiskTrouble, Errno};
 
 /// The simulated disk, as one process sees it. A clone is the same disk as a process sees it that starts now. After
 /// [`crash`](FaultyDisk::crash) or [`end_process`](FaultyDisk::end_process) calls through earlier clones fail.
@@ -132,11 +132,11 @@ impl FaultyDisk {
 
     /// Has the `n`th sync from now on fail with EIO; 0 is the next one.
     pub fn fail_at_sync(&self, n: u64) {
-        self.expect(Trouble { calls: vec![Call::Sync], error: Errno::Io, after: n, times: 1 });
+        self.expect(DiskTrouble { calls: vec![Call::Sync], error: Errno::Io, after: n, times: 1 });
     }
 
     /// Has calls fail as `trouble` says, until the process ends or [`clear`](Self::clear) is called.
-    pub fn expect(&self, trouble: Trouble) {
+    pub fn expect(&self, trouble: DiskTrouble) {
         self.0.lock().troubles.add(trouble);
     }
 
@@ -147,7 +147,7 @@ impl FaultyDisk {
         state.slow_up_to = Duration::ZERO;
     }
 
-    /// Returns how many calls have failed because of a [`Trouble`].
+    /// Returns how many calls have failed because of a [`DiskTrouble`].
     #[must_use]
     pub fn troubles_met(&self) -> u64 {
         self.0.lock().troubles.met

@@ -45,7 +45,7 @@ impl Head {
 
 /// The place of a record's body in the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct RecordPlace {
     /// Number of the segment.
     pub segment: u64,
     /// Offset of the body in the segment's file, in bytes.
@@ -60,7 +60,7 @@ pub struct Recovered {
     /// The head that the record was appended with.
     pub head: Head,
     /// The place of its body.
-    pub place: Place,
+    pub place: RecordPlace,
 }
 
 /// The header of a record, as stored on disk.

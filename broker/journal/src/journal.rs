@@ -5,12 +5,12 @@
 //! were appended meanwhile, and runs the record's callback once it is synced. A failed write or sync is never repeated,
 //! because the kernel may have dropped the pages: the journal writes nothing more, and `on_failure` ends the process.
 use crate::disk::Disk;
-use crate::format::{Head, Place, RECORD_HEAD, RecordHeader, Recovered, SEGMENT_HEAD, stride};
+use crate::format::{Head, RECORD_HEAD, RecordHeader, RecordPlace, Recovered, SEGMENT_HEAD, stride};
 use crate::open_error::OpenError;
 use crate::recover;
-use crate::ring::{NewSegment, Slot};
+use crate::ring::{NewSegment, SegmentFile};
 use crate::scan::find_segment;
-use crate::state::{Inner, Journal, Options, PendingRecord, State};
+use crate::state::{Inner, Journal, JournalState, Options, PendingRecord};
 use crate::writer;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
@@ -21,14 +21,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Rela
 
 /// The body of a record and its checksum.
 #[derive(Clone, Debug)]
-pub struct Body {
+pub struct RecordBody {
     /// The bytes.
     pub bytes: Bytes,
     /// The CRC32 of `bytes`.
     pub crc: u32,
 }
 
-impl From<Bytes> for Body {
+impl From<Bytes> for RecordBody {
     fn from(bytes: Bytes) -> Self {
         let crc = crc32fast::hash(&bytes);
         Self { bytes, crc }
@@ -69,7 +69,7 @@ pub enum ReadError {
 
 /// The usage of the log: how many segments are in use, and how many are left.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
+pub struct LogUsage {
     /// The largest number of segments, see [`Options::segments_max`].
     pub segments_max: u32,
     /// The number of segments that hold records.
@@ -95,7 +95,7 @@ impl Journal {
     /// if the disk fails.
     pub fn open(disk: Arc<dyn Disk>, options: Options, record: &mut dyn FnMut(Recovered)) -> Result<Self, OpenError> {
         let recovery = recover::recover(&*disk, &options, record)?;
-        let state = State {
+        let state = JournalState {
             ring: recovery.ring,
             next_sequence: recovery.next_sequence,
             queue: Vec::new(),
@@ -145,7 +145,7 @@ impl Journal {
                 if find_segment(&unknown[at], self.0.options.node, segment)? {
                     let slot = unknown.remove(at);
                     recover::write_header(&slot, self.0.options.node, segment)?;
-                    self.0.state.lock().ring.in_use.insert(segment, Slot { written: true, ..slot });
+                    self.0.state.lock().ring.in_use.insert(segment, SegmentFile { written: true, ..slot });
                     found.push(segment);
                     break;
                 }
@@ -172,7 +172,7 @@ impl Journal {
         body: Bytes,
         control: bool,
         on_durable: Option<Box<dyn FnOnce() + Send>>,
-    ) -> Result<Place, Full> {
+    ) -> Result<RecordPlace, Full> {
         self.queue(head, body.into(), control, on_durable, true)
     }
 
@@ -184,11 +184,11 @@ impl Journal {
     pub fn queue(
         &self,
         head: Head,
-        body: Body,
+        body: RecordBody,
         control: bool,
         on_durable: Option<Box<dyn FnOnce() + Send>>,
         wake: bool,
-    ) -> Result<Place, Full> {
+    ) -> Result<RecordPlace, Full> {
         let full = Full { bytes: body.bytes.len() };
         if body.bytes.len() > self.record_bytes_max() {
             return Err(full);
@@ -214,7 +214,7 @@ impl Journal {
 
     /// Begins the next segment and queues the kept records at its beginning. Returns `None` if there is no file for the
     /// segment, and `Some` of the result of [`put_kept`](Self::put_kept) otherwise.
-    fn begin_segment(&self, state: &mut State, control: bool) -> Option<Option<NewSegment>> {
+    fn begin_segment(&self, state: &mut JournalState, control: bool) -> Option<Option<NewSegment>> {
         let first_sequence = state.next_sequence;
         let new_segment = state.ring.advance(&*self.0.disk, self.0.options.node, first_sequence, control)?;
         Some(self.put_kept(state, Some(new_segment)))
@@ -222,7 +222,7 @@ impl Journal {
 
     /// Queues the kept records. The first of them takes `new_segment` along; if there are none, `new_segment` is
     /// returned for the next record.
-    fn put_kept(&self, state: &mut State, mut new_segment: Option<NewSegment>) -> Option<NewSegment> {
+    fn put_kept(&self, state: &mut JournalState, mut new_segment: Option<NewSegment>) -> Option<NewSegment> {
         let kept: Vec<Head> = state.kept.values().copied().collect();
         for head in kept {
             let record = NewRecord { head, body: Bytes::new().into(), on_durable: None };
@@ -232,8 +232,8 @@ impl Journal {
     }
 
     /// Queues a record at the end of the current segment, where it has to fit, and returns the place of its body.
-    fn put(&self, state: &mut State, record: NewRecord, new_segment: Option<NewSegment>) -> Place {
-        let NewRecord { head, body: Body { bytes: body, crc: body_crc }, on_durable } = record;
+    fn put(&self, state: &mut JournalState, record: NewRecord, new_segment: Option<NewSegment>) -> RecordPlace {
+        let NewRecord { head, body: RecordBody { bytes: body, crc: body_crc }, on_durable } = record;
         let body_len = body.len() as u32;
         let sequence = state.next_sequence;
         state.next_sequence += 1;
@@ -244,7 +244,7 @@ impl Journal {
         let header = RecordHeader { node, segment, sequence, durable: durable_now, head, body_len, body_crc }.encode();
         let file = state.ring.in_use[&segment].file.clone();
         state.queue.push(PendingRecord { file, new_segment, offset, header, body, sequence, on_durable });
-        Place { segment, offset: offset + RECORD_HEAD as u32, len: body_len }
+        RecordPlace { segment, offset: offset + RECORD_HEAD as u32, len: body_len }
     }
 
     /// Returns the size of a segment in bytes.
@@ -265,7 +265,7 @@ impl Journal {
     ///
     /// # Errors
     /// [`ReadError`] if the segment is not in the log any more, the record is damaged, or the disk fails.
-    pub fn read(&self, place: Place) -> Result<Bytes, ReadError> {
+    pub fn read(&self, place: RecordPlace) -> Result<Bytes, ReadError> {
         let (file, name, unwritten) = {
             let state = self.0.state.lock();
             let slot = state.ring.in_use.get(&place.segment).ok_or(ReadError::Released(place.segment))?;
@@ -361,9 +361,9 @@ impl Journal {
 
     /// Returns how many segments are in use and how many are left.
     #[must_use]
-    pub fn usage(&self) -> Usage {
+    pub fn usage(&self) -> LogUsage {
         let state = self.0.state.lock();
-        Usage {
+        LogUsage {
             segments_max: state.ring.segments_max,
             used: state.ring.in_use.len() as u32,
             available: state.ring.available(),
@@ -407,7 +407,7 @@ impl Journal {
 /// A record that has no place in the log yet.
 struct NewRecord {
     head: Head,
-    body: Body,
+    body: RecordBody,
     on_durable: Option<Box<dyn FnOnce() + Send>>,
 }
 

@@ -27,7 +27,7 @@ mod tests;
 mod writer;
 
 pub use disk::{Disk, DiskFile, RealDisk, is_passing, read_whole, write_whole};
-pub use format::{Head, KEPT_FROM, Place, Recovered};
-pub use journal::{Body, Full, ReadError, Usage};
+pub use format::{Head, KEPT_FROM, RecordPlace, Recovered};
+pub use journal::{Full, LogUsage, ReadError, RecordBody};
 pub use open_error::OpenError;
 pub use state::{Driver, Journal, Options};

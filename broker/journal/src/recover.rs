@@ -12,8 +12,8 @@ use crate::disk::Disk;
 use crate::format::{Head, PROOF_FILE, Recovered, SEGMENT_HEAD, SegmentHeader, VERSION, WITHOUT_PROOF, is_free};
 use crate::open_error::{OpenError, failed};
 use crate::proof::{self, Claims, Proof, ProofFile};
-use crate::ring::{FOLDER, Ring, Slot};
-use crate::scan::{Scan, Segment, find_segment, scan_tail};
+use crate::ring::{FOLDER, Ring, SegmentFile};
+use crate::scan::{Scan, ScannedSegment, find_segment, scan_tail};
 use crate::state::Options;
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
@@ -33,10 +33,10 @@ pub(crate) struct Recovery {
 #[derive(Default)]
 struct Files {
     /// The files with a segment header, sorted by segment number.
-    segments: Vec<Segment>,
-    free: Vec<Slot>,
+    segments: Vec<ScannedSegment>,
+    free: Vec<SegmentFile>,
     /// The files that begin neither with a segment header nor with that of a free file.
-    unknown: Vec<Slot>,
+    unknown: Vec<SegmentFile>,
     /// Names of the files without a segment header that do not have a segment's length: their creation was interrupted.
     unfinished: Vec<String>,
 }
@@ -100,7 +100,7 @@ pub(crate) fn recover(
 
 /// Overwrites a torn tail with zeros up to the end of its last header, so that none of its headers is ever taken for a
 /// record. New records then go in its place: a start needs no further segment, for which the disk may have no space.
-fn wipe(slot: &Slot, end: &End) -> io::Result<()> {
+fn wipe(slot: &SegmentFile, end: &End) -> io::Result<()> {
     if end.torn_upto <= end.offset {
         return Ok(());
     }
@@ -111,7 +111,7 @@ fn wipe(slot: &Slot, end: &End) -> io::Result<()> {
 
 /// Writes the header of a segment that lost it. Such a segment is held only for the bodies in it, so the sequence of
 /// its first record, which nobody knows any more, is not needed.
-pub(crate) fn write_header(slot: &Slot, node: u64, segment: u64) -> Result<(), OpenError> {
+pub(crate) fn write_header(slot: &SegmentFile, node: u64, segment: u64) -> Result<(), OpenError> {
     let header = SegmentHeader { version: VERSION, node, segment, first_sequence: 0, released: 0 }.encode();
     let written = slot.file.write_at(&mut [IoSlice::new(&header)], 0).and_then(|()| slot.file.sync_data());
     written.map_err(failed(&slot.name))
@@ -161,7 +161,7 @@ fn missing(files: &Files, options: &Options, segment: u64) -> Result<OpenError, 
 
 /// Reads the segments and returns the end of the log. The records of each segment have to reach up to the first
 /// sequence of the next segment.
-fn read(segments: &[Segment], options: &Options, scan: &mut Scan<'_>) -> Result<End, OpenError> {
+fn read(segments: &[ScannedSegment], options: &Options, scan: &mut Scan<'_>) -> Result<End, OpenError> {
     let mut end = End { offset: SEGMENT_HEAD as u32, torn_upto: 0, lacks_kept: false };
     for (at, segment) in segments.iter().enumerate() {
         let next_first = segments.get(at + 1).map(|next| next.header.first_sequence);
@@ -191,13 +191,13 @@ fn read(segments: &[Segment], options: &Options, scan: &mut Scan<'_>) -> Result<
     Ok(end)
 }
 
-fn corrupt(segment: &Segment, offset: u32, scan: &Scan<'_>) -> OpenError {
+fn corrupt(segment: &ScannedSegment, offset: u32, scan: &Scan<'_>) -> OpenError {
     OpenError::Corrupt { file: segment.slot.name.clone(), offset, group: scan.group, sequence: scan.expected }
 }
 
 /// Returns the ring of segments as it is after recovery.
 fn ring(files: Files, options: &Options, end: &End) -> Ring {
-    let in_use: BTreeMap<u64, Slot> =
+    let in_use: BTreeMap<u64, SegmentFile> =
         files.segments.into_iter().map(|segment| (segment.header.segment, segment.slot)).collect();
     let current = in_use.last_key_value().map_or(0, |(&last, _)| last);
     Ring {
@@ -241,7 +241,7 @@ fn load(disk: &dyn Disk, options: &Options) -> Result<Files, OpenError> {
             files.unfinished.push(name);
             continue;
         }
-        let slot = Slot { name, file, written: header.is_some(), freed_at: None };
+        let slot = SegmentFile { name, file, written: header.is_some(), freed_at: None };
         match header {
             None if is_free(&bytes) => files.free.push(slot),
             None => files.unknown.push(slot),
@@ -251,7 +251,7 @@ fn load(disk: &dyn Disk, options: &Options) -> Result<Files, OpenError> {
             Some(header) if header.node != options.node => {
                 return Err(OpenError::OtherNode { file: slot.name, found: header.node, node: options.node });
             }
-            Some(header) => files.segments.push(Segment { header, slot }),
+            Some(header) => files.segments.push(ScannedSegment { header, slot }),
         }
     }
     files.segments.sort_by_key(|segment| segment.header.segment);

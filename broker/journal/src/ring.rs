@@ -11,7 +11,7 @@ use std::io;
 use std::sync::Arc;
 
 /// A file that holds one segment or is free.
-pub(crate) struct Slot {
+pub(crate) struct SegmentFile {
     pub(crate) name: String,
     pub(crate) file: Arc<dyn DiskFile>,
     /// True if all bytes of the file were written before, which makes syncs cheap.
@@ -23,11 +23,11 @@ pub(crate) struct Slot {
 
 pub(crate) struct Ring {
     /// The files that hold segments, by segment number.
-    pub(crate) in_use: BTreeMap<u64, Slot>,
-    pub(crate) free: Vec<Slot>,
+    pub(crate) in_use: BTreeMap<u64, SegmentFile>,
+    pub(crate) free: Vec<SegmentFile>,
     /// The files that have no valid header. They are free unless they hold a segment that is needed, and are not used
     /// until that has been found out.
-    pub(crate) unknown: Vec<Slot>,
+    pub(crate) unknown: Vec<SegmentFile>,
     /// Name of the free file that is being swept.
     pub(crate) swept_file: Option<String>,
     pub(crate) segment_bytes: u32,
@@ -115,7 +115,7 @@ impl Ring {
         self.offset = SEGMENT_HEAD as u32;
         let (segment, released) = (self.current, self.released);
         let header = SegmentHeader { version: VERSION, node, segment, first_sequence, released };
-        self.in_use.insert(self.current, Slot { freed_at: None, ..slot });
+        self.in_use.insert(self.current, SegmentFile { freed_at: None, ..slot });
         Some(NewSegment { segment, released, header: header.encode() })
     }
 
@@ -124,7 +124,7 @@ impl Ring {
             || self.in_use.values().chain(&self.free).chain(&self.unknown).any(|slot| slot.name == name)
     }
 
-    fn create(&self, disk: &dyn Disk, zeroed: bool) -> io::Result<Slot> {
+    fn create(&self, disk: &dyn Disk, zeroed: bool) -> io::Result<SegmentFile> {
         let name = (0..).map(name_of).find(|name| !self.is_taken(name)).unwrap_or_default();
         create_slot(disk, name, self.segment_bytes, zeroed)
     }
@@ -149,7 +149,7 @@ impl Ring {
         self.control_waits &= gone.is_empty();
         for number in gone {
             if let Some(slot) = self.in_use.remove(&number) {
-                self.free.push(Slot { written: true, freed_at: Some(last), ..slot });
+                self.free.push(SegmentFile { written: true, freed_at: Some(last), ..slot });
             }
         }
     }
@@ -170,7 +170,7 @@ impl Ring {
         self.files() > self.segments_max && !self.control_waits
     }
 
-    fn is_for_sweep(&self, slot: &Slot, durable: u64) -> bool {
+    fn is_for_sweep(&self, slot: &SegmentFile, durable: u64) -> bool {
         match slot.freed_at {
             Some(last) => last <= durable,
             None => self.has_too_many(),
@@ -179,7 +179,7 @@ impl Ring {
 
     /// Takes a free file that should be swept out of the list of free files. The second value says whether there are
     /// too many files, so that the file should be removed.
-    pub(crate) fn take_for_sweep(&mut self, durable: u64, promised: u64) -> Option<(Slot, bool)> {
+    pub(crate) fn take_for_sweep(&mut self, durable: u64, promised: u64) -> Option<(SegmentFile, bool)> {
         if !self.wants_sweep(durable, promised) {
             return None;
         }
@@ -192,10 +192,10 @@ impl Ring {
 }
 
 /// Creates a file for segments and makes its name durable.
-pub(crate) fn create_slot(disk: &dyn Disk, name: String, bytes: u32, zeroed: bool) -> io::Result<Slot> {
+pub(crate) fn create_slot(disk: &dyn Disk, name: String, bytes: u32, zeroed: bool) -> io::Result<SegmentFile> {
     let file = disk.create(&name, u64::from(bytes), zeroed)?;
     disk.sync_folder(FOLDER)?;
-    Ok(Slot { name, file, written: zeroed, freed_at: None })
+    Ok(SegmentFile { name, file, written: zeroed, freed_at: None })
 }
 
 fn name_of(number: u32) -> String {

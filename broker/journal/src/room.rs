@@ -7,7 +7,7 @@
 //! left for records that are appended without a promise, such as votes.
 use crate::format::{PROOF_FILE, stride};
 use crate::ring::Ring;
-use crate::state::{Journal, State};
+use crate::state::{Journal, JournalState};
 use crate::writer;
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
@@ -63,7 +63,7 @@ impl Journal {
     }
 
     /// Returns the size in bytes of the segment files that may still be created and that the disk has space for.
-    fn growth(&self, state: &State) -> u64 {
+    fn growth(&self, state: &JournalState) -> u64 {
         let more = u64::from(state.ring.segments_max.saturating_sub(state.ring.files()));
         if more == 0 || state.ring.disk_full {
             return 0;

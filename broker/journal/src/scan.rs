@@ -1,14 +1,14 @@
 //! Reads the segments of the log from header to header at a start, on behalf of `recover`.
-use crate::format::{ALIGN, Head, Place, RECORD_HEAD, RecordHeader, Recovered, SEGMENT_HEAD, SegmentHeader};
+use crate::format::{ALIGN, Head, RECORD_HEAD, RecordHeader, RecordPlace, Recovered, SEGMENT_HEAD, SegmentHeader};
 use crate::open_error::{OpenError, failed};
-use crate::ring::Slot;
+use crate::ring::SegmentFile;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 /// A segment of the log, and the file that holds it.
-pub(crate) struct Segment {
+pub(crate) struct ScannedSegment {
     pub(crate) header: SegmentHeader,
-    pub(crate) slot: Slot,
+    pub(crate) slot: SegmentFile,
 }
 
 /// A record whose header is intact, and which nothing that was read so far proves to be durable.
@@ -44,7 +44,7 @@ impl<'r> Scan<'r> {
     /// Reads the headers of a segment up to the record before `next_first`, the first sequence of the next segment.
     /// Stops earlier where there is no intact header with the expected sequence. Returns the offset at which it
     /// stopped.
-    pub(crate) fn segment(&mut self, segment: &Segment, next_first: Option<u64>) -> Result<u32, OpenError> {
+    pub(crate) fn segment(&mut self, segment: &ScannedSegment, next_first: Option<u64>) -> Result<u32, OpenError> {
         let mut window = Window::new(&segment.slot)?;
         let mut offset = SEGMENT_HEAD as u32;
         while next_first != Some(self.expected) {
@@ -75,7 +75,7 @@ impl<'r> Scan<'r> {
         }
         if head.kind != 0 {
             let offset = offset + RECORD_HEAD as u32;
-            let place = Place { segment: header.segment, offset, len: header.body_len };
+            let place = RecordPlace { segment: header.segment, offset, len: header.body_len };
             (self.record)(Recovered { head, place });
         }
     }
@@ -83,7 +83,7 @@ impl<'r> Scan<'r> {
     /// Checks the bodies of the remaining unproven records, all of which are in the newest segment, and reports those
     /// that are intact. Returns the offset of the first record that is not, at which the log is torn, or `None` if all
     /// are intact.
-    pub(crate) fn finish(&mut self, newest: &Segment) -> Result<Option<u32>, OpenError> {
+    pub(crate) fn finish(&mut self, newest: &ScannedSegment) -> Result<Option<u32>, OpenError> {
         let slot = &newest.slot;
         while let Some(first) = self.unproven.front() {
             let mut body = vec![0; first.header.body_len as usize];
@@ -108,7 +108,7 @@ impl<'r> Scan<'r> {
 
 /// Searches a segment from `offset` to its end for intact headers of its records. Returns where the last of these
 /// headers ends, if there is one, and the highest sequence that they say is durable (0 if there is none).
-pub(crate) fn scan_tail(segment: &Segment, offset: u32, node: u64) -> Result<(Option<u32>, u64), OpenError> {
+pub(crate) fn scan_tail(segment: &ScannedSegment, offset: u32, node: u64) -> Result<(Option<u32>, u64), OpenError> {
     let (mut last, mut durable) = (None, 0);
     let mut window = Window::new(&segment.slot)?;
     let mut at = offset;
@@ -126,7 +126,7 @@ pub(crate) fn scan_tail(segment: &Segment, offset: u32, node: u64) -> Result<(Op
 }
 
 /// Returns whether a file without a segment header holds a record of segment `number`.
-pub(crate) fn find_segment(slot: &Slot, node: u64, number: u64) -> Result<bool, OpenError> {
+pub(crate) fn find_segment(slot: &SegmentFile, node: u64, number: u64) -> Result<bool, OpenError> {
     let mut window = Window::new(slot)?;
     let mut at = SEGMENT_HEAD as u32;
     while u64::from(at) + RECORD_HEAD as u64 <= window.len {
@@ -140,14 +140,14 @@ pub(crate) fn find_segment(slot: &Slot, node: u64, number: u64) -> Result<bool, 
 
 /// A file that is read in pieces, of which one is in memory.
 struct Window<'s> {
-    slot: &'s Slot,
+    slot: &'s SegmentFile,
     len: u64,
     bytes: Vec<u8>,
     from: u32,
 }
 
 impl<'s> Window<'s> {
-    fn new(slot: &'s Slot) -> Result<Self, OpenError> {
+    fn new(slot: &'s SegmentFile) -> Result<Self, OpenError> {
         let len = slot.file.len().map_err(failed(&slot.name))?;
         Ok(Self { slot, len, bytes: Vec::new(), from: 0 })
     }

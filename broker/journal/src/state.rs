@@ -49,7 +49,7 @@ pub struct Journal(pub(crate) Arc<Inner>);
 pub(crate) struct Inner {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) options: Options,
-    pub(crate) state: Mutex<State>,
+    pub(crate) state: Mutex<JournalState>,
     /// Wakes the writer's thread: a record was queued, there is idle work, or the journal stops.
     pub(crate) wakeup: Condvar,
     /// Wakes the callers of `flush`: records became durable, or the disk has failed.
@@ -69,7 +69,7 @@ pub(crate) struct Inner {
     pub(crate) writing: Mutex<()>,
 }
 
-pub(crate) struct State {
+pub(crate) struct JournalState {
     pub(crate) ring: Ring,
     pub(crate) next_sequence: u64,
     pub(crate) queue: Vec<PendingRecord>,
@@ -114,7 +114,7 @@ impl DrivenWrites {
 impl Inner {
     /// Returns whether there is work to do although no record is queued: the proof is behind, or a file is to be
     /// prepared.
-    pub(crate) fn has_idle_work(&self, state: &State) -> bool {
+    pub(crate) fn has_idle_work(&self, state: &JournalState) -> bool {
         let durable = self.durable_sequence.load(Relaxed);
         let prepares = state.ring.wants_spare().is_some() || state.ring.wants_sweep(durable, state.promised);
         !self.failed.load(Relaxed) && (durable > self.proven_sequence.load(Relaxed) || (prepares && !state.preparing))

@@ -163,7 +163,7 @@ fn segments_are_reused_and_their_old_records_do_not_come_back() {
     let _one_at_a_time = MUTANT.lock();
     let disk = FaultyDisk::new(1);
     let (journal, _) = open(&disk).unwrap();
-    let mut last = Place::default();
+    let mut last = RecordPlace::default();
     for index in 1..500 {
         last = journal.append(head(index), body(index), false, None).unwrap();
         journal.release(last.segment, &|_| false);

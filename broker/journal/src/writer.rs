@@ -6,7 +6,7 @@
 //! the proof up to where the log is durable, and then sleeps until a record is queued.
 use crate::disk::DiskFile;
 use crate::format::{ALIGN, free_header};
-use crate::ring::{NewSegment, Slot, create_slot};
+use crate::ring::{NewSegment, SegmentFile, create_slot};
 use crate::state::{DrivenWrites, Inner, PendingRecord};
 use std::io::{self, IoSlice};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -235,14 +235,14 @@ fn sweep(inner: &Inner) -> bool {
         let mut state = inner.state.lock();
         state.ring.swept_file = None;
         if !too_many {
-            state.ring.free.push(Slot { freed_at: None, ..slot });
+            state.ring.free.push(SegmentFile { freed_at: None, ..slot });
         }
     }
     swept.inspect_err(|error| fail(inner, error)).is_ok()
 }
 
 /// Writes the header of a free file.
-fn write_free_header(slot: &Slot) -> io::Result<()> {
+fn write_free_header(slot: &SegmentFile) -> io::Result<()> {
     slot.file.write_at(&mut [IoSlice::new(&free_header())], 0)
 }
 

@@ -1,5 +1,5 @@
 //! The accept loop: one for each listener.
-use crate::Client;
+use crate::AcceptedClient;
 use leveret_node::Broker;
 use std::future::Future;
 use std::io::ErrorKind;
@@ -28,7 +28,7 @@ pub trait Protocol: Send + Sync + 'static {
     /// Serves one client until it disconnects, or until `stop` is cancelled and the client was disconnected.
     fn serve(
         self: Arc<Self>,
-        client: Client,
+        client: AcceptedClient,
         place: Self::Place,
         stop: CancellationToken,
     ) -> impl Future<Output = ()> + Send;
@@ -69,7 +69,7 @@ pub async fn serve<P: Protocol>(listener: TcpListener, broker: Broker, protocol:
 }
 
 async fn serve_client<P: Protocol>(socket: TcpStream, protocol: Arc<P>, place: P::Place, stop: CancellationToken) {
-    if let Ok(client) = Client::prepare(socket) {
+    if let Ok(client) = AcceptedClient::prepare(socket) {
         protocol.serve(client, place, stop).await;
     }
 }
@@ -100,7 +100,7 @@ mod tests {
             self.places.try_update(SeqCst, SeqCst, |places| places.checked_sub(1)).ok().map(|_| ())
         }
 
-        async fn serve(self: Arc<Self>, mut client: Client, _place: (), stop: CancellationToken) {
+        async fn serve(self: Arc<Self>, mut client: AcceptedClient, _place: (), stop: CancellationToken) {
             let greeting = format!("{}", client.peer == client.stream.peer_addr().unwrap());
             client.stream.write_all(greeting.as_bytes()).await.unwrap();
             stop.cancelled().await;

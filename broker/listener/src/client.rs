@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 
 /// A client that was accepted and has a place.
-pub struct Client {
+pub struct AcceptedClient {
     /// The bytes from and to the client.
     pub stream: TcpStream,
     /// The client's address.
@@ -15,7 +15,7 @@ pub struct Client {
     pub local: SocketAddr,
 }
 
-impl Client {
+impl AcceptedClient {
     /// Prepares the socket of a client. This runs in the client's own task and before its protocol sees a byte: a header
     /// of the PROXY protocol, which replaces `peer`, and a TLS handshake, which replaces `stream`, belong here.
     ///

@@ -11,5 +11,5 @@ mod crowd;
 
 pub use accept::{Protocol, serve};
 pub use bind::{ListenError, listen};
-pub use client::Client;
+pub use client::AcceptedClient;
 pub use crowd::{Crowd, Dismissed, Member, Waiting};

@@ -1,7 +1,7 @@
 //! The state that all routes of one listener share: the broker, the bounds, rates and logins, and the permits that bound
 //! expensive work.
 use crate::Bounds;
-use crate::login::Logins;
+use crate::login::LoginDelays;
 use crate::rates::Rates;
 use axum::extract::FromRef;
 use leveret_node::Broker;
@@ -17,7 +17,7 @@ pub(crate) struct Shared {
     pub(crate) broker: Broker,
     pub(crate) bounds: Bounds,
     pub(crate) rates: Rates,
-    pub(crate) logins: Logins,
+    pub(crate) logins: LoginDelays,
     /// Permits for sorting a list. A request holds one while it collects, sorts and begins to answer.
     pub(crate) sort_permits: Arc<Semaphore>,
     /// Permits for keeping a sorted, unpaged list in memory. An answer holds one until its client has read all of it.
@@ -28,7 +28,7 @@ pub(crate) struct Shared {
 
 impl Api {
     pub(crate) fn new(broker: Broker, bounds: Bounds) -> Self {
-        let (rates, logins) = (Rates::default(), Logins::new(bounds.login_delay));
+        let (rates, logins) = (Rates::default(), LoginDelays::new(bounds.login_delay));
         let [sort_permits, sorted_list_permits, piece_permits] =
             [SORTS_MAX, SORTED_LISTS_MAX, PIECES_MAX].map(|max| Arc::new(Semaphore::new(max)));
         Self(Arc::new(Shared { broker, bounds, rates, logins, sort_permits, sorted_list_permits, piece_permits }))

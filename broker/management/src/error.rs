@@ -8,13 +8,13 @@ use serde_json::json;
 
 /// Why a request is refused. As a response, 401 carries `WWW-Authenticate` and 503 carries `Retry-After`.
 #[derive(Debug)]
-pub(crate) struct Error {
+pub(crate) struct ApiError {
     status: StatusCode,
     error: &'static str,
     reason: String,
 }
 
-impl Error {
+impl ApiError {
     fn new(status: StatusCode, error: &'static str, reason: impl Into<String>) -> Self {
         Self { status, error, reason: reason.into() }
     }
@@ -65,7 +65,7 @@ impl Error {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_server_error", reason)
     }
 
-    /// Converts a refusal that concerns the resource named by the request's path: a missing one is [`Error::no_object`].
+    /// Converts a refusal that concerns the resource named by the request's path: a missing one is [`ApiError::no_object`].
     pub(crate) fn at_path(refusal: Refusal) -> Self {
         match refusal.kind {
             RefusalKind::NotFound => Self::no_object(),
@@ -74,7 +74,7 @@ impl Error {
     }
 }
 
-impl From<Refusal> for Error {
+impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
         match refusal.kind {
             RefusalKind::NotFound => Self::not_found(refusal.text),
@@ -84,7 +84,7 @@ impl From<Refusal> for Error {
     }
 }
 
-impl IntoResponse for Error {
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let body = Json(json!({"error": self.error, "reason": self.reason}));
         let mut response = (self.status, body).into_response();

@@ -1,6 +1,6 @@
 //! Converts AMQP field tables to JSON objects and back, and reads request bodies, leniently: clients in many languages
 //! write flags and empty tables in different ways.
-use crate::error::Error;
+use crate::error::ApiError;
 use leveret_model::table::{FieldTable, FieldValue};
 use serde_json::{Map, Value, json};
 
@@ -50,15 +50,17 @@ impl Fields {
     ///
     /// # Errors
     /// 400 if the body is not JSON, with the place of the mistake, or not an object.
-    pub(crate) fn read(bytes: &[u8]) -> Result<Self, Error> {
+    pub(crate) fn read(bytes: &[u8]) -> Result<Self, ApiError> {
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return Ok(Self(Map::new()));
         }
         match serde_json::from_slice(bytes) {
             Ok(Value::Object(fields)) => Ok(Self(fields)),
             Ok(Value::Null) => Ok(Self(Map::new())),
-            Ok(other) => Err(Error::bad_request(format!("the body has to be a JSON object, it is {}", kind(&other)))),
-            Err(error) => Err(Error::bad_request(format!("invalid JSON body: {error}"))),
+            Ok(other) => {
+                Err(ApiError::bad_request(format!("the body has to be a JSON object, it is {}", kind(&other))))
+            }
+            Err(error) => Err(ApiError::bad_request(format!("invalid JSON body: {error}"))),
         }
     }
 
@@ -66,7 +68,7 @@ impl Fields {
     ///
     /// # Errors
     /// 400 with the field's name if it holds anything else.
-    pub(crate) fn flag(&mut self, name: &str, default: bool) -> Result<bool, Error> {
+    pub(crate) fn flag(&mut self, name: &str, default: bool) -> Result<bool, ApiError> {
         match self.0.remove(name) {
             None | Some(Value::Null) => Ok(default),
             Some(Value::Bool(flag)) => Ok(flag),
@@ -80,7 +82,7 @@ impl Fields {
     ///
     /// # Errors
     /// 400 with the field's name if it holds anything else.
-    pub(crate) fn text(&mut self, name: &str, default: &str) -> Result<String, Error> {
+    pub(crate) fn text(&mut self, name: &str, default: &str) -> Result<String, ApiError> {
         match self.0.remove(name) {
             None | Some(Value::Null) => Ok(default.to_owned()),
             Some(Value::String(text)) => Ok(text),
@@ -93,7 +95,7 @@ impl Fields {
     ///
     /// # Errors
     /// 400 with the field's name if it holds anything else.
-    pub(crate) fn table(&mut self, name: &str) -> Result<FieldTable, Error> {
+    pub(crate) fn table(&mut self, name: &str) -> Result<FieldTable, ApiError> {
         match self.0.remove(name) {
             None | Some(Value::Null) => Ok(FieldTable::default()),
             Some(Value::Object(object)) => Ok(to_table(object)),
@@ -103,8 +105,8 @@ impl Fields {
         }
     }
 
-    fn unexpected(name: &str, expected: &str, found: &Value) -> Error {
-        Error::bad_request(format!("{name}: expected {expected}, found {}", kind(found)))
+    fn unexpected(name: &str, expected: &str, found: &Value) -> ApiError {
+        ApiError::bad_request(format!("{name}: expected {expected}, found {}", kind(found)))
     }
 }
 

@@ -5,7 +5,7 @@
 //! A sorted list lies in memory as a whole, as rows and their sort keys. So only a few are sorted at a time (`request` takes
 //! the permit), and only a few are kept for clients that read them slowly.
 use crate::api::Api;
-use crate::error::Error;
+use crate::error::ApiError;
 use crate::walk::{self, Pieces, Walk};
 use axum::Json;
 use axum::extract::FromRequestParts;
@@ -68,11 +68,11 @@ impl Query {
 }
 
 impl<S: Sync> FromRequestParts<S> for Query {
-    type Rejection = Error;
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Error> {
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
         let query = axum::extract::Query::try_from_uri(&parts.uri);
-        let axum::extract::Query(query) = query.map_err(|error| Error::bad_request(error.to_string()))?;
+        let axum::extract::Query(query) = query.map_err(|error| ApiError::bad_request(error.to_string()))?;
         Ok(Self(query))
     }
 }
@@ -90,15 +90,15 @@ struct Page {
 }
 
 impl Page {
-    fn of(query: &Query) -> Result<Option<Self>, Error> {
+    fn of(query: &Query) -> Result<Option<Self>, ApiError> {
         let Some(page) = query.get("page") else { return Ok(None) };
         let parse = |text: &str| text.parse::<i64>();
         let (Ok(number), Ok(size)) = (parse(page), query.get("page_size").map_or(Ok(PAGE_SIZE), parse)) else {
-            return Err(Error::bad_request("Pagination parameters are invalid"));
+            return Err(ApiError::bad_request("Pagination parameters are invalid"));
         };
         if number < 1 || !(1..=PAGE_SIZE_MAX).contains(&size) {
             let reason = format!("Invalid pagination parameters: page number {number}, page size {size}");
-            return Err(Error::invalid("invalid_pagination_parameters", reason));
+            return Err(ApiError::invalid("invalid_pagination_parameters", reason));
         }
         let number = usize::try_from(number).unwrap_or(usize::MAX);
         let size = usize::try_from(size).unwrap_or(usize::MAX);
@@ -110,11 +110,11 @@ impl Page {
         (self.number - 1).saturating_mul(self.size)
     }
 
-    fn show(&self, items: Vec<Value>, filtered: usize, total: usize) -> Result<Response, Error> {
+    fn show(&self, items: Vec<Value>, filtered: usize, total: usize) -> Result<Response, ApiError> {
         if self.first() > filtered {
             let (page, size) = (self.number, self.size);
             let reason = format!("Page out of range, page: {page} page size: {size}, len: {filtered}");
-            return Err(Error::invalid("page_out_of_range", reason));
+            return Err(ApiError::invalid("page_out_of_range", reason));
         }
         Ok(Json(json!({
             "filtered_count": filtered, "item_count": items.len(), "items": items, "page": self.number,
@@ -132,7 +132,7 @@ enum Filter {
 }
 
 impl Filter {
-    fn of(query: &Query) -> Result<Self, Error> {
+    fn of(query: &Query) -> Result<Self, ApiError> {
         let Some(name) = query.text("name") else { return Ok(Self::All) };
         if !query.is_true("use_regex") {
             return Ok(Self::Contains(name.to_lowercase()));
@@ -143,7 +143,7 @@ impl Filter {
             .size_limit(PATTERN_BYTES_MAX)
             .build()
             .map_err(|error| {
-                Error::bad_request(format!("name: '{name}' is not a valid regular expression: {error}"))
+                ApiError::bad_request(format!("name: '{name}' is not a valid regular expression: {error}"))
             })?;
         Ok(Self::Matches(pattern))
     }
@@ -169,7 +169,7 @@ impl Filter {
 ///
 /// # Errors
 /// 400 for malformed numbers, pages beyond the end, and invalid patterns; 503 if too many sorted lists are in memory.
-pub(crate) async fn answer<W: Walk>(api: &Api, walk: W, query: Query) -> Result<Response, Error> {
+pub(crate) async fn answer<W: Walk>(api: &Api, walk: W, query: Query) -> Result<Response, ApiError> {
     let page = Page::of(&query)?;
     if query.sorts() {
         return sorted(api, walk, query, page).await;
@@ -183,7 +183,7 @@ pub(crate) async fn answer<W: Walk>(api: &Api, walk: W, query: Query) -> Result<
     }
 }
 
-async fn paged<W: Walk>(mut walk: W, query: &Query, page: &Page) -> Result<Response, Error> {
+async fn paged<W: Walk>(mut walk: W, query: &Query, page: &Page) -> Result<Response, ApiError> {
     let (mut total, mut filtered, mut items) = (0, 0, Vec::new());
     let wanted = page.first()..page.first().saturating_add(page.size);
     while let Some(rows) = walk.rows() {
@@ -204,12 +204,12 @@ async fn paged<W: Walk>(mut walk: W, query: &Query, page: &Page) -> Result<Respo
     page.show(items, filtered, total)
 }
 
-async fn sorted<W: Walk>(api: &Api, mut walk: W, query: Query, page: Option<Page>) -> Result<Response, Error> {
+async fn sorted<W: Walk>(api: &Api, mut walk: W, query: Query, page: Option<Page>) -> Result<Response, ApiError> {
     let permit = match page {
         Some(_) => None,
         None => {
             let permit = api.sorted_list_permits.clone().try_acquire_owned();
-            Some(permit.map_err(|_| Error::unavailable("too many sorted lists are waiting to be read"))?)
+            Some(permit.map_err(|_| ApiError::unavailable("too many sorted lists are waiting to be read"))?)
         }
     };
     let at_once = page.as_ref().map_or(walk::BATCH, |page| page.filter.names_at_once());
@@ -240,7 +240,7 @@ async fn sorted<W: Walk>(api: &Api, mut walk: W, query: Query, page: Option<Page
         kept.into_iter().map(|(_, row)| row).collect::<Vec<_>>()
     })
     .await
-    .map_err(|_| Error::internal())?;
+    .map_err(|_| ApiError::internal())?;
     let Some(page) = page else {
         rows.reverse();
         let rows = SortedRows { walk, reversed: rows, _permit: permit };

@@ -4,7 +4,7 @@
 //! somebody who guesses passwords gets only that many answers per delay, however many connections they open and close. One
 //! address gets a share of that number, and only a few of its logins may wait in line; further ones are refused at once with
 //! 503. Credentials that succeeded before from the same address do not wait.
-use crate::error::Error;
+use crate::error::ApiError;
 use axum::http::HeaderMap;
 use axum::http::header::{AUTHORIZATION, HeaderValue};
 use base64::Engine;
@@ -20,7 +20,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The logins of one listener.
-pub(crate) struct Logins {
+pub(crate) struct LoginDelays {
     delay: Duration,
     /// The attempts with credentials that are not known to be right. A failed one keeps its permits for the delay.
     attempts: Arc<Attempts>,
@@ -32,7 +32,7 @@ pub(crate) struct Logins {
     failed: AtomicU64,
 }
 
-impl Logins {
+impl LoginDelays {
     /// Creates the logins of a listener. Answers to failed logins are held back for `delay`, on top of the node's own delay.
     pub(crate) fn new(delay: Duration) -> Self {
         Self {
@@ -59,9 +59,9 @@ impl Logins {
         broker: &Broker,
         peer: SocketAddr,
         headers: &HeaderMap,
-    ) -> Result<Identity, Error> {
+    ) -> Result<Identity, ApiError> {
         let value = headers.get(AUTHORIZATION);
-        let Some((user, password)) = value.and_then(credentials) else { return Err(Error::not_authorized()) };
+        let Some((user, password)) = value.and_then(credentials) else { return Err(ApiError::not_authorized()) };
         // The address is part of the hash, so an undelayed answer tells a client only about credentials it has used itself.
         let hash = self.key.hash_one((owned_part(peer.ip()), value));
         let known = self.known.lock().contains(&hash);
@@ -87,7 +87,7 @@ impl Logins {
                     drop(attempt);
                 });
                 let _ = held_back.await;
-                Err(Error::not_authorized())
+                Err(ApiError::not_authorized())
             }
         }
     }
@@ -132,14 +132,14 @@ impl Attempt {
     ///
     /// # Errors
     /// 503 if the line is full.
-    async fn begin(attempts: &Arc<Attempts>, address: IpAddr) -> Result<Self, Error> {
+    async fn begin(attempts: &Arc<Attempts>, address: IpAddr) -> Result<Self, ApiError> {
         let address = owned_part(address);
         let semaphores = {
             let mut line = attempts.line.lock();
             let full = line.attempts >= LINE_MAX;
             let of_address = line.addresses.get(&address);
             if full || of_address.is_some_and(|of_address| of_address.attempts >= LINE_OF_ADDRESS_MAX) {
-                return Err(Error::unavailable("too many logins are being tried"));
+                return Err(ApiError::unavailable("too many logins are being tried"));
             }
             line.attempts += 1;
             let permits = || Arc::new(Semaphore::new(FAILING_OF_ADDRESS_MAX));

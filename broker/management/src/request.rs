@@ -7,9 +7,9 @@
 //! is held for long.
 use crate::Bounds;
 use crate::api::Api;
-use crate::error::Error;
+use crate::error::ApiError;
 use crate::list;
-use crate::socket::Client;
+use crate::socket::HttpClient;
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::http::header::{CONNECTION, HeaderValue};
@@ -54,7 +54,7 @@ impl Requests {
         self: Arc<Self>,
         request: Request<Incoming>,
         peer: SocketAddr,
-        client: Arc<Client>,
+        client: Arc<HttpClient>,
     ) -> Response<Answer> {
         client.asked();
         let deadline = Instant::now() + self.bounds().request_max + self.bounds().answer_max;
@@ -69,8 +69,8 @@ impl Requests {
         &self,
         request: Request<Incoming>,
         peer: SocketAddr,
-        client: &Client,
-    ) -> Result<Response<Body>, Error> {
+        client: &HttpClient,
+    ) -> Result<Response<Body>, ApiError> {
         let (mut parts, body) = request.into_parts();
         normalize(&mut parts.uri)?;
         let path = parts.uri.path();
@@ -78,7 +78,7 @@ impl Requests {
             return self.route(Request::from_parts(parts, Body::empty())).await;
         }
         if client.only_health {
-            return Err(Error::unavailable("too many connections are open"));
+            return Err(ApiError::unavailable("too many connections are open"));
         }
         let only_reads = matches!(parts.method, Method::GET | Method::HEAD);
         if path.starts_with("/api/") {
@@ -88,7 +88,7 @@ impl Requests {
             parts.extensions.insert(Caller::api(identity?));
             if self.api.broker.is_recovering() && !path.starts_with("/api/health/") {
                 // The definitions are not known yet, and a new one would not be logged.
-                return Err(Error::unavailable("the log is being read: nothing is served yet"));
+                return Err(ApiError::unavailable("the log is being read: nothing is served yet"));
             }
         } else if !only_reads {
             // No route outside `/api/` changes anything, so the refusal needs no body.
@@ -118,42 +118,42 @@ impl Requests {
             drop(turn);
             response
         });
-        self.within(async { changing.await.map_err(|_| Error::internal()) }).await
+        self.within(async { changing.await.map_err(|_| ApiError::internal()) }).await
     }
 
     /// Waits for a permit of `turns`.
     ///
     /// # Errors
     /// 503 if none is free within `queue_max`.
-    async fn turn(&self, turns: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Error> {
+    async fn turn(&self, turns: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, ApiError> {
         match timeout(self.bounds().queue_max, turns.clone().acquire_owned()).await {
             Ok(Ok(turn)) => Ok(turn),
-            _ => Err(Error::unavailable("too many requests are in progress")),
+            _ => Err(ApiError::unavailable("too many requests are in progress")),
         }
     }
 
-    async fn route(&self, request: Request<Body>) -> Result<Response<Body>, Error> {
+    async fn route(&self, request: Request<Body>) -> Result<Response<Body>, ApiError> {
         Ok(call(self.router.clone(), request).await)
     }
 
-    async fn within<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    async fn within<T>(&self, work: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {
         let most = self.bounds().request_max;
         timeout(most, work).await.unwrap_or_else(|_| {
             let reason = format!("not done within {} s; a change that has begun goes on", most.as_secs());
-            Err(Error::unavailable(reason))
+            Err(ApiError::unavailable(reason))
         })
     }
 
-    async fn read(&self, parts: &Parts, body: Incoming) -> Result<Bytes, Error> {
+    async fn read(&self, parts: &Parts, body: Incoming) -> Result<Bytes, ApiError> {
         let most = self.bounds().body_bytes_max;
         if body.size_hint().lower() > most as u64 {
-            return Err(Error::body_too_large(most));
+            return Err(ApiError::body_too_large(most));
         }
         match timeout(self.bounds().body_max, Limited::new(body, most).collect()).await {
-            Err(_) => Err(Error::body_too_slow()),
+            Err(_) => Err(ApiError::body_too_slow()),
             Ok(Ok(body)) => Ok(body.to_bytes()),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Error::body_too_large(most)),
-            Ok(Err(_)) => Err(Error::bad_request(format!("the body of this {} ends too early", parts.method))),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ApiError::body_too_large(most)),
+            Ok(Err(_)) => Err(ApiError::bad_request(format!("the body of this {} ends too early", parts.method))),
         }
     }
 }
@@ -163,10 +163,10 @@ async fn call(router: Router, request: Request<Body>) -> Response<Body> {
 }
 
 /// Checks that the decoded path is UTF-8, and removes slashes from its end.
-fn normalize(uri: &mut Uri) -> Result<(), Error> {
+fn normalize(uri: &mut Uri) -> Result<(), ApiError> {
     let path = uri.path();
     if percent_encoding::percent_decode_str(path).decode_utf8().is_err() {
-        return Err(Error::bad_request("the path is not UTF-8"));
+        return Err(ApiError::bad_request("the path is not UTF-8"));
     }
     let trimmed = path.trim_end_matches('/');
     if trimmed.len() == path.len() || trimmed.is_empty() {
@@ -176,7 +176,7 @@ fn normalize(uri: &mut Uri) -> Result<(), Error> {
         Some(query) => Cow::Owned(format!("{trimmed}?{query}")),
         None => Cow::Borrowed(trimmed),
     };
-    let whole = PathAndQuery::try_from(&*whole).map_err(|error| Error::bad_request(error.to_string()))?;
+    let whole = PathAndQuery::try_from(&*whole).map_err(|error| ApiError::bad_request(error.to_string()))?;
     *uri = Uri::from(whole);
     Ok(())
 }
@@ -184,7 +184,7 @@ fn normalize(uri: &mut Uri) -> Result<(), Error> {
 /// The body of an answer. It fails if the client has not read it by the deadline, and marks the client idle when dropped.
 pub(crate) struct Answer {
     body: Body,
-    client: Arc<Client>,
+    client: Arc<HttpClient>,
     deadline: Instant,
 }
 

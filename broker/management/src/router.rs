@@ -1,6 +1,6 @@
 //! The routes: which handler answers which path and method.
 use crate::api::Api;
-use crate::error::Error;
+use crate::error::ApiError;
 use crate::metrics as scraped;
 use crate::routes::{
     access, bindings, channels, connections, consumers, exchanges, health, nodes, overview, queues, vhosts,
@@ -109,10 +109,10 @@ fn finish(router: Router<Api>, api: Api) -> Router {
     router.fallback(not_found).method_not_allowed_fallback(not_allowed).with_state(api)
 }
 
-async fn not_found() -> Error {
-    Error::no_object()
+async fn not_found() -> ApiError {
+    ApiError::no_object()
 }
 
-async fn not_allowed(method: Method, uri: Uri) -> Error {
-    Error::method_not_allowed(format!("{method} is not allowed for {}", uri.path()))
+async fn not_allowed(method: Method, uri: Uri) -> ApiError {
+    ApiError::method_not_allowed(format!("{method} is not allowed for {}", uri.path()))
 }

@@ -4,7 +4,7 @@
 //! A few more connections are accepted beyond the bound, and answered nothing but health checks, so that a health check
 //! succeeds whatever the other clients do.
 use crate::request::Requests;
-use crate::socket::{Client, Socket, take_leave};
+use crate::socket::{HttpClient, Socket, take_leave};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
@@ -24,9 +24,9 @@ pub(crate) struct Http {
     /// Answers requests; it also has the bounds.
     requests: Arc<Requests>,
     /// The clients within the bound.
-    clients: Arc<Crowd<Client>>,
+    clients: Arc<Crowd<HttpClient>>,
     /// The clients beyond the bound.
-    beyond: Arc<Crowd<Client>>,
+    beyond: Arc<Crowd<HttpClient>>,
 }
 
 impl Http {
@@ -36,15 +36,15 @@ impl Http {
 }
 
 impl Protocol for Http {
-    type Place = Member<Client>;
+    type Place = Member<HttpClient>;
 
     fn name(&self) -> &'static str {
         self.name
     }
 
-    async fn admit(&self) -> Option<Member<Client>> {
-        match self.clients.enter(self.requests.bounds().connections_max, || Client::new(false)).await {
-            None => self.beyond.enter(BEYOND_MAX, || Client::new(true)).await,
+    async fn admit(&self) -> Option<Member<HttpClient>> {
+        match self.clients.enter(self.requests.bounds().connections_max, || HttpClient::new(false)).await {
+            None => self.beyond.enter(BEYOND_MAX, || HttpClient::new(true)).await,
             client => client,
         }
     }
@@ -56,8 +56,8 @@ impl Protocol for Http {
 
     async fn serve(
         self: Arc<Self>,
-        accepted: leveret_listener::Client,
-        place: Member<Client>,
+        accepted: leveret_listener::AcceptedClient,
+        place: Member<HttpClient>,
         stop: CancellationToken,
     ) {
         let client = place.client().clone();
@@ -70,7 +70,7 @@ async fn converse(
     stream: TcpStream,
     peer: SocketAddr,
     requests: Arc<Requests>,
-    client: Arc<Client>,
+    client: Arc<HttpClient>,
     stop: CancellationToken,
 ) {
     let stream = Arc::new(Mutex::new(stream));
@@ -80,7 +80,7 @@ async fn converse(
         async move { Ok::<_, Infallible>(requests.answer(request, peer, client).await) }
     });
     let mut builder = http1::Builder::new();
-    // `Client` keeps the deadline for heads, as it can tell an idle connection from a head that is being sent.
+    // `HttpClient` keeps the deadline for heads, as it can tell an idle connection from a head that is being sent.
     builder.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(requests.bounds().head_bytes_max);
     let mut connection = Box::pin(builder.serve_connection(Socket::new(stream.clone(), client.clone()), service));
     let mut stopping = false;

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// A connected client.
-pub(crate) struct Client {
+pub(crate) struct HttpClient {
     state: Mutex<State>,
     /// Cancelled when the client is to be disconnected.
     pub(crate) leave: CancellationToken,
@@ -48,7 +48,7 @@ enum Phase {
     Served,
 }
 
-impl Client {
+impl HttpClient {
     pub(crate) fn new(only_health: bool) -> Self {
         let state = State { phase: Phase::New(Instant::now()), unread_since: None };
         Self { state: Mutex::new(state), leave: CancellationToken::new(), only_health }
@@ -112,7 +112,7 @@ impl Client {
     }
 }
 
-impl Waiting for Client {
+impl Waiting for HttpClient {
     fn waited_for_since(&self) -> Option<Instant> {
         let state = self.state.lock();
         state.unread_since.or(match state.phase {
@@ -132,11 +132,11 @@ impl Waiting for Client {
 pub(crate) struct Socket {
     /// Shared with the task of the connection, which takes the stream back when hyper is done with it.
     stream: Arc<Mutex<TcpStream>>,
-    client: Arc<Client>,
+    client: Arc<HttpClient>,
 }
 
 impl Socket {
-    pub(crate) fn new(stream: Arc<Mutex<TcpStream>>, client: Arc<Client>) -> Self {
+    pub(crate) fn new(stream: Arc<Mutex<TcpStream>>, client: Arc<HttpClient>) -> Self {
         Self { stream, client }
     }
 }
@@ -247,7 +247,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let _silent = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
-        let client = Arc::new(Client::new(false));
+        let client = Arc::new(HttpClient::new(false));
         let mut socket = Socket::new(Arc::new(Mutex::new(stream)), client.clone());
         let mut bounds = Bounds { write_max: Duration::from_millis(20), ..Bounds::http() };
         client.asked();

@@ -27,7 +27,7 @@ pub(crate) struct Applier {
 }
 
 impl Applied for Applier {
-    fn apply(&self, group: GroupId, entry: &Bytes, place: journal::Place) -> Result<(), String> {
+    fn apply(&self, group: GroupId, entry: &Bytes, place: journal::RecordPlace) -> Result<(), String> {
         let node = self.node()?;
         node.activity.mark();
         if group == 0 {
@@ -163,13 +163,13 @@ impl Applier {
         }
     }
 
-    fn operation(&self, node: &Node, operation: Operation, entry: &Bytes, place: journal::Place, now: u64) {
+    fn operation(&self, node: &Node, operation: Operation, entry: &Bytes, place: journal::RecordPlace, now: u64) {
         let find = |id: QueueId| node.queues.by_id.read().get(&id).cloned().or_else(|| node.queues.closed.get(id));
         match operation {
             Operation::Enqueue { queues, count, body_bytes, at, run } => {
                 // A run that is a small part of its entry would keep the whole entry in memory.
                 let run = if run.len() * 4 < entry.len() { Bytes::copy_from_slice(&run) } else { run };
-                let journal::Place { segment, offset, len } = place;
+                let journal::RecordPlace { segment, offset, len } = place;
                 let place = Place { file: segment, offset, len, at, run_len: run.len() as u32 };
                 for queue in queues.into_iter().filter_map(find) {
                     let mut entered = queue.enter();

@@ -59,7 +59,7 @@ fn an_entry_that_cannot_be_applied_returns_an_error_and_does_not_panic() {
         let (node, _, applier) = node().await;
         let later = Bytes::from_static(&[9; 40]);
         for group in [0, 1] {
-            let refused = applier.apply(group, &later, journal::Place::default()).unwrap_err();
+            let refused = applier.apply(group, &later, journal::RecordPlace::default()).unwrap_err();
             assert!(refused.contains("version is 9"), "{refused}");
         }
         node.close().await;

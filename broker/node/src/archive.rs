@@ -4,7 +4,7 @@
 //! A file `archive/<n>` holds runs one after the other, each as `length u32, crc32 u32, run`, little-endian. The file is
 //! written once, synced, and removed when the last of its runs is gone. The number of an existing file is never used for
 //! another one.
-use crate::read_failure::Failure;
+use crate::read_failure::ReadFailure;
 use bytes::Bytes;
 use leveret_engine::queue::Place;
 use leveret_journal::Disk;
@@ -59,16 +59,16 @@ pub(crate) fn write(disk: &dyn Disk, number: u64, runs: &[Bytes]) -> io::Result<
 /// Reads the run at `place` and checks its length and checksum.
 ///
 /// # Errors
-/// [`Failure`] if the run cannot be read or is damaged.
-pub(crate) fn read(disk: &dyn Disk, place: &Place) -> Result<Bytes, Failure> {
+/// [`ReadFailure`] if the run cannot be read or is damaged.
+pub(crate) fn read(disk: &dyn Disk, place: &Place) -> Result<Bytes, ReadFailure> {
     let name = name(place.file & !ARCHIVE);
     let mut bytes = vec![0; place.len as usize];
     let read = disk.open(&name).and_then(|file| file.read_at(&mut bytes, u64::from(place.offset)));
-    read.map_err(|error| Failure::of_disk(&name, &error))?;
+    read.map_err(|error| ReadFailure::of_disk(&name, &error))?;
     let run = Bytes::from(bytes);
     if run.len() < HEAD || run[..HEAD] != head(&run[HEAD..]) {
         let text = format!("{name} is damaged at offset {}: the checksum does not fit", place.offset);
-        return Err(Failure::Damaged(text));
+        return Err(ReadFailure::Damaged(text));
     }
     Ok(run.slice(HEAD..))
 }

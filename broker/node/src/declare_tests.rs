@@ -23,7 +23,7 @@ impl Node {
         let (stalled, failure) = (Arc::new(AtomicBool::new(false)), Arc::<Mutex<Option<String>>>::default());
         let broker = Broker::start(Options { memory_max: 1 << 30, message_bytes_max: 64 << 10, ..Options::default() });
         let failed = failure.clone();
-        let driver = crate::test_node::Steps { stalled: stalled.clone() };
+        let driver = crate::test_node::StepDriver { stalled: stalled.clone() };
         let options = StorageOptions {
             disk: Arc::new(disk.clone()),
             log_bytes_max: 0,

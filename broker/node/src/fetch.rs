@@ -7,8 +7,8 @@ use crate::Broker;
 use crate::files::Reading;
 use crate::health::Trouble;
 use crate::queue::Queue;
-use crate::read::Reader;
-use crate::read_failure::Failure;
+use crate::read::RunReader;
+use crate::read_failure::ReadFailure;
 use crate::storage::Storage;
 use bytes::Bytes;
 use leveret_engine::queue as engine;
@@ -21,7 +21,7 @@ use std::time::Duration;
 struct Read {
     runs: Vec<(u64, Bytes)>,
     /// The segment and the place of the first run that was not read, and why.
-    failed: Option<(u64, engine::Place, Failure)>,
+    failed: Option<(u64, engine::Place, ReadFailure)>,
 }
 
 impl Broker {
@@ -71,15 +71,15 @@ impl Broker {
         let Read { runs, failed } = match read {
             Ok(read) => read,
             Err(error) => {
-                let failed = Failure::Passing(error.to_string());
+                let failed = ReadFailure::Passing(error.to_string());
                 Read { runs: Vec::new(), failed: Some((0, engine::Place::default(), failed)) }
             }
         };
         let mut damage = None;
         match failed {
             None => queue.read_went_well(),
-            Some((segment, place, Failure::Damaged(reason))) => damage = Some((segment, place, reason)),
-            Some((_, _, Failure::Passing(reason))) if runs.is_empty() => {
+            Some((segment, place, ReadFailure::Damaged(reason))) => damage = Some((segment, place, reason)),
+            Some((_, _, ReadFailure::Passing(reason))) if runs.is_empty() => {
                 let wait = queue.read_failed(&reason);
                 storage.shards.damage.queues.lock().insert(queue.id);
                 tokio::select! {
@@ -135,7 +135,7 @@ impl Queue {
 }
 
 fn read_runs(journal: &Journal, runs: &engine::ReadRequest) -> Read {
-    let mut reader = Reader::new(journal);
+    let mut reader = RunReader::new(journal);
     let mut read = Vec::with_capacity(runs.len());
     for (segment, place) in runs {
         match reader.read(place) {

@@ -10,7 +10,7 @@ use std::io::{self, ErrorKind};
 
 /// The contents of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Identity {
+pub(crate) struct NodeIdentity {
     /// The number of the node, which its log has too.
     pub(crate) node: u64,
     pub(crate) segment_bytes: u32,
@@ -18,7 +18,7 @@ pub(crate) struct Identity {
     pub(crate) log_made: bool,
 }
 
-impl Identity {
+impl NodeIdentity {
     /// Reads the file; returns `None` if it does not exist.
     ///
     /// # Errors
@@ -62,7 +62,7 @@ impl Identity {
     }
 }
 
-fn decode(mut bytes: &[u8]) -> Option<Identity> {
+fn decode(mut bytes: &[u8]) -> Option<NodeIdentity> {
     let has_log_made = match bytes.len() {
         12 => false,
         13 => true,
@@ -71,7 +71,7 @@ fn decode(mut bytes: &[u8]) -> Option<Identity> {
     };
     let (node, segment_bytes) = (bytes.try_get_u64_le().ok()?, bytes.try_get_u32_le().ok()?);
     let log_made = has_log_made && bytes.try_get_u8().ok()? == 1;
-    bytes.is_empty().then_some(Identity { node, segment_bytes, log_made })
+    bytes.is_empty().then_some(NodeIdentity { node, segment_bytes, log_made })
 }
 
 const NAME: &str = "node";
@@ -84,8 +84,8 @@ mod tests {
 
     #[test]
     fn identities_of_all_versions_are_read() {
-        let identity = Identity { node: 0x0807_0605_0403_0201, segment_bytes: 64 << 20, log_made: false };
-        let made = Identity { log_made: true, ..identity };
+        let identity = NodeIdentity { node: 0x0807_0605_0403_0201, segment_bytes: 64 << 20, log_made: false };
+        let made = NodeIdentity { log_made: true, ..identity };
         for (bytes, expected) in [
             (&b"\x01\x02\x03\x04\x05\x06\x07\x08\0\0\0\x04"[..], Some(identity)),
             (b"\x01\x02\x03\x04\x05\x06\x07\x08\0\0\0\x04\0", Some(identity)),
@@ -98,12 +98,12 @@ mod tests {
             assert_eq!(decode(bytes), expected, "{}", bytes.escape_ascii());
         }
         let disk = FaultyDisk::new(1);
-        assert_eq!(Identity::read(&disk).unwrap(), None);
+        assert_eq!(NodeIdentity::read(&disk).unwrap(), None);
         made.write(&disk).unwrap();
         let golden = b"\x03\x01\x02\x03\x04\x05\x06\x07\x08\0\0\0\x04\x01";
         assert_eq!(read_whole(&disk, NAME).unwrap().as_deref(), Some(&golden[..]));
-        assert_eq!(Identity::read(&disk).unwrap(), Some(made));
+        assert_eq!(NodeIdentity::read(&disk).unwrap(), Some(made));
         write_whole(&disk, NAME, &[b"\x04"]).unwrap();
-        assert_eq!(Identity::read(&disk).unwrap_err().kind(), ErrorKind::InvalidData);
+        assert_eq!(NodeIdentity::read(&disk).unwrap_err().kind(), ErrorKind::InvalidData);
     }
 }

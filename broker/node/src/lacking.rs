@@ -20,14 +20,14 @@ pub(crate) struct Lacking {
 }
 
 /// The offset in bytes at which the last run needed ends, for each file.
-pub(crate) type Ends = BTreeMap<u64, u64>;
+pub(crate) type FileEnds = BTreeMap<u64, u64>;
 
 impl Lacking {
     /// Looks for the files that are needed, and removes the files of the archive that no queue needs.
     ///
     /// # Errors
     /// [`OpenError`] if the archive cannot be listed or the log cannot be read.
-    pub(crate) fn find(shards: &Shards, journal: &Journal, ends: &Ends) -> Result<Self, OpenError> {
+    pub(crate) fn find(shards: &Shards, journal: &Journal, ends: &FileEnds) -> Result<Self, OpenError> {
         let mut lacking = Self::default();
         let segments = ends.keys().filter(|file| **file & ARCHIVE == 0 && !journal.holds(**file));
         let mut missing: BTreeSet<u64> = segments.copied().collect();
@@ -42,7 +42,7 @@ impl Lacking {
         Ok(lacking)
     }
 
-    fn find_archive(&mut self, shards: &Shards, journal: &Journal, ends: &Ends) -> Result<(), OpenError> {
+    fn find_archive(&mut self, shards: &Shards, journal: &Journal, ends: &FileEnds) -> Result<(), OpenError> {
         let disk = &**journal.disk();
         let there: BTreeSet<u64> = archive::list(disk).map_err(OpenError::Archive)?.into_iter().collect();
         self.archive_next = there.last().map_or(0, |last| last + 1);

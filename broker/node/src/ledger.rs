@@ -9,7 +9,7 @@ mod blocks;
 use crate::connections::ChannelView;
 use crate::memory::Memory;
 use crate::queue::{Queue, QueueId};
-use blocks::{Blocks, Entry};
+use blocks::{Blocks, Outstanding};
 use leveret_engine::queue::{ConsumerId, MessageId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -263,7 +263,7 @@ impl Ledger {
     #[inline]
     pub fn deliver(&mut self, subscriber: u32, id: MessageId) -> u64 {
         let tag = self.deliver_settled();
-        self.blocks.push(tag, Entry { sequence: id.sequence, offset: id.offset, subscriber });
+        self.blocks.push(tag, Outstanding { sequence: id.sequence, offset: id.offset, subscriber });
         self.outstanding += 1;
         self.view.unacked.store(self.outstanding, Relaxed);
         if let Some(account) = self.subscribers.get_mut(subscriber as usize) {
@@ -319,7 +319,7 @@ impl Ledger {
     }
 
     #[inline]
-    fn taken(&mut self, entry: Entry, taken: &mut impl FnMut(&Subscriber, MessageId)) {
+    fn taken(&mut self, entry: Outstanding, taken: &mut impl FnMut(&Subscriber, MessageId)) {
         self.outstanding -= 1;
         let index = entry.subscriber as usize;
         let Some(account) = self.subscribers.get_mut(index) else { return };

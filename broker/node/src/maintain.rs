@@ -225,7 +225,7 @@ impl Broker {
 /// Returns how many segments the log of a group may reach back before it is cut by a snapshot. The number is small, so that
 /// segments are soon used again: a file that was written before is synced faster than a new one. The number is larger if
 /// the snapshot is large compared to the segments.
-fn behind_max(usage: &journal::Usage, segment_bytes: u64, snapshot_bytes: u64) -> u64 {
+fn behind_max(usage: &journal::LogUsage, segment_bytes: u64, snapshot_bytes: u64) -> u64 {
     let quarter = u64::from(usage.segments_max / 4);
     let worth_it = (snapshot_bytes * LOG_OF_SNAPSHOT).div_ceil(segment_bytes);
     worth_it.clamp(quarter.clamp(1, BEHIND_MIN), quarter.clamp(1, BEHIND_MAX))

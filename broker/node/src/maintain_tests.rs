@@ -2,7 +2,7 @@
 //! nothing needs them, and of reads and memory for many queues that share records.
 use super::*;
 use crate::queue::Queue;
-use crate::read::Reader;
+use crate::read::RunReader;
 use crate::test_node::{Confirmed, Refuses, Refusing, TestNode, in_paused_time};
 use crate::upkeep::SNAPSHOT_AGAIN_ROUNDS;
 use crate::{Caller, DeleteOnly, Trouble};
@@ -43,7 +43,7 @@ fn files_stay_while_their_contents_are_about_to_be_read() {
         assert!(now.iter().zip(&runs).all(|(now, before)| now.1.file & ARCHIVE != 0 && before.1.file & ARCHIVE == 0));
         let journal = node.storage().groups.journal().clone();
         let read_all = |runs: &engine::ReadRequest| {
-            let mut reader = Reader::new(&journal);
+            let mut reader = RunReader::new(&journal);
             runs.iter().map(|(_, place)| reader.read(place).map_err(|failure| failure.to_string())).collect()
         };
         let read: Result<Vec<_>, String> = read_all(&runs);
@@ -73,7 +73,7 @@ fn a_read_of_contents_that_were_relocated_and_purged_meanwhile_succeeds() {
             }
             node.keep_in_bounds().await;
             let journal = node.storage().groups.journal().clone();
-            let mut reader = Reader::new(&journal);
+            let mut reader = RunReader::new(&journal);
             assert!(runs.iter().all(|(_, place)| reader.read(place).is_ok()), "round {round}");
             drop(reading);
         }
@@ -203,7 +203,7 @@ fn records_that_many_queues_share_are_read_once_and_not_kept() {
         assert!(places.len() == 2560 && records.len() < 40, "{} records hold {} runs", records.len(), places.len());
         // A run that was read keeps only its own bytes in memory, not its whole record.
         let journal = node.storage().groups.journal().clone();
-        let mut reader = Reader::new(&journal);
+        let mut reader = RunReader::new(&journal);
         let (first, second) = (reader.read(&places[0]).unwrap(), reader.read(&places[1]).unwrap());
         drop(reader);
         let kept = |run: bytes::Bytes| run.try_into_mut().map(|run| run.capacity()).ok();
@@ -372,7 +372,7 @@ fn damage_stops_one_queue_at_the_message_and_is_reported() {
 #[test]
 fn the_log_is_cut_soon_unless_the_snapshot_is_large() {
     let behind = |segments_max, snapshot_bytes| {
-        let usage = journal::Usage { segments_max, ..journal::Usage::default() };
+        let usage = journal::LogUsage { segments_max, ..journal::LogUsage::default() };
         behind_max(&usage, 64 << 20, snapshot_bytes)
     };
     assert_eq!([behind(64, 0), behind(64, 32 << 20), behind(64, 40 << 20), behind(64, 1 << 40)], [2, 2, 3, 4]);

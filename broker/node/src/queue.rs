@@ -143,7 +143,7 @@ impl Queue {
     /// Waits while consumers catch up with publishers: at most for `limit`, and only as long as they keep a pace of
     /// `messages` per `limit`. Returns whether they kept that pace. Publishers therefore wait for consumers that nearly
     /// keep up, but not for a slow or stuck one.
-    pub(crate) async fn let_consumers_catch_up(&self, limit: Duration, messages: u64) -> bool {
+    pub async fn let_consumers_catch_up(&self, limit: Duration, messages: u64) -> bool {
         let delivered_before = self.pace.delivered.load(Relaxed);
         let (began, mut waited) = (Instant::now(), Duration::ZERO);
         while waited < limit {

@@ -1,19 +1,19 @@
 //! Reads contents from the log or the archive. Each run is checked, and no more memory is kept afterwards than the runs are
 //! long.
 use crate::archive::{self, ARCHIVE};
-use crate::read_failure::Failure;
+use crate::read_failure::ReadFailure;
 use bytes::Bytes;
 use leveret_engine::queue as engine;
-use leveret_journal::{Disk, Journal, Place};
+use leveret_journal::{Disk, Journal, RecordPlace};
 
 /// Reads runs. A record is read once for all runs in a row that lie in it.
-pub(crate) struct Reader<'r> {
+pub(crate) struct RunReader<'r> {
     journal: &'r Journal,
     /// The record that was read last.
-    last: Option<(Place, Bytes)>,
+    last: Option<(RecordPlace, Bytes)>,
 }
 
-impl<'r> Reader<'r> {
+impl<'r> RunReader<'r> {
     pub(crate) fn new(journal: &'r Journal) -> Self {
         Self { journal, last: None }
     }
@@ -21,13 +21,13 @@ impl<'r> Reader<'r> {
     /// Reads the run at `place` and checks it. The run that is returned does not keep much more memory than its own length.
     ///
     /// # Errors
-    /// [`Failure`] if the run cannot be read or is damaged.
-    pub(crate) fn read(&mut self, place: &engine::Place) -> Result<Bytes, Failure> {
+    /// [`ReadFailure`] if the run cannot be read or is damaged.
+    pub(crate) fn read(&mut self, place: &engine::Place) -> Result<Bytes, ReadFailure> {
         let disk: &dyn Disk = &**self.journal.disk();
         if place.file & ARCHIVE != 0 {
             return archive::read(disk, place);
         }
-        let record = Place { segment: place.file, offset: place.offset, len: place.len };
+        let record = RecordPlace { segment: place.file, offset: place.offset, len: place.len };
         let bytes = match &self.last {
             Some((last, bytes)) if *last == record => bytes.clone(),
             _ => {
@@ -43,8 +43,8 @@ impl<'r> Reader<'r> {
     }
 }
 
-fn outside(place: &engine::Place) -> Failure {
-    Failure::Damaged(format!(
+fn outside(place: &engine::Place) -> ReadFailure {
+    ReadFailure::Damaged(format!(
         "a run is said to lie outside its record at offset {} of segment {}",
         place.offset, place.file
     ))

@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 
 /// The reason why a run was not read.
 #[derive(Clone, Debug, thiserror::Error)]
-pub(crate) enum Failure {
+pub(crate) enum ReadFailure {
     /// The bytes of the run are not those that were written, or they are missing: reading again changes nothing.
     #[error("{0}")]
     Damaged(String),
@@ -14,7 +14,7 @@ pub(crate) enum Failure {
     Passing(String),
 }
 
-impl Failure {
+impl ReadFailure {
     pub(crate) fn of_disk(file: &str, error: &io::Error) -> Self {
         match error.kind() {
             ErrorKind::NotFound => Self::Damaged(format!("{file} is not there any more")),
@@ -24,7 +24,7 @@ impl Failure {
     }
 }
 
-impl From<ReadError> for Failure {
+impl From<ReadError> for ReadFailure {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Disk { file, error } => Self::of_disk(&file, &error),
@@ -39,9 +39,9 @@ mod tests {
 
     #[test]
     fn a_missing_or_short_file_is_damage_and_other_errors_are_passing() {
-        let of = |kind: ErrorKind| Failure::of_disk("archive/1", &kind.into());
-        assert!(matches!(of(ErrorKind::NotFound), Failure::Damaged(text) if text.contains("archive/1")));
-        assert!(matches!(of(ErrorKind::UnexpectedEof), Failure::Damaged(_)));
-        assert!(matches!(of(ErrorKind::Other), Failure::Passing(_)));
+        let of = |kind: ErrorKind| ReadFailure::of_disk("archive/1", &kind.into());
+        assert!(matches!(of(ErrorKind::NotFound), ReadFailure::Damaged(text) if text.contains("archive/1")));
+        assert!(matches!(of(ErrorKind::UnexpectedEof), ReadFailure::Damaged(_)));
+        assert!(matches!(of(ErrorKind::Other), ReadFailure::Passing(_)));
     }
 }

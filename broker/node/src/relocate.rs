@@ -8,8 +8,8 @@ use crate::Broker;
 use crate::archive::{self, ARCHIVE};
 use crate::files::Needed;
 use crate::queue::Queue;
-use crate::read::Reader;
-use crate::read_failure::Failure;
+use crate::read::RunReader;
+use crate::read_failure::ReadFailure;
 use crate::shards::Shards;
 use crate::storage::Storage;
 use crate::upkeep::Upkeep;
@@ -33,7 +33,7 @@ struct Copied {
     number: u64,
     bytes: u64,
     /// The new place of each run, or the reason why it could not be read.
-    places: Vec<Result<Place, Failure>>,
+    places: Vec<Result<Place, ReadFailure>>,
 }
 
 impl Broker {
@@ -88,10 +88,10 @@ impl Broker {
                     }
                     upkeep.moved.insert(shards.shard(run.queue.id).group);
                 }
-                Err(Failure::Damaged(reason)) => {
+                Err(ReadFailure::Damaged(reason)) => {
                     run.queue.note_damage(&mut entered, run.segment, run.from.file, reason);
                 }
-                Err(Failure::Passing(reason)) => {
+                Err(ReadFailure::Passing(reason)) => {
                     if !upkeep.is_aside(run.from.file) {
                         tracing::warn!(reason, "contents cannot be copied on at the moment: tried again in a while");
                     }
@@ -193,16 +193,16 @@ fn of_one_file(moves: &[Move]) -> usize {
 /// `next` on. No file is written if no run can be read. A run that several queues share is copied once.
 fn copy(journal: &Journal, next: u64, froms: &[Place]) -> io::Result<Copied> {
     let disk = &**journal.disk();
-    let mut reader = Reader::new(journal);
+    let mut reader = RunReader::new(journal);
     let mut runs: Vec<Bytes> = Vec::new();
-    let mut found: Vec<Result<usize, Failure>> = Vec::with_capacity(froms.len());
+    let mut found: Vec<Result<usize, ReadFailure>> = Vec::with_capacity(froms.len());
     for (at, from) in froms.iter().enumerate() {
         let before = at.checked_sub(1).map(|before| (froms[before], &found[before]));
         let run = match before {
             Some((place, run)) if place == *from => run.clone(),
             // The file stays as it is, so the rest of it need not be read.
-            Some((place, Err(Failure::Passing(reason)))) if place.file == from.file => {
-                Err(Failure::Passing(reason.clone()))
+            Some((place, Err(ReadFailure::Passing(reason)))) if place.file == from.file => {
+                Err(ReadFailure::Passing(reason.clone()))
             }
             _ => reader.read(from).map(|run| {
                 runs.push(run);

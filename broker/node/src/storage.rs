@@ -5,8 +5,8 @@
 use crate::Broker;
 use crate::apply::Applier;
 use crate::delivered::{self, Delivered};
-use crate::identity::Identity;
-use crate::lacking::{Ends, Lacking};
+use crate::identity::NodeIdentity;
+use crate::lacking::{FileEnds, Lacking};
 use crate::open_error::OpenError;
 use crate::shards::Shards;
 use crate::tasks::critical;
@@ -103,9 +103,9 @@ impl Broker {
         let least = self.options().message_bytes_max + ENTRY_SLACK;
         let total = disk.total_bytes().map_err(OpenError::VolumeSize)?;
         let segment_bytes = (total / SEGMENTS_OF_DISK).min(segment_bytes).max(least).next_multiple_of(1 << 20);
-        let found = Identity::read(&*disk).map_err(OpenError::Identity)?;
+        let found = NodeIdentity::read(&*disk).map_err(OpenError::Identity)?;
         let identity =
-            found.unwrap_or(Identity { node: incarnation, segment_bytes: segment_bytes as u32, log_made: false });
+            found.unwrap_or(NodeIdentity { node: incarnation, segment_bytes: segment_bytes as u32, log_made: false });
         let segment_bytes = u64::from(identity.segment_bytes);
         if segment_bytes < least {
             let most = segment_bytes - ENTRY_SLACK;
@@ -159,7 +159,7 @@ impl Broker {
     /// Begins to serve the queues. Removes the files of the archive that no queue needs, and notes the files that are
     /// missing. Returns the number of the next file of the archive.
     fn serve(&self, shards: &Shards, groups: &Groups, delivered: &Delivered) -> Result<u64, OpenError> {
-        let mut ends = Ends::new();
+        let mut ends = FileEnds::new();
         for queue in self.durable_queues() {
             for (_, place) in queue.enter().runs() {
                 shards.files.hold(&place);

@@ -68,11 +68,11 @@ pub(crate) fn in_paused_time<T>(test: impl Future<Output = T>) -> T {
 
 /// A driver that writes the log one step every millisecond, unless it is told to stall.
 #[derive(Default)]
-pub(crate) struct Steps {
+pub(crate) struct StepDriver {
     pub(crate) stalled: Arc<AtomicBool>,
 }
 
-impl leveret_journal::Driver for Steps {
+impl leveret_journal::Driver for StepDriver {
     fn drive(&self, journal: Journal) {
         let stalled = self.stalled.clone();
         tokio::spawn(async move {
@@ -201,7 +201,7 @@ impl TestNode {
             on_failure: Arc::new(move |reason| {
                 said.lock().get_or_insert(reason);
             }),
-            driver: Some(Arc::new(Steps::default())),
+            driver: Some(Arc::new(StepDriver::default())),
         };
         let options = Options { memory_max, message_bytes_max: 64 << 10, ..Options::default() };
         let broker = Broker::start(options);

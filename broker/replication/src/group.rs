@@ -9,7 +9,7 @@ use crate::types::{Command, StoredMembership, TypeConfig};
 use crate::{Applied, GroupId};
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use leveret_journal::{self as journal, Disk, Journal, Place};
+use leveret_journal::{self as journal, Disk, Journal, RecordPlace};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::error::Fatal;
 use openraft::{Config, EmptyNode, Raft, ServerState, SnapshotPolicy};
@@ -169,7 +169,7 @@ impl Groups {
     /// # Errors
     /// [`NotLeader`] if the group has stopped.
     pub async fn submit(&self, group: GroupId, entry: Bytes) -> Result<(), NotLeader> {
-        let command = Command { bytes: entry, place: Place::default() };
+        let command = Command { bytes: entry, place: RecordPlace::default() };
         let raft = &self.group(group).raft;
         raft.client_write_ff(command, None).await.map_err(|error| NotLeader { group, reason: error.to_string() })
     }
@@ -183,7 +183,7 @@ impl Groups {
         while !self.has_room_for(entry.len(), true) {
             tokio::time::sleep(ROOM_RETRY).await;
         }
-        let command = Command { bytes: entry, place: Place::default() };
+        let command = Command { bytes: entry, place: RecordPlace::default() };
         let raft = &self.group(group).raft;
         raft.client_write(command).await.map(drop).map_err(|error| NotLeader { group, reason: error.to_string() })
     }

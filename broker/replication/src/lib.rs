@@ -27,7 +27,7 @@ mod types;
 pub use group::{Groups, NotLeader, OpenError, Options};
 
 use bytes::Bytes;
-use leveret_journal::Place;
+use leveret_journal::RecordPlace;
 
 /// Number of a Raft group of the node. At a start the log of group 0 is applied completely before those of the others.
 pub type GroupId = u16;
@@ -39,7 +39,7 @@ pub trait Applied: Send + Sync + 'static {
     ///
     /// # Errors
     /// The reason why the entry cannot be applied. The group stops at this entry.
-    fn apply(&self, group: GroupId, entry: &Bytes, place: Place) -> Result<(), String>;
+    fn apply(&self, group: GroupId, entry: &Bytes, place: RecordPlace) -> Result<(), String>;
 
     /// Called after some entries were applied and other tasks had a turn. Does work that follows from these entries and
     /// need not be done before the callers that wait for the entries are told.

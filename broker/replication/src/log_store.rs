@@ -7,7 +7,7 @@ use crate::log_table::{self, BLANK, LogTable, MEMBERSHIP, NORMAL, PURGED, Slot, 
 use crate::types::{self, Command, Entry, LogId, TypeConfig, Vote};
 use bytes::Bytes;
 use futures::Stream;
-use leveret_journal::{Body, Disk, Head, Journal, Recovered, read_whole};
+use leveret_journal::{Disk, Head, Journal, RecordBody, Recovered, read_whole};
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{EntryPayload, OptionalSend, RaftLogReader};
 use parking_lot::Mutex;
@@ -238,7 +238,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 EntryPayload::Membership(members) => (MEMBERSHIP, types::encode_membership(&members).into()),
             };
             let (index, term) = (entry.log_id.index, entry.log_id.leader_id.term);
-            let body = Body::from(bytes.clone());
+            let body = RecordBody::from(bytes.clone());
             let chain = table.next_chain(&body);
             let head = Head { group: self.group, kind, index, term, note: chain };
             let last = entries.peek().is_none();

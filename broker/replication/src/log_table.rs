@@ -5,7 +5,7 @@
 //! chain of the previous entry. If two logs have the same chain at an index, they hold the same entries up to there.
 use crate::types::{LogId, log_id};
 use bytes::Bytes;
-use leveret_journal::{Body, Head, KEPT_FROM, Place};
+use leveret_journal::{Head, KEPT_FROM, RecordBody, RecordPlace};
 use std::collections::VecDeque;
 
 // Kinds of records that a group writes to the journal.
@@ -46,7 +46,7 @@ pub(crate) struct LogTable {
 /// An entry in the log: the place of its bytes in the journal, its term, its chain, and the kind of its record.
 #[derive(Clone, Copy)]
 pub(crate) struct Slot {
-    pub(crate) place: Place,
+    pub(crate) place: RecordPlace,
     pub(crate) term: u64,
     pub(crate) chain: u32,
     pub(crate) kind: u8,
@@ -70,7 +70,7 @@ pub(crate) struct Hole {
 }
 
 /// Returns the chain of an entry, calculated from the chain of the entry before and the checksum of its bytes.
-pub(crate) fn chain(before: u32, body: &Body) -> u32 {
+pub(crate) fn chain(before: u32, body: &RecordBody) -> u32 {
     let mut hasher = crc32fast::Hasher::new_with_initial(before);
     hasher.combine(&crc32fast::Hasher::new_with_initial_len(body.crc, body.bytes.len() as u64));
     hasher.finalize()
@@ -106,7 +106,7 @@ impl LogTable {
     }
 
     /// Returns the chain of an entry with this body that is appended to the log.
-    pub(crate) fn next_chain(&self, body: &Body) -> u32 {
+    pub(crate) fn next_chain(&self, body: &RecordBody) -> u32 {
         chain(self.last_chain(), body)
     }
 
@@ -120,7 +120,7 @@ impl LogTable {
     }
 
     /// Adds a record that was found in the journal at a start. The records have to come in the order of the journal.
-    pub(crate) fn recovered(&mut self, head: Head, place: Place) {
+    pub(crate) fn recovered(&mut self, head: Head, place: RecordPlace) {
         match head.kind {
             TRUNCATE => self.truncate(head.index),
             PURGED => {
@@ -226,7 +226,7 @@ mod tests {
             let mut hasher = crc32fast::Hasher::new_with_initial(before);
             hasher.update(&bytes);
             let expected = hasher.finalize();
-            assert_eq!(chain(before, &Body::from(Bytes::from(bytes))), expected, "{len} bytes");
+            assert_eq!(chain(before, &RecordBody::from(Bytes::from(bytes))), expected, "{len} bytes");
             before = expected;
         }
     }

@@ -4,7 +4,7 @@ use crate::snapshot;
 use crate::types::{LogId, StoredMembership, TypeConfig};
 use crate::{Applied, GroupId};
 use futures::{Stream, TryStreamExt};
-use leveret_journal::{Disk, Place, is_passing};
+use leveret_journal::{Disk, RecordPlace, is_passing};
 use openraft::alias::{SnapshotMetaOf, SnapshotOf};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
@@ -90,8 +90,8 @@ impl Builder {
 impl Machine {
     /// Logs and returns the error of an entry that cannot be applied. It names the entry, because openraft's own error
     /// does not.
-    fn not_applied(&self, index: u64, place: Place, reason: &str) -> io::Error {
-        let Place { segment, offset, .. } = place;
+    fn not_applied(&self, index: u64, place: RecordPlace, reason: &str) -> io::Error {
+        let RecordPlace { segment, offset, .. } = place;
         let text = format!(
             "entry {index} of group {}, at offset {offset} of segment {segment}, cannot be applied: {reason}",
             self.group

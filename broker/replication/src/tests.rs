@@ -19,7 +19,7 @@ use std::sync::atomic::Ordering::SeqCst;
 struct Lists(Mutex<BTreeMap<GroupId, Vec<Vec<u8>>>>);
 
 impl Applied for Lists {
-    fn apply(&self, group: GroupId, entry: &Bytes, place: Place) -> Result<(), String> {
+    fn apply(&self, group: GroupId, entry: &Bytes, place: RecordPlace) -> Result<(), String> {
         assert_eq!(place.len as usize, entry.len());
         self.0.lock().entry(group).or_default().push(entry.to_vec());
         Ok(())
@@ -184,7 +184,7 @@ impl Builder {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn entries_are_read_piece_by_piece_while_they_are_applied() {
     use futures::StreamExt;
-    use leveret_journal::faulty::{Call, Errno, Trouble};
+    use leveret_journal::faulty::{Call, DiskTrouble, Errno};
     use openraft::RaftLogReader;
     use openraft::storage::RaftLogStorageExt;
     let disk = FaultyDisk::new(1);
@@ -192,12 +192,12 @@ async fn entries_are_read_piece_by_piece_while_they_are_applied() {
     let journal = Journal::open(Arc::new(disk.clone()), options, &mut |_| ()).unwrap();
     let mut log = LogStore::new(0, journal, RecoveredLog::default());
     let entry = |index| {
-        let command = types::Command { bytes: vec![7; 100_000].into(), place: Place::default() };
+        let command = types::Command { bytes: vec![7; 100_000].into(), place: RecordPlace::default() };
         types::entry(types::log_id(1, index), openraft::EntryPayload::Normal(command))
     };
     log.blocking_append((0..40).map(entry)).await.unwrap();
     log.table.lock().applied(39); // so that their bytes are only in the journal
-    disk.expect(Trouble { calls: vec![Call::Read], error: Errno::Io, after: 20, times: 1 });
+    disk.expect(DiskTrouble { calls: vec![Call::Read], error: Errno::Io, after: 20, times: 1 });
     let entries: Vec<_> = Box::pin(log.entries_stream(0..40).await).collect().await;
     let read = entries.iter().take_while(|entry| entry.is_ok()).count();
     assert!((1..=20).contains(&read) && entries.len() == read + 1, "{read} of {}", entries.len());

@@ -1,6 +1,6 @@
 //! The types that openraft is used with, and the encoding of a group's members.
 use bytes::Bytes;
-use leveret_journal::Place;
+use leveret_journal::RecordPlace;
 use openraft::entry::RaftEntry;
 use openraft::impls::leader_id_std::LeaderId;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +11,7 @@ use std::fmt;
 pub(crate) struct Command {
     pub(crate) bytes: Bytes,
     /// The place of the bytes in the journal. Only set in an entry that was read from the log.
-    pub(crate) place: Place,
+    pub(crate) place: RecordPlace,
 }
 
 impl fmt::Display for Command {

@@ -1,13 +1,13 @@
 //! The weather of a life: the disturbances and the steps before which they come.
 use crate::random::Random;
 use crate::scenario::{Scenario, Weather};
-use leveret_journal::faulty::{Call, Errno, FaultyDisk, Trouble};
+use leveret_journal::faulty::{Call, DiskTrouble, Errno, FaultyDisk};
 use std::time::Duration;
 
 /// A disturbance.
 enum Event {
     /// Some of the coming calls of the disk fail.
-    Expect(Trouble),
+    Expect(DiskTrouble),
     /// From now on that many bytes of the volume are free.
     Free(u64),
     /// From now on calls of the disk take up to that long.
@@ -71,7 +71,7 @@ fn event(random: &mut Random, weather: Weather) -> Option<Event> {
         let most = *random.pick(&[3, 30, 300]);
         let error = *random.pick(errors);
         let (after, times) = (random.below(most), 1 + random.below(times));
-        Some(Event::Expect(Trouble { calls: calls.to_vec(), error, after, times }))
+        Some(Event::Expect(DiskTrouble { calls: calls.to_vec(), error, after, times }))
     };
     match weather {
         Weather::TooManyFiles => trouble(&Call::OPENING, &[Errno::TooManyFiles], 30),

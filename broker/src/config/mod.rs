@@ -45,7 +45,7 @@ pub(crate) enum Log {
 
 /// The reason why the configuration cannot be loaded.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
+pub(crate) enum ConfigError {
     /// The file cannot be read.
     #[error("cannot read the configuration file {0}: {1}")]
     Unreadable(PathBuf, std::io::Error),
@@ -60,12 +60,12 @@ pub(crate) enum Error {
 /// Returns the configuration that follows from the command line, the environment and the configuration file named there.
 ///
 /// # Errors
-/// [`Error`], naming file and line, or the key.
-pub(crate) fn load(given: &Given) -> Result<Config, Error> {
+/// [`ConfigError`], naming file and line, or the key.
+pub(crate) fn load(given: &Given) -> Result<Config, ConfigError> {
     let file = match &given.file {
         None => File::default(),
         Some(path) => {
-            let text = std::fs::read_to_string(path).map_err(|error| Error::Unreadable(path.clone(), error))?;
+            let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable(path.clone(), error))?;
             File { path: path.clone(), text }
         }
     };
@@ -81,7 +81,7 @@ struct File {
 
 impl File {
     /// Returns the values by the key of their setting.
-    fn values(&self) -> Result<BTreeMap<&'static str, Spanned<DeValue<'_>>>, Error> {
+    fn values(&self) -> Result<BTreeMap<&'static str, Spanned<DeValue<'_>>>, ConfigError> {
         let table = DeTable::parse(&self.text).map_err(|error| {
             let span = error.span().unwrap_or_default();
             let line = self.text.lines().nth(self.line(&span) - 1).unwrap_or_default();
@@ -97,8 +97,8 @@ impl File {
         Ok(values)
     }
 
-    fn wrong(&self, span: &Range<usize>, problem: String) -> Error {
-        Error::Wrong { file: self.path.clone(), line: self.line(span), problem }
+    fn wrong(&self, span: &Range<usize>, problem: String) -> ConfigError {
+        ConfigError::Wrong { file: self.path.clone(), line: self.line(span), problem }
     }
 
     /// Returns the line in which a span begins, counted from 1.
@@ -120,7 +120,7 @@ fn unknown(key: &str) -> String {
 }
 
 /// Returns the configuration for a process that may have `descriptors` file descriptors.
-fn merge(given: &Given, file: &File, descriptors: u64) -> Result<Config, Error> {
+fn merge(given: &Given, file: &File, descriptors: u64) -> Result<Config, ConfigError> {
     let (mut config, mut in_file) = (Config::default(), file.values()?);
     for setting in settings() {
         let key = setting.key;
@@ -133,16 +133,16 @@ fn merge(given: &Given, file: &File, descriptors: u64) -> Result<Config, Error> 
         } else {
             let default = ValueDeserializer::parse(setting.default).map_err(|error| error.to_string());
             let read = default.and_then(|default| setting.read(&mut config, default));
-            read.map_err(|problem| Error::Value { key, problem })?;
+            read.map_err(|problem| ConfigError::Value { key, problem })?;
         }
         if let Some(text) = given.values.get(key) {
             let value = Spanned::new(0..0, DeValue::String(text.into()));
             let read = setting.read(&mut config, value.into());
-            read.map_err(|problem| Error::Value { key, problem })?;
+            read.map_err(|problem| ConfigError::Value { key, problem })?;
         }
     }
     config.limits = Limits::share_out(descriptors, config.memory_max, config.wishes)
-        .map_err(|error| Error::Value { key: "connections_max", problem: error.to_string() })?;
+        .map_err(|error| ConfigError::Value { key: "connections_max", problem: error.to_string() })?;
     Ok(config)
 }
 
@@ -156,7 +156,7 @@ mod tests {
         File { path: "x.toml".into(), text: text.to_owned() }
     }
 
-    fn from_file(text: &str) -> Result<Config, Error> {
+    fn from_file(text: &str) -> Result<Config, ConfigError> {
         merge(&Given::default(), &file(text), DESCRIPTORS)
     }
 

@@ -4,7 +4,7 @@
 //! defaults all come from this table. The default is written as the file has it and is read in the same way as any other
 //! value.
 use super::{Config, Log, size};
-use crate::listeners::{LISTENERS, Listener};
+use crate::listeners::{LISTENERS, ListenerRow};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::num::NonZeroU64;
@@ -21,7 +21,7 @@ pub(crate) struct Setting {
     /// The name of the environment variable.
     pub(crate) variable: String,
     /// The places in which the setting can be set.
-    pub(crate) source: Source,
+    pub(crate) source: GivenIn,
     /// The default, as TOML.
     pub(super) default: &'static str,
     /// The reference text. Its first sentence is the help of the flag.
@@ -32,7 +32,7 @@ pub(crate) struct Setting {
 
 /// The places in which a setting can be set.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Source {
+pub(crate) enum GivenIn {
     /// The file.
     File,
     /// The command line, the environment and the file. The text names the value in the command line's help.
@@ -50,7 +50,7 @@ enum Set {
 }
 
 impl Setting {
-    fn new(key: &'static str, source: Source, default: &'static str, about: &'static str, set: Set) -> Self {
+    fn new(key: &'static str, source: GivenIn, default: &'static str, about: &'static str, set: Set) -> Self {
         let variable = format!("LEVERET_{}", key.to_uppercase());
         Self { key, flag: key.replace('_', "-"), variable, source, default, about, set }
     }
@@ -76,9 +76,9 @@ impl Setting {
     /// Returns the setting's lines in the annotated file.
     fn annotated(&self) -> String {
         let also = match self.source {
-            Source::File => String::new(),
-            Source::Anywhere(_) => format!("\nAlso --{}, {}.", self.flag, self.variable),
-            Source::Secret(_) => format!("\nAlso {}.", self.variable),
+            GivenIn::File => String::new(),
+            GivenIn::Anywhere(_) => format!("\nAlso --{}, {}.", self.flag, self.variable),
+            GivenIn::Secret(_) => format!("\nAlso {}.", self.variable),
         };
         let lines: String = format!("{}{also}", self.about).lines().map(|line| format!("## {line}\n")).collect();
         format!("\n{lines}# {} = {}\n", self.key, self.default)
@@ -102,14 +102,14 @@ pub(crate) fn annotated() -> String {
 fn addresses() -> Vec<Setting> {
     let data_dir = Setting::new(
         "data_dir",
-        Source::Anywhere("DIR"),
+        GivenIn::Anywhere("DIR"),
         "\"leveret-data\"",
         "The folder of everything that the broker stores. Only one broker at a time can use it.",
         Set::Field(|config, value| take(value).map(|path| config.data_dir = path)),
     );
     let listeners = LISTENERS.iter().enumerate().map(|(number, listener)| {
-        let Listener { key, default, about, .. } = listener;
-        Setting::new(key, Source::Anywhere("HOST:PORT"), default, about, Set::Address(number))
+        let ListenerRow { key, default, about, .. } = listener;
+        Setting::new(key, GivenIn::Anywhere("HOST:PORT"), default, about, Set::Address(number))
     });
     std::iter::once(data_dir).chain(listeners).collect()
 }
@@ -118,7 +118,7 @@ fn node() -> Vec<Setting> {
     vec![
         Setting::new(
             "log",
-            Source::Anywhere("FORMAT"),
+            GivenIn::Anywhere("FORMAT"),
             "\"text\"",
             "The format of log lines: \"text\" or \"json\". The environment variable RUST_LOG says how much is logged;\n\
              \"info\" unless it is set.",
@@ -133,7 +133,7 @@ fn node() -> Vec<Setting> {
         ),
         Setting::new(
             "node_name",
-            Source::File,
+            GivenIn::File,
             "\"leveret@HOSTNAME\"",
             "The name of this node, shown to clients and in the management API.",
             Set::Field(|config, value| {
@@ -147,7 +147,7 @@ fn node() -> Vec<Setting> {
         ),
         Setting::new(
             "memory_max",
-            Source::Anywhere("SIZE"),
+            GivenIn::Anywhere("SIZE"),
             "\"60%\"",
             "The memory budget. Beyond it publishers are held back and told connection.blocked, until consumers have\n\
              made room. Bytes, \"512MiB\", \"2GiB\", or a share of the memory that the control group or the machine allows.",
@@ -164,7 +164,7 @@ fn node() -> Vec<Setting> {
         ),
         Setting::new(
             "message_bytes_max",
-            Source::File,
+            GivenIn::File,
             "16777216",
             "The largest message that is accepted, in bytes; at most 512 MiB.",
             Set::Field(|config, value| {
@@ -182,14 +182,14 @@ fn users_and_shutdown() -> Vec<Setting> {
     vec![
         Setting::new(
             "default_user",
-            Source::Anywhere("NAME"),
+            GivenIn::Anywhere("NAME"),
             "\"guest\"",
             "The user that exists from the start. A user named guest can only log in from this machine.",
             Set::Field(|config, value| take(value).map(|user| config.default_user = user)),
         ),
         Setting::new(
             "default_pass",
-            Source::Secret("PASSWORD"),
+            GivenIn::Secret("PASSWORD"),
             "\"guest\"",
             "The password of the default user. It is better set in the environment or in this file, where other users\n\
              of the machine do not see it, than on the command line.",
@@ -197,7 +197,7 @@ fn users_and_shutdown() -> Vec<Setting> {
         ),
         Setting::new(
             "shutdown_grace_seconds",
-            Source::File,
+            GivenIn::File,
             "10",
             "The time that clients have to leave after SIGTERM, in seconds.",
             Set::Field(|config, value| take(value).map(|seconds| config.shutdown_grace = Duration::from_secs(seconds))),
@@ -209,7 +209,7 @@ fn limits() -> Vec<Setting> {
     vec![
         Setting::new(
             "connections_max",
-            Source::File,
+            GivenIn::File,
             "\"auto\"",
             "The most AMQP connections that may be open at a time; a client beyond that is told 530. \"auto\": as many as\n\
              the file descriptors of the process (ulimit -n) allow after a reserve for storage, and at most one for each\n\
@@ -218,7 +218,7 @@ fn limits() -> Vec<Setting> {
         ),
         Setting::new(
             "half_open_connections_max",
-            Source::File,
+            GivenIn::File,
             "\"auto\"",
             "The most AMQP connections that may be waiting for their login at a time. Beyond that the oldest is closed, or\n\
              the new one if none is older than a second. \"auto\": a quarter of the connections for AMQP, at most 4096.",
@@ -226,7 +226,7 @@ fn limits() -> Vec<Setting> {
         ),
         Setting::new(
             "http_connections_max",
-            Source::File,
+            GivenIn::File,
             "\"auto\"",
             "The most connections to the management API that may be open at a time; those beyond are closed at once.\n\
              \"auto\": a quarter of the descriptors for clients, at most 1024.",

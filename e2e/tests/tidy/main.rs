@@ -1,7 +1,8 @@
 //! Checks of the source tree: length and first line of files, dependencies between crates, banned crates, equality of
-//! copies, links in documents; in `structure`, fields, parameters, names and doc comments; in `circles`, files that use each
-//! other.
+//! copies, links in documents; in `structure`, fields, parameters, doc comments and formats; in `names`, names of types; in
+//! `circles`, files that use each other.
 mod circles;
+mod names;
 mod structure;
 
 use leveret_e2e::programs::root;

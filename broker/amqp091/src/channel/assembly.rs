@@ -33,7 +33,7 @@ pub(super) struct Header {
 
 impl Assembly {
     /// Returns the message of a publish of which only the method frame has arrived.
-    pub(super) fn new(publish: &method::Publish<'_>, held: Held) -> Self {
+    pub(super) fn new(publish: &method::PublishMethod<'_>, held: Held) -> Self {
         Self {
             exchange: publish.exchange.into(),
             routing_key: publish.routing_key.into(),

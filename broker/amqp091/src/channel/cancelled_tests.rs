@@ -1,5 +1,5 @@
 //! A consumer ends with its queue while its client gives the consumer's tag to another one.
-use super::{Channel, Consumer, Ended};
+use super::{Channel, ChannelConsumer, Ended};
 use leveret_node::catalog::QueueDeclare;
 use leveret_node::{Broker, Caller, ChannelView, ConsumerId, Options, Queue};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ async fn a_cancelled_consumer_does_not_end_another_with_the_same_tag() {
     let id = ConsumerId(0);
     channel.consumers.insert(
         "tag".into(),
-        Consumer { queue: there.clone(), id, subscriber: 7, _opened: broker.count_opened(1).unwrap() },
+        ChannelConsumer { queue: there.clone(), id, subscriber: 7, _opened: broker.count_opened(1).unwrap() },
     );
     let ended = |queue: &Queue, id| Ended { tag: "tag".into(), queue: queue.id, id };
     channel.cancelled.push(ended(&gone, id));

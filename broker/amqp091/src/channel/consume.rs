@@ -1,7 +1,7 @@
 //! `basic.consume`, `cancel`, `get`, `qos`.
 use super::deliver::{ConsumerSink, GetSink};
 use super::settle::give_turns;
-use super::{Channel, Consumer};
+use super::{Channel, ChannelConsumer};
 use crate::codec::encode;
 use crate::codec::ids::MethodId;
 use crate::codec::method::BasicConsume;
@@ -59,7 +59,7 @@ pub(super) fn consume(
     let subscription = Subscription { sink, exclusive, no_ack, prefetch };
     match broker.subscribe(context.caller(), &queue, subscription) {
         Ok(id) => {
-            channel.consumers.insert(tag, Consumer { queue, id, subscriber, _opened: opened });
+            channel.consumers.insert(tag, ChannelConsumer { queue, id, subscriber, _opened: opened });
             channel.view.consumers.store(channel.consumers.len() as u32, Relaxed);
             Ok(())
         }

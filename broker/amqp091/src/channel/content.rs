@@ -1,7 +1,7 @@
 //! The content frames of a message that does not lie complete in the read buffer. They are put together, and the message
 //! is then published like any other.
 use super::assembly::Assembly;
-use super::noted::{self, Run};
+use super::noted::{self, NotedRun};
 use super::publish::{Arrived, MessagesOfRun, PROPERTY_BYTES_PER_WORK, Publisher, SHARED_MIN, STEPS_PER_WORK};
 use crate::codec::reply::ReplyCode;
 use crate::connection::failure::Failure;
@@ -75,7 +75,7 @@ impl Publisher<'_> {
             noted::body(&bytes, properties_len..bytes.len(), route.recipients())
         };
         let messages = [Extent { properties_at: 0, properties_len: properties_len as u32, body }];
-        let run = Run { channel: number, route, mandatory, first: 0 };
+        let run = NotedRun { channel: number, route, mandatory, first: 0 };
         if run.route.recipients() > PART_QUEUES {
             // Other connections get their turn meanwhile. The client's next frames are handled after this message.
             if let Some(routed) = self.count_published(MessagesOfRun { bytes: &bytes, run: &run, messages: &messages })

@@ -2,7 +2,7 @@
 use super::Channel;
 use crate::codec::encode;
 use crate::codec::ids::MethodId;
-use crate::codec::method::{ExchangeBinding, ExchangeDeclare, QueueBinding, QueueDeclare};
+use crate::codec::method::{ExchangeBinding, ExchangeDeclareMethod, QueueBinding, QueueDeclareMethod};
 use crate::connection::context::Context;
 use crate::connection::failure::Failure;
 use leveret_model::name::without_line_breaks;
@@ -14,12 +14,12 @@ use leveret_node::catalog::{self, BindingDeclare, Destination};
 pub(super) async fn exchange_declare(
     context: &Context,
     number: u16,
-    declare: ExchangeDeclare<'_>,
+    declare: ExchangeDeclareMethod<'_>,
 ) -> Result<(), Failure> {
     if declare.passive {
         context.broker.check_exchange(context.caller(), context.vhost(), declare.exchange)?;
     } else {
-        let ExchangeDeclare { durable, auto_delete, internal, arguments, .. } = declare;
+        let ExchangeDeclareMethod { durable, auto_delete, internal, arguments, .. } = declare;
         let kind = declare.kind.parse()?;
         let new = catalog::ExchangeDeclare { kind, durable, auto_delete, internal, arguments };
         context.broker.declare_exchange(context.caller(), context.vhost(), declare.exchange, new).await?;
@@ -59,7 +59,7 @@ pub(super) async fn exchange_bind(
 pub(super) async fn queue_declare(
     context: &Context,
     channel: &mut Channel,
-    declare: QueueDeclare<'_>,
+    declare: QueueDeclareMethod<'_>,
 ) -> Result<(), Failure> {
     let asked = without_line_breaks(declare.queue);
     let server_named = asked.is_empty() && !declare.passive;
@@ -72,7 +72,7 @@ pub(super) async fn queue_declare(
         queue.caught_up().await;
         queue
     } else {
-        let QueueDeclare { durable, exclusive, auto_delete, arguments, .. } = declare;
+        let QueueDeclareMethod { durable, exclusive, auto_delete, arguments, .. } = declare;
         let new = catalog::QueueDeclare { durable, exclusive, auto_delete, arguments, server_named };
         context.broker.declare_queue(context.caller(), context.vhost(), &name, new).await?.1
     };

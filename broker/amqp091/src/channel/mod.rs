@@ -46,7 +46,7 @@ pub(crate) struct Channel {
     /// The queue that was declared last, which an empty queue name stands for.
     pub(crate) last_queue: Option<String>,
     /// The consumers by their tags.
-    pub(crate) consumers: HashMap<Box<str>, Consumer>,
+    pub(crate) consumers: HashMap<Box<str>, ChannelConsumer>,
     /// The consumers whose queue was deleted; the task that deletes a queue enters them here.
     pub(crate) cancelled: Arc<Cancelled>,
     /// A message that has not arrived in full.
@@ -56,7 +56,7 @@ pub(crate) struct Channel {
 }
 
 /// A consumer of this channel.
-pub(crate) struct Consumer {
+pub(crate) struct ChannelConsumer {
     /// The queue that the consumer is subscribed to.
     pub(crate) queue: Arc<Queue>,
     /// The identity of the consumer in the queue.

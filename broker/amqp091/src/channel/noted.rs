@@ -28,13 +28,13 @@ pub(crate) struct Noted {
 #[derive(Default)]
 pub(super) struct Runs {
     /// The runs, in the order of their arrival.
-    pub(super) runs: Vec<Run>,
+    pub(super) runs: Vec<NotedRun>,
     /// The messages of all runs, one run after the other.
     pub(super) messages: Vec<Extent>,
 }
 
 /// Consecutive messages of one channel that have one route.
-pub(super) struct Run {
+pub(super) struct NotedRun {
     /// The channel that the messages arrived on.
     pub(super) channel: u16,
     /// The route of the messages.
@@ -62,7 +62,7 @@ impl Noted {
         self.payload.extend_from_slice(payload);
         self.channel = channel;
         self.recipients = route.recipients();
-        self.taken.runs.push(Run { channel, route, mandatory, first: self.taken.messages.len() });
+        self.taken.runs.push(NotedRun { channel, route, mandatory, first: self.taken.messages.len() });
     }
 
     /// Adds a message to the last run. Returns whether all noted messages should be handed over now, which bounds the

@@ -5,7 +5,7 @@
 use super::assembly::Assembly;
 use super::channels::Channels;
 use super::confirm::Unconfirmed;
-use super::noted::{Noted, Run, same};
+use super::noted::{Noted, NotedRun, same};
 use super::routes::Routes;
 use crate::codec::content::ContentHeader;
 use crate::codec::encode::{self, Framing};
@@ -77,7 +77,7 @@ pub(super) struct MessagesOfRun<'m> {
     /// The buffer that contains the messages.
     pub(super) bytes: &'m [u8],
     /// The run, with the route of the messages.
-    pub(super) run: &'m Run,
+    pub(super) run: &'m NotedRun,
     /// The positions of the messages in the buffer.
     pub(super) messages: &'m [Extent],
 }
@@ -115,7 +115,11 @@ impl Publisher<'_> {
     ///
     /// # Errors
     /// 540 for `immediate`; 404 for a missing exchange, 403 for an internal one.
-    pub(crate) fn publish(&mut self, arrived: Arrived<'_>, publish: &method::Publish<'_>) -> Result<usize, Failure> {
+    pub(crate) fn publish(
+        &mut self,
+        arrived: Arrived<'_>,
+        publish: &method::PublishMethod<'_>,
+    ) -> Result<usize, Failure> {
         if publish.immediate {
             return Err(Failure::new(ReplyCode::NotImplemented, "immediate=true"));
         }
@@ -141,7 +145,7 @@ impl Publisher<'_> {
     }
 
     /// Makes the channel wait for the content of this publish.
-    fn assemble(&mut self, arrived: Arrived<'_>, publish: &method::Publish<'_>) -> Result<(), Failure> {
+    fn assemble(&mut self, arrived: Arrived<'_>, publish: &method::PublishMethod<'_>) -> Result<(), Failure> {
         self.flush_noted(arrived.buffer);
         let held = self.context.broker.hold(&self.context.connection);
         self.channels.get(arrived.channel)?.assembly = Some(Assembly::new(publish, held));
@@ -190,7 +194,7 @@ impl Publisher<'_> {
     }
 
     /// Hands over runs. `messages` has the messages of one run after the other; their bytes are in `bytes`.
-    pub(super) fn hand_over(&mut self, bytes: &[u8], runs: &[Run], messages: &[Extent]) {
+    pub(super) fn hand_over(&mut self, bytes: &[u8], runs: &[NotedRun], messages: &[Extent]) {
         let mut routed: SmallVec<[RoutedRun<'_>; 1]> = SmallVec::with_capacity(runs.len());
         for (at, run) in runs.iter().enumerate() {
             let end = runs.get(at + 1).map_or(messages.len(), |next| next.first);

@@ -28,7 +28,7 @@ pub enum Kind {
 
 /// The errors in a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
+pub enum FrameError {
     /// The frame is larger than `frame_max`.
     #[error(
         "type {kind}, channel {channel}: frame of {size} bytes is larger than the negotiated frame_max {frame_max}"
@@ -62,29 +62,29 @@ pub enum Error {
 /// long as `frame_max`: that is eight bytes too many, which RabbitMQ accepts because clients count their frames wrongly.
 ///
 /// # Errors
-/// [`Error`], which ends the connection in all cases.
+/// [`FrameError`], which ends the connection in all cases.
 #[inline]
-pub fn parse(buffer: &[u8], frame_max: u32) -> Result<Option<Frame<'_>>, Error> {
+pub fn parse(buffer: &[u8], frame_max: u32) -> Result<Option<Frame<'_>>, FrameError> {
     let Some((&[kind, c0, c1, s0, s1, s2, s3], rest)) = buffer.split_first_chunk::<7>() else {
         return match buffer.first() {
-            Some(&kind) if to_kind(kind).is_none() => Err(Error::UnknownKind(kind)),
+            Some(&kind) if to_kind(kind).is_none() => Err(FrameError::UnknownKind(kind)),
             _ => Ok(None),
         };
     };
     let channel = u16::from_be_bytes([c0, c1]);
     let size = u32::from_be_bytes([s0, s1, s2, s3]);
-    let Some(to_kind) = to_kind(kind) else { return Err(Error::UnknownKind(kind)) };
+    let Some(to_kind) = to_kind(kind) else { return Err(FrameError::UnknownKind(kind)) };
     if frame_max != 0 && size > frame_max {
         let whole = u64::from(size) + FRAME_OVERHEAD as u64;
-        return Err(Error::TooLarge { kind, channel, size: whole, frame_max });
+        return Err(FrameError::TooLarge { kind, channel, size: whole, frame_max });
     }
     let size = size as usize;
     let Some(&end) = rest.get(size) else { return Ok(None) };
     if end != END {
-        return Err(Error::BadEnd(end));
+        return Err(FrameError::BadEnd(end));
     }
     if to_kind == Kind::Heartbeat && (channel != 0 || size != 0) {
-        return Err(if size == 0 { Error::HeartbeatOnChannel(channel) } else { Error::BadHeartbeat });
+        return Err(if size == 0 { FrameError::HeartbeatOnChannel(channel) } else { FrameError::BadHeartbeat });
     }
     Ok(Some(Frame { kind: to_kind, channel, payload: &rest[..size], len: size + FRAME_OVERHEAD }))
 }
@@ -102,7 +102,7 @@ fn to_kind(octet: u8) -> Option<Kind> {
 
 /// The protocol of a client, according to its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
+pub enum ProtocolHeader {
     /// `AMQP` 0 0 9 1.
     Amqp091,
     /// Any other protocol, which is answered with [`PROTOCOL_HEADER`].
@@ -113,14 +113,14 @@ pub enum Protocol {
 
 /// Returns the protocol that the first bytes of a connection announce.
 #[must_use]
-pub fn protocol(buffer: &[u8]) -> Protocol {
+pub fn protocol(buffer: &[u8]) -> ProtocolHeader {
     let len = buffer.len().min(PROTOCOL_HEADER.len());
     if buffer[..len] != PROTOCOL_HEADER[..len] {
-        Protocol::Other
+        ProtocolHeader::Other
     } else if len < PROTOCOL_HEADER.len() {
-        Protocol::Incomplete
+        ProtocolHeader::Incomplete
     } else {
-        Protocol::Amqp091
+        ProtocolHeader::Amqp091
     }
 }
 

@@ -46,7 +46,7 @@ pub enum Method<'a> {
     ChannelCloseOk,
     /// Clients of AMQP 0-8 ask for a ticket first.
     AccessRequest,
-    ExchangeDeclare(ExchangeDeclare<'a>),
+    ExchangeDeclare(ExchangeDeclareMethod<'a>),
     ExchangeDelete {
         exchange: &'a str,
         if_unused: bool,
@@ -54,7 +54,7 @@ pub enum Method<'a> {
     },
     ExchangeBind(ExchangeBinding<'a>),
     ExchangeUnbind(ExchangeBinding<'a>),
-    QueueDeclare(QueueDeclare<'a>),
+    QueueDeclare(QueueDeclareMethod<'a>),
     QueueBind(QueueBinding<'a>),
     QueueUnbind(QueueBinding<'a>),
     QueuePurge {
@@ -80,7 +80,7 @@ pub enum Method<'a> {
     BasicCancelOk {
         consumer_tag: &'a str,
     },
-    BasicPublish(Publish<'a>),
+    BasicPublish(PublishMethod<'a>),
     BasicGet {
         queue: &'a str,
         no_ack: bool,
@@ -120,7 +120,7 @@ pub struct Close<'a> {
 /// `exchange.declare`
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs, reason = "the spec's names")]
-pub struct ExchangeDeclare<'a> {
+pub struct ExchangeDeclareMethod<'a> {
     pub exchange: &'a str,
     pub kind: &'a str,
     pub passive: bool,
@@ -145,7 +145,7 @@ pub struct ExchangeBinding<'a> {
 /// `queue.declare`
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs, reason = "the spec's names")]
-pub struct QueueDeclare<'a> {
+pub struct QueueDeclareMethod<'a> {
     pub queue: &'a str,
     pub passive: bool,
     pub durable: bool,
@@ -182,7 +182,7 @@ pub struct BasicConsume<'a> {
 /// `basic.publish`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the spec's names")]
-pub struct Publish<'a> {
+pub struct PublishMethod<'a> {
     pub exchange: &'a str,
     pub routing_key: &'a [u8],
     pub mandatory: bool,
@@ -199,7 +199,7 @@ pub struct Ack {
 
 /// Why a payload is not a method that a client may send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
+pub enum MethodError {
     /// A field is malformed.
     #[error("{0} of method {1}")]
     Syntax(SyntaxError, MethodId),
@@ -208,7 +208,7 @@ pub enum Error {
     Unknown(MethodId),
 }
 
-impl Error {
+impl MethodError {
     /// Returns class and method, as far as they could be read.
     #[must_use]
     pub fn id(&self) -> MethodId {
@@ -221,11 +221,11 @@ impl Error {
 /// Parses the payload of a method frame.
 ///
 /// # Errors
-/// [`Error`], all of which end the connection.
-pub fn parse(payload: &[u8]) -> Result<Method<'_>, Error> {
+/// [`MethodError`], all of which end the connection.
+pub fn parse(payload: &[u8]) -> Result<Method<'_>, MethodError> {
     let id = MethodId::of(payload);
     let Some(arguments) = payload.get(4..) else {
-        return Err(Error::Syntax(SyntaxError::Malformed("class and method"), id));
+        return Err(MethodError::Syntax(SyntaxError::Malformed("class and method"), id));
     };
     let mut reader = Reader(arguments);
     let parsed = match id.class {
@@ -238,15 +238,15 @@ pub fn parse(payload: &[u8]) -> Result<Method<'_>, Error> {
     };
     match parsed {
         Ok(Some(method)) => Ok(method),
-        Ok(None) => Err(Error::Unknown(id)),
-        Err(error) => Err(Error::Syntax(error, id)),
+        Ok(None) => Err(MethodError::Unknown(id)),
+        Err(error) => Err(MethodError::Syntax(error, id)),
     }
 }
 
 /// Returns the payload as `basic.publish`, if it is a well-formed one.
 #[inline]
 #[must_use]
-pub fn fast_publish(payload: &[u8]) -> Option<Publish<'_>> {
+pub fn fast_publish(payload: &[u8]) -> Option<PublishMethod<'_>> {
     let arguments = payload.strip_prefix(&PUBLISH)?;
     publish(&mut Reader(arguments)).ok()
 }
@@ -332,7 +332,7 @@ fn exchange<'a>(id: MethodId, reader: &mut Reader<'a>) -> Parsed<'a> {
             let bits = flags(reader)?;
             let [passive, durable, auto_delete, internal, no_wait] = [1, 2, 4, 8, 16].map(|bit| bits & bit != 0);
             let arguments = table::read(reader, "arguments")?;
-            Method::ExchangeDeclare(ExchangeDeclare {
+            Method::ExchangeDeclare(ExchangeDeclareMethod {
                 exchange,
                 kind,
                 passive,
@@ -372,7 +372,15 @@ fn queue<'a>(id: MethodId, reader: &mut Reader<'a>) -> Parsed<'a> {
             let bits = flags(reader)?;
             let [passive, durable, exclusive, auto_delete, no_wait] = [1, 2, 4, 8, 16].map(|bit| bits & bit != 0);
             let arguments = table::read(reader, "arguments")?;
-            Method::QueueDeclare(QueueDeclare { queue, passive, durable, exclusive, auto_delete, no_wait, arguments })
+            Method::QueueDeclare(QueueDeclareMethod {
+                queue,
+                passive,
+                durable,
+                exclusive,
+                auto_delete,
+                no_wait,
+                arguments,
+            })
         }
         MethodId::QUEUE_BIND => Method::QueueBind(queue_binding(reader, queue, true)?),
         MethodId::QUEUE_UNBIND => Method::QueueUnbind(queue_binding(reader, queue, false)?),
@@ -440,12 +448,12 @@ fn basic<'a>(id: MethodId, reader: &mut Reader<'a>) -> Parsed<'a> {
 }
 
 #[inline]
-fn publish<'a>(reader: &mut Reader<'a>) -> Result<Publish<'a>, SyntaxError> {
+fn publish<'a>(reader: &mut Reader<'a>) -> Result<PublishMethod<'a>, SyntaxError> {
     reader.u16("reserved-1")?;
     let exchange = reader.short_string("exchange")?;
     let routing_key = reader.short_bytes("routing-key")?;
     let bits = flags(reader)?;
-    Ok(Publish { exchange, routing_key, mandatory: bits & 1 != 0, immediate: bits & 2 != 0 })
+    Ok(PublishMethod { exchange, routing_key, mandatory: bits & 1 != 0, immediate: bits & 2 != 0 })
 }
 
 #[inline]

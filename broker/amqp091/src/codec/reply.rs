@@ -100,23 +100,23 @@ impl From<SyntaxError> for ReplyCode {
     }
 }
 
-impl From<frame::Error> for ReplyCode {
-    fn from(error: frame::Error) -> Self {
+impl From<frame::FrameError> for ReplyCode {
+    fn from(error: frame::FrameError) -> Self {
         match error {
-            frame::Error::HeartbeatOnChannel(_) => Self::UnexpectedFrame,
-            frame::Error::TooLarge { .. }
-            | frame::Error::UnknownKind(_)
-            | frame::Error::BadEnd(_)
-            | frame::Error::BadHeartbeat => Self::FrameError,
+            frame::FrameError::HeartbeatOnChannel(_) => Self::UnexpectedFrame,
+            frame::FrameError::TooLarge { .. }
+            | frame::FrameError::UnknownKind(_)
+            | frame::FrameError::BadEnd(_)
+            | frame::FrameError::BadHeartbeat => Self::FrameError,
         }
     }
 }
 
-impl From<method::Error> for ReplyCode {
-    fn from(error: method::Error) -> Self {
+impl From<method::MethodError> for ReplyCode {
+    fn from(error: method::MethodError) -> Self {
         match error {
-            method::Error::Syntax(error, _) => error.into(),
-            method::Error::Unknown(_) => Self::NotImplemented,
+            method::MethodError::Syntax(error, _) => error.into(),
+            method::MethodError::Unknown(_) => Self::NotImplemented,
         }
     }
 }

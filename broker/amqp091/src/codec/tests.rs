@@ -2,9 +2,9 @@
 use super::content::ContentHeader;
 use super::encode;
 use super::encode::Framing;
-use super::frame::{self, Error, Kind};
+use super::frame::{self, FrameError, Kind};
 use super::ids::MethodId;
-use super::method::{self, Ack, Close, Method, Publish};
+use super::method::{self, Ack, Close, Method, PublishMethod};
 use super::reply::ReplyCode;
 use leveret_model::properties::{self, Properties};
 use leveret_model::table::{FieldTable, FieldValue};
@@ -77,7 +77,7 @@ fn golden() -> Vec<(Vec<u8>, Method<'static>)> {
         (b"\0\x1e\0\x0a\x05/data\x1f".to_vec(), Method::AccessRequest),
         (
             b"\0\x28\0\x0a\0\0\x01e\x05topic\x02\0\0\0\0".to_vec(),
-            Method::ExchangeDeclare(method::ExchangeDeclare {
+            Method::ExchangeDeclare(method::ExchangeDeclareMethod {
                 exchange: "e",
                 kind: "topic",
                 passive: false,
@@ -90,7 +90,7 @@ fn golden() -> Vec<(Vec<u8>, Method<'static>)> {
         ),
         (
             b"\0\x32\0\x0a\0\0\x01q\x0a\0\0\0\x04\x01xt\x01".to_vec(),
-            Method::QueueDeclare(method::QueueDeclare {
+            Method::QueueDeclare(method::QueueDeclareMethod {
                 queue: "q",
                 passive: false,
                 durable: true,
@@ -126,7 +126,7 @@ fn golden() -> Vec<(Vec<u8>, Method<'static>)> {
         ),
         (
             b"\0\x3c\0\x28\0\0\x01e\x01k\x03".to_vec(),
-            Method::BasicPublish(Publish { exchange: "e", routing_key: b"k", mandatory: true, immediate: true }),
+            Method::BasicPublish(PublishMethod { exchange: "e", routing_key: b"k", mandatory: true, immediate: true }),
         ),
         (b"\0\x3c\0\x50\0\0\0\0\0\0\0\x07\x01".to_vec(), Method::BasicAck(Ack { delivery_tag: 7, multiple: true })),
         (
@@ -205,13 +205,13 @@ fn answers_have_the_specifications_bytes() {
 #[test]
 fn frames_are_refused_before_they_have_arrived_in_full() {
     assert_eq!(code(frame::parse(b"\x01\0\x01\xff\xff\xff\xff", 8192).unwrap_err()), 501);
-    assert!(matches!(frame::parse(b"\x01\0\x01\0\0\x20\x01", 8192), Err(Error::TooLarge { size: 8201, .. })));
+    assert!(matches!(frame::parse(b"\x01\0\x01\0\0\x20\x01", 8192), Err(FrameError::TooLarge { size: 8201, .. })));
     assert_eq!(frame::parse(b"\x01\0\x01\0\0\x20\0", 8192), Ok(None));
-    assert_eq!(frame::parse(b"\x05", 8192), Err(Error::UnknownKind(5)));
-    assert_eq!(frame::parse(b"\x08\0\x01\0\0\0\0\xce", 8192), Err(Error::HeartbeatOnChannel(1)));
-    assert_eq!(code(Error::HeartbeatOnChannel(1)), 505);
-    assert_eq!(frame::parse(b"\x08\0\0\0\0\0\x01x\xce", 8192), Err(Error::BadHeartbeat));
-    assert_eq!(frame::parse(b"\x01\0\0\0\0\0\x01a\xcf", 8192), Err(Error::BadEnd(0xcf)));
+    assert_eq!(frame::parse(b"\x05", 8192), Err(FrameError::UnknownKind(5)));
+    assert_eq!(frame::parse(b"\x08\0\x01\0\0\0\0\xce", 8192), Err(FrameError::HeartbeatOnChannel(1)));
+    assert_eq!(code(FrameError::HeartbeatOnChannel(1)), 505);
+    assert_eq!(frame::parse(b"\x08\0\0\0\0\0\x01x\xce", 8192), Err(FrameError::BadHeartbeat));
+    assert_eq!(frame::parse(b"\x01\0\0\0\0\0\x01a\xcf", 8192), Err(FrameError::BadEnd(0xcf)));
     for kind in [1, 2, 3, 8] {
         for size in 0..=11u8 {
             let mut bytes = vec![kind, 0, 0, 0, 0, 0, size];

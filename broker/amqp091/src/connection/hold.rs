@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 /// The two ways in which the broker ends a connection.
 #[derive(Clone, Copy)]
-pub(crate) struct Ends<'e> {
+pub(crate) struct ConnectionEnds<'e> {
     /// The connection, which the management API may close.
     pub(crate) connection: &'e Connection,
     /// Cancelled when the broker shuts down.
@@ -33,7 +33,11 @@ pub(crate) struct Ends<'e> {
 ///
 /// # Errors
 /// How the connection ended before that.
-pub(crate) async fn until(room: impl Future<Output = ()>, socket: &OwnedReadHalf, ends: &Ends<'_>) -> Result<(), End> {
+pub(crate) async fn until(
+    room: impl Future<Output = ()>,
+    socket: &OwnedReadHalf,
+    ends: &ConnectionEnds<'_>,
+) -> Result<(), End> {
     tokio::pin!(room);
     loop {
         tokio::select! {
@@ -54,7 +58,7 @@ pub(crate) async fn until(room: impl Future<Output = ()>, socket: &OwnedReadHalf
 
 /// Returns how the connection ended while much work was done for the client, or `None` if it is still open. A client that
 /// only closed its sending side still has its earlier requests handled.
-pub(crate) fn ended(socket: &OwnedReadHalf, ends: &Ends<'_>) -> Option<End> {
+pub(crate) fn ended(socket: &OwnedReadHalf, ends: &ConnectionEnds<'_>) -> Option<End> {
     if ends.connection.close.is_cancelled() {
         return Some(End::Failed(forced(&ends.connection.close_reason.lock())));
     }
@@ -73,7 +77,7 @@ pub(crate) async fn back(
     context: &Context,
     throttle: &mut Throttle,
     socket: &OwnedReadHalf,
-    ends: &Ends<'_>,
+    ends: &ConnectionEnds<'_>,
 ) -> Result<(), End> {
     if throttle.lags() {
         until(throttle.until_caught_up(), socket, ends).await?;

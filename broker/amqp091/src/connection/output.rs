@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 /// A connection's output, shared by its reader, its writer and the queues it consumes from.
 pub(crate) struct Output {
-    state: Mutex<State>,
+    state: Mutex<OutputState>,
     /// Wakes the writer: there are bytes to write.
     wake: Notify,
     /// Wakes the reader: the buffer was taken to be written.
@@ -61,7 +61,7 @@ impl Between {
 }
 
 /// The data that the output's lock protects.
-pub(crate) struct State {
+pub(crate) struct OutputState {
     /// Encoded frames.
     pub(crate) buffer: Vec<u8>,
     /// Large bodies that belong between these bytes.
@@ -82,7 +82,7 @@ pub(crate) struct State {
 
 impl Output {
     pub(crate) fn new() -> Self {
-        let state = State {
+        let state = OutputState {
             buffer: Vec::new(),
             between: Between::default(),
             delivered_bytes: 0,
@@ -97,7 +97,7 @@ impl Output {
 
     /// Does the same as [`write`](Self::write) for deliveries to consumers, which no request asked for. The caller keeps
     /// them within [`OUTPUT_MAX`].
-    pub(crate) fn deliver<T>(&self, encode: impl FnOnce(&mut State) -> T) -> T {
+    pub(crate) fn deliver<T>(&self, encode: impl FnOnce(&mut OutputState) -> T) -> T {
         self.write(|state| {
             let before = state.len();
             let answer = encode(state);
@@ -125,7 +125,7 @@ impl Output {
     }
 
     /// Has `encode` append frames, and wakes the writer if it may be asleep.
-    pub(crate) fn write<T>(&self, encode: impl FnOnce(&mut State) -> T) -> T {
+    pub(crate) fn write<T>(&self, encode: impl FnOnce(&mut OutputState) -> T) -> T {
         let mut state = self.state.lock();
         let was_empty = state.buffer.is_empty();
         let answer = encode(&mut state);
@@ -138,7 +138,7 @@ impl Output {
     }
 
     /// Returns the state to callers that append nothing to the buffer: the writer is not woken.
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, OutputState> {
         self.state.lock()
     }
 
@@ -187,7 +187,7 @@ impl Output {
     }
 }
 
-impl State {
+impl OutputState {
     /// Opens the ledger of a channel.
     pub(crate) fn open_ledger(&mut self, channel: u16, view: Arc<ChannelView>) {
         *self.ledgers.place(usize::from(channel)) = Some(Box::new(Ledger::new(view)));

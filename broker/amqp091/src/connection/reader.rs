@@ -7,19 +7,19 @@
 use super::context::Capabilities;
 use super::failure::{End, Failure};
 use super::handshake::{Addresses, HANDSHAKE_MAX, Handshake, in_time};
-use super::hold::{self, Ends};
+use super::hold::{self, ConnectionEnds};
 use super::output::Output;
 use super::session::{Progress, Session};
 use super::writer::Writer;
 use crate::codec::encode;
-use crate::codec::frame::{self, PROTOCOL_HEADER, Protocol};
+use crate::codec::frame::{self, PROTOCOL_HEADER, ProtocolHeader};
 use crate::codec::ids::MethodId;
 use crate::codec::method::{self, Method};
 use crate::codec::reply::ReplyCode;
 use crate::pool::Pool;
 use bytes::BufMut;
 use futures::FutureExt;
-use leveret_listener::Client;
+use leveret_listener::AcceptedClient;
 use leveret_node::{Broker, Connection, Permit};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -32,20 +32,26 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// Serves one client until its connection ends. `stop` is cancelled when the broker shuts down.
-pub(crate) async fn serve(client: Client, broker: Broker, pool: Arc<Pool>, stop: CancellationToken, permit: Permit) {
+pub(crate) async fn serve(
+    client: AcceptedClient,
+    broker: Broker,
+    pool: Arc<Pool>,
+    stop: CancellationToken,
+    permit: Permit,
+) {
     let deadline = Instant::now() + HANDSHAKE_MAX;
-    let Client { stream, peer, local } = client;
+    let AcceptedClient { stream, peer, local } = client;
     let (read, mut write) = stream.into_split();
     let mut reader = Reader::new(read, pool);
     match in_time(deadline, &permit, &stop, reader.protocol(&stop)).await {
-        Some(Protocol::Amqp091) => {}
-        Some(Protocol::Other) => {
+        Some(ProtocolHeader::Amqp091) => {}
+        Some(ProtocolHeader::Other) => {
             tracing::debug!(%peer, "not AMQP 0-9-1");
             let _ = in_time(deadline, &permit, &stop, write.write_all(&PROTOCOL_HEADER)).await;
             let _ = write.shutdown().await;
             return;
         }
-        Some(Protocol::Incomplete) | None => return,
+        Some(ProtocolHeader::Incomplete) | None => return,
     }
     let output = Arc::new(Output::new());
     let (beat, heartbeat) = watch::channel(None);
@@ -114,18 +120,18 @@ impl Reader {
         }
     }
 
-    async fn protocol(&mut self, stop: &CancellationToken) -> Protocol {
+    async fn protocol(&mut self, stop: &CancellationToken) -> ProtocolHeader {
         loop {
             if self.fill(stop).await.is_err() {
-                return Protocol::Incomplete;
+                return ProtocolHeader::Incomplete;
             }
             match frame::protocol(&self.buffer) {
-                Protocol::Incomplete => {}
-                Protocol::Amqp091 => {
+                ProtocolHeader::Incomplete => {}
+                ProtocolHeader::Amqp091 => {
                     self.consumed(PROTOCOL_HEADER.len());
-                    return Protocol::Amqp091;
+                    return ProtocolHeader::Amqp091;
                 }
-                Protocol::Other => return Protocol::Other,
+                ProtocolHeader::Other => return ProtocolHeader::Other,
             }
         }
     }
@@ -164,7 +170,7 @@ impl Reader {
     /// Reads and handles until the end.
     async fn run(&mut self, session: &mut Session, stop: &CancellationToken, sent_bytes: &AtomicU64) -> End {
         let connection = session.context.connection.clone();
-        let ends = Ends { connection: &connection, stop };
+        let ends = ConnectionEnds { connection: &connection, stop };
         loop {
             match session.handle(&self.buffer, &self.pool.turns, || hold::ended(&self.socket, &ends)).await {
                 Ok(used) => {

@@ -2,7 +2,7 @@
 use super::consumers::Standing;
 use super::numbered::Spot;
 use super::run::{Cursor, MessageId, Run};
-use super::state::State;
+use super::state::QueueState;
 use super::stored::StoredRoute;
 use super::{ConsumerId, Counters, Delivery, DeliveryChanges, Dwell, Fill, History, Lead, Queue, Sink, Source};
 use std::mem::take;
@@ -115,7 +115,7 @@ fn share(ready: u64, consumers: usize) -> u64 {
 
 /// The queue as one consumer sees it for one turn.
 struct Taking<'q> {
-    state: &'q mut State,
+    state: &'q mut QueueState,
     cursor: &'q mut Cursor,
     /// The run at the cursor, once it was looked up. It is warm.
     run: Option<Run>,
@@ -145,7 +145,7 @@ struct Stretch {
 }
 
 impl<'q> Taking<'q> {
-    fn new(state: &'q mut State, cursor: &'q mut Cursor, now: u64, remaining: u64, history: History) -> Self {
+    fn new(state: &'q mut QueueState, cursor: &'q mut Cursor, now: u64, remaining: u64, history: History) -> Self {
         Self {
             state,
             cursor,

@@ -1,6 +1,6 @@
 //! The part of a queue that only durable queues use: changes are logged before they take effect.
 //!
-//! Deliveries that consumers take, acknowledge or return become [`DeliveryChanges`], which the caller logs. `State`
+//! Deliveries that consumers take, acknowledge or return become [`DeliveryChanges`], which the caller logs. `QueueState`
 //! changes when a logged change is applied through one of the `apply_...` functions, in the same way on every replica.
 //! Contents are stored in the log: each run has its [`Place`] there, and its bytes are in memory only while it is warm. A
 //! queue that was read back from the log has no leader until [`Queue::lead`] is called: messages that were unacknowledged

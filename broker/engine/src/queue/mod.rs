@@ -1,6 +1,6 @@
-//! One queue: `State` has its messages, and `Lead` has its consumers.
+//! One queue: `QueueState` has its messages, and `Lead` has its consumers.
 //!
-//! `State` follows from what happened (messages were enqueued, settled, returned, purged) and knows no consumer; `Lead`
+//! `QueueState` follows from what happened (messages were enqueued, settled, returned, purged) and knows no consumer; `Lead`
 //! holds the consumers and the cursor that deliveries have reached. Both are plain synchronous Rust behind the one short
 //! lock that the node puts around a `Queue`; time arrives as an argument, deliveries leave through the caller's `Sink`.
 //!
@@ -40,13 +40,13 @@ pub use snapshot::{Damaged, Part};
 use crate::catalog::QueueSettings;
 use consumers::Consumers;
 use run::Cursor;
-use state::State;
+use state::QueueState;
 use std::collections::BTreeMap;
 
 /// A queue's messages, consumers and counters.
 #[derive(Default)]
 pub struct Queue {
-    state: State,
+    state: QueueState,
     lead: Lead,
     counters: Counters,
     dwell: Dwell,

@@ -6,7 +6,7 @@
 //! where the runs say.
 use super::logged::{Durable, Place};
 use super::run::Run;
-use super::{Queue, State};
+use super::{Queue, QueueState};
 #[cfg(any(test, feature = "mutants"))]
 use crate::mutants;
 use bytes::{Buf, BufMut, TryGetError};
@@ -59,7 +59,7 @@ impl Queue {
     }
 }
 
-impl State {
+impl QueueState {
     fn snapshot_part(&self, out: &mut Vec<u8>, part: Part) -> Option<Part> {
         let durable = self.durable.as_ref()?;
         match part {

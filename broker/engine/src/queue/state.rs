@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 #[derive(Default)]
-pub(super) struct State {
+pub(super) struct QueueState {
     /// The runs that have a live message.
     runs: Numbered<Run>,
     next_sequence: u64,
@@ -30,7 +30,7 @@ pub(super) struct State {
     pub(super) durable: Option<Box<Durable>>,
 }
 
-impl State {
+impl QueueState {
     pub(super) fn enqueue(&mut self, publish: &Publish<'_>, now: u64) {
         let route_bytes = publish.route_bytes();
         let mut rest = publish.messages;

@@ -35,12 +35,12 @@ fn names_are_durable_once_their_own_folder_is_synced() {
 #[test]
 fn calls_fail_as_the_trouble_says() {
     let disk = FaultyDisk::new(1);
-    disk.expect(Trouble { calls: Call::OPENING.to_vec(), error: Errno::TooManyFiles, after: 1, times: 2 });
+    disk.expect(DiskTrouble { calls: Call::OPENING.to_vec(), error: Errno::TooManyFiles, after: 1, times: 2 });
     let one = file(&disk, "a/one", b"1");
     assert_eq!(disk.open("a/one").err().unwrap().raw_os_error(), Some(24));
     assert_eq!(disk.list("a").unwrap_err().raw_os_error(), Some(24));
     assert_eq!((disk.list("a").unwrap().len(), disk.troubles_met()), (1, 2));
-    disk.expect(Trouble { calls: vec![Call::Write], error: Errno::Interrupted, after: 0, times: 1 });
+    disk.expect(DiskTrouble { calls: vec![Call::Write], error: Errno::Interrupted, after: 0, times: 1 });
     let interrupted = one.write_at(&mut [IoSlice::new(b"xyz")], 0).unwrap_err();
     assert_eq!((interrupted.kind(), one.len().unwrap()), (io::ErrorKind::Interrupted, 1));
     disk.fail_at_sync(0);

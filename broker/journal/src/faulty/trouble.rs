@@ -68,7 +68,7 @@ impl From<Errno> for io::Error {
 
 /// A series of calls that are going to fail.
 #[derive(Clone, Debug)]
-pub struct Trouble {
+pub struct DiskTrouble {
     /// The kinds of calls that fail.
     pub calls: Vec<Call>,
     /// The error of these calls.
@@ -82,13 +82,13 @@ pub struct Trouble {
 #[derive(Default)]
 pub(super) struct Troubles {
     /// The troubles that are not over yet.
-    ahead: Vec<Trouble>,
+    ahead: Vec<DiskTrouble>,
     /// The number of calls that have failed.
     pub(super) met: u64,
 }
 
 impl Troubles {
-    pub(super) fn add(&mut self, trouble: Trouble) {
+    pub(super) fn add(&mut self, trouble: DiskTrouble) {
         self.ahead.push(trouble);
     }
 

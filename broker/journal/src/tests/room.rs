@@ -92,7 +92,7 @@ fn control_records_get_a_file_beyond_segments_max_if_necessary() {
 }
 
 /// Waits until `done` returns true of the journal's usage, while the journal does its idle work.
-fn until(journal: &Journal, mut done: impl FnMut(Usage) -> bool) {
+fn until(journal: &Journal, mut done: impl FnMut(LogUsage) -> bool) {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
     while !done(journal.usage()) {
         assert!(std::time::Instant::now() < deadline, "{:?}", journal.usage());

@@ -12,7 +12,7 @@ enum Shutdown {
 
 /// Returns a disk with a log of so many records, all of them reported durable, whose process has ended, and the places
 /// of the records.
-fn log(shutdown: Shutdown, records: u64) -> (FaultyDisk, Vec<Place>) {
+fn log(shutdown: Shutdown, records: u64) -> (FaultyDisk, Vec<RecordPlace>) {
     let disk = FaultyDisk::new(records);
     let (journal, _) = open(&disk).unwrap();
     let mut places = Vec::new();
@@ -144,7 +144,7 @@ fn segments_that_were_released_may_be_gone() {
         let disk = FaultyDisk::new(at);
         let (journal, _) = open(&disk).unwrap();
         disk.power_off_at_write(at);
-        let mut last = Place::default();
+        let mut last = RecordPlace::default();
         for index in 1..60 {
             let appended = journal.append(head(index), body(index), true, None).unwrap();
             if journal.flush().is_err() {
@@ -156,7 +156,7 @@ fn segments_that_were_released_may_be_gone() {
         disk.crash();
         let (journal, _) = open(&disk).unwrap();
         assert!(last.segment <= 2 || journal.holds(2), "a segment that the caller keeps should still be there");
-        if last != Place::default() {
+        if last != RecordPlace::default() {
             journal.read(last).unwrap();
         }
     }

@@ -7,7 +7,7 @@ mod families;
 mod text;
 
 use crate::api::Api;
-use crate::error::Error;
+use crate::error::ApiError;
 use crate::list::Query;
 use crate::routes::overview::totals;
 use crate::routes::queues::Figures;
@@ -45,7 +45,7 @@ pub(crate) async fn per_object(State(api): State<Api>) -> Response {
 }
 
 /// Answers with the families that are asked for, for the queues of one virtual host or of all.
-pub(crate) async fn detailed(State(api): State<Api>, query: Query) -> Result<Response, Error> {
+pub(crate) async fn detailed(State(api): State<Api>, query: Query) -> Result<Response, ApiError> {
     let asked: Vec<&str> = query.all("family").collect();
     let families = DETAILED.iter().filter(|(family, _)| asked.contains(family)).map(|(_, family)| family);
     let queues = Queues::All { figures: Figures::new(&api.broker), vhost: query.text("vhost").map(Into::into) };

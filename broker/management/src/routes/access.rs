@@ -1,7 +1,7 @@
 //! Users, permissions and logins. There is one user, who has all permissions.
 use super::{Found, all_vhosts};
 use crate::api::Api;
-use crate::error::Error;
+use crate::error::ApiError;
 use axum::extract::{Path, State};
 use axum::{Extension, Json};
 use base64::Engine;
@@ -49,7 +49,7 @@ pub(crate) async fn auth() -> Json<Value> {
 /// Answers with the numbers of logins to this API since the start.
 pub(crate) async fn attempts(State(api): State<Api>, Path(node): Path<String>) -> Found {
     if node != api.broker.name() {
-        return Err(Error::no_object());
+        return Err(ApiError::no_object());
     }
     let (succeeded, failed) = api.logins.counts();
     Ok(Json(json!([{
@@ -60,15 +60,15 @@ pub(crate) async fn attempts(State(api): State<Api>, Path(node): Path<String>) -
 
 /// Answers with an empty list: the addresses that logins came from are not recorded, as in RabbitMQ by default.
 pub(crate) async fn attempts_by_source(State(broker): State<Broker>, Path(node): Path<String>) -> Found {
-    if node == broker.name() { Ok(Json(json!([]))) } else { Err(Error::no_object()) }
+    if node == broker.name() { Ok(Json(json!([]))) } else { Err(ApiError::no_object()) }
 }
 
-fn check_user(broker: &Broker, name: &str) -> Result<(), Error> {
-    if name == broker.options().default_user { Ok(()) } else { Err(Error::no_object()) }
+fn check_user(broker: &Broker, name: &str) -> Result<(), ApiError> {
+    if name == broker.options().default_user { Ok(()) } else { Err(ApiError::no_object()) }
 }
 
-fn check_vhost(broker: &Broker, name: &str) -> Result<(), Error> {
-    if broker.has_vhost(name) { Ok(()) } else { Err(Error::no_object()) }
+fn check_vhost(broker: &Broker, name: &str) -> Result<(), ApiError> {
+    if broker.has_vhost(name) { Ok(()) } else { Err(ApiError::no_object()) }
 }
 
 fn view(broker: &Broker) -> Value {

@@ -1,7 +1,7 @@
 //! Bindings, including the implicit ones of the default exchange: one per queue, with its name as the routing key.
 use super::{Done, Found, Listed, all_vhosts, check_vhost_of_new, exchange_name, one_vhost};
 use crate::api::Api;
-use crate::error::Error;
+use crate::error::ApiError;
 use crate::json::{self, Fields};
 use crate::list::{self, Query};
 use crate::walk::{BATCH, Walk};
@@ -39,7 +39,7 @@ pub(crate) async fn from_exchange(
     query: Query,
 ) -> Listed {
     let name = exchange_name(&name);
-    api.broker.catalog().exchange(&vhost, name).map_err(Error::at_path)?;
+    api.broker.catalog().exchange(&vhost, name).map_err(ApiError::at_path)?;
     let wanted = Wanted { source: Some(name.into()), destination: None };
     list::answer(&api, Bindings::new(&api.broker, vec![vhost.into()], wanted), query).await
 }
@@ -50,7 +50,7 @@ pub(crate) async fn to_exchange(
     query: Query,
 ) -> Listed {
     let name = exchange_name(&name);
-    api.broker.catalog().exchange(&vhost, name).map_err(Error::at_path)?;
+    api.broker.catalog().exchange(&vhost, name).map_err(ApiError::at_path)?;
     let wanted = Wanted { source: None, destination: Some(Destination::Exchange(name.to_owned())) };
     list::answer(&api, Bindings::new(&api.broker, vec![vhost.into()], wanted), query).await
 }
@@ -62,7 +62,7 @@ pub(crate) async fn to_queue(
 ) -> Listed {
     {
         let catalog = api.broker.catalog();
-        catalog.queue(&vhost, &name, Origin::Api, Purpose::Administer).map_err(Error::at_path)?;
+        catalog.queue(&vhost, &name, Origin::Api, Purpose::Administer).map_err(ApiError::at_path)?;
     }
     let wanted = Wanted { source: None, destination: Some(Destination::Queue(name)) };
     list::answer(&api, Bindings::new(&api.broker, vec![vhost.into()], wanted), query).await
@@ -74,7 +74,7 @@ pub(crate) async fn between(
     query: Query,
 ) -> Listed {
     let (source, to) = (exchange_name(&source), to_destination(&kind, &destination)?);
-    api.broker.catalog().exchange(&vhost, source).map_err(Error::at_path)?;
+    api.broker.catalog().exchange(&vhost, source).map_err(ApiError::at_path)?;
     let wanted = Wanted { source: Some(source.into()), destination: Some(to) };
     list::answer(&api, Bindings::new(&api.broker, vec![vhost.into()], wanted), query).await
 }
@@ -87,7 +87,7 @@ pub(crate) async fn get(
     let binding = if source.is_empty() {
         let catalog = broker.catalog();
         let found = catalog.queue(&vhost, &destination, Origin::Api, Purpose::Administer);
-        found.map_err(Error::at_path)?;
+        found.map_err(ApiError::at_path)?;
         let binding = of_default_exchange(&destination);
         // The properties key is the escaped name of the queue; the plain name is accepted too.
         let is_named = binding.properties_key == properties || destination == properties;
@@ -95,7 +95,7 @@ pub(crate) async fn get(
     } else {
         find(&broker, &vhost, source, &to, &properties)?
     };
-    Ok(Json(view(&vhost, source, &binding.ok_or_else(Error::no_object)?)))
+    Ok(Json(view(&vhost, source, &binding.ok_or_else(ApiError::no_object)?)))
 }
 
 pub(crate) async fn bind(
@@ -103,7 +103,7 @@ pub(crate) async fn bind(
     Extension(caller): Extension<Caller>,
     Path((vhost, source, kind, destination)): Path<Ends>,
     body: Bytes,
-) -> Result<Response, Error> {
+) -> Result<Response, ApiError> {
     check_vhost_of_new(&broker, &vhost)?;
     let mut fields = Fields::read(&body)?;
     let (routing_key, arguments) = (fields.text("routing_key", "")?, fields.table("arguments")?);
@@ -120,7 +120,7 @@ pub(crate) async fn unbind(
     Path((vhost, source, kind, destination, properties)): Path<(String, String, String, String, String)>,
 ) -> Done {
     let (source, to) = (exchange_name(&source), to_destination(&kind, &destination)?);
-    let binding = find(&broker, &vhost, source, &to, &properties)?.ok_or_else(Error::no_object)?;
+    let binding = find(&broker, &vhost, source, &to, &properties)?.ok_or_else(ApiError::no_object)?;
     broker.unbind(&caller, &vhost, BindingDeclare::new(source, &to, &binding.routing_key, &binding.arguments)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -132,20 +132,20 @@ fn find(
     source: &str,
     to: &Destination,
     properties: &str,
-) -> Result<Option<Binding>, Error> {
+) -> Result<Option<Binding>, ApiError> {
     let catalog = broker.catalog();
-    Ok(catalog.binding_named(vhost, source, to, properties).map_err(Error::at_path)?.cloned())
+    Ok(catalog.binding_named(vhost, source, to, properties).map_err(ApiError::at_path)?.cloned())
 }
 
 fn percent_encoded(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
-fn to_destination(kind: &str, name: &str) -> Result<Destination, Error> {
+fn to_destination(kind: &str, name: &str) -> Result<Destination, ApiError> {
     match kind {
         "q" => Ok(Destination::Queue(name.to_owned())),
         "e" => Ok(Destination::Exchange(exchange_name(name).to_owned())),
-        _ => Err(Error::no_object()),
+        _ => Err(ApiError::no_object()),
     }
 }
 

@@ -2,7 +2,7 @@
 use super::connections::find;
 use super::{Found, Listed, one_vhost};
 use crate::api::Api;
-use crate::error::Error;
+use crate::error::ApiError;
 use crate::list::{self, Query};
 use crate::walk::{BATCH, Walk};
 use axum::Json;
@@ -34,10 +34,10 @@ pub(crate) async fn list_of_connection(State(api): State<Api>, Path(name): Path<
 /// Answers with the channel of this name, which is the name of its connection followed by its number: `NAME (1)`.
 pub(crate) async fn get(State(broker): State<Broker>, Path(name): Path<String>, query: Query) -> Found {
     let parts = name.strip_suffix(')').and_then(|name| name.rsplit_once(" ("));
-    let (connection, number) = parts.ok_or_else(Error::no_object)?;
-    let number: u16 = number.parse().map_err(|_| Error::no_object())?;
+    let (connection, number) = parts.ok_or_else(ApiError::no_object)?;
+    let number: u16 = number.parse().map_err(|_| ApiError::no_object())?;
     let connection = find(&broker, connection)?;
-    let channel = connection.channels.lock().get(&number).cloned().ok_or_else(Error::no_object)?;
+    let channel = connection.channels.lock().get(&number).cloned().ok_or_else(ApiError::no_object)?;
     Ok(Json(query.pick(view(&broker, &Row { connection, number, channel }))))
 }
 

@@ -1,7 +1,7 @@
 //! AMQP connections: listed, shown and closed.
 use super::{Done, Found, Listed, one_vhost};
 use crate::api::Api;
-use crate::error::Error;
+use crate::error::ApiError;
 use crate::json;
 use crate::list::{self, Query};
 use crate::walk::{BATCH, Walk};
@@ -65,9 +65,9 @@ fn reason(headers: &HeaderMap) -> &str {
     given.unwrap_or("Closed via management plugin")
 }
 
-pub(super) fn find(broker: &Broker, name: &str) -> Result<Arc<Connection>, Error> {
+pub(super) fn find(broker: &Broker, name: &str) -> Result<Arc<Connection>, ApiError> {
     let found = broker.connections().into_iter().find(|connection| connection.name == name);
-    found.ok_or_else(Error::no_object)
+    found.ok_or_else(ApiError::no_object)
 }
 
 /// A walk through the connections that were open when it began.

@@ -1,7 +1,7 @@
 //! Exchanges: listed, shown, declared and deleted.
 use super::{Done, Found, Listed, Place, all_vhosts, check_vhost_of_new, declare_status, exchange_name, one_vhost};
 use crate::api::Api;
-use crate::error::Error;
+use crate::error::ApiError;
 use crate::json::{self, Fields};
 use crate::list::{self, Query};
 use crate::walk::{BATCH, Walk};
@@ -31,7 +31,7 @@ pub(crate) async fn get(
     query: Query,
 ) -> Found {
     let name = exchange_name(&name);
-    let declared = broker.catalog().exchange(&vhost, name).map_err(Error::at_path)?.declared.clone();
+    let declared = broker.catalog().exchange(&vhost, name).map_err(ApiError::at_path)?.declared.clone();
     Ok(Json(query.pick(view(&vhost, name, &declared))))
 }
 
@@ -60,7 +60,7 @@ pub(crate) async fn delete(
     query: Query,
 ) -> Done {
     let deleted = broker.delete_exchange(&caller, &vhost, exchange_name(&name), query.is_true("if-unused")).await;
-    if deleted.map_err(Error::at_path)? { Ok(StatusCode::NO_CONTENT) } else { Err(Error::no_object()) }
+    if deleted.map_err(ApiError::at_path)? { Ok(StatusCode::NO_CONTENT) } else { Err(ApiError::no_object()) }
 }
 
 /// A walk through the exchanges of some virtual hosts.

@@ -1,5 +1,5 @@
 //! Health checks. Each answers 200 `{"status":"ok"}`, or 503 with a reason. None takes a lock that is ever held for long.
-use crate::error::Error;
+use crate::error::ApiError;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -48,9 +48,9 @@ pub(crate) async fn fine() -> Json<Value> {
 }
 
 /// Succeeds if the node serves clients and the virtual host exists.
-pub(crate) async fn aliveness(State(broker): State<Broker>, Path(vhost): Path<String>) -> Result<Checked, Error> {
+pub(crate) async fn aliveness(State(broker): State<Broker>, Path(vhost): Path<String>) -> Result<Checked, ApiError> {
     if !broker.has_vhost(&vhost) {
-        return Err(Error::no_object());
+        return Err(ApiError::no_object());
     }
     Ok(ready(State(broker)).await)
 }
@@ -68,8 +68,8 @@ pub(crate) async fn alarms(State(broker): State<Broker>) -> Checked {
 }
 
 /// Succeeds if one of the broker's listeners has this port.
-pub(crate) async fn port_listener(State(broker): State<Broker>, Path(port): Path<String>) -> Result<Checked, Error> {
-    let port: u16 = port.parse().map_err(|_| Error::bad_request("Invalid port"))?;
+pub(crate) async fn port_listener(State(broker): State<Broker>, Path(port): Path<String>) -> Result<Checked, ApiError> {
+    let port: u16 = port.parse().map_err(|_| ApiError::bad_request("Invalid port"))?;
     let ports: Vec<_> = broker.listeners().iter().map(|listener| listener.address.port()).collect();
     if ports.contains(&port) {
         return Ok((StatusCode::OK, Json(json!({"status": "ok", "port": port}))));
@@ -93,13 +93,13 @@ pub(crate) async fn protocol_listener(State(broker): State<Broker>, Path(protoco
 }
 
 /// Succeeds for every valid period: there are no certificates that could expire.
-pub(crate) async fn certificates(Path((within, unit)): Path<(String, String)>) -> Result<Json<Value>, Error> {
+pub(crate) async fn certificates(Path((within, unit)): Path<(String, String)>) -> Result<Json<Value>, ApiError> {
     if !within.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(Error::bad_request("Invalid expiration value."));
+        return Err(ApiError::bad_request("Invalid expiration value."));
     }
     if !matches!(&*unit.to_lowercase(), "days" | "weeks" | "months" | "years") {
         let reason = "Time unit not recognised. Supported units: days, weeks, months, years.";
-        return Err(Error::bad_request(reason));
+        return Err(ApiError::bad_request(reason));
     }
     Ok(fine().await)
 }

@@ -11,7 +11,7 @@ pub(crate) mod overview;
 pub(crate) mod queues;
 pub(crate) mod vhosts;
 
-use crate::error::Error;
+use crate::error::ApiError;
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -21,11 +21,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// The answer with one resource.
-pub(crate) type Found = Result<Json<Value>, Error>;
+pub(crate) type Found = Result<Json<Value>, ApiError>;
 /// The answer with a list.
-pub(crate) type Listed = Result<Response, Error>;
+pub(crate) type Listed = Result<Response, ApiError>;
 /// The answer to a change: a status without a body.
-pub(crate) type Done = Result<StatusCode, Error>;
+pub(crate) type Done = Result<StatusCode, ApiError>;
 
 /// Returns the status of a declaration: 201 if it created the resource, 204 if an equal one existed.
 fn declare_status(created: bool) -> StatusCode {
@@ -44,8 +44,8 @@ fn exchange_name(in_path: &str) -> &str {
 ///
 /// # Errors
 /// 404 if it does not exist.
-fn one_vhost(broker: &Broker, name: &str) -> Result<Vec<Arc<str>>, Error> {
-    if broker.has_vhost(name) { Ok(vec![name.into()]) } else { Err(Error::no_object()) }
+fn one_vhost(broker: &Broker, name: &str) -> Result<Vec<Arc<str>>, ApiError> {
+    if broker.has_vhost(name) { Ok(vec![name.into()]) } else { Err(ApiError::no_object()) }
 }
 
 fn all_vhosts(broker: &Broker) -> Vec<Arc<str>> {
@@ -56,8 +56,8 @@ fn all_vhosts(broker: &Broker) -> Vec<Arc<str>> {
 ///
 /// # Errors
 /// 404 `vhost_not_found` if it does not.
-fn check_vhost_of_new(broker: &Broker, name: &str) -> Result<(), Error> {
-    if broker.has_vhost(name) { Ok(()) } else { Err(Error::not_found("vhost_not_found")) }
+fn check_vhost_of_new(broker: &Broker, name: &str) -> Result<(), ApiError> {
+    if broker.has_vhost(name) { Ok(()) } else { Err(ApiError::not_found("vhost_not_found")) }
 }
 
 /// The position of a walk that is ordered by virtual host and name. It stays valid when resources come and go.

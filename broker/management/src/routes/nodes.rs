@@ -1,7 +1,7 @@
 //! The node, in the form of RabbitMQ's list of cluster nodes.
 use super::Found;
 use super::overview::{COMPATIBLE_VERSION, contexts, exchange_types};
-use crate::error::Error;
+use crate::error::ApiError;
 use crate::list::Query;
 use axum::Json;
 use axum::extract::{Path, State};
@@ -14,7 +14,7 @@ pub(crate) async fn list(State(broker): State<Broker>, query: Query) -> Json<Val
 }
 
 pub(crate) async fn get(State(broker): State<Broker>, Path(name): Path<String>, query: Query) -> Found {
-    if name == broker.name() { Ok(Json(query.pick(view(&broker)))) } else { Err(Error::no_object()) }
+    if name == broker.name() { Ok(Json(query.pick(view(&broker)))) } else { Err(ApiError::no_object()) }
 }
 
 fn view(broker: &Broker) -> Value {

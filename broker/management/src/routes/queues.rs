@@ -1,7 +1,7 @@
 //! Queues, with their depth and rates.
 use super::{Done, Found, Listed, Place, all_vhosts, check_vhost_of_new, declare_status, one_vhost};
 use crate::api::Api;
-use crate::error::Error;
+use crate::error::ApiError;
 use crate::json::{self, Fields};
 use crate::list::{self, Query};
 use crate::rates::{Sample, message_counts, message_stats};
@@ -36,12 +36,12 @@ pub(crate) async fn get(
 ) -> Found {
     let declared = {
         let catalog = api.broker.catalog();
-        let queue = catalog.queue(&vhost, &name, caller.origin, Purpose::Administer).map_err(Error::at_path)?;
+        let queue = catalog.queue(&vhost, &name, caller.origin, Purpose::Administer).map_err(ApiError::at_path)?;
         Row::new(&vhost.into(), &name.into(), queue)
     };
     let shown = Queues::new(&api, Vec::new()).show(&declared);
     // A queue in the catalog that is still being created counts as missing.
-    Ok(Json(query.pick(shown.ok_or_else(Error::no_object)?)))
+    Ok(Json(query.pick(shown.ok_or_else(ApiError::no_object)?)))
 }
 
 pub(crate) async fn put(
@@ -53,7 +53,7 @@ pub(crate) async fn put(
     check_vhost_of_new(&broker, &vhost)?;
     let mut fields = Fields::read(&body)?;
     if fields.flag("exclusive", false)? {
-        return Err(Error::bad_request(
+        return Err(ApiError::bad_request(
             "exclusive: a queue declared through the API has no connection that could own it",
         ));
     }
@@ -74,7 +74,7 @@ pub(crate) async fn delete(
     query: Query,
 ) -> Done {
     let only = DeleteOnly { if_unused: query.is_true("if-unused"), if_empty: query.is_true("if-empty") };
-    broker.delete_queue(&caller, &vhost, &name, only).await.map_err(Error::at_path)?;
+    broker.delete_queue(&caller, &vhost, &name, only).await.map_err(ApiError::at_path)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -83,7 +83,7 @@ pub(crate) async fn purge(
     Extension(caller): Extension<Caller>,
     Path((vhost, name)): Path<(String, String)>,
 ) -> Done {
-    broker.purge_queue(&caller, &vhost, &name).await.map_err(Error::at_path)?;
+    broker.purge_queue(&caller, &vhost, &name).await.map_err(ApiError::at_path)?;
     Ok(StatusCode::NO_CONTENT)
 }
 

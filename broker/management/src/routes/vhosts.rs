@@ -1,7 +1,7 @@
 //! Virtual hosts.
 use super::{Found, Listed, all_vhosts};
 use crate::api::Api;
-use crate::error::Error;
+use crate::error::ApiError;
 use crate::list::{self, Query};
 use crate::walk::Walk;
 use axum::Json;
@@ -18,7 +18,7 @@ pub(crate) async fn list(State(api): State<Api>, query: Query) -> Listed {
 
 pub(crate) async fn get(State(broker): State<Broker>, Path(vhost): Path<String>, query: Query) -> Found {
     if !broker.has_vhost(&vhost) {
-        return Err(Error::no_object());
+        return Err(ApiError::no_object());
     }
     Ok(Json(query.pick(view(&broker, &vhost))))
 }

@@ -15,7 +15,7 @@ pub(super) struct Blocks {
 
 /// One delivery: the place of its message in the queue, and the account that it belongs to.
 #[derive(Clone, Copy)]
-pub(super) struct Entry {
+pub(super) struct Outstanding {
     pub(super) sequence: u64,
     pub(super) offset: u32,
     /// The number of the account, or [`TAKEN`].
@@ -27,7 +27,7 @@ struct Block {
     first_tag: u64,
     /// For each entry, the difference of its tag and `first_tag`; ascending.
     steps: Vec<u16>,
-    entries: Vec<Entry>,
+    entries: Vec<Outstanding>,
     /// All entries before this index were taken.
     taken_below: usize,
     /// The number of entries that were not taken.
@@ -37,7 +37,7 @@ struct Block {
 impl Blocks {
     /// Enters a delivery. Its tag must be higher than all tags entered before.
     #[inline]
-    pub(super) fn push(&mut self, tag: u64, entry: Entry) {
+    pub(super) fn push(&mut self, tag: u64, entry: Outstanding) {
         let newest = &mut self.newest;
         if newest.left == 0 {
             newest.begin(tag);
@@ -65,11 +65,11 @@ impl Blocks {
 
     /// Takes the entry of a tag; `None` if it is not outstanding.
     #[inline]
-    pub(super) fn take(&mut self, tag: u64) -> Option<Entry> {
+    pub(super) fn take(&mut self, tag: u64) -> Option<Outstanding> {
         if self.newest.left > 0 && tag >= self.newest.first_tag { self.newest.take(tag) } else { self.take_older(tag) }
     }
 
-    fn take_older(&mut self, tag: u64) -> Option<Entry> {
+    fn take_older(&mut self, tag: u64) -> Option<Outstanding> {
         let (&first_tag, block) = self.older.range_mut(..=tag).next_back()?;
         let before = block.bytes();
         let entry = block.take(tag)?;
@@ -84,7 +84,7 @@ impl Blocks {
 
     /// Takes entries up to and including the tag `last`, in the order of their tags. No further block is begun once the
     /// blocks begun so far had `most` entries. Returns whether there may be more.
-    pub(super) fn take_up_to(&mut self, last: u64, most: usize, taken: &mut impl FnMut(Entry)) -> bool {
+    pub(super) fn take_up_to(&mut self, last: u64, most: usize, taken: &mut impl FnMut(Outstanding)) -> bool {
         let mut begun = 0;
         while let Some(mut oldest) = self.older.first_entry() {
             if begun >= most {
@@ -138,7 +138,7 @@ impl Block {
     }
 
     #[inline]
-    fn take(&mut self, tag: u64) -> Option<Entry> {
+    fn take(&mut self, tag: u64) -> Option<Outstanding> {
         let index = self.index_of(tag)?;
         let entry = self.entries[index];
         self.entries[index].subscriber = TAKEN;
@@ -146,7 +146,7 @@ impl Block {
         Some(entry)
     }
 
-    fn take_up_to(&mut self, last: u64, taken: &mut impl FnMut(Entry)) {
+    fn take_up_to(&mut self, last: u64, taken: &mut impl FnMut(Outstanding)) {
         let Some(step) = last.checked_sub(self.first_tag) else { return };
         while let Some(entry) = self.entries.get_mut(self.taken_below)
             && u64::from(self.steps[self.taken_below]) <= step
@@ -174,7 +174,7 @@ impl Block {
     }
 
     fn bytes(&self) -> u64 {
-        let lists = self.entries.capacity() * size_of::<Entry>() + self.steps.capacity() * size_of::<u16>();
+        let lists = self.entries.capacity() * size_of::<Outstanding>() + self.steps.capacity() * size_of::<u16>();
         (lists + size_of::<(u64, Self)>()) as u64
     }
 }

@@ -198,7 +198,7 @@ async fn a_snapshot_may_take_long() {
 struct GoneNode;
 
 impl Applied for GoneNode {
-    fn apply(&self, _: GroupId, _: &Bytes, _: Place) -> Result<(), String> {
+    fn apply(&self, _: GroupId, _: &Bytes, _: RecordPlace) -> Result<(), String> {
         Err("nobody is there".to_owned())
     }
 
@@ -259,8 +259,8 @@ async fn votes_in_the_file_of_the_previous_version_are_taken_over() {
 
 #[test]
 fn missing_entries_are_a_hole_unless_they_were_purged() {
-    let record = |kind, index| (Head { group: 1, kind, index, term: 1, note: 0 }, Place::default());
-    let read = |records: &[(Head, Place)]| {
+    let record = |kind, index| (Head { group: 1, kind, index, term: 1, note: 0 }, RecordPlace::default());
+    let read = |records: &[(Head, RecordPlace)]| {
         let mut table = LogTable::default();
         records.iter().for_each(|(head, place)| table.recovered(*head, *place));
         (table.hole(), table.first(), table.next())

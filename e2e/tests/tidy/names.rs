@@ -1,0 +1,41 @@
+//! Checks that the crates of one program do not give one name to different types, so that a name means one thing whichever
+//! crate a reader is in.
+use super::{fail_on, files, read};
+use std::collections::{BTreeMap, BTreeSet};
+use syn::{Item, Visibility};
+
+/// The names that several crates may use: each crate's own settings and the error of opening it, which are written with the
+/// name of their crate where two of them meet, and the queue, which is the engine's and, behind its lock, the node's.
+const SHARED: [&str; 3] = ["Options", "OpenError", "Queue"];
+
+/// Returns the names of the types in a file that other files can see.
+fn names(text: &str) -> Vec<String> {
+    let items = syn::parse_file(text).map(|file| file.items).unwrap_or_default();
+    let visible = items.iter().filter_map(|item| match item {
+        Item::Struct(item) => Some((&item.vis, &item.ident)),
+        Item::Enum(item) => Some((&item.vis, &item.ident)),
+        Item::Trait(item) => Some((&item.vis, &item.ident)),
+        _ => None,
+    });
+    visible.filter(|(vis, _)| !matches!(vis, Visibility::Inherited)).map(|(_, name)| name.to_string()).collect()
+}
+
+#[test]
+fn crates_of_a_program_do_not_give_one_name_to_different_types() {
+    let mut users: BTreeMap<(String, String), BTreeSet<String>> = BTreeMap::new();
+    for file in files(&[".rs"]) {
+        let path = file.to_string_lossy().into_owned();
+        let Some((folder, inside)) = path.split_once("src/") else { continue };
+        let Some((program, _)) = folder.split_once('/') else { continue };
+        let is_tool = program == "e2e" || folder.starts_with("broker/sim") || inside.contains("fake");
+        if is_tool || inside.contains("tests") {
+            continue;
+        }
+        for name in names(&read(&file)) {
+            users.entry((program.to_owned(), name)).or_default().insert(folder.to_owned());
+        }
+    }
+    assert!(users.len() > 200, "only {} types were found", users.len());
+    let repeated = users.iter().filter(|((_, name), folders)| folders.len() > 1 && !SHARED.contains(&name.as_str()));
+    fail_on(repeated.map(|((_, name), folders)| format!("{name} is a type of {folders:?}")).collect());
+}
