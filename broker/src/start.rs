@@ -60,7 +60,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         "leveret is ready; {addresses}"
     );
     let clients = TaskTracker::new();
-    for Listening { listener, socket, .. } in for_clients {
+    for OpenListener { listener, socket, .. } in for_clients {
         clients.spawn((listener.serve)(socket, broker.clone(), stop_clients.clone()));
     }
 
@@ -84,7 +84,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 }
 
 /// A listener whose socket is open.
-struct Listening {
+struct OpenListener {
     listener: &'static ListenerRow,
     socket: TcpListener,
     /// The address of the socket. The system chose the port if the configured one is 0.
@@ -92,18 +92,18 @@ struct Listening {
 }
 
 /// Opens the sockets of all listeners.
-async fn listen(config: &Config) -> anyhow::Result<Vec<Listening>> {
+async fn listen(config: &Config) -> anyhow::Result<Vec<OpenListener>> {
     let mut listening = Vec::with_capacity(LISTENERS.len());
     for (listener, address) in LISTENERS.iter().zip(&config.addresses) {
         let socket = leveret_listener::listen(address, listener.purpose).await?;
         let address = socket.local_addr()?;
-        listening.push(Listening { listener, socket, address });
+        listening.push(OpenListener { listener, socket, address });
     }
     Ok(listening)
 }
 
 /// Returns the addresses of the listeners in the form that the log shows: `amqp=HOST:PORT http=HOST:PORT`.
-fn described(listening: &[Listening]) -> String {
+fn described(listening: &[OpenListener]) -> String {
     let each: Vec<_> = listening.iter().map(|one| format!("{}={}", one.listener.key, one.address)).collect();
     each.join(" ")
 }
@@ -115,9 +115,9 @@ struct Administration {
 }
 
 impl Administration {
-    fn start(listening: Vec<Listening>, broker: &Broker, stop: &CancellationToken) -> anyhow::Result<Self> {
+    fn start(listening: Vec<OpenListener>, broker: &Broker, stop: &CancellationToken) -> anyhow::Result<Self> {
         let mut sockets = Vec::with_capacity(listening.len());
-        for Listening { listener, socket, .. } in listening {
+        for OpenListener { listener, socket, .. } in listening {
             sockets.push((listener, socket.into_std()?));
         }
         let (broker, stop) = (broker.clone(), stop.clone());

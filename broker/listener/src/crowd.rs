@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// A client that may keep the broker waiting.
-pub trait Waiting {
+pub trait WaitingClient {
     /// Returns since when the broker has been waiting for the client, or `None` while the client waits for the broker.
     fn waited_for_since(&self) -> Option<Instant>;
 
@@ -17,10 +17,10 @@ pub trait Waiting {
 
 /// The clients that are connected.
 pub struct Crowd<C> {
-    present: Mutex<Present<C>>,
+    present: Mutex<PresentClient<C>>,
 }
 
-struct Present<C> {
+struct PresentClient<C> {
     /// The clients in the order in which they came.
     clients: BTreeMap<u64, Arc<C>>,
     /// The number of the next client.
@@ -28,7 +28,7 @@ struct Present<C> {
 }
 
 /// A client in a crowd, which it leaves when this is dropped.
-pub struct Member<C: Waiting> {
+pub struct Member<C: WaitingClient> {
     crowd: Arc<Crowd<C>>,
     number: u64,
     client: Arc<C>,
@@ -36,7 +36,7 @@ pub struct Member<C: Waiting> {
 
 /// The result of [`Crowd::dismiss`].
 #[derive(Debug, PartialEq, Eq)]
-pub enum Dismissed {
+pub enum Dismissal {
     /// One client was sent away.
     One,
     /// No client has been waited for long enough yet; one of them will have been at this time.
@@ -47,11 +47,11 @@ pub enum Dismissed {
 
 impl<C> Default for Crowd<C> {
     fn default() -> Self {
-        Self { present: Mutex::new(Present { clients: BTreeMap::new(), next: 0 }) }
+        Self { present: Mutex::new(PresentClient { clients: BTreeMap::new(), next: 0 }) }
     }
 }
 
-impl<C: Waiting> Crowd<C> {
+impl<C: WaitingClient> Crowd<C> {
     /// Lets a client in. If there are `most` already, one of them is sent away first. Returns `None` if all of these are
     /// being served.
     pub async fn enter(self: &Arc<Self>, most: usize, client: impl FnOnce() -> C) -> Option<Member<C>> {
@@ -60,9 +60,9 @@ impl<C: Waiting> Crowd<C> {
                 return Some(self.add(client()));
             }
             match self.dismiss(Instant::now()) {
-                Dismissed::One => return Some(self.add(client())),
-                Dismissed::NoneBefore(then) => tokio::time::sleep_until(then).await,
-                Dismissed::None => return None,
+                Dismissal::One => return Some(self.add(client())),
+                Dismissal::NoneBefore(then) => tokio::time::sleep_until(then).await,
+                Dismissal::None => return None,
             }
         }
     }
@@ -76,22 +76,22 @@ impl<C: Waiting> Crowd<C> {
     }
 
     /// Sends away the client that has been waited for the longest, if that is at least 50 ms at `now`.
-    pub fn dismiss(&self, now: Instant) -> Dismissed {
+    pub fn dismiss(&self, now: Instant) -> Dismissal {
         let mut present = self.present.lock();
         let waited_for =
             present.clients.iter().filter_map(|(number, client)| Some((client.waited_for_since()?, *number)));
-        let Some((since, number)) = waited_for.min() else { return Dismissed::None };
+        let Some((since, number)) = waited_for.min() else { return Dismissal::None };
         if since + CHANCE > now {
-            return Dismissed::NoneBefore(since + CHANCE);
+            return Dismissal::NoneBefore(since + CHANCE);
         }
         if let Some(client) = present.clients.remove(&number) {
             client.send_away();
         }
-        Dismissed::One
+        Dismissal::One
     }
 }
 
-impl<C: Waiting> Member<C> {
+impl<C: WaitingClient> Member<C> {
     /// Returns the client, for tasks that may outlive its connection.
     #[must_use]
     pub fn client(&self) -> &Arc<C> {
@@ -99,7 +99,7 @@ impl<C: Waiting> Member<C> {
     }
 }
 
-impl<C: Waiting> Deref for Member<C> {
+impl<C: WaitingClient> Deref for Member<C> {
     type Target = C;
 
     fn deref(&self) -> &C {
@@ -107,7 +107,7 @@ impl<C: Waiting> Deref for Member<C> {
     }
 }
 
-impl<C: Waiting> Drop for Member<C> {
+impl<C: WaitingClient> Drop for Member<C> {
     fn drop(&mut self) {
         self.crowd.present.lock().clients.remove(&self.number);
     }
@@ -127,7 +127,7 @@ mod tests {
         is_away: AtomicBool,
     }
 
-    impl Waiting for Guest {
+    impl WaitingClient for Guest {
         fn waited_for_since(&self) -> Option<Instant> {
             *self.since.lock()
         }
@@ -149,15 +149,15 @@ mod tests {
             tokio::time::advance(Duration::from_millis(1)).await;
         }
         let began = Instant::now();
-        assert!(matches!(crowd.dismiss(began), Dismissed::NoneBefore(_)));
+        assert!(matches!(crowd.dismiss(began), Dismissal::NoneBefore(_)));
         let newcomer = crowd.enter(3, guest).await.unwrap();
         assert!(began.elapsed() >= CHANCE - Duration::from_millis(2), "each client has its chance");
         assert!(others[0].is_away.load(SeqCst) && !others[1].is_away.load(SeqCst));
         let later = Instant::now() + CHANCE;
         *newcomer.since.lock() = None;
-        assert_eq!(crowd.dismiss(later), Dismissed::One);
+        assert_eq!(crowd.dismiss(later), Dismissal::One);
         assert!(others[1].is_away.load(SeqCst));
-        assert_eq!(crowd.dismiss(later), Dismissed::None);
+        assert_eq!(crowd.dismiss(later), Dismissal::None);
         assert!(crowd.enter(2, guest).await.is_none(), "all are being served");
         drop(newcomer);
         assert!(crowd.enter(2, guest).await.is_some() && !served.is_away.load(SeqCst));

@@ -12,4 +12,4 @@ mod crowd;
 pub use accept::{Protocol, serve};
 pub use bind::{ListenError, listen};
 pub use client::AcceptedClient;
-pub use crowd::{Crowd, Dismissed, Member, Waiting};
+pub use crowd::{Crowd, Dismissal, Member, WaitingClient};

@@ -177,7 +177,7 @@ pub(crate) async fn answer<W: Walk>(api: &Api, walk: W, query: Query) -> Result<
     match page {
         Some(page) => paged(walk, &query, &page).await,
         None => {
-            let listing = Listing { rows: UnsortedRows(walk), query, begun: false, ended: false };
+            let listing = ListBody { rows: UnsortedRows(walk), query, begun: false, ended: false };
             Ok(walk::answer(&api.piece_permits, JSON, listing).await)
         }
     }
@@ -244,7 +244,7 @@ async fn sorted<W: Walk>(api: &Api, mut walk: W, query: Query, page: Option<Page
     let Some(page) = page else {
         rows.reverse();
         let rows = SortedRows { walk, reversed: rows, _permit: permit };
-        return Ok(walk::answer(&api.piece_permits, JSON, Listing { rows, query, begun: false, ended: false }).await);
+        return Ok(walk::answer(&api.piece_permits, JSON, ListBody { rows, query, begun: false, ended: false }).await);
     };
     let filtered = rows.len();
     let wanted = rows.into_iter().skip(page.first()).take(page.size);
@@ -330,14 +330,14 @@ impl<W: Walk> Rows for SortedRows<W> {
 }
 
 /// The answer with a whole list: rows written as a JSON array.
-struct Listing<S> {
+struct ListBody<S> {
     rows: S,
     query: Query,
     begun: bool,
     ended: bool,
 }
 
-impl<S: Rows> Pieces for Listing<S> {
+impl<S: Rows> Pieces for ListBody<S> {
     fn next(&mut self) -> Option<Vec<u8>> {
         if self.ended {
             return None;

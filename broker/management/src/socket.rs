@@ -5,7 +5,7 @@
 //! for the longest is disconnected first.
 use crate::Bounds;
 use hyper::rt::{Read, ReadBufCursor, Write};
-use leveret_listener::Waiting;
+use leveret_listener::WaitingClient;
 use parking_lot::Mutex;
 use std::io;
 use std::pin::Pin;
@@ -112,7 +112,7 @@ impl HttpClient {
     }
 }
 
-impl Waiting for HttpClient {
+impl WaitingClient for HttpClient {
     fn waited_for_since(&self) -> Option<Instant> {
         let state = self.state.lock();
         state.unread_since.or(match state.phase {

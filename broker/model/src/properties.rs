@@ -57,14 +57,14 @@ const LAYOUT: [(&str, Type); 14] = [
 
 /// The properties of a message that the broker itself has to look at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Asked {
+pub struct BrokerProperties {
     /// The message has an expiration, or names the user who published it.
     pub by_property: bool,
     /// The headers name further recipients (`CC`, `BCC`).
     pub recipients: bool,
 }
 
-impl Asked {
+impl BrokerProperties {
     /// Returns whether the broker need not look at any property of the message.
     #[must_use]
     pub fn is_nothing(self) -> bool {
@@ -77,10 +77,10 @@ impl Asked {
 ///
 /// # Errors
 /// [`SyntaxError`] naming the property.
-pub fn check(raw: &[u8]) -> Result<Asked, SyntaxError> {
+pub fn check(raw: &[u8]) -> Result<BrokerProperties, SyntaxError> {
     let mut reader = Reader(raw);
     let flags = flags(&mut reader)?;
-    let mut asked = Asked { by_property: flags & (EXPIRATION | USER_ID) != 0, recipients: false };
+    let mut asked = BrokerProperties { by_property: flags & (EXPIRATION | USER_ID) != 0, recipients: false };
     let mut left = flags;
     while left != 0 {
         let at = left.leading_zeros() as usize;

@@ -11,7 +11,7 @@ use crate::shards::Shards;
 use bytes::{Buf, BufMut, Bytes};
 use leveret_engine::queue::{LoggedRun, Part, Place};
 use leveret_journal as journal;
-use leveret_replication::{Applied, GroupId};
+use leveret_replication::{GroupId, GroupStates};
 use parking_lot::Mutex;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock, Weak};
@@ -26,7 +26,7 @@ pub(crate) struct Applier {
     ready: Vec<Mutex<Vec<Arc<Queue>>>>,
 }
 
-impl Applied for Applier {
+impl GroupStates for Applier {
     fn apply(&self, group: GroupId, entry: &Bytes, place: journal::RecordPlace) -> Result<(), String> {
         let node = self.node()?;
         node.activity.mark();

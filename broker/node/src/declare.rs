@@ -4,7 +4,7 @@
 //! takes messages from then on.
 use crate::Broker;
 use crate::caller::Caller;
-use crate::deleted::Deleted;
+use crate::deleted::DeletedQueue;
 use crate::queue::{Queue, QueueId};
 use leveret_engine::catalog::{
     BindingDeclare, ConnectionId, Destination, ExchangeDeclare, Purpose, QueueDeclare, idle_arguments,
@@ -185,7 +185,7 @@ impl Broker {
         vhost: &str,
         name: &str,
         only: DeleteOnly,
-    ) -> Result<Deleted, Refusal> {
+    ) -> Result<DeletedQueue, Refusal> {
         let queue = self.find_queue_for(Purpose::Administer, caller, vhost, &without_line_breaks(name))?;
         queue.caught_up().await;
         if only.if_empty {
@@ -195,7 +195,7 @@ impl Broker {
     }
 
     /// Deletes this queue, but not another one that has its name by now.
-    async fn end_queue(&self, queue: &Queue, only: DeleteOnly) -> Result<Deleted, Refusal> {
+    async fn end_queue(&self, queue: &Queue, only: DeleteOnly) -> Result<DeletedQueue, Refusal> {
         let changed = self.change(|catalog| {
             let (vhost, name) = (&*queue.vhost, &*queue.name);
             if catalog.queue_id(vhost, name) != Some(queue.id) {

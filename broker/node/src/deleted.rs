@@ -3,7 +3,7 @@ use leveret_engine::queue::{self as engine, Consumer};
 
 /// A queue that was deleted. Dropping this tells the queue's consumers: after the answer to the client that deleted the
 /// queue, and not before the deletion is durable.
-pub struct Deleted {
+pub struct DeletedQueue {
     /// The number of messages that were ready in the queue.
     pub ready: u64,
     pub(crate) consumers: Vec<Consumer>,
@@ -11,7 +11,7 @@ pub struct Deleted {
     pub(crate) contents: Option<engine::Queue>,
 }
 
-impl Drop for Deleted {
+impl Drop for DeletedQueue {
     fn drop(&mut self) {
         for consumer in self.consumers.drain(..) {
             consumer.subscription.sink.cancelled();

@@ -3,7 +3,7 @@
 //! The effects of a change are followed while the catalog is still locked. A reader therefore always sees a catalog and
 //! queues that agree, and the log has the facts in the order in which they became true.
 use crate::Broker;
-use crate::deleted::Deleted;
+use crate::deleted::DeletedQueue;
 use crate::fact_log::Mark;
 use crate::queue::{Queue, QueueId};
 use leveret_engine::catalog::{Catalog, Change, DeclaredQueue, Effect, UNLINKED_AT_ONCE};
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// A change of the catalog that the node has followed.
-pub(crate) struct Changed<T> {
+pub(crate) struct CatalogChange<T> {
     /// The catalog's answer.
     pub(crate) answer: T,
     /// The mark that has to be durable before anybody is told: behind the facts of this change or, if nothing changed,
@@ -21,7 +21,7 @@ pub(crate) struct Changed<T> {
     /// The queues that were created.
     pub(crate) created: Vec<Arc<Queue>>,
     /// The queues that were deleted.
-    pub(crate) deleted: Vec<Deleted>,
+    pub(crate) deleted: Vec<DeletedQueue>,
 }
 
 impl Broker {
@@ -32,7 +32,7 @@ impl Broker {
     pub(crate) fn change<T>(
         &self,
         change: impl FnOnce(&mut Catalog) -> Result<Change<T>, Refusal>,
-    ) -> Result<Changed<T>, Refusal> {
+    ) -> Result<CatalogChange<T>, Refusal> {
         self.mark_activity();
         let mut catalog = self.node().catalog.write();
         let Change { answer, effects } = change(&mut catalog)?;
@@ -46,7 +46,7 @@ impl Broker {
     }
 
     /// Creates and closes queues, invalidates cached routes that may have changed, and hands the facts over to the log.
-    fn follow<T>(&self, answer: T, effects: Vec<Effect>) -> Changed<T> {
+    fn follow<T>(&self, answer: T, effects: Vec<Effect>) -> CatalogChange<T> {
         let node = self.node();
         let (mut created, mut deleted) = (Vec::new(), Vec::new());
         for effect in &effects {
@@ -69,7 +69,7 @@ impl Broker {
             true => node.facts.hand_over(effects.into_iter().filter_map(Effect::into_fact)),
             false => Mark::NOTHING,
         };
-        Changed { answer, mark, created, deleted }
+        CatalogChange { answer, mark, created, deleted }
     }
 
     fn add_queue(&self, vhost: &Arc<str>, name: &Arc<str>, declared: &DeclaredQueue) -> Arc<Queue> {
@@ -80,7 +80,7 @@ impl Broker {
         queue
     }
 
-    fn remove_queue(&self, id: QueueId) -> Option<Deleted> {
+    fn remove_queue(&self, id: QueueId) -> Option<DeletedQueue> {
         let (node, queue) = (self.node(), self.queue(id)?);
         let deleted = queue.close();
         if queue.shards.is_some() {

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Rele
 /// The facts that wait to be logged, and the number of durable ones.
 #[derive(Default)]
 pub(crate) struct FactLog {
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<WaitingFacts>,
     /// The number of facts since the start of the node that are durable.
     durable: AtomicU64,
     /// Set while storage is being closed: then a fact that is not logged is no failure.
@@ -23,7 +23,7 @@ pub(crate) struct FactLog {
 }
 
 #[derive(Default)]
-struct Waiting {
+struct WaitingFacts {
     facts: Vec<Fact>,
     /// The number of facts handed over so far, including those that were logged.
     handed_over: u64,

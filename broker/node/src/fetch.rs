@@ -4,7 +4,7 @@
 //! queue is asked again which runs it needs and where they lie now. Only bytes that are not those which were written stop
 //! deliveries, and only at the message concerned.
 use crate::Broker;
-use crate::files::Reading;
+use crate::files::FilePin;
 use crate::health::Trouble;
 use crate::queue::Queue;
 use crate::read::RunReader;
@@ -57,7 +57,7 @@ impl Broker {
     }
 
     /// Reads the runs that a queue needs, hands them to it, and has them delivered.
-    async fn read(self, queue: Arc<Queue>, runs: engine::ReadRequest, reading: Reading) {
+    async fn read(self, queue: Arc<Queue>, runs: engine::ReadRequest, reading: FilePin) {
         let Some(storage) = self.0.storage.get() else { return };
         let journal = storage.groups.journal().clone();
         let turn = storage.shards.reads.slots.acquire().await;

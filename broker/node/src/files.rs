@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 /// The use of each file, by file number.
 #[derive(Default)]
-pub(crate) struct Files(Mutex<BTreeMap<u64, Needed>>);
+pub(crate) struct Files(Mutex<BTreeMap<u64, FileUse>>);
 
 /// The use of one file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Needed {
+pub(crate) struct FileUse {
     /// The number of runs with live messages that lie in the file, counted once for each queue that has them.
     pub(crate) runs: u64,
     /// The length of these runs in bytes, counted once for each queue that has them.
@@ -27,7 +27,7 @@ pub(crate) struct Needed {
 }
 
 /// Files that are being read: they stay until this is dropped.
-pub(crate) struct Reading {
+pub(crate) struct FilePin {
     files: Arc<Files>,
     numbers: Vec<u64>,
 }
@@ -63,17 +63,17 @@ impl Files {
 
     /// Keeps the files of `runs` until the result is dropped. The caller must hold the lock of the queue that the runs
     /// belong to.
-    pub(crate) fn read(self: &Arc<Self>, runs: &ReadRequest) -> Reading {
+    pub(crate) fn read(self: &Arc<Self>, runs: &ReadRequest) -> FilePin {
         let mut numbers: Vec<u64> = runs.iter().map(|(_, place)| place.file).collect();
         numbers.dedup();
         let mut files = self.0.lock();
         numbers.iter().for_each(|number| files.entry(*number).or_default().reads += 1);
         drop(files);
-        Reading { files: self.clone(), numbers }
+        FilePin { files: self.clone(), numbers }
     }
 
     /// Returns a copy of the use of all files.
-    pub(crate) fn now(&self) -> BTreeMap<u64, Needed> {
+    pub(crate) fn now(&self) -> BTreeMap<u64, FileUse> {
         self.0.lock().clone()
     }
 
@@ -88,7 +88,7 @@ impl Files {
     }
 }
 
-impl Needed {
+impl FileUse {
     /// Returns about how many bytes of the file are alive, for a file of `size` bytes. Queues may share runs, and it is not
     /// known which runs are left, so the live part of the file is assumed to be as large as the live part of all runs ever
     /// counted.
@@ -104,7 +104,7 @@ impl Needed {
     }
 }
 
-impl Drop for Reading {
+impl Drop for FilePin {
     fn drop(&mut self) {
         let mut files = self.files.0.lock();
         for number in &self.numbers {

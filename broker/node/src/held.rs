@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// The account of one incomplete message; its bytes count until it is dropped.
-pub struct Held {
+pub struct HeldBytes {
     memory: Arc<Memory>,
     connection: Arc<Connection>,
     bytes: u64,
@@ -34,15 +34,15 @@ pub struct TooMuchHeld {
 
 impl Broker {
     /// Opens an account for an incomplete message of this connection, which holds no bytes yet.
-    pub fn hold(&self, connection: &Arc<Connection>) -> Held {
+    pub fn hold(&self, connection: &Arc<Connection>) -> HeldBytes {
         let memory = self.node().memory.clone();
         let messages = self.options().message_bytes_max.saturating_mul(CONNECTION_MESSAGES);
         let connection_max = (memory.max() / CONNECTION_OF_BUDGET).max(messages);
-        Held { memory, connection: connection.clone(), bytes: 0, connection_max, connection_max_then: messages }
+        HeldBytes { memory, connection: connection.clone(), bytes: 0, connection_max, connection_max_then: messages }
     }
 }
 
-impl Held {
+impl HeldBytes {
     /// Sets the number of bytes that the incomplete message takes now.
     ///
     /// # Errors
@@ -57,7 +57,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldBytes {
     fn drop(&mut self) {
         let _ = self.set(0);
     }

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The files with contents that are missing or too short, with the reason.
 #[derive(Default)]
-pub(crate) struct Lacking {
+pub(crate) struct MissingContents {
     files: BTreeMap<u64, String>,
     /// The first number behind those of all existing archive files.
     pub(crate) archive_next: u64,
@@ -22,7 +22,7 @@ pub(crate) struct Lacking {
 /// The offset in bytes at which the last run needed ends, for each file.
 pub(crate) type FileEnds = BTreeMap<u64, u64>;
 
-impl Lacking {
+impl MissingContents {
     /// Looks for the files that are needed, and removes the files of the archive that no queue needs.
     ///
     /// # Errors

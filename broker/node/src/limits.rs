@@ -172,12 +172,12 @@ impl Drop for Permit {
 /// The places for clients of all kinds.
 pub(crate) struct Places {
     limits: Limits,
-    taken: Mutex<Taken>,
+    taken: Mutex<TakenPlaces>,
     refusals: Seldom,
 }
 
 #[derive(Default)]
-struct Taken {
+struct TakenPlaces {
     /// The half-open connections by their number, so the oldest comes first.
     half_open: BTreeMap<u64, HalfOpen>,
     next: u64,
@@ -188,7 +188,7 @@ struct Taken {
     metrics: u64,
 }
 
-impl Taken {
+impl TakenPlaces {
     /// Removes the half-open connection with this number: it was opened or closed.
     fn leave(&mut self, number: u64) {
         if self.half_open.remove(&number).is_none() {
@@ -228,7 +228,12 @@ impl Places {
         Admission { permit, met }
     }
 
-    fn take_half_open(&self, taken: &mut Taken, withdrawn: &Arc<Notify>, now_ns: u64) -> (Option<Kind>, Option<Met>) {
+    fn take_half_open(
+        &self,
+        taken: &mut TakenPlaces,
+        withdrawn: &Arc<Notify>,
+        now_ns: u64,
+    ) -> (Option<Kind>, Option<Met>) {
         let max = self.limits.half_open_connections_max;
         let mut met = None;
         if taken.half_open.len() as u64 >= max {

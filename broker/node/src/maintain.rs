@@ -2,7 +2,7 @@
 //! outlive their segment of the log, and hold publishers back in time.
 use crate::Broker;
 use crate::archive::{self, ARCHIVE};
-use crate::files::Needed;
+use crate::files::FileUse;
 use crate::relocate::movable;
 use crate::shards::Shards;
 use crate::storage::{Storage, disk_free_min};
@@ -236,7 +236,7 @@ fn behind_max(usage: &journal::LogUsage, segment_bytes: u64, snapshot_bytes: u64
 fn release(storage: &Storage, shards: &Shards, below: u64, emptied: &BTreeSet<u64>) {
     let journal = storage.groups.journal();
     let files = shards.files.now();
-    let is_needed = |file: &u64| files.get(file).is_some_and(Needed::is_needed) || emptied.contains(file);
+    let is_needed = |file: &u64| files.get(file).is_some_and(FileUse::is_needed) || emptied.contains(file);
     journal.release(below, &|segment| is_needed(&segment));
     let unneeded: Vec<u64> = files.keys().filter(|file| !is_needed(file)).copied().collect();
     for file in unneeded.iter().filter(|file| **file & ARCHIVE != 0) {

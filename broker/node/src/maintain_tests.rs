@@ -22,7 +22,7 @@ fn first_places(queue: &Queue) -> engine::ReadRequest {
 }
 
 /// Begins a read as the fetch task does: returns the runs to read, and keeps their files.
-fn begin(node: &TestNode, queue: &Queue) -> (engine::ReadRequest, crate::files::Reading) {
+fn begin(node: &TestNode, queue: &Queue) -> (engine::ReadRequest, crate::files::FilePin) {
     let runs = first_places(queue);
     let entered = queue.enter();
     let reading = node.shards().files.read(&runs);

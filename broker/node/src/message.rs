@@ -1,6 +1,6 @@
 //! The door for messages whose properties the broker itself has to look at, before they are published like all others.
 //!
-//! A protocol learns from [`properties::check`] which messages these are ([`Asked`](properties::Asked)); a message that
+//! A protocol learns from [`properties::check`] which messages these are ([`BrokerProperties`](properties::BrokerProperties)); a message that
 //! goes through a headers exchange is one as well. All other messages do not come here.
 use crate::{Broker, Caller, Route};
 use leveret_model::properties::{self, Properties};

@@ -9,7 +9,7 @@ use crate::memory::Memory;
 use std::sync::Arc;
 
 /// The memory of an open channel or consumer, which counts until this is dropped.
-pub struct Opened {
+pub struct OpenedMemory {
     memory: Arc<Memory>,
     bytes: u64,
 }
@@ -27,17 +27,17 @@ impl Broker {
     ///
     /// # Errors
     /// [`TooMuchOpened`] if all of them would take more than a quarter of the memory budget: it must not be opened.
-    pub fn count_opened(&self, bytes: u64) -> Result<Opened, TooMuchOpened> {
+    pub fn count_opened(&self, bytes: u64) -> Result<OpenedMemory, TooMuchOpened> {
         let memory = self.node().memory.clone();
         let max = memory.max() / OPENED_PART;
         if !memory.account_opened(bytes, max) {
             return Err(TooMuchOpened { max });
         }
-        Ok(Opened { memory, bytes })
+        Ok(OpenedMemory { memory, bytes })
     }
 }
 
-impl Drop for Opened {
+impl Drop for OpenedMemory {
     fn drop(&mut self) {
         self.memory.release_opened(self.bytes);
     }

@@ -184,7 +184,7 @@ impl Broker {
     ) -> Result<Route, Refusal> {
         let generations = [false, true].map(|by_queue_name| self.node().generations.now(by_queue_name));
         let mut ids = SmallVec::new();
-        let catalog::Routed { by_headers, by_queue_name, steps } =
+        let catalog::RouteProperties { by_headers, by_queue_name, steps } =
             self.catalog().route(vhost, exchange, routing_key, headers, &mut ids)?;
         let generation = generations[usize::from(by_queue_name)];
         let (mut queues, mut shards) = (SmallVec::new(), SmallVec::<[ToShard; 1]>::new());

@@ -1,5 +1,5 @@
 //! A queue of the node: the engine's queue behind its lock, and the bookkeeping at the end of every visit to it.
-use crate::deleted::Deleted;
+use crate::deleted::DeletedQueue;
 use crate::due::DueQueues;
 use crate::memory::Memory;
 use crate::shards::Shards;
@@ -116,8 +116,8 @@ impl Queue {
 
     /// Locks the queue for changes. The end of the visit reports the queue's memory, logs what happened to deliveries, and
     /// asks for reads.
-    pub(crate) fn enter(&self) -> Entered<'_> {
-        Entered { queue: self, state: self.state.lock() }
+    pub(crate) fn enter(&self) -> QueueVisit<'_> {
+        QueueVisit { queue: self, state: self.state.lock() }
     }
 
     /// Calls `at` with the locked queue, which must not be changed, and returns the result.
@@ -211,7 +211,7 @@ impl Queue {
     /// Ends the queue: nothing enters it and nothing is delivered from it any more. Returns its consumers, which have to be
     /// told, and the contents of a transient queue, to be dropped where nobody waits. The contents of a durable queue stay
     /// in it until the log has the deletion, because a snapshot made before that must contain them.
-    pub(crate) fn close(&self) -> Deleted {
+    pub(crate) fn close(&self) -> DeletedQueue {
         let mut entered = self.enter();
         self.deleted.store(true, Relaxed);
         let consumers = entered.unsubscribe_all();
@@ -225,7 +225,7 @@ impl Queue {
             false => Some(std::mem::replace(&mut *entered.state, engine::Queue::ended())),
         };
         self.reads.finished.notify_waiters();
-        Deleted { ready, consumers, contents }
+        DeletedQueue { ready, consumers, contents }
     }
 
     /// Ends a visit to a durable queue: logs what happened to deliveries, frees the places of runs that were settled or
@@ -279,12 +279,12 @@ impl Drop for Queue {
 }
 
 /// A locked queue; dropping it ends the visit.
-pub(crate) struct Entered<'q> {
+pub(crate) struct QueueVisit<'q> {
     queue: &'q Queue,
     state: MutexGuard<'q, engine::Queue>,
 }
 
-impl std::ops::Deref for Entered<'_> {
+impl std::ops::Deref for QueueVisit<'_> {
     type Target = engine::Queue;
 
     fn deref(&self) -> &engine::Queue {
@@ -292,13 +292,13 @@ impl std::ops::Deref for Entered<'_> {
     }
 }
 
-impl std::ops::DerefMut for Entered<'_> {
+impl std::ops::DerefMut for QueueVisit<'_> {
     fn deref_mut(&mut self) -> &mut engine::Queue {
         &mut self.state
     }
 }
 
-impl Drop for Entered<'_> {
+impl Drop for QueueVisit<'_> {
     fn drop(&mut self) {
         if let Some(shards) = &self.queue.shards {
             self.queue.after_visit(shards, &mut self.state);

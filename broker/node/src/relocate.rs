@@ -6,7 +6,7 @@
 //! snapshots of all groups concerned say where its runs lie now.
 use crate::Broker;
 use crate::archive::{self, ARCHIVE};
-use crate::files::Needed;
+use crate::files::FileUse;
 use crate::queue::Queue;
 use crate::read::RunReader;
 use crate::read_failure::ReadFailure;
@@ -29,7 +29,7 @@ struct Move {
 }
 
 /// A new file of the archive.
-struct Copied {
+struct ArchiveFile {
     number: u64,
     bytes: u64,
     /// The new place of each run, or the reason why it could not be read.
@@ -136,7 +136,7 @@ impl Broker {
 }
 
 /// Returns the files that hold live contents and can be read as far as is known, by number.
-pub(crate) fn movable(shards: &Shards, upkeep: &Upkeep) -> BTreeMap<u64, Needed> {
+pub(crate) fn movable(shards: &Shards, upkeep: &Upkeep) -> BTreeMap<u64, FileUse> {
     let mut files = shards.files.now();
     let damaged = shards.damage.files.lock();
     files.retain(|file, needed| needed.runs > 0 && !damaged.contains(file) && !upkeep.is_aside(*file));
@@ -191,7 +191,7 @@ fn of_one_file(moves: &[Move]) -> usize {
 
 /// Copies the runs at `froms`, which must be in order, into a new file of the archive, with the first free number from
 /// `next` on. No file is written if no run can be read. A run that several queues share is copied once.
-fn copy(journal: &Journal, next: u64, froms: &[Place]) -> io::Result<Copied> {
+fn copy(journal: &Journal, next: u64, froms: &[Place]) -> io::Result<ArchiveFile> {
     let disk = &**journal.disk();
     let mut reader = RunReader::new(journal);
     let mut runs: Vec<Bytes> = Vec::new();
@@ -215,11 +215,11 @@ fn copy(journal: &Journal, next: u64, froms: &[Place]) -> io::Result<Copied> {
     let places = if runs.is_empty() { Vec::new() } else { archive::write(disk, number, &runs)? };
     let bytes = places.iter().map(|place| u64::from(place.len)).sum();
     let places = found.into_iter().map(|run| run.map(|at| places[at])).collect();
-    Ok(Copied { number, bytes, places })
+    Ok(ArchiveFile { number, bytes, places })
 }
 
 #[cfg(any(test, feature = "mutants"))]
-fn forget_first<'m>(shards: &Shards, moves: &'m [Move], mut copied: Copied) -> (&'m [Move], Copied) {
+fn forget_first<'m>(shards: &Shards, moves: &'m [Move], mut copied: ArchiveFile) -> (&'m [Move], ArchiveFile) {
     if !crate::mutants::RELOCATION_FORGETS.load(Relaxed) || moves.is_empty() {
         return (moves, copied);
     }

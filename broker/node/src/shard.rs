@@ -40,7 +40,7 @@ pub struct Waiter {
 /// A shard of the node: its pending entries and those on their way.
 pub(crate) struct Shard {
     pub(crate) group: GroupId,
-    pending: Mutex<Pending>,
+    pending: Mutex<PendingEntries>,
     wake: Notify,
     room: Notify,
     progress: Notify,
@@ -49,7 +49,7 @@ pub(crate) struct Shard {
 
 /// The entries that wait to be logged, and those that were handed in and are not applied yet.
 #[derive(Default)]
-struct Pending {
+struct PendingEntries {
     /// The entries that are being put together; operations are appended to the last one.
     entries: VecDeque<Draft>,
     /// Settlements that overtake the publishes in `entries`, for which there is no room.
@@ -110,7 +110,7 @@ struct InFlight {
     settles: Option<u64>,
 }
 
-/// The result of [`Pending::take`].
+/// The result of [`PendingEntries::take`].
 enum Choice {
     Entry(Draft),
     /// The log has no room for the next entry.
@@ -320,7 +320,7 @@ impl Shard {
         self.until(|state| state.has_settled(upto)).await;
     }
 
-    async fn until(&self, done: impl Fn(&Pending) -> bool) {
+    async fn until(&self, done: impl Fn(&PendingEntries) -> bool) {
         loop {
             let progress = self.progress.notified();
             if done(&self.pending.lock()) {
@@ -343,7 +343,7 @@ impl Shard {
     }
 }
 
-impl Pending {
+impl PendingEntries {
     /// Returns whether a further entry may be handed in beside those on their way. A large entry gains nothing by waiting.
     fn may_hand_in(&self) -> bool {
         let is_large = || self.entries.front().is_some_and(|first| first.bytes.len() >= LARGE_BYTES);

@@ -6,7 +6,7 @@ use crate::Broker;
 use crate::apply::Applier;
 use crate::delivered::{self, Delivered};
 use crate::identity::NodeIdentity;
-use crate::lacking::{FileEnds, Lacking};
+use crate::lacking::{FileEnds, MissingContents};
 use crate::open_error::OpenError;
 use crate::shards::Shards;
 use crate::tasks::critical;
@@ -167,7 +167,7 @@ impl Broker {
                 *end = (*end).max(u64::from(place.offset) + u64::from(place.len));
             }
         }
-        let lacking = Lacking::find(shards, groups.journal(), &ends)?;
+        let lacking = MissingContents::find(shards, groups.journal(), &ends)?;
         for queue in self.durable_queues() {
             let mut entered = queue.enter();
             entered.lead(delivered.get(&queue.id).copied().unwrap_or(u64::MAX));

@@ -6,7 +6,7 @@ use leveret_engine::catalog::QueueDeclare;
 use leveret_engine::queue::{Body, Extent};
 use leveret_journal::faulty::FaultyDisk;
 use leveret_journal::{read_whole, write_whole};
-use leveret_replication::Applied;
+use leveret_replication::GroupStates;
 use parking_lot::Mutex;
 use std::time::Instant;
 

@@ -6,7 +6,7 @@ use crate::network::NoPeers;
 use crate::snapshot;
 use crate::state_machine::{Builds, Machine, copy};
 use crate::types::{Command, StoredMembership, TypeConfig};
-use crate::{Applied, GroupId};
+use crate::{GroupId, GroupStates};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use leveret_journal::{self as journal, Disk, Journal, RecordPlace};
@@ -62,7 +62,7 @@ pub enum OpenError {
     State {
         /// Number of the group.
         group: GroupId,
-        /// The error of the disk or of [`Applied::restore`].
+        /// The error of the disk or of [`GroupStates::restore`].
         error: io::Error,
     },
     /// openraft failed, or the log was not applied.
@@ -112,7 +112,7 @@ impl Groups {
         disk: Arc<dyn Disk>,
         journal: journal::Options,
         options: Options,
-        applied: Arc<dyn Applied>,
+        applied: Arc<dyn GroupStates>,
     ) -> BoxFuture<'static, Result<Self, OpenError>> {
         Box::pin(Self::open_all(disk, journal, options, applied))
     }
@@ -121,7 +121,7 @@ impl Groups {
         disk: Arc<dyn Disk>,
         journal: journal::Options,
         options: Options,
-        applied: Arc<dyn Applied>,
+        applied: Arc<dyn GroupStates>,
     ) -> Result<Self, OpenError> {
         let mut logs = Vec::new();
         for group in 0..options.groups {
@@ -291,7 +291,12 @@ impl Groups {
 }
 
 impl Group {
-    async fn open(log: LogStore, disk: Arc<dyn Disk>, node: u64, applied: Arc<dyn Applied>) -> Result<Self, OpenError> {
+    async fn open(
+        log: LogStore,
+        disk: Arc<dyn Disk>,
+        node: u64,
+        applied: Arc<dyn GroupStates>,
+    ) -> Result<Self, OpenError> {
         let group = log.group;
         let state = |error| OpenError::State { group, error };
         let stored = snapshot::read(&*disk, group).map_err(state)?;

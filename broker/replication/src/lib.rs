@@ -2,7 +2,7 @@
 //!
 //! The files in the order in which an entry passes through them: `group` (an entry is submitted, and its leader gives
 //! it an index), `log_store` with `log_table` (it is appended to the journal, becomes durable, and can be read),
-//! `state_machine` (it is applied, in order, by an implementation of [`Applied`]), `snapshot` (the state is written to
+//! `state_machine` (it is applied, in order, by an implementation of [`GroupStates`]), `snapshot` (the state is written to
 //! a file, and the log before it is purged). `types` defines the types that openraft is used with. `network` is the way
 //! to the peers, of which there are none while every group has one voter.
 //!
@@ -34,7 +34,7 @@ pub type GroupId = u16;
 
 /// The states to which the entries of the groups are applied. The methods are synchronous, and are called by one
 /// task per group, in the order of the group's log.
-pub trait Applied: Send + Sync + 'static {
+pub trait GroupStates: Send + Sync + 'static {
     /// Applies a committed entry, whose bytes are at `place` in the journal.
     ///
     /// # Errors

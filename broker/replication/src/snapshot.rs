@@ -2,7 +2,7 @@
 //!
 //! It holds `version u8 = 1`; the log id of the last entry that the snapshot covers: `1 if there is one u8, term u64, index
 //! u64`; the log id of the entry that set the members, in the same form; the members (see
-//! [`types::encode_membership`]); the state as [`Applied::snapshot`](crate::Applied::snapshot) returned it; and a
+//! [`types::encode_membership`]); the state as [`GroupStates::snapshot`](crate::GroupStates::snapshot) returned it; and a
 //! checksum of all that (see [`write_whole`]). Integers are little-endian.
 use crate::GroupId;
 use crate::types::{self, LogId, StoredMembership};

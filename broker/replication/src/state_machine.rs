@@ -1,8 +1,8 @@
-//! openraft's state machine of a group: passes committed entries to [`Applied`] in order, and writes snapshots to a file.
+//! openraft's state machine of a group: passes committed entries to [`GroupStates`] in order, and writes snapshots to a file.
 use crate::log_table::LogTable;
 use crate::snapshot;
 use crate::types::{LogId, StoredMembership, TypeConfig};
-use crate::{Applied, GroupId};
+use crate::{GroupId, GroupStates};
 use futures::{Stream, TryStreamExt};
 use leveret_journal::{Disk, RecordPlace, is_passing};
 use openraft::alias::{SnapshotMetaOf, SnapshotOf};
@@ -18,7 +18,7 @@ use tokio::sync::watch;
 pub(crate) struct Machine {
     pub(crate) group: GroupId,
     pub(crate) disk: Arc<dyn Disk>,
-    pub(crate) applied: Arc<dyn Applied>,
+    pub(crate) applied: Arc<dyn GroupStates>,
     pub(crate) table: Arc<Mutex<LogTable>>,
     /// The last entry that was applied.
     pub(crate) last: Option<LogId>,

@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering::SeqCst;
 #[derive(Default)]
 struct Lists(Mutex<BTreeMap<GroupId, Vec<Vec<u8>>>>);
 
-impl Applied for Lists {
+impl GroupStates for Lists {
     fn apply(&self, group: GroupId, entry: &Bytes, place: RecordPlace) -> Result<(), String> {
         assert_eq!(place.len as usize, entry.len());
         self.0.lock().entry(group).or_default().push(entry.to_vec());

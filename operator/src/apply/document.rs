@@ -148,7 +148,7 @@ impl Document<'_> {
     }
 
     fn topology_resource<K: Kind>(&self, number: usize) -> Result<Declaration, String> {
-        let Named { resource, name } = self.resource::<K>()?;
+        let NamedResource { resource, name } = self.resource::<K>()?;
         // If two resources want the same object, the first one has it.
         let age = Age { created: i64::try_from(number).unwrap_or(i64::MAX), uid: String::new() };
         let namespace = resource.meta().namespace.clone().unwrap_or_default();
@@ -157,18 +157,18 @@ impl Document<'_> {
         Ok(Declaration::Resource(Arc::new(resource)))
     }
 
-    fn resource<K: DeserializeOwned + CustomResourceExt>(&self) -> Result<Named<K>, String> {
+    fn resource<K: DeserializeOwned + CustomResourceExt>(&self) -> Result<NamedResource<K>, String> {
         let Strict { metadata, spec, .. } = self.parse()?;
         if !is_resource_name(&metadata.name) {
             let expected = "lower-case letters, digits, - and . are expected";
             return Err(self.wrong("name", format!("{expected}, not '{}'", metadata.name)));
         }
-        if let Some(fields::Unknown { name, known }) = fields::unknown::<K>(&spec) {
+        if let Some(fields::UnknownField { name, known }) = fields::unknown::<K>(&spec) {
             let known: Vec<_> = known.iter().map(String::as_str).collect();
             let (line, mistake) = (self.line_of(&name), mistake::unknown_field(&name, &known));
             return Err(format!("{}:{}: {mistake}", self.file, self.line + line + 1));
         }
-        Ok(Named { resource: self.parse()?, name: metadata.name })
+        Ok(NamedResource { resource: self.parse()?, name: metadata.name })
     }
 
     fn parse<T: DeserializeOwned>(&self) -> Result<T, String> {
@@ -206,7 +206,7 @@ impl Document<'_> {
 }
 
 /// A resource and its name.
-struct Named<K> {
+struct NamedResource<K> {
     resource: K,
     name: String,
 }

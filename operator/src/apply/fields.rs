@@ -5,26 +5,26 @@ use kube::CustomResourceExt;
 use serde_json::Value;
 
 /// A field that the definition does not have.
-pub(super) struct Unknown {
+pub(super) struct UnknownField {
     pub(super) name: String,
     /// The fields that the definition has in its place, by name.
     pub(super) known: Vec<String>,
 }
 
 /// Returns the first field in the spec of a resource that the definition of its kind does not have.
-pub(super) fn unknown<K: CustomResourceExt>(spec: &Value) -> Option<Unknown> {
+pub(super) fn unknown<K: CustomResourceExt>(spec: &Value) -> Option<UnknownField> {
     let version = K::crd().spec.versions.into_iter().next()?;
     let root = version.schema?.open_api_v3_schema?;
     below(spec, root.properties?.get("spec")?)
 }
 
-fn below(value: &Value, schema: &JSONSchemaProps) -> Option<Unknown> {
+fn below(value: &Value, schema: &JSONSchemaProps) -> Option<UnknownField> {
     let (Value::Object(fields), Some(known)) = (value, &schema.properties) else { return None };
     if schema.x_kubernetes_preserve_unknown_fields == Some(true) {
         return None;
     }
     fields.iter().find_map(|(name, value)| match known.get(name) {
         Some(schema) => below(value, schema),
-        None => Some(Unknown { name: name.clone(), known: known.keys().cloned().collect() }),
+        None => Some(UnknownField { name: name.clone(), known: known.keys().cloned().collect() }),
     })
 }

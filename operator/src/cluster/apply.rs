@@ -12,7 +12,7 @@ use leveret_api::Broker;
 
 /// The result of a reconciliation in the cluster. The status of the Broker is derived from it.
 #[derive(Default)]
-pub(super) struct Applied {
+pub(super) struct AppliedChildren {
     /// The StatefulSet as it is now.
     pub(super) set: Option<StatefulSet>,
     /// The image that the pods are to run; `None` while the Broker is paused.
@@ -25,7 +25,7 @@ pub(super) struct Applied {
     pub(super) missing_address: Option<Trouble>,
 }
 
-impl Applied {
+impl AppliedChildren {
     /// Nothing is changed, since the Broker is paused.
     pub(super) fn paused(set: Option<StatefulSet>) -> Self {
         Self { set, ..Self::default() }
@@ -44,11 +44,11 @@ pub(super) async fn apply(
     children: Children,
     image: ImageChoice,
     set: Option<StatefulSet>,
-) -> kube::Result<Applied> {
+) -> kube::Result<AppliedChildren> {
     let client = &work.context.client;
     let inspected = match children::inspect_all(client, broker, children).await? {
         Ok(inspected) => inspected,
-        Err(problem) => return Ok(Applied::refused(set, image, problem)),
+        Err(problem) => return Ok(AppliedChildren::refused(set, image, problem)),
     };
     let growth = volumes::grow(work, broker, set.as_ref()).await?;
     // A StatefulSet that is being deleted is not written: its end leads to the next reconciliation. One whose volumes cannot
@@ -63,7 +63,7 @@ pub(super) async fn apply(
         let message = format!("StatefulSet {}, its Services and its Secrets were made", broker.name_any());
         work.context.event(&broker.object_ref(&()), Notice::normal("Created", message)).await;
     }
-    Ok(Applied {
+    Ok(AppliedChildren {
         set: written.set.or(set),
         image: Some(image),
         problem: growth.problem.or(written.problem),

@@ -9,7 +9,7 @@ use leveret_api::Broker;
 use serde::de::DeserializeOwned;
 
 /// The objects that are read before the children can be built.
-pub(super) struct Gathered {
+pub(super) struct Prerequisites {
     /// The Secret for applications.
     pub(super) public: Option<Secret>,
     /// The Secret for the pods.
@@ -20,7 +20,7 @@ pub(super) struct Gathered {
 }
 
 /// Reads the Secrets, the StatefulSet and the claims of a Broker.
-pub(super) async fn gather(client: &Client, broker: &Broker) -> kube::Result<Gathered> {
+pub(super) async fn gather(client: &Client, broker: &Broker) -> kube::Result<Prerequisites> {
     let owner = owner_uid(broker);
     let places = build::secret_places(broker);
     let set_place = build::set_place(broker);
@@ -33,7 +33,7 @@ pub(super) async fn gather(client: &Client, broker: &Broker) -> kube::Result<Gat
     for (place, ownership) in [(&places.public, &public), (&places.private, &private), (&set_place, &set)] {
         foreign_objects.extend(foreign(place, ownership));
     }
-    Ok(Gathered { public: own(public)?, private: own(private)?, set: own(set)?, foreign: foreign_objects })
+    Ok(Prerequisites { public: own(public)?, private: own(private)?, set: own(set)?, foreign: foreign_objects })
 }
 
 /// The claims with the names that the StatefulSet would use, which no StatefulSet of this Broker's name has made.

@@ -1,6 +1,6 @@
 //! The reconciliation of one Broker in five steps: gather, validate, build, apply, status.
-use super::apply::{Applied, apply};
-use super::gather::{Gathered, gather};
+use super::apply::{AppliedChildren, apply};
+use super::gather::{Prerequisites, gather};
 use super::health::{self, Health};
 use super::login::{Decision, Login, Logins};
 use super::pods::PodCounts;
@@ -41,7 +41,7 @@ async fn reconcile_broker(broker: &Broker, work: &Work) -> kube::Result<Action> 
     let client = &work.context.client;
     let gathered = gather(client, broker).await?;
     let applied = if broker.spec.paused {
-        Applied::paused(gathered.set)
+        AppliedChildren::paused(gathered.set)
     } else {
         build_and_apply(broker, work, gathered).await?
     };
@@ -51,21 +51,21 @@ async fn reconcile_broker(broker: &Broker, work: &Work) -> kube::Result<Action> 
 }
 
 /// The steps from the gathered state to what was applied; a problem ends them early.
-async fn build_and_apply(broker: &Broker, work: &Work, gathered: Gathered) -> kube::Result<Applied> {
+async fn build_and_apply(broker: &Broker, work: &Work, gathered: Prerequisites) -> kube::Result<AppliedChildren> {
     let image = ImageChoice::of(broker, &work.defaults.image);
     let Valid { config, pod } = match validate(broker, &gathered, &image, &work.defaults) {
         Ok(valid) => valid,
-        Err(problem) => return Ok(Applied::refused(gathered.set, image, problem)),
+        Err(problem) => return Ok(AppliedChildren::refused(gathered.set, image, problem)),
     };
     let logins = decide_logins(broker, work, &gathered).await;
     match build::children(broker, &config, pod, &logins) {
         Ok(children) => Box::pin(apply(broker, work, children, image, gathered.set)).await,
-        Err(problem) => Ok(Applied::refused(gathered.set, image, problem)),
+        Err(problem) => Ok(AppliedChildren::refused(gathered.set, image, problem)),
     }
 }
 
 /// Decides which logins follow from the Secrets; asks the broker where the Secrets alone do not say it.
-async fn decide_logins(broker: &Broker, work: &Work, gathered: &Gathered) -> Logins {
+async fn decide_logins(broker: &Broker, work: &Work, gathered: &Prerequisites) -> Logins {
     let carried = gathered.set.as_ref().and_then(build::login_version);
     let kept = gathered.private.as_ref().and_then(Logins::read);
     let is_current = kept.as_ref().is_some_and(|kept| carried.as_ref() == Some(&kept.version));
@@ -93,7 +93,7 @@ async fn decide_logins(broker: &Broker, work: &Work, gathered: &Gathered) -> Log
 }
 
 /// Writes the status if it has changed, and records the events that follow from the change.
-async fn write_status(broker: &Broker, work: &Work, applied: &Applied, health: &Health) -> kube::Result<()> {
+async fn write_status(broker: &Broker, work: &Work, applied: &AppliedChildren, health: &Health) -> kube::Result<()> {
     let before = broker.status.clone().unwrap_or_default();
     let after = status::next(broker, &before, applied, health);
     if before == after || only_numbers_differ(&before, &after) && !work.numbers_are_due(broker) {
@@ -109,8 +109,8 @@ async fn write_status(broker: &Broker, work: &Work, applied: &Applied, health: &
 }
 
 /// Returns the time until the next reconciliation, unless something changes before.
-fn next_reconciliation(broker: &Broker, work: &Work, applied: &Applied, health: &Health) -> Duration {
-    let Applied { set, problem, growing, missing_address, .. } = applied;
+fn next_reconciliation(broker: &Broker, work: &Work, applied: &AppliedChildren, health: &Health) -> Duration {
+    let AppliedChildren { set, problem, growing, missing_address, .. } = applied;
     let is_settled = PodCounts::of(broker, set.as_ref()).are_rolled_out()
         && problem.is_none()
         && growing.is_none()
@@ -180,7 +180,8 @@ mod tests {
             } else {
                 Health::PodsNotReady(None)
             };
-            let applied = Applied { image, set: serde_json::from_value(set).unwrap(), ..Applied::default() };
+            let applied =
+                AppliedChildren { image, set: serde_json::from_value(set).unwrap(), ..AppliedChildren::default() };
             status::next(broker, &broker.status.clone().unwrap_or_default(), &applied, &health)
         };
         // One that has never run is corrected by another operator.
@@ -204,7 +205,7 @@ mod tests {
     }
 
     /// Gathers, builds and applies, against the fake API server that `work` writes to.
-    async fn applied(fake: &Fake, work: &Work, broker: &Broker) -> Applied {
+    async fn applied(fake: &Fake, work: &Work, broker: &Broker) -> AppliedChildren {
         let gathered = gather(&fake.client(), broker).await.unwrap();
         build_and_apply(broker, work, gathered).await.unwrap()
     }

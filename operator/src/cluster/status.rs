@@ -1,5 +1,5 @@
 //! The fifth step: the status of a Broker, derived from what was applied and from the health of its pods. Pure.
-use super::apply::Applied;
+use super::apply::AppliedChildren;
 use super::build;
 use super::health::Health;
 use super::pods::PodCounts;
@@ -9,7 +9,7 @@ use kube::ResourceExt;
 use leveret_api::{Broker, BrokerStatus, DefaultUser, NamedSecret};
 
 /// The status of a Broker that follows from a reconciliation; `before` is its present one.
-pub(super) fn next(broker: &Broker, before: &BrokerStatus, applied: &Applied, health: &Health) -> BrokerStatus {
+pub(super) fn next(broker: &Broker, before: &BrokerStatus, applied: &AppliedChildren, health: &Health) -> BrokerStatus {
     let pods = PodCounts::of(broker, applied.set.as_ref());
     Observation { broker, before, applied, health, pods }.status()
 }
@@ -18,7 +18,7 @@ pub(super) fn next(broker: &Broker, before: &BrokerStatus, applied: &Applied, he
 struct Observation<'a> {
     broker: &'a Broker,
     before: &'a BrokerStatus,
-    applied: &'a Applied,
+    applied: &'a AppliedChildren,
     health: &'a Health,
     pods: PodCounts,
 }

@@ -23,11 +23,11 @@ fn silent() -> Health {
     Health::PodsReady { overview: Err("no answer".to_owned()), alarms: Vec::new() }
 }
 
-fn with_set(ready: i32) -> Applied {
-    Applied { set: set(ready), ..Applied::default() }
+fn with_set(ready: i32) -> AppliedChildren {
+    AppliedChildren { set: set(ready), ..AppliedChildren::default() }
 }
 
-fn conditions_of(before: &BrokerStatus, applied: &Applied, health: &Health) -> Vec<String> {
+fn conditions_of(before: &BrokerStatus, applied: &AppliedChildren, health: &Health) -> Vec<String> {
     let broker = build::tests::broker(json!({}));
     let status = next(&broker, before, applied, health);
     status.conditions.iter().map(|one| format!("{} {} {}", one.type_, one.status, one.reason)).collect()
@@ -40,11 +40,11 @@ fn conditions_agree() {
     let taken = || Some(Problem::new("NameTaken", "Service shop"));
     let without_address = |is_wrong| {
         let address = Trouble { reason: "NoAddress".to_owned(), message: "no quota".to_owned(), is_wrong };
-        Applied { missing_address: Some(address), ..with_set(1) }
+        AppliedChildren { missing_address: Some(address), ..with_set(1) }
     };
     let table = [
         (
-            Applied { problem: taken(), ..Applied::default() },
+            AppliedChildren { problem: taken(), ..AppliedChildren::default() },
             Health::PodsNotReady(None),
             ["Ready False NameTaken", "Progressing False NameTaken", "Degraded True NameTaken"],
         ),
@@ -71,7 +71,7 @@ fn conditions_agree() {
             ["Ready True AllPodsReady", "Progressing True NoAddress", "Degraded True NoAddress"],
         ),
         (
-            Applied { problem: taken(), ..with_set(1) },
+            AppliedChildren { problem: taken(), ..with_set(1) },
             up(&[]),
             ["Ready True AllPodsReady", "Progressing False NameTaken", "Degraded True NameTaken"],
         ),
@@ -100,7 +100,7 @@ fn a_stateful_set_that_is_made_anew_around_its_pods_changes_nothing() {
     let mut broker = build::tests::broker(json!({}));
     let before = next(&broker, &BrokerStatus::default(), &with_set(1), &up(&[]));
     let uncounted = json!({"metadata": {"name": "shop", "generation": 1}, "status": {"replicas": 0}});
-    let anew = Applied { set: serde_json::from_value(uncounted).unwrap(), ..Applied::default() };
+    let anew = AppliedChildren { set: serde_json::from_value(uncounted).unwrap(), ..AppliedChildren::default() };
     broker.status = Some(before.clone());
     assert!(PodCounts::of(&broker, anew.set.as_ref()).are_rolled_out());
     assert_eq!(next(&broker, &before, &anew, &up(&[])), before);

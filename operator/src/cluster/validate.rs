@@ -2,7 +2,7 @@
 use super::Defaults;
 use super::build::{self, Image};
 use super::children::names_taken;
-use super::gather::Gathered;
+use super::gather::Prerequisites;
 use super::problem::Problem;
 use k8s_openapi::api::core::v1::{ConfigMap, PodSpec};
 use leveret_api::Broker;
@@ -20,7 +20,7 @@ pub(super) struct Valid {
 /// The first problem: a Broker is built whole, or not at all.
 pub(super) fn validate(
     broker: &Broker,
-    gathered: &Gathered,
+    gathered: &Prerequisites,
     image: &ImageChoice,
     defaults: &Defaults,
 ) -> Result<Valid, Problem> {

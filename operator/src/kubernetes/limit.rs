@@ -18,17 +18,17 @@ use tower::{BoxError, Service};
 /// There is no configuration of a cluster, or it cannot be read.
 pub(crate) async fn client() -> anyhow::Result<Client> {
     let config = kube::Config::infer().await?;
-    let layer = tower::layer::layer_fn(|inner| Limited { inner, limit: CALL_MAX });
+    let layer = tower::layer::layer_fn(|inner| LimitedService { inner, limit: CALL_MAX });
     Ok(ClientBuilder::try_from(config)?.with_layer(&layer).build())
 }
 
 /// A service that ends calls that take longer than the limit, including the body of the answer.
-struct Limited<S> {
+struct LimitedService<S> {
     inner: S,
     limit: Duration,
 }
 
-impl<S, B> Service<Request<Body>> for Limited<S>
+impl<S, B> Service<Request<Body>> for LimitedService<S>
 where
     S: Service<Request<Body>, Response = Response<B>>,
     S::Future: Send + 'static,
@@ -81,7 +81,7 @@ mod tests {
     #[tokio::test]
     async fn a_call_has_an_end_and_a_watch_has_not() {
         let silent = tower::service_fn(|_: Request<Body>| std::future::pending::<Result<Response<Body>, Infallible>>());
-        let client = Client::new(Limited { inner: silent, limit: Duration::from_millis(20) }, "default");
+        let client = Client::new(LimitedService { inner: silent, limit: Duration::from_millis(20) }, "default");
         let maps: Api<ConfigMap> = Api::default_namespaced(client);
         let error = maps.get("a").await.unwrap_err();
         assert!(format!("{error:?}").contains("does not answer within"), "{error:?}");

@@ -32,7 +32,7 @@ pub(super) struct Entry {
 }
 
 /// A kind that is entered into the index.
-pub(super) trait Indexed:
+pub(super) trait IndexedKind:
     Resource<Scope = NamespaceResourceScope, DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static
 {
     /// Enters the object.
@@ -47,7 +47,7 @@ pub(super) trait Indexed:
     }
 }
 
-impl Indexed for Broker {
+impl IndexedKind for Broker {
     fn enter(&self, index: &Index) -> Entry {
         let broker = own_key(&self.metadata);
         index.put_broker(broker.clone(), Ok(Arc::new(self.clone())));
@@ -66,7 +66,7 @@ impl Indexed for Broker {
     }
 }
 
-impl<K: Kind> Indexed for K {
+impl<K: Kind> IndexedKind for K {
     fn enter(&self, index: &Index) -> Entry {
         let (broker, meta) = (BrokerKey::referred_to_by(self), self.meta());
         index.put(broker.clone(), ClusterResource::of(self));
@@ -110,7 +110,7 @@ impl View {
     }
 
     /// Enters an event into the index and returns the brokers that need a pass because of it.
-    pub(super) fn enter<K: Indexed>(&mut self, event: watcher::Event<Guard<K>>) -> BTreeSet<BrokerKey> {
+    pub(super) fn enter<K: IndexedKind>(&mut self, event: watcher::Event<Guard<K>>) -> BTreeSet<BrokerKey> {
         let uid = |resource: &Guard<K>| resource.meta().uid.clone().unwrap_or_default();
         match event {
             watcher::Event::Apply(resource) => self.apply(&resource, uid(&resource)),
@@ -142,7 +142,7 @@ impl View {
         }
     }
 
-    fn apply<K: Indexed>(&mut self, resource: &Guard<K>, uid: String) -> BTreeSet<BrokerKey> {
+    fn apply<K: IndexedKind>(&mut self, resource: &Guard<K>, uid: String) -> BTreeSet<BrokerKey> {
         let before = self.entries.remove(&uid);
         let after = self.enter_object(resource);
         let mut concerned = BTreeSet::new();
@@ -165,7 +165,7 @@ impl View {
         self.entries.values().any(|entry| entry.stamp.is_none() && entry.broker == *key)
     }
 
-    fn enter_object<K: Indexed>(&self, resource: &Guard<K>) -> Option<Entry> {
+    fn enter_object<K: IndexedKind>(&self, resource: &Guard<K>) -> Option<Entry> {
         match &resource.0 {
             Ok(resource) => Some(resource.enter(&self.index)),
             Err(invalid) => K::enter_unreadable(&self.index, invalid),

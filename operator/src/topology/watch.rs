@@ -2,7 +2,7 @@
 use super::cluster_resource::BrokerKey;
 use super::index::Index;
 use super::kinds::{Kind, KindVisitor, visit_kinds};
-use super::view::{Indexed, View, unreadable_object};
+use super::view::{IndexedKind, View, unreadable_object};
 use super::worker::Worker;
 use crate::kubernetes::guard::Guard;
 use crate::kubernetes::{Context, unreadable};
@@ -119,7 +119,7 @@ struct Watches {
 
 impl Watches {
     /// Starts to watch the kind `K` in every namespace that the operator looks after.
-    fn start<K: Indexed>(&mut self) {
+    fn start<K: IndexedKind>(&mut self) {
         let apis: Vec<Api<Guard<K>>> = self.watch.context.scope.apis(&self.watch.context.client);
         for api in apis {
             let (sender, listed) = oneshot::channel();
@@ -145,7 +145,7 @@ struct Watch {
 }
 
 impl Watch {
-    async fn run<K: Indexed>(self, api: Api<Guard<K>>, listed: oneshot::Sender<()>) -> TaskEnd {
+    async fn run<K: IndexedKind>(self, api: Api<Guard<K>>, listed: oneshot::Sender<()>) -> TaskEnd {
         let (kind, namespace) = (K::kind(&()), api.namespace().map(str::to_owned));
         let mut view = View::new(self.index.clone());
         // Managed fields are half of an object and the last applied configuration a quarter; nothing here reads them.

@@ -4,8 +4,8 @@ use crate::codec::ids::class;
 use crate::codec::method;
 use crate::codec::reply::ReplyCode;
 use crate::connection::failure::Failure;
-use leveret_model::properties::{self, Asked};
-use leveret_node::Held;
+use leveret_model::properties::{self, BrokerProperties};
+use leveret_node::HeldBytes;
 
 /// A message that has not arrived in full.
 pub(crate) struct Assembly {
@@ -18,7 +18,7 @@ pub(crate) struct Assembly {
     /// The part of the body that has arrived.
     pub(super) body: Vec<u8>,
     /// Counts the memory of the header and the body against the node's budget.
-    pub(super) held: Held,
+    pub(super) held: HeldBytes,
 }
 
 /// The content header of such a message.
@@ -26,14 +26,14 @@ pub(super) struct Header {
     /// The properties, encoded.
     pub(super) properties: Box<[u8]>,
     /// The properties that the broker has to look at.
-    pub(super) asked: Asked,
+    pub(super) asked: BrokerProperties,
     /// The size of the whole body, in bytes.
     body_size: u64,
 }
 
 impl Assembly {
     /// Returns the message of a publish of which only the method frame has arrived.
-    pub(super) fn new(publish: &method::PublishMethod<'_>, held: Held) -> Self {
+    pub(super) fn new(publish: &method::PublishMethod<'_>, held: HeldBytes) -> Self {
         Self {
             exchange: publish.exchange.into(),
             routing_key: publish.routing_key.into(),

@@ -73,14 +73,14 @@ struct Confirms {
     /// The sequence number up to which publishes were confirmed to the client.
     told: u64,
     /// The publishes from the first that is not safe on.
-    pending: VecDeque<Pending>,
+    pending: VecDeque<PendingPublishes>,
     /// The token of the first of the pending publishes.
     first_token: u64,
 }
 
 /// Consecutive publishes that share a token.
 #[derive(Debug)]
-struct Pending {
+struct PendingPublishes {
     /// The sequence number of the last one.
     last: u64,
     /// The number of logs that have not reported yet that the publishes are durable.
@@ -96,7 +96,7 @@ impl Confirms {
     /// Records `messages` publishes that wait for `logs` logs (0: they are safe already). Returns their token.
     fn published(&mut self, messages: u64, logs: u32) -> u64 {
         self.published += messages;
-        self.pending.push_back(Pending { last: self.published, logs });
+        self.pending.push_back(PendingPublishes { last: self.published, logs });
         let token = self.first_token + self.pending.len() as u64 - 1;
         self.advance();
         token
@@ -117,7 +117,7 @@ impl Confirms {
     }
 
     fn advance(&mut self) {
-        while let Some(Pending { last, logs: 0 }) = self.pending.front() {
+        while let Some(PendingPublishes { last, logs: 0 }) = self.pending.front() {
             self.safe = *last;
             self.pending.pop_front();
             self.first_token += 1;

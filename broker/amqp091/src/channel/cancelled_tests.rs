@@ -1,5 +1,5 @@
 //! A consumer ends with its queue while its client gives the consumer's tag to another one.
-use super::{Channel, ChannelConsumer, Ended};
+use super::{Channel, ChannelConsumer, EndedConsumer};
 use leveret_node::catalog::QueueDeclare;
 use leveret_node::{Broker, Caller, ChannelView, ConsumerId, Options, Queue};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ async fn a_cancelled_consumer_does_not_end_another_with_the_same_tag() {
         "tag".into(),
         ChannelConsumer { queue: there.clone(), id, subscriber: 7, _opened: broker.count_opened(1).unwrap() },
     );
-    let ended = |queue: &Queue, id| Ended { tag: "tag".into(), queue: queue.id, id };
+    let ended = |queue: &Queue, id| EndedConsumer { tag: "tag".into(), queue: queue.id, id };
     channel.cancelled.push(ended(&gone, id));
     channel.cancelled.push(ended(&there, ConsumerId(1)));
     assert_eq!(channel.take_cancelled(), [0u32; 0]);

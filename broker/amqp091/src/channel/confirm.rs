@@ -12,12 +12,12 @@ use std::sync::Arc;
 
 /// The channels with publishes that are to be confirmed at the end of the read.
 #[derive(Default)]
-pub(crate) struct Unconfirmed {
+pub(crate) struct UnconfirmedChannels {
     /// Their numbers, each once.
     channels: Vec<u16>,
 }
 
-impl Unconfirmed {
+impl UnconfirmedChannels {
     /// Counts publishes that are about to be handed over to their queues and to the `logs` logs that have to make them
     /// durable. Returns the confirmation that these logs report to, or `None` if there are no logs or if the channel has
     /// no confirms.

@@ -1,20 +1,20 @@
 //! The content frames of a message that does not lie complete in the read buffer. They are put together, and the message
 //! is then published like any other.
 use super::assembly::Assembly;
-use super::noted::{self, NotedRun};
-use super::publish::{Arrived, MessagesOfRun, PROPERTY_BYTES_PER_WORK, Publisher, SHARED_MIN, STEPS_PER_WORK};
+use super::batch::{self, PublishRun};
+use super::publish::{ArrivedFrame, MessagesOfRun, PROPERTY_BYTES_PER_WORK, Publisher, SHARED_MIN, STEPS_PER_WORK};
 use crate::codec::reply::ReplyCode;
 use crate::connection::failure::Failure;
 use bytes::Bytes;
-use leveret_model::properties::Asked;
+use leveret_model::properties::BrokerProperties;
 use leveret_node::{Body, Extent, Message, PART_QUEUES, Route};
 use std::sync::Arc;
 
 /// The routing information of a message that was put together.
-struct Assembled<'a> {
+struct MessageTarget<'a> {
     exchange: &'a str,
     routing_key: &'a [u8],
-    asked: Asked,
+    asked: BrokerProperties,
 }
 
 impl Publisher<'_> {
@@ -23,8 +23,8 @@ impl Publisher<'_> {
     /// # Errors
     /// 505 if no header is expected, 502 if it is malformed, 406 if the message is too large or is refused, 506 if the
     /// node has no memory for it.
-    pub(crate) async fn content_header(&mut self, arrived: Arrived<'_>) -> Result<(), Failure> {
-        let Arrived { channel, payload, .. } = arrived;
+    pub(crate) async fn content_header(&mut self, arrived: ArrivedFrame<'_>) -> Result<(), Failure> {
+        let ArrivedFrame { channel, payload, .. } = arrived;
         self.turn.add(payload.len() as u64 / PROPERTY_BYTES_PER_WORK);
         self.state.throttle.note_publish(); // the client is held back like a publisher if there is no room
         let message_bytes_max = self.context.broker.options().message_bytes_max;
@@ -43,8 +43,8 @@ impl Publisher<'_> {
     /// # Errors
     /// 505 if no body is expected, 501 if it is longer than the header says, and the errors of
     /// [`content_header`](Self::content_header).
-    pub(crate) async fn content_body(&mut self, arrived: Arrived<'_>) -> Result<(), Failure> {
-        let Arrived { channel, payload, .. } = arrived;
+    pub(crate) async fn content_body(&mut self, arrived: ArrivedFrame<'_>) -> Result<(), Failure> {
+        let ArrivedFrame { channel, payload, .. } = arrived;
         self.state.throttle.note_publish(); // the client is held back like a publisher if there is no room
         match &mut self.channels.get(channel)?.assembly {
             Some(assembly) if !assembly.awaits_header() => assembly.add_body(payload)?,
@@ -65,17 +65,17 @@ impl Publisher<'_> {
             return Ok(());
         };
         let mut bytes = header.properties.into_vec();
-        let assembled = Assembled { exchange: &exchange, routing_key: &routing_key, asked: header.asked };
+        let assembled = MessageTarget { exchange: &exchange, routing_key: &routing_key, asked: header.asked };
         let route = self.find_route_of(&assembled, &mut bytes)?;
         let (properties_len, body_len) = (bytes.len(), body.len());
         let body = if body_len >= SHARED_MIN {
             Body::Shared(Bytes::from(body))
         } else {
             bytes.extend_from_slice(&body);
-            noted::body(&bytes, properties_len..bytes.len(), route.recipients())
+            batch::body(&bytes, properties_len..bytes.len(), route.recipients())
         };
         let messages = [Extent { properties_at: 0, properties_len: properties_len as u32, body }];
-        let run = NotedRun { channel: number, route, mandatory, first: 0 };
+        let run = PublishRun { channel: number, route, mandatory, first: 0 };
         if run.route.recipients() > PART_QUEUES {
             // Other connections get their turn meanwhile. The client's next frames are handled after this message.
             if let Some(routed) = self.count_published(MessagesOfRun { bytes: &bytes, run: &run, messages: &messages })
@@ -92,8 +92,12 @@ impl Publisher<'_> {
 
     /// Returns the route of a message. Looks at the properties if the broker has to, and replaces `properties` if
     /// consumers must not see all of them.
-    fn find_route_of(&mut self, assembled: &Assembled<'_>, properties: &mut Vec<u8>) -> Result<Arc<Route>, Failure> {
-        let &Assembled { exchange, routing_key, asked } = assembled;
+    fn find_route_of(
+        &mut self,
+        assembled: &MessageTarget<'_>,
+        properties: &mut Vec<u8>,
+    ) -> Result<Arc<Route>, Failure> {
+        let &MessageTarget { exchange, routing_key, asked } = assembled;
         let route = self.find_route(exchange, routing_key)?;
         if !route.by_headers && asked.is_nothing() {
             return Ok(route);

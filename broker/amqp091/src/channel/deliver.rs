@@ -1,6 +1,6 @@
 //! Deliveries, encoded straight into the connection's output.
 use super::publish::SHARED_MIN;
-use super::{Cancelled, Ended};
+use super::{EndedConsumer, EndedConsumers};
 use crate::codec::encode::{self, Framing};
 use crate::connection::output::{Between, OUTPUT_MAX, Output};
 use leveret_node::{ConnectionId, ConsumerId, ConsumerOwner, Delivery, Fill, Queue, Sink, Source};
@@ -29,7 +29,7 @@ pub(crate) struct ConsumerSink {
     /// The consumer's identity in the queue, once it is subscribed.
     pub(crate) id: OnceLock<ConsumerId>,
     /// The channel's list of consumers whose queue was deleted.
-    pub(crate) cancelled: Arc<Cancelled>,
+    pub(crate) cancelled: Arc<EndedConsumers>,
 }
 
 impl ConsumerSink {
@@ -118,7 +118,7 @@ impl Sink for ConsumerSink {
 
     fn cancelled(&self) {
         let Some(&id) = self.id.get() else { return };
-        self.cancelled.push(Ended { tag: self.tag.clone(), queue: self.queue.id, id });
+        self.cancelled.push(EndedConsumer { tag: self.tag.clone(), queue: self.queue.id, id });
         if self.notify_cancel {
             self.output.write(|state| {
                 // The client may have cancelled the consumer meanwhile, and may have another consumer with its tag.

@@ -1,9 +1,10 @@
 //! One channel, and the handlers of its methods.
 //!
 //! In the order of a message's journey: `channels` (finds the channel), `dispatch` (finds the handler of the method),
-//! `publish` with `noted`, `routes`, `content` and `assembly`, `confirm` and `book`, `consume` and `deliver`, `settle`;
+//! `publish` with `batch`, `routes`, `content` and `assembly`, `confirm` and `book`, `consume` and `deliver`, `settle`;
 //! `declare` for exchanges, queues and bindings.
 mod assembly;
+pub(crate) mod batch;
 pub(crate) mod book;
 #[cfg(test)]
 mod cancelled_tests;
@@ -14,7 +15,6 @@ mod content;
 pub(crate) mod declare;
 pub(crate) mod deliver;
 pub(crate) mod dispatch;
-pub(crate) mod noted;
 pub(crate) mod publish;
 pub(crate) mod routes;
 pub(crate) mod settle;
@@ -23,7 +23,7 @@ use crate::codec::reply::ReplyCode;
 use crate::connection::failure::Failure;
 use crate::connection::output::Output;
 use assembly::Assembly;
-use leveret_node::{ChannelView, ConsumerId, Opened, Queue, QueueId};
+use leveret_node::{ChannelView, ConsumerId, OpenedMemory, Queue, QueueId};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -48,11 +48,11 @@ pub(crate) struct Channel {
     /// The consumers by their tags.
     pub(crate) consumers: HashMap<Box<str>, ChannelConsumer>,
     /// The consumers whose queue was deleted; the task that deletes a queue enters them here.
-    pub(crate) cancelled: Arc<Cancelled>,
+    pub(crate) cancelled: Arc<EndedConsumers>,
     /// A message that has not arrived in full.
     pub(crate) assembly: Option<Assembly>,
     /// Counts the channel's memory for as long as the channel exists.
-    _opened: Opened,
+    _opened: OpenedMemory,
 }
 
 /// A consumer of this channel.
@@ -64,15 +64,15 @@ pub(crate) struct ChannelConsumer {
     /// The consumer's account in the channel's ledger.
     pub(crate) subscriber: u32,
     /// Counts the consumer's memory for as long as the consumer exists.
-    pub(crate) _opened: Opened,
+    pub(crate) _opened: OpenedMemory,
 }
 
 /// Consumers that ended because their queue was deleted, as entered by the task that deleted it.
 #[derive(Default)]
-pub(crate) struct Cancelled(Mutex<Vec<Ended>>);
+pub(crate) struct EndedConsumers(Mutex<Vec<EndedConsumer>>);
 
 /// A consumer that ended. Its tag may belong to another consumer by now; queue and identity show which one is meant.
-pub(crate) struct Ended {
+pub(crate) struct EndedConsumer {
     pub(crate) tag: Box<str>,
     /// The queue that was deleted.
     pub(crate) queue: QueueId,
@@ -80,18 +80,18 @@ pub(crate) struct Ended {
     pub(crate) id: ConsumerId,
 }
 
-impl Cancelled {
-    pub(crate) fn push(&self, ended: Ended) {
+impl EndedConsumers {
+    pub(crate) fn push(&self, ended: EndedConsumer) {
         self.0.lock().push(ended);
     }
 
-    fn take(&self) -> Vec<Ended> {
+    fn take(&self) -> Vec<EndedConsumer> {
         std::mem::take(&mut self.0.lock())
     }
 }
 
 impl Channel {
-    pub(crate) fn new(number: u16, view: Arc<ChannelView>, opened: Opened) -> Self {
+    pub(crate) fn new(number: u16, view: Arc<ChannelView>, opened: OpenedMemory) -> Self {
         Self {
             number,
             closing: false,
@@ -138,7 +138,7 @@ impl Channel {
             return Vec::new();
         }
         let mut accounts = Vec::new();
-        for Ended { tag, queue, id } in gone {
+        for EndedConsumer { tag, queue, id } in gone {
             if let Entry::Occupied(found) = self.consumers.entry(tag)
                 && (found.get().queue.id, found.get().id) == (queue, id)
             {

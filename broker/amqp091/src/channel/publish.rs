@@ -1,11 +1,11 @@
 //! `basic.publish`: from frames to runs, from runs to queues.
 //!
-//! A message whose frames lie complete in the read buffer is only noted there (see [`noted`](super::noted)). The frames
+//! A message whose frames lie complete in the read buffer is only noted there (see [`batch`](super::batch)). The frames
 //! of any other message are put together in its channel first (see [`content`](super::content)).
 use super::assembly::Assembly;
+use super::batch::{PublishBatch, PublishRun, same};
 use super::channels::Channels;
-use super::confirm::Unconfirmed;
-use super::noted::{Noted, NotedRun, same};
+use super::confirm::UnconfirmedChannels;
 use super::routes::Routes;
 use crate::codec::content::ContentHeader;
 use crate::codec::encode::{self, Framing};
@@ -16,7 +16,7 @@ use crate::codec::reply::ReplyCode;
 use crate::connection::context::Context;
 use crate::connection::failure::Failure;
 use crate::connection::turn::Turn;
-use leveret_model::properties::{self, Asked};
+use leveret_model::properties::{self, BrokerProperties};
 use leveret_node::{Body, Extent, PART_QUEUES, Route, RoutedRun, Throttle};
 use smallvec::SmallVec;
 use std::sync::Arc;
@@ -25,13 +25,13 @@ use std::sync::Arc;
 #[derive(Default)]
 pub(crate) struct PublishState {
     /// Messages that lie complete in the read buffer and were not handed over yet.
-    noted: Noted,
+    batch: PublishBatch,
     /// Routes cached per connection: most messages have the route of an earlier one.
     pub(crate) routes: Routes,
     /// The properties of the previous message, known to be plain: equal properties are not checked again.
     plain_properties: Vec<u8>,
     /// Channels whose publishes are confirmed at the end of the read.
-    pub(crate) confirms: Unconfirmed,
+    pub(crate) confirms: UnconfirmedChannels,
     /// The publishes for which the client may be held back.
     pub(crate) throttle: Throttle,
     /// The number of bytes that were handed to the log since the log's tasks last went first.
@@ -52,7 +52,7 @@ pub(crate) struct Publisher<'s> {
 
 /// A frame in the read buffer.
 #[derive(Clone, Copy)]
-pub(crate) struct Arrived<'b> {
+pub(crate) struct ArrivedFrame<'b> {
     /// The read buffer.
     pub(crate) buffer: &'b [u8],
     /// The offset in the buffer at which the frame ends.
@@ -77,7 +77,7 @@ pub(super) struct MessagesOfRun<'m> {
     /// The buffer that contains the messages.
     pub(super) bytes: &'m [u8],
     /// The run, with the route of the messages.
-    pub(super) run: &'m NotedRun,
+    pub(super) run: &'m PublishRun,
     /// The positions of the messages in the buffer.
     pub(super) messages: &'m [Extent],
 }
@@ -86,7 +86,7 @@ impl PublishState {
     /// Returns whether a method frame is the same publish as the messages that were noted last.
     #[inline]
     pub(crate) fn is_in_run(&self, channel: u16, payload: &[u8]) -> bool {
-        self.noted.is_in_run(channel, payload)
+        self.batch.is_in_run(channel, payload)
     }
 }
 
@@ -97,7 +97,7 @@ impl Publisher<'_> {
     /// # Errors
     /// 504 if the channel is not open.
     #[inline]
-    pub(crate) fn publish_again(&mut self, arrived: Arrived<'_>) -> Result<usize, Failure> {
+    pub(crate) fn publish_again(&mut self, arrived: ArrivedFrame<'_>) -> Result<usize, Failure> {
         if let Some(content) = complete_content(&arrived, self.context.frame_max)
             && self.takes_plain(content.header.properties_raw)
         {
@@ -117,7 +117,7 @@ impl Publisher<'_> {
     /// 540 for `immediate`; 404 for a missing exchange, 403 for an internal one.
     pub(crate) fn publish(
         &mut self,
-        arrived: Arrived<'_>,
+        arrived: ArrivedFrame<'_>,
         publish: &method::PublishMethod<'_>,
     ) -> Result<usize, Failure> {
         if publish.immediate {
@@ -129,7 +129,7 @@ impl Publisher<'_> {
             && let Some(content) = complete_content(&arrived, self.context.frame_max)
             && self.takes_plain(content.header.properties_raw)
         {
-            self.state.noted.begin(arrived.channel, route, publish.mandatory, arrived.payload);
+            self.state.batch.begin(arrived.channel, route, publish.mandatory, arrived.payload);
             self.note(arrived.buffer, &content);
             return Ok(content.end);
         }
@@ -139,14 +139,14 @@ impl Publisher<'_> {
     /// Notes a message of the run that was begun. The message lies complete in the buffer.
     #[inline]
     fn note(&mut self, buffer: &[u8], content: &CompleteContent<'_>) {
-        if self.state.noted.add(buffer, &content.header, content.body_at) {
-            self.flush_noted(buffer);
+        if self.state.batch.add(buffer, &content.header, content.body_at) {
+            self.flush_batch(buffer);
         }
     }
 
     /// Makes the channel wait for the content of this publish.
-    fn assemble(&mut self, arrived: Arrived<'_>, publish: &method::PublishMethod<'_>) -> Result<(), Failure> {
-        self.flush_noted(arrived.buffer);
+    fn assemble(&mut self, arrived: ArrivedFrame<'_>, publish: &method::PublishMethod<'_>) -> Result<(), Failure> {
+        self.flush_batch(arrived.buffer);
         let held = self.context.broker.hold(&self.context.connection);
         self.channels.get(arrived.channel)?.assembly = Some(Assembly::new(publish, held));
         Ok(())
@@ -160,8 +160,8 @@ impl Publisher<'_> {
             return true;
         }
         self.turn.add(properties.len() as u64 / PROPERTY_BYTES_PER_WORK);
-        let plain =
-            properties.len() <= PLAIN_PROPERTIES_MAX && properties::check(properties).is_ok_and(Asked::is_nothing);
+        let plain = properties.len() <= PLAIN_PROPERTIES_MAX
+            && properties::check(properties).is_ok_and(BrokerProperties::is_nothing);
         if plain {
             self.state.plain_properties.clear();
             self.state.plain_properties.extend_from_slice(properties);
@@ -185,16 +185,16 @@ impl Publisher<'_> {
     }
 
     /// Hands over the noted messages. Called before anything else happens on the connection, and at the end of each read.
-    pub(crate) fn flush_noted(&mut self, buffer: &[u8]) {
-        if !self.state.noted.is_empty() {
-            let taken = self.state.noted.take();
+    pub(crate) fn flush_batch(&mut self, buffer: &[u8]) {
+        if !self.state.batch.is_empty() {
+            let taken = self.state.batch.take();
             self.hand_over(buffer, &taken.runs, &taken.messages);
-            self.state.noted.give_back(taken);
+            self.state.batch.give_back(taken);
         }
     }
 
     /// Hands over runs. `messages` has the messages of one run after the other; their bytes are in `bytes`.
-    pub(super) fn hand_over(&mut self, bytes: &[u8], runs: &[NotedRun], messages: &[Extent]) {
+    pub(super) fn hand_over(&mut self, bytes: &[u8], runs: &[PublishRun], messages: &[Extent]) {
         let mut routed: SmallVec<[RoutedRun<'_>; 1]> = SmallVec::with_capacity(runs.len());
         for (at, run) in runs.iter().enumerate() {
             let end = runs.get(at + 1).map_or(messages.len(), |next| next.first);
@@ -251,8 +251,8 @@ impl Publisher<'_> {
 /// Returns header and body of the message whose method frame has `arrived`, if each of the two lies in full in the
 /// buffer, in one frame. All other contents, and all errors, are left to the general path.
 #[inline]
-fn complete_content<'b>(arrived: &Arrived<'b>, frame_max: u32) -> Option<CompleteContent<'b>> {
-    let &Arrived { buffer, at, channel, .. } = arrived;
+fn complete_content<'b>(arrived: &ArrivedFrame<'b>, frame_max: u32) -> Option<CompleteContent<'b>> {
+    let &ArrivedFrame { buffer, at, channel, .. } = arrived;
     let header_frame = frame::parse(&buffer[at..], frame_max).ok()??;
     if header_frame.kind != Kind::Header || header_frame.channel != channel {
         return None;

@@ -9,7 +9,7 @@ use super::output::Output;
 use super::turn::{Turn, Turns};
 use crate::channel::channels::Channels;
 use crate::channel::dispatch::{self, Dispatcher};
-use crate::channel::publish::{Arrived, PublishState, Publisher};
+use crate::channel::publish::{ArrivedFrame, PublishState, Publisher};
 use crate::channel::settle::Settler;
 use crate::codec::encode;
 use crate::codec::frame::{self, Frame, Kind};
@@ -196,7 +196,7 @@ impl Session {
         if frame.kind != Kind::Method {
             return None;
         }
-        let arrived = Arrived { buffer, at: next, channel: frame.channel, payload: frame.payload };
+        let arrived = ArrivedFrame { buffer, at: next, channel: frame.channel, payload: frame.payload };
         let published = if self.publishing.is_in_run(frame.channel, frame.payload) {
             self.publisher().publish_again(arrived)
         } else {
@@ -213,7 +213,7 @@ impl Session {
     #[inline]
     async fn other_frame(&mut self, buffer: &[u8], next: usize, frame: &Frame<'_>) -> Result<usize, Failure> {
         let number = frame.channel;
-        let arrived = Arrived { buffer, at: next, channel: number, payload: frame.payload };
+        let arrived = ArrivedFrame { buffer, at: next, channel: number, payload: frame.payload };
         match frame.kind {
             Kind::Method => {
                 if let Some(ack) = method::fast_ack(frame.payload)
@@ -245,7 +245,7 @@ impl Session {
     /// Handles a method that is neither a publish nor an acknowledgement, after everything gathered before was handed
     /// over.
     async fn method(&mut self, buffer: &[u8], number: u16, payload: &[u8]) -> Result<(), Failure> {
-        self.publisher().flush_noted(buffer);
+        self.publisher().flush_batch(buffer);
         let Self { context, channels, settler, turn, .. } = self;
         settler.flush(context, turn).await?;
         if let Ok(channel) = channels.get(number) {
@@ -272,7 +272,7 @@ impl Session {
 
     /// Hands over everything that was gathered; publishers get their confirms last.
     pub(super) async fn flush(&mut self, buffer: &[u8]) -> Result<(), Failure> {
-        self.publisher().flush_noted(buffer);
+        self.publisher().flush_batch(buffer);
         let Self { context, channels, publishing, settler, turn, .. } = self;
         let settled = settler.flush(context, turn).await;
         publishing.confirms.tell(&context.output, channels);

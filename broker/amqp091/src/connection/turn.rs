@@ -22,23 +22,23 @@ impl Turns {
 
     /// Lets all other tasks that are ready go first.
     pub(crate) async fn pass(&self) {
-        let waiting = Waiting::new(&self.waiting);
+        let waiting = WaitingReader::new(&self.waiting);
         tokio::task::yield_now().await;
         drop(waiting);
     }
 }
 
 /// Counts a reader for as long as it waits, also if its task is dropped meanwhile.
-struct Waiting<'t>(&'t AtomicUsize);
+struct WaitingReader<'t>(&'t AtomicUsize);
 
-impl<'t> Waiting<'t> {
+impl<'t> WaitingReader<'t> {
     fn new(waiting: &'t AtomicUsize) -> Self {
         waiting.fetch_add(1, Relaxed);
         Self(waiting)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitingReader<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
     }
@@ -96,9 +96,9 @@ mod tests {
     fn the_more_readers_wait_the_shorter_is_a_turn() {
         let turns = Turns::default();
         assert_eq!(turns.bytes_max(), TURN_BYTES_MAX);
-        let waiting: Vec<_> = (0..64).map(|_| Waiting::new(&turns.waiting)).collect();
+        let waiting: Vec<_> = (0..64).map(|_| WaitingReader::new(&turns.waiting)).collect();
         assert_eq!(turns.bytes_max(), 128 << 10);
-        let more: Vec<_> = (0..10_000).map(|_| Waiting::new(&turns.waiting)).collect();
+        let more: Vec<_> = (0..10_000).map(|_| WaitingReader::new(&turns.waiting)).collect();
         assert_eq!(turns.bytes_max(), TURN_BYTES_MIN);
         drop((waiting, more));
         assert_eq!(turns.bytes_max(), TURN_BYTES_MAX);

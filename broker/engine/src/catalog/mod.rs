@@ -29,8 +29,8 @@ pub use effects::{Cause, Change, Effect};
 pub use exchanges::{Exchange, ExchangeDeclare};
 pub use facts::{Bond, Fact};
 pub use queues::{DeclareResult, DeclaredQueue, QueueDeclare};
-pub use route::Routed;
-pub use unlink::{UNLINKED_AT_ONCE, Unlinked};
+pub use route::RouteProperties;
+pub use unlink::{UNLINKED_AT_ONCE, UnlinkedObjects};
 
 use leveret_model::refusal::Refusal;
 use limits::Usage;

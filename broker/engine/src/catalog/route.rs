@@ -2,7 +2,7 @@
 //! each exchange with all keys that the sender gave (the routing key and the headers `CC` and `BCC`).
 use super::bindings::Target;
 use super::{Catalog, Exchange, ExchangeId, QueueId, Vhost};
-use crate::exchange::{STEPS_MAX, Sent, Steps, TooManySteps};
+use crate::exchange::{STEPS_MAX, SentHeaders, Steps, TooManySteps};
 use leveret_model::exchange::ExchangeType;
 use leveret_model::name::ROUTING_KEY_BYTES_MAX;
 use leveret_model::refusal::{Refusal, RefusalKind};
@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 
 /// Properties of a route that was found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Routed {
+pub struct RouteProperties {
     /// True if an exchange on the way compared headers: the route is valid for this message alone.
     pub by_headers: bool,
     /// True if queues were looked up by their names, as the default exchange does.
@@ -34,7 +34,7 @@ impl Catalog {
         routing_key: &[u8],
         headers: Option<&FieldTable>,
         queues: &mut SmallVec<[QueueId; 4]>,
-    ) -> Result<Routed, Refusal> {
+    ) -> Result<RouteProperties, Refusal> {
         let first = self.exchange(vhost, exchange)?;
         if first.declared.internal {
             let text = format!("cannot publish to internal exchange '{exchange}' in vhost '{vhost}'");
@@ -44,9 +44,9 @@ impl Catalog {
         let mut routing = Routing {
             vhost: self.vhost(vhost)?,
             keys: &keys,
-            headers: Sent::new(headers),
+            headers: SentHeaders::new(headers),
             queues,
-            routed: Routed::default(),
+            routed: RouteProperties::default(),
         };
         routing.follow(if exchange.is_empty() { Hop::ToQueues } else { Hop::Through(first) }).map_err(|TooManySteps| {
             Refusal::precondition(format!(
@@ -64,9 +64,9 @@ impl Catalog {
 struct Routing<'a> {
     vhost: &'a Vhost,
     keys: &'a [&'a [u8]],
-    headers: Sent<'a>,
+    headers: SentHeaders<'a>,
     queues: &'a mut SmallVec<[QueueId; 4]>,
-    routed: Routed,
+    routed: RouteProperties,
 }
 
 /// A place that a message has reached on its way.

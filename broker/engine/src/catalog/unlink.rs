@@ -16,13 +16,13 @@ use std::sync::Arc;
 /// The entries that deletions left behind in a virtual host.
 #[derive(Default)]
 pub(super) struct Remains {
-    left: Vec<Leaving>,
+    left: Vec<RemovedBindings>,
     /// Deleted targets that routers still have.
     dead: BTreeSet<Target>,
 }
 
 /// Removed bindings that are still in indexes.
-struct Leaving {
+struct RemovedBindings {
     bindings: Taken,
     /// The type of the exchange that the bindings led from.
     kind: ExchangeType,
@@ -39,7 +39,7 @@ enum End {
 
 /// The result of [`Catalog::unlink`]. Dropping it may take long, so it is best dropped after the catalog was unlocked.
 #[must_use]
-pub struct Unlinked {
+pub struct UnlinkedObjects {
     /// True if there is more to unlink.
     pub more: bool,
     _routers: Vec<Router<Target>>,
@@ -53,12 +53,12 @@ impl Catalog {
     }
 
     /// Removes about `most` bindings from the indexes that still have them. The change is invisible from outside.
-    pub fn unlink(&mut self, most: usize) -> Unlinked {
+    pub fn unlink(&mut self, most: usize) -> UnlinkedObjects {
         let (mut left, mut routers) = (most, Vec::new());
         for vhost in self.vhosts.values_mut() {
             left = vhost.unlink(left, &mut routers);
         }
-        Unlinked { more: self.is_unlinking(), _routers: routers }
+        UnlinkedObjects { more: self.is_unlinking(), _routers: routers }
     }
 }
 
@@ -71,14 +71,14 @@ impl Remains {
 
     /// Adds the bindings from the exchange `name`, which was deleted.
     pub(super) fn add_source(&mut self, name: &str, kind: ExchangeType, bindings: Taken, router: Router<Target>) {
-        self.left.push(Leaving { bindings, kind, end: End::Source { name: name.into(), router } });
+        self.left.push(RemovedBindings { bindings, kind, end: End::Source { name: name.into(), router } });
     }
 
     /// Adds the bindings from the exchange `name` to `target`, which was deleted.
     pub(super) fn add_destination(&mut self, target: Target, bindings: Taken, name: Arc<str>, source: &Exchange) {
         self.dead.insert(target);
         let end = End::Destination { source: name, id: source.id, target };
-        self.left.push(Leaving { bindings, kind: source.declared.kind, end });
+        self.left.push(RemovedBindings { bindings, kind: source.declared.kind, end });
     }
 }
 
@@ -113,7 +113,7 @@ impl Vhost {
     }
 
     /// Removes one binding from the index that still has it.
-    fn forget(&mut self, leaving: &Leaving, binding: &Binding) {
+    fn forget(&mut self, leaving: &RemovedBindings, binding: &Binding) {
         match &leaving.end {
             End::Source { name, .. } => {
                 // An exchange with the same name may be bound to the destination again by now.

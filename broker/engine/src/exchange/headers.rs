@@ -38,7 +38,7 @@ impl<T: Copy + Ord> Headers<T> {
 
     pub(super) fn route(
         &self,
-        headers: &Sent<'_>,
+        headers: &SentHeaders<'_>,
         steps: &mut Steps,
         found: &mut dyn FnMut(T),
     ) -> Result<(), TooManySteps> {
@@ -58,13 +58,13 @@ impl<T: Copy + Ord> Headers<T> {
 
 /// The headers of a message. One header is looked up per argument of each binding of each exchange that the message
 /// visits.
-pub(crate) struct Sent<'h> {
+pub(crate) struct SentHeaders<'h> {
     headers: Option<&'h FieldTable>,
     /// If there are many headers, the first value of each name, sorted when the first exchange needs it.
     by_name: OnceCell<BTreeMap<&'h str, &'h FieldValue>>,
 }
 
-impl<'h> Sent<'h> {
+impl<'h> SentHeaders<'h> {
     pub(crate) fn new(headers: Option<&'h FieldTable>) -> Self {
         Self { headers, by_name: OnceCell::new() }
     }
@@ -95,7 +95,7 @@ impl<'h> Sent<'h> {
 
 /// Returns whether all (or any, as `x-match` says) of a binding's arguments are among the headers. A void argument
 /// requires only that the header is present; names that begin with `x-` count only with `all-with-x` and `any-with-x`.
-fn matches(arguments: &FieldTable, headers: &Sent<'_>) -> bool {
+fn matches(arguments: &FieldTable, headers: &SentHeaders<'_>) -> bool {
     let mode = arguments.get(MATCH).and_then(FieldValue::as_str).unwrap_or("all");
     let with_x = mode.ends_with("-with-x");
     let mut asked = arguments.iter().filter(|(name, _)| *name != MATCH && (with_x || !name.starts_with("x-")));

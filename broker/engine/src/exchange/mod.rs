@@ -11,7 +11,7 @@ mod targets;
 mod tests;
 mod topic;
 
-pub(crate) use headers::{Sent, check as check_headers_binding};
+pub(crate) use headers::{SentHeaders, check as check_headers_binding};
 pub(crate) use steps::{STEPS_MAX, Steps, TooManySteps};
 
 use direct::Direct;
@@ -70,7 +70,7 @@ impl<T: Copy + Ord> Router<T> {
     pub(crate) fn route(
         &self,
         keys: &[&[u8]],
-        headers: &Sent<'_>,
+        headers: &SentHeaders<'_>,
         steps: &mut Steps,
         found: &mut dyn FnMut(T),
     ) -> Result<(), TooManySteps> {

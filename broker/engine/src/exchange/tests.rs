@@ -11,7 +11,7 @@ fn routed(router: &Router<u32>, key: &str, headers: Option<&FieldTable>) -> BTre
 /// Returns the targets that are found, and the number of steps that finding them took.
 fn cost(router: &Router<u32>, key: &str, headers: Option<&FieldTable>) -> (BTreeSet<u32>, u64) {
     let (mut found, mut steps) = (BTreeSet::new(), Steps::for_a_message());
-    let routed = router.route(&[key.as_bytes()], &Sent::new(headers), &mut steps, &mut |target| {
+    let routed = router.route(&[key.as_bytes()], &SentHeaders::new(headers), &mut steps, &mut |target| {
         found.insert(target);
     });
     routed.unwrap();
@@ -99,14 +99,14 @@ fn the_number_of_bindings_compared_with_a_message_is_bounded() {
         let arguments = (0..1_000).map(|at| (format!("a{at}"), FieldValue::Int32(target as i32))).collect();
         headers.bind(b"", &arguments, target);
     }
-    let routed = headers.route(&[b""], &Sent::new(None), &mut Steps::for_a_message(), &mut |_| {});
+    let routed = headers.route(&[b""], &SentHeaders::new(None), &mut Steps::for_a_message(), &mut |_| {});
     assert_eq!(routed, Err(TooManySteps));
 }
 
 #[test]
 fn sorting_headers_and_looking_up_words_cost_steps() {
     let sent: FieldTable = (0..5_000).map(|at| (format!("h{at}"), FieldValue::Int32(at))).collect();
-    let (sent, mut steps) = (Sent::new(Some(&sent)), Steps::for_a_message());
+    let (sent, mut steps) = (SentHeaders::new(Some(&sent)), Steps::for_a_message());
     let empty = Router::<u32>::new(ExchangeType::Headers);
     let mut bound = Router::new(ExchangeType::Headers);
     bound.bind(b"", &FieldTable::from_iter([("h7", FieldValue::Int32(7))]), 1);

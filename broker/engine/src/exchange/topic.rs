@@ -178,7 +178,7 @@ impl<T: Copy + Ord> Topic<T> {
             if node.one != NO_NODE && !next.is_empty() {
                 waiting.push((node.one, next));
             }
-            let mut go = |child: u32, known: &Known<N>| {
+            let mut go = |child: u32, known: &KnownWord<N>| {
                 let next = next.and(&known.ends);
                 if !next.is_empty() {
                     waiting.push((child, next));
@@ -213,11 +213,11 @@ impl<T: Copy + Ord> Topic<T> {
     }
 
     /// Returns the words of a key that occur in any pattern, in the order of their numbers.
-    fn known_words<const N: usize>(&self, key: &[u8], count: usize) -> SmallVec<[Known<N>; 8]> {
-        let mut found: SmallVec<[Known<N>; 8]> = SmallVec::new();
+    fn known_words<const N: usize>(&self, key: &[u8], count: usize) -> SmallVec<[KnownWord<N>; 8]> {
+        let mut found: SmallVec<[KnownWord<N>; 8]> = SmallVec::new();
         for (at, word) in words(key).take(count).enumerate() {
             if let Some(word) = self.words.known.get(word) {
-                found.push(Known { word: word.number, ends: Positions::at(at + 1) });
+                found.push(KnownWord { word: word.number, ends: Positions::at(at + 1) });
             }
         }
         found.sort_unstable_by_key(|known| known.word);
@@ -233,12 +233,12 @@ impl<T: Copy + Ord> Topic<T> {
 }
 
 /// A word of a key, and the places behind its occurrences.
-struct Known<const N: usize> {
+struct KnownWord<const N: usize> {
     word: u32,
     ends: Positions<N>,
 }
 
-fn find<const N: usize>(known: &[Known<N>], word: u32) -> Option<&Known<N>> {
+fn find<const N: usize>(known: &[KnownWord<N>], word: u32) -> Option<&KnownWord<N>> {
     known.binary_search_by_key(&word, |known| known.word).ok().map(|at| &known[at])
 }
 

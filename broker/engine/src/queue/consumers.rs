@@ -30,12 +30,12 @@ pub struct Consumer {
     pub subscription: Subscription,
     /// The number of unacknowledged deliveries.
     pub unacked: u32,
-    standing: Standing,
+    standing: ConsumerState,
 }
 
 /// The state of a consumer: able to take messages, or the reason why it is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum ConsumerState {
     /// The consumer can take messages: it is in `turns`, or is being served.
     InTurn,
     /// The consumer has as many unacknowledged deliveries as it may have, until one of them is settled.
@@ -97,23 +97,23 @@ impl Consumers {
 
     /// Notes that the consumer whose turn it was took `unacked` messages that need an acknowledgement. If it `yields`,
     /// its next turn comes after those of all other consumers, otherwise at once.
-    pub(super) fn served(&mut self, id: ConsumerId, unacked: u64, standing: Standing, yields: bool) {
+    pub(super) fn served(&mut self, id: ConsumerId, unacked: u64, standing: ConsumerState, yields: bool) {
         let Some(consumer) = self.by_id.get_mut(&id) else { return };
         consumer.unacked += unacked as u32;
         consumer.standing = standing;
         match standing {
-            Standing::InTurn if yields => self.turns.push_back(id),
-            Standing::InTurn => self.turns.push_front(id),
-            Standing::Full => self.full += 1,
-            Standing::OutOfCredit | Standing::Blocked => {}
+            ConsumerState::InTurn if yields => self.turns.push_back(id),
+            ConsumerState::InTurn => self.turns.push_front(id),
+            ConsumerState::Full => self.full += 1,
+            ConsumerState::OutOfCredit | ConsumerState::Blocked => {}
         }
     }
 
     /// Makes a consumer able to take messages again, if `from` is what held it back.
-    pub(super) fn free(&mut self, id: ConsumerId, from: Standing) {
+    pub(super) fn free(&mut self, id: ConsumerId, from: ConsumerState) {
         if let Some(consumer) = self.by_id.get_mut(&id).filter(|consumer| consumer.standing == from) {
-            consumer.standing = Standing::InTurn;
-            self.full -= usize::from(from == Standing::Full);
+            consumer.standing = ConsumerState::InTurn;
+            self.full -= usize::from(from == ConsumerState::Full);
             self.turns.push_back(id);
         }
     }
@@ -122,8 +122,8 @@ impl Consumers {
     pub(super) fn credit(&mut self, id: ConsumerId, count: u64) {
         let Some(consumer) = self.by_id.get_mut(&id) else { return };
         consumer.unacked = consumer.unacked.saturating_sub(count as u32);
-        if consumer.standing == Standing::OutOfCredit && consumer.credit() > 0 {
-            consumer.standing = Standing::InTurn;
+        if consumer.standing == ConsumerState::OutOfCredit && consumer.credit() > 0 {
+            consumer.standing = ConsumerState::InTurn;
             self.turns.push_back(id);
         }
     }
@@ -131,9 +131,9 @@ impl Consumers {
     fn remove(&mut self, id: ConsumerId) -> bool {
         let Some(consumer) = self.by_id.remove(&id) else { return false };
         match consumer.standing {
-            Standing::InTurn => self.gone += 1,
-            Standing::Full => self.full -= 1,
-            Standing::OutOfCredit | Standing::Blocked => {}
+            ConsumerState::InTurn => self.gone += 1,
+            ConsumerState::Full => self.full -= 1,
+            ConsumerState::OutOfCredit | ConsumerState::Blocked => {}
         }
         self.in_exclusive_use &= !consumer.subscription.exclusive;
         if self.gone > self.takers() + GONE_KEPT {
@@ -166,7 +166,7 @@ impl Queue {
         consumers.next_id += 1;
         consumers.in_exclusive_use = subscription.exclusive;
         subscription.sink.started(id);
-        consumers.by_id.insert(id, Consumer { id, subscription, unacked: 0, standing: Standing::InTurn });
+        consumers.by_id.insert(id, Consumer { id, subscription, unacked: 0, standing: ConsumerState::InTurn });
         consumers.turns.push_back(id);
         Ok(id)
     }

@@ -1,5 +1,5 @@
 //! Delivers ready messages to consumers, which take turns and get as many messages as they have credit and room for.
-use super::consumers::Standing;
+use super::consumers::ConsumerState;
 use super::numbered::Spot;
 use super::run::{Cursor, MessageId, Run};
 use super::state::QueueState;
@@ -18,16 +18,16 @@ impl Queue {
             let Some(consumer) = self.lead.consumers.take_turn() else { return };
             let (id, no_ack, credit) = (consumer.id, consumer.subscription.no_ack, consumer.credit());
             if credit == 0 {
-                self.lead.consumers.served(id, 0, Standing::OutOfCredit, true);
+                self.lead.consumers.served(id, 0, ConsumerState::OutOfCredit, true);
                 continue;
             }
             let sink = consumer.subscription.sink.clone();
             let (fill, taken) = self.serve(&*sink, credit.min(share), no_ack, now);
             let standing = match fill {
-                Fill::Full => Standing::Full,
-                Fill::Blocked => Standing::Blocked,
-                Fill::Exhausted if taken == credit => Standing::OutOfCredit,
-                Fill::Exhausted => Standing::InTurn,
+                Fill::Full => ConsumerState::Full,
+                Fill::Blocked => ConsumerState::Blocked,
+                Fill::Exhausted if taken == credit => ConsumerState::OutOfCredit,
+                Fill::Exhausted => ConsumerState::InTurn,
             };
             self.lead.consumers.served(id, if no_ack { 0 } else { taken }, standing, taken > 0);
             if self.lead.blocked_on.is_some() || fill == Fill::Exhausted && taken == 0 {
@@ -50,14 +50,14 @@ impl Queue {
 
     /// Marks a consumer as able to take messages again because its sink has room, and dispatches.
     pub fn drained(&mut self, id: ConsumerId, now: u64) {
-        self.lead.consumers.free(id, Standing::Full);
+        self.lead.consumers.free(id, ConsumerState::Full);
         self.dispatch(now);
     }
 
     /// Marks a consumer whose sink returned [`Fill::Blocked`] as able to take messages again because its channel has
     /// room, and dispatches.
     pub fn unblocked(&mut self, id: ConsumerId, now: u64) {
-        self.lead.consumers.free(id, Standing::Blocked);
+        self.lead.consumers.free(id, ConsumerState::Blocked);
         self.dispatch(now);
     }
 
@@ -84,7 +84,7 @@ impl Queue {
         }
         let durable = self.is_durable();
         let Lead { cursor, history, changes, blocked_on, .. } = &mut self.lead;
-        let mut taking = Taking::new(&mut self.state, cursor, now, limit, *history);
+        let mut taking = ConsumerTurn::new(&mut self.state, cursor, now, limit, *history);
         let fill = sink.fill(&mut taking);
         *blocked_on = taking.cold;
         let changes = durable.then_some(changes);
@@ -114,7 +114,7 @@ fn share(ready: u64, consumers: usize) -> u64 {
 }
 
 /// The queue as one consumer sees it for one turn.
-struct Taking<'q> {
+struct ConsumerTurn<'q> {
     state: &'q mut QueueState,
     cursor: &'q mut Cursor,
     /// The run at the cursor, once it was looked up. It is warm.
@@ -144,7 +144,7 @@ struct Stretch {
     arrived: u64,
 }
 
-impl<'q> Taking<'q> {
+impl<'q> ConsumerTurn<'q> {
     fn new(state: &'q mut QueueState, cursor: &'q mut Cursor, now: u64, remaining: u64, history: History) -> Self {
         Self {
             state,
@@ -279,7 +279,7 @@ impl<'q> Taking<'q> {
     }
 }
 
-impl Source for Taking<'_> {
+impl Source for ConsumerTurn<'_> {
     #[inline]
     fn next(&mut self) -> Option<Delivery<'_>> {
         if self.remaining == 0 {

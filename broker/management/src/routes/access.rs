@@ -1,5 +1,5 @@
 //! Users, permissions and logins. There is one user, who has all permissions.
-use super::{Found, all_vhosts};
+use super::{ObjectAnswer, all_vhosts};
 use crate::api::Api;
 use crate::error::ApiError;
 use axum::extract::{Path, State};
@@ -17,7 +17,7 @@ pub(crate) async fn users(State(broker): State<Broker>) -> Json<Value> {
     Json(json!([view(&broker)]))
 }
 
-pub(crate) async fn user(State(broker): State<Broker>, Path(name): Path<String>) -> Found {
+pub(crate) async fn user(State(broker): State<Broker>, Path(name): Path<String>) -> ObjectAnswer {
     check_user(&broker, &name)?;
     Ok(Json(view(&broker)))
 }
@@ -26,17 +26,20 @@ pub(crate) async fn permissions(State(broker): State<Broker>) -> Json<Value> {
     Json(all_vhosts(&broker).iter().map(|vhost| permission_view(&broker, vhost)).collect())
 }
 
-pub(crate) async fn user_permissions(State(broker): State<Broker>, Path(name): Path<String>) -> Found {
+pub(crate) async fn user_permissions(State(broker): State<Broker>, Path(name): Path<String>) -> ObjectAnswer {
     check_user(&broker, &name)?;
     Ok(permissions(State(broker)).await)
 }
 
-pub(crate) async fn vhost_permissions(State(broker): State<Broker>, Path(vhost): Path<String>) -> Found {
+pub(crate) async fn vhost_permissions(State(broker): State<Broker>, Path(vhost): Path<String>) -> ObjectAnswer {
     check_vhost(&broker, &vhost)?;
     Ok(Json(json!([permission_view(&broker, &vhost)])))
 }
 
-pub(crate) async fn permission(State(broker): State<Broker>, Path((vhost, user)): Path<(String, String)>) -> Found {
+pub(crate) async fn permission(
+    State(broker): State<Broker>,
+    Path((vhost, user)): Path<(String, String)>,
+) -> ObjectAnswer {
     check_vhost(&broker, &vhost)?;
     check_user(&broker, &user)?;
     Ok(Json(permission_view(&broker, &vhost)))
@@ -47,7 +50,7 @@ pub(crate) async fn auth() -> Json<Value> {
 }
 
 /// Answers with the numbers of logins to this API since the start.
-pub(crate) async fn attempts(State(api): State<Api>, Path(node): Path<String>) -> Found {
+pub(crate) async fn attempts(State(api): State<Api>, Path(node): Path<String>) -> ObjectAnswer {
     if node != api.broker.name() {
         return Err(ApiError::no_object());
     }
@@ -59,7 +62,7 @@ pub(crate) async fn attempts(State(api): State<Api>, Path(node): Path<String>) -
 }
 
 /// Answers with an empty list: the addresses that logins came from are not recorded, as in RabbitMQ by default.
-pub(crate) async fn attempts_by_source(State(broker): State<Broker>, Path(node): Path<String>) -> Found {
+pub(crate) async fn attempts_by_source(State(broker): State<Broker>, Path(node): Path<String>) -> ObjectAnswer {
     if node == broker.name() { Ok(Json(json!([]))) } else { Err(ApiError::no_object()) }
 }
 

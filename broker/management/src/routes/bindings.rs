@@ -1,5 +1,5 @@
 //! Bindings, including the implicit ones of the default exchange: one per queue, with its name as the routing key.
-use super::{Done, Found, Listed, all_vhosts, check_vhost_of_new, exchange_name, one_vhost};
+use super::{Done, ListAnswer, ObjectAnswer, all_vhosts, check_vhost_of_new, exchange_name, one_vhost};
 use crate::api::Api;
 use crate::error::ApiError;
 use crate::json::{self, Fields};
@@ -23,13 +23,13 @@ use std::sync::Arc;
 /// The path of the bindings between two resources: virtual host, source, `q` or `e`, destination.
 type Ends = (String, String, String, String);
 
-pub(crate) async fn list_all(State(api): State<Api>, query: Query) -> Listed {
-    let walk = Bindings::new(&api.broker, all_vhosts(&api.broker), Wanted::default());
+pub(crate) async fn list_all(State(api): State<Api>, query: Query) -> ListAnswer {
+    let walk = Bindings::new(&api.broker, all_vhosts(&api.broker), WantedEnds::default());
     list::answer(&api, walk, query).await
 }
 
-pub(crate) async fn list(State(api): State<Api>, Path(vhost): Path<String>, query: Query) -> Listed {
-    let walk = Bindings::new(&api.broker, one_vhost(&api.broker, &vhost)?, Wanted::default());
+pub(crate) async fn list(State(api): State<Api>, Path(vhost): Path<String>, query: Query) -> ListAnswer {
+    let walk = Bindings::new(&api.broker, one_vhost(&api.broker, &vhost)?, WantedEnds::default());
     list::answer(&api, walk, query).await
 }
 
@@ -37,10 +37,10 @@ pub(crate) async fn from_exchange(
     State(api): State<Api>,
     Path((vhost, name)): Path<(String, String)>,
     query: Query,
-) -> Listed {
+) -> ListAnswer {
     let name = exchange_name(&name);
     api.broker.catalog().exchange(&vhost, name).map_err(ApiError::at_path)?;
-    let wanted = Wanted { source: Some(name.into()), destination: None };
+    let wanted = WantedEnds { source: Some(name.into()), destination: None };
     list::answer(&api, Bindings::new(&api.broker, vec![vhost.into()], wanted), query).await
 }
 
@@ -48,10 +48,10 @@ pub(crate) async fn to_exchange(
     State(api): State<Api>,
     Path((vhost, name)): Path<(String, String)>,
     query: Query,
-) -> Listed {
+) -> ListAnswer {
     let name = exchange_name(&name);
     api.broker.catalog().exchange(&vhost, name).map_err(ApiError::at_path)?;
-    let wanted = Wanted { source: None, destination: Some(Destination::Exchange(name.to_owned())) };
+    let wanted = WantedEnds { source: None, destination: Some(Destination::Exchange(name.to_owned())) };
     list::answer(&api, Bindings::new(&api.broker, vec![vhost.into()], wanted), query).await
 }
 
@@ -59,12 +59,12 @@ pub(crate) async fn to_queue(
     State(api): State<Api>,
     Path((vhost, name)): Path<(String, String)>,
     query: Query,
-) -> Listed {
+) -> ListAnswer {
     {
         let catalog = api.broker.catalog();
         catalog.queue(&vhost, &name, Origin::Api, Purpose::Administer).map_err(ApiError::at_path)?;
     }
-    let wanted = Wanted { source: None, destination: Some(Destination::Queue(name)) };
+    let wanted = WantedEnds { source: None, destination: Some(Destination::Queue(name)) };
     list::answer(&api, Bindings::new(&api.broker, vec![vhost.into()], wanted), query).await
 }
 
@@ -72,17 +72,17 @@ pub(crate) async fn between(
     State(api): State<Api>,
     Path((vhost, source, kind, destination)): Path<Ends>,
     query: Query,
-) -> Listed {
+) -> ListAnswer {
     let (source, to) = (exchange_name(&source), to_destination(&kind, &destination)?);
     api.broker.catalog().exchange(&vhost, source).map_err(ApiError::at_path)?;
-    let wanted = Wanted { source: Some(source.into()), destination: Some(to) };
+    let wanted = WantedEnds { source: Some(source.into()), destination: Some(to) };
     list::answer(&api, Bindings::new(&api.broker, vec![vhost.into()], wanted), query).await
 }
 
 pub(crate) async fn get(
     State(broker): State<Broker>,
     Path((vhost, source, kind, destination, properties)): Path<(String, String, String, String, String)>,
-) -> Found {
+) -> ObjectAnswer {
     let (source, to) = (exchange_name(&source), to_destination(&kind, &destination)?);
     let binding = if source.is_empty() {
         let catalog = broker.catalog();
@@ -151,7 +151,7 @@ fn to_destination(kind: &str, name: &str) -> Result<Destination, ApiError> {
 
 /// The ends that the bindings of a list have to have; `None` for any.
 #[derive(Default)]
-struct Wanted {
+struct WantedEnds {
     source: Option<Arc<str>>,
     destination: Option<Destination>,
 }
@@ -161,7 +161,7 @@ struct Wanted {
 struct Bindings {
     broker: Broker,
     vhosts: VecDeque<Arc<str>>,
-    wanted: Wanted,
+    wanted: WantedEnds,
     place: Where,
 }
 
@@ -183,7 +183,7 @@ struct Row {
 }
 
 impl Bindings {
-    fn new(broker: &Broker, vhosts: Vec<Arc<str>>, wanted: Wanted) -> Self {
+    fn new(broker: &Broker, vhosts: Vec<Arc<str>>, wanted: WantedEnds) -> Self {
         Self { broker: broker.clone(), vhosts: vhosts.into(), wanted, place: Where::Default(None) }
     }
 
@@ -311,7 +311,7 @@ mod tests {
                 .await
                 .unwrap();
         }
-        let wanted = Wanted { source: Some("amq.direct".into()), destination: Some(to.clone()) };
+        let wanted = WantedEnds { source: Some("amq.direct".into()), destination: Some(to.clone()) };
         let mut walk = Bindings::new(&broker, vec!["/".into()], wanted);
         let (mut seen, mut gone) = (Vec::new(), BTreeSet::new());
         while let Some(rows) = walk.rows() {
@@ -350,7 +350,7 @@ mod tests {
         for name in &names {
             broker.declare_queue(&Caller::system(), "/", name, QueueDeclare::default()).await.unwrap();
         }
-        let mut walk = Bindings::new(&broker, vec!["/".into()], Wanted::default());
+        let mut walk = Bindings::new(&broker, vec!["/".into()], WantedEnds::default());
         let mut seen = Vec::new();
         while let Some(rows) = walk.rows() {
             seen.extend(rows.into_iter().map(|row| row.binding.properties_key));

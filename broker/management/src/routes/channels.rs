@@ -1,6 +1,6 @@
 //! The channels of the open AMQP connections.
 use super::connections::find;
-use super::{Found, Listed, one_vhost};
+use super::{ListAnswer, ObjectAnswer, one_vhost};
 use crate::api::Api;
 use crate::error::ApiError;
 use crate::list::{self, Query};
@@ -13,12 +13,12 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-pub(crate) async fn list(State(api): State<Api>, query: Query) -> Listed {
+pub(crate) async fn list(State(api): State<Api>, query: Query) -> ListAnswer {
     let walk = Channels::new(&api.broker, api.broker.connections());
     list::answer(&api, walk, query).await
 }
 
-pub(crate) async fn list_of_vhost(State(api): State<Api>, Path(vhost): Path<String>, query: Query) -> Listed {
+pub(crate) async fn list_of_vhost(State(api): State<Api>, Path(vhost): Path<String>, query: Query) -> ListAnswer {
     one_vhost(&api.broker, &vhost)?;
     let mut connections = api.broker.connections();
     connections.retain(|connection| *connection.vhost == *vhost);
@@ -26,13 +26,13 @@ pub(crate) async fn list_of_vhost(State(api): State<Api>, Path(vhost): Path<Stri
     list::answer(&api, walk, query).await
 }
 
-pub(crate) async fn list_of_connection(State(api): State<Api>, Path(name): Path<String>, query: Query) -> Listed {
+pub(crate) async fn list_of_connection(State(api): State<Api>, Path(name): Path<String>, query: Query) -> ListAnswer {
     let walk = Channels::new(&api.broker, vec![find(&api.broker, &name)?]);
     list::answer(&api, walk, query).await
 }
 
 /// Answers with the channel of this name, which is the name of its connection followed by its number: `NAME (1)`.
-pub(crate) async fn get(State(broker): State<Broker>, Path(name): Path<String>, query: Query) -> Found {
+pub(crate) async fn get(State(broker): State<Broker>, Path(name): Path<String>, query: Query) -> ObjectAnswer {
     let parts = name.strip_suffix(')').and_then(|name| name.rsplit_once(" ("));
     let (connection, number) = parts.ok_or_else(ApiError::no_object)?;
     let number: u16 = number.parse().map_err(|_| ApiError::no_object())?;

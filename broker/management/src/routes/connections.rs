@@ -1,5 +1,5 @@
 //! AMQP connections: listed, shown and closed.
-use super::{Done, Found, Listed, one_vhost};
+use super::{Done, ListAnswer, ObjectAnswer, one_vhost};
 use crate::api::Api;
 use crate::error::ApiError;
 use crate::json;
@@ -14,23 +14,23 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-pub(crate) async fn list(State(api): State<Api>, query: Query) -> Listed {
+pub(crate) async fn list(State(api): State<Api>, query: Query) -> ListAnswer {
     let walk = Connections::new(&api.broker, |_| true);
     list::answer(&api, walk, query).await
 }
 
-pub(crate) async fn list_of_vhost(State(api): State<Api>, Path(vhost): Path<String>, query: Query) -> Listed {
+pub(crate) async fn list_of_vhost(State(api): State<Api>, Path(vhost): Path<String>, query: Query) -> ListAnswer {
     one_vhost(&api.broker, &vhost)?;
     let walk = Connections::new(&api.broker, |connection| *connection.vhost == *vhost);
     list::answer(&api, walk, query).await
 }
 
-pub(crate) async fn list_of_user(State(api): State<Api>, Path(user): Path<String>, query: Query) -> Listed {
+pub(crate) async fn list_of_user(State(api): State<Api>, Path(user): Path<String>, query: Query) -> ListAnswer {
     let walk = Connections::new(&api.broker, |connection| connection.user() == user);
     list::answer(&api, walk, query).await
 }
 
-pub(crate) async fn get(State(broker): State<Broker>, Path(name): Path<String>, query: Query) -> Found {
+pub(crate) async fn get(State(broker): State<Broker>, Path(name): Path<String>, query: Query) -> ObjectAnswer {
     Ok(Json(query.pick(view(&broker, &*find(&broker, &name)?))))
 }
 

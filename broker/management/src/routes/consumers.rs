@@ -1,6 +1,6 @@
 //! The consumers of queues.
 use super::queues::Figures;
-use super::{Listed, all_vhosts, channels, one_vhost};
+use super::{ListAnswer, all_vhosts, channels, one_vhost};
 use crate::api::Api;
 use crate::list::{self, Query};
 use crate::walk::{BATCH, Walk};
@@ -11,12 +11,12 @@ use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-pub(crate) async fn list_all(State(api): State<Api>, query: Query) -> Listed {
+pub(crate) async fn list_all(State(api): State<Api>, query: Query) -> ListAnswer {
     let walk = Consumers::new(&api.broker, all_vhosts(&api.broker));
     list::answer(&api, walk, query).await
 }
 
-pub(crate) async fn list(State(api): State<Api>, Path(vhost): Path<String>, query: Query) -> Listed {
+pub(crate) async fn list(State(api): State<Api>, Path(vhost): Path<String>, query: Query) -> ListAnswer {
     let walk = Consumers::new(&api.broker, one_vhost(&api.broker, &vhost)?);
     list::answer(&api, walk, query).await
 }

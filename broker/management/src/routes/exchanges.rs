@@ -1,5 +1,7 @@
 //! Exchanges: listed, shown, declared and deleted.
-use super::{Done, Found, Listed, Place, all_vhosts, check_vhost_of_new, declare_status, exchange_name, one_vhost};
+use super::{
+    Done, ListAnswer, ObjectAnswer, Place, all_vhosts, check_vhost_of_new, declare_status, exchange_name, one_vhost,
+};
 use crate::api::Api;
 use crate::error::ApiError;
 use crate::json::{self, Fields};
@@ -15,12 +17,12 @@ use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::sync::Arc;
 
-pub(crate) async fn list_all(State(api): State<Api>, query: Query) -> Listed {
+pub(crate) async fn list_all(State(api): State<Api>, query: Query) -> ListAnswer {
     let walk = Exchanges { broker: api.broker.clone(), place: Place::new(all_vhosts(&api.broker)) };
     list::answer(&api, walk, query).await
 }
 
-pub(crate) async fn list(State(api): State<Api>, Path(vhost): Path<String>, query: Query) -> Listed {
+pub(crate) async fn list(State(api): State<Api>, Path(vhost): Path<String>, query: Query) -> ListAnswer {
     let walk = Exchanges { broker: api.broker.clone(), place: Place::new(one_vhost(&api.broker, &vhost)?) };
     list::answer(&api, walk, query).await
 }
@@ -29,7 +31,7 @@ pub(crate) async fn get(
     State(broker): State<Broker>,
     Path((vhost, name)): Path<(String, String)>,
     query: Query,
-) -> Found {
+) -> ObjectAnswer {
     let name = exchange_name(&name);
     let declared = broker.catalog().exchange(&vhost, name).map_err(ApiError::at_path)?.declared.clone();
     Ok(Json(query.pick(view(&vhost, name, &declared))))

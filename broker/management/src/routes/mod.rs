@@ -21,9 +21,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// The answer with one resource.
-pub(crate) type Found = Result<Json<Value>, ApiError>;
+pub(crate) type ObjectAnswer = Result<Json<Value>, ApiError>;
 /// The answer with a list.
-pub(crate) type Listed = Result<Response, ApiError>;
+pub(crate) type ListAnswer = Result<Response, ApiError>;
 /// The answer to a change: a status without a body.
 pub(crate) type Done = Result<StatusCode, ApiError>;
 

@@ -1,5 +1,5 @@
 //! The node, in the form of RabbitMQ's list of cluster nodes.
-use super::Found;
+use super::ObjectAnswer;
 use super::overview::{COMPATIBLE_VERSION, contexts, exchange_types};
 use crate::error::ApiError;
 use crate::list::Query;
@@ -13,7 +13,7 @@ pub(crate) async fn list(State(broker): State<Broker>, query: Query) -> Json<Val
     Json(json!([query.pick(view(&broker))]))
 }
 
-pub(crate) async fn get(State(broker): State<Broker>, Path(name): Path<String>, query: Query) -> Found {
+pub(crate) async fn get(State(broker): State<Broker>, Path(name): Path<String>, query: Query) -> ObjectAnswer {
     if name == broker.name() { Ok(Json(query.pick(view(&broker)))) } else { Err(ApiError::no_object()) }
 }
 

@@ -1,6 +1,6 @@
 //! The broker as a whole.
 use super::queues::Figures;
-use super::{Found, all_vhosts};
+use super::{ObjectAnswer, all_vhosts};
 use crate::api::Api;
 use crate::list::Query;
 use crate::rates::{QueueRates, Sample, message_counts, message_stats};
@@ -15,7 +15,7 @@ pub(super) const COMPATIBLE_VERSION: &str = "4.1.0";
 /// The Erlang version under that version of RabbitMQ, as RabbitMQ's tools expect one.
 const COMPATIBLE_ERLANG: &str = "27";
 
-pub(crate) async fn overview(State(api): State<Api>, query: Query) -> Found {
+pub(crate) async fn overview(State(api): State<Api>, query: Query) -> ObjectAnswer {
     let broker = &api.broker;
     let totals = totals(&api).await;
     let Totals { depth, counters, rates, .. } = totals;

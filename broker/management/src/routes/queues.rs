@@ -1,5 +1,5 @@
 //! Queues, with their depth and rates.
-use super::{Done, Found, Listed, Place, all_vhosts, check_vhost_of_new, declare_status, one_vhost};
+use super::{Done, ListAnswer, ObjectAnswer, Place, all_vhosts, check_vhost_of_new, declare_status, one_vhost};
 use crate::api::Api;
 use crate::error::ApiError;
 use crate::json::{self, Fields};
@@ -18,12 +18,12 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-pub(crate) async fn list_all(State(api): State<Api>, query: Query) -> Listed {
+pub(crate) async fn list_all(State(api): State<Api>, query: Query) -> ListAnswer {
     let walk = Queues::new(&api, all_vhosts(&api.broker));
     list::answer(&api, walk, query).await
 }
 
-pub(crate) async fn list(State(api): State<Api>, Path(vhost): Path<String>, query: Query) -> Listed {
+pub(crate) async fn list(State(api): State<Api>, Path(vhost): Path<String>, query: Query) -> ListAnswer {
     let walk = Queues::new(&api, one_vhost(&api.broker, &vhost)?);
     list::answer(&api, walk, query).await
 }
@@ -33,7 +33,7 @@ pub(crate) async fn get(
     Extension(caller): Extension<Caller>,
     Path((vhost, name)): Path<(String, String)>,
     query: Query,
-) -> Found {
+) -> ObjectAnswer {
     let declared = {
         let catalog = api.broker.catalog();
         let queue = catalog.queue(&vhost, &name, caller.origin, Purpose::Administer).map_err(ApiError::at_path)?;

@@ -1,5 +1,5 @@
 //! Virtual hosts.
-use super::{Found, Listed, all_vhosts};
+use super::{ListAnswer, ObjectAnswer, all_vhosts};
 use crate::api::Api;
 use crate::error::ApiError;
 use crate::list::{self, Query};
@@ -11,12 +11,12 @@ use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::sync::Arc;
 
-pub(crate) async fn list(State(api): State<Api>, query: Query) -> Listed {
+pub(crate) async fn list(State(api): State<Api>, query: Query) -> ListAnswer {
     let names = all_vhosts(&api.broker);
     list::answer(&api, Vhosts { broker: api.broker.clone(), names: Some(names) }, query).await
 }
 
-pub(crate) async fn get(State(broker): State<Broker>, Path(vhost): Path<String>, query: Query) -> Found {
+pub(crate) async fn get(State(broker): State<Broker>, Path(vhost): Path<String>, query: Query) -> ObjectAnswer {
     if !broker.has_vhost(&vhost) {
         return Err(ApiError::no_object());
     }

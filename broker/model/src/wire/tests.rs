@@ -1,6 +1,6 @@
 //! Tables and properties are encoded and parsed again; nesting that is too deep is refused.
 use super::{table, text};
-use crate::properties::{self, Asked, Properties};
+use crate::properties::{self, BrokerProperties, Properties};
 use crate::table::{FieldTable, FieldValue};
 use proptest::prelude::*;
 
@@ -83,7 +83,7 @@ proptest! {
         before.encode(&mut bytes);
         let names = |name| before.headers.as_ref().is_some_and(|headers| headers.get(name).is_some());
         let by_property = before.expiration.is_some() || before.user_id.is_some();
-        let asked = Asked { by_property, recipients: names("CC") || names("BCC") };
+        let asked = BrokerProperties { by_property, recipients: names("CC") || names("BCC") };
         prop_assert_eq!(properties::check(&bytes), Ok(asked));
         prop_assert_eq!(Properties::parse(&bytes), Ok(before));
         for end in 0..bytes.len() {

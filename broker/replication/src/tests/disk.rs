@@ -72,7 +72,7 @@ impl Disk for HinderedDisk {
     }
 }
 
-async fn open_on(disk: Arc<dyn Disk>, applied: Arc<dyn Applied>) -> Result<Groups, OpenError> {
+async fn open_on(disk: Arc<dyn Disk>, applied: Arc<dyn GroupStates>) -> Result<Groups, OpenError> {
     Groups::open(disk, journal_options(), Options { node: 1, groups: 3 }, applied).await
 }
 
@@ -197,7 +197,7 @@ async fn a_snapshot_may_take_long() {
 /// A node that does not exist any more, so that it can neither apply entries nor return a state.
 struct GoneNode;
 
-impl Applied for GoneNode {
+impl GroupStates for GoneNode {
     fn apply(&self, _: GroupId, _: &Bytes, _: RecordPlace) -> Result<(), String> {
         Err("nobody is there".to_owned())
     }

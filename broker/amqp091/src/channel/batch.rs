@@ -1,4 +1,4 @@
-//! Publishes whose frames lie complete in the read buffer: they are noted there, and handed over together.
+//! Publishes whose frames lie complete in the read buffer: they are noted in a batch, and handed over together.
 //!
 //! Consecutive publishes with one exchange and routing key form a run: it is routed once, and copied into each of its
 //! queues under one lock. The runs of one read are handed over together: a queue that gets several of them is locked
@@ -9,11 +9,11 @@ use leveret_node::{Body, Extent, Route};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Messages noted in the read buffer.
+/// Messages that lie complete in the read buffer, and are handed over together.
 #[derive(Default)]
-pub(crate) struct Noted {
+pub(crate) struct PublishBatch {
     /// The messages, by run.
-    taken: Runs,
+    taken: PublishRuns,
     /// The channel of the last run.
     channel: u16,
     /// The number of queues that each message of the last run is copied into.
@@ -26,15 +26,15 @@ pub(crate) struct Noted {
 
 /// Runs of messages that are handed over together.
 #[derive(Default)]
-pub(super) struct Runs {
+pub(super) struct PublishRuns {
     /// The runs, in the order of their arrival.
-    pub(super) runs: Vec<NotedRun>,
+    pub(super) runs: Vec<PublishRun>,
     /// The messages of all runs, one run after the other.
     pub(super) messages: Vec<Extent>,
 }
 
 /// Consecutive messages of one channel that have one route.
-pub(super) struct NotedRun {
+pub(super) struct PublishRun {
     /// The channel that the messages arrived on.
     pub(super) channel: u16,
     /// The route of the messages.
@@ -45,7 +45,7 @@ pub(super) struct NotedRun {
     pub(super) first: usize,
 }
 
-impl Noted {
+impl PublishBatch {
     pub(super) fn is_empty(&self) -> bool {
         self.taken.messages.is_empty()
     }
@@ -62,7 +62,7 @@ impl Noted {
         self.payload.extend_from_slice(payload);
         self.channel = channel;
         self.recipients = route.recipients();
-        self.taken.runs.push(NotedRun { channel, route, mandatory, first: self.taken.messages.len() });
+        self.taken.runs.push(PublishRun { channel, route, mandatory, first: self.taken.messages.len() });
     }
 
     /// Adds a message to the last run. Returns whether all noted messages should be handed over now, which bounds the
@@ -78,13 +78,13 @@ impl Noted {
     }
 
     /// Takes all runs.
-    pub(super) fn take(&mut self) -> Runs {
+    pub(super) fn take(&mut self) -> PublishRuns {
         self.copies = 0;
         std::mem::take(&mut self.taken)
     }
 
     /// Takes back the memory of runs that were handed over, to use it for the next ones.
-    pub(super) fn give_back(&mut self, mut taken: Runs) {
+    pub(super) fn give_back(&mut self, mut taken: PublishRuns) {
         taken.runs.clear();
         taken.messages.clear();
         self.taken = taken;
