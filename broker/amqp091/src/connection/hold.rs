@@ -32,7 +32,7 @@ pub(crate) struct ConnectionEnds<'e> {
 /// Waits until the future `room` ends, unless the connection ends before.
 ///
 /// # Errors
-/// How the connection ended before that.
+/// The way in which the connection ended before that.
 pub(crate) async fn until(
     room: impl Future<Output = ()>,
     socket: &OwnedReadHalf,
@@ -72,7 +72,7 @@ pub(crate) fn ended(socket: &OwnedReadHalf, ends: &ConnectionEnds<'_>) -> Option
 /// and until memory and disk have room. The client is told about memory and disk if it asked for that.
 ///
 /// # Errors
-/// How the connection ended meanwhile.
+/// The way in which the connection ended meanwhile.
 pub(crate) async fn back(
     context: &Context,
     throttle: &mut Throttle,

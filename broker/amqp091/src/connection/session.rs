@@ -46,7 +46,7 @@ pub(crate) enum Progress {
     Finished,
 }
 
-/// What is to be done after a sequence of publishes.
+/// The next thing to do after a sequence of publishes.
 enum More {
     /// The turn has to be checked before any further frame.
     AfterLook,
