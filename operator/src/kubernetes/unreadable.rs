@@ -53,9 +53,7 @@ where
 
 /// Returns the message of the condition.
 pub(crate) fn message(kind: &str, error: &str) -> String {
-    format!(
-        "this operator cannot read the {kind}: {error}. Correct the field, or upgrade the operator"
-    )
+    format!("this operator cannot read the {kind}: {error}. Correct the field, or upgrade the operator")
 }
 
 /// Returns the status with the condition in it, or `None` if it has the condition already. Everything else in the status

@@ -165,8 +165,7 @@ pub(crate) const STOPPING: &str = "broker is shutting down";
 /// The time for which a client without heartbeats may leave its answers unread.
 const UNREAD_MAX: Duration = Duration::from_secs(60);
 const NUDGE_EVERY: Duration = Duration::from_secs(5);
-const WAITS_FOR_ITSELF: &str =
-    "memory is used up by incomplete messages, some of them of this connection";
+const WAITS_FOR_ITSELF: &str = "memory is used up by incomplete messages, some of them of this connection";
 /// The time for which a publisher may be held back or silent before it is closed because it waits for itself.
 const LEAVE_AFTER: Duration = Duration::from_secs(10);
 /// The interval at which such connections are closed, one after the other.
