@@ -45,7 +45,7 @@ impl Program {
         socket
     }
 
-    /// Whether a client is greeted with `connection.start`.
+    /// Returns whether a client is greeted with `connection.start`.
     fn greets(&self) -> bool {
         let (mut socket, mut head) = (self.connect(), [0; 11]);
         let answered = socket.write_all(b"AMQP\0\0\x09\x01").and_then(|()| socket.read_exact(&mut head));

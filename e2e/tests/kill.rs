@@ -29,7 +29,7 @@ const WINDOW: usize = 200;
 /// A message: its publisher and its sequence number.
 type Id = (u64, u64);
 
-/// What all clients have seen.
+/// The publishes and deliveries of all clients.
 #[derive(Default)]
 struct Book {
     /// By publisher, the sequence number of its last publish.

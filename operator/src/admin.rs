@@ -34,7 +34,7 @@ pub(crate) async fn serve(
     Ok(())
 }
 
-/// The answer of `/healthz`: an error if a job hangs.
+/// Returns the answer of `/healthz`: 200, or 503 with the name of a job that makes no progress.
 fn health(watchdog: &Watchdog, now: Instant) -> (StatusCode, String) {
     match watchdog.hanging(now) {
         Some(job) => (StatusCode::SERVICE_UNAVAILABLE, format!("{job} makes no progress")),

@@ -48,8 +48,8 @@ pub(crate) struct Run {
     /// The image of Brokers that name none.
     #[arg(long, env = "LEVERET_BROKER_IMAGE", default_value = concat!("leveret.local/leveret:", env!("CARGO_PKG_VERSION")))]
     pub(crate) broker_image: String,
-    /// The Secrets that the pods of all Brokers pull their images with, separated by commas; each Secret has to exist in the
-    /// namespace of the Broker.
+    /// The Secrets that the pods of all Brokers pull their images with, separated by commas; each Secret has to exist
+    /// in the namespace of the Broker.
     #[arg(long, env = "LEVERET_BROKER_PULL_SECRETS", value_delimiter = ',', value_name = "NAMES")]
     pub(crate) broker_pull_secrets: Vec<String>,
     /// The address of health checks and metrics.

@@ -43,7 +43,7 @@ fn files() -> anyhow::Result<Vec<File>> {
     definitions().iter().map(file).collect()
 }
 
-/// The definitions of all kinds: of the Broker and of those that stand for an object on a broker.
+/// Returns the definitions of all kinds: of the Broker, and of those that stand for an object on a broker.
 pub(crate) fn definitions() -> Vec<CustomResourceDefinition> {
     let mut definitions = Definitions(vec![Broker::crd()]);
     visit_kinds(&mut definitions);
@@ -58,7 +58,7 @@ impl KindVisitor for Definitions {
     }
 }
 
-/// The names of all kinds in paths of the API server.
+/// Returns the names of all kinds in paths of the API server.
 #[cfg(test)]
 pub(crate) fn plural_names() -> Vec<String> {
     definitions().into_iter().map(|definition| definition.spec.names.plural).collect()

@@ -1,10 +1,10 @@
-//! Leader election over a `Lease` (coordination.k8s.io/v1): one of several operators works.
+//! Leader election over a `Lease` (coordination.k8s.io/v1): only one of several operators works at a time.
 //!
-//! The holder renews the lease. The others look four times per second whether it has expired or was given up. Each uses its own
-//! clock only: a lease has expired if the observer has not seen it change for its whole duration, so that clocks of different
-//! machines are never compared. A holder gives the lease up on exit, and another operator takes over at once. If it could not,
-//! because its rights were removed before it ended, its pod tells: a holder whose pod is gone and that has missed a renewal has
-//! ended.
+//! The holder renews the lease. The others check four times per second whether it has expired or was given up. Each
+//! uses its own clock only: a lease has expired if the observer has not seen it change for its whole duration, so that
+//! clocks of different machines are never compared. A holder gives the lease up on exit, and another operator takes
+//! over at once. A holder cannot give the lease up if its rights were removed before it ended. Therefore a holder also
+//! counts as ended when its pod is gone and it has missed a renewal.
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -114,7 +114,7 @@ impl Election {
         matches!(self.pods.get_opt(holder).await, Ok(None))
     }
 
-    /// The lease with this operator as its holder.
+    /// Returns the lease with this operator as its holder.
     fn wanted(&self, current: Option<Lease>) -> Lease {
         let now = MicroTime(k8s_openapi::jiff::Timestamp::now());
         let mut lease = current.unwrap_or_else(|| Lease {
@@ -146,7 +146,7 @@ impl Election {
         }
     }
 
-    /// Gives the lease up, so that another operator takes over at once. All work has to have ended before.
+    /// Gives the lease up, so that another operator takes over at once. To be called only after all work has ended.
     pub(crate) async fn release(&self) {
         let Ok(Some(mut lease)) = self.api.get_opt(&self.name).await else { return };
         let Some(spec) = &mut lease.spec else { return };
@@ -163,11 +163,11 @@ impl Election {
 const DURATION: Duration = Duration::from_secs(15);
 /// How often the holder renews the lease.
 const RENEW: Duration = Duration::from_secs(3);
-/// A holder that has not renewed the lease for so long has missed at least one renewal.
+/// A holder that has not renewed the lease for this long has missed at least one renewal.
 const MISSED: Duration = Duration::from_secs(4);
-/// How often the others look at the lease.
+/// How often the others check the lease.
 const RETRY: Duration = Duration::from_millis(250);
-/// A holder that could not renew the lease for so long stops working. Together with the time that its work has to end
+/// A holder that could not renew the lease for this long stops working. Together with the time that its work has to end
 /// ([`crate::start::DRAIN_MAX`]) this is shorter than [`DURATION`], after which another operator may begin.
 const GIVE_UP: Duration = Duration::from_secs(8);
 

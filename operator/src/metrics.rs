@@ -21,7 +21,7 @@ impl Metrics {
         let options = histogram_opts!("leveret_operator_reconcile_seconds", "How long a reconciliation takes.", bounds);
         let durations = HistogramVec::new(options, &["kind"])?;
         let leader = IntGauge::new("leveret_operator_is_leader", "Whether this operator is the one that works.")?;
-        let help = "Watches that were refused or broke, by kind: its objects are not looked at meanwhile.";
+        let help = "Watches that were refused or broke, by kind. Changes of its objects are not seen meanwhile.";
         let watch_errors = IntCounterVec::new(opts!("leveret_operator_watch_errors_total", help), &["kind"])?;
         registry.register(Box::new(watch_errors.clone()))?;
         registry.register(Box::new(reconciles.clone()))?;

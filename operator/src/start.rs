@@ -61,7 +61,7 @@ pub(crate) async fn run(args: Run) -> anyhow::Result<ExitCode> {
     };
     let _ = tokio::time::timeout(DRAIN_MAX, ended).await;
     aborts.iter().for_each(tokio::task::AbortHandle::abort);
-    // An operator that has lost the lease ends and is started anew, so that it remembers nothing.
+    // An operator that has lost the lease ends and is started again, so that it keeps nothing in memory.
     anyhow::ensure!(!lost, "the lease was lost");
     if failed {
         tracing::error!("the work has ended by itself");
@@ -82,7 +82,7 @@ fn log(format: &str) {
     if format == "json" { lines.json().init() } else { lines.with_target(false).init() }
 }
 
-/// The exit code if a part of the operator has failed that the rest needs: the one that the broker has after a panic.
+/// The exit code if a part of the operator has failed that the rest needs: the same as the broker's after a panic.
 const WORK_FAILED: u8 = 70;
 /// The longest time that work under way may take to end.
 pub(crate) const DRAIN_MAX: std::time::Duration = std::time::Duration::from_secs(3);

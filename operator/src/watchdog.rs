@@ -1,5 +1,5 @@
-//! The watchdog: which jobs are under way, and when each of them last made progress. `/healthz` fails when one hangs, so that
-//! the kubelet restarts the operator.
+//! The watchdog keeps the jobs that are under way and the time when each of them last made progress. `/healthz` fails
+//! when one hangs, so that the kubelet restarts the operator.
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ pub(crate) struct Job {
 }
 
 impl Watchdog {
-    /// Begins a job; its name is told when it hangs.
+    /// Begins a job. `/healthz` names the job if it hangs.
     pub(crate) fn begin(&self, name: String) -> Job {
         let job = Job { watchdog: self.clone(), name };
         job.progressed();

@@ -3,7 +3,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use tokio::net::{TcpListener, TcpSocket, lookup_host};
 
-/// The reason that an address cannot be listened at.
+/// The reason why an address cannot be listened at.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     /// The address is in use.

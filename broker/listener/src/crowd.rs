@@ -11,7 +11,7 @@ pub trait WaitingClient {
     /// Returns since when the broker has been waiting for the client, or `None` while the client waits for the broker.
     fn waited_for_since(&self) -> Option<Instant>;
 
-    /// Has the client disconnected.
+    /// Causes the client to be disconnected.
     fn send_away(&self);
 }
 
@@ -39,7 +39,7 @@ pub struct Member<C: WaitingClient> {
 pub enum Dismissal {
     /// One client was sent away.
     One,
-    /// No client has been waited for long enough yet; one of them will have been at this time.
+    /// No client has kept the broker waiting for long enough yet; at this time, one of them will have.
     NoneBefore(Instant),
     /// All clients are being served.
     None,
@@ -52,7 +52,7 @@ impl<C> Default for Crowd<C> {
 }
 
 impl<C: WaitingClient> Crowd<C> {
-    /// Lets a client in. If there are `most` already, one of them is sent away first. Returns `None` if all of these are
+    /// Lets a client in. If there are `most` already, one of them is sent away first. Returns `None` if all of them are
     /// being served.
     pub async fn enter(self: &Arc<Self>, most: usize, client: impl FnOnce() -> C) -> Option<Member<C>> {
         loop {

@@ -36,8 +36,8 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// Returns the bounds of the management API: 512 connections, but no more than an eighth of the file descriptors that
-    /// the process may open.
+    /// Returns the bounds of the management API without regard to the node's limits: 512 connections, but no more than
+    /// an eighth of the file descriptors that the process may open.
     #[must_use]
     pub fn http() -> Self {
         Self {
@@ -57,8 +57,8 @@ impl Bounds {
         }
     }
 
-    /// Returns the bounds of the metrics: 64 connections, but no more than a sixteenth of the file descriptors, and 8
-    /// requests at a time; otherwise those of [`Bounds::http`].
+    /// Returns the bounds of the metrics without regard to the node's limits: 64 connections, but no more than a
+    /// sixteenth of the file descriptors, and 8 requests at a time; otherwise those of [`Bounds::http`].
     #[must_use]
     pub fn metrics() -> Self {
         Self { connections_max: share(64, 16), requests_max: 8, ..Self::http() }

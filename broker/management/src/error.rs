@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use leveret_model::refusal::{Refusal, RefusalKind};
 use serde_json::json;
 
-/// Why a request is refused. As a response, 401 carries `WWW-Authenticate` and 503 carries `Retry-After`.
+/// The reason why a request is refused. As a response, 401 carries `WWW-Authenticate` and 503 carries `Retry-After`.
 #[derive(Debug)]
 pub(crate) struct ApiError {
     status: StatusCode,

@@ -1,11 +1,11 @@
 //! The management HTTP API, the health checks and the metrics: RabbitMQ's paths, bodies and status codes.
 //!
 //! The modules in the order in which a request passes through them: `server` serves a bounded number of connections,
-//! which `leveret_listener` accepts, `socket` tracks how long each client has kept us waiting, `request` takes a request through login, body and turn within
-//! its deadlines, `login` authenticates, `router` maps paths to handlers, `routes` holds the handlers (one file per
-//! resource), `json` converts field tables and reads request bodies, `list` pages, filters and sorts, `walk` reads and
-//! writes long answers in pieces, `rates` computes figures per second, `error` formats refusals. `metrics` is the listener
-//! that Prometheus scrapes.
+//! which `leveret_listener` accepts, `socket` tracks how long each client has kept the broker waiting, `request` takes
+//! a request through login, body and turn within its deadlines, `login` authenticates, `router` maps paths to handlers,
+//! `routes` holds the handlers (one file per resource), `json` converts field tables and reads request bodies, `list`
+//! pages, filters and sorts, `walk` reads and writes long answers in pieces, `rates` computes figures per second,
+//! `error` formats refusals. `metrics` is the listener that Prometheus scrapes.
 mod api;
 mod bounds;
 mod error;
@@ -29,7 +29,8 @@ use leveret_node::Broker;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// Serves the management API and the health checks within [`Bounds::http`] until `stop` is cancelled.
+/// Serves the management API and the health checks until `stop` is cancelled, within [`Bounds::http`] but with as many
+/// connections as the node's limits allow.
 ///
 /// Registers the address of `listener` with the broker. The future ends when the requests in progress have been answered.
 pub fn serve_http(listener: TcpListener, broker: Broker, stop: CancellationToken) -> BoxFuture<'static, ()> {
@@ -53,7 +54,8 @@ pub fn serve_http_within(
     Box::pin(leveret_listener::serve(listener, broker, http, stop))
 }
 
-/// Serves `/metrics` within [`Bounds::metrics`] until `stop` is cancelled.
+/// Serves `/metrics` until `stop` is cancelled, within [`Bounds::metrics`] but with as many connections as the node's
+/// limits allow.
 ///
 /// Registers the address of `listener` with the broker. The future ends when the requests in progress have been answered.
 pub fn serve_metrics(listener: TcpListener, broker: Broker, stop: CancellationToken) -> BoxFuture<'static, ()> {

@@ -49,7 +49,8 @@ impl Protocol for Http {
         }
     }
 
-    /// A descriptor of a client that keeps the broker waiting is worth more to another client.
+    /// Disconnects the client that has kept the broker waiting for the longest: its descriptor serves another client
+    /// better.
     fn make_way(&self) {
         self.clients.dismiss(Instant::now());
     }

@@ -22,7 +22,8 @@ pub(crate) struct HttpClient {
     state: Mutex<State>,
     /// Cancelled when the client is to be disconnected.
     pub(crate) leave: CancellationToken,
-    /// Whether the client came when there was no room for more. It gets one answer: 503, unless it asks for a health check.
+    /// True if the client came when there was no room for more. It gets one answer: 503, unless it asks for a health
+    /// check.
     pub(crate) only_health: bool,
 }
 

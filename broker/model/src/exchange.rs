@@ -38,6 +38,9 @@ impl fmt::Display for ExchangeType {
 impl FromStr for ExchangeType {
     type Err = Refusal;
 
+    /// Returns the type with this name.
+    ///
+    /// # Errors
     /// 406 for an unknown type, as RabbitMQ 4 answers.
     fn from_str(name: &str) -> Result<Self, Refusal> {
         [Self::Direct, Self::Fanout, Self::Topic, Self::Headers]

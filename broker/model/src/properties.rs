@@ -55,12 +55,12 @@ const LAYOUT: [(&str, Type); 14] = [
     ("cluster-id", Type::Text),
 ];
 
-/// The properties of a message that the broker itself has to look at.
+/// Says which properties of a message the broker itself has to look at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BrokerProperties {
-    /// The message has an expiration, or names the user who published it.
+    /// True if the message has an expiration, or names the user who published it.
     pub by_property: bool,
-    /// The headers name further recipients (`CC`, `BCC`).
+    /// True if the headers name further recipients (`CC`, `BCC`).
     pub recipients: bool,
 }
 

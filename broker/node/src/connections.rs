@@ -18,7 +18,7 @@ pub use leveret_engine::catalog::ConnectionId;
 pub struct Connection {
     /// The identity of the connection.
     pub id: ConnectionId,
-    /// The caller that the client is at the doors of the node.
+    /// The caller as which the client makes requests at the doors of the node.
     pub caller: Caller,
     /// The name of the connection: `CLIENT:PORT -> SERVER:PORT`.
     pub name: String,

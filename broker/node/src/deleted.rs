@@ -1,4 +1,5 @@
-//! The remains of a deleted queue: its consumers, who are told of the deletion, and its contents, which may take long to drop.
+//! The remains of a deleted queue: its consumers, who are told of the deletion, and its contents, which take long to
+//! drop.
 use leveret_engine::queue::{self as engine, Consumer};
 
 /// A queue that was deleted. Dropping this tells the queue's consumers: after the answer to the client that deleted the

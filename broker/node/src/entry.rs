@@ -16,22 +16,32 @@ use leveret_engine::queue::{DeliveryChanges, Extent, Publish};
 
 /// One operation of an entry, decoded.
 pub(crate) enum Operation {
-    /// A run to be put into queues.
+    /// Messages were published to durable queues: the run is put into each of the queues.
     Enqueue {
         /// The identities of the queues.
         queues: Vec<QueueId>,
+        /// The number of messages in the run.
         count: u32,
+        /// The bytes of the bodies of all its messages.
         body_bytes: u64,
         /// The offset of the run in the entry, in bytes.
         at: u32,
+        /// The run in stored form.
         run: Bytes,
     },
+    /// Messages were acknowledged, rejected without requeue, purged, or delivered to a consumer that needs no
+    /// acknowledgement: they are removed from the queue.
     Settle {
+        /// The identity of the queue.
         queue: QueueId,
+        /// The sequence number of the first message.
         first: u64,
+        /// The number of consecutive messages.
         count: u64,
     },
+    /// Delivered messages were requeued, or their channel was closed: they are ready again.
     Return {
+        /// The identity of the queue.
         queue: QueueId,
         /// The sequence number and the offset of each message.
         messages: Vec<(u64, u32)>,

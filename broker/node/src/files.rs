@@ -42,7 +42,7 @@ impl Files {
         needed.run_bytes_most = needed.run_bytes_most.max(needed.run_bytes);
     }
 
-    /// Counts off the runs at `places`: their messages are settled, or they were moved.
+    /// Stops counting the runs at `places`: their messages are settled, or they were moved.
     pub(crate) fn free(&self, places: impl IntoIterator<Item = Place>) {
         let mut files = self.0.lock();
         for place in places {

@@ -22,8 +22,8 @@ pub struct HeldBytes {
 /// The error for a connection that holds more bytes of incomplete messages than it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{bytes} bytes of messages that have not come in full are held for this connection, and {max} may be: \
-     publish on fewer channels at a time"
+    "incomplete messages of this connection take {bytes} bytes, more than the {max} allowed: publish on fewer channels \
+     at a time"
 )]
 pub struct TooMuchHeld {
     /// The bytes that the connection holds.

@@ -25,7 +25,7 @@ pub struct Ledger {
     got: u64,
     limit: u64,
     subscribers: slab::Slab<Subscriber>,
-    /// The number of the account for gets, by queue.
+    /// The numbers of the accounts for gets, by queue.
     gets: BTreeMap<QueueId, u32>,
     line: Line,
     /// Shows the number of outstanding deliveries to the management API.

@@ -1,15 +1,16 @@
 //! One node of the broker: the async shell around the rules.
 //!
-//! [`Broker`] is the cheap handle that every protocol and the HTTP API go through. Each door is a file, in the order of a
-//! message's journey: `declare`, `publish` with `message` (properties that the broker looks at), `subscribe`, `ledger` and
-//! `settle`; `caller` says who makes a request at a door. Behind the doors are `effects` (the consequences of a change of
-//! the catalog), `queue` (the engine's queue behind its lock), `connections`, `limits`, `auth`, `memory` and `clock`.
+//! [`Broker`] is the cheap handle that every protocol and the HTTP API go through. Its functions that a client or a
+//! tool can reach are the *doors* of the node: one file for each purpose, in the order of a message's journey:
+//! `declare`, `publish` with `message` (properties that the broker looks at), `subscribe`, `ledger` and `settle`;
+//! `caller` says who makes a request at a door. Behind the doors are `effects` (the consequences of a change of the
+//! catalog), `queue` (the engine's queue behind its lock), `connections`, `limits`, `auth`, `memory` and `clock`.
 //!
-//! Durable queues: `shard` and `entry` (the format and the order of logged operations), `shards`, `files` and `closed` (the
-//! state that the queues share), `storage` and `identity` (opening and closing), `apply` (applying the log), `fetch` and
-//! `read` (reading contents back), `maintain`, `upkeep`, `relocate` and `archive` (keeping the log in bounds), `definitions` and
-//! `fact_log` (definitions as facts in the log). `health` reports whether all of that works, `tasks` decides which panics
-//! end the process.
+//! Durable queues: `shard` and `entry` (the format and the order of logged operations), `shards`, `files` and `closed`
+//! (the state that the queues share), `storage` and `identity` (opening and closing), `apply` (applying the log),
+//! `fetch` and `read` (reading contents back), `maintain`, `upkeep`, `relocate` and `archive` (keeping the log in
+//! bounds), `definitions` and `fact_log` (definitions as facts in the log). `health` reports whether all of that works,
+//! `tasks` decides which panics end the process.
 //!
 //! Lock order: catalog, queues, queue, shard, output; catalog, facts. No lock is held across an await.
 mod activity;

@@ -4,10 +4,10 @@
 //! The descriptors are therefore shared out at the start, with a reserve that no client gets, and every listener asks
 //! [`Broker::admit`] for a [`Permit`] before it serves a socket.
 //!
-//! A connection that messages go over is half-open until it has logged in and opened its virtual host. Half-open connections have places of
-//! their own. When all of these are taken, a new client gets the place of the oldest half-open connection if that one is
-//! more than a second old; otherwise the new client is closed. A client that logs in at once therefore gets in, however
-//! many silent clients there are.
+//! A connection that messages go over is half-open until it has logged in and opened its virtual host. Half-open
+//! connections have places of their own. When all of these are taken, a new client gets the place of the oldest
+//! half-open connection if that one is more than a second old; otherwise the new client is closed. A client that logs
+//! in at once therefore gets in, however many silent clients there are.
 use crate::Broker;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;

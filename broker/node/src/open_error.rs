@@ -9,8 +9,8 @@ pub enum OpenError {
     Log(#[from] replication::OpenError),
     /// The segments of the log were made for smaller messages.
     #[error(
-        "messages of {wanted} bytes are to be taken, the log in this folder was made for at most {most}: lower \
-         message_bytes_max, or begin with an empty folder"
+        "message_bytes_max is {wanted}, but the log in this folder was made for messages of at most {most} bytes: \
+         lower it, or begin with an empty folder"
     )]
     MessageSize {
         /// The configured size of the largest message in bytes.

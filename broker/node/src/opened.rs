@@ -16,7 +16,7 @@ pub struct OpenedMemory {
 
 /// The error for a channel or consumer that would exceed the limit for all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("channels and consumers of this node take the {max} bytes that they may, a quarter of memory_max")]
+#[error("channels and consumers of this node may take no more than {max} bytes, a quarter of memory_max")]
 pub struct TooMuchOpened {
     /// The limit in bytes.
     pub max: u64,

@@ -70,7 +70,7 @@ struct PendingEntries {
     next_number: u64,
     /// Entries below this number are applied.
     applied: u64,
-    /// The last entry that changes which messages are ready is below this number.
+    /// All entries that change which messages are ready have numbers below this one.
     visible: u64,
     /// The number of operations other than publishes, how many of these are applied, and the number of the last one that
     /// returned messages.

@@ -188,8 +188,8 @@ impl Groups {
         raft.client_write(command).await.map(drop).map_err(|error| NotLeader { group, reason: error.to_string() })
     }
 
-    /// Writes a snapshot of a group that covers at least the entries applied so far, then has openraft
-    /// purge the entries that it covers.
+    /// Writes a snapshot of a group that covers at least the entries applied so far, then has openraft purge the
+    /// entries that it covers.
     ///
     /// The future is boxed for the same reason as that of [`open`](Self::open).
     ///

@@ -24,7 +24,7 @@ pub(crate) struct Machine {
     pub(crate) last: Option<LogId>,
     pub(crate) membership: StoredMembership,
     pub(crate) builds: Arc<Builds>,
-    /// Whether snapshots are written on blocking threads. False in simulations.
+    /// True if snapshots are written on blocking threads. False in simulations.
     pub(crate) threads: bool,
 }
 

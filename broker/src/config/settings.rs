@@ -211,9 +211,9 @@ fn limits() -> Vec<Setting> {
             "connections_max",
             GivenIn::File,
             "\"auto\"",
-            "The most AMQP connections that may be open at a time; a client beyond that is told 530. \"auto\": as many as\n\
-             the file descriptors of the process (ulimit -n) allow after a reserve for storage, and at most one for each\n\
-             16 KiB of memory_max.",
+            "The most AMQP connections that may be open at a time; a further client is refused with 530. \"auto\": as\n\
+             many as the file descriptors of the process (ulimit -n) allow after a reserve for storage, and at most\n\
+             one for each 16 KiB of memory_max.",
             Set::Field(|config, value| count(value).map(|most| config.wishes.connections_max = most)),
         ),
         Setting::new(
@@ -228,8 +228,9 @@ fn limits() -> Vec<Setting> {
             "http_connections_max",
             GivenIn::File,
             "\"auto\"",
-            "The most connections to the management API that may be open at a time; those beyond are closed at once.\n\
-             \"auto\": a quarter of the descriptors for clients, at most 1024.",
+            "The most connections to the management API that may be open at a time. Beyond that the client that has\n\
+             kept the broker waiting for the longest is disconnected or, if all are being served, the new one is\n\
+             refused with 503. \"auto\": a quarter of the descriptors for clients, at most 1024.",
             Set::Field(|config, value| count(value).map(|most| config.wishes.http_connections_max = most)),
         ),
     ]

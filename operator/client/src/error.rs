@@ -1,6 +1,6 @@
 //! Errors of requests to the management API.
 
-/// Why a request has failed.
+/// The reason why a request has failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The broker has refused the request.
@@ -27,7 +27,7 @@ pub enum Error {
     Unreachable {
         /// The base URL of the broker, without user and password.
         url: String,
-        /// What went wrong.
+        /// The error of the connection, or the time without an answer.
         problem: String,
     },
     /// The answer is not one of the management API.
@@ -35,7 +35,7 @@ pub enum Error {
     Unexpected {
         /// The URL of the request, without user and password.
         url: String,
-        /// What is wrong with the answer.
+        /// The part of the answer that is wrong.
         problem: String,
     },
     /// The URL is not the address of a broker. It is shown without user and password.

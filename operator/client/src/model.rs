@@ -24,7 +24,7 @@ pub struct Queue {
     pub durable: bool,
     #[serde(default)]
     pub auto_delete: bool,
-    /// Whether the queue belongs to one client connection and is deleted with it.
+    /// True if the queue belongs to one client connection and is deleted with it.
     #[serde(default)]
     pub exclusive: bool,
     #[serde(default)]

@@ -1,4 +1,4 @@
-//! A document of YAML is read as a resource. A document that the API server would refuse is refused here too.
+//! Reads a document of YAML as a resource. A document that the API server would refuse is refused here too.
 use super::{fields, list, mistake};
 use crate::topology::kinds::{FieldError, Kind, KindVisitor, visit_kinds};
 use crate::topology::resource::{Age, TopologyResource};
@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// A part of a file.
+/// One document of a file.
 pub(super) struct Document<'a> {
     /// The name of the file, for messages.
     pub(super) file: &'a str,
@@ -20,7 +20,7 @@ pub(super) struct Document<'a> {
     pub(super) text: Cow<'a, str>,
 }
 
-/// The contents of a document.
+/// The declaration in a document.
 pub(super) enum Declaration {
     /// A resource that stands for an object on a broker.
     Resource(Arc<TopologyResource>),
@@ -28,7 +28,7 @@ pub(super) enum Declaration {
     NeedsKubernetes(String),
 }
 
-/// The fields that say of which kind a document is.
+/// The fields of a document that name its kind.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Head {
@@ -38,14 +38,14 @@ struct Head {
     kind: String,
 }
 
-/// A List, for the number of its items.
+/// A `kind: List`, read only to count its items.
 #[derive(Deserialize)]
 struct Items {
     #[serde(default)]
     items: Vec<IgnoredAny>,
 }
 
-/// A whole document; a field beside the spec that is not known is refused.
+/// A whole document. Unknown fields are refused; those inside `spec` are checked separately.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[allow(dead_code, reason = "the fields only have to be readable")]
@@ -58,8 +58,8 @@ struct Strict {
     status: IgnoredAny,
 }
 
-/// The metadata that people write, and the fields that the API server adds: every object that was read from a cluster has
-/// them, and they mean nothing here.
+/// The metadata that people write, and the fields that the API server adds. The latter are accepted and ignored,
+/// because every object that was read from a cluster has them.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[allow(dead_code, reason = "the fields only have to be readable")]
@@ -96,7 +96,8 @@ struct Meta {
 }
 
 impl Document<'_> {
-    /// The documents in this one: the items of a List, as `kubectl get -o yaml` writes it, or the document itself.
+    /// Returns the documents in this one: the items of a List, as `kubectl get -o yaml` writes it, or the document
+    /// itself.
     ///
     /// # Errors
     /// The file, the line, and what was expected there.
@@ -114,7 +115,7 @@ impl Document<'_> {
         Ok(items.into_iter().map(document).collect())
     }
 
-    /// Reads the resource that the document describes, the `number`th of its folder.
+    /// Reads the resource that the document describes. `number` is its position among the resources of the folder.
     ///
     /// # Errors
     /// The file, the line, the field, and what was expected there.
@@ -149,7 +150,7 @@ impl Document<'_> {
 
     fn topology_resource<K: Kind>(&self, number: usize) -> Result<Declaration, String> {
         let NamedResource { resource, name } = self.resource::<K>()?;
-        // If two resources want the same object, the first one has it.
+        // If two resources want the same object, the first one gets it.
         let age = Age { created: i64::try_from(number).unwrap_or(i64::MAX), uid: String::new() };
         let namespace = resource.meta().namespace.clone().unwrap_or_default();
         let resource = TopologyResource::new(&resource, namespace, name, age);
@@ -179,12 +180,12 @@ impl Document<'_> {
         })
     }
 
-    /// The message for a mistake in a field, with the line that the field stands in.
+    /// Returns the message for a mistake in a field, with the line of the field.
     fn wrong(&self, field: &str, problem: String) -> String {
         format!("{}:{}: {field}: {problem}", self.file, self.line + self.line_of(field) + 1)
     }
 
-    /// The line that a field stands in: the last one that has its name, since metadata comes before spec.
+    /// Returns the line of a field: the last line that has its name, because the metadata comes before the spec.
     fn line_of(&self, field: &str) -> usize {
         let begins = |line: &str| line.trim_start().split(':').next() == Some(field);
         let contains = |line: &str| line.contains(&format!("{field}:"));
@@ -199,7 +200,7 @@ impl Document<'_> {
         self.text.lines().position(has_content).unwrap_or(0)
     }
 
-    /// `FILE:LINE` of the document's first line.
+    /// Returns `FILE:LINE` of the document's first line.
     pub(super) fn place(&self) -> String {
         format!("{}:{}", self.file, self.line + self.first_line() + 1)
     }
@@ -211,13 +212,13 @@ struct NamedResource<K> {
     name: String,
 }
 
-/// Reads a document as a resource of the kind that it names.
+/// Visits the kinds, and reads a document as a resource of the kind that it names.
 struct Reader<'a> {
     document: &'a Document<'a>,
     kind: &'a str,
     number: usize,
     declaration: Option<Result<Declaration, String>>,
-    /// The kinds that the document is not of.
+    /// The kinds visited so far, none of which is that of the document.
     others: Vec<Cow<'static, str>>,
 }
 
@@ -232,7 +233,7 @@ impl KindVisitor for Reader<'_> {
     }
 }
 
-/// Returns whether Kubernetes takes the name of a resource: a DNS subdomain.
+/// Returns whether Kubernetes accepts the name of a resource, which has to be a DNS subdomain.
 fn is_resource_name(name: &str) -> bool {
     let is_edge = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let is_label = |label: &str| {

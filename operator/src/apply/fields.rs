@@ -1,5 +1,5 @@
-//! Fields that a kind does not have. The types ignore them, since an object from a cluster may have fields of a newer
-//! definition; a file that a person has written is compared with the definition of its kind instead.
+//! Finds fields that a kind does not have. An object from a cluster may have fields of a newer definition, so the types
+//! ignore unknown fields. A file that a person has written is compared with the definition of its kind instead.
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSchemaProps;
 use kube::CustomResourceExt;
 use serde_json::Value;
@@ -7,7 +7,7 @@ use serde_json::Value;
 /// A field that the definition does not have.
 pub(super) struct UnknownField {
     pub(super) name: String,
-    /// The fields that the definition has in its place, by name.
+    /// The names of the fields that the definition has in this place.
     pub(super) known: Vec<String>,
 }
 

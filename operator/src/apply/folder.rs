@@ -59,7 +59,7 @@ pub(super) fn read(folder: &Path) -> anyhow::Result<Folder> {
     Ok(contents)
 }
 
-/// The YAML files of a folder, by name.
+/// Returns the YAML files of a folder, ordered by name.
 fn files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let context = || format!("cannot read the folder {}", folder.display());
     let entries = std::fs::read_dir(folder).with_context(context)?;
@@ -73,7 +73,8 @@ fn files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The documents of a file, each with the number of lines before it, so that messages give the line within the file.
+/// Returns the documents of a file, each with the number of lines before it, so that messages give the line within the
+/// file.
 fn documents(text: &str) -> Vec<(usize, &str)> {
     let mut documents = Vec::new();
     let (mut start, mut start_line, mut at) = (0, 0, 0);

@@ -1,7 +1,8 @@
 //! Splits a `kind: List` into its items, each as a document of its own with its place in the file.
 //!
 //! The list is split as text, so that a mistake in an item can be reported with its line. An item begins at a dash and
-//! continues as long as lines are indented further. The dash becomes a blank, which makes a document of the item.
+//! continues as long as lines are indented further. The dash is replaced by a blank, so that the item is a document of
+//! its own.
 
 /// Returns the items, each with the number of lines before it.
 pub(super) fn items(text: &str) -> Vec<(usize, String)> {

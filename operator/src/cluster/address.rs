@@ -9,7 +9,7 @@ pub(super) fn is_awaited(child: &DynamicObject) -> bool {
     child.data["spec"]["type"] == "LoadBalancer" && is_empty(&child.data["status"]["loadBalancer"]["ingress"])
 }
 
-/// Returns why a Service has no address; as wrong if there is a warning about the Service.
+/// Returns why a Service has no address. The trouble counts as wrong if there is a warning about the Service.
 pub(super) async fn missing(client: &Client, service: &DynamicObject) -> kube::Result<Trouble> {
     let name = service.name_any();
     let namespace = service.namespace().unwrap_or_default();

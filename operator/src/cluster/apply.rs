@@ -1,4 +1,4 @@
-//! The fourth step: the children are brought to what was built, and volumes grow.
+//! The fourth step: writes the children as they were built, and has volumes grow.
 use super::build::Children;
 use super::children;
 use super::pods::Trouble;
@@ -17,21 +17,21 @@ pub(super) struct AppliedChildren {
     pub(super) set: Option<StatefulSet>,
     /// The image that the pods are to run; `None` while the Broker is paused.
     pub(super) image: Option<ImageChoice>,
-    /// Why not everything is as specified.
+    /// The reason why not everything is as specified.
     pub(super) problem: Option<Problem>,
     /// The volume whose growth is awaited, and its size so far.
     pub(super) growing: Option<String>,
-    /// Why the Service has no address outside the cluster, if it is to have one.
+    /// The reason why the Service has no address outside the cluster, if it is to have one.
     pub(super) missing_address: Option<Trouble>,
 }
 
 impl AppliedChildren {
-    /// Nothing is changed, since the Broker is paused.
+    /// Returns the result for a paused Broker, of which nothing was changed.
     pub(super) fn paused(set: Option<StatefulSet>) -> Self {
         Self { set, ..Self::default() }
     }
 
-    /// Nothing was changed, because of a problem.
+    /// Returns the result if nothing was changed because of a problem.
     pub(super) fn refused(set: Option<StatefulSet>, image: ImageChoice, problem: Problem) -> Self {
         Self { set, image: Some(image), problem: Some(problem), ..Self::default() }
     }
@@ -51,16 +51,16 @@ pub(super) async fn apply(
         Err(problem) => return Ok(AppliedChildren::refused(set, image, problem)),
     };
     let growth = volumes::grow(work, broker, set.as_ref()).await?;
-    // A StatefulSet that is being deleted is not written: its end leads to the next reconciliation. One whose volumes cannot
-    // grow keeps its claims as they are and gets everything else.
+    // A StatefulSet that is being deleted is not written: the next reconciliation comes when it is gone. A StatefulSet
+    // whose volumes cannot grow keeps its claim template, and everything else in it is written.
     let written = children::write(client, inspected, !growth.set_is_deleted).await?;
     let missing_address = match &written.without_address {
         Some(service) => Some(address::missing(client, service).await?),
         None => None,
     };
-    // A StatefulSet that is made anew around its pods, since volumes grow, is nothing new.
+    // A StatefulSet that is created again around its pods because volumes grow is not announced as new.
     if written.is_new && broker.status.as_ref().is_none_or(|status| status.ready_replicas == 0) {
-        let message = format!("StatefulSet {}, its Services and its Secrets were made", broker.name_any());
+        let message = format!("StatefulSet {}, its Services and its Secrets were created", broker.name_any());
         work.context.event(&broker.object_ref(&()), Notice::normal("Created", message)).await;
     }
     Ok(AppliedChildren {

@@ -1,4 +1,5 @@
-//! The children of a Broker in the cluster: whose they are, and how they are brought to what is wanted.
+//! Reads the children of a Broker in the cluster, checks whether they belong to it, and writes those that differ from
+//! what is wanted.
 use super::address;
 use super::build::{self, Children};
 use super::problem::Problem;
@@ -11,13 +12,13 @@ use leveret_api::Broker;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// A child as it is wanted, and the object that is in its place.
+/// A wanted child, and the object that exists in its place.
 struct InspectedChild {
     child: Child,
     ownership: Ownership,
 }
 
-/// All children of a Broker; none of their names is taken by an object of somebody else.
+/// All children of a Broker. No object of somebody else has one of their names.
 pub(super) struct InspectedChildren {
     before: Vec<InspectedChild>,
     set: InspectedChild,
@@ -29,7 +30,7 @@ pub(super) struct InspectedChildren {
 /// Reads the objects in the places of all children.
 ///
 /// # Errors
-/// The problem that a name is taken: a Broker is made whole, or not at all.
+/// The problem that a name is taken. None of the children is written then.
 pub(super) async fn inspect_all(
     client: &Client,
     broker: &Broker,
@@ -68,9 +69,9 @@ pub(super) struct WriteResult {
     pub(super) without_address: Option<DynamicObject>,
 }
 
-/// Brings the children to what is wanted; the StatefulSet only `with_set`.
+/// Brings the children to what is wanted. The StatefulSet is written only if `with_set` is true.
 ///
-/// A child that the API server refuses does not keep the others from being written, and all refusals are collected. The
+/// If the API server refuses a child, the others are written all the same, and all refusals are collected. The
 /// StatefulSet is written only when everything that its pods are started with is as wanted, and a new one only when all
 /// children before it are. The Secret for applications comes last, once the pods are to run with the login in it.
 pub(super) async fn write(client: &Client, children: InspectedChildren, with_set: bool) -> kube::Result<WriteResult> {
@@ -132,11 +133,11 @@ fn keep_claim_template(child: &mut Child, ownership: &Ownership) -> Option<Probl
     (wanted != present).then(|| Problem::new("ChangeRefused", message))
 }
 
-/// The problem of a child that the API server refuses, in its own words.
+/// Returns the problem of a child that the API server refuses, in the words of the API server.
 ///
 /// # Errors
-/// The error is no refusal: somebody else was faster, or the API server does not answer as it should. The reconciliation
-/// is tried again.
+/// The given error, if it is not a refusal: somebody else wrote the object meanwhile, or the API server does not answer
+/// as it should. The reconciliation is then tried again.
 pub(super) fn refusal(place: &Place, error: kube::Error) -> kube::Result<Problem> {
     match error {
         kube::Error::Api(status) if !matches!(status.code, 401 | 409 | 429 | 503 | 504) => {
@@ -147,7 +148,8 @@ pub(super) fn refusal(place: &Place, error: kube::Error) -> kube::Result<Problem
     }
 }
 
-/// The refusal of a StatefulSet: with advice if a part of it was to change that cannot be changed.
+/// Returns the problem of a StatefulSet that is refused, with advice if a part of it was to change that cannot be
+/// changed.
 fn set_refusal(problem: Problem, is_new: bool) -> Problem {
     if is_new || !problem.message.contains("updates to statefulset spec for fields other than") {
         return problem;
@@ -155,7 +157,8 @@ fn set_refusal(problem: Problem, is_new: bool) -> Problem {
     Problem::new("ChangeRefused", format!("{}. {CLASS_ADVICE}", problem.message))
 }
 
-/// Names the object in the place of a child if it does not belong to the Broker.
+/// Returns the place and the controller of an object that has the name of a child but belongs to somebody else; `None`
+/// for any other object.
 pub(super) fn foreign(place: &Place, ownership: &Ownership) -> Option<String> {
     match ownership {
         Ownership::Foreign(controller) => Some(format!("{place} ({controller})")),
@@ -163,14 +166,14 @@ pub(super) fn foreign(place: &Place, ownership: &Ownership) -> Option<String> {
     }
 }
 
-/// The problem that the names of children are taken by the objects that are listed, if there are any.
+/// Returns the problem that the listed objects have the names of children; `None` if there are none.
 pub(super) fn names_taken(foreign_objects: &[String]) -> Option<Problem> {
     if foreign_objects.is_empty() {
         return None;
     }
     let message = format!(
-        "there is something of that name already, which is not this Broker's: {}. Nothing of it is changed. Delete it if \
-         nobody needs it, or give the Broker another name",
+        "objects that do not belong to this Broker have the names of its children: {}. They are not changed. Delete \
+         them if nobody needs them, or give the Broker another name",
         foreign_objects.join(", ")
     );
     Some(Problem::new("NameTaken", message))
@@ -185,7 +188,7 @@ pub(super) fn owner_uid(broker: &Broker) -> String {
     broker.metadata.uid.clone().unwrap_or_default()
 }
 
-/// Advice if a part of the storage was changed that cannot be changed.
+/// The advice if a part of the storage was changed that cannot be changed.
 const CLASS_ADVICE: &str = "Undo the change of spec.storage, or delete the Broker (its volumes are kept unless \
                             storage.retention is Delete) and create it anew";
 

@@ -1,5 +1,5 @@
-//! Connections to the broker of a Broker: the operator's, through the Service for management and as the default user, and a
-//! try of the one that clients use.
+//! Connects to the broker of a Broker: logs in as the default user through the Service for management, and checks that
+//! the Service for clients answers.
 use super::build;
 use super::login::{Login, Logins};
 use anyhow::Context;
@@ -18,7 +18,8 @@ pub(crate) struct Session {
     pub(crate) overview: Overview,
 }
 
-/// Logs in at the management API of a broker. While a changed password reaches the pods, the one before it is tried too.
+/// Logs in at the management API of a broker. While a changed password is on its way to the pods, the previous one is
+/// tried too.
 ///
 /// # Errors
 /// The Secret with the login cannot be read or holds none, or the broker does not answer or refuses the login.

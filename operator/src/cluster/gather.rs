@@ -1,4 +1,4 @@
-//! The first step: the state of a Broker in the cluster before anything is decided.
+//! The first step: reads the state of a Broker in the cluster before anything is decided.
 use super::build;
 use super::children::{foreign, owner_uid, typed};
 use crate::kubernetes::child::{Ownership, inspect};
@@ -36,7 +36,8 @@ pub(super) async fn gather(client: &Client, broker: &Broker) -> kube::Result<Pre
     Ok(Prerequisites { public: own(public)?, private: own(private)?, set: own(set)?, foreign: foreign_objects })
 }
 
-/// The claims with the names that the StatefulSet would use, which no StatefulSet of this Broker's name has made.
+/// Returns, in words, the claims that have the names that the StatefulSet would use but were not made by a StatefulSet
+/// of this Broker's name.
 async fn foreign_claims(client: &Client, broker: &Broker) -> kube::Result<Vec<String>> {
     let namespace = broker.namespace().unwrap_or_default();
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &namespace);

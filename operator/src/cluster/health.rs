@@ -1,4 +1,4 @@
-//! The health of a Broker: its pods that are not ready, or the broker in them.
+//! The health of a Broker: the reason why its pods are not ready or, if they are, the answers of the broker.
 use super::connect;
 use super::pods::{self, PodCounts, Trouble};
 use k8s_openapi::api::apps::v1::StatefulSet;

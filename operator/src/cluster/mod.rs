@@ -1,9 +1,10 @@
-//! A Broker becomes pods, volumes, Services and Secrets.
+//! Runs each Broker as pods, volumes, Services and Secrets.
 //!
-//! `reconcile` goes through the five steps: `gather`, `validate`, `build` (one file per child), `apply`, `status`. The last
-//! step derives the status from the results of `apply` and from the `health` of the pods. `children` reads and writes the
-//! children, `login` decides which password the pods run with, `volumes` has volumes grow, `pods` knows why a pod is not
-//! ready, and `address` why a Service has no address. The rest of the operator reaches a broker with `connect`.
+//! `reconcile` goes through the five steps: `gather`, `validate`, `build` (one file per child), `apply`, `status`. The
+//! last step derives the status from the results of `apply` and from the `health` of the pods. `children` reads and
+//! writes the children, `login` decides which password the pods run with, `volumes` has volumes grow, `pods` finds out
+//! why a pod is not ready, and `address` why a Service has no address. The rest of the operator reaches a broker
+//! through `connect`.
 mod address;
 mod apply;
 mod build;
@@ -45,19 +46,21 @@ pub(crate) struct Work {
     pub(crate) defaults: Defaults,
     /// The times when the numbers of Brokers were last written, by uid.
     numbers_written: Mutex<HashMap<String, Instant>>,
-    /// The Brokers whose pods are ready and which do not answer, by uid, with the time of the first try without an answer.
+    /// The Brokers that do not answer although their pods are ready: by uid, the time of the first attempt without an
+    /// answer.
     silent_since: Mutex<HashMap<String, Instant>>,
 }
 
 impl Work {
-    /// Notes that a Broker answers, or has no pods that could.
+    /// Notes that a Broker answers, or has no pods that could answer.
     pub(crate) fn end_silence(&self, broker: &Broker) {
         let uid = broker.metadata.uid.as_deref().unwrap_or_default();
         self.silent_since.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
     }
 
-    /// Returns when to try again to reach a Broker whose pods are ready and which does not answer: very soon while the way to
-    /// its pods may still open, and then less and less often.
+    /// Returns how long to wait before the next attempt to reach a Broker that does not answer although its pods are
+    /// ready: a short time at first, because a Service may need a moment until it leads to new pods, then a longer and
+    /// longer one.
     pub(crate) fn next_try(&self, broker: &Broker) -> Duration {
         let uid = broker.metadata.uid.clone().unwrap_or_default();
         let mut silent = self.silent_since.lock().unwrap_or_else(PoisonError::into_inner);
@@ -110,14 +113,14 @@ fn retry(broker: Arc<Guard<Broker>>, error: &kube::Error, _: Arc<Work>) -> Actio
     Action::requeue(Duration::from_secs(2))
 }
 
-/// Returns how long to wait before a Broker is asked again that has not answered for so long.
+/// Returns how long to wait before asking again a Broker that has not answered for the time `silent`.
 fn pause(silent: Duration) -> Duration {
     if silent < OPENS_WITHIN { TRY_MIN } else { (silent / 10).min(TRY_MAX) }
 }
 
-/// The longest time that the way to pods that are ready takes to open.
+/// The longest time that a Service needs until it leads to pods that are ready.
 const OPENS_WITHIN: Duration = Duration::from_secs(10);
-/// The shortest and the longest time between two tries.
+/// The shortest and the longest time between two attempts.
 const TRY_MIN: Duration = Duration::from_millis(250);
 const TRY_MAX: Duration = Duration::from_secs(10);
 /// How often changed numbers are written into a Broker's status.

@@ -1,4 +1,5 @@
-//! The pods of a Broker: how many are ready, and why one is not, in the words of the kubelet, the scheduler or the container.
+//! The pods of a Broker: how many are ready, and why one is not, in the words of the kubelet, the scheduler or the
+//! container.
 use super::build::{self, pod};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ContainerStatus, Event, PersistentVolumeClaim, Pod, PodStatus};
@@ -22,7 +23,8 @@ impl PodCounts {
         let Some(set) = set else { return Self { wanted, ready: 0, updated: 0 } };
         let status = set.status.as_ref();
         let Some((status, observed)) = status.and_then(|status| Some((status, status.observed_generation?))) else {
-            // The StatefulSet was made anew around its pods, and nobody has counted them yet: they are as they were.
+            // The StatefulSet was created again around its pods, which have not been counted since: the last count
+            // still holds.
             let before = broker.status.as_ref().map_or(0, |status| status.ready_replicas);
             return Self { wanted, ready: before, updated: before };
         };
@@ -78,8 +80,8 @@ pub(super) async fn trouble(client: &Client, broker: &Broker, set: &StatefulSet)
     Ok(None)
 }
 
-/// Returns the trouble of a pod that has the name but is not controlled by the StatefulSet: its status says nothing about this
-/// Broker.
+/// Returns the trouble of a pod that has the name of one of the StatefulSet's pods but is not controlled by it: the
+/// status of that pod says nothing about this Broker.
 fn foreign_pod_trouble(pod: &Pod, set: &StatefulSet) -> Option<Trouble> {
     let controller = pod.owner_references().iter().find(|reference| reference.controller == Some(true))?;
     if Some(&controller.uid) == set.metadata.uid.as_ref() {
@@ -95,8 +97,8 @@ fn foreign_pod_trouble(pod: &Pod, set: &StatefulSet) -> Option<Trouble> {
     })
 }
 
-/// Adds the newest warning about a pod to its trouble if the pod is not ready for a while: a volume that is not mounted, a
-/// probe that fails.
+/// Adds the newest warning about a pod to its trouble if the pod has not been ready for a while. The warning may say
+/// that a volume is not mounted, or that a probe fails.
 async fn with_warning(client: &Client, pod: &Pod, trouble: Option<Trouble>) -> kube::Result<Option<Trouble>> {
     let is_wrong = trouble.as_ref().is_some_and(|trouble| trouble.is_wrong);
     if is_wrong || !is_late(pod) {
@@ -104,7 +106,7 @@ async fn with_warning(client: &Client, pod: &Pod, trouble: Option<Trouble>) -> k
     }
     let (name, uid) = (pod.name_any(), pod.uid().unwrap_or_default());
     let mut events = warnings(client, &pod.namespace().unwrap_or_default(), &uid).await?;
-    // The pod has a node by now, or it would be unschedulable, which is wrong.
+    // Warnings about scheduling are over: without a node, the pod's trouble would be wrong already.
     events.retain(|event| event.reason.as_deref() != Some("FailedScheduling"));
     let Some(warning) = newest(events) else { return Ok(trouble) };
     let trouble = trouble.unwrap_or_else(|| {
@@ -188,8 +190,8 @@ fn pod_trouble(pod: &Pod) -> Option<Trouble> {
     trouble(&first.reason, first.message, first.is_wrong)
 }
 
-/// Returns the trouble of the container that keeps the pod from being ready: the broker's, or one that somebody has added to
-/// the pod and that the broker's waits for.
+/// Returns the trouble of the container that keeps the pod from being ready: the broker's, or one that somebody has
+/// added to the pod and that the broker's container waits for.
 fn containers_trouble(status: &PodStatus) -> Option<Trouble> {
     let (ours, added): (Vec<_>, Vec<_>) =
         status.container_statuses.iter().flatten().partition(|container| container.name == pod::CONTAINER);
@@ -203,7 +205,7 @@ fn containers_trouble(status: &PodStatus) -> Option<Trouble> {
         })
     });
     let first = all.next()?;
-    // A container that needs somebody's help says more than one that only takes its time.
+    // A container that needs somebody's help says more than one that only takes its time to start.
     if first.is_wrong { Some(first) } else { Some(all.find(|trouble| trouble.is_wrong).unwrap_or(first)) }
 }
 
@@ -226,7 +228,7 @@ fn container_trouble(container: &ContainerStatus) -> Option<Trouble> {
             reason => reason.unwrap_or("ContainerWaiting"),
         };
         let is_wrong = !matches!(reason, CREATING | "PodInitializing");
-        // A crash is explained by the last words of the container; the kubelet only says how long it waits.
+        // A crash is explained by the last lines that the container printed; the kubelet only says how long it waits.
         let message = match (reason, end) {
             (CRASH, Some(end)) => end,
             _ => waiting.message.clone().unwrap_or_else(|| reason.to_owned()),
@@ -245,7 +247,7 @@ fn container_trouble(container: &ContainerStatus) -> Option<Trouble> {
     }
 }
 
-/// Shortens a text to its end: the last words of a program say why it ends.
+/// Shortens a text to its end, because the last lines of a program say why it ended.
 fn shortened(text: &str) -> String {
     let characters = text.chars().count();
     let cut: String = text.chars().skip(characters.saturating_sub(TEXT_MAX)).collect();

@@ -14,7 +14,7 @@ impl Problem {
         Self { reason: reason.to_owned(), message: message.into() }
     }
 
-    /// A field of the spec that cannot be honoured.
+    /// Returns the problem that a field of the spec cannot be honoured.
     pub(super) fn invalid_spec(message: impl Into<String>) -> Self {
         Self::new("InvalidSpec", message)
     }

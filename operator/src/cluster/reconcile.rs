@@ -50,7 +50,7 @@ async fn reconcile_broker(broker: &Broker, work: &Work) -> kube::Result<Action> 
     Ok(Action::requeue(next_reconciliation(broker, work, &applied, &health)))
 }
 
-/// The steps from the gathered state to what was applied; a problem ends them early.
+/// Goes through the steps from the gathered state to what was applied. A problem ends them early.
 async fn build_and_apply(broker: &Broker, work: &Work, gathered: Prerequisites) -> kube::Result<AppliedChildren> {
     let image = ImageChoice::of(broker, &work.defaults.image);
     let Valid { config, pod } = match validate(broker, &gathered, &image, &work.defaults) {
@@ -64,7 +64,7 @@ async fn build_and_apply(broker: &Broker, work: &Work, gathered: Prerequisites) 
     }
 }
 
-/// Decides which logins follow from the Secrets; asks the broker where the Secrets alone do not say it.
+/// Decides which logins follow from the Secrets. Asks the broker if the Secrets alone do not decide it.
 async fn decide_logins(broker: &Broker, work: &Work, gathered: &Prerequisites) -> Logins {
     let carried = gathered.set.as_ref().and_then(build::login_version);
     let kept = gathered.private.as_ref().and_then(Logins::read);
@@ -77,7 +77,7 @@ async fn decide_logins(broker: &Broker, work: &Work, gathered: &Prerequisites) -
         }
         _ => false,
     };
-    // Only if the Secret for the pods is lost, the broker has to be asked whether it takes the login of the other one.
+    // Only if the Secret for the pods is lost, the broker is asked whether it accepts the login of the other Secret.
     let running = match (&kept, gathered.public.as_ref().and_then(Login::read)) {
         (None, Some(login)) if carried.is_some() => connect::login(broker, &login).await.ok().and(carried),
         _ => None,
@@ -125,8 +125,8 @@ fn next_reconciliation(broker: &Broker, work: &Work, applied: &AppliedChildren, 
     }
 }
 
-/// Returns whether two statuses differ in their numbers alone. Numbers change with every message, and each write of a status
-/// leads to another reconciliation.
+/// Returns whether two statuses differ only in their numbers. Numbers change with every message, and each write of a
+/// status leads to another reconciliation.
 fn only_numbers_differ(before: &BrokerStatus, after: &BrokerStatus) -> bool {
     let BrokerStatus { queues, messages, connections, .. } = before.clone();
     BrokerStatus { queues, messages, connections, ..after.clone() } == *before
@@ -147,9 +147,9 @@ async fn record_events(broker: &Broker, work: &Work, before: &BrokerStatus, afte
     }
 }
 
-/// How often a Broker is reconciled that is as specified.
+/// How often a Broker that is as specified is reconciled.
 const SETTLED_EVERY: Duration = Duration::from_secs(10);
-/// How often a Broker is reconciled that is not as specified.
+/// How often a Broker that is not as specified is reconciled.
 const UNSETTLED_EVERY: Duration = Duration::from_secs(5);
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use crate::kubernetes::conditions::{self, State};
 use kube::ResourceExt;
 use leveret_api::{Broker, BrokerStatus, DefaultUser, NamedSecret};
 
-/// The status of a Broker that follows from a reconciliation; `before` is its present one.
+/// Returns the status of a Broker that follows from a reconciliation. `before` is its present status.
 pub(super) fn next(broker: &Broker, before: &BrokerStatus, applied: &AppliedChildren, health: &Health) -> BrokerStatus {
     let pods = PodCounts::of(broker, applied.set.as_ref());
     Observation { broker, before, applied, health, pods }.status()
@@ -58,7 +58,7 @@ impl Observation<'_> {
         let PodCounts { wanted, ready, .. } = self.pods;
         let was_ready = conditions::is_true(&self.before.conditions, "Ready");
         match self.health {
-            // One late answer says nothing against a broker that was ready and whose pods are.
+            // One late answer is no reason to report a broker as not ready: it was ready before, and its pods are.
             Health::PodsReady { .. } if was_ready => State::new("True", "AllPodsReady", "all pods answer"),
             Health::PodsReady { overview: Ok(_), .. } => State::new("True", "AllPodsReady", "all pods answer"),
             Health::PodsReady { overview: Err(error), .. } => State::new("False", "NotAnswering", error),
@@ -87,7 +87,7 @@ impl Observation<'_> {
         } else if let Some(problem) = &self.applied.problem {
             State::new("False", &problem.reason, "not everything is as specified: see the condition Degraded")
         } else if !self.pods.are_rolled_out() {
-            let message = format!("{ready} of {wanted} pods are ready, {updated} of {wanted} are of the newest make");
+            let message = format!("{ready} of {wanted} pods are ready, {updated} of {wanted} have the newest template");
             State::new("True", "RollingOut", message)
         } else if let Some(growing) = &self.applied.growing {
             State::new("True", "VolumesGrow", growing)
@@ -111,20 +111,21 @@ impl Observation<'_> {
             return State::new("True", &address.reason, &address.message);
         }
         match self.health {
-            // The way to a pod that has just become ready opens a moment later: that is no reason to warn.
+            // A Service may need a moment until it leads to a pod that has just become ready, so this is no reason to
+            // warn.
             Health::PodsReady { overview: Err(error), .. } if conditions::is_true(&self.before.conditions, "Ready") => {
                 State::new("True", "NotAnswering", error)
             }
             Health::PodsReady { alarms, .. } if !alarms.is_empty() => {
-                let message = format!("the broker runs short of {}: publishers are held back", alarms.join(" and "));
+                let message = format!("the broker has run short of {}: publishers are held back", alarms.join(" and "));
                 State::new("True", "ResourceAlarm", message)
             }
             _ => State::new("False", "AsSpecified", ""),
         }
     }
 
-    /// The operator's image that the Broker keeps: one that it has been ready with. One that has never run may be a mistake,
-    /// and is corrected by changing the operator's default.
+    /// Returns the default image that the Broker keeps, which is one that it has been ready with. An image that has
+    /// never run may be a mistake, which is corrected by changing the operator's default.
     fn default_image(&self, is_ready: bool) -> Option<String> {
         match &self.applied.image {
             None => self.before.default_image.clone(),

@@ -1,4 +1,4 @@
-//! The second step: whether the Broker can be built as its spec says. Pure.
+//! The second step: checks that the Broker can be built as its spec says. Pure.
 use super::Defaults;
 use super::build::{self, Image};
 use super::children::names_taken;
@@ -7,17 +7,17 @@ use super::problem::Problem;
 use k8s_openapi::api::core::v1::{ConfigMap, PodSpec};
 use leveret_api::Broker;
 
-/// The parts of a Broker's children that its spec decides and that could be wrong.
+/// The parts of a Broker's children that follow from its spec and could be wrong.
 pub(super) struct Valid {
     pub(super) config: ConfigMap,
     pub(super) pod: PodSpec,
 }
 
 /// Checks that all names are free and that `spec.config` and `spec.podTemplate` can be honoured. `spec.storage.size` is
-/// not among the checks: a size that is wrong keeps nothing else from being applied (see `volumes`).
+/// not checked here: a wrong size does not keep anything else from being applied (see `volumes`).
 ///
 /// # Errors
-/// The first problem: a Broker is built whole, or not at all.
+/// The first problem. None of the children is written then.
 pub(super) fn validate(
     broker: &Broker,
     gathered: &Prerequisites,
@@ -41,8 +41,8 @@ pub(super) enum ImageChoice {
 }
 
 impl ImageChoice {
-    /// Chooses the image of a Broker. One that names none and has been ready keeps the image that was the default then, so
-    /// that a newer operator restarts no broker that runs.
+    /// Chooses the image of a Broker. A Broker that names no image and has been ready keeps the image that was the
+    /// default then, so that a newer operator restarts no running broker.
     pub(super) fn of(broker: &Broker, default_image: &str) -> Self {
         if let Some(image) = &broker.spec.image {
             return Self::Own(image.clone());

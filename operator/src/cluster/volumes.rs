@@ -1,5 +1,5 @@
-//! Volumes that are to be larger: their claims are patched, then the StatefulSet is made anew around its pods, since its
-//! template of claims cannot be changed.
+//! Enlarges volumes: patches their claims, and then has the StatefulSet created again around its pods, because its
+//! claim template cannot be changed.
 use super::problem::Problem;
 use super::{Work, build};
 use crate::kubernetes::events::Notice;
@@ -15,7 +15,7 @@ use serde_json::json;
 /// The progress of growing the volumes of a Broker.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Growth {
-    /// Why the volumes cannot grow.
+    /// The reason why the volumes cannot grow.
     pub(super) problem: Option<Problem>,
     /// The volume whose growth is awaited, and its size so far.
     pub(super) waiting: Option<String>,
@@ -33,17 +33,17 @@ impl Growth {
 enum ClaimGrowth {
     /// The volume is as large as wanted, or it does not exist yet.
     Done,
-    /// The volume is still smaller; its size so far, in words.
+    /// The volume is still smaller; the text says its size so far.
     Waiting(String),
     /// The volume cannot grow.
     Stopped(Problem),
 }
 
-/// Grows the volumes of a Broker to `spec.storage.size`. Every reconciliation calls this until nothing is awaited.
+/// Grows the volumes of a Broker to `spec.storage.size`. Every reconciliation calls this.
 pub(super) async fn grow(work: &Work, broker: &Broker, set: Option<&StatefulSet>) -> kube::Result<Growth> {
     let size = &broker.spec.storage.size;
     let Some(wanted) = bytes(size) else {
-        let message = format!("spec.storage.size: '{}' is no size such as 10Gi", size.0);
+        let message = format!("spec.storage.size: '{}' is not a size such as 10Gi", size.0);
         return Ok(Growth::stopped(Problem::invalid_spec(message)));
     };
     let mut growth = Growth::default();
@@ -60,7 +60,7 @@ pub(super) async fn grow(work: &Work, broker: &Broker, set: Option<&StatefulSet>
     }
 }
 
-/// Asks for a larger volume, if the claim of that name has asked for less than `wanted` bytes.
+/// Patches the claim of this name if it asks for less than `wanted` bytes.
 async fn grow_claim(work: &Work, broker: &Broker, name: &str, wanted: u128) -> kube::Result<ClaimGrowth> {
     let size = &broker.spec.storage.size;
     let namespace = broker.namespace().unwrap_or_default();
@@ -69,7 +69,7 @@ async fn grow_claim(work: &Work, broker: &Broker, name: &str, wanted: u128) -> k
     let requested = requested_bytes(claim.spec.as_ref().and_then(|spec| spec.resources.as_ref())).unwrap_or(wanted);
     if requested > wanted {
         let message = format!(
-            "spec.storage.size is {}, the volume {name} was asked for with more: volumes cannot shrink. Set it to what it was",
+            "spec.storage.size is {}, but the volume {name} was requested with more: volumes cannot shrink. Set it back",
             size.0
         );
         return Ok(ClaimGrowth::Stopped(Problem::invalid_spec(message)));
@@ -79,7 +79,7 @@ async fn grow_claim(work: &Work, broker: &Broker, name: &str, wanted: u128) -> k
         match claims.patch(name, &PatchParams::default(), &Patch::Merge(&larger)).await {
             Err(kube::Error::Api(refusal)) if matches!(refusal.code, 403 | 422) => {
                 let message = format!(
-                    "the volume {name} cannot grow to {}: {}. Its storage class has to have allowVolumeExpansion",
+                    "the volume {name} cannot grow to {}: {}. Its storage class must have allowVolumeExpansion: true",
                     size.0, refusal.message
                 );
                 return Ok(ClaimGrowth::Stopped(Problem::new(CANNOT_GROW, message)));
@@ -99,8 +99,8 @@ async fn grow_claim(work: &Work, broker: &Broker, name: &str, wanted: u128) -> k
     })
 }
 
-/// Deletes the StatefulSet without its pods if the size in its template of claims is not `wanted`, so that the next
-/// reconciliation makes it anew.
+/// Deletes the StatefulSet without its pods if the size in its claim template is not `wanted`, so that the next
+/// reconciliation creates it again.
 async fn remake_set(work: &Work, set: &StatefulSet, wanted: u128, mut growth: Growth) -> kube::Result<Growth> {
     if set.metadata.deletion_timestamp.is_some() {
         growth.set_is_deleted = true;
@@ -112,7 +112,7 @@ async fn remake_set(work: &Work, set: &StatefulSet, wanted: u128, mut growth: Gr
     if requested_bytes(template).is_some_and(|requested| requested != wanted) {
         let sets: Api<StatefulSet> = Api::namespaced(work.context.client.clone(), &set.namespace().unwrap_or_default());
         let orphan = DeleteParams {
-            propagation_policy: Some(PropagationPolicy::Orphan), // the pods run on, and the next one adopts them
+            propagation_policy: Some(PropagationPolicy::Orphan), // the pods run on; the next StatefulSet adopts them
             preconditions: Some(Preconditions { uid: set.uid(), ..Preconditions::default() }),
             ..DeleteParams::default()
         };

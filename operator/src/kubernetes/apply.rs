@@ -1,5 +1,5 @@
-//! Writes to the parts of a resource that belong to the operator: its status and its finalizers. The resource itself need
-//! not be readable.
+//! Writes to the parts of a resource that belong to the operator: its status and its finalizers. This works even for a
+//! resource that the operator cannot read.
 use super::MANAGER;
 use super::place::Place;
 use kube::api::{DynamicObject, GetParams, Patch, PatchParams, Request};
@@ -43,8 +43,8 @@ fn request(place: &Place) -> Request {
     Request::new(DynamicObject::url_path(&place.resource, Some(&place.namespace)))
 }
 
-/// Sends a write and returns the version that it made. Nothing else of the answer is read: the resource may be one that
-/// cannot be read.
+/// Sends a write and returns the version that it made. Nothing else of the answer is read, because the operator may be
+/// unable to read the resource.
 async fn send(
     client: &Client,
     request: Result<http::Request<Vec<u8>>, RequestError>,

@@ -1,11 +1,12 @@
-//! Child objects of an owner: they are read before they are written, put back when somebody has edited them, and never taken
-//! from another owner.
+//! Child objects of an owner. They are read before they are written, restored when somebody has edited them, and never
+//! taken from another owner.
 //!
-//! An object belongs to its owner if the owner controls it, as the owner references say by uid. Any other object of the same
-//! name is somebody else's and stays as it is. An object is created by POST, which fails if somebody else has created it
-//! meanwhile, and changed by PUT of the version that was read. The wanted fields replace those of the object down to the last
-//! entry of a list, since a merge would keep entries that somebody has added. The fields that the API server fills in by
-//! itself ([`FILLED_IN`]) stay, and so do labels and annotations that others put on the object.
+//! An object belongs to its owner if the owner controls it according to the owner references, which name the owner by
+//! uid. Any other object of the same name belongs to somebody else and stays as it is. An object is created by POST,
+//! which fails if somebody else has created it meanwhile, and changed by PUT of the version that was read. The wanted
+//! fields replace those of the object, including whole lists, because a merge would keep entries that somebody has
+//! added. The fields that the API server fills in by itself ([`FILLED_IN`]) stay, and so do labels and annotations that
+//! others put on the object.
 use super::place::Place;
 use super::quantity;
 use k8s_openapi::NamespaceResourceScope;
@@ -27,18 +28,18 @@ pub(crate) struct KeptPart {
     pub(crate) present: Value,
 }
 
-/// Whose the object at a place is.
+/// The result of looking for an owner's object at a place.
 #[derive(Clone, Debug)]
 pub(crate) enum Ownership {
     /// There is no object.
     Missing,
     /// The owner controls the object.
     Ours(Box<DynamicObject>),
-    /// The owner does not control the object. In words, who does.
+    /// There is an object that the owner does not control. The text says who controls it.
     Foreign(String),
 }
 
-/// Reads the object at a place and returns whose it is; `owner` is a uid.
+/// Reads the object at a place, and returns whether the owner with the uid `owner` controls it.
 pub(crate) async fn inspect(place: &Place, client: &Client, owner: &str) -> kube::Result<Ownership> {
     let object = api(place, client).get_opt(&place.name).await?;
     Ok(object.map_or(Ownership::Missing, |object| ownership(object, owner)))
@@ -63,8 +64,8 @@ impl Child {
         Ok(Self { place, wanted: without_nulls(wanted) })
     }
 
-    /// Keeps a part of the object in the child's place that cannot be changed: the part is no longer wanted otherwise.
-    /// Returns the part as it was wanted and as it is; `None` if one of both has no such part.
+    /// Gives up a change of a part that cannot be changed: the wanted part becomes the part of the existing object.
+    /// Returns both, or `None` if the owner does not control an object there or one of the two has no such part.
     pub(crate) fn keep(&mut self, ownership: &Ownership, part: &str) -> Option<KeptPart> {
         let Ownership::Ours(object) = ownership else { return None };
         let present = object.data.pointer(part)?.clone();
@@ -72,11 +73,11 @@ impl Child {
         Some(KeptPart { wanted: std::mem::replace(wanted, present.clone()), present })
     }
 
-    /// Brings the object in the child's place to what is wanted, if it is missing or the owner's, and returns it as it is
-    /// then. Nothing is written if nothing differs.
+    /// Creates the object, or changes it to what is wanted, and returns it as it is then. Writes nothing if nothing
+    /// differs, and returns `None` if the object there belongs to somebody else.
     ///
     /// # Errors
-    /// The API server refuses the object; with code 409 if somebody else has written it meanwhile.
+    /// The API server refuses the object. The code is 409 if somebody else has written it meanwhile.
     pub(crate) async fn write(&self, client: &Client, ownership: &Ownership) -> kube::Result<Option<DynamicObject>> {
         let api = api(&self.place, client);
         let parameters = PostParams { field_manager: Some(super::MANAGER.to_owned()), ..PostParams::default() };
@@ -108,7 +109,7 @@ fn ownership(object: DynamicObject, owner: &str) -> Ownership {
     }
 }
 
-/// Returns the present object with all wanted fields in it.
+/// Returns the present object with all wanted fields restored.
 fn put_back(present: &Value, wanted: &Value) -> Value {
     let mut next = present.clone();
     let Some(fields) = next.as_object_mut() else { return wanted.clone() };
@@ -125,8 +126,8 @@ fn put_back(present: &Value, wanted: &Value) -> Value {
     next
 }
 
-/// Merges metadata, which belongs to everybody: the wanted entries are added, and the annotations that were wanted before and
-/// no longer are get removed.
+/// Merges metadata, which others write too: adds the wanted entries, and removes the annotations that were wanted
+/// before and are not any more.
 fn meta(present: &Value, wanted: &Value) -> Value {
     let mut next = present.clone();
     for name in ["labels", "annotations", "ownerReferences"] {
@@ -161,8 +162,8 @@ fn merged(present: &Value, wanted: &Value) -> Value {
     Value::Object(fields)
 }
 
-/// Returns the wanted value; of the present one only the fields that the API server fills in are kept. Texts below `requests`
-/// and `limits` are compared as quantities.
+/// Returns the wanted value. Of the present one, only the fields that the API server fills in are kept. Texts below
+/// `requests` and `limits` are compared as quantities.
 fn replaced(present: &Value, wanted: &Value, are_quantities: bool) -> Value {
     match (present, wanted) {
         (Value::Object(present), Value::Object(wanted)) => {
@@ -177,7 +178,7 @@ fn replaced(present: &Value, wanted: &Value, are_quantities: bool) -> Value {
             Value::Object(next)
         }
         (Value::Array(present), Value::Array(wanted)) => {
-            // An entry with a name is compared with the one of the same name, at whatever place.
+            // An entry with a name is compared with the present entry of the same name, at whatever position that is.
             let find = |at: usize, entry: &Value| match entry.get("name") {
                 Some(name) => present.iter().find(|other| other.get("name") == Some(name)),
                 None => present.get(at),
@@ -199,7 +200,7 @@ fn is_same_quantity(a: &str, b: &str) -> bool {
     quantity::milli(a).is_some_and(|a| quantity::milli(b) == Some(a))
 }
 
-/// Removes the fields without a value: nothing is wanted of them.
+/// Removes the fields that are null, because nothing is wanted for them.
 fn without_nulls(value: Value) -> Value {
     match value {
         Value::Object(fields) => {
@@ -214,8 +215,8 @@ fn without_nulls(value: Value) -> Value {
 /// The annotation that lists the annotations that the owner's spec asks for.
 pub(crate) const OURS: &str = "leveret.dev/annotations";
 
-/// The fields that the API server and the providers of load balancers fill in if they are not set: defaults, and what they
-/// allocate. `externalIPs` is not among them: it would take traffic of others.
+/// The fields that the API server and the providers of load balancers fill in if they are not set: defaults, and values
+/// that they allocate. `externalIPs` is not among them, because it can divert the traffic of others.
 const FILLED_IN: [&str; 37] = [
     // A Service.
     "allocateLoadBalancerNodePorts",

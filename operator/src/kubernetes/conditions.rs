@@ -23,7 +23,7 @@ impl<'a> State<'a> {
     }
 }
 
-/// Makes a condition; it keeps the transition time of the one in `before` if the status is the same.
+/// Returns a condition. It keeps the transition time of the one in `before` if the status is the same.
 pub(crate) fn condition(
     before: &[Condition],
     type_: &str,

@@ -25,13 +25,13 @@ impl Notice {
 }
 
 impl Context {
-    /// Records an event. One that cannot be recorded is only logged.
+    /// Records an event. An event that cannot be recorded is only logged.
     pub(crate) async fn event(&self, about: &ObjectReference, notice: Notice) {
         let type_ = if notice.is_warning { EventType::Warning } else { EventType::Normal };
         let (reason, action) = (notice.reason.into_owned(), "Reconcile".to_owned());
         let note = Some(notice.message.chars().take(CHARACTERS_MAX).collect());
         let event = Event { type_, reason, note, action, secondary: None };
-        // Only warnings come again and again and are counted; the recorder keeps a copy of each event for that.
+        // Only warnings are repeated and therefore counted; the recorder keeps a copy of each event for the count.
         let one_time;
         let recorder = if notice.is_warning {
             &self.recorder

@@ -62,12 +62,12 @@ impl Fake {
         self.0.lock().unwrap().refusals.insert(call.to_owned(), refusal);
     }
 
-    /// Stops to refuse a call, `METHOD PATH`.
+    /// Stops refusing a call, `METHOD PATH`.
     pub(crate) fn allow(&self, call: &str) {
         self.0.lock().unwrap().refusals.remove(call);
     }
 
-    /// Takes the writes since the last time this was called, sorted: `METHOD PATH`.
+    /// Returns the writes since the last call of this function, sorted, as `METHOD PATH`.
     pub(crate) fn writes(&self) -> Vec<String> {
         let mut writes = std::mem::take(&mut self.0.lock().unwrap().writes);
         writes.sort();

@@ -1,8 +1,8 @@
 //! An object, or the reason why it cannot be read: one unreadable object must not make a whole list unreadable.
 //!
-//! An object is first taken as raw text. A parser that descends into it gives up at its 128th level, and with it the whole
-//! list or event that contains the object, however readable the other objects are. To find the end of an object takes no such
-//! recursion.
+//! An object is first taken as raw text, because finding its end takes no recursion. A parser that descended into the
+//! object would give up at the 128th level of nesting, and with it the whole list or event that contains the object,
+//! although the other objects in it are readable.
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::Resource;
 use kube::core::error_boundary::InvalidObject;
@@ -15,7 +15,7 @@ use std::borrow::Cow;
 #[derive(Clone, Debug)]
 pub(crate) struct Guard<K>(pub(crate) Result<K, InvalidObject>);
 
-/// The part of an object that has to be readable: its identity. Its managed fields are left out, since they are nested as
+/// The part of an object that has to be readable: its identity. Managed fields are left out, because they are nested as
 /// deeply as the object itself.
 #[derive(Deserialize)]
 struct Head {

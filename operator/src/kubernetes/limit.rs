@@ -1,4 +1,4 @@
-//! The client of the API server. Every call has a time limit; otherwise a connection that leads nowhere would block its
+//! The client of the API server. Every call has a time limit, because a broken connection would otherwise block its
 //! caller forever. A watch has none: it ends by itself when it is idle.
 use bytes::Bytes;
 use futures::FutureExt;
@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tower::{BoxError, Service};
 
-/// Makes a client of the cluster that this operator runs in, or of the one that KUBECONFIG names.
+/// Returns a client of the cluster that this operator runs in, or of the cluster that KUBECONFIG names.
 ///
 /// # Errors
 /// There is no configuration of a cluster, or it cannot be read.

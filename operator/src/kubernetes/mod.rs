@@ -39,7 +39,7 @@ impl Context {
         Self { client, recorder, reporter, scope: scope::Scope(namespaces), metrics, watchdog: Watchdog::default() }
     }
 
-    /// Makes a recorder for an event that will not come again.
+    /// Returns a recorder for an event that will not be repeated.
     fn one_time_recorder(&self) -> Recorder {
         Recorder::new(self.client.clone(), self.reporter.clone())
     }

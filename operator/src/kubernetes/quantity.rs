@@ -1,4 +1,5 @@
-//! Quantities as Kubernetes reads them. They are computed in whole numbers, so that two texts of one quantity are equal.
+//! Quantities as Kubernetes reads them. They are computed in whole numbers, so that two notations of one quantity are
+//! equal.
 
 /// Reads a quantity in thousandths, rounded up; `None` if the text is no quantity, or negative. A quantity above [`UNITS_MAX`]
 /// counts as that one.

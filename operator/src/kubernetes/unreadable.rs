@@ -1,5 +1,5 @@
-//! Resources that the operator cannot read: the API server has stored them, but this operator expects another shape. A
-//! condition and an event say so; all other resources are looked after as usual.
+//! Resources that the operator cannot read: the API server has stored them, but this operator expects another
+//! structure. A condition and an event say so, and all other resources are processed as usual.
 use super::events::Notice;
 use super::place::Place;
 use super::{Context, apply, conditions};
@@ -10,8 +10,8 @@ use kube::core::error_boundary::InvalidObject;
 use leveret_api::{Condition, FINALIZER};
 use serde_json::{Value, json};
 
-/// Writes the condition and records the event of a resource that cannot be read. One that is being deleted loses our
-/// finalizer: nobody can say which object it stands for.
+/// Writes the condition and records the event of a resource that cannot be read. If the resource is being deleted,
+/// removes our finalizer instead of blocking the deletion: nobody can say which object the resource stands for.
 pub(crate) async fn report<K>(context: &Context, invalid: &InvalidObject)
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
@@ -51,11 +51,9 @@ where
     context.event(&about, Notice::warning(UNREADABLE, message)).await;
 }
 
-/// The message of the condition.
+/// Returns the message of the condition.
 pub(crate) fn message(kind: &str, error: &str) -> String {
-    format!(
-        "this operator cannot read the {kind}: {error}. Correct the field, or bring the operator to the version of its definitions"
-    )
+    format!("this operator cannot read the {kind}: {error}. Correct the field, or upgrade the operator")
 }
 
 /// Returns the status with the condition in it, or `None` if it has the condition already. Everything else in the status

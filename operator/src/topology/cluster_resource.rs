@@ -1,4 +1,4 @@
-//! A resource as the cluster has it: what a pass needs of it, and what is needed to write to it.
+//! A resource as the cluster has it: what a pass needs to know of it, and what is needed to write to it.
 use super::kinds::Kind;
 use super::outcome::CHANGED;
 use super::resource::{Age, TopologyResource};
@@ -20,7 +20,8 @@ impl BrokerKey {
         Self { namespace: namespace.to_owned(), name: name.to_owned() }
     }
 
-    /// The Broker that a resource refers to: in the resource's own namespace unless it names another.
+    /// Returns the Broker that a resource refers to. It is in the resource's own namespace unless the resource names
+    /// another.
     pub(super) fn referred_to_by<K: Kind>(resource: &K) -> Self {
         let (own, broker) = (resource.meta().namespace.as_deref().unwrap_or_default(), resource.broker());
         Self::new(broker.namespace.as_deref().unwrap_or(own), &broker.name)
@@ -86,7 +87,7 @@ impl ClusterResource {
         &self.resource.age.uid
     }
 
-    /// The place of the resource at the API server.
+    /// Returns the place of the resource at the API server.
     pub(super) fn place(&self) -> Place {
         let key = &self.resource.key;
         Place::new(self.resource.wanted.api_resource(), &key.namespace, &key.name)

@@ -1,4 +1,5 @@
-//! Two resources that want the same object on a broker: the older one has it, and the newer one is told whose it is. Pure.
+//! Decides which of two resources that want the same object on a broker owns it: the older one. The newer one reports
+//! the name of the older one. Pure.
 use super::resource::{ResourceKey, TopologyResource};
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -22,7 +22,7 @@ pub(super) fn decide(resource: &TopologyResource, owner: Option<&ResourceKey>, i
     let if_empty = resource.deletion_policy == DeletionPolicy::DeleteIfEmpty;
     match resource.wanted.compare(inventory) {
         Comparison::Missing => let_go(format!("{what} was not on the broker")),
-        // Somebody else made it: the resource never had it, or lost it.
+        // Somebody else made the object: the resource never had it, or lost it.
         Comparison::Different { fields, .. } => let_go(format!("{what} stays on the broker, it is another: {fields}")),
         Comparison::Equal(Some(Numbers { ready, unacked, .. })) if if_empty && ready + unacked > 0 => {
             let message = format!("{ready} messages ready and {unacked} unacknowledged hold {what}. {ADVICE}");
@@ -37,7 +37,7 @@ pub(super) fn decide(resource: &TopologyResource, owner: Option<&ResourceKey>, i
     }
 }
 
-/// The outcome that follows from the broker's answer to the deletion.
+/// Returns the outcome that follows from the broker's answer to the deletion.
 pub(super) fn outcome(resource: &TopologyResource, if_empty: bool, answer: Result<(), Error>) -> Outcome {
     let what = resource.wanted.describe();
     match answer {
@@ -55,8 +55,8 @@ pub(super) fn outcome(resource: &TopologyResource, if_empty: bool, answer: Resul
     }
 }
 
-/// The outcome for a resource that is being deleted and may go without its broker being asked: its Broker is gone, or the
-/// object is to be retained. `None` for all others.
+/// Returns the outcome for a resource that is being deleted and may go without asking its broker: its Broker is gone,
+/// or the object is to be retained. Returns `None` for all others.
 #[cfg_attr(not(feature = "kubernetes"), allow(dead_code, reason = "resources are deleted in Kubernetes only"))]
 pub(super) fn without_broker(resource: &TopologyResource, broker_is_gone: bool) -> Option<Outcome> {
     let is_retained = resource.deletion_policy == DeletionPolicy::Retain;

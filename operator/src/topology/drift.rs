@@ -11,9 +11,10 @@ pub(super) enum Step {
     Report(Outcome),
     /// The object is missing: declare it.
     Declare,
-    /// The object differs and nobody loses anything: delete it and declare it anew. In words, the fields that differ.
+    /// The object differs, and nobody loses anything if it is deleted and declared again. The text names the fields
+    /// that differ.
     Replace(String),
-    /// The resource is being deleted: delete the object too, if it is as required (`if_empty`: only an empty queue).
+    /// The resource is being deleted: delete the object too, under these conditions (`if_empty`: only an empty queue).
     Delete(DeleteOnly),
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// A Broker, or the reason why it cannot be read.
 pub(super) type ReadBroker = Result<Arc<Broker>, Arc<InvalidObject>>;
 
-/// Everything that is watched. Shared: the watches write it, the workers read it.
+/// Everything that is watched. The watches write it, and the workers read it.
 #[derive(Default)]
 pub(super) struct Index(Mutex<Entries>);
 
@@ -23,12 +23,12 @@ struct Entries {
 }
 
 impl Index {
-    /// The Broker of that name.
+    /// Returns the Broker of that name, or the reason why it cannot be read; `None` if it is not known.
     pub(super) fn broker(&self, key: &BrokerKey) -> Option<ReadBroker> {
         self.with(|entries| entries.brokers.get(key).cloned())
     }
 
-    /// All resources that refer to a Broker.
+    /// Returns all resources that refer to a Broker.
     pub(super) fn referring_to(&self, key: &BrokerKey) -> Vec<ClusterResource> {
         self.with(|entries| entries.resources.get(key).into_iter().flat_map(BTreeMap::values).cloned().collect())
     }

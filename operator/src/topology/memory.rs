@@ -1,7 +1,7 @@
-//! The memory of a worker: facts about its resources that outlive a pass.
+//! The memory of a worker: what it has to remember about its resources from one pass to the next.
 //!
-//! The index that a pass reads follows the API server with a delay: a pass that runs before our own write has come back
-//! would write it again. And the broker is not asked again every two seconds for what it refused.
+//! The index that a pass reads follows the API server with a delay. Without the memory, a pass would repeat a write
+//! that the index does not show yet, and would ask the broker every two seconds for what it refused.
 use super::cluster_resource::ClusterResource;
 use super::kinds::Numbers;
 use super::outcome::{Outcome, REFUSED};
@@ -11,13 +11,13 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The resources of one broker by uid, as far as there is something to remember of them.
+/// The resources of one broker, by uid, of which there is something to remember.
 #[derive(Default)]
 pub(super) struct Memory(HashMap<String, Entry>);
 
 #[derive(Default)]
 struct Entry {
-    /// The resource's version after our last write: an older one in the index is out of date.
+    /// The resource's version after our last write. If the index has an older one, the index is out of date.
     version: u64,
     /// Set once our finalizer has been put on the resource.
     has_finalizer: bool,
@@ -25,7 +25,7 @@ struct Entry {
     status: Option<TopologyStatus>,
     /// The time of the last write of a status.
     written_at: Option<Instant>,
-    /// The generation whose object was on the broker as wanted.
+    /// The generation of the spec whose object was on the broker as wanted.
     declared: Option<i64>,
     refusal: Option<Refusal>,
 }
@@ -60,7 +60,7 @@ impl Memory {
             let was_declared = entry.declared == Some(generation);
             let is_recent = |refusal: &&Refusal| refusal.generation == generation && now - refusal.at < RETRY_AFTER;
             let refusal = entry.refusal.as_ref().filter(is_recent);
-            // The index shares the resource, so that a change copies it: only what is new is written.
+            // The index shares the resource, so changing it makes a copy: it is changed only if there is something new.
             if was_declared && !resource.resource.was_declared || refusal.is_some() {
                 let reduced = Arc::make_mut(&mut resource.resource);
                 reduced.was_declared |= was_declared;
@@ -70,14 +70,14 @@ impl Memory {
         resources
     }
 
-    /// Remembers that our finalizer was put on a resource, which has the version `written` since.
+    /// Remembers that our finalizer was put on a resource, which has had the version `written` since then.
     pub(super) fn record_finalizer(&mut self, resource: &ClusterResource, written: Option<&str>) {
         let entry = self.entry(resource);
         entry.has_finalizer = true;
         entry.version = entry.version.max(version(written));
     }
 
-    /// Remembers that a status was written to a resource, which has the version `written` since.
+    /// Remembers that a status was written to a resource, which has had the version `written` since then.
     pub(super) fn record_status(
         &mut self,
         resource: &ClusterResource,
@@ -112,7 +112,7 @@ impl Memory {
         self.0.entry(resource.uid().to_owned()).or_default()
     }
 
-    /// Makes the last writes of all statuses so much older.
+    /// Makes the last writes of all statuses older by this time.
     #[cfg(test)]
     pub(super) fn age(&mut self, by: Duration) {
         for entry in self.0.values_mut() {
@@ -120,13 +120,13 @@ impl Memory {
         }
     }
 
-    /// The time of the last write of a status of the resource.
+    /// Returns the time of the last write of a status of the resource.
     pub(super) fn written_at(&self, resource: &ClusterResource) -> Option<Instant> {
         self.0.get(resource.uid()).and_then(|entry| entry.written_at)
     }
 
-    /// Compares the status that follows from an outcome with the present one. Numbers alone are no change if a status was
-    /// written a moment ago.
+    /// Compares the status that follows from an outcome with the present one. Changed numbers alone do not count if a
+    /// status was written a moment ago.
     pub(super) fn status_change(&self, resource: &ClusterResource, outcome: &Outcome, now: Instant) -> StatusChange {
         let next = next_status(resource, outcome);
         let without_numbers = |status: &TopologyStatus| (status.observed_generation, status.conditions.clone());
@@ -141,7 +141,7 @@ impl Memory {
     }
 }
 
-/// The status of a resource that follows from an outcome.
+/// Returns the status of a resource that follows from an outcome.
 fn next_status(resource: &ClusterResource, outcome: &Outcome) -> TopologyStatus {
     let (before, generation) = (&resource.status, Some(resource.resource.generation));
     let ready = outcome.condition();
@@ -173,8 +173,9 @@ pub(super) enum StatusChange {
     None,
 }
 
-/// The number of statuses that may be written for their numbers alone. Each one is a write of etcd and is sent to everybody who watches:
-/// with many busy queues, the numbers of one queue are written less often instead of more in total.
+/// The number of statuses that may be written only because their numbers changed. Each write goes to etcd and is sent
+/// to everybody who watches: with many busy queues, the numbers of one queue are written less often instead of more in
+/// total.
 pub(super) struct Budget {
     left: f64,
     since: Instant,
@@ -195,17 +196,17 @@ impl Budget {
     }
 }
 
-/// Reads the version of a resource: versions of one resource are numbers that grow. A text that is no number is older than
-/// all versions, so that it makes nothing out of date.
+/// Reads the version of a resource: versions of one resource are numbers that grow. A text that is not a number counts
+/// as older than all versions, so that it makes nothing out of date.
 fn version(text: Option<&str>) -> u64 {
     text.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
-/// How long the broker is not asked again for what it refused.
+/// How long the broker is not asked again for something that it refused.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
 /// How often changed numbers are written into a status.
 const NUMBERS_EVERY: Duration = Duration::from_secs(5);
-/// Writes of numbers alone per second, for all resources of a broker.
+/// The writes of statuses per second, for all resources of a broker, in which only numbers change.
 const NUMBERS_PER_SECOND: f64 = 10.0;
 /// The number of unused writes that are kept for later: this many can be made at once.
 const BURST_MAX: f64 = 50.0;

@@ -1,10 +1,11 @@
-//! The topology: resources that stand for exchanges, queues and bindings are declared on their brokers. The core knows no
-//! Kubernetes and serves `apply DIR` as well.
+//! The topology: declares exchanges, queues and bindings on their brokers, as resources describe them. The core does
+//! not depend on Kubernetes and serves `apply DIR` as well.
 //!
-//! In the order of a pass over one broker (`reconcile`): `resource` (the object that is wanted, and by whom), `conflict`
-//! (who owns it), `drift` and `deletion` (what has to be done: pure), `kinds` (one file per kind, the only code that knows a
-//! kind), `outcome` (what to report). With Kubernetes: `watch` and `view` enter resources (`cluster_resource`) into the
-//! `index`, a `worker` per broker makes passes, `report` and `memory` decide what is written to the resources.
+//! In the order of a pass over one broker (`reconcile`): `resource` (the object that is wanted, and by which resource),
+//! `conflict` (which resource owns it), `drift` and `deletion` (what has to be done: pure), `kinds` (one file per kind,
+//! the only code that knows a kind), `outcome` (what to report). With Kubernetes: `watch` and `view` enter resources
+//! (`cluster_resource`) into the `index`, a `worker` per broker makes passes, `report` and `memory` decide what is
+//! written to the resources.
 #[cfg(feature = "kubernetes")]
 mod cluster_resource;
 mod conflict;

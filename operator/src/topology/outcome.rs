@@ -41,7 +41,7 @@ pub(crate) enum Effect {
     Created,
     /// The object had been there, was missing, and was declared again.
     Restored,
-    /// The object had been changed on the broker and was put back. In words, the fields that differed.
+    /// The object had been changed on the broker and was restored. The text names the fields that differed.
     Replaced(String),
 }
 
@@ -60,7 +60,7 @@ impl Outcome {
         Self::Waiting { reason, message: message.into() }
     }
 
-    /// The condition `Ready` of the resource.
+    /// Returns the condition `Ready` of the resource.
     #[cfg_attr(not(feature = "kubernetes"), allow(dead_code, reason = "conditions are for Kubernetes"))]
     pub(crate) fn condition(&self) -> ReadyCondition<'_> {
         match self {
@@ -75,9 +75,9 @@ impl Outcome {
     }
 }
 
-/// The object was changed on the broker, and putting it back would take something from its users.
+/// The object was changed on the broker, and restoring it would take something from its users.
 pub(crate) const CHANGED: &str = "Changed";
-/// The broker cannot be asked, although its Broker is ready.
+/// The broker cannot be asked, although its Broker is Ready.
 pub(crate) const BROKER_UNAVAILABLE: &str = "BrokerUnavailable";
 /// The pass took too long and ended before it came to this resource.
 pub(crate) const INTERRUPTED: &str = "Interrupted";

@@ -65,10 +65,10 @@ struct Task {
     step: Step,
 }
 
-/// The limits that end a pass early: otherwise each request to a broker that hangs would wait for its own timeout.
+/// The limits that end a pass early. Without them, each request to a broker that hangs would wait for its own timeout.
 struct Limits {
     end: Instant,
-    /// The outcome of the first request that got no answer: all later ones have the same.
+    /// The outcome of the first request that got no answer; all later requests have the same.
     unavailable: OnceLock<Outcome>,
 }
 
@@ -92,7 +92,7 @@ impl Limits {
 /// A pass between its phases.
 struct Pass<'a> {
     client: &'a Client,
-    /// The objects on the broker, those among them that earlier phases have declared.
+    /// The objects on the broker, including those that earlier phases have declared.
     inventory: Inventory,
     limits: Arc<Limits>,
     /// The outcomes that are known, in the order of the resources.
@@ -122,7 +122,7 @@ impl Pass<'_> {
             }
             self.outcomes[index] = Some(outcome);
         }
-        // The tasks have ended: nobody else holds the inventory.
+        // All tasks have ended, so nobody else holds the inventory.
         self.inventory = Arc::into_inner(inventory).unwrap_or_default();
         declared.iter().for_each(|resource| self.inventory.insert(&resource.wanted));
     }
@@ -162,8 +162,8 @@ async fn declare(client: &Client, inventory: &Inventory, resource: &TopologyReso
         return Outcome::waiting("Missing", format!("waits for {missing}: not on the broker yet"));
     }
     match object.declare(client).await {
-        // The list did not have the object, and the broker says that it was there: only an object that can be read back
-        // counts. The same holds for one that was lost: the broker may not have made it again.
+        // The list did not have the object, but the broker says that it existed: only an object that can be read back
+        // counts. The same holds for an object that was lost, because the broker may not have created it again.
         Ok(made) if made == Made::Unchanged || effect == Effect::Restored => match object.exists(client).await {
             Ok(true) => Outcome::Ready { effect, numbers: object.empty_numbers() },
             Ok(false) => {
@@ -182,7 +182,7 @@ async fn declare(client: &Client, inventory: &Inventory, resource: &TopologyReso
     }
 }
 
-/// Requests to one broker at a time.
+/// The most requests to one broker at a time.
 const REQUESTS_MAX: usize = 16;
-/// The longest time that a pass may take: resources that it has not come to by then wait for the next one.
+/// The longest time that a pass may take: resources that it has not reached by then wait for the next one.
 const PASS_MAX: Duration = Duration::from_secs(30);

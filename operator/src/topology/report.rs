@@ -28,7 +28,7 @@ impl Report {
         matches!(self.outcome, Outcome::Waiting { reason: INTERRUPTED, .. })
     }
 
-    /// The event that the outcome is worth, if any.
+    /// Returns the event for the outcome, if it is worth one.
     pub(super) fn notice(&self) -> Option<Notice> {
         let Self { resource: ClusterResource { resource, status, .. }, outcome } = self;
         let what = || resource.wanted.describe();
@@ -55,18 +55,18 @@ impl Report {
     }
 }
 
-/// The outcome for a resource that our finalizer could not be put on. `None` if the resource changed or was deleted
-/// meanwhile, or if the API server does not answer as it should.
+/// Returns the outcome for a resource that our finalizer could not be put on. Returns `None` if the resource changed or
+/// was deleted meanwhile, or if the API server does not answer as it should.
 pub(super) fn finalizer_refused(error: kube::Error) -> Option<Outcome> {
     match error {
         kube::Error::Api(refusal) if !matches!(refusal.code, 401 | 404 | 409 | 429 | 503 | 504) => {
             let message = format!("the finalizer {FINALIZER} cannot be set: the API server says: {}", refusal.message);
-            // Unlike what the broker refuses, this is tried again with the next pass.
+            // Unlike a refusal of the broker, this is tried again with the next pass.
             Some(Outcome::waiting(REFUSED, message))
         }
         _ => None,
     }
 }
 
-/// The Broker is not ready.
+/// The reason if the Broker is not Ready.
 pub(super) const BROKER_NOT_READY: &str = "BrokerNotReady";

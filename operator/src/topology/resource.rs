@@ -41,17 +41,18 @@ pub(crate) struct TopologyResource {
     pub(crate) age: Age,
     #[cfg_attr(not(feature = "kubernetes"), allow(dead_code, reason = "reported to Kubernetes"))]
     pub(crate) generation: i64,
-    /// Set if the broker had the object as wanted, in this generation: if it is missing or different now, it was lost.
+    /// Set if the broker had the object as wanted, in this generation of the spec: if the object is missing or
+    /// different now, it was lost.
     pub(crate) was_declared: bool,
-    /// The mistake in the spec if it asks for another object than the declared one, which cannot be changed. `wanted` is then
-    /// the declared object.
+    /// The mistake in the spec if it asks for another object than the declared one, which cannot be changed. `wanted`
+    /// is then the declared object.
     pub(crate) refused_change: Option<String>,
     /// The broker's last refusal, as long as the broker is not asked again.
     pub(crate) recent_refusal: Option<Outcome>,
 }
 
 impl TopologyResource {
-    /// A resource that was just created and of which nothing is known but its spec.
+    /// Returns a resource that was just created, and of which nothing is known but its spec.
     pub(crate) fn new<K: Kind>(resource: &K, namespace: String, name: String, age: Age) -> Self {
         Self {
             wanted: resource.object(&name).into(),

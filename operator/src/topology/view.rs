@@ -27,7 +27,7 @@ pub(super) struct Stamp {
 pub(super) struct Entry {
     /// The broker that the object concerns.
     broker: BrokerKey,
-    /// The parts of the object that have to change for another pass; `None` if any change is a reason.
+    /// Another pass is made when one of these parts changes; `None`: whenever anything changes.
     stamp: Option<Stamp>,
 }
 
@@ -70,7 +70,7 @@ impl<K: Kind> IndexedKind for K {
     fn enter(&self, index: &Index) -> Entry {
         let (broker, meta) = (BrokerKey::referred_to_by(self), self.meta());
         index.put(broker.clone(), ClusterResource::of(self));
-        // The operator writes the status itself: that is no reason for another pass.
+        // The operator itself writes the status, so a change of it is no reason for another pass.
         let stamp = Stamp {
             generation: meta.generation,
             deleting: meta.deletion_timestamp.is_some(),
@@ -88,7 +88,7 @@ fn own_key(meta: &ObjectMeta) -> BrokerKey {
     BrokerKey::new(meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
 }
 
-/// The object of an event, if it cannot be read.
+/// Returns the object of an event if it cannot be read, with the reason.
 pub(super) fn unreadable_object<K>(event: &watcher::Event<Guard<K>>) -> Option<InvalidObject> {
     match event {
         watcher::Event::Apply(resource) | watcher::Event::InitApply(resource) => resource.0.as_ref().err().cloned(),

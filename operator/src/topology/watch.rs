@@ -80,7 +80,7 @@ enum TaskEnd {
     StreamEnded,
 }
 
-/// Waits until a task ends that was not told to.
+/// Waits until a task ends without having been told to, and logs that.
 async fn failure(tasks: &mut JoinSet<TaskEnd>) {
     loop {
         match tasks.join_next().await {

@@ -1,5 +1,6 @@
-//! The worker of one broker: a pass whenever something changed, and one every two seconds to see what changed on the
-//! broker; less often where a pass takes long, so that a broker with many objects is not asked for its lists all the time.
+//! The worker of one broker. It makes a pass whenever something changed, and one every two seconds to find changes on
+//! the broker. If a pass takes long, these become rarer, so that a broker with many objects is not asked for its lists
+//! all the time.
 use super::cluster_resource::{BrokerKey, ClusterResource};
 use super::index::{Index, ReadBroker};
 use super::memory::{Budget, Memory, StatusChange};
@@ -43,7 +44,7 @@ type Connect = Box<dyn Fn(kube::Client, Broker) -> BoxFuture<'static, anyhow::Re
 
 /// A client of a broker.
 struct Connection {
-    /// The Broker that the client was made for: one that was created anew has another password.
+    /// The uid of the Broker that the client was made for: a Broker that was created again has another password.
     broker_uid: String,
     client: Client,
 }
@@ -165,10 +166,10 @@ impl Worker {
         self.report(reports).await || is_unavailable
     }
 
-    /// Selects the resources that the broker has to be asked about: those that may refer to it, and whose outcome does not
-    /// follow from the Broker alone.
+    /// Selects the resources that the broker has to be asked about: those that may refer to it and whose outcome does
+    /// not follow from the Broker alone.
     fn select(&self, resources: Vec<ClusterResource>, broker: Option<&Broker>) -> Selection {
-        // In a namespace whose Brokers cannot be listed, one that is not known may still exist.
+        // In a namespace whose Brokers cannot be listed, a Broker that is not known may still exist.
         let is_gone = broker.is_none() && !self.index.is_unlisted(&self.broker.namespace);
         let mut selection = Selection::default();
         for resource in resources {
@@ -187,8 +188,8 @@ impl Worker {
         Some(BrokerState { uid, is_ready: broker.is_some_and(|broker| is_ready(&broker)) })
     }
 
-    /// Removes the reports that the broker cannot be asked as long as that is short: a restart, another password. A resource
-    /// without a condition gets its report at once.
+    /// Removes the reports that the broker cannot be asked while that has lasted only a short time, as during a restart
+    /// or a change of the password. A resource without a condition gets its report at once.
     fn without_short_outages(&mut self, mut reports: Vec<Report>, is_unavailable: bool) -> Vec<Report> {
         if !is_unavailable {
             self.unavailable_since = None;
@@ -218,7 +219,7 @@ impl Worker {
         let paused = broker.is_some_and(|broker| broker.spec.paused);
         let mut answer = reconcile::pass(&client, wanted.clone(), paused).await.map_err(unavailable);
         if answer.is_err() {
-            // The connections may lead nowhere, or the password may be another one by now: try once more, with a new login.
+            // The connections may be broken, or the password may have changed: log in again and try once more.
             self.connection = None;
             answer = match self.connect(broker).await {
                 Ok(client) => reconcile::pass(&client, wanted, paused).await.map_err(unavailable),
@@ -336,7 +337,8 @@ impl Worker {
 
     /// Makes a write and records its event. Returns the status if one was written.
     async fn write(&self, Write { report, change }: Write) -> Option<WrittenStatus> {
-        // The Broker has changed since the pass began: the next pass, which comes at once, reports anew.
+        // If the Broker has changed since the pass began, nothing is written: the next pass comes at once and reports
+        // again.
         if !matches!(change, Change::LetGo) && self.current_broker_state() != self.broker_state {
             return None;
         }
@@ -387,7 +389,7 @@ fn unavailable(error: leveret_client::Error) -> Outcome {
     Outcome::waiting(BROKER_UNAVAILABLE, error.to_string())
 }
 
-/// The outcome for a resource that may not refer to the Broker; `None` if it may.
+/// Returns the outcome for a resource that may not refer to the Broker; `None` if it may.
 fn not_allowed(resource: &ClusterResource, key: &BrokerKey, broker: Option<&Broker>) -> Option<Outcome> {
     let namespace = &resource.resource.key.namespace;
     if key.allows(namespace, broker) {
@@ -405,14 +407,14 @@ fn not_allowed(resource: &ClusterResource, key: &BrokerKey, broker: Option<&Brok
 /// The time between two passes.
 #[derive(Debug, PartialEq, Eq)]
 struct Pause {
-    /// The pause if something changed: what comes meanwhile is looked at together.
+    /// The pause if something changed; changes that arrive meanwhile are handled in the same pass.
     min: Duration,
     /// The pause if nothing is known to have changed.
     max: Duration,
 }
 
 impl Pause {
-    /// The pause after a pass that took so long.
+    /// Returns the pause after a pass that took this long.
     fn after(took: Duration) -> Self {
         Self { min: took.min(PASS_EVERY), max: (took * PAUSE_FACTOR).max(PASS_EVERY) }
     }
@@ -420,7 +422,7 @@ impl Pause {
 
 /// How long a broker may be unavailable before the conditions of its resources say so.
 const OUTAGE_MAX: Duration = Duration::from_secs(15);
-/// How often a broker is looked at for changes that were made there.
+/// How often a pass looks for changes that were made on the broker.
 const PASS_EVERY: Duration = Duration::from_secs(2);
 /// The ratio of pause to pass if nothing is known to have changed: at most a tenth of the time goes into such passes.
 const PAUSE_FACTOR: u32 = 10;

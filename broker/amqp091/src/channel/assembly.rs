@@ -1,4 +1,4 @@
-//! A message of a channel whose frames have not all arrived, and which is put together from them.
+//! Puts together a message of a channel whose frames have not all arrived.
 use crate::codec::content::ContentHeader;
 use crate::codec::ids::class;
 use crate::codec::method;
@@ -21,7 +21,7 @@ pub(crate) struct Assembly {
     pub(super) held: HeldBytes,
 }
 
-/// The content header of such a message.
+/// The content header of a message that has not arrived in full.
 pub(super) struct Header {
     /// The properties, encoded.
     pub(super) properties: Box<[u8]>,
@@ -32,7 +32,7 @@ pub(super) struct Header {
 }
 
 impl Assembly {
-    /// Returns the message of a publish of which only the method frame has arrived.
+    /// Begins the message of a publish of which only the method frame has arrived.
     pub(super) fn new(publish: &method::PublishMethod<'_>, held: HeldBytes) -> Self {
         Self {
             exchange: publish.exchange.into(),

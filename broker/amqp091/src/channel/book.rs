@@ -1,8 +1,8 @@
-//! The books of publisher confirms: the publishes of each channel from the first that is not safe on.
+//! The books of publisher confirms. The book of a channel has its publishes, from the first that is not safe yet.
 //!
-//! A publish that waits for the log has a token; tokens are never used twice on a connection, so a token of a channel
-//! that was closed means nothing to the channel that has its number now. A publish is safe when it and all publishes
-//! before it are.
+//! A publish that waits for the log has a token. Tokens are never used twice on a connection, so a token of a channel
+//! that was closed means nothing to the channel that has its number now. A publish is safe when all the logs that it
+//! waits for have it and all publishes before it are safe.
 use crate::codec::encode;
 use crate::connection::by_channel::ByChannel;
 use std::collections::VecDeque;
@@ -50,7 +50,8 @@ impl Books {
         }
     }
 
-    /// Notes that one log has the publishes of `token`, and appends the acknowledgement of all that are safe now to `out`.
+    /// Notes that one log has the publishes of `token`, and appends the acknowledgement of all that are now safe to
+    /// `out`.
     pub(crate) fn confirmed(&mut self, channel: u16, token: u64, out: &mut Vec<u8>) {
         if let Some(confirms) = self.find(channel) {
             confirms.confirmed(token);
@@ -72,7 +73,7 @@ struct Confirms {
     safe: u64,
     /// The sequence number up to which publishes were confirmed to the client.
     told: u64,
-    /// The publishes from the first that is not safe on.
+    /// The publishes after the safe ones, in order.
     pending: VecDeque<PendingPublishes>,
     /// The token of the first of the pending publishes.
     first_token: u64,

@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// The channels with publishes that are to be confirmed at the end of the read.
 #[derive(Default)]
 pub(crate) struct UnconfirmedChannels {
-    /// Their numbers, each once.
+    /// The numbers of the channels, each once.
     channels: Vec<u16>,
 }
 

@@ -143,7 +143,7 @@ pub(super) fn qos(context: &Context, channel: &mut Channel, qos: &Qos) -> Result
     Ok(())
 }
 
-/// An argument that is accepted and has no effect, as in RabbitMQ 4.
+/// The name of an argument that is accepted and has no effect, as in RabbitMQ 4.
 const IDLE: &str = "x-cancel-on-ha-failover";
 /// The approximate memory of a consumer, in bytes.
 const CONSUMER_BYTES: u64 = 1 << 10;

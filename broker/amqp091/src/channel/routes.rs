@@ -1,4 +1,4 @@
-//! Routes cached per connection, by exchange and routing key: a publisher that uses many keys is routed once for each key.
+//! Routes cached per connection, by exchange and routing key: a publisher that uses many keys is routed once per key.
 //!
 //! The slots form sets of four. The hash of a route's names decides in which set the route is, so finding it reads one
 //! line of memory and allocates nothing. If a set is full, the table grows up to its limit; after that one of the set's

@@ -44,7 +44,7 @@ pub enum Method<'a> {
     },
     ChannelClose(Close<'a>),
     ChannelCloseOk,
-    /// Clients of AMQP 0-8 ask for a ticket first.
+    /// `access.request`: clients of AMQP 0-8 ask for a ticket first.
     AccessRequest,
     ExchangeDeclare(ExchangeDeclareMethod<'a>),
     ExchangeDelete {
@@ -197,7 +197,7 @@ pub struct Ack {
     pub multiple: bool,
 }
 
-/// Why a payload is not a method that a client may send.
+/// The reason why a payload is not a method that a client may send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MethodError {
     /// A field is malformed.

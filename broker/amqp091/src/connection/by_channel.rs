@@ -2,7 +2,7 @@
 
 /// Values by channel number. A number takes no memory until a value is put near it.
 pub(crate) struct ByChannel<T> {
-    /// The first page. Most clients have low numbers only: these are found without looking for their page.
+    /// The first page. Most clients have low channel numbers only, and these are found without looking up a page.
     first: Vec<Option<T>>,
     /// All pages; page 0 stays empty.
     pages: Vec<Vec<Option<T>>>,

@@ -45,7 +45,7 @@ pub(crate) struct Handshake<'a> {
     tuned: Tuned,
 }
 
-/// The two ends of a socket.
+/// The addresses of the two ends of a socket.
 #[derive(Clone, Copy)]
 pub(crate) struct Addresses {
     pub(crate) peer: SocketAddr,

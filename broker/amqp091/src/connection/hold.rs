@@ -29,10 +29,10 @@ pub(crate) struct ConnectionEnds<'e> {
     pub(crate) stop: &'e CancellationToken,
 }
 
-/// Waits until `room` is done.
+/// Waits until the future `room` ends, unless the connection ends before.
 ///
 /// # Errors
-/// How the connection ended before that.
+/// The way in which the connection ended before that.
 pub(crate) async fn until(
     room: impl Future<Output = ()>,
     socket: &OwnedReadHalf,
@@ -72,7 +72,7 @@ pub(crate) fn ended(socket: &OwnedReadHalf, ends: &ConnectionEnds<'_>) -> Option
 /// and until memory and disk have room. The client is told about memory and disk if it asked for that.
 ///
 /// # Errors
-/// How the connection ended meanwhile.
+/// The way in which the connection ended meanwhile.
 pub(crate) async fn back(
     context: &Context,
     throttle: &mut Throttle,
@@ -111,8 +111,9 @@ pub(crate) async fn back(
     held
 }
 
-/// Sends a heartbeat now and then, for ever, to a client that wanted none. The client's close may wait behind bytes that
-/// are not read; if no process has the client's socket any more, its system answers a heartbeat with a reset.
+/// Sends heartbeats at intervals, without end, to a client that asked for none. The client's close may wait behind
+/// bytes that are not read; but if no process has the client's socket any more, its system answers a heartbeat with a
+/// reset.
 async fn nudge(output: &Output) {
     loop {
         tokio::time::sleep(NUDGE_EVERY).await;
@@ -120,9 +121,10 @@ async fn nudge(output: &Output) {
     }
 }
 
-/// Waits until further waiting is useless: since `since` the connection was held back, or sent nothing of the messages
-/// that it began, and incomplete messages, some of them of this connection, fill the memory. Such connections are not all
-/// closed at the same time: those that stay may have room once others are gone.
+/// Waits until the connection has to be closed because further waiting is useless: it has been held back, or has sent
+/// nothing of the messages that it began, ever since `since`, and incomplete messages, some of them of this connection,
+/// fill the memory. Such connections are not all closed at the same time: those that stay may have room once others are
+/// gone.
 pub(crate) async fn until_it_waits_for_itself(context: &Context, since: Instant) -> End {
     let turn = (context.connection.id.0 % TURNS_TO_LEAVE) as u32;
     tokio::time::sleep_until(since + LEAVE_AFTER + LEAVE_EVERY * turn).await;
@@ -163,8 +165,7 @@ pub(crate) const STOPPING: &str = "broker is shutting down";
 /// The time for which a client without heartbeats may leave its answers unread.
 const UNREAD_MAX: Duration = Duration::from_secs(60);
 const NUDGE_EVERY: Duration = Duration::from_secs(5);
-const WAITS_FOR_ITSELF: &str =
-    "memory is used up by messages that have not come in full, some of this connection among them";
+const WAITS_FOR_ITSELF: &str = "memory is used up by incomplete messages, some of them of this connection";
 /// The time for which a publisher may be held back or silent before it is closed because it waits for itself.
 const LEAVE_AFTER: Duration = Duration::from_secs(10);
 /// The interval at which such connections are closed, one after the other.

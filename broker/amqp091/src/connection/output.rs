@@ -1,4 +1,5 @@
-//! The bytes on their way to a client: one buffer per connection, which queues, the reader and the log's tasks write into.
+//! The bytes on their way to a client: one buffer per connection, into which queues, the reader and the log's tasks
+//! write.
 //!
 //! Queues deliver into the buffer under their own lock (lock order: queue, output), the reader answers into it, and the
 //! writer swaps it against an empty one and writes that in one call. The buffer is bounded: while it is full a queue

@@ -315,8 +315,8 @@ impl Reader {
         }
     }
 
-    /// Reads and drops the client's last bytes, until it closes its end too: closing a socket with bytes that were not read
-    /// resets it, and the client might never see the broker's last answer.
+    /// Reads and drops the client's last bytes until it closes its end too. Closing a socket with unread bytes would
+    /// reset it, and the client might never see the broker's last answer.
     async fn discard(&mut self) {
         let never = CancellationToken::new();
         let closed = async {

@@ -31,7 +31,7 @@ pub(crate) struct Session {
     settler: Settler,
     /// The work that was done since other tasks last had their turn.
     pub(super) turn: Turn,
-    /// The stages of its life that the session has reached.
+    /// The state of the session after the frames that were handled last.
     pub(crate) progress: Progress,
 }
 
@@ -46,9 +46,9 @@ pub(crate) enum Progress {
     Finished,
 }
 
-/// What is to be done after a sequence of publishes.
+/// The next thing to do after a sequence of publishes.
 enum More {
-    /// The turn is worth a look before any further frame.
+    /// The turn has to be checked before any further frame.
     AfterLook,
     /// The next frame, if there is one, is not a publish.
     Other,
@@ -76,8 +76,8 @@ impl Session {
         (&self.context, &mut self.publishing.throttle)
     }
 
-    /// Returns whether the log's tasks should go first, because much was handed to the log since they last did. Starts to
-    /// count anew then.
+    /// Returns whether the log's tasks should go first, because much was handed to the log since they last did. If so,
+    /// the count begins again.
     pub(crate) fn has_logged_much(&mut self) -> bool {
         let much = self.publishing.logged_bytes >= LOGGED_BYTES;
         if much {
@@ -170,8 +170,8 @@ impl Session {
         is_over
     }
 
-    /// Handles publishes, from the frame at the offset `at` on, which is moved to the first frame that was not handled.
-    /// Most frames of a publisher are publishes, so this loop is kept small, and is no future.
+    /// Handles publishes, from the frame at the offset `at` on, and moves `at` to the first frame that was not handled.
+    /// Most frames of a publisher are publishes, so this loop is kept small and is not async.
     ///
     /// # Errors
     /// The failure of the publish whose method frame is at `at` then.
@@ -189,8 +189,8 @@ impl Session {
         Ok(More::Other)
     }
 
-    /// Handles a frame that ends at `next` if it is a publish, and returns `None` otherwise. Returns the offset to go on at,
-    /// which is further on than `next` if the content was handled too.
+    /// Handles a frame that ends at `next` if it is a publish, and returns `None` otherwise. Returns the offset to go
+    /// on at, which is larger than `next` if the content was handled too.
     #[inline]
     fn publish_frame(&mut self, buffer: &[u8], next: usize, frame: &Frame<'_>) -> Option<Result<usize, Failure>> {
         if frame.kind != Kind::Method {

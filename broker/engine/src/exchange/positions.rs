@@ -1,4 +1,4 @@
-//! Sets of places between the words of a routing key: place 0 is before the first word, place n is behind the n-th word.
+//! Sets of places between the words of a routing key: place 0 is before the first word, place n is after the n-th word.
 
 /// A set of places below `64 * N`, as bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ impl<const N: usize> Positions<N> {
         Self(std::array::from_fn(|at| self.0[at] | other.0[at]))
     }
 
-    /// Returns the set in which each place has moved behind the next word.
+    /// Returns the set in which each place has moved past the next word.
     #[inline]
     pub(super) fn next(&self) -> Self {
         Self(std::array::from_fn(|at| {
@@ -55,7 +55,7 @@ impl<const N: usize> Positions<N> {
         }))
     }
 
-    /// Returns the first place of the set and all places behind it.
+    /// Returns the first place of the set and all places after it.
     #[inline]
     pub(super) fn onward(&self) -> Self {
         let mut begun = false;

@@ -18,11 +18,11 @@ pub(crate) struct Topic<T> {
 }
 
 struct Node<T> {
-    /// The node behind `*`, or `NO_NODE`.
+    /// The child for `*`, or `NO_NODE`.
     one: u32,
-    /// The node behind `#`, or `NO_NODE`.
+    /// The child for `#`, or `NO_NODE`.
     any: u32,
-    /// The nodes behind other words, by the number of the word.
+    /// The children for other words, by the number of the word.
     words: Children,
     targets: Targets<T>,
 }
@@ -232,7 +232,7 @@ impl<T: Copy + Ord> Topic<T> {
     }
 }
 
-/// A word of a key, and the places behind its occurrences.
+/// A word of a key, and the places after its occurrences.
 struct KnownWord<const N: usize> {
     word: u32,
     ends: Positions<N>,

@@ -14,7 +14,7 @@ pub struct ConsumerId(pub u64);
 pub struct Subscription {
     /// The sink that receives the deliveries.
     pub sink: Arc<dyn Sink>,
-    /// True if no other consumer may have the queue meanwhile.
+    /// True if no other consumer may be subscribed to the queue at the same time.
     pub exclusive: bool,
     /// True if deliveries need no acknowledgement and are settled at once.
     pub no_ack: bool,

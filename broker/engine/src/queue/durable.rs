@@ -219,8 +219,9 @@ impl Queue {
 const READ: ReadBounds = ReadBounds { run_bytes: 4 << 20, record_bytes: 16 << 20 };
 /// Runs are read when fewer bytes than this are warm ahead of the cursor.
 const AHEAD_BYTES: u64 = 4 << 20;
-/// `READ` and, in the next line, `AHEAD_BYTES` while the memory for the contents of all queues is used up.
+/// The value in place of `READ` while the memory for the contents of all queues is used up.
 const READ_TIGHT: ReadBounds = ReadBounds { run_bytes: 256 << 10, record_bytes: 1 << 20 };
+/// The value in place of `AHEAD_BYTES` while the memory for the contents of all queues is used up.
 const AHEAD_TIGHT_BYTES: u64 = 1;
 /// The most runs that one call looks at.
 const LOOKED_AT_MAX: usize = 64 << 10;

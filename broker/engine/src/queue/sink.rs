@@ -19,7 +19,7 @@ pub struct Delivery<'a> {
     pub shared: Option<&'a Bytes>,
     /// The identity of the message, to settle it with.
     pub id: super::MessageId,
-    /// The number of messages that are still ready behind this one.
+    /// The number of messages that are still ready after this one.
     pub ready_after: u64,
 }
 

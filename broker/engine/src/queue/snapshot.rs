@@ -13,7 +13,7 @@ use bytes::{Buf, BufMut, TryGetError};
 #[cfg(any(test, feature = "mutants"))]
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Why the bytes of a snapshot cannot be restored.
+/// The reason why the bytes of a snapshot cannot be restored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damaged(pub String);
 

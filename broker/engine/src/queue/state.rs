@@ -17,7 +17,8 @@ pub(super) struct QueueState {
     runs: Numbered<Run>,
     next_sequence: u64,
     segments: Segments,
-    /// The returned messages by sequence, with their offsets. They are delivered before messages that were never delivered.
+    /// The returned messages by sequence, with their offsets. They are delivered before those that were never
+    /// delivered.
     returned: BTreeMap<u64, u32>,
     /// The number of messages that are not settled.
     live: u64,
@@ -358,7 +359,7 @@ impl QueueState {
         (ranges, self.returned.first_key_value().is_none_or(|(sequence, _)| *sequence >= before))
     }
 
-    /// Returns the sequence at the cursor, or `None` if there is no run at or behind the cursor.
+    /// Returns the sequence at the cursor, or `None` if there is no run at the cursor or after it.
     pub(super) fn position(&self, cursor: &Cursor) -> Option<u64> {
         let (number, run) = self.run_from(cursor.run)?;
         Some(run.first + if number == cursor.run { u64::from(cursor.index) } else { 0 })

@@ -1,9 +1,9 @@
 //! The stored form of a run, which is the same in a queue's memory, in the log and in the archive.
 //!
 //! `[exchange length u8][routing key length u8][exchange][routing key]`, then each message as `[properties length
-//! u32][body length u32][properties][body]`, integers little-endian. The form has no version of its own: the log's
-//! entries and the snapshots that refer to runs have. In a queue's memory a large body is not part of the run, but
-//! shared with the buffer that it arrived in.
+//! u32][body length u32][properties][body]`, integers little-endian. The form has no version of its own, because the
+//! log's entries and the snapshots that refer to runs have one. In a queue's memory a large body is not part of the
+//! run, but shared with the buffer that it arrived in.
 use super::content::{Body, Extent, Publish};
 use bytes::Bytes;
 

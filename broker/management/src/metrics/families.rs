@@ -128,7 +128,7 @@ pub(super) static DETAILED: &[(&str, Family)] = &[
     ("queue_consumer_count", Family::new("rabbitmq_detailed_queue_consumers", CONSUMERS_HELP, CONSUMERS)),
 ];
 
-/// Which totals of RabbitMQ an answer contains.
+/// The totals of RabbitMQ that an answer contains.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Scope {
     /// All of them.

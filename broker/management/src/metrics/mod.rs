@@ -79,7 +79,7 @@ struct Series {
     /// The families that are not written in full yet.
     families: std::collections::VecDeque<&'static Family>,
     queues: Queues,
-    /// Whether the head of the first family is written.
+    /// True once the head of the first family is written.
     begun: bool,
     /// For how many of [`Queues::Few`] the first family is written.
     done: usize,

@@ -2,8 +2,8 @@
 //!
 //! Clients send Latin-1 or plain bytes as message ids, correlation ids and names of headers, and consumers get the same
 //! bytes. If such a string is text inside the broker, each byte that is not part of UTF-8 is one character of a private
-//! range, U+10FF00 and the byte. A character of that range that a client sent itself is one for each of its bytes, so
-//! that no two strings have the same text.
+//! range: U+10FF00 plus the byte. If a client sends a character of that range itself, each of its bytes becomes such a
+//! character, so that no two strings have the same text.
 
 /// Returns the text that stands for `bytes`.
 #[must_use]

@@ -11,7 +11,7 @@ struct HinderedDisk {
     disk: FaultyDisk,
     no_descriptors: AtomicBool,
     slow: Mutex<bool>,
-    /// Whether a thread has waited to create a file.
+    /// True once a thread has waited to create a file.
     waits: AtomicBool,
     /// Wakes the threads that wait to create a file.
     resume: Condvar,

@@ -56,7 +56,7 @@ pub(super) fn secret_places(broker: &Broker) -> SecretPlaces {
     SecretPlaces { public: place(secret::name(broker)), private: place(secret::login_name(broker)) }
 }
 
-/// The place of a Broker's StatefulSet.
+/// Returns the place of a Broker's StatefulSet.
 pub(super) fn set_place(broker: &Broker) -> Place {
     Place::of::<StatefulSet>(&broker.namespace().unwrap_or_default(), &broker.name_any())
 }
@@ -93,22 +93,22 @@ pub(super) fn children(
     Ok(Children { before, set, after, login_version: logins.version.clone() })
 }
 
-/// The version of the login that the pods of a StatefulSet are to carry.
+/// Returns the version of the login that the pods of a StatefulSet are to carry.
 pub(super) fn login_version(set: &StatefulSet) -> Option<String> {
     set.spec.as_ref()?.template.metadata.as_ref()?.annotations.as_ref()?.get(pod::LOGIN).cloned()
 }
 
-/// The name of the claim of a pod's volume, as StatefulSets make it.
+/// Returns the name of the claim of a pod's volume, as StatefulSets form it.
 pub(super) fn claim_name(broker: &Broker, pod: i32) -> String {
     format!("{}-{}-{pod}", pod::DATA, broker.name_any())
 }
 
-/// The name of a pod, as StatefulSets make it.
+/// Returns the name of a pod, as StatefulSets form it.
 pub(super) fn pod_name(broker: &Broker, pod: i32) -> String {
     format!("{}-{pod}", broker.name_any())
 }
 
-/// The metadata of a child: name, namespace, labels, owner.
+/// Returns the metadata of a child: name, namespace, labels and owner.
 fn meta(broker: &Broker, name: String) -> ObjectMeta {
     ObjectMeta {
         name: Some(name),
@@ -119,7 +119,7 @@ fn meta(broker: &Broker, name: String) -> ObjectMeta {
     }
 }
 
-/// The labels of all children of the Broker.
+/// Returns the labels of all children of the Broker.
 fn labels(broker: &Broker) -> BTreeMap<String, String> {
     let labels = [
         ("app.kubernetes.io/name", "leveret"),
@@ -129,7 +129,7 @@ fn labels(broker: &Broker) -> BTreeMap<String, String> {
     labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
 }
 
-/// The labels that select the pods; StatefulSets put them on the claims that they make too.
+/// Returns the labels that select the pods; StatefulSets also put them on the claims that they create.
 pub(super) fn selector(broker: &Broker) -> BTreeMap<String, String> {
     let mut labels = labels(broker);
     labels.remove("app.kubernetes.io/managed-by");

@@ -16,8 +16,8 @@ pub(crate) const CONTAINER: &str = "leveret";
 /// The annotation with the version of the login that the pod runs with.
 pub(super) const LOGIN: &str = "leveret.dev/login";
 
-/// The template of the pods. Its annotations change with the configuration and the login, so that the pods are restarted
-/// with new ones.
+/// Returns the template of the pods. Its annotations change with the configuration and the login, so that a change of
+/// either restarts the pods.
 pub(super) fn template(broker: &Broker, pod: PodSpec, config_hash: &str, login_version: &str) -> PodTemplateSpec {
     let wanted = &broker.spec.pod_template;
     let mut pod_labels = wanted.labels.clone();
@@ -30,7 +30,7 @@ pub(super) fn template(broker: &Broker, pod: PodSpec, config_hash: &str, login_v
     PodTemplateSpec { metadata: Some(metadata), spec: Some(pod) }
 }
 
-/// The spec of the pods, with the fields of `spec.podTemplate` in it.
+/// Returns the spec of the pods, including the fields of `spec.podTemplate`.
 ///
 /// # Errors
 /// A field of `spec.podTemplate` that the operator sets itself, that a pod does not have, or that has another type.
@@ -50,7 +50,7 @@ pub(in crate::cluster) fn spec(broker: &Broker, image: Image<'_>) -> Result<PodS
     for (name, value) in broker.spec.pod_template.spec.clone().unwrap_or_default() {
         if spec.get(&name).is_some() || FORBIDDEN.contains(&&*name) {
             return Err(Problem::invalid_spec(format!(
-                "spec.podTemplate.spec.{name} is set by the operator; what schedules a pod can be set"
+                "spec.podTemplate.spec.{name} is set by the operator; fields that schedule a pod can be set"
             )));
         }
         spec[name] = value;
@@ -67,7 +67,7 @@ pub(in crate::cluster) fn spec(broker: &Broker, image: Image<'_>) -> Result<PodS
         }
     }
     let read: PodSpec = serde_json::from_value(spec.clone())
-        .map_err(|error| Problem::invalid_spec(format!("spec.podTemplate is no part of a pod: {error}")))?;
+        .map_err(|error| Problem::invalid_spec(format!("spec.podTemplate does not fit a pod: {error}")))?;
     let known = serde_json::to_value(&read)
         .map_err(|error| Problem::invalid_spec(format!("spec.podTemplate cannot be written: {error}")))?;
     match unknown_field(&spec, &known) {
@@ -76,8 +76,8 @@ pub(in crate::cluster) fn spec(broker: &Broker, image: Image<'_>) -> Result<PodS
     }
 }
 
-/// Returns the path of the first field of `spec` that a pod does not have: it is missing in `known`, which is `spec` as it was
-/// read and written again.
+/// Returns the path of the first field of `spec` that a pod does not have: it is missing in `known`, which is `spec`
+/// after it was read as a pod and written again.
 fn unknown_field(spec: &Value, known: &Value) -> Option<String> {
     let below = |name: String, spec: &Value, known: &Value| {
         unknown_field(spec, known).map(|rest| if rest.is_empty() { name.clone() } else { format!("{name}.{rest}") })
@@ -111,14 +111,14 @@ fn container(broker: &Broker, image: &str) -> Value {
             from_secret("LEVERET_DEFAULT_USER", "username"),
             from_secret("LEVERET_DEFAULT_PASS", "password"),
         ],
-        // The broker's last words go into the condition of a Broker that does not start.
+        // The last lines that the broker printed go into the condition of a Broker that does not start.
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "ports": [
             {"name": "amqp", "containerPort": AMQP, "protocol": "TCP"},
             {"name": "http", "containerPort": HTTP, "protocol": "TCP"},
             {"name": "metrics", "containerPort": METRICS, "protocol": "TCP"},
         ],
-        // An hour to start: reading a long log takes long, and must not be interrupted and begun anew again and again.
+        // An hour to start: reading a long log takes long, and must not be interrupted and begun again.
         "startupProbe": {"httpGet": get("/health/live"), "periodSeconds": 1, "timeoutSeconds": 3, "failureThreshold": 3600, "successThreshold": 1},
         "readinessProbe": {"httpGet": get("/health/ready"), "periodSeconds": 1, "timeoutSeconds": 3, "failureThreshold": 3, "successThreshold": 1},
         "livenessProbe": {"httpGet": get("/health/live"), "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6, "successThreshold": 1},

@@ -11,17 +11,17 @@ use kube::ResourceExt;
 use leveret_api::Broker;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// The name of the Secret for applications.
+/// Returns the name of the Secret for applications.
 pub(crate) fn name(broker: &Broker) -> String {
     format!("{}-default-user", broker.name_any())
 }
 
-/// The name of the Secret for the pods.
+/// Returns the name of the Secret for the pods.
 pub(crate) fn login_name(broker: &Broker) -> String {
     format!("{}-login", broker.name_any())
 }
 
-/// The Secret for applications: everything that they need to connect.
+/// Returns the Secret for applications, with everything that they need to connect.
 pub(super) fn build(broker: &Broker, login: &Login) -> Secret {
     let host = format!("{}.{}.svc", broker.name_any(), broker.namespace().unwrap_or_default());
     let encoded = |text: &str| utf8_percent_encode(text, UNRESERVED).to_string();
@@ -38,7 +38,8 @@ pub(super) fn build(broker: &Broker, login: &Login) -> Secret {
     secret(broker, name(broker), "servicebinding.io/rabbitmq", &fields)
 }
 
-/// The Secret for the pods: the login, its version, and the previous login while a pod may still run with that.
+/// Returns the Secret for the pods: the login, its version, and the previous login while a pod may still run with that
+/// one.
 pub(super) fn build_login(broker: &Broker, logins: &Logins) -> Secret {
     let previous = logins.previous.clone().unwrap_or_default();
     let fields = [
@@ -61,5 +62,5 @@ fn secret(broker: &Broker, name: String, kind: &str, fields: &[(&str, String)]) 
     }
 }
 
-/// The characters that an address contains unencoded.
+/// The characters that are not percent-encoded in an address.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');

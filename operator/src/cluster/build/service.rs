@@ -6,8 +6,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 use leveret_api::{Broker, ServiceType};
 
-/// The Service that clients connect to. Outside the cluster it publishes only AMQP: management and metrics are unencrypted,
-/// and metrics need no password.
+/// Returns the Service that clients connect to. Outside the cluster it publishes only AMQP, because management and
+/// metrics are unencrypted and metrics need no password.
 pub(super) fn clients(broker: &Broker) -> Service {
     let (kind, is_inside) = match broker.spec.service.kind {
         ServiceType::ClusterIP => ("ClusterIP", true),
@@ -33,7 +33,7 @@ pub(super) fn clients(broker: &Broker) -> Service {
     Service { metadata, spec: Some(spec), ..Service::default() }
 }
 
-/// The Service for management and metrics, inside the cluster.
+/// Returns the Service for management and metrics, which is reachable inside the cluster only.
 pub(super) fn management(broker: &Broker) -> Service {
     let spec = ServiceSpec {
         type_: Some("ClusterIP".to_owned()),
@@ -45,7 +45,7 @@ pub(super) fn management(broker: &Broker) -> Service {
     Service { metadata: meta(broker, management_name(broker)), spec: Some(spec), ..Service::default() }
 }
 
-/// The headless Service: it gives each pod a name, also before the pod is ready.
+/// Returns the headless Service, which gives each pod a DNS name, even before the pod is ready.
 pub(super) fn nodes(broker: &Broker) -> Service {
     let spec = ServiceSpec {
         type_: Some("ClusterIP".to_owned()),

@@ -52,7 +52,7 @@ fn claim(broker: &Broker) -> PersistentVolumeClaim {
     }
 }
 
-/// A hash of the configuration (FNV-1a).
+/// Returns a hash of the configuration (FNV-1a).
 fn hash(config: &ConfigMap) -> String {
     let text = config.data.iter().flat_map(|data| data.values()).flat_map(|text| text.bytes());
     format!(

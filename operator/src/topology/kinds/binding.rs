@@ -1,4 +1,4 @@
-//! Bindings. A binding has no field beside those that make up its identity: it is there as wanted, or it is missing.
+//! Bindings. All fields of a binding belong to its identity, so a binding is either as wanted or missing.
 use super::field::{NameField, check_names};
 use super::{Comparison, FieldError, Identity, Inventory, Kind, Lists};
 use leveret_api::{Arguments, Binding, BrokerRef, DeletionPolicy, DestinationType, Exchange, Queue, TopologyStatus};
@@ -7,7 +7,7 @@ use leveret_client::{Binding as Object, Client, DeleteOnly, Error, Made};
 impl Kind for Binding {
     type Object = Object;
 
-    /// A binding needs its exchange and its queue.
+    /// A binding is declared after its exchange and its queue.
     const RANK: u8 = 30;
 
     fn broker(&self) -> &BrokerRef {
@@ -49,7 +49,7 @@ impl Kind for Binding {
 
     fn identity(binding: &Object) -> Identity {
         let Object { vhost, source, destination, destination_type, routing_key, .. } = binding;
-        // The keys of an object of arguments are ordered: equal arguments are equal texts.
+        // The keys of a JSON object are ordered, so equal arguments have equal texts.
         let arguments = serde_json::Value::Object(binding.arguments.clone()).to_string();
         Identity::of::<Self>(&[vhost, source, destination_type, destination, routing_key, &arguments])
     }
@@ -69,7 +69,7 @@ impl Kind for Binding {
 
     async fn list(client: &Client) -> Result<Vec<Object>, Error> {
         let mut bindings = client.bindings().await?;
-        // Every queue is bound to the default exchange: no resource can want that.
+        // Every queue is bound to the default exchange; no resource can want such a binding.
         bindings.retain(|binding| !binding.source.is_empty());
         Ok(bindings)
     }
@@ -104,14 +104,14 @@ impl Kind for Binding {
 
     async fn delete(_: &Object, existing: Option<&Object>, client: &Client, _: DeleteOnly) -> Result<(), Error> {
         match existing {
-            // The broker deletes a binding by the key that it has given it.
+            // The broker deletes a binding by the `properties_key` that it has given to the binding.
             Some(existing) => client.unbind(existing).await,
             None => Ok(()),
         }
     }
 
-    /// A binding with other arguments would be another binding, beside the one that was declared. The API server refuses
-    /// most changes of them, but does not see that an argument has got another name.
+    /// A binding with other arguments would be another binding beside the declared one. The API server refuses most
+    /// changes of the arguments, but does not notice that an argument was renamed.
     fn keep_declared(binding: &mut Object, status: &TopologyStatus) -> Option<String> {
         let declared = status.arguments.as_ref().filter(|declared| **declared != binding.arguments)?;
         binding.arguments = declared.clone();

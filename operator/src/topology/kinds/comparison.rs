@@ -8,18 +8,18 @@ pub(crate) enum Comparison {
     Missing,
     /// The object is as wanted; for a queue with its numbers.
     Equal(Option<Numbers>),
-    /// The broker has another object of that identity.
+    /// The broker has an object of that identity that differs.
     Different {
         /// The fields that differ, in words.
         fields: String,
-        /// The way to the wanted object, if the resource may change the one that is there.
+        /// The way to get the wanted object, if the resource may change the existing one.
         correction: Correction,
     },
 }
 
 impl Comparison {
-    /// The comparison of an object that is there: `differences` are the parts that differ, in words, and `correction` is
-    /// asked only if there is one.
+    /// Returns the comparison with an existing object. `differences` are the parts that differ, in words, and
+    /// `correction` is called only if there are some.
     pub(super) fn of(
         differences: [Option<String>; 2],
         numbers: Option<Numbers>,
@@ -39,7 +39,7 @@ impl Comparison {
 pub(crate) enum Correction {
     /// Delete the object and declare it anew: nobody loses anything.
     Replace,
-    /// Leave the object as it is: replacing it would take something from its users. In words, what that is.
+    /// Leave the object as it is, because replacing it would take something from its users. The text says what.
     Wait(String),
 }
 
@@ -66,7 +66,7 @@ impl Field {
     }
 }
 
-/// Names the fields that differ, or returns `None` if all are equal.
+/// Returns the fields that differ, in words, or `None` if all are equal.
 pub(super) fn differing_fields(fields: &[Field]) -> Option<String> {
     let different = fields.iter().filter(|field| field.wanted != field.actual);
     let named: Vec<_> =
@@ -74,7 +74,7 @@ pub(super) fn differing_fields(fields: &[Field]) -> Option<String> {
     (!named.is_empty()).then(|| named.join(", "))
 }
 
-/// Names the arguments that differ, or returns `None` if all are equal.
+/// Returns the arguments that differ, in words, or `None` if all are equal.
 pub(super) fn differing_arguments(wanted: &Arguments, actual: &Arguments) -> Option<String> {
     let changed = wanted.iter().filter(|(name, value)| actual.get(*name) != Some(value)).map(|(name, value)| {
         let actual = actual.get(name).map_or_else(|| "not set".to_owned(), ToString::to_string);

@@ -17,8 +17,8 @@ macro_rules! kinds {
             $(pub(super) $list: HashMap<Identity, <$Kind as Kind>::Object>),+
         }
 
-        /// The lists of a broker that a pass needs. The others are not asked for: thousands of queues are no reason to
-        /// list as many bindings.
+        /// The lists of a broker that a pass needs. The broker is not asked for the others: a pass over thousands of
+        /// queues need not list as many bindings.
         #[derive(Clone, Copy, Debug, Default)]
         pub(crate) struct Lists {
             $($list: bool),+
@@ -151,7 +151,7 @@ macro_rules! kinds {
                 match self { $(Self::$Kind(object) => $Kind::declared_arguments(object)),+ }
             }
 
-            /// The resource of the API server that stands for such an object.
+            /// Returns the API resource of the kind that stands for such an object.
             #[cfg(feature = "kubernetes")]
             pub(crate) fn api_resource(&self) -> ApiResource {
                 match self { $(Self::$Kind(_) => $Kind::api_resource()),+ }

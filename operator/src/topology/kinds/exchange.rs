@@ -48,7 +48,7 @@ impl Kind for Exchange {
     }
 
     fn lists() -> Lists {
-        // The bindings say whether an exchange is in use.
+        // The bindings show whether an exchange is in use.
         Lists { exchanges: true, bindings: true, ..Lists::default() }
     }
 

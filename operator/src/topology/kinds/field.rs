@@ -1,4 +1,5 @@
-//! Checks of fields that the API server makes with the definitions of the kinds, for resources that come from a file.
+//! Checks of fields for resources that come from a file. For resources in a cluster, the API server makes the same
+//! checks with the definitions of the kinds.
 
 /// A field with a value that is not allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -27,7 +27,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt::Debug;
 
-/// Everything that the operator knows of a kind. Implemented by the resource, as the API server stores it.
+/// Everything that the operator knows about a kind. Implemented by the resource type, as the API server stores it.
 pub(crate) trait Kind:
     Resource<Scope = NamespaceResourceScope, DynamicType = ()>
     + CustomResourceExt
@@ -45,42 +45,43 @@ pub(crate) trait Kind:
     /// spaced so that a new kind fits between two others.
     const RANK: u8;
 
-    /// The Broker that the resource refers to.
+    /// Returns the Broker that the resource refers to.
     #[cfg_attr(not(feature = "kubernetes"), allow(dead_code, reason = "`apply` is told which broker"))]
     fn broker(&self) -> &BrokerRef;
 
-    /// The policy for the object when the resource is deleted.
+    /// Returns what happens to the object when the resource is deleted.
     fn deletion_policy(&self) -> DeletionPolicy;
 
-    /// The status of the resource, as it was last written.
+    /// Returns the status of the resource, as it was last written.
     #[cfg_attr(not(feature = "kubernetes"), allow(dead_code, reason = "only Kubernetes stores a status"))]
     fn status(&self) -> Option<&TopologyStatus>;
 
-    /// The object that the resource wants; `name` is the resource's own name.
+    /// Returns the object that the resource wants. `name` is the resource's own name.
     fn object(&self, name: &str) -> Self::Object;
 
-    /// Checks what the API server checks with the kind's definition, for `apply`.
+    /// Makes the checks that the API server makes with the kind's definition, for `apply`.
     ///
     /// # Errors
     /// The first field that is wrong.
     fn check(object: &Self::Object) -> Result<(), FieldError>;
 
-    /// The identity of the object: two resources with the same identity want the same object.
+    /// Returns the identity of the object: two resources with the same identity want the same object.
     fn identity(object: &Self::Object) -> Identity;
 
-    /// The object in words, for messages: `queue 'x' in vhost '/'`.
+    /// Returns the object in words, for messages: `queue 'x' in vhost '/'`.
     fn describe(object: &Self::Object) -> String;
 
-    /// The lists of the broker that a pass needs if one of its resources is of this kind.
+    /// Returns which lists of the broker a pass needs if one of its resources is of this kind.
     fn lists() -> Lists;
 
-    /// Lists all objects of this kind that a resource could want.
+    /// Returns all objects of this kind on the broker that a resource could want.
     ///
     /// # Errors
     /// The broker does not answer, or refuses.
     async fn list(client: &Client) -> Result<Vec<Self::Object>, Error>;
 
-    /// The things that have to be on the broker before the object can be declared and are missing, in words.
+    /// Returns, in words, what is missing on the broker and has to exist before the object can be declared; `None` if
+    /// nothing is.
     fn missing_requirements(object: &Self::Object, inventory: &Inventory) -> Option<String>;
 
     /// Compares the wanted object with the `existing` one of the same identity.
@@ -98,7 +99,7 @@ pub(crate) trait Kind:
     /// The broker does not answer, or refuses. [`Error::NotFound`] and [`Error::Unexpected`] count as "no".
     async fn exists(object: &Self::Object, client: &Client) -> Result<bool, Error>;
 
-    /// Deletes the object if it is as `only` requires; `existing` is the one of the same identity that was listed.
+    /// Deletes the object under the conditions in `only`. `existing` is the listed object of the same identity.
     ///
     /// # Errors
     /// The broker does not answer, or refuses.
@@ -114,26 +115,26 @@ pub(crate) trait Kind:
         false
     }
 
-    /// The numbers of an object that was declared just now, if objects of this kind have numbers.
+    /// Returns the numbers of an object that was declared just now, if objects of this kind have numbers.
     fn empty_numbers() -> Option<Numbers> {
         None
     }
 
-    /// Sets the fields that make up the object's identity and cannot be changed to the values that `status` says were
-    /// declared. Returns what is wrong with the spec if it asks for others.
+    /// Sets the fields that make up the object's identity and cannot be changed to the values that were declared, which
+    /// `status` has. Returns what is wrong with the spec if it asks for other values.
     #[cfg_attr(not(feature = "kubernetes"), allow(dead_code, reason = "only Kubernetes stores a status"))]
     fn keep_declared(_: &mut Self::Object, _: &TopologyStatus) -> Option<String> {
         None
     }
 
-    /// The arguments that are kept in the status, for [`Kind::keep_declared`].
+    /// Returns the arguments that are kept in the status, for [`Kind::keep_declared`].
     #[cfg_attr(not(feature = "kubernetes"), allow(dead_code, reason = "only Kubernetes stores a status"))]
     fn declared_arguments(_: &Self::Object) -> Option<Arguments> {
         None
     }
 }
 
-/// The identity of an object on a broker: its kind, and the names that tell it from others of the kind.
+/// The identity of an object on a broker: its kind, and the names that distinguish it from others of its kind.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Identity {
     kind: Cow<'static, str>,
@@ -147,13 +148,13 @@ impl Identity {
 }
 
 impl Inventory {
-    /// Returns the virtual host in words if the broker does not have it.
+    /// Returns the virtual host in words if the broker does not have it, otherwise `None`.
     fn missing_vhost(&self, vhost: &str) -> Option<String> {
         (!self.vhosts.contains_key(vhost)).then(|| format!("vhost '{vhost}'"))
     }
 }
 
-/// The phase of a pass in which an object of a `rank` is declared or, in the opposite order, deleted.
+/// Returns the phase of a pass in which an object of a `rank` is declared or, in the opposite order, deleted.
 fn phase(rank: u8, deleting: bool) -> u8 {
     let (lowest, highest) = (RANKS.iter().min().unwrap_or(&rank), RANKS.iter().max().unwrap_or(&rank));
     if deleting { lowest + (highest - rank) } else { rank }

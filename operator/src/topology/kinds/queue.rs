@@ -60,7 +60,7 @@ impl Kind for Queue {
 
     fn compare(wanted: &Object, existing: Option<&Object>, inventory: &Inventory) -> Comparison {
         let Some(existing) = existing else { return Comparison::Missing };
-        // A queue that says no type is of the type of its vhost.
+        // A queue that names no type has the default type of its virtual host.
         let default_type = inventory.vhosts.get(&wanted.vhost).and_then(Option::as_deref);
         let arguments = differing_arguments(&typed_arguments(wanted, default_type), &typed_arguments(existing, None));
         let fields = differing_fields(&[
@@ -94,7 +94,7 @@ impl Kind for Queue {
     }
 }
 
-/// Returns the arguments with the type of the queue among them: a RabbitMQ lists the type of every queue, whether it was
+/// Returns the arguments of the queue, including its type: RabbitMQ lists the type of every queue, whether it was
 /// declared with one or not.
 fn typed_arguments(queue: &Object, default_type: Option<&str>) -> Arguments {
     let mut arguments = queue.arguments.clone();
@@ -114,5 +114,5 @@ fn correction(existing: &Object, Numbers { ready, unacked, consumers }: Numbers)
 }
 
 const TYPE: &str = "x-queue-type";
-/// The type of a queue if neither its declaration nor its vhost says another.
+/// The type of a queue if neither its declaration nor its virtual host names another.
 const CLASSIC: &str = "classic";
