@@ -9,7 +9,7 @@ mod pool;
 
 use futures::future::BoxFuture;
 use leveret_listener::{AcceptedClient, Protocol};
-use leveret_node::{Broker, Door, Permit};
+use leveret_node::{Broker, Permit};
 use pool::Pool;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -40,7 +40,7 @@ impl Protocol for Amqp {
     }
 
     async fn admit(&self) -> Option<Permit> {
-        self.broker.admit(Door::Messaging)
+        self.broker.admit()
     }
 
     async fn serve(self: Arc<Self>, client: AcceptedClient, permit: Permit, stop: CancellationToken) {

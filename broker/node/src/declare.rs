@@ -44,8 +44,7 @@ impl Broker {
     pub fn check_exchange(&self, _caller: &Caller, vhost: &str, name: &str) -> Result<(), Refusal> {
         let name = &without_line_breaks(name);
         if name.is_empty() {
-            let text = "operation not permitted on the default exchange".to_owned();
-            return Err(Refusal::new(RefusalKind::AccessRefused, text));
+            return Err(catalog::on_default_exchange());
         }
         self.catalog().exchange(vhost, name).map(drop)
     }

@@ -76,7 +76,7 @@ pub use leveret_engine::queue::{
     Body, ConsumerId, ConsumerOwner, Counters, DWELL_BOUNDS_SECONDS, Delivery, Depth, Dwell, Extent, Fill, MessageId,
     Sink, Source, Subscription,
 };
-pub use limits::{Door, Limits, LimitsError, Permit, Wishes};
+pub use limits::{Limits, LimitsError, Permit, Wishes};
 pub use maintain::StorageUsage;
 pub use memory::{Memory, available_bytes, default_max};
 pub use message::{Message, MessageError, RoutedMessage};

@@ -104,18 +104,7 @@ impl Default for Limits {
     }
 }
 
-/// The kind of place that a client asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Door {
-    /// A connection that messages go over, which is half-open until [`Permit::open`].
-    Messaging,
-    /// A connection to the management API.
-    Management,
-    /// A connection to the metrics port.
-    Metrics,
-}
-
-/// The place of one client. Dropping the permit frees the place, so it must not be dropped before the socket is closed.
+/// The place of one connection that messages go over. Dropping the permit frees the place, so it must not be dropped before the socket is closed.
 pub struct Permit {
     places: Arc<Places>,
     kind: Mutex<Kind>,
@@ -127,8 +116,6 @@ pub struct Permit {
 enum Kind {
     HalfOpen(u64),
     Open,
-    Management,
-    Metrics,
 }
 
 impl Permit {
@@ -163,8 +150,6 @@ impl Drop for Permit {
         match *self.kind.lock() {
             Kind::HalfOpen(number) => taken.leave(number),
             Kind::Open => taken.open -= 1,
-            Kind::Management => taken.http -= 1,
-            Kind::Metrics => taken.metrics -= 1,
         }
     }
 }
@@ -184,8 +169,6 @@ struct TakenPlaces {
     /// The number of half-open connections whose places were given to other clients and whose sockets are not closed yet.
     giving_way: u64,
     open: u64,
-    http: u64,
-    metrics: u64,
 }
 
 impl TakenPlaces {
@@ -207,23 +190,10 @@ impl Places {
         Arc::new(Self { limits, taken: Mutex::default(), refusals: Seldom::default() })
     }
 
-    /// Takes a place for a client that came to `door`; the admission has no permit if all places are taken.
-    fn take(self: &Arc<Self>, door: Door, now_ns: u64) -> Admission {
+    /// Takes a place for a new client, whose connection is half-open; the admission has no permit if all places are taken.
+    fn take(self: &Arc<Self>, now_ns: u64) -> Admission {
         let withdrawn = Arc::new(Notify::new());
-        let mut taken = self.taken.lock();
-        let (limits, counts) = (&self.limits, &mut *taken);
-        let (kind, met) = match door {
-            Door::Messaging => self.take_half_open(counts, &withdrawn, now_ns),
-            Door::Management => {
-                let met = Met { limit: "http_connections_max", max: limits.http_connections_max };
-                counted(&mut counts.http, met, Kind::Management)
-            }
-            Door::Metrics => {
-                let met = Met { limit: "connections to the metrics", max: limits.metrics_connections_max };
-                counted(&mut counts.metrics, met, Kind::Metrics)
-            }
-        };
-        drop(taken);
+        let (kind, met) = self.take_half_open(&mut self.taken.lock(), &withdrawn, now_ns);
         let permit = kind.map(|kind| Permit { places: self.clone(), kind: Mutex::new(kind), withdrawn });
         Admission { permit, met }
     }
@@ -270,20 +240,13 @@ struct Met {
     max: u64,
 }
 
-fn counted(count: &mut u64, met: Met, kind: Kind) -> (Option<Kind>, Option<Met>) {
-    if *count >= met.max {
-        return (None, Some(met));
-    }
-    *count += 1;
-    (Some(kind), None)
-}
-
 impl Broker {
-    /// Returns a place for a client that came to `door`. If all places are taken, logs it and returns `None`: the socket
-    /// has to be closed at once.
-    pub fn admit(&self, door: Door) -> Option<Permit> {
+    /// Returns a place for a new client of a protocol that messages go over. If all places are taken, logs it and returns
+    /// `None`: the socket has to be closed at once. Clients of the management API and of the metrics port have places of
+    /// their own, which their listeners count.
+    pub fn admit(&self) -> Option<Permit> {
         let places = &self.node().places;
-        let Admission { permit, met } = places.take(door, self.clock().now());
+        let Admission { permit, met } = places.take(self.clock().now());
         if let Some(Met { limit, max }) = met
             && let Some(silent) = places.refusals.speaks(self.clock().now())
         {
@@ -410,33 +373,30 @@ mod tests {
     }
 
     #[test]
-    fn clients_of_different_kinds_have_separate_places() {
+    fn open_and_half_open_connections_have_separate_places() {
         let places = places(2, 1);
-        let http: Vec<_> = (0..2).map(|_| places.take(Door::Management, 0).permit.unwrap()).collect();
-        assert!(places.take(Door::Management, 0).permit.is_none());
         let (first, second) =
-            (places.take(Door::Messaging, 0).permit.unwrap(), places.take(Door::Messaging, 0).permit.unwrap());
-        assert!(places.take(Door::Messaging, 0).permit.is_none(), "no place, and nobody has had its time");
+            (places.take(0).permit.unwrap(), places.take(0).permit.unwrap());
+        assert!(places.take(0).permit.is_none(), "no place, and nobody has had its time");
         assert_eq!((first.open(), first.open(), second.open()), (Ok(()), Ok(()), Err(1)));
-        let third = places.take(Door::Messaging, 0).permit.unwrap();
-        assert!(places.take(Door::Messaging, 0).permit.is_none());
-        drop((first, http));
+        let third = places.take(0).permit.unwrap();
+        assert!(places.take(0).permit.is_none());
+        drop(first);
         assert_eq!(second.open(), Ok(()));
-        assert!(places.take(Door::Management, 0).permit.is_some());
         drop((second, third));
         let taken = places.taken.lock();
-        assert_eq!((taken.open, taken.half_open.len(), taken.http), (0, 0, 0));
+        assert_eq!((taken.open, taken.half_open.len()), (0, 0));
     }
 
     #[tokio::test]
     async fn a_new_client_gets_the_place_of_a_silent_one() {
         let places = places(2, 1);
         let (old, young) =
-            (places.take(Door::Messaging, 0).permit.unwrap(), places.take(Door::Messaging, GRACE_NS).permit.unwrap());
-        let Admission { permit: new, met } = places.take(Door::Messaging, GRACE_NS);
+            (places.take(0).permit.unwrap(), places.take(GRACE_NS).permit.unwrap());
+        let Admission { permit: new, met } = places.take(GRACE_NS);
         assert_eq!(met, Some(Met { limit: "half_open_connections_max", max: 2 }));
         old.withdrawn().await;
-        assert!(places.take(Door::Messaging, GRACE_NS).permit.is_none(), "the others have not had their time");
+        assert!(places.take(GRACE_NS).permit.is_none(), "the others have not had their time");
         drop(old);
         assert_eq!(places.taken.lock().half_open.len(), 2, "its place had been given away");
         drop((young, new));
@@ -447,13 +407,13 @@ mod tests {
     #[test]
     fn few_half_open_connections_are_closed_for_new_clients_at_a_time() {
         let places = places(100, 1);
-        let old: Vec<_> = (0..100).map(|_| places.take(Door::Messaging, 0).permit.unwrap()).collect();
-        let new: Vec<_> = (0..100).filter_map(|_| places.take(Door::Messaging, GRACE_NS).permit).collect();
+        let old: Vec<_> = (0..100).map(|_| places.take(0).permit.unwrap()).collect();
+        let new: Vec<_> = (0..100).filter_map(|_| places.take(GRACE_NS).permit).collect();
         assert_eq!(new.len() as u64, GIVING_WAY_MAX);
         assert_eq!(old[0].open(), Ok(()), "it was faster");
         drop(old);
         assert_eq!(places.taken.lock().giving_way, 0);
-        let newer: Vec<_> = (0..200).filter_map(|_| places.take(Door::Messaging, GRACE_NS).permit).collect();
+        let newer: Vec<_> = (0..200).filter_map(|_| places.take(GRACE_NS).permit).collect();
         assert_eq!((newer.len(), places.taken.lock().half_open.len()), (84, 100));
     }
 

@@ -23,7 +23,8 @@ use tokio_util::task::TaskTracker;
 pub struct StorageOptions {
     /// The disk that holds the data folder.
     pub disk: Arc<dyn Disk>,
-    /// The largest size of the log in bytes. The log also takes a quarter of the disk at most, but at least eight segments.
+    /// The largest size of the log in bytes. The log also takes a quarter of the disk at most, but at least eight
+    /// segments, or as many as the disk holds, which are six or more.
     pub log_bytes_max: u64,
     /// The size of a segment of the log in bytes, which is fixed at the first start: smaller on a small disk, larger if the
     /// largest message needs it.

@@ -128,8 +128,7 @@ impl Queue {
     }
 
     pub(crate) fn not_found(&self) -> Refusal {
-        let text = format!("no queue '{}' in vhost '{}'", self.name, self.vhost);
-        Refusal { kind: RefusalKind::NotFound, text }
+        Refusal::no_queue(&self.vhost, &self.name)
     }
 }
 

@@ -5,7 +5,7 @@
 use crate::GroupId;
 use crate::log_table::{self, BLANK, LogTable, MEMBERSHIP, NORMAL, PURGED, Slot, TRUNCATE, TableEntry, VOTE};
 use crate::types::{self, Command, Entry, LogId, TypeConfig, Vote};
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use futures::Stream;
 use leveret_journal::{Disk, Head, Journal, RecordBody, Recovered, read_whole};
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
@@ -60,13 +60,13 @@ impl RecoveredLog {
     /// term of the vote u64, node voted for u64, committed u8, term of the purged entry u64, its index u64, its chain
     /// u64`.
     fn decode(bytes: &mut &[u8]) -> Option<Self> {
-        if types::take(bytes)? != VERSION {
+        if bytes.try_get_u8().ok()? != VERSION {
             return None;
         }
-        let has = types::take(bytes)?;
-        let (term, node, committed) = (types::take_long(bytes)?, types::take_long(bytes)?, types::take(bytes)? == 1);
-        let (purged_term, purged_index) = (types::take_long(bytes)?, types::take_long(bytes)?);
-        let chain = types::take_long(bytes)? as u32;
+        let has = bytes.try_get_u8().ok()?;
+        let (term, node, committed) = (bytes.try_get_u64_le().ok()?, bytes.try_get_u64_le().ok()?, bytes.try_get_u8().ok()? == 1);
+        let (purged_term, purged_index) = (bytes.try_get_u64_le().ok()?, bytes.try_get_u64_le().ok()?);
+        let chain = bytes.try_get_u64_le().ok()? as u32;
         let vote = (has & 1 != 0).then(|| types::vote(term, node, committed));
         let purged = (has & 2 != 0).then(|| types::log_id(purged_term, purged_index));
         Some(Self { vote, table: LogTable::new(purged, chain) })

@@ -6,6 +6,7 @@
 //! checksum of all that (see [`write_whole`]). Integers are little-endian.
 use crate::GroupId;
 use crate::types::{self, LogId, StoredMembership};
+use bytes::Buf;
 use leveret_journal::{Disk, read_whole, write_whole};
 use std::io;
 
@@ -44,7 +45,7 @@ pub(crate) fn read(disk: &dyn Disk, group: GroupId) -> io::Result<Option<StoredS
 
 fn decode(mut bytes: Vec<u8>) -> Option<StoredSnapshot> {
     let mut rest = &bytes[..];
-    if types::take(&mut rest)? != VERSION {
+    if rest.try_get_u8().ok()? != VERSION {
         return None;
     }
     let (last, members_id) = (get(&mut rest)?, get(&mut rest)?);
@@ -62,8 +63,8 @@ fn put(bytes: &mut Vec<u8>, id: Option<LogId>) {
 }
 
 fn get(bytes: &mut &[u8]) -> Option<Option<LogId>> {
-    let has = types::take(bytes)?;
-    let (term, index) = (types::take_long(bytes)?, types::take_long(bytes)?);
+    let has = bytes.try_get_u8().ok()?;
+    let (term, index) = (bytes.try_get_u64_le().ok()?, bytes.try_get_u64_le().ok()?);
     Some((has == 1).then(|| types::log_id(term, index)))
 }
 

@@ -1,5 +1,5 @@
 //! The types that openraft is used with, and the encoding of a group's members.
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use leveret_journal::RecordPlace;
 use openraft::entry::RaftEntry;
 use openraft::impls::leader_id_std::LeaderId;
@@ -71,23 +71,11 @@ pub(crate) fn encode_membership(membership: &Membership) -> Vec<u8> {
 /// bytes cannot be decoded.
 pub(crate) fn decode_membership(bytes: &mut &[u8]) -> Option<Membership> {
     let mut configs = Vec::new();
-    for _ in 0..take(bytes)? {
-        let ids: Option<BTreeSet<u64>> = (0..take(bytes)?).map(|_| take_long(bytes)).collect();
-        configs.push(ids?);
+    for _ in 0..bytes.try_get_u8().ok()? {
+        let ids: Result<BTreeSet<u64>, _> = (0..bytes.try_get_u8().ok()?).map(|_| bytes.try_get_u64_le()).collect();
+        configs.push(ids.ok()?);
     }
     let nodes: Option<BTreeMap<u64, openraft::EmptyNode>> =
-        (0..take(bytes)?).map(|_| Some((take_long(bytes)?, openraft::EmptyNode {}))).collect();
+        (0..bytes.try_get_u8().ok()?).map(|_| Some((bytes.try_get_u64_le().ok()?, openraft::EmptyNode {}))).collect();
     Membership::new(configs, nodes?).ok()
-}
-
-/// Removes the first byte of `bytes` and returns it.
-pub(crate) fn take(bytes: &mut &[u8]) -> Option<u8> {
-    bytes.split_off_first().copied()
-}
-
-/// Removes the first eight bytes of `bytes` and returns them as a little-endian number.
-pub(crate) fn take_long(bytes: &mut &[u8]) -> Option<u64> {
-    let (value, rest) = bytes.split_first_chunk::<8>()?;
-    *bytes = rest;
-    Some(u64::from_le_bytes(*value))
 }

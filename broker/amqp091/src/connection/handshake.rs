@@ -370,13 +370,13 @@ pub(super) const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use leveret_node::{Door, Options};
+    use leveret_node::{Options};
     use std::future::{pending, ready};
 
     #[tokio::test]
     async fn the_handshake_has_one_deadline() {
         let broker = Broker::start(Options::default());
-        let permit = broker.admit(Door::Messaging).unwrap();
+        let permit = broker.admit().unwrap();
         let (now, stop) = (Instant::now(), CancellationToken::new());
         assert_eq!(
             in_time(now, &permit, &stop, pending::<()>()).await,

@@ -29,6 +29,7 @@ pub use effects::{Cause, Change, Effect};
 pub use exchanges::{Exchange, ExchangeDeclare};
 pub use facts::{Bond, Fact};
 pub use queues::{DeclareResult, DeclaredQueue, QueueDeclare};
+pub use refusals::on_default_exchange;
 pub use route::RouteProperties;
 pub use unlink::{UNLINKED_AT_ONCE, UnlinkedObjects};
 

@@ -52,7 +52,8 @@ impl fmt::Display for Subject<'_> {
     }
 }
 
-/// Returns the 403 for a change of the default exchange.
-pub(super) fn on_default_exchange() -> Refusal {
+/// Returns the 403 for a check or a change of the default exchange.
+#[must_use]
+pub fn on_default_exchange() -> Refusal {
     Refusal::new(RefusalKind::AccessRefused, "operation not permitted on the default exchange".to_owned())
 }
