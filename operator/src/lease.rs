@@ -22,11 +22,11 @@ pub(crate) struct Election {
     name: String,
     identity: String,
     /// The last change of the lease that was observed.
-    observed: Option<Observation>,
+    observed: Option<LeaseVersion>,
 }
 
 /// A version of the lease.
-struct Observation {
+struct LeaseVersion {
     version: Option<String>,
     /// When this operator first saw the version.
     since: Instant,
@@ -98,7 +98,7 @@ impl Election {
         };
         let version = lease.metadata.resource_version.clone();
         if self.observed.as_ref().is_none_or(|observed| observed.version != version) {
-            self.observed = Some(Observation { version, since: Instant::now() });
+            self.observed = Some(LeaseVersion { version, since: Instant::now() });
         }
         let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.clone()).unwrap_or_default();
         let unchanged_since = self.observed.as_ref().map_or_else(Instant::now, |observed| observed.since);

@@ -6,11 +6,11 @@
 //! because the kernel may have dropped the pages: the journal writes nothing more, and `on_failure` ends the process.
 use crate::disk::Disk;
 use crate::format::{Head, RECORD_HEAD, RecordHeader, RecordPlace, Recovered, SEGMENT_HEAD, stride};
-use crate::open_error::OpenError;
+use crate::open_error::JournalOpenError;
 use crate::recover;
 use crate::ring::{NewSegment, SegmentFile};
 use crate::scan::find_segment;
-use crate::state::{Inner, Journal, JournalState, Options, PendingRecord};
+use crate::state::{Journal, JournalInner, JournalOptions, JournalState, PendingRecord};
 use crate::writer;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
@@ -70,7 +70,7 @@ pub enum ReadError {
 /// The usage of the log: how many segments are in use, and how many are left.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogUsage {
-    /// The largest number of segments, see [`Options::segments_max`].
+    /// The largest number of segments, see [`JournalOptions::segments_max`].
     pub segments_max: u32,
     /// The number of segments that hold records.
     pub used: u32,
@@ -91,9 +91,13 @@ impl Journal {
     /// records in segments that were already released and are held only because bodies in them are still in use.
     ///
     /// # Errors
-    /// [`OpenError`] if the log is damaged or incomplete, belongs to another node or was written by a newer version, or
-    /// if the disk fails.
-    pub fn open(disk: Arc<dyn Disk>, options: Options, record: &mut dyn FnMut(Recovered)) -> Result<Self, OpenError> {
+    /// [`JournalOpenError`] if the log is damaged or incomplete, belongs to another node or was written by a newer
+    /// version, or if the disk fails.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        options: JournalOptions,
+        record: &mut dyn FnMut(Recovered),
+    ) -> Result<Self, JournalOpenError> {
         let recovery = recover::recover(&*disk, &options, record)?;
         let state = JournalState {
             ring: recovery.ring,
@@ -104,7 +108,7 @@ impl Journal {
             kept: recovery.kept,
             promised: 0,
         };
-        let inner = Arc::new(Inner {
+        let inner = Arc::new(JournalInner {
             disk,
             options,
             state: Mutex::new(state),
@@ -126,7 +130,7 @@ impl Journal {
         match &inner.options.driver {
             Some(driver) => driver.drive(Self(inner.clone())),
             None => writer::start(&inner)
-                .map_err(|error| OpenError::Disk { file: "the log's writer thread".to_owned(), error })?,
+                .map_err(|error| JournalOpenError::Disk { file: "the log's writer thread".to_owned(), error })?,
         }
         Ok(Self(inner))
     }
@@ -136,8 +140,8 @@ impl Journal {
     /// on. Returns the numbers of the segments that were found.
     ///
     /// # Errors
-    /// [`OpenError::Disk`] if the disk fails.
-    pub fn settle_unknown(&self, missing: &BTreeSet<u64>) -> Result<Vec<u64>, OpenError> {
+    /// [`JournalOpenError::Disk`] if the disk fails.
+    pub fn settle_unknown(&self, missing: &BTreeSet<u64>) -> Result<Vec<u64>, JournalOpenError> {
         let mut unknown = std::mem::take(&mut self.0.state.lock().ring.unknown);
         let mut found = Vec::new();
         for &segment in missing {

@@ -29,5 +29,5 @@ mod writer;
 pub use disk::{Disk, DiskFile, RealDisk, is_passing, read_whole, write_whole};
 pub use format::{Head, KEPT_FROM, RecordPlace, Recovered};
 pub use journal::{Full, LogUsage, ReadError, RecordBody};
-pub use open_error::OpenError;
-pub use state::{Driver, Journal, Options};
+pub use open_error::JournalOpenError;
+pub use state::{Driver, Journal, JournalOptions};

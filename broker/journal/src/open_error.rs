@@ -5,7 +5,7 @@ use std::io;
 
 /// The reason why a log cannot be opened.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub enum JournalOpenError {
     /// A record that was durable is not intact.
     #[error(
         "{file} is damaged at offset {offset}: durable record {sequence}, after one of group {group}, is not intact"
@@ -68,8 +68,8 @@ pub enum OpenError {
     },
 }
 
-/// Returns the conversion of an error of the disk into [`OpenError::Disk`] for a file.
-pub(crate) fn failed(file: &str) -> impl FnOnce(io::Error) -> OpenError {
+/// Returns the conversion of an error of the disk into [`JournalOpenError::Disk`] for a file.
+pub(crate) fn failed(file: &str) -> impl FnOnce(io::Error) -> JournalOpenError {
     let file = file.to_owned();
-    move |error| OpenError::Disk { file, error }
+    move |error| JournalOpenError::Disk { file, error }
 }

@@ -14,7 +14,7 @@
 //! makes the proof older, never wrong.
 use crate::disk::{Disk, DiskFile};
 use crate::format::{PROOF_FILE, VERSION, long, word};
-use crate::open_error::OpenError;
+use crate::open_error::JournalOpenError;
 use parking_lot::Mutex;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -36,12 +36,12 @@ pub(crate) struct Claims {
 pub(crate) struct Proof {
     file: Arc<dyn DiskFile>,
     node: u64,
-    state: Mutex<State>,
+    state: Mutex<ProofState>,
     /// Held while slot 0 or 1 is written and synced.
     noting: Mutex<()>,
 }
 
-struct State {
+struct ProofState {
     claims: Claims,
     generation: u64,
 }
@@ -62,8 +62,8 @@ impl ProofFile {
 }
 
 /// Reads the proof file. Changes nothing on the disk.
-pub(crate) fn read(disk: &dyn Disk, node: u64) -> Result<ProofFile, OpenError> {
-    let failed = |error| OpenError::Disk { file: PROOF_FILE.to_owned(), error };
+pub(crate) fn read(disk: &dyn Disk, node: u64) -> Result<ProofFile, JournalOpenError> {
+    let failed = |error| JournalOpenError::Disk { file: PROOF_FILE.to_owned(), error };
     let file = match disk.open(PROOF_FILE) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Ok(ProofFile { file: None, generation: 0, claims: None });
@@ -75,12 +75,12 @@ pub(crate) fn read(disk: &dyn Disk, node: u64) -> Result<ProofFile, OpenError> {
     for at in (0..SLOTS).map(|slot| slot * BLOCK).filter(|at| at + SLOT as u64 <= len) {
         let mut bytes = [0; SLOT];
         file.read_at(&mut bytes, at).map_err(failed)?;
-        let Some(slot) = Slot::decode(&bytes) else { continue };
+        let Some(slot) = ProofSlot::decode(&bytes) else { continue };
         if slot.version > VERSION {
-            return Err(OpenError::Newer { file: PROOF_FILE.to_owned(), version: slot.version });
+            return Err(JournalOpenError::Newer { file: PROOF_FILE.to_owned(), version: slot.version });
         }
         if slot.node != node {
-            return Err(OpenError::OtherNode { file: PROOF_FILE.to_owned(), found: slot.node, node });
+            return Err(JournalOpenError::OtherNode { file: PROOF_FILE.to_owned(), found: slot.node, node });
         }
         let before = found.claims.unwrap_or_default();
         let newer = slot.generation >= found.generation;
@@ -105,7 +105,7 @@ impl Proof {
             None => disk.create(PROOF_FILE, SLOTS * BLOCK, true)?,
         };
         disk.sync_folder("")?; // also for a file that was found: the process that created it may have ended before this
-        let state = Mutex::new(State { claims, generation: found.generation });
+        let state = Mutex::new(ProofState { claims, generation: found.generation });
         let proof = Self { file, node, state, noting: Mutex::default() };
         proof.note(|_| ())?;
         Ok(proof)
@@ -120,7 +120,7 @@ impl Proof {
             state.generation += 1;
             (state.claims, state.generation)
         };
-        let slot = Slot { version: VERSION, node: self.node, generation, claims };
+        let slot = ProofSlot { version: VERSION, node: self.node, generation, claims };
         self.file.write_at(&mut [IoSlice::new(&slot.encode())], generation % 2 * BLOCK)?;
         self.file.sync_data()
     }
@@ -133,7 +133,7 @@ impl Proof {
             state.claims.durable = state.claims.durable.max(durable);
             state.claims
         };
-        let slot = Slot { version: VERSION, node: self.node, generation: 0, claims };
+        let slot = ProofSlot { version: VERSION, node: self.node, generation: 0, claims };
         self.file.write_at(&mut [IoSlice::new(&slot.encode())], 2 * BLOCK)
     }
 
@@ -143,14 +143,14 @@ impl Proof {
     }
 }
 
-struct Slot {
+struct ProofSlot {
     version: u32,
     node: u64,
     generation: u64,
     claims: Claims,
 }
 
-impl Slot {
+impl ProofSlot {
     fn encode(&self) -> [u8; SLOT] {
         let Self { version, node, generation, claims } = self;
         let mut bytes = [0; SLOT];

@@ -10,11 +10,11 @@
 //! it is read.
 use crate::disk::Disk;
 use crate::format::{Head, PROOF_FILE, Recovered, SEGMENT_HEAD, SegmentHeader, VERSION, WITHOUT_PROOF, is_free};
-use crate::open_error::{OpenError, failed};
+use crate::open_error::{JournalOpenError, failed};
 use crate::proof::{self, Claims, Proof, ProofFile};
 use crate::ring::{FOLDER, Ring, SegmentFile};
 use crate::scan::{Scan, ScannedSegment, find_segment, scan_tail};
-use crate::state::Options;
+use crate::state::JournalOptions;
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 
@@ -24,14 +24,14 @@ pub(crate) struct Recovery {
     pub(crate) next_sequence: u64,
     /// The newest kept record of each group and kind.
     pub(crate) kept: BTreeMap<(u16, u8), Head>,
-    /// True if a kept record is not in the newest segment, see [`End::lacks_kept`].
+    /// True if a kept record is not in the newest segment, see [`LogEnd::lacks_kept`].
     pub(crate) lacks_kept: bool,
     pub(crate) proof: Proof,
 }
 
 /// The files in the log's folder.
 #[derive(Default)]
-struct Files {
+struct LogFiles {
     /// The files with a segment header, sorted by segment number.
     segments: Vec<ScannedSegment>,
     free: Vec<SegmentFile>,
@@ -42,7 +42,7 @@ struct Files {
 }
 
 /// The end of the log.
-struct End {
+struct LogEnd {
     /// Offset in the newest segment at which the next record goes.
     offset: u32,
     /// Offset of the end of the last header that was found in the torn tail; at most `offset` if there is no torn tail.
@@ -55,9 +55,9 @@ struct End {
 /// Reads the log, calls `record` for each intact record of the segments that were not released, and removes a torn tail.
 pub(crate) fn recover(
     disk: &dyn Disk,
-    options: &Options,
+    options: &JournalOptions,
     record: &mut dyn FnMut(Recovered),
-) -> Result<Recovery, OpenError> {
+) -> Result<Recovery, JournalOpenError> {
     let files = load(disk, options)?;
     let proof = proof::read(disk, options.node)?;
     let claims = claims(&files, &proof, options)?;
@@ -100,7 +100,7 @@ pub(crate) fn recover(
 
 /// Overwrites a torn tail with zeros up to the end of its last header, so that none of its headers is ever taken for a
 /// record. New records then go in its place: a start needs no further segment, for which the disk may have no space.
-fn wipe(slot: &SegmentFile, end: &End) -> io::Result<()> {
+fn wipe(slot: &SegmentFile, end: &LogEnd) -> io::Result<()> {
     if end.torn_upto <= end.offset {
         return Ok(());
     }
@@ -111,14 +111,14 @@ fn wipe(slot: &SegmentFile, end: &End) -> io::Result<()> {
 
 /// Writes the header of a segment that lost it. Such a segment is held only for the bodies in it, so the sequence of
 /// its first record, which nobody knows any more, is not needed.
-pub(crate) fn write_header(slot: &SegmentFile, node: u64, segment: u64) -> Result<(), OpenError> {
+pub(crate) fn write_header(slot: &SegmentFile, node: u64, segment: u64) -> Result<(), JournalOpenError> {
     let header = SegmentHeader { version: VERSION, node, segment, first_sequence: 0, released: 0 }.encode();
     let written = slot.file.write_at(&mut [IoSlice::new(&header)], 0).and_then(|()| slot.file.sync_data());
     written.map_err(failed(&slot.name))
 }
 
 /// Returns what the proof and the headers of the segments together claim about the log.
-fn claims(files: &Files, proof: &ProofFile, options: &Options) -> Result<Claims, OpenError> {
+fn claims(files: &LogFiles, proof: &ProofFile, options: &JournalOptions) -> Result<Claims, JournalOpenError> {
     let headers = || files.segments.iter().map(|segment| &segment.header);
     let newest = headers().next_back().map_or(0, |header| header.segment);
     if let Some(mut claims) = proof.claims {
@@ -127,7 +127,7 @@ fn claims(files: &Files, proof: &ProofFile, options: &Options) -> Result<Claims,
         return Ok(claims);
     }
     if options.made || headers().any(|header| header.version > WITHOUT_PROOF) {
-        return Err(OpenError::NoProof { state: if proof.is_there() { "is damaged" } else { "is missing" } });
+        return Err(JournalOpenError::NoProof { state: if proof.is_there() { "is damaged" } else { "is missing" } });
     }
     // A new log, or one of the previous version, which did not store `released`: numbers are missing only below the
     // segments that are needed, so these are the newest segments up to the first gap.
@@ -142,10 +142,10 @@ fn claims(files: &Files, proof: &ProofFile, options: &Options) -> Result<Claims,
 }
 
 /// Returns the error for a segment that has to be there and that no file's header names.
-fn missing(files: &Files, options: &Options, segment: u64) -> Result<OpenError, OpenError> {
+fn missing(files: &LogFiles, options: &JournalOptions, segment: u64) -> Result<JournalOpenError, JournalOpenError> {
     for slot in &files.unknown {
         if find_segment(slot, options.node, segment)? {
-            return Ok(OpenError::Header { file: slot.name.clone(), segment });
+            return Ok(JournalOpenError::Header { file: slot.name.clone(), segment });
         }
     }
     match files.unfinished.first() {
@@ -153,16 +153,20 @@ fn missing(files: &Files, options: &Options, segment: u64) -> Result<OpenError, 
             let error = io::Error::other(format!(
                 "its length is not that of a segment, and segment {segment} of the log is missing"
             ));
-            Ok(OpenError::Disk { file: file.clone(), error })
+            Ok(JournalOpenError::Disk { file: file.clone(), error })
         }
-        None => Ok(OpenError::Missing { segment }),
+        None => Ok(JournalOpenError::Missing { segment }),
     }
 }
 
 /// Reads the segments and returns the end of the log. The records of each segment have to reach up to the first
 /// sequence of the next segment.
-fn read(segments: &[ScannedSegment], options: &Options, scan: &mut Scan<'_>) -> Result<End, OpenError> {
-    let mut end = End { offset: SEGMENT_HEAD as u32, torn_upto: 0, lacks_kept: false };
+fn read(
+    segments: &[ScannedSegment],
+    options: &JournalOptions,
+    scan: &mut Scan<'_>,
+) -> Result<LogEnd, JournalOpenError> {
+    let mut end = LogEnd { offset: SEGMENT_HEAD as u32, torn_upto: 0, lacks_kept: false };
     for (at, segment) in segments.iter().enumerate() {
         let next_first = segments.get(at + 1).map(|next| next.header.first_sequence);
         if at == 0 {
@@ -185,18 +189,18 @@ fn read(segments: &[ScannedSegment], options: &Options, scan: &mut Scan<'_>) -> 
     let Some(newest) = segments.last() else { return Ok(end) };
     if let Some(offset) = scan.finish(newest)? {
         let (last, _) = scan_tail(newest, offset, options.node)?;
-        end = End { offset, torn_upto: last.unwrap_or(offset), ..end };
+        end = LogEnd { offset, torn_upto: last.unwrap_or(offset), ..end };
     }
     end.lacks_kept = scan.kept.values().any(|&(_, segment)| segment != newest.header.segment);
     Ok(end)
 }
 
-fn corrupt(segment: &ScannedSegment, offset: u32, scan: &Scan<'_>) -> OpenError {
-    OpenError::Corrupt { file: segment.slot.name.clone(), offset, group: scan.group, sequence: scan.expected }
+fn corrupt(segment: &ScannedSegment, offset: u32, scan: &Scan<'_>) -> JournalOpenError {
+    JournalOpenError::Corrupt { file: segment.slot.name.clone(), offset, group: scan.group, sequence: scan.expected }
 }
 
 /// Returns the ring of segments as it is after recovery.
-fn ring(files: Files, options: &Options, end: &End) -> Ring {
+fn ring(files: LogFiles, options: &JournalOptions, end: &LogEnd) -> Ring {
     let in_use: BTreeMap<u64, SegmentFile> =
         files.segments.into_iter().map(|segment| (segment.header.segment, segment.slot)).collect();
     let current = in_use.last_key_value().map_or(0, |(&last, _)| last);
@@ -217,8 +221,8 @@ fn ring(files: Files, options: &Options, end: &End) -> Ring {
 }
 
 /// Opens the files in the log's folder and sorts them by what their headers say.
-fn load(disk: &dyn Disk, options: &Options) -> Result<Files, OpenError> {
-    let mut files = Files::default();
+fn load(disk: &dyn Disk, options: &JournalOptions) -> Result<LogFiles, JournalOpenError> {
+    let mut files = LogFiles::default();
     let names = disk.list(FOLDER).map_err(failed(FOLDER))?;
     if !names.is_empty() {
         disk.sync_folder(FOLDER).map_err(failed(FOLDER))?; // the process that created them may have ended before that
@@ -236,7 +240,7 @@ fn load(disk: &dyn Disk, options: &Options) -> Result<Files, OpenError> {
         if len != u64::from(options.segment_bytes) {
             if header.is_some() {
                 let error = io::Error::other(format!("has {len} bytes, a segment has {}", options.segment_bytes));
-                return Err(OpenError::Disk { file: name, error });
+                return Err(JournalOpenError::Disk { file: name, error });
             }
             files.unfinished.push(name);
             continue;
@@ -246,10 +250,10 @@ fn load(disk: &dyn Disk, options: &Options) -> Result<Files, OpenError> {
             None if is_free(&bytes) => files.free.push(slot),
             None => files.unknown.push(slot),
             Some(header) if header.version > VERSION => {
-                return Err(OpenError::Newer { file: slot.name, version: header.version });
+                return Err(JournalOpenError::Newer { file: slot.name, version: header.version });
             }
             Some(header) if header.node != options.node => {
-                return Err(OpenError::OtherNode { file: slot.name, found: header.node, node: options.node });
+                return Err(JournalOpenError::OtherNode { file: slot.name, found: header.node, node: options.node });
             }
             Some(header) => files.segments.push(ScannedSegment { header, slot }),
         }

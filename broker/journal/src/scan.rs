@@ -1,6 +1,6 @@
 //! Reads the segments of the log from header to header at a start, on behalf of `recover`.
 use crate::format::{ALIGN, Head, RECORD_HEAD, RecordHeader, RecordPlace, Recovered, SEGMENT_HEAD, SegmentHeader};
-use crate::open_error::{OpenError, failed};
+use crate::open_error::{JournalOpenError, failed};
 use crate::ring::SegmentFile;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -44,7 +44,11 @@ impl<'r> Scan<'r> {
     /// Reads the headers of a segment up to the record before `next_first`, the first sequence of the next segment.
     /// Stops earlier where there is no intact header with the expected sequence. Returns the offset at which it
     /// stopped.
-    pub(crate) fn segment(&mut self, segment: &ScannedSegment, next_first: Option<u64>) -> Result<u32, OpenError> {
+    pub(crate) fn segment(
+        &mut self,
+        segment: &ScannedSegment,
+        next_first: Option<u64>,
+    ) -> Result<u32, JournalOpenError> {
         let mut window = Window::new(&segment.slot)?;
         let mut offset = SEGMENT_HEAD as u32;
         while next_first != Some(self.expected) {
@@ -83,7 +87,7 @@ impl<'r> Scan<'r> {
     /// Checks the bodies of the remaining unproven records, all of which are in the newest segment, and reports those
     /// that are intact. Returns the offset of the first record that is not, at which the log is torn, or `None` if all
     /// are intact.
-    pub(crate) fn finish(&mut self, newest: &ScannedSegment) -> Result<Option<u32>, OpenError> {
+    pub(crate) fn finish(&mut self, newest: &ScannedSegment) -> Result<Option<u32>, JournalOpenError> {
         let slot = &newest.slot;
         while let Some(first) = self.unproven.front() {
             let mut body = vec![0; first.header.body_len as usize];
@@ -108,7 +112,11 @@ impl<'r> Scan<'r> {
 
 /// Searches a segment from `offset` to its end for intact headers of its records. Returns where the last of these
 /// headers ends, if there is one, and the highest sequence that they say is durable (0 if there is none).
-pub(crate) fn scan_tail(segment: &ScannedSegment, offset: u32, node: u64) -> Result<(Option<u32>, u64), OpenError> {
+pub(crate) fn scan_tail(
+    segment: &ScannedSegment,
+    offset: u32,
+    node: u64,
+) -> Result<(Option<u32>, u64), JournalOpenError> {
     let (mut last, mut durable) = (None, 0);
     let mut window = Window::new(&segment.slot)?;
     let mut at = offset;
@@ -126,7 +134,7 @@ pub(crate) fn scan_tail(segment: &ScannedSegment, offset: u32, node: u64) -> Res
 }
 
 /// Returns whether a file without a segment header holds a record of segment `number`.
-pub(crate) fn find_segment(slot: &SegmentFile, node: u64, number: u64) -> Result<bool, OpenError> {
+pub(crate) fn find_segment(slot: &SegmentFile, node: u64, number: u64) -> Result<bool, JournalOpenError> {
     let mut window = Window::new(slot)?;
     let mut at = SEGMENT_HEAD as u32;
     while u64::from(at) + RECORD_HEAD as u64 <= window.len {
@@ -147,13 +155,13 @@ struct Window<'s> {
 }
 
 impl<'s> Window<'s> {
-    fn new(slot: &'s SegmentFile) -> Result<Self, OpenError> {
+    fn new(slot: &'s SegmentFile) -> Result<Self, JournalOpenError> {
         let len = slot.file.len().map_err(failed(&slot.name))?;
         Ok(Self { slot, len, bytes: Vec::new(), from: 0 })
     }
 
     /// Returns bytes from `offset` on: at least as many as a record's header has, unless the file ends before.
-    fn at(&mut self, offset: u32) -> Result<&[u8], OpenError> {
+    fn at(&mut self, offset: u32) -> Result<&[u8], JournalOpenError> {
         let inside = offset >= self.from
             && offset as usize + RECORD_HEAD <= self.from as usize + self.bytes.len()
             && !self.bytes.is_empty();

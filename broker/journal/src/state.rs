@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 /// The settings of a journal.
 #[derive(Clone)]
-pub struct Options {
+pub struct JournalOptions {
     /// Identity of the node, a random number. A log that was written by another node is refused.
     pub node: u64,
     /// Size of a segment in bytes. Determines [`Journal::record_bytes_max`].
@@ -44,11 +44,11 @@ pub trait Driver: Send + Sync {
 
 /// The handle to the log; cheap to clone.
 #[derive(Clone)]
-pub struct Journal(pub(crate) Arc<Inner>);
+pub struct Journal(pub(crate) Arc<JournalInner>);
 
-pub(crate) struct Inner {
+pub(crate) struct JournalInner {
     pub(crate) disk: Arc<dyn Disk>,
-    pub(crate) options: Options,
+    pub(crate) options: JournalOptions,
     pub(crate) state: Mutex<JournalState>,
     /// Wakes the writer's thread: a record was queued, there is idle work, or the journal stops.
     pub(crate) wakeup: Condvar,
@@ -111,7 +111,7 @@ impl DrivenWrites {
     }
 }
 
-impl Inner {
+impl JournalInner {
     /// Returns whether there is work to do although no record is queued: the proof is behind, or a file is to be
     /// prepared.
     pub(crate) fn has_idle_work(&self, state: &JournalState) -> bool {

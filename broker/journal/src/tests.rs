@@ -11,12 +11,12 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-fn options(failures: &Arc<AtomicUsize>) -> Options {
+fn options(failures: &Arc<AtomicUsize>) -> JournalOptions {
     let failures = failures.clone();
     let on_failure = Arc::new(move |_| {
         failures.fetch_add(1, SeqCst);
     });
-    Options {
+    JournalOptions {
         node: 7,
         segment_bytes: 8192,
         segments_max: 8,
@@ -36,7 +36,7 @@ fn body(index: u64) -> Bytes {
     Bytes::from(vec![index as u8; (index as usize * 397) % 1700])
 }
 
-fn open(disk: &FaultyDisk) -> Result<(Journal, Vec<Recovered>), OpenError> {
+fn open(disk: &FaultyDisk) -> Result<(Journal, Vec<Recovered>), JournalOpenError> {
     let mut found = Vec::new();
     let journal =
         Journal::open(Arc::new(disk.clone()), options(&Arc::default()), &mut |recovered| found.push(recovered))?;
@@ -215,7 +215,7 @@ fn rot_is_not_taken_for_a_torn_tail() {
     journal.stop();
     disk.flip("wal/000", u64::from(second.offset) - 30);
     let refused = open(&disk).err().unwrap();
-    let OpenError::Corrupt { file, offset, group, sequence } = refused else { panic!("{refused}") };
+    let JournalOpenError::Corrupt { file, offset, group, sequence } = refused else { panic!("{refused}") };
     assert_eq!((file.as_str(), offset, group, sequence), ("wal/000", second.offset - 72, 1, 2));
 }
 
@@ -260,7 +260,7 @@ fn logs_of_newer_versions_and_other_nodes_are_refused() {
     let (journal, _) = open(&disk).unwrap();
     append(&journal, 1..3, 1);
     journal.stop();
-    let other = Options { node: 8, ..options(&Arc::default()) };
+    let other = JournalOptions { node: 8, ..options(&Arc::default()) };
     let refused = Journal::open(Arc::new(disk.clone()), other, &mut |_| ()).err().unwrap().to_string();
     assert_eq!(refused, "wal/000 belongs to node 0000000000000007, this is node 0000000000000008");
     let header = format::SegmentHeader { version: 9, node: 7, segment: 1, first_sequence: 1, released: 0 }.encode();

@@ -7,20 +7,20 @@
 use crate::disk::DiskFile;
 use crate::format::{ALIGN, free_header};
 use crate::ring::{NewSegment, SegmentFile, create_slot};
-use crate::state::{DrivenWrites, Inner, PendingRecord};
+use crate::state::{DrivenWrites, JournalInner, PendingRecord};
 use std::io::{self, IoSlice};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// Starts the writer's thread. It ends when the journal is stopped or dropped.
-pub(crate) fn start(inner: &Arc<Inner>) -> io::Result<()> {
+pub(crate) fn start(inner: &Arc<JournalInner>) -> io::Result<()> {
     let weak = Arc::downgrade(inner);
     std::thread::Builder::new().name("journal".to_owned()).spawn(move || run(&weak))?;
     Ok(())
 }
 
-fn run(journal: &Weak<Inner>) {
+fn run(journal: &Weak<JournalInner>) {
     while let Some(inner) = journal.upgrade() {
         {
             let mut state = inner.state.lock();
@@ -39,7 +39,7 @@ fn run(journal: &Weak<Inner>) {
 }
 
 /// Writes and syncs all queued records or, if there are none, does the idle work.
-pub(crate) fn turn(inner: &Arc<Inner>) {
+pub(crate) fn turn(inner: &Arc<JournalInner>) {
     let _writing = inner.writing.lock();
     let group = std::mem::take(&mut inner.state.lock().queue);
     if group.is_empty() {
@@ -50,7 +50,7 @@ pub(crate) fn turn(inner: &Arc<Inner>) {
 }
 
 /// Does the idle work: updates the proof if records became durable since, or else prepares files.
-pub(crate) fn idle(inner: &Arc<Inner>) {
+pub(crate) fn idle(inner: &Arc<JournalInner>) {
     let durable = inner.durable_sequence.load(Relaxed);
     if inner.failed.load(Acquire) {
         return;
@@ -66,7 +66,7 @@ pub(crate) fn idle(inner: &Arc<Inner>) {
 }
 
 /// Writes and syncs records batch by batch until the disk fails, then has files prepared if necessary.
-pub(crate) fn write_all(inner: &Arc<Inner>, mut records: Vec<PendingRecord>) {
+pub(crate) fn write_all(inner: &Arc<JournalInner>, mut records: Vec<PendingRecord>) {
     while !records.is_empty() && !inner.failed.load(Acquire) {
         let later = records.split_off(batch_len(&records));
         let mut now = std::mem::replace(&mut records, later);
@@ -79,7 +79,7 @@ pub(crate) fn write_all(inner: &Arc<Inner>, mut records: Vec<PendingRecord>) {
 
 /// Syncs the batch that was written by the last step or, if there is none, writes the next batch. Returns false if
 /// there is neither, or if the disk has failed.
-pub(crate) fn step(inner: &Arc<Inner>) -> bool {
+pub(crate) fn step(inner: &Arc<JournalInner>) -> bool {
     if inner.failed.load(Acquire) {
         return false;
     }
@@ -126,7 +126,7 @@ fn confirm_too_early(_records: &mut Vec<PendingRecord>) {}
 
 /// Writes records, all of which go into the same file, without a sync. Writes the header of the segment before its
 /// first record.
-fn write(inner: &Inner, records: &[PendingRecord]) {
+fn write(inner: &JournalInner, records: &[PendingRecord]) {
     let Some(first) = records.first() else { return };
     if let Some(new_segment) = &first.new_segment
         && let Err(error) = begin_segment(inner, &*first.file, new_segment, first.sequence)
@@ -152,7 +152,12 @@ fn write(inner: &Inner, records: &[PendingRecord]) {
 /// Writes the header of a new segment, and syncs it before any record is written: otherwise the file could be half
 /// overwritten while its header still has the old number, which a start would take for rot. Then writes to the proof
 /// that the segment exists, so that the next start misses it if it is gone.
-fn begin_segment(inner: &Inner, file: &dyn DiskFile, new_segment: &NewSegment, first_sequence: u64) -> io::Result<()> {
+fn begin_segment(
+    inner: &JournalInner,
+    file: &dyn DiskFile,
+    new_segment: &NewSegment,
+    first_sequence: u64,
+) -> io::Result<()> {
     file.write_at(&mut [IoSlice::new(&new_segment.header)], 0)?;
     file.sync_data()?;
     inner.proof.note(|claims| {
@@ -163,7 +168,7 @@ fn begin_segment(inner: &Inner, file: &dyn DiskFile, new_segment: &NewSegment, f
 }
 
 /// Syncs the file that the records were written to, and runs their callbacks.
-fn sync(inner: &Inner, records: Vec<PendingRecord>) {
+fn sync(inner: &JournalInner, records: Vec<PendingRecord>) {
     let (Some(first), Some(last)) = (records.first(), records.last()) else { return };
     if inner.failed.load(Acquire) {
         return;
@@ -184,7 +189,7 @@ fn sync(inner: &Inner, records: Vec<PendingRecord>) {
 }
 
 /// Marks the log as failed: from now on nothing is written. Calls `on_failure`.
-pub(crate) fn fail(inner: &Inner, error: &io::Error) {
+pub(crate) fn fail(inner: &JournalInner, error: &io::Error) {
     inner.failed.store(true, Release);
     (inner.options.on_failure)(format!("the log cannot be written: {error}"));
     drop(inner.state.lock()); // so that a `flush` either sees the failure or already waits for the notification
@@ -193,7 +198,7 @@ pub(crate) fn fail(inner: &Inner, error: &io::Error) {
 
 /// Sweeps free files and prepares further ones if that is needed: on a thread of its own, or on this thread if the
 /// journal is driven.
-fn prepare(inner: &Arc<Inner>) {
+fn prepare(inner: &Arc<JournalInner>) {
     {
         let mut state = inner.state.lock();
         let durable = inner.durable_sequence.load(Relaxed);
@@ -218,7 +223,7 @@ fn prepare(inner: &Arc<Inner>) {
 
 /// Sweeps one free file: replaces its old header with that of a free file and, if there are too many files, removes
 /// it. Returns false if there is no file to sweep or if the disk has failed.
-fn sweep(inner: &Inner) -> bool {
+fn sweep(inner: &JournalInner) -> bool {
     let durable = inner.durable_sequence.load(Acquire);
     let (taken, released) = {
         let mut state = inner.state.lock();
@@ -247,7 +252,7 @@ fn write_free_header(slot: &SegmentFile) -> io::Result<()> {
 }
 
 /// Creates a further free file if one is needed. Returns false if none is needed or if it cannot be created.
-fn prepare_spare(inner: &Inner) -> bool {
+fn prepare_spare(inner: &JournalInner) -> bool {
     let Some((name, zeroed)) = inner.state.lock().ring.wants_spare() else { return false };
     let created = create_slot(&*inner.disk, name, inner.options.segment_bytes, zeroed);
     // The header need not be synced: a start also accepts a file without a header as free, unless its records are needed.

@@ -104,12 +104,12 @@ impl LoginDelays {
 /// The login attempts under way.
 struct Attempts {
     permits: Arc<Semaphore>,
-    line: Mutex<Line>,
+    line: Mutex<AttemptCounts>,
 }
 
 /// The number of attempts that wait, are tried, or whose answer is held back.
 #[derive(Default)]
-struct Line {
+struct AttemptCounts {
     attempts: usize,
     addresses: HashMap<IpAddr, Address>,
 }

@@ -55,14 +55,14 @@ impl Requests {
         request: Request<Incoming>,
         peer: SocketAddr,
         client: Arc<HttpClient>,
-    ) -> Response<Answer> {
+    ) -> Response<AnswerBody> {
         client.asked();
         let deadline = Instant::now() + self.bounds().request_max + self.bounds().answer_max;
         let mut response = self.respond(request, peer, &client).await.unwrap_or_else(IntoResponse::into_response);
         if client.only_health {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        response.map(|body| Answer { body, client, deadline })
+        response.map(|body| AnswerBody { body, client, deadline })
     }
 
     async fn respond(
@@ -182,13 +182,13 @@ fn normalize(uri: &mut Uri) -> Result<(), ApiError> {
 }
 
 /// The body of an answer. It fails if the client has not read it by the deadline, and marks the client idle when dropped.
-pub(crate) struct Answer {
+pub(crate) struct AnswerBody {
     body: Body,
     client: Arc<HttpClient>,
     deadline: Instant,
 }
 
-impl HttpBody for Answer {
+impl HttpBody for AnswerBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -211,7 +211,7 @@ impl HttpBody for Answer {
     }
 }
 
-impl Drop for Answer {
+impl Drop for AnswerBody {
     fn drop(&mut self) {
         self.client.answered();
     }

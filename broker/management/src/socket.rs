@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 /// A connected client.
 pub(crate) struct HttpClient {
-    state: Mutex<State>,
+    state: Mutex<SocketState>,
     /// Cancelled when the client is to be disconnected.
     pub(crate) leave: CancellationToken,
     /// True if the client came when there was no room for more. It gets one answer: 503, unless it asks for a health
@@ -27,7 +27,7 @@ pub(crate) struct HttpClient {
     pub(crate) only_health: bool,
 }
 
-struct State {
+struct SocketState {
     phase: Phase,
     /// Since when a write has waited for the client to read.
     unread_since: Option<Instant>,
@@ -51,7 +51,7 @@ enum Phase {
 
 impl HttpClient {
     pub(crate) fn new(only_health: bool) -> Self {
-        let state = State { phase: Phase::New(Instant::now()), unread_since: None };
+        let state = SocketState { phase: Phase::New(Instant::now()), unread_since: None };
         Self { state: Mutex::new(state), leave: CancellationToken::new(), only_health }
     }
 

@@ -17,7 +17,7 @@ async fn node() -> (TestNode, Arc<Queue>, Applier) {
 
 /// Restores the queue from a snapshot alone. Returns the number of ready messages.
 fn restored(queue: &Queue, applier: &Applier, snapshot: &[u8]) -> Result<u64, String> {
-    *queue.enter() = leveret_engine::queue::Queue::new(&QueueSettings::default(), true);
+    *queue.enter() = leveret_engine::queue::QueueCore::new(&QueueSettings::default(), true);
     applier.restore(1, snapshot)?;
     let mut entered = queue.enter();
     entered.lead(u64::MAX);

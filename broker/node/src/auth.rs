@@ -115,10 +115,10 @@ fn hash(key: &[u8; 32], password: &str) -> [u8; 32] {
 
 /// The addresses that wrong logins came from, with the times at which answers to them are due.
 #[derive(Default)]
-struct WrongLogins(Mutex<Addresses>);
+struct WrongLogins(Mutex<LoginAddresses>);
 
 #[derive(Default)]
-struct Addresses {
+struct LoginAddresses {
     wrong: HashMap<IpAddr, Due>,
     /// The addresses that correct logins came from.
     right: HashSet<IpAddr>,
@@ -133,7 +133,7 @@ struct Due {
     tried: u64,
 }
 
-impl Addresses {
+impl LoginAddresses {
     /// Returns the key under which `address` is remembered: addresses beyond the limit share one entry.
     fn key(&self, address: IpAddr) -> IpAddr {
         let address = owned_part(address);

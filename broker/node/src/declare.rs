@@ -8,10 +8,11 @@ use crate::deleted::DeletedQueue;
 use crate::queue::{Queue, QueueId};
 use leveret_engine::catalog::{
     BindingDeclare, ConnectionId, Destination, ExchangeDeclare, Purpose, QueueDeclare, idle_arguments,
+    on_default_exchange,
 };
 use leveret_engine::queue::{self as engine, Depth};
 use leveret_model::name::without_line_breaks;
-use leveret_model::refusal::{Refusal, RefusalKind};
+use leveret_model::refusal::Refusal;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -44,7 +45,7 @@ impl Broker {
     pub fn check_exchange(&self, _caller: &Caller, vhost: &str, name: &str) -> Result<(), Refusal> {
         let name = &without_line_breaks(name);
         if name.is_empty() {
-            return Err(catalog::on_default_exchange());
+            return Err(on_default_exchange());
         }
         self.catalog().exchange(vhost, name).map(drop)
     }
@@ -157,7 +158,7 @@ impl Broker {
         let name = without_line_breaks(name);
         let queue = self.find_queue_for(Purpose::Administer, caller, vhost, &name)?;
         queue.caught_up().await;
-        let before = queue.look(engine::Queue::next_sequence);
+        let before = queue.look(engine::QueueCore::next_sequence);
         let mut purged = 0;
         loop {
             let (more, done) = queue.enter().purge_some(before, PURGED_AT_ONCE);

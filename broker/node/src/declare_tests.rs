@@ -5,6 +5,7 @@ use crate::{Body, ConsumerId, Extent, Fill, Options, RoutedRun, Sink, Source, Su
 use leveret_engine::catalog::Origin;
 use leveret_journal::faulty::FaultyDisk;
 use leveret_model::exchange::ExchangeType;
+use leveret_model::refusal::RefusalKind;
 use leveret_model::table::FieldTable;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};

@@ -9,7 +9,7 @@ pub struct DeletedQueue {
     pub ready: u64,
     pub(crate) consumers: Vec<Consumer>,
     /// The contents of a transient queue.
-    pub(crate) contents: Option<engine::Queue>,
+    pub(crate) contents: Option<engine::QueueCore>,
 }
 
 impl Drop for DeletedQueue {

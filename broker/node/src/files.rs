@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 /// The use of each file, by file number.
 #[derive(Default)]
-pub(crate) struct Files(Mutex<BTreeMap<u64, FileUse>>);
+pub(crate) struct FileUses(Mutex<BTreeMap<u64, FileUse>>);
 
 /// The use of one file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,11 +28,11 @@ pub(crate) struct FileUse {
 
 /// Files that are being read: they stay until this is dropped.
 pub(crate) struct FilePin {
-    files: Arc<Files>,
+    files: Arc<FileUses>,
     numbers: Vec<u64>,
 }
 
-impl Files {
+impl FileUses {
     /// Counts a further run, which lies at `place`.
     pub(crate) fn hold(&self, place: &Place) {
         let mut files = self.0.lock();
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn runs_that_several_queues_share_count_once_as_live_bytes() {
-        let files = Files::default();
+        let files = FileUses::default();
         let place = |offset| Place { file: 3, offset, run_len: 1000, ..Place::default() };
         (0..24).for_each(|_| (0..8).for_each(|run| files.hold(&place(run))));
         assert_eq!(files.now()[&3].live_bytes(8100), 8100);
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_file_is_needed_while_a_run_lies_in_it_or_it_is_read() {
-        let files = Arc::new(Files::default());
+        let files = Arc::new(FileUses::default());
         let place = |file, run_len| Place { file, run_len, ..Place::default() };
         files.hold(&place(3, 10));
         files.hold(&place(3, 5));

@@ -31,7 +31,7 @@ impl MissingContents {
         let mut lacking = Self::default();
         let segments = ends.keys().filter(|file| **file & ARCHIVE == 0 && !journal.holds(**file));
         let mut missing: BTreeSet<u64> = segments.copied().collect();
-        for found in journal.settle_unknown(&missing).map_err(leveret_replication::OpenError::from)? {
+        for found in journal.settle_unknown(&missing).map_err(leveret_replication::GroupsOpenError::from)? {
             tracing::warn!("segment {found} of the log had lost its header: it was found by its records");
             missing.remove(&found);
         }
@@ -73,7 +73,7 @@ impl MissingContents {
     }
 
     /// Stops the deliveries of a queue before its missing contents.
-    pub(crate) fn mark(&self, queue: &Queue, entered: &mut engine::Queue) {
+    pub(crate) fn mark(&self, queue: &Queue, entered: &mut engine::QueueCore) {
         if self.files.is_empty() {
             return;
         }

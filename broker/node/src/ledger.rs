@@ -42,7 +42,7 @@ pub struct Ledger {
 #[derive(Default)]
 struct Line {
     /// The accounts by their place in the line.
-    waiting: BTreeMap<Place, u32>,
+    waiting: BTreeMap<LinePlace, u32>,
     /// The number of accounts that have joined the line so far.
     came: u64,
     /// The account whose turn it is.
@@ -74,12 +74,12 @@ pub struct Subscriber {
     /// The tag of the last delivery.
     last_tag: u64,
     /// The account's place in the line if it waits.
-    place: Option<Place>,
+    place: Option<LinePlace>,
 }
 
 /// A place in the line. The account that was served longest ago comes first; among equals the one that joined first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
+struct LinePlace {
     last_tag: u64,
     came: u64,
 }
@@ -203,7 +203,7 @@ impl Ledger {
             return false;
         }
         if let Some(account) = self.subscribers.get_mut(subscriber as usize).filter(|account| account.place.is_none()) {
-            let place = Place { last_tag: account.last_tag, came: self.line.came };
+            let place = LinePlace { last_tag: account.last_tag, came: self.line.came };
             account.place = Some(place);
             self.line.waiting.insert(place, subscriber);
             self.line.came += 1;

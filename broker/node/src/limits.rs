@@ -107,13 +107,13 @@ impl Default for Limits {
 /// The place of one connection that messages go over. Dropping the permit frees the place, so it must not be dropped before the socket is closed.
 pub struct Permit {
     places: Arc<Places>,
-    kind: Mutex<Kind>,
+    kind: Mutex<PlaceKind>,
     withdrawn: Arc<Notify>,
 }
 
 /// The kind of place that a permit stands for.
 #[derive(Clone, Copy, PartialEq)]
-enum Kind {
+enum PlaceKind {
     HalfOpen(u64),
     Open,
 }
@@ -125,14 +125,14 @@ impl Permit {
     /// The limit, if that many connections are open already.
     pub fn open(&self) -> Result<(), u64> {
         let mut kind = self.kind.lock();
-        if let Kind::HalfOpen(number) = *kind {
+        if let PlaceKind::HalfOpen(number) = *kind {
             let mut taken = self.places.taken.lock();
             if taken.open >= self.places.limits.connections_max {
                 return Err(self.places.limits.connections_max);
             }
             taken.open += 1;
             taken.leave(number);
-            *kind = Kind::Open;
+            *kind = PlaceKind::Open;
         }
         Ok(())
     }
@@ -148,8 +148,8 @@ impl Drop for Permit {
     fn drop(&mut self) {
         let mut taken = self.places.taken.lock();
         match *self.kind.lock() {
-            Kind::HalfOpen(number) => taken.leave(number),
-            Kind::Open => taken.open -= 1,
+            PlaceKind::HalfOpen(number) => taken.leave(number),
+            PlaceKind::Open => taken.open -= 1,
         }
     }
 }
@@ -203,7 +203,7 @@ impl Places {
         taken: &mut TakenPlaces,
         withdrawn: &Arc<Notify>,
         now_ns: u64,
-    ) -> (Option<Kind>, Option<Met>) {
+    ) -> (Option<PlaceKind>, Option<Met>) {
         let max = self.limits.half_open_connections_max;
         let mut met = None;
         if taken.half_open.len() as u64 >= max {
@@ -222,7 +222,7 @@ impl Places {
         let number = taken.next;
         taken.next += 1;
         taken.half_open.insert(number, HalfOpen { since_ns: now_ns, withdrawn: withdrawn.clone() });
-        (Some(Kind::HalfOpen(number)), met)
+        (Some(PlaceKind::HalfOpen(number)), met)
     }
 }
 
@@ -375,8 +375,7 @@ mod tests {
     #[test]
     fn open_and_half_open_connections_have_separate_places() {
         let places = places(2, 1);
-        let (first, second) =
-            (places.take(0).permit.unwrap(), places.take(0).permit.unwrap());
+        let (first, second) = (places.take(0).permit.unwrap(), places.take(0).permit.unwrap());
         assert!(places.take(0).permit.is_none(), "no place, and nobody has had its time");
         assert_eq!((first.open(), first.open(), second.open()), (Ok(()), Ok(()), Err(1)));
         let third = places.take(0).permit.unwrap();
@@ -391,8 +390,7 @@ mod tests {
     #[tokio::test]
     async fn a_new_client_gets_the_place_of_a_silent_one() {
         let places = places(2, 1);
-        let (old, young) =
-            (places.take(0).permit.unwrap(), places.take(GRACE_NS).permit.unwrap());
+        let (old, young) = (places.take(0).permit.unwrap(), places.take(GRACE_NS).permit.unwrap());
         let Admission { permit: new, met } = places.take(GRACE_NS);
         assert_eq!(met, Some(Met { limit: "half_open_connections_max", max: 2 }));
         old.withdrawn().await;

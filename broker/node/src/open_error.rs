@@ -6,7 +6,7 @@ use leveret_replication as replication;
 pub enum OpenError {
     /// The log could not be opened.
     #[error(transparent)]
-    Log(#[from] replication::OpenError),
+    Log(#[from] replication::GroupsOpenError),
     /// The segments of the log were made for smaller messages.
     #[error(
         "message_bytes_max is {wanted}, but the log in this folder was made for messages of at most {most} bytes: \

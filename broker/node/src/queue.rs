@@ -34,9 +34,9 @@ pub struct Queue {
     pub name: Arc<str>,
     /// Set if the queue is deleted when its last consumer leaves.
     pub(crate) auto_delete: bool,
-    state: Mutex<engine::Queue>,
+    state: Mutex<engine::QueueCore>,
     reported: ReportedBytes,
-    pace: Pace,
+    pace: ConsumerPace,
     /// Set once the queue may be used: when its declaration is durable, if it has to be.
     declared: AtomicBool,
     deleted: AtomicBool,
@@ -59,7 +59,7 @@ struct ReportedBytes {
 
 /// The pace of the consumers compared to the publishers, as of the last visit.
 #[derive(Default)]
-struct Pace {
+struct ConsumerPace {
     /// Set while consumers take less than is published.
     consumers_lag: AtomicBool,
     /// The number of deliveries so far.
@@ -90,7 +90,7 @@ impl Queue {
     ) -> Self {
         let QueueContext { memory, unfinished, shards } = context;
         let shards = shards.filter(|_| declared.is_logged());
-        let mut state = engine::Queue::new(&declared.settings, shards.is_some());
+        let mut state = engine::QueueCore::new(&declared.settings, shards.is_some());
         // A declaration that is read from the log at the start is durable.
         let is_logged_now = shards.as_ref().is_some_and(|shards| shards.serving.load(Relaxed));
         if is_logged_now {
@@ -103,7 +103,7 @@ impl Queue {
             auto_delete: declared.auto_delete,
             state: Mutex::new(state),
             reported: ReportedBytes::default(),
-            pace: Pace::default(),
+            pace: ConsumerPace::default(),
             declared: AtomicBool::new(!is_logged_now),
             deleted: AtomicBool::new(false),
             memory,
@@ -121,7 +121,7 @@ impl Queue {
     }
 
     /// Calls `at` with the locked queue, which must not be changed, and returns the result.
-    pub fn look<T>(&self, at: impl FnOnce(&engine::Queue) -> T) -> T {
+    pub fn look<T>(&self, at: impl FnOnce(&engine::QueueCore) -> T) -> T {
         at(&self.state.lock())
     }
 
@@ -222,7 +222,7 @@ impl Queue {
                 entered.cool_idle();
                 None
             }
-            false => Some(std::mem::replace(&mut *entered.state, engine::Queue::ended())),
+            false => Some(std::mem::replace(&mut *entered.state, engine::QueueCore::ended())),
         };
         self.reads.finished.notify_waiters();
         DeletedQueue { ready, consumers, contents }
@@ -230,7 +230,7 @@ impl Queue {
 
     /// Ends a visit to a durable queue: logs what happened to deliveries, frees the places of runs that were settled or
     /// moved, and asks for a read if contents are missing in memory.
-    fn after_visit(&self, shards: &Shards, state: &mut engine::Queue) {
+    fn after_visit(&self, shards: &Shards, state: &mut engine::QueueCore) {
         let freed = state.take_freed();
         if !shards.serving.load(Relaxed) {
             return;
@@ -248,7 +248,7 @@ impl Queue {
 
     /// Notes that the run in `segment` is missing or is not the one that was written. Deliveries stop before it, and its
     /// file is kept.
-    pub(crate) fn note_damage(&self, state: &mut engine::Queue, segment: u64, file: u64, reason: &str) {
+    pub(crate) fn note_damage(&self, state: &mut engine::QueueCore, segment: u64, file: u64, reason: &str) {
         state.set_unreadable(segment, reason);
         if let Some(shards) = &self.shards {
             shards.damage.files.lock().insert(file);
@@ -261,7 +261,7 @@ impl Queue {
     /// Drops the contents of this durable queue, once the log has its deletion, and frees the places that they occupy in
     /// files.
     pub(crate) fn free_contents(&self, shards: &Shards) {
-        let contents = std::mem::replace(&mut *self.enter().state, engine::Queue::ended());
+        let contents = std::mem::replace(&mut *self.enter().state, engine::QueueCore::ended());
         let mut places = contents.runs().map(|(_, place)| place).peekable();
         while places.peek().is_some() {
             shards.files.free(places.by_ref().take(FREED_AT_ONCE));
@@ -281,19 +281,19 @@ impl Drop for Queue {
 /// A locked queue; dropping it ends the visit.
 pub(crate) struct QueueVisit<'q> {
     queue: &'q Queue,
-    state: MutexGuard<'q, engine::Queue>,
+    state: MutexGuard<'q, engine::QueueCore>,
 }
 
 impl std::ops::Deref for QueueVisit<'_> {
-    type Target = engine::Queue;
+    type Target = engine::QueueCore;
 
-    fn deref(&self) -> &engine::Queue {
+    fn deref(&self) -> &engine::QueueCore {
         &self.state
     }
 }
 
 impl std::ops::DerefMut for QueueVisit<'_> {
-    fn deref_mut(&mut self) -> &mut engine::Queue {
+    fn deref_mut(&mut self) -> &mut engine::QueueCore {
         &mut self.state
     }
 }
@@ -331,7 +331,7 @@ impl Drop for QueueVisit<'_> {
 
 /// Returns about how many of `bytes` bytes of a queue's memory hold messages that are ready for consumers; 0 if there are
 /// no consumers.
-fn ready_bytes(state: &engine::Queue, bytes: u64) -> u64 {
+fn ready_bytes(state: &engine::QueueCore, bytes: u64) -> u64 {
     let depth = state.depth();
     if depth.consumers == 0 {
         return 0;

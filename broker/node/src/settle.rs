@@ -19,10 +19,10 @@ pub enum Outcome {
 /// Deliveries taken from a ledger, gathered by queue.
 #[derive(Default)]
 pub struct Settlement {
-    parts: Vec<Part>,
+    parts: Vec<SettlementPart>,
 }
 
-struct Part {
+struct SettlementPart {
     queue: Arc<Queue>,
     consumer: Option<ConsumerId>,
     /// The sequence number of the first of `count` consecutive messages.
@@ -33,7 +33,7 @@ struct Part {
     keep_offsets: bool,
 }
 
-impl Part {
+impl SettlementPart {
     /// Returns the work that it takes to settle this part: a range is settled at once, messages are returned one by one.
     fn work(&self) -> usize {
         self.offsets.len().max(1)
@@ -58,7 +58,7 @@ impl Settlement {
         let keep_offsets = outcome == Outcome::Returned;
         let offsets = if keep_offsets { vec![id.offset] } else { Vec::new() };
         let (queue, consumer) = (from.queue.clone(), from.consumer);
-        self.parts.push(Part { queue, consumer, first: id.sequence, count: 1, offsets, keep_offsets });
+        self.parts.push(SettlementPart { queue, consumer, first: id.sequence, count: 1, offsets, keep_offsets });
     }
 
     /// Returns whether no delivery was added.
@@ -93,7 +93,7 @@ impl Broker {
     }
 }
 
-fn settle_part(queue: &mut leveret_engine::queue::Queue, part: &Part, outcome: Outcome) {
+fn settle_part(queue: &mut leveret_engine::queue::QueueCore, part: &SettlementPart, outcome: Outcome) {
     match outcome {
         Outcome::Acknowledged => queue.acknowledge(part.consumer, part.first, part.count),
         Outcome::Rejected => queue.reject(part.consumer, part.first, part.count),

@@ -1,7 +1,7 @@
 //! The state that durable queues share: the shards that log their operations, the files that hold their contents, and the
 //! reads of contents.
 use crate::due::DueQueues;
-use crate::files::Files;
+use crate::files::FileUses;
 use crate::shard::Shard;
 use leveret_engine::catalog::QueueId;
 use parking_lot::Mutex;
@@ -18,7 +18,7 @@ pub(crate) struct Shards {
     /// The shards in the order of their groups; the first is that of group 1.
     pub(crate) list: Vec<Arc<Shard>>,
     /// The files that hold contents.
-    pub(crate) files: Arc<Files>,
+    pub(crate) files: Arc<FileUses>,
     /// Set once queues are served: when the log of the starts before was applied.
     pub(crate) serving: AtomicBool,
     pub(crate) damage: Damage,

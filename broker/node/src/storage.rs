@@ -116,7 +116,7 @@ impl Broker {
         if found.is_none() {
             identity.write(&*disk).map_err(OpenError::Identity)?;
         }
-        let journal = journal::Options {
+        let journal = journal::JournalOptions {
             node: identity.node,
             segment_bytes: identity.segment_bytes,
             segments_max,
@@ -127,7 +127,7 @@ impl Broker {
         };
         let shards = self.0.shards.get_or_init(|| Arc::new(Shards::new(SHARDS, incarnation))).clone();
         let applier = Arc::new(Applier::new(&self.0, shards.clone()));
-        let options = replication::Options { node: identity.node, groups: SHARDS + 1 };
+        let options = replication::GroupsOptions { node: identity.node, groups: SHARDS + 1 };
         let groups = Groups::open(disk.clone(), journal, options, applier.clone()).await?;
         identity.log_is_made(&*disk).map_err(OpenError::Identity)?;
         applier.declare();

@@ -12,7 +12,7 @@ pub struct Throttle {
     /// A queue that was published to lately and whose consumers or log are too slow.
     lagging: Option<Arc<Queue>>,
     /// Decides how long the client waits for such consumers.
-    pace: Pace,
+    pace: PublisherPace,
     /// True if something was published since [`is_alarmed`](Self::is_alarmed) was last asked.
     published: bool,
 }
@@ -63,7 +63,7 @@ impl Throttle {
 /// that a publisher is never slowed below 24 MiB of large messages or 100,000 small ones per second; a publisher seldom
 /// waits if waiting does not help.
 #[derive(Default)]
-struct Pace {
+struct PublisherPace {
     /// The bytes that were published to queues with slow consumers and were not waited for yet. A message counts as
     /// [`MESSAGE_BYTES`] more.
     bytes: u64,
@@ -75,7 +75,7 @@ struct Pace {
     in_vain: u32,
 }
 
-impl Pace {
+impl PublisherPace {
     /// Notes messages that were published to a queue whose consumers are too slow.
     fn published(&mut self, messages: u64, body_bytes: u64) {
         self.messages += messages;
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn publishers_wait_in_proportion_and_seldom_if_waiting_does_not_help() {
-        let mut pace = Pace::default();
+        let mut pace = PublisherPace::default();
         pace.published(100, 100);
         assert_eq!(pace.wait(), None, "too little to wait for");
         pace.published(1000, 16_000);

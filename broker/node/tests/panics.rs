@@ -1,7 +1,7 @@
 //! Tests of panics, each in a process of its own: which of them end the process, and with which exit code.
 use bytes::Bytes;
 use leveret_engine::catalog::QueueSettings;
-use leveret_engine::queue::{LoggedRun, Place, Queue};
+use leveret_engine::queue::{LoggedRun, Place, QueueCore};
 use leveret_node::{Broker, Delivery, EXIT_AFTER_PANIC, Fill, Options, Sink, Source, install_panic_hook};
 use std::process::Command;
 
@@ -60,7 +60,7 @@ async fn panic_after_an_await() {
 
 /// Causes an index out of bounds in the rules.
 fn deliver_what_is_no_message() {
-    let mut queue = Queue::new(&QueueSettings::default(), true);
+    let mut queue = QueueCore::new(&QueueSettings::default(), true);
     queue.lead(u64::MAX);
     let logged = LoggedRun { run: &Bytes::new(), place: Place::default(), count: 1, body_bytes: 0, warm: true };
     queue.apply_logged(&logged, 0);

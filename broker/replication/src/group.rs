@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 /// The settings of the groups of a node.
 #[derive(Clone, Copy, Debug)]
-pub struct Options {
+pub struct GroupsOptions {
     /// Identity of the node.
     pub node: u64,
     /// The number of groups.
@@ -29,10 +29,10 @@ pub struct Options {
 
 /// The reasons why the groups cannot be opened.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub enum GroupsOpenError {
     /// The journal cannot be opened.
     #[error(transparent)]
-    Journal(#[from] journal::OpenError),
+    Journal(#[from] journal::JournalOpenError),
     /// Entries are missing in the log of a group.
     #[error("the log of group {group} has entry {found} where entry {expected} should be")]
     Hole {
@@ -87,9 +87,9 @@ pub struct NotLeader {
 
 /// The handle to the groups; cheap to clone.
 #[derive(Clone)]
-pub struct Groups(Arc<Inner>);
+pub struct Groups(Arc<GroupsInner>);
 
-struct Inner {
+struct GroupsInner {
     journal: Journal,
     groups: Vec<Group>,
 }
@@ -107,25 +107,26 @@ impl Groups {
     /// The future is boxed so that openraft's code is compiled once, in this crate, and not in each crate that awaits it.
     ///
     /// # Errors
-    /// [`OpenError`] if the journal or a snapshot cannot be read or lacks something, or if an entry cannot be applied.
+    /// [`GroupsOpenError`] if the journal or a snapshot cannot be read or lacks something, or if an entry cannot be
+    /// applied.
     pub fn open(
         disk: Arc<dyn Disk>,
-        journal: journal::Options,
-        options: Options,
+        journal: journal::JournalOptions,
+        options: GroupsOptions,
         applied: Arc<dyn GroupStates>,
-    ) -> BoxFuture<'static, Result<Self, OpenError>> {
+    ) -> BoxFuture<'static, Result<Self, GroupsOpenError>> {
         Box::pin(Self::open_all(disk, journal, options, applied))
     }
 
     async fn open_all(
         disk: Arc<dyn Disk>,
-        journal: journal::Options,
-        options: Options,
+        journal: journal::JournalOptions,
+        options: GroupsOptions,
         applied: Arc<dyn GroupStates>,
-    ) -> Result<Self, OpenError> {
+    ) -> Result<Self, GroupsOpenError> {
         let mut logs = Vec::new();
         for group in 0..options.groups {
-            logs.push(RecoveredLog::read(&*disk, group).map_err(|error| OpenError::State { group, error })?);
+            logs.push(RecoveredLog::read(&*disk, group).map_err(|error| GroupsOpenError::State { group, error })?);
         }
         let journal = Journal::open(disk.clone(), journal, &mut |recovered| {
             if let Some(log) = logs.get_mut(usize::from(recovered.head.group)) {
@@ -134,7 +135,7 @@ impl Groups {
         })?;
         for (group, log) in (0..).zip(&logs) {
             if let Some(Hole { expected, found }) = log.table.hole() {
-                return Err(OpenError::Hole { group, expected, found });
+                return Err(GroupsOpenError::Hole { group, expected, found });
             }
         }
         let (mut groups, mut reported_at) = (Vec::new(), Instant::now());
@@ -152,7 +153,7 @@ impl Groups {
         let others = groups.iter().skip(1).map(|group| group.lead(options.node));
         report_progress(&groups, futures::future::try_join_all(others)).await?;
         (0..options.groups).for_each(|group| RecoveredLog::remove_file(&*disk, group));
-        Ok(Self(Arc::new(Inner { journal, groups })))
+        Ok(Self(Arc::new(GroupsInner { journal, groups })))
     }
 
     /// Returns whether the journal has room for an entry of `bytes` bytes. If so, the room is promised to that entry
@@ -296,15 +297,15 @@ impl Group {
         disk: Arc<dyn Disk>,
         node: u64,
         applied: Arc<dyn GroupStates>,
-    ) -> Result<Self, OpenError> {
+    ) -> Result<Self, GroupsOpenError> {
         let group = log.group;
-        let state = |error| OpenError::State { group, error };
+        let state = |error| GroupsOpenError::State { group, error };
         let stored = snapshot::read(&*disk, group).map_err(state)?;
         let covered = stored.as_ref().and_then(|stored| stored.last).map(|id| id.index);
         let purged = log.table.lock().purged.map(|id| id.index);
         if let Some(purged) = purged.filter(|_| covered < purged) {
             let state = if stored.is_none() { "is missing" } else { "is older than the log" };
-            return Err(OpenError::Snapshot { file: snapshot::file_name(group), state, group, purged });
+            return Err(GroupsOpenError::Snapshot { file: snapshot::file_name(group), state, group, purged });
         }
         let (mut last, mut membership, mut bytes) = (None, StoredMembership::default(), 0);
         if let Some(stored) = stored {
@@ -316,7 +317,7 @@ impl Group {
         let builds = Arc::new(Builds::default());
         builds.set_stored(last, membership.clone(), bytes);
         let machine = Machine { group, disk, applied, table, last, membership, builds: builds.clone(), threads };
-        let failed = |reason: String| OpenError::Raft { group, reason };
+        let failed = |reason: String| GroupsOpenError::Raft { group, reason };
         let config = config(group).map_err(failed)?;
         let raft = Raft::new(node, config, NoPeers, log.clone(), machine);
         let raft = raft.await.map_err(|error| failed(error.to_string()))?;
@@ -324,8 +325,8 @@ impl Group {
     }
 
     /// Makes this node, the only voter, leader of the group, and waits until the whole log is applied.
-    async fn lead(&self, node: u64) -> Result<(), OpenError> {
-        let failed = |reason: String| OpenError::Raft { group: self.log.group, reason };
+    async fn lead(&self, node: u64) -> Result<(), GroupsOpenError> {
+        let failed = |reason: String| GroupsOpenError::Raft { group: self.log.group, reason };
         let initialized = self.raft.is_initialized().await.map_err(|error| failed(error.to_string()))?;
         if initialized {
             self.raft.trigger().elect(false).await.map_err(|error| failed(error.to_string()))?;
@@ -338,8 +339,8 @@ impl Group {
 
     /// Waits until this node leads the group and the whole log is applied. Fails if openraft stops, or if for
     /// [`STALL_MAX`] no entry was applied and nothing else changed in openraft's metrics.
-    async fn until_applied(&self) -> Result<(), OpenError> {
-        let failed = |reason: String| OpenError::Raft { group: self.log.group, reason };
+    async fn until_applied(&self) -> Result<(), GroupsOpenError> {
+        let failed = |reason: String| GroupsOpenError::Raft { group: self.log.group, reason };
         let mut metrics = self.raft.metrics();
         loop {
             let applied = self.log.table.lock().applied_len();
@@ -369,8 +370,8 @@ impl Group {
 /// Awaits `work`, and logs every two seconds how many entries are applied.
 async fn report_progress<T>(
     groups: &[Group],
-    work: impl Future<Output = Result<T, OpenError>>,
-) -> Result<T, OpenError> {
+    work: impl Future<Output = Result<T, GroupsOpenError>>,
+) -> Result<T, GroupsOpenError> {
     let mut work = std::pin::pin!(work);
     loop {
         if let Ok(done) = tokio::time::timeout(REPORT_EVERY, &mut work).await {

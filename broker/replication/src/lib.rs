@@ -24,7 +24,7 @@ mod state_machine;
 mod tests;
 mod types;
 
-pub use group::{Groups, NotLeader, OpenError, Options};
+pub use group::{Groups, GroupsOpenError, GroupsOptions, NotLeader};
 
 use bytes::Bytes;
 use leveret_journal::RecordPlace;

@@ -64,7 +64,8 @@ impl RecoveredLog {
             return None;
         }
         let has = bytes.try_get_u8().ok()?;
-        let (term, node, committed) = (bytes.try_get_u64_le().ok()?, bytes.try_get_u64_le().ok()?, bytes.try_get_u8().ok()? == 1);
+        let (term, node, committed) =
+            (bytes.try_get_u64_le().ok()?, bytes.try_get_u64_le().ok()?, bytes.try_get_u8().ok()? == 1);
         let (purged_term, purged_index) = (bytes.try_get_u64_le().ok()?, bytes.try_get_u64_le().ok()?);
         let chain = bytes.try_get_u64_le().ok()? as u32;
         let vote = (has & 1 != 0).then(|| types::vote(term, node, committed));

@@ -14,9 +14,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 #[derive(Debug)]
-pub(crate) struct Runtime(TokioRuntime);
+pub(crate) struct SimulatedRuntime(TokioRuntime);
 
-impl AsyncRuntime for Runtime {
+impl AsyncRuntime for SimulatedRuntime {
     type JoinError = <TokioRuntime as AsyncRuntime>::JoinError;
     type JoinHandle<T: Send + 'static> = <TokioRuntime as AsyncRuntime>::JoinHandle<T>;
     type Sleep = <TokioRuntime as AsyncRuntime>::Sleep;
@@ -69,7 +69,7 @@ impl AsyncRuntime for Runtime {
 /// A watch channel whose receivers are woken in the order in which they began to wait.
 pub(crate) struct InOrder;
 
-struct Channel<T> {
+struct WatchChannel<T> {
     value: RwLock<T>,
     version: AtomicU64,
     senders: AtomicUsize,
@@ -77,10 +77,10 @@ struct Channel<T> {
     changed: Notify,
 }
 
-pub(crate) struct Sender<T>(Arc<Channel<T>>);
+pub(crate) struct Sender<T>(Arc<WatchChannel<T>>);
 
 pub(crate) struct Receiver<T> {
-    channel: Arc<Channel<T>>,
+    channel: Arc<WatchChannel<T>>,
     seen: u64,
 }
 
@@ -90,7 +90,7 @@ impl Watch for InOrder {
     type Ref<'a, T: Send + 'a> = RwLockReadGuard<'a, T>;
 
     fn channel<T: Send + Sync>(init: T) -> (Sender<T>, Receiver<T>) {
-        let channel = Arc::new(Channel {
+        let channel = Arc::new(WatchChannel {
             value: RwLock::new(init),
             version: AtomicU64::new(0),
             senders: AtomicUsize::new(1),
@@ -101,7 +101,7 @@ impl Watch for InOrder {
     }
 }
 
-impl<T> Channel<T> {
+impl<T> WatchChannel<T> {
     fn value(&self) -> RwLockReadGuard<'_, T> {
         self.value.read().unwrap_or_else(PoisonError::into_inner)
     }

@@ -45,8 +45,8 @@ impl GroupStates for Lists {
     }
 }
 
-fn journal_options() -> journal::Options {
-    journal::Options {
+fn journal_options() -> journal::JournalOptions {
+    journal::JournalOptions {
         node: 1,
         segment_bytes: 64 << 10,
         segments_max: 16,
@@ -85,7 +85,7 @@ async fn the_log_store_passes_the_suite_of_openraft() {
 
 async fn open(disk: &FaultyDisk) -> (Groups, Arc<Lists>) {
     let lists = Arc::new(Lists::default());
-    let options = Options { node: 1, groups: 3 };
+    let options = GroupsOptions { node: 1, groups: 3 };
     let groups = Groups::open(Arc::new(disk.clone()), journal_options(), options, lists.clone()).await;
     (groups.unwrap(), lists)
 }
@@ -151,7 +151,7 @@ async fn a_group_without_its_snapshot_does_not_start_and_names_the_file() {
     groups.write(1, vec![2].into()).await.unwrap();
     groups.stop().await; // the purged index is in the journal then
     disk.lose("groups/1.snapshot");
-    let options = Options { node: 1, groups: 3 };
+    let options = GroupsOptions { node: 1, groups: 3 };
     let opened = Groups::open(Arc::new(disk.clone()), journal_options(), options, Arc::new(Lists::default())).await;
     let refused = opened.err().unwrap().to_string();
     assert!(refused.contains("groups/1.snapshot is missing"), "{refused}");
@@ -188,7 +188,7 @@ async fn entries_are_read_piece_by_piece_while_they_are_applied() {
     use openraft::RaftLogReader;
     use openraft::storage::RaftLogStorageExt;
     let disk = FaultyDisk::new(1);
-    let options = journal::Options { segment_bytes: 1 << 20, ..journal_options() };
+    let options = journal::JournalOptions { segment_bytes: 1 << 20, ..journal_options() };
     let journal = Journal::open(Arc::new(disk.clone()), options, &mut |_| ()).unwrap();
     let mut log = LogStore::new(0, journal, RecoveredLog::default());
     let entry = |index| {

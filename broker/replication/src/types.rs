@@ -23,7 +23,7 @@ impl fmt::Display for Command {
 #[cfg(not(feature = "simulated"))]
 type Runtime = openraft::impls::TokioRuntime;
 #[cfg(feature = "simulated")]
-type Runtime = crate::simulated::Runtime;
+type Runtime = crate::simulated::SimulatedRuntime;
 
 openraft::declare_raft_types!(pub(crate) TypeConfig:
     D = Command,

@@ -4,10 +4,6 @@ use super::{fail_on, files, read};
 use std::collections::{BTreeMap, BTreeSet};
 use syn::{Item, Visibility};
 
-/// The names that several crates may use: each crate's own settings and the error of opening it, which are written with the
-/// name of their crate where two of them meet, and the queue, which is the engine's and, behind its lock, the node's.
-const SHARED: [&str; 3] = ["Options", "OpenError", "Queue"];
-
 /// Returns the names of the types in a file that other files can see.
 fn names(text: &str) -> Vec<String> {
     let items = syn::parse_file(text).map(|file| file.items).unwrap_or_default();
@@ -36,6 +32,6 @@ fn crates_of_a_program_do_not_give_one_name_to_different_types() {
         }
     }
     assert!(users.len() > 200, "only {} types were found", users.len());
-    let repeated = users.iter().filter(|((_, name), folders)| folders.len() > 1 && !SHARED.contains(&name.as_str()));
+    let repeated = users.iter().filter(|(_, folders)| folders.len() > 1);
     fail_on(repeated.map(|((_, name), folders)| format!("{name} is a type of {folders:?}")).collect());
 }

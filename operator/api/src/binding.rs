@@ -1,6 +1,6 @@
 //! The kind `Binding`.
 use crate::topology::{arguments_schema, default_vhost};
-use crate::{Arguments, BrokerRef, DeletionPolicy, TopologyStatus};
+use crate::{BrokerRef, DeletionPolicy, SpecArguments, TopologyStatus};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -66,7 +66,7 @@ pub struct BindingSpec {
     /// whose names begin with `x-` count only with `all-with-x` and `any-with-x`. This field is immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "arguments_schema")]
-    pub arguments: Option<Arguments>,
+    pub arguments: Option<SpecArguments>,
     /// What happens to the binding on the broker when this resource is deleted:
     /// - `DeleteIfEmpty` (the default) and `Delete`: it is deleted. A binding holds no messages, so both do the same.
     /// - `Retain`: it stays on the broker.

@@ -1,6 +1,6 @@
 //! The kind `Exchange`.
 use crate::topology::{arguments_schema, default_vhost, yes};
-use crate::{Arguments, BrokerRef, DeletionPolicy, TopologyStatus};
+use crate::{BrokerRef, DeletionPolicy, SpecArguments, TopologyStatus};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -75,7 +75,7 @@ pub struct ExchangeSpec {
     /// This field is immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "arguments_schema")]
-    pub arguments: Option<Arguments>,
+    pub arguments: Option<SpecArguments>,
     /// What happens to the exchange on the broker when this resource is deleted:
     /// - `DeleteIfEmpty` (the default) and `Delete`: it is deleted with its bindings. An exchange holds no messages, so
     ///   both do the same.

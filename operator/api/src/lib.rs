@@ -26,7 +26,7 @@ pub use queue::{Queue, QueueSpec};
 pub use topology::{BrokerRef, DeletionPolicy, TopologyStatus};
 
 /// Arguments of a declaration, by name.
-pub type Arguments = serde_json::Map<String, serde_json::Value>;
+pub type SpecArguments = serde_json::Map<String, serde_json::Value>;
 
 /// The finalizer of the topology kinds (Exchange, Queue, Binding): it keeps a resource until its object on the broker
 /// is dealt with.

@@ -1,6 +1,6 @@
 //! The kind `Queue`.
 use crate::topology::{arguments_schema, default_vhost, yes};
-use crate::{Arguments, BrokerRef, DeletionPolicy, TopologyStatus};
+use crate::{BrokerRef, DeletionPolicy, SpecArguments, TopologyStatus};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
@@ -61,7 +61,7 @@ pub struct QueueSpec {
     /// and names the argument. This field is immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "arguments_schema")]
-    pub arguments: Option<Arguments>,
+    pub arguments: Option<SpecArguments>,
     /// What happens to the queue on the broker when this resource is deleted:
     /// - `DeleteIfEmpty` (the default): it is deleted once it holds no messages, neither ready nor unacknowledged.
     ///   Until then this resource stays, and its condition Ready has the reason `NotEmpty` and the number of messages.

@@ -1,5 +1,5 @@
 //! Types that the topology kinds (Exchange, Queue, Binding) have in common.
-use crate::{Arguments, Condition};
+use crate::{Condition, SpecArguments};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -55,7 +55,7 @@ pub struct TopologyStatus {
     /// binding: if `spec.arguments` differs from them, the condition Ready has the reason `ChangeRefused`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "arguments_schema")]
-    pub arguments: Option<Arguments>,
+    pub arguments: Option<SpecArguments>,
 }
 
 /// Returns the default of `vhost`.

@@ -17,7 +17,7 @@ pub struct Vhost {
 /// A queue.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[allow(missing_docs, reason = "the API's names")]
-pub struct Queue {
+pub struct QueueInfo {
     pub name: String,
     pub vhost: String,
     #[serde(default)]
@@ -40,7 +40,7 @@ pub struct Queue {
 /// An exchange.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[allow(missing_docs, reason = "the API's names")]
-pub struct Exchange {
+pub struct ExchangeInfo {
     pub name: String,
     pub vhost: String,
     #[serde(rename = "type", default)]
@@ -58,7 +58,7 @@ pub struct Exchange {
 /// A binding.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[allow(missing_docs, reason = "the API's names")]
-pub struct Binding {
+pub struct BindingInfo {
     pub source: String,
     pub vhost: String,
     pub destination: String,

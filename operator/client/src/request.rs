@@ -1,6 +1,6 @@
 //! The client: one method for each request of the management API.
 use crate::Error;
-use crate::model::{Binding, BindingBody, Exchange, ExchangeBody, Node, Overview, Queue, QueueBody, Vhost};
+use crate::model::{BindingBody, BindingInfo, ExchangeBody, ExchangeInfo, Node, Overview, QueueBody, QueueInfo, Vhost};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
@@ -123,7 +123,7 @@ impl Client {
     ///
     /// # Errors
     /// [`Error`] if the request fails.
-    pub async fn queues(&self) -> Result<Vec<Queue>, Error> {
+    pub async fn queues(&self) -> Result<Vec<QueueInfo>, Error> {
         let columns =
             "name,vhost,durable,auto_delete,exclusive,arguments,messages_ready,messages_unacknowledged,consumers";
         self.read(&format!("/api/queues?columns={columns}")).await
@@ -133,7 +133,7 @@ impl Client {
     ///
     /// # Errors
     /// [`Error`] if the request fails.
-    pub async fn queue(&self, vhost: &str, name: &str) -> Result<Queue, Error> {
+    pub async fn queue(&self, vhost: &str, name: &str) -> Result<QueueInfo, Error> {
         self.read(&path(&["queues", vhost, name])).await
     }
 
@@ -141,7 +141,7 @@ impl Client {
     ///
     /// # Errors
     /// [`Error`] if the request fails.
-    pub async fn exchange(&self, vhost: &str, name: &str) -> Result<Exchange, Error> {
+    pub async fn exchange(&self, vhost: &str, name: &str) -> Result<ExchangeInfo, Error> {
         self.read(&path(&["exchanges", vhost, name])).await
     }
 
@@ -149,7 +149,7 @@ impl Client {
     ///
     /// # Errors
     /// [`Error`] if the request fails.
-    pub async fn bindings_like(&self, binding: &Binding) -> Result<Vec<Binding>, Error> {
+    pub async fn bindings_like(&self, binding: &BindingInfo) -> Result<Vec<BindingInfo>, Error> {
         self.read(&between(binding, &[])).await
     }
 
@@ -157,7 +157,7 @@ impl Client {
     ///
     /// # Errors
     /// [`Error`] if the request fails.
-    pub async fn exchanges(&self) -> Result<Vec<Exchange>, Error> {
+    pub async fn exchanges(&self) -> Result<Vec<ExchangeInfo>, Error> {
         self.read("/api/exchanges?columns=name,vhost,type,durable,auto_delete,internal,arguments").await
     }
 
@@ -165,7 +165,7 @@ impl Client {
     ///
     /// # Errors
     /// [`Error`] if the request fails.
-    pub async fn bindings(&self) -> Result<Vec<Binding>, Error> {
+    pub async fn bindings(&self) -> Result<Vec<BindingInfo>, Error> {
         self.read("/api/bindings").await
     }
 
@@ -173,8 +173,8 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Refused`] if the broker refuses it, for example because it exists with other properties.
-    pub async fn declare_queue(&self, queue: &Queue) -> Result<Made, Error> {
-        let Queue { name, vhost, durable, auto_delete, arguments, .. } = queue;
+    pub async fn declare_queue(&self, queue: &QueueInfo) -> Result<Made, Error> {
+        let QueueInfo { name, vhost, durable, auto_delete, arguments, .. } = queue;
         let body = QueueBody { durable: *durable, auto_delete: *auto_delete, arguments };
         made(self.write(Method::PUT, &path(&["queues", vhost, name]), &body).await?)
     }
@@ -191,8 +191,8 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Refused`] if the broker refuses it, for example because it exists with other properties.
-    pub async fn declare_exchange(&self, exchange: &Exchange) -> Result<Made, Error> {
-        let Exchange { name, vhost, kind, durable, auto_delete, internal, arguments } = exchange;
+    pub async fn declare_exchange(&self, exchange: &ExchangeInfo) -> Result<Made, Error> {
+        let ExchangeInfo { name, vhost, kind, durable, auto_delete, internal, arguments } = exchange;
         let (durable, auto_delete, internal) = (*durable, *auto_delete, *internal);
         let body = ExchangeBody { kind, durable, auto_delete, internal, arguments };
         made(self.write(Method::PUT, &path(&["exchanges", vhost, name]), &body).await?)
@@ -211,7 +211,7 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::NotFound`] if the source or the destination does not exist.
-    pub async fn bind(&self, binding: &Binding) -> Result<(), Error> {
+    pub async fn bind(&self, binding: &BindingInfo) -> Result<(), Error> {
         let body = BindingBody { routing_key: &binding.routing_key, arguments: &binding.arguments };
         self.write(Method::POST, &between(binding, &[]), &body).await.map(drop)
     }
@@ -220,7 +220,7 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::NotFound`] if the binding does not exist.
-    pub async fn unbind(&self, binding: &Binding) -> Result<(), Error> {
+    pub async fn unbind(&self, binding: &BindingInfo) -> Result<(), Error> {
         self.delete(&between(binding, &[&binding.properties_key])).await
     }
 
@@ -303,7 +303,7 @@ fn path(parts: &[&str]) -> String {
     encoded.fold("/api".to_owned(), |path, part| path + &part)
 }
 
-fn between(binding: &Binding, further: &[&str]) -> String {
+fn between(binding: &BindingInfo, further: &[&str]) -> String {
     let kind = if binding.destination_type == "exchange" { "e" } else { "q" };
     let parts = ["bindings", &binding.vhost, "e", &binding.source, kind, &binding.destination];
     path(&[&parts, further].concat())
@@ -325,7 +325,8 @@ mod tests {
     #[test]
     fn names_are_encoded_in_paths() {
         assert_eq!(path(&["queues", "/", "a b/c%"]), "/api/queues/%2F/a%20b%2Fc%25");
-        let binding = Binding { source: "s".into(), vhost: "/".into(), destination: "d".into(), ..Binding::default() };
+        let binding =
+            BindingInfo { source: "s".into(), vhost: "/".into(), destination: "d".into(), ..BindingInfo::default() };
         assert_eq!(between(&binding, &["~"]), "/api/bindings/%2F/e/s/q/d/%7E");
     }
 

@@ -1,19 +1,20 @@
 //! Tests of the client with a fake broker: which requests it sends, and what it makes of the answers.
 use crate::fake::Fake;
-use crate::{Arguments, Binding, Client, DeleteOnly, Error, Exchange, Made, Queue};
+use crate::{Arguments, BindingInfo, Client, DeleteOnly, Error, ExchangeInfo, Made, QueueInfo};
 use serde_json::json;
 
 #[tokio::test]
 async fn declaring_and_deleting_sends_the_requests_of_the_api() {
     let fake = Fake::start().await.unwrap();
     let client = Client::from_url(&fake.url).unwrap();
-    let queue = Queue { name: "a b".into(), vhost: "/".into(), durable: true, ..Queue::default() };
+    let queue = QueueInfo { name: "a b".into(), vhost: "/".into(), durable: true, ..QueueInfo::default() };
     assert_eq!(client.declare_queue(&queue).await, Ok(Made::Created));
     assert_eq!(client.declare_queue(&queue).await, Ok(Made::Unchanged));
-    let exchange = Exchange { name: "x".into(), vhost: "/".into(), kind: "topic".into(), ..Exchange::default() };
+    let exchange =
+        ExchangeInfo { name: "x".into(), vhost: "/".into(), kind: "topic".into(), ..ExchangeInfo::default() };
     assert_eq!(client.declare_exchange(&exchange).await, Ok(Made::Created));
     let arguments: Arguments = json!({"a": 1}).as_object().unwrap().clone();
-    let binding = Binding {
+    let binding = BindingInfo {
         source: "x".into(),
         vhost: "/".into(),
         destination: "a b".into(),

@@ -31,7 +31,7 @@ pub(super) enum Declaration {
 /// The fields of a document that name its kind.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Head {
+struct TypeMeta {
     #[serde(default)]
     api_version: String,
     #[serde(default)]
@@ -52,7 +52,7 @@ struct Items {
 struct Strict {
     api_version: String,
     kind: String,
-    metadata: Meta,
+    metadata: DocumentMetadata,
     spec: Value,
     #[serde(default)]
     status: IgnoredAny,
@@ -63,7 +63,7 @@ struct Strict {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[allow(dead_code, reason = "the fields only have to be readable")]
-struct Meta {
+struct DocumentMetadata {
     name: String,
     #[serde(default)]
     namespace: Option<String>,
@@ -102,7 +102,7 @@ impl Document<'_> {
     /// # Errors
     /// The file, the line, and what was expected there.
     pub(super) fn items(&self) -> Result<Vec<Document<'_>>, String> {
-        let head: Head = self.parse()?;
+        let head: TypeMeta = self.parse()?;
         if !(head.kind.ends_with("List") && matches!(&*head.api_version, "v1" | API_VERSION)) {
             return Ok(vec![Document { text: self.text.clone(), ..*self }]);
         }
@@ -120,7 +120,7 @@ impl Document<'_> {
     /// # Errors
     /// The file, the line, the field, and what was expected there.
     pub(super) fn read(&self, number: usize) -> Result<Declaration, String> {
-        let head: Head = self.parse()?;
+        let head: TypeMeta = self.parse()?;
         if head.api_version != API_VERSION {
             return Err(self.wrong("apiVersion", format!("'{API_VERSION}' is expected, not '{}'", head.api_version)));
         }

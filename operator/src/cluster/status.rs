@@ -11,11 +11,11 @@ use leveret_api::{Broker, BrokerStatus, DefaultUser, NamedSecret};
 /// Returns the status of a Broker that follows from a reconciliation. `before` is its present status.
 pub(super) fn next(broker: &Broker, before: &BrokerStatus, applied: &AppliedChildren, health: &Health) -> BrokerStatus {
     let pods = PodCounts::of(broker, applied.set.as_ref());
-    Observation { broker, before, applied, health, pods }.status()
+    StatusInputs { broker, before, applied, health, pods }.status()
 }
 
 /// Everything that a status is derived from.
-struct Observation<'a> {
+struct StatusInputs<'a> {
     broker: &'a Broker,
     before: &'a BrokerStatus,
     applied: &'a AppliedChildren,
@@ -23,7 +23,7 @@ struct Observation<'a> {
     pods: PodCounts,
 }
 
-impl Observation<'_> {
+impl StatusInputs<'_> {
     fn status(&self) -> BrokerStatus {
         let Self { broker, before, applied, health, pods } = self;
         let generation = broker.metadata.generation;

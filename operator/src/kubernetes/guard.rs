@@ -18,13 +18,13 @@ pub(crate) struct Guard<K>(pub(crate) Result<K, InvalidObject>);
 /// The part of an object that has to be readable: its identity. Managed fields are left out, because they are nested as
 /// deeply as the object itself.
 #[derive(Deserialize)]
-struct Head {
-    metadata: Meta,
+struct PartialObject {
+    metadata: PartialMetadata,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Meta {
+struct PartialMetadata {
     name: Option<String>,
     namespace: Option<String>,
     uid: Option<String>,
@@ -41,7 +41,7 @@ impl<'de, K: DeserializeOwned + Resource> Deserialize<'de> for Guard<K> {
             Ok(object) => return Ok(Self(Ok(object))),
             Err(error) => error.to_string(),
         };
-        let Head { metadata } = serde_json::from_str(text.get()).map_err(D::Error::custom)?;
+        let PartialObject { metadata } = serde_json::from_str(text.get()).map_err(D::Error::custom)?;
         let metadata = ObjectMeta {
             name: metadata.name,
             namespace: metadata.namespace,

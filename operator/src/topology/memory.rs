@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 /// The resources of one broker, by uid, of which there is something to remember.
 #[derive(Default)]
-pub(super) struct Memory(HashMap<String, Entry>);
+pub(super) struct Memory(HashMap<String, ResourceMemory>);
 
 #[derive(Default)]
-struct Entry {
+struct ResourceMemory {
     /// The resource's version after our last write. If the index has an older one, the index is out of date.
     version: u64,
     /// Set once our finalizer has been put on the resource.
@@ -108,7 +108,7 @@ impl Memory {
         }
     }
 
-    fn entry(&mut self, resource: &ClusterResource) -> &mut Entry {
+    fn entry(&mut self, resource: &ClusterResource) -> &mut ResourceMemory {
         self.0.entry(resource.uid().to_owned()).or_default()
     }
 

@@ -6,7 +6,7 @@ use super::resource::{Age, ResourceKey, TopologyResource};
 use super::{conflict, deletion, drift, reconcile};
 use leveret_api::DeletionPolicy::{self, Delete, DeleteIfEmpty, Retain};
 use leveret_client::fake::Fake;
-use leveret_client::{Binding, Client, Error, Exchange, Queue};
+use leveret_client::{BindingInfo, Client, Error, ExchangeInfo, QueueInfo};
 use serde_json::json;
 use std::sync::Arc;
 
@@ -33,35 +33,35 @@ async fn pass(client: &Client, objects: Vec<TopologyResource>) -> Result<Vec<Out
 }
 
 fn wanted_queue(name: &str) -> BrokerObject {
-    BrokerObject::Queue(Queue { durable: true, ..queue(name) })
+    BrokerObject::Queue(QueueInfo { durable: true, ..queue(name) })
 }
 
 fn exclusive() -> BrokerObject {
-    BrokerObject::Queue(Queue { durable: true, exclusive: true, ..queue("q") })
+    BrokerObject::Queue(QueueInfo { durable: true, exclusive: true, ..queue("q") })
 }
 
-fn queue(name: &str) -> Queue {
-    Queue { name: name.to_owned(), vhost: "/".to_owned(), ..Queue::default() }
+fn queue(name: &str) -> QueueInfo {
+    QueueInfo { name: name.to_owned(), vhost: "/".to_owned(), ..QueueInfo::default() }
 }
 
-fn exchange(name: &str, kind: &str) -> Exchange {
-    Exchange {
+fn exchange(name: &str, kind: &str) -> ExchangeInfo {
+    ExchangeInfo {
         name: name.to_owned(),
         vhost: "/".to_owned(),
         kind: kind.to_owned(),
         durable: true,
-        ..Exchange::default()
+        ..ExchangeInfo::default()
     }
 }
 
-fn binding(source: &str, destination: &str) -> Binding {
-    Binding {
+fn binding(source: &str, destination: &str) -> BindingInfo {
+    BindingInfo {
         source: source.to_owned(),
         vhost: "/".to_owned(),
         destination: destination.to_owned(),
         destination_type: "queue".to_owned(),
         routing_key: "k".to_owned(),
-        ..Binding::default()
+        ..BindingInfo::default()
     }
 }
 
@@ -109,14 +109,14 @@ fn the_older_claim_wins_unless_it_is_on_its_way_out() {
 fn resources_that_stay_are_compared_with_the_broker() {
     let with = |name: &str, value: i64| {
         let arguments = json!({name: value}).as_object().unwrap().clone();
-        BrokerObject::Queue(Queue { durable: true, arguments, ..queue("q") })
+        BrokerObject::Queue(QueueInfo { durable: true, arguments, ..queue("q") })
     };
     let of_type = |type_: &str| {
         let arguments = json!({"x-queue-type": type_}).as_object().unwrap().clone();
-        BrokerObject::Queue(Queue { durable: true, arguments, ..queue("q") })
+        BrokerObject::Queue(QueueInfo { durable: true, arguments, ..queue("q") })
     };
     let transient = BrokerObject::Queue(queue("q"));
-    let busy = BrokerObject::Queue(Queue { messages_ready: 3, consumers: 1, ..queue("q") });
+    let busy = BrokerObject::Queue(QueueInfo { messages_ready: 3, consumers: 1, ..queue("q") });
     let lost = TopologyResource { was_declared: true, ..of(wanted_queue("q")) };
     let advice = "Delete it there, or delete this resource and create it as it is there";
     let table = [
@@ -152,7 +152,7 @@ fn resources_that_stay_are_compared_with_the_broker() {
         ),
         (
             TopologyResource { was_declared: true, ..of(BrokerObject::Exchange(exchange("x", "topic"))) },
-            vec![BrokerObject::Exchange(exchange("x", "direct")), BrokerObject::Binding(Binding { destination_type: "exchange".to_owned(), ..binding("from", "x") })],
+            vec![BrokerObject::Exchange(exchange("x", "direct")), BrokerObject::Binding(BindingInfo { destination_type: "exchange".to_owned(), ..binding("from", "x") })],
             "False Changed: exchange 'x' in vhost '/' was changed on the broker: type is direct there, not topic. It stays \
              so while it is bound to exchange 'from'"
                 .to_owned(),
@@ -197,9 +197,9 @@ fn an_exclusive_queue_of_a_client_is_neither_changed_nor_taken_for_the_wanted_on
 #[test]
 fn a_deletion_loses_no_message_by_accident() {
     let holding = |messages_ready, messages_unacknowledged| {
-        BrokerObject::Queue(Queue { durable: true, messages_ready, messages_unacknowledged, ..queue("q") })
+        BrokerObject::Queue(QueueInfo { durable: true, messages_ready, messages_unacknowledged, ..queue("q") })
     };
-    let consumed = BrokerObject::Queue(Queue { durable: true, consumers: 1, ..queue("q") });
+    let consumed = BrokerObject::Queue(QueueInfo { durable: true, consumers: 1, ..queue("q") });
     let held = "Consume or purge them, or set deletionPolicy to Delete or Retain";
     let what = "queue 'q' in vhost '/'";
     let table = [
@@ -367,7 +367,7 @@ async fn a_refusal_keeps_the_brokers_words_and_is_not_tried_again_at_once() {
     let rests = TopologyResource { recent_refusal: Some(outcomes[0].clone()), ..of(wanted_queue("q")) };
     assert_eq!(pass(&client, vec![rests]).await.unwrap(), outcomes);
     assert_eq!(fake.writes(), [""; 0]);
-    let elsewhere = of(BrokerObject::Queue(Queue { vhost: "v".to_owned(), ..queue("q") }));
+    let elsewhere = of(BrokerObject::Queue(QueueInfo { vhost: "v".to_owned(), ..queue("q") }));
     let outcomes = pass(&client, vec![elsewhere]).await.unwrap();
     assert_eq!(outcomes, [Outcome::waiting("Missing", "waits for vhost 'v': not on the broker yet")]);
     assert_eq!(fake.writes(), [""; 0]);
@@ -444,7 +444,7 @@ fn a_queue_without_a_type_is_of_the_type_of_its_vhost() {
     let mut inventory = inventory(&[]);
     inventory.vhosts.insert("/".to_owned(), Some("quorum".to_owned()));
     let arguments = json!({"x-queue-type": "quorum"}).as_object().unwrap().clone();
-    inventory.insert(&BrokerObject::Queue(Queue { durable: true, arguments, ..queue("q") }));
+    inventory.insert(&BrokerObject::Queue(QueueInfo { durable: true, arguments, ..queue("q") }));
     let step = drift::decide(&of(wanted_queue("q")), None, &inventory);
     assert_eq!(reported(step), "True Declared: on the broker as specified");
 }

@@ -24,7 +24,7 @@ pub(super) struct Stamp {
 
 /// An object that was entered into the index.
 #[derive(Clone)]
-pub(super) struct Entry {
+pub(super) struct IndexedObject {
     /// The broker that the object concerns.
     broker: BrokerKey,
     /// Another pass is made when one of these parts changes; `None`: whenever anything changes.
@@ -36,38 +36,38 @@ pub(super) trait IndexedKind:
     Resource<Scope = NamespaceResourceScope, DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static
 {
     /// Enters the object.
-    fn enter(&self, index: &Index) -> Entry;
+    fn enter(&self, index: &Index) -> IndexedObject;
 
     /// Removes the object.
     fn remove(index: &Index, broker: &BrokerKey, uid: &str);
 
     /// Enters an object that cannot be read, if its metadata says which broker it concerns.
-    fn enter_unreadable(_: &Index, _: &InvalidObject) -> Option<Entry> {
+    fn enter_unreadable(_: &Index, _: &InvalidObject) -> Option<IndexedObject> {
         None
     }
 }
 
 impl IndexedKind for Broker {
-    fn enter(&self, index: &Index) -> Entry {
+    fn enter(&self, index: &Index) -> IndexedObject {
         let broker = own_key(&self.metadata);
         index.put_broker(broker.clone(), Ok(Arc::new(self.clone())));
         // Any change of a Broker is a reason for a pass: its status says when it becomes ready.
-        Entry { broker, stamp: None }
+        IndexedObject { broker, stamp: None }
     }
 
     fn remove(index: &Index, broker: &BrokerKey, _: &str) {
         index.remove_broker(broker);
     }
 
-    fn enter_unreadable(index: &Index, invalid: &InvalidObject) -> Option<Entry> {
+    fn enter_unreadable(index: &Index, invalid: &InvalidObject) -> Option<IndexedObject> {
         let broker = own_key(&invalid.metadata);
         index.put_broker(broker.clone(), Err(Arc::new(invalid.clone())));
-        Some(Entry { broker, stamp: None })
+        Some(IndexedObject { broker, stamp: None })
     }
 }
 
 impl<K: Kind> IndexedKind for K {
-    fn enter(&self, index: &Index) -> Entry {
+    fn enter(&self, index: &Index) -> IndexedObject {
         let (broker, meta) = (BrokerKey::referred_to_by(self), self.meta());
         index.put(broker.clone(), ClusterResource::of(self));
         // The operator itself writes the status, so a change of it is no reason for another pass.
@@ -76,7 +76,7 @@ impl<K: Kind> IndexedKind for K {
             deleting: meta.deletion_timestamp.is_some(),
             finalizers: meta.finalizers.clone().unwrap_or_default(),
         };
-        Entry { broker, stamp: Some(stamp) }
+        IndexedObject { broker, stamp: Some(stamp) }
     }
 
     fn remove(index: &Index, broker: &BrokerKey, uid: &str) {
@@ -99,9 +99,9 @@ pub(super) fn unreadable_object<K>(event: &watcher::Event<Guard<K>>) -> Option<I
 /// The objects that one watch has entered into the index, by uid.
 pub(super) struct View {
     index: Arc<Index>,
-    entries: HashMap<String, Entry>,
+    entries: HashMap<String, IndexedObject>,
     /// While the watch lists all objects anew: those that it has listed so far.
-    listing: Option<HashMap<String, Entry>>,
+    listing: Option<HashMap<String, IndexedObject>>,
 }
 
 impl View {
@@ -132,7 +132,7 @@ impl View {
             // Objects that were not listed were deleted while the watch was interrupted.
             watcher::Event::InitDone => {
                 let before = std::mem::replace(&mut self.entries, self.listing.take().unwrap_or_default());
-                for (uid, Entry { broker, .. }) in &before {
+                for (uid, IndexedObject { broker, .. }) in &before {
                     if self.entries.get(uid).is_none_or(|now| now.broker != *broker) && !self.has_broker(broker) {
                         K::remove(&self.index, broker, uid);
                     }
@@ -146,13 +146,13 @@ impl View {
         let before = self.entries.remove(&uid);
         let after = self.enter_object(resource);
         let mut concerned = BTreeSet::new();
-        if let Some(Entry { broker, .. }) = &before
+        if let Some(IndexedObject { broker, .. }) = &before
             && after.as_ref().is_none_or(|after| after.broker != *broker)
         {
             K::remove(&self.index, broker, &uid);
             concerned.insert(broker.clone());
         }
-        if let Some(Entry { broker, stamp }) = &after {
+        if let Some(IndexedObject { broker, stamp }) = &after {
             let is_changed = stamp.is_none() || before.is_none_or(|before| before.stamp != *stamp);
             concerned.extend(is_changed.then(|| broker.clone()));
         }
@@ -165,7 +165,7 @@ impl View {
         self.entries.values().any(|entry| entry.stamp.is_none() && entry.broker == *key)
     }
 
-    fn enter_object<K: IndexedKind>(&self, resource: &Guard<K>) -> Option<Entry> {
+    fn enter_object<K: IndexedKind>(&self, resource: &Guard<K>) -> Option<IndexedObject> {
         match &resource.0 {
             Ok(resource) => Some(resource.enter(&self.index)),
             Err(invalid) => K::enter_unreadable(&self.index, invalid),

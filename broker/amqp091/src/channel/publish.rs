@@ -9,7 +9,7 @@ use super::confirm::UnconfirmedChannels;
 use super::routes::Routes;
 use crate::codec::content::ContentHeader;
 use crate::codec::encode::{self, Framing};
-use crate::codec::frame::{self, Kind};
+use crate::codec::frame::{self, FrameKind};
 use crate::codec::ids::class;
 use crate::codec::method;
 use crate::codec::reply::ReplyCode;
@@ -254,7 +254,7 @@ impl Publisher<'_> {
 fn complete_content<'b>(arrived: &ArrivedFrame<'b>, frame_max: u32) -> Option<CompleteContent<'b>> {
     let &ArrivedFrame { buffer, at, channel, .. } = arrived;
     let header_frame = frame::parse(&buffer[at..], frame_max).ok()??;
-    if header_frame.kind != Kind::Header || header_frame.channel != channel {
+    if header_frame.kind != FrameKind::Header || header_frame.channel != channel {
         return None;
     }
     let header = ContentHeader::parse(header_frame.payload).ok()?;
@@ -264,7 +264,7 @@ fn complete_content<'b>(arrived: &ArrivedFrame<'b>, frame_max: u32) -> Option<Co
         return (header.class == class::BASIC).then_some(empty);
     }
     let body_frame = frame::parse(&buffer[body_frame_at..], frame_max).ok()??;
-    let complete = body_frame.kind == Kind::Body
+    let complete = body_frame.kind == FrameKind::Body
         && body_frame.channel == channel
         && body_frame.payload.len() as u64 == header.body_size
         && body_frame.payload.len() < SHARED_MIN;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 #[derive(Default)]
 pub(crate) struct Routes {
     /// The table; its length is a power of two.
-    slots: Vec<Option<Slot>>,
+    slots: Vec<Option<RouteSlot>>,
     /// The memory of routes and slots, in bytes.
     bytes: usize,
     /// The memory that the node lends for more than [`OWN_BYTES`].
@@ -22,7 +22,7 @@ pub(crate) struct Routes {
     hasher: RandomState,
 }
 
-struct Slot {
+struct RouteSlot {
     hash: u64,
     route: Arc<Route>,
 }
@@ -47,7 +47,7 @@ impl Routes {
         let mut at = self.place(hash, &route);
         while self.slots[at].as_ref().is_some_and(|slot| !slot.is_of(hash, &route.exchange, &route.routing_key))
             && self.slots.len() < SLOTS_MAX
-            && self.may_take(broker, self.slots.len() * size_of::<Option<Slot>>())
+            && self.may_take(broker, self.slots.len() * size_of::<Option<RouteSlot>>())
         {
             self.resize(self.slots.len() * 2);
             at = self.place(hash, &route);
@@ -57,14 +57,14 @@ impl Routes {
             return;
         }
         self.bytes += needed;
-        self.slots[at] = Some(Slot { hash, route });
+        self.slots[at] = Some(RouteSlot { hash, route });
     }
 
     /// Returns the slot for a route: that of a route with the same names, an empty one, or one whose route is replaced.
     fn place(&self, hash: u64, route: &Route) -> usize {
         let first = self.set(hash);
         let set = &self.slots[first..first + WAYS];
-        let same = |slot: &Option<Slot>| {
+        let same = |slot: &Option<RouteSlot>| {
             slot.as_ref().is_some_and(|slot| slot.is_of(hash, &route.exchange, &route.routing_key))
         };
         let way = set.iter().position(same).or_else(|| set.iter().position(Option::is_none));
@@ -101,7 +101,7 @@ impl Routes {
 
     fn resize(&mut self, slots: usize) {
         let before = std::mem::replace(&mut self.slots, std::iter::repeat_with(|| None).take(slots).collect());
-        self.bytes = slots * size_of::<Option<Slot>>();
+        self.bytes = slots * size_of::<Option<RouteSlot>>();
         for slot in before.into_iter().flatten() {
             let at = self.place(slot.hash, &slot.route);
             self.remove(at);
@@ -120,7 +120,7 @@ impl Routes {
     }
 }
 
-impl Slot {
+impl RouteSlot {
     #[inline]
     fn is_of(&self, hash: u64, exchange: &[u8], routing_key: &[u8]) -> bool {
         self.hash == hash && *self.route.exchange == *exchange && *self.route.routing_key == *routing_key

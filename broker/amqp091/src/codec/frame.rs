@@ -4,7 +4,7 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
     /// The type of the frame.
-    pub kind: Kind,
+    pub kind: FrameKind,
     /// The channel of the frame; 0 stands for the connection.
     pub channel: u16,
     /// The bytes between the header and the end octet.
@@ -15,7 +15,7 @@ pub struct Frame<'a> {
 
 /// The type of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum FrameKind {
     /// 1
     Method,
     /// 2
@@ -83,19 +83,19 @@ pub fn parse(buffer: &[u8], frame_max: u32) -> Result<Option<Frame<'_>>, FrameEr
     if end != END {
         return Err(FrameError::BadEnd(end));
     }
-    if to_kind == Kind::Heartbeat && (channel != 0 || size != 0) {
+    if to_kind == FrameKind::Heartbeat && (channel != 0 || size != 0) {
         return Err(if size == 0 { FrameError::HeartbeatOnChannel(channel) } else { FrameError::BadHeartbeat });
     }
     Ok(Some(Frame { kind: to_kind, channel, payload: &rest[..size], len: size + FRAME_OVERHEAD }))
 }
 
 #[inline]
-fn to_kind(octet: u8) -> Option<Kind> {
+fn to_kind(octet: u8) -> Option<FrameKind> {
     Some(match octet {
-        1 => Kind::Method,
-        2 => Kind::Header,
-        3 => Kind::Body,
-        8 => Kind::Heartbeat,
+        1 => FrameKind::Method,
+        2 => FrameKind::Header,
+        3 => FrameKind::Body,
+        8 => FrameKind::Heartbeat,
         _ => return None,
     })
 }

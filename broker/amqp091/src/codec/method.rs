@@ -25,7 +25,7 @@ pub enum Method<'a> {
     ConnectionOpen {
         vhost: &'a str,
     },
-    ConnectionClose(Close<'a>),
+    ConnectionClose(CloseMethod<'a>),
     ConnectionCloseOk,
     ConnectionBlocked {
         reason: &'a str,
@@ -42,7 +42,7 @@ pub enum Method<'a> {
     ChannelFlowOk {
         active: bool,
     },
-    ChannelClose(Close<'a>),
+    ChannelClose(CloseMethod<'a>),
     ChannelCloseOk,
     /// `access.request`: clients of AMQP 0-8 ask for a ticket first.
     AccessRequest,
@@ -112,7 +112,7 @@ pub enum Method<'a> {
 /// `connection.close`, `channel.close`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the spec's names")]
-pub struct Close<'a> {
+pub struct CloseMethod<'a> {
     pub code: u16,
     pub text: &'a str,
 }
@@ -296,8 +296,8 @@ fn connection<'a>(id: MethodId, reader: &mut Reader<'a>) -> Parsed<'a> {
     }))
 }
 
-fn close<'a>(reader: &mut Reader<'a>) -> Result<Close<'a>, SyntaxError> {
-    let close = Close { code: reader.u16("reply-code")?, text: reader.short_string("reply-text")? };
+fn close<'a>(reader: &mut Reader<'a>) -> Result<CloseMethod<'a>, SyntaxError> {
+    let close = CloseMethod { code: reader.u16("reply-code")?, text: reader.short_string("reply-text")? };
     reader.u32("class-id and method-id")?;
     Ok(close)
 }

@@ -2,9 +2,9 @@
 use super::content::ContentHeader;
 use super::encode;
 use super::encode::Framing;
-use super::frame::{self, FrameError, Kind};
+use super::frame::{self, FrameError, FrameKind};
 use super::ids::MethodId;
-use super::method::{self, Ack, Close, Method, PublishMethod};
+use super::method::{self, Ack, CloseMethod, Method, PublishMethod};
 use super::reply::ReplyCode;
 use leveret_model::properties::{self, Properties};
 use leveret_model::table::{FieldTable, FieldValue};
@@ -17,13 +17,13 @@ proptest! {
         let mut bytes = Vec::new();
         encode::content(&mut bytes, Framing { channel: 7, frame_max }, &[0, 0], &body);
         let header = frame::parse(&bytes, 0).unwrap().unwrap();
-        prop_assert_eq!((header.kind, header.channel), (Kind::Header, 7));
+        prop_assert_eq!((header.kind, header.channel), (FrameKind::Header, 7));
         let parsed = ContentHeader::parse(header.payload).unwrap();
         prop_assert_eq!((parsed.class, parsed.body_size, parsed.properties_raw), (60, body.len() as u64, &[0u8, 0][..]));
         let (mut at, mut together) = (header.len, Vec::new());
         while at < bytes.len() {
             let part = frame::parse(&bytes[at..], frame_max).unwrap().unwrap();
-            prop_assert!(part.kind == Kind::Body && !part.payload.is_empty());
+            prop_assert!(part.kind == FrameKind::Body && !part.payload.is_empty());
             together.extend_from_slice(part.payload);
             at += part.len;
         }
@@ -72,7 +72,7 @@ fn golden() -> Vec<(Vec<u8>, Method<'static>)> {
             Method::ConnectionTuneOk { channel_max: 2047, frame_max: 131_072, heartbeat: 60 },
         ),
         (b"\0\x0a\0\x28\x01/\0\0".to_vec(), Method::ConnectionOpen { vhost: "/" }),
-        (b"\0\x0a\0\x32\0\xc8\x02OK\0\0\0\0".to_vec(), Method::ConnectionClose(Close { code: 200, text: "OK" })),
+        (b"\0\x0a\0\x32\0\xc8\x02OK\0\0\0\0".to_vec(), Method::ConnectionClose(CloseMethod { code: 200, text: "OK" })),
         (b"\0\x14\0\x0a\0".to_vec(), Method::ChannelOpen),
         (b"\0\x1e\0\x0a\x05/data\x1f".to_vec(), Method::AccessRequest),
         (

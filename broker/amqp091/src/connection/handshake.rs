@@ -6,7 +6,7 @@ use super::context::Capabilities;
 use super::failure::Failure;
 use super::output::{FRAME_MAX_UNTUNED, Output};
 use crate::codec::encode;
-use crate::codec::frame::{self, Kind};
+use crate::codec::frame::{self, FrameKind};
 use crate::codec::ids::MethodId;
 use crate::codec::method::{self, Method};
 use crate::codec::reply::ReplyCode;
@@ -101,8 +101,8 @@ impl<'a> Handshake<'a> {
             let Some(frame) = frame else { break };
             at += frame.len;
             match frame.kind {
-                Kind::Method if frame.channel == 0 => {}
-                Kind::Heartbeat if self.heartbeats < HEARTBEATS_MAX => {
+                FrameKind::Method if frame.channel == 0 => {}
+                FrameKind::Heartbeat if self.heartbeats < HEARTBEATS_MAX => {
                     self.heartbeats += 1;
                     continue;
                 }
@@ -370,7 +370,7 @@ pub(super) const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use leveret_node::{Options};
+    use leveret_node::Options;
     use std::future::{pending, ready};
 
     #[tokio::test]

@@ -42,7 +42,7 @@ pub(crate) async fn serve(
     let deadline = Instant::now() + HANDSHAKE_MAX;
     let AcceptedClient { stream, peer, local } = client;
     let (read, mut write) = stream.into_split();
-    let mut reader = Reader::new(read, pool);
+    let mut reader = ConnectionReader::new(read, pool);
     match in_time(deadline, &permit, &stop, reader.protocol(&stop)).await {
         Some(ProtocolHeader::Amqp091) => {}
         Some(ProtocolHeader::Other) => {
@@ -88,7 +88,7 @@ pub(crate) async fn serve(
     reader.discard().await;
 }
 
-struct Reader {
+struct ConnectionReader {
     socket: OwnedReadHalf,
     /// Lends the buffer, and determines the length of a turn.
     pool: Arc<Pool>,
@@ -106,7 +106,7 @@ struct Reader {
     incomplete_since: Option<Instant>,
 }
 
-impl Reader {
+impl ConnectionReader {
     fn new(socket: OwnedReadHalf, pool: Arc<Pool>) -> Self {
         Self {
             socket,
@@ -339,7 +339,7 @@ impl Reader {
             loop {
                 let (used, answer) = find_answer(&self.buffer, frame_max);
                 self.consumed(used);
-                if let Some(Answer::ClosesToo) = answer {
+                if let Some(CloseAnswer::ClosesToo) = answer {
                     output.write(|state| encode::bare(&mut state.buffer, 0, MethodId::CONNECTION_CLOSE_OK));
                 }
                 if answer.is_some() || self.fill(&never).await.is_err() {
@@ -353,7 +353,7 @@ impl Reader {
 
 /// The client's answer to a close by the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answer {
+enum CloseAnswer {
     /// The client agrees.
     Agrees,
     /// The client closed the connection at the same time, and is to be answered as well.
@@ -362,15 +362,15 @@ enum Answer {
 
 /// Returns how many of a client's last bytes can be dropped, and whether the client ended the connection with them. If
 /// frames are no longer in step, all bytes are dropped: nothing gathers.
-fn find_answer(buffer: &[u8], frame_max: u32) -> (usize, Option<Answer>) {
+fn find_answer(buffer: &[u8], frame_max: u32) -> (usize, Option<CloseAnswer>) {
     let mut at = 0;
     loop {
         match frame::parse(&buffer[at..], frame_max) {
             Ok(Some(frame)) => {
                 at += frame.len;
                 match method::parse(frame.payload) {
-                    Ok(Method::ConnectionCloseOk) => return (at, Some(Answer::Agrees)),
-                    Ok(Method::ConnectionClose { .. }) => return (at, Some(Answer::ClosesToo)),
+                    Ok(Method::ConnectionCloseOk) => return (at, Some(CloseAnswer::Agrees)),
+                    Ok(Method::ConnectionClose { .. }) => return (at, Some(CloseAnswer::ClosesToo)),
                     _ => {}
                 }
             }
@@ -407,7 +407,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (read, _write) = listener.accept().await.unwrap().0.into_split();
-        let (mut reader, never) = (Reader::new(read, Arc::default()), CancellationToken::new());
+        let (mut reader, never) = (ConnectionReader::new(read, Arc::default()), CancellationToken::new());
         reader.opened = true;
         client.write_all(b"\x01\0\x01\0\0").await.unwrap();
         assert!(reader.fill(&never).await.is_ok());
@@ -426,8 +426,8 @@ mod tests {
         let (publish, close_ok) = (&b"\x01\0\x01\0\0\0\x04\0\x3c\0\x28\xce"[..], b"\x01\0\0\0\0\0\x04\0\x0a\0\x33\xce");
         for (buffer, expected) in [
             (publish.to_vec(), (publish.len(), None)),
-            ([publish, close].concat(), (publish.len() + close.len(), Some(Answer::ClosesToo))),
-            ([publish, close_ok].concat(), (publish.len() + close_ok.len(), Some(Answer::Agrees))),
+            ([publish, close].concat(), (publish.len() + close.len(), Some(CloseAnswer::ClosesToo))),
+            ([publish, close_ok].concat(), (publish.len() + close_ok.len(), Some(CloseAnswer::Agrees))),
             ([publish, &close_ok[..5]].concat(), (publish.len(), None)),
             (b"\x03\0\x01\0\x10\0\0 the beginning of a large frame".to_vec(), (38, None)),
             (b"no frame at all".to_vec(), (15, None)),

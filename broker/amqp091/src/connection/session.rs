@@ -12,7 +12,7 @@ use crate::channel::dispatch::{self, Dispatcher};
 use crate::channel::publish::{ArrivedFrame, PublishState, Publisher};
 use crate::channel::settle::Settler;
 use crate::codec::encode;
-use crate::codec::frame::{self, Frame, Kind};
+use crate::codec::frame::{self, Frame, FrameKind};
 use crate::codec::ids::MethodId;
 use crate::codec::method::{self, Method};
 use crate::codec::reply::ReplyCode;
@@ -193,7 +193,7 @@ impl Session {
     /// on at, which is larger than `next` if the content was handled too.
     #[inline]
     fn publish_frame(&mut self, buffer: &[u8], next: usize, frame: &Frame<'_>) -> Option<Result<usize, Failure>> {
-        if frame.kind != Kind::Method {
+        if frame.kind != FrameKind::Method {
             return None;
         }
         let arrived = ArrivedFrame { buffer, at: next, channel: frame.channel, payload: frame.payload };
@@ -215,7 +215,7 @@ impl Session {
         let number = frame.channel;
         let arrived = ArrivedFrame { buffer, at: next, channel: number, payload: frame.payload };
         match frame.kind {
-            Kind::Method => {
+            FrameKind::Method => {
                 if let Some(ack) = method::fast_ack(frame.payload)
                     && self.channels.awaits_method(number)
                 {
@@ -225,19 +225,19 @@ impl Session {
                 self.turn.add(METHOD_WORK);
                 self.method(buffer, number, frame.payload).await?;
             }
-            Kind::Header | Kind::Body if number == 0 => {
+            FrameKind::Header | FrameKind::Body if number == 0 => {
                 let text = "expected a method on channel 0, got a frame with content";
                 return Err(Failure::new(ReplyCode::UnexpectedFrame, text));
             }
-            Kind::Header if !self.channels.is_closing(number) => {
+            FrameKind::Header if !self.channels.is_closing(number) => {
                 let taken = self.publisher().content_header(arrived).await;
                 taken.map_err(|failure| failure.caused_by(MethodId::BASIC_PUBLISH))?;
             }
-            Kind::Body if !self.channels.is_closing(number) => {
+            FrameKind::Body if !self.channels.is_closing(number) => {
                 let taken = self.publisher().content_body(arrived).await;
                 taken.map_err(|failure| failure.caused_by(MethodId::BASIC_PUBLISH))?;
             }
-            Kind::Header | Kind::Body | Kind::Heartbeat => {}
+            FrameKind::Header | FrameKind::Body | FrameKind::Heartbeat => {}
         }
         Ok(next)
     }
@@ -262,7 +262,7 @@ impl Session {
 
     /// Handles a method on channel 0.
     fn on_connection(&mut self, method: &Method<'_>) -> Result<(), Failure> {
-        if let Method::ConnectionClose(method::Close { code, text }) = method {
+        if let Method::ConnectionClose(method::CloseMethod { code, text }) = method {
             tracing::debug!(connection = self.context.connection.name, code, text, "client closes the connection");
             self.progress = Progress::Finished;
             return Ok(());

@@ -208,7 +208,7 @@ fn answers(session: &Session) -> Vec<(u16, u16, u16)> {
     let (mut found, mut at) = (Vec::new(), 0);
     while let Some(frame) = frame::parse(&buffer[at..], session.context.frame_max).unwrap() {
         at += frame.len;
-        if let (Kind::Method, [a, b, c, d, ..]) = (frame.kind, frame.payload) {
+        if let (FrameKind::Method, [a, b, c, d, ..]) = (frame.kind, frame.payload) {
             found.push((frame.channel, u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d])));
         }
     }

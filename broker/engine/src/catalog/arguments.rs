@@ -1,9 +1,9 @@
 //! The arguments of queues and exchanges, parsed once into settings.
 //!
-//! Each argument is one [`Row`]: its name, how its value is read, and how its setting is shown. Refusing an argument,
-//! comparing a declaration with an earlier one, and reading arguments back from the log are loops over the rows, so a new
-//! argument is a row, a field of the settings, and the rule that uses the field. The arguments themselves are kept beside
-//! the settings as they were declared: they are listed and logged in this form.
+//! Each argument is one [`ArgumentRow`]: its name, how its value is read, and how its setting is shown. Refusing an
+//! argument, comparing a declaration with an earlier one, and reading arguments back from the log are loops over the
+//! rows, so a new argument is a row, a field of the settings, and the rule that uses the field. The arguments
+//! themselves are kept beside the settings as they were declared: they are listed and logged in this form.
 //!
 //! An argument of a queue or exchange that begins with `x-` would change how the queue or exchange behaves. It is refused
 //! unless it has a row, or has no effect in RabbitMQ 4 either.
@@ -50,7 +50,7 @@ pub struct ExchangeSettings {
 }
 
 /// One argument.
-struct Row<S> {
+struct ArgumentRow<S> {
     name: &'static str,
     /// Returns whether the argument exists at all for an object with the settings that were read so far.
     applies: fn(&S) -> bool,
@@ -62,8 +62,8 @@ struct Row<S> {
 }
 
 /// The order matters: the type decides which of the other arguments apply.
-const QUEUE: [Row<QueueSettings>; 2] = [
-    Row {
+const QUEUE: [ArgumentRow<QueueSettings>; 2] = [
+    ArgumentRow {
         name: "x-queue-type",
         applies: |_| true,
         parse: |settings, value| {
@@ -77,7 +77,7 @@ const QUEUE: [Row<QueueSettings>; 2] = [
         },
         show: |settings| Some(settings.queue_type.name().into()),
     },
-    Row {
+    ArgumentRow {
         name: "x-delivery-limit",
         applies: |settings| settings.queue_type == QueueType::Quorum,
         parse: |settings, value| {
@@ -95,7 +95,7 @@ const QUEUE: [Row<QueueSettings>; 2] = [
     },
 ];
 
-const EXCHANGE: [Row<ExchangeSettings>; 1] = [Row {
+const EXCHANGE: [ArgumentRow<ExchangeSettings>; 1] = [ArgumentRow {
     name: "alternate-exchange",
     applies: |_| true,
     parse: |settings, value| {
@@ -190,7 +190,7 @@ fn is_idle(argument: &str) -> bool {
 }
 
 fn parse<S: Default + Clone>(
-    rows: &[Row<S>],
+    rows: &[ArgumentRow<S>],
     is_idle: fn(&str) -> bool,
     subject: Subject<'_>,
     arguments: &FieldTable,
@@ -207,7 +207,7 @@ fn parse<S: Default + Clone>(
 }
 
 /// Reads all values that are valid. If an argument is given more than once, the first one counts.
-fn read<S: Default>(rows: &[Row<S>], arguments: &FieldTable) -> S {
+fn read<S: Default>(rows: &[ArgumentRow<S>], arguments: &FieldTable) -> S {
     let mut settings = S::default();
     for row in rows {
         if let Some(value) = arguments.get(row.name).filter(|_| (row.applies)(&settings)) {
@@ -217,7 +217,7 @@ fn read<S: Default>(rows: &[Row<S>], arguments: &FieldTable) -> S {
     settings
 }
 
-fn check_equal<S>(rows: &[Row<S>], subject: Subject<'_>, received: &S, current: &S) -> Result<(), Refusal> {
+fn check_equal<S>(rows: &[ArgumentRow<S>], subject: Subject<'_>, received: &S, current: &S) -> Result<(), Refusal> {
     for row in rows {
         let (received, current) = ((row.show)(received), (row.show)(current));
         if received != current {

@@ -72,7 +72,7 @@ impl<'a> BindingDeclare<'a> {
 
 /// The parts of a binding that together distinguish it from all other bindings of its source.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Identity {
+struct BindingIdentity {
     destination: Destination,
     routing_key: Box<[u8]>,
     arguments: Box<[u8]>,
@@ -80,12 +80,12 @@ struct Identity {
 
 /// The bindings of one source.
 #[derive(Default)]
-pub(crate) struct Bindings(BTreeMap<Identity, Binding>);
+pub(crate) struct Bindings(BTreeMap<BindingIdentity, Binding>);
 
 /// Bindings that were removed.
 pub(super) type Taken = Box<dyn Iterator<Item = Binding> + Send + Sync>;
 
-impl Identity {
+impl BindingIdentity {
     fn new(destination: &Destination, routing_key: &[u8], arguments: &FieldTable) -> Self {
         let arguments = if arguments.is_empty() { Box::default() } else { arguments.identity().into() };
         Self { destination: destination.clone(), routing_key: routing_key.into(), arguments }
@@ -103,7 +103,7 @@ impl Bindings {
 
     pub(super) fn after(&self, binding: Option<&Binding>) -> impl Iterator<Item = &Binding> {
         let from = binding.map_or(Bound::Unbounded, |Binding { destination, routing_key, arguments, .. }| {
-            Bound::Excluded(Identity::new(destination, routing_key, arguments))
+            Bound::Excluded(BindingIdentity::new(destination, routing_key, arguments))
         });
         self.0.range((from, Bound::Unbounded)).map(|(_, binding)| binding)
     }
@@ -131,7 +131,7 @@ impl Bindings {
             Destination::Queue(name) => Destination::Queue(format!("{name}\0")),
             Destination::Exchange(name) => Destination::Exchange(format!("{name}\0")),
         };
-        let [from, beyond] = [destination.clone(), beyond].map(|destination| Identity {
+        let [from, beyond] = [destination.clone(), beyond].map(|destination| BindingIdentity {
             destination,
             routing_key: Box::default(),
             arguments: Box::default(),
@@ -140,9 +140,12 @@ impl Bindings {
         Some(Box::new(taken.into_iter()))
     }
 
-    fn to<'a>(&'a self, destination: &'a Destination) -> impl Iterator<Item = (&'a Identity, &'a Binding)> {
-        let from =
-            Identity { destination: destination.clone(), routing_key: Box::default(), arguments: Box::default() };
+    fn to<'a>(&'a self, destination: &'a Destination) -> impl Iterator<Item = (&'a BindingIdentity, &'a Binding)> {
+        let from = BindingIdentity {
+            destination: destination.clone(),
+            routing_key: Box::default(),
+            arguments: Box::default(),
+        };
         self.0.range(from..).take_while(move |(identity, _)| identity.destination == *destination)
     }
 
@@ -150,7 +153,7 @@ impl Bindings {
     /// instead, the binding with that key and no arguments.
     fn named(&self, destination: &Destination, properties_key: &str) -> Option<&Binding> {
         let (key, _) = properties_key.split_once('~').unwrap_or((properties_key, ""));
-        let from = |routing_key: &[u8]| Identity::new(destination, routing_key, &FieldTable::default());
+        let from = |routing_key: &[u8]| BindingIdentity::new(destination, routing_key, &FieldTable::default());
         let first = from(&unquoted(key));
         let of_that_key = self.0.range(first.clone()..).take_while(|(identity, _)| {
             identity.destination == first.destination && identity.routing_key == first.routing_key
@@ -195,7 +198,7 @@ impl Catalog {
         if from.declared.kind == ExchangeType::Headers {
             check_headers_binding(arguments)?;
         }
-        if from.bindings.0.contains_key(&Identity::new(destination, routing_key, arguments)) {
+        if from.bindings.0.contains_key(&BindingIdentity::new(destination, routing_key, arguments)) {
             return Ok(Change::nothing(false));
         }
         limits::check(in_vhost.usage.bindings + 1, BINDINGS_MAX, "bindings", vhost)?;
@@ -263,7 +266,7 @@ impl Vhost {
     pub(super) fn add_binding(&mut self, ends: &Ends, routing_key: &[u8], arguments: &FieldTable) {
         let Ends { source, destination, target } = ends;
         let Some(from) = self.exchanges.get_mut(source) else { return };
-        let identity = Identity::new(destination, routing_key, arguments);
+        let identity = BindingIdentity::new(destination, routing_key, arguments);
         if from.bindings.0.contains_key(&identity) {
             return;
         }
@@ -287,7 +290,7 @@ impl Vhost {
     pub(super) fn remove_binding(&mut self, ends: &Ends, routing_key: &[u8], arguments: &FieldTable) -> bool {
         let Ends { source, destination, target } = ends;
         let Some(from) = self.exchanges.get_mut(source) else { return false };
-        let Some(binding) = from.bindings.0.remove(&Identity::new(destination, routing_key, arguments)) else {
+        let Some(binding) = from.bindings.0.remove(&BindingIdentity::new(destination, routing_key, arguments)) else {
             return false;
         };
         from.router.unbind(&binding.routing_key, &binding.arguments, *target);

@@ -26,11 +26,11 @@ struct RemovedBindings {
     bindings: Taken,
     /// The type of the exchange that the bindings led from.
     kind: ExchangeType,
-    end: End,
+    end: DeletedEnd,
 }
 
 /// The deleted end of the bindings.
-enum End {
+enum DeletedEnd {
     /// The exchange that the bindings led from; its name may still be at their destinations.
     Source { name: Arc<str>, router: Router<Target> },
     /// The destination that the bindings led to, which is still in the router of the source.
@@ -71,13 +71,13 @@ impl Remains {
 
     /// Adds the bindings from the exchange `name`, which was deleted.
     pub(super) fn add_source(&mut self, name: &str, kind: ExchangeType, bindings: Taken, router: Router<Target>) {
-        self.left.push(RemovedBindings { bindings, kind, end: End::Source { name: name.into(), router } });
+        self.left.push(RemovedBindings { bindings, kind, end: DeletedEnd::Source { name: name.into(), router } });
     }
 
     /// Adds the bindings from the exchange `name` to `target`, which was deleted.
     pub(super) fn add_destination(&mut self, target: Target, bindings: Taken, name: Arc<str>, source: &Exchange) {
         self.dead.insert(target);
-        let end = End::Destination { source: name, id: source.id, target };
+        let end = DeletedEnd::Destination { source: name, id: source.id, target };
         self.left.push(RemovedBindings { bindings, kind: source.declared.kind, end });
     }
 }
@@ -100,8 +100,8 @@ impl Vhost {
                 return 0;
             }
             match leaving.end {
-                End::Source { router, .. } => routers.push(router),
-                End::Destination { target, .. } => {
+                DeletedEnd::Source { router, .. } => routers.push(router),
+                DeletedEnd::Destination { target, .. } => {
                     let others = self.remains.left.iter().any(|other| other.end.is_to(target));
                     if !others {
                         self.remains.dead.remove(&target);
@@ -115,14 +115,14 @@ impl Vhost {
     /// Removes one binding from the index that still has it.
     fn forget(&mut self, leaving: &RemovedBindings, binding: &Binding) {
         match &leaving.end {
-            End::Source { name, .. } => {
+            DeletedEnd::Source { name, .. } => {
                 // An exchange with the same name may be bound to the destination again by now.
                 let again = self.exchanges.get(name).is_some_and(|other| other.bindings.has_to(&binding.destination));
                 if !again {
                     self.forget_source(&binding.destination, name);
                 }
             }
-            End::Destination { source, id, target } => {
+            DeletedEnd::Destination { source, id, target } => {
                 if let Some(from) = self.exchanges.get_mut(source).filter(|from| from.id == *id) {
                     from.router.unbind(&binding.routing_key, &binding.arguments, *target);
                 }
@@ -133,7 +133,7 @@ impl Vhost {
     }
 }
 
-impl End {
+impl DeletedEnd {
     fn is_to(&self, dead: Target) -> bool {
         matches!(self, Self::Destination { target, .. } if *target == dead)
     }

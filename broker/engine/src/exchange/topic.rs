@@ -12,12 +12,12 @@ use std::collections::{BTreeMap, HashMap};
 
 pub(crate) struct Topic<T> {
     /// The nodes of the trie; the first one is the root.
-    nodes: Vec<Node<T>>,
+    nodes: Vec<TrieNode<T>>,
     free: Vec<u32>,
     words: Words,
 }
 
-struct Node<T> {
+struct TrieNode<T> {
     /// The child for `*`, or `NO_NODE`.
     one: u32,
     /// The child for `#`, or `NO_NODE`.
@@ -46,13 +46,13 @@ struct Word {
     uses: u32,
 }
 
-impl<T> Node<T> {
+impl<T> TrieNode<T> {
     fn new() -> Self {
         Self { one: NO_NODE, any: NO_NODE, words: Children::None, targets: Targets::None }
     }
 }
 
-impl<T: Copy + Ord> Node<T> {
+impl<T: Copy + Ord> TrieNode<T> {
     fn is_unused(&self) -> bool {
         let childless = self.one == NO_NODE && self.any == NO_NODE && matches!(self.words, Children::None);
         childless && self.targets.is_empty()
@@ -61,7 +61,7 @@ impl<T: Copy + Ord> Node<T> {
 
 impl<T> Default for Topic<T> {
     fn default() -> Self {
-        Self { nodes: vec![Node::new()], free: Vec::new(), words: Words::default() }
+        Self { nodes: vec![TrieNode::new()], free: Vec::new(), words: Words::default() }
     }
 }
 
@@ -108,11 +108,11 @@ impl<T: Copy + Ord> Topic<T> {
     fn add_child(&mut self, at: u32, word: &[u8]) -> u32 {
         let child = match self.free.pop() {
             Some(free) => {
-                self.nodes[free as usize] = Node::new();
+                self.nodes[free as usize] = TrieNode::new();
                 free
             }
             None => {
-                self.nodes.push(Node::new());
+                self.nodes.push(TrieNode::new());
                 (self.nodes.len() - 1) as u32
             }
         };

@@ -2,7 +2,7 @@
 //!
 //! Consumers that can take messages wait in `turns`, in the order of their turns. A consumer that cannot take any is not
 //! in `turns` until the reason for that has passed, so that a dispatch visits it once and not again with every message.
-use super::{Queue, Sink};
+use super::{QueueCore, Sink};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -152,7 +152,7 @@ impl Consumer {
     }
 }
 
-impl Queue {
+impl QueueCore {
     /// Adds a consumer, which the next dispatch serves. Calls `started` of its sink first.
     ///
     /// # Errors

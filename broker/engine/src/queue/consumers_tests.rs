@@ -44,19 +44,19 @@ impl Sink for Taker {
     }
 }
 
-fn publish(queue: &mut Queue, messages: usize) {
+fn publish(queue: &mut QueueCore, messages: usize) {
     let message = Extent { properties_at: 0, properties_len: 0, body: Body::Inline { at: 0, len: 1 } };
     let messages = vec![message; messages];
     queue.enqueue(&Publish { exchange: b"", routing_key: b"q", bytes: b"x", messages: &messages }, 0);
 }
 
-fn subscribe(queue: &mut Queue, sink: &Arc<Taker>, prefetch: u32) -> ConsumerId {
+fn subscribe(queue: &mut QueueCore, sink: &Arc<Taker>, prefetch: u32) -> ConsumerId {
     queue.subscribe(Subscription { sink: sink.clone(), exclusive: false, no_ack: false, prefetch }).unwrap()
 }
 
 #[test]
 fn stuck_consumers_are_visited_once_and_slow_no_dispatch_down() {
-    let mut queue = Queue::default();
+    let mut queue = QueueCore::default();
     let stuck = Taker::with_room(0);
     let names: Vec<_> = (0..1_000).map(|_| subscribe(&mut queue, &stuck, 0)).collect();
     publish(&mut queue, 1);
@@ -83,7 +83,7 @@ fn stuck_consumers_are_visited_once_and_slow_no_dispatch_down() {
 
 #[test]
 fn consumers_that_left_take_no_memory() {
-    let mut queue = Queue::default();
+    let mut queue = QueueCore::default();
     let sink = Taker::with_room(usize::MAX);
     let names: Vec<_> = (0..10_000).map(|_| subscribe(&mut queue, &sink, 0)).collect();
     for (left, id) in names.iter().enumerate() {
@@ -105,7 +105,7 @@ fn consumers_that_left_take_no_memory() {
 
 #[test]
 fn consumers_blocked_by_their_channel_take_turns() {
-    let mut queue = Queue::default();
+    let mut queue = QueueCore::default();
     let sinks = [Taker::with_room(usize::MAX), Taker::with_room(usize::MAX), Taker::with_room(usize::MAX)];
     let names: Vec<_> = sinks.iter().map(|sink| subscribe(&mut queue, sink, 0)).collect();
     sinks.iter().for_each(|sink| sink.with(|taken| taken.blocked = true));
@@ -163,7 +163,7 @@ impl Member {
 proptest! {
     #[test]
     fn no_message_waits_while_a_consumer_can_take_it(steps in steps()) {
-        let (mut queue, mut members) = (Queue::default(), Vec::<Member>::new());
+        let (mut queue, mut members) = (QueueCore::default(), Vec::<Member>::new());
         for step in steps {
             let count = members.len().max(1);
             match step {

@@ -4,10 +4,10 @@ use super::numbered::Spot;
 use super::run::{Cursor, MessageId, Run};
 use super::state::QueueState;
 use super::stored::StoredRoute;
-use super::{ConsumerId, Counters, Delivery, DeliveryChanges, Dwell, Fill, History, Lead, Queue, Sink, Source};
+use super::{ConsumerId, Counters, Delivery, DeliveryChanges, Dwell, Fill, History, Lead, QueueCore, Sink, Source};
 use std::mem::take;
 
-impl Queue {
+impl QueueCore {
     /// Hands ready messages to consumers until no message is ready, no consumer has credit and room, or about 16,384
     /// messages were handed out; in the last case [`take_unfinished`](Self::take_unfinished) returns true. `now` is in
     /// nanoseconds of the same clock as for `enqueue`.

@@ -3,14 +3,14 @@
 //! Deliveries that consumers take, acknowledge or return become [`DeliveryChanges`], which the caller logs. `QueueState`
 //! changes when a logged change is applied through one of the `apply_...` functions, in the same way on every replica.
 //! Contents are stored in the log: each run has its [`Place`] there, and its bytes are in memory only while it is warm. A
-//! queue that was read back from the log has no leader until [`Queue::lead`] is called: messages that were unacknowledged
-//! then are ready again and are delivered as redelivered.
+//! queue that was read back from the log has no leader until [`QueueCore::lead`] is called: messages that were
+//! unacknowledged then are ready again and are delivered as redelivered.
 use super::logged::{DeliveryChanges, LoggedRun, Place, ReadBounds, ReadRequest};
 use super::run::Cursor;
-use super::{History, Queue};
+use super::{History, QueueCore};
 use bytes::Bytes;
 
-impl Queue {
+impl QueueCore {
     /// Begins to serve the queue here. All messages that are not settled are ready. Messages below `delivered_below` may
     /// have been delivered before and are marked as redelivered.
     pub fn lead(&mut self, delivered_below: u64) {

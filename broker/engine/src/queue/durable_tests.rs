@@ -26,7 +26,7 @@ impl Sink for Recorder {
 struct Log(Vec<Bytes>);
 
 impl Log {
-    fn publish(&mut self, queue: &mut Queue, bodies: &[Vec<u8>], warm: bool) {
+    fn publish(&mut self, queue: &mut QueueCore, bodies: &[Vec<u8>], warm: bool) {
         let mut run = vec![1, 1, b'e', b'k'];
         for body in bodies {
             run.extend_from_slice(&0u32.to_le_bytes());
@@ -40,14 +40,14 @@ impl Log {
         self.0.push(run);
     }
 
-    fn read(&self, queue: &mut Queue) {
+    fn read(&self, queue: &mut QueueCore) {
         if let Some(fetch) = queue.take_read(false) {
             let runs = fetch.iter().map(|(segment, place)| (*segment, self.0[place.file as usize].clone())).collect();
             queue.read_done(runs);
         }
     }
 
-    fn get(&self, queue: &mut Queue, no_ack: bool) -> Option<Message> {
+    fn get(&self, queue: &mut QueueCore, no_ack: bool) -> Option<Message> {
         let sink = Recorder::default();
         let mut got = queue.get(&sink, no_ack, 0);
         if got == Got::Cold {
@@ -59,7 +59,7 @@ impl Log {
     }
 }
 
-fn apply_changes(queue: &mut Queue) {
+fn apply_changes(queue: &mut QueueCore) {
     let Some(changes) = queue.take_changes() else { return };
     for (first, count) in changes.settled {
         queue.apply_settled(first, count);
@@ -70,13 +70,13 @@ fn apply_changes(queue: &mut Queue) {
 }
 
 /// Returns a queue without a leader whose messages may be returned `limit` times.
-fn durable(limit: Option<u32>) -> Queue {
+fn durable(limit: Option<u32>) -> QueueCore {
     let queue_type = if limit.is_some() { QueueType::Quorum } else { QueueType::Classic };
-    Queue::new(&QueueSettings { queue_type, delivery_limit: limit.map(DeliveryLimit::Times) }, true)
+    QueueCore::new(&QueueSettings { queue_type, delivery_limit: limit.map(DeliveryLimit::Times) }, true)
 }
 
 /// Returns the queue as after a restart: only its index is kept.
-fn restarted(queue: &Queue, limit: Option<u32>) -> Queue {
+fn restarted(queue: &QueueCore, limit: Option<u32>) -> QueueCore {
     let mut snapshot = Vec::new();
     queue.snapshot(&mut snapshot);
     let mut next = durable(limit);
@@ -87,7 +87,7 @@ fn restarted(queue: &Queue, limit: Option<u32>) -> Queue {
     next
 }
 
-fn led(limit: Option<u32>) -> Queue {
+fn led(limit: Option<u32>) -> QueueCore {
     let mut queue = durable(limit);
     queue.lead(u64::MAX);
     queue
@@ -240,7 +240,7 @@ fn runs_ahead_of_the_cursor_are_searched_only_now_and_then() {
 }
 
 /// Returns a queue of runs of 1 KiB, each in a record of 256 KiB that it shares with other queues. None is in memory.
-fn in_shared_records(runs: u64) -> Queue {
+fn in_shared_records(runs: u64) -> QueueCore {
     let mut queue = led(None);
     for at in 0..runs {
         let run = Bytes::from(vec![0; 1 << 10]);

@@ -2,10 +2,11 @@
 //!
 //! `QueueState` follows from what happened (messages were enqueued, settled, returned, purged) and knows no consumer; `Lead`
 //! holds the consumers and the cursor that deliveries have reached. Both are plain synchronous Rust behind the one short
-//! lock that the node puts around a `Queue`; time arrives as an argument, deliveries leave through the caller's `Sink`.
+//! lock that the node puts around a `QueueCore`; time arrives as an argument, deliveries leave through the caller's
+//! `Sink`.
 //!
-//! The journey: [`enqueue`](Queue::enqueue) -> [`dispatch`](Queue::dispatch) -> [`acknowledge`](Queue::acknowledge) or
-//! [`give_back`](Queue::give_back).
+//! The journey: [`enqueue`](QueueCore::enqueue) -> [`dispatch`](QueueCore::dispatch) ->
+//! [`acknowledge`](QueueCore::acknowledge) or [`give_back`](QueueCore::give_back).
 mod consumers;
 #[cfg(test)]
 mod consumers_tests;
@@ -45,7 +46,7 @@ use std::collections::BTreeMap;
 
 /// A queue's messages, consumers and counters.
 #[derive(Default)]
-pub struct Queue {
+pub struct QueueCore {
     state: QueueState,
     lead: Lead,
     counters: Counters,
@@ -132,7 +133,7 @@ pub struct Depth {
     pub consumers: usize,
 }
 
-impl Queue {
+impl QueueCore {
     /// Returns an empty queue. The changes of a queue that `is_logged` are logged before they take effect. Until
     /// [`lead`](Self::lead) is called such a queue has no leader: entries of the log are applied to it, and nothing is
     /// delivered.

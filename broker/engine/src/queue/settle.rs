@@ -1,7 +1,7 @@
 //! Settling and returning deliveries at the request of their consumers.
-use super::{ConsumerId, MessageId, Queue};
+use super::{ConsumerId, MessageId, QueueCore};
 
-impl Queue {
+impl QueueCore {
     /// Settles `count` messages from `sequence` on, which were delivered to `consumer` (`None`: by a get). The caller's
     /// ledger ensures that each delivery is settled or returned only once.
     pub fn acknowledge(&mut self, consumer: Option<ConsumerId>, sequence: u64, count: u64) {

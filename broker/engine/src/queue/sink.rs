@@ -34,10 +34,10 @@ pub trait Source {
 pub enum Fill {
     /// The source had no more messages.
     Exhausted,
-    /// The sink is full. It will cause [`drained`](super::Queue::drained) to be called on the queue.
+    /// The sink is full. It will cause [`drained`](super::QueueCore::drained) to be called on the queue.
     Full,
     /// The sink may take nothing now, because of a limit of its channel. It will cause
-    /// [`unblocked`](super::Queue::unblocked) to be called on the queue.
+    /// [`unblocked`](super::QueueCore::unblocked) to be called on the queue.
     Blocked,
 }
 

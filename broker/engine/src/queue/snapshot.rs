@@ -6,7 +6,7 @@
 //! where the runs say.
 use super::logged::{Durable, Place};
 use super::run::Run;
-use super::{Queue, QueueState};
+use super::{QueueCore, QueueState};
 #[cfg(any(test, feature = "mutants"))]
 use crate::mutants;
 use bytes::{Buf, BufMut, TryGetError};
@@ -31,7 +31,7 @@ pub enum Part {
     Counts(u64),
 }
 
-impl Queue {
+impl QueueCore {
     /// Appends the index of the queue.
     pub fn snapshot(&self, out: &mut Vec<u8>) {
         let mut next = Some(Part::Begin);

@@ -40,7 +40,7 @@ impl Sink for Recorder {
     }
 }
 
-fn publish(queue: &mut Queue, key: &str, bodies: &[&str]) {
+fn publish(queue: &mut QueueCore, key: &str, bodies: &[&str]) {
     let bytes: Vec<u8> = bodies.concat().into_bytes();
     let mut at = 0;
     let messages: Vec<Extent> = bodies
@@ -55,17 +55,17 @@ fn publish(queue: &mut Queue, key: &str, bodies: &[&str]) {
     queue.enqueue(&publish, 0);
 }
 
-fn subscribe(queue: &mut Queue, sink: &Arc<Recorder>, prefetch: u32, no_ack: bool) -> ConsumerId {
+fn subscribe(queue: &mut QueueCore, sink: &Arc<Recorder>, prefetch: u32, no_ack: bool) -> ConsumerId {
     queue.subscribe(Subscription { sink: sink.clone(), exclusive: false, no_ack, prefetch }).unwrap()
 }
 
-fn take_one(queue: &mut Queue, sink: &Arc<Recorder>, no_ack: bool) -> bool {
+fn take_one(queue: &mut QueueCore, sink: &Arc<Recorder>, no_ack: bool) -> bool {
     queue.get(&**sink, no_ack, 0) == super::Got::Message
 }
 
 #[test]
 fn messages_are_delivered_in_order_and_leave_no_memory_behind() {
-    let (mut queue, sink) = (Queue::default(), Recorder::with_room(100));
+    let (mut queue, sink) = (QueueCore::default(), Recorder::with_room(100));
     publish(&mut queue, "a", &["1", "2"]);
     publish(&mut queue, "b", &["3"]);
     let consumer = subscribe(&mut queue, &sink, 0, false);
@@ -85,7 +85,7 @@ fn messages_are_delivered_in_order_and_leave_no_memory_behind() {
 
 #[test]
 fn prefetch_holds_deliveries_back_until_an_acknowledgement() {
-    let (mut queue, sink) = (Queue::default(), Recorder::with_room(100));
+    let (mut queue, sink) = (QueueCore::default(), Recorder::with_room(100));
     publish(&mut queue, "k", &["1", "2", "3"]);
     let consumer = subscribe(&mut queue, &sink, 2, false);
     queue.dispatch(0);
@@ -99,7 +99,7 @@ fn prefetch_holds_deliveries_back_until_an_acknowledgement() {
 
 #[test]
 fn a_purge_in_parts_removes_the_messages_ready_at_its_start() {
-    let (mut queue, sink) = (Queue::default(), Recorder::with_room(10));
+    let (mut queue, sink) = (QueueCore::default(), Recorder::with_room(10));
     (0..100).for_each(|at| publish(&mut queue, if at % 2 == 0 { "a" } else { "b" }, &["x"]));
     let consumer = subscribe(&mut queue, &sink, 10, false);
     queue.dispatch(0);
@@ -127,7 +127,7 @@ fn a_purge_in_parts_removes_the_messages_ready_at_its_start() {
 
 #[test]
 fn deliveries_of_a_deep_queue_are_made_in_parts() {
-    let mut queue = Queue::default();
+    let mut queue = QueueCore::default();
     (0..100_000).for_each(|_| publish(&mut queue, "k", &["x"]));
     for _ in 0..3 {
         subscribe(&mut queue, &Recorder::with_room(1_000_000), 0, true);
@@ -147,7 +147,7 @@ fn deliveries_of_a_deep_queue_are_made_in_parts() {
 
 #[test]
 fn few_messages_are_delivered_to_consumers_one_by_one() {
-    let mut queue = Queue::default();
+    let mut queue = QueueCore::default();
     let sinks = [Recorder::with_room(100), Recorder::with_room(100)];
     for sink in &sinks {
         subscribe(&mut queue, sink, 0, true);
@@ -161,7 +161,7 @@ fn few_messages_are_delivered_to_consumers_one_by_one() {
 
 #[test]
 fn returned_messages_are_delivered_first_and_marked_as_redelivered() {
-    let (mut queue, sink) = (Queue::default(), Recorder::with_room(100));
+    let (mut queue, sink) = (QueueCore::default(), Recorder::with_room(100));
     publish(&mut queue, "k", &["1", "2", "3"]);
     let consumer = subscribe(&mut queue, &sink, 2, false);
     queue.dispatch(0);
@@ -177,7 +177,7 @@ fn returned_messages_are_delivered_first_and_marked_as_redelivered() {
 
 #[test]
 fn a_full_sink_gets_no_deliveries_until_it_has_drained() {
-    let (mut queue, sink) = (Queue::default(), Recorder::with_room(1));
+    let (mut queue, sink) = (QueueCore::default(), Recorder::with_room(1));
     let consumer = subscribe(&mut queue, &sink, 0, true);
     publish(&mut queue, "k", &["1", "2"]);
     queue.dispatch(0);
@@ -190,7 +190,7 @@ fn a_full_sink_gets_no_deliveries_until_it_has_drained() {
 
 #[test]
 fn a_purge_removes_ready_messages_and_keeps_unacknowledged_ones() {
-    let (mut queue, sink) = (Queue::default(), Recorder::with_room(100));
+    let (mut queue, sink) = (QueueCore::default(), Recorder::with_room(100));
     publish(&mut queue, "k", &["1", "2", "3", "4"]);
     assert!(take_one(&mut queue, &sink, false) && take_one(&mut queue, &sink, false));
     let got = sink.take();
@@ -207,7 +207,7 @@ fn a_purge_removes_ready_messages_and_keeps_unacknowledged_ones() {
 
 #[test]
 fn one_unacknowledged_message_holds_its_own_segment_only() {
-    let (mut queue, sink) = (Queue::default(), Recorder::with_room(1000));
+    let (mut queue, sink) = (QueueCore::default(), Recorder::with_room(1000));
     publish(&mut queue, "k", &["held"]);
     assert!(take_one(&mut queue, &sink, false));
     let big = "x".repeat(500_000);
@@ -220,7 +220,7 @@ fn one_unacknowledged_message_holds_its_own_segment_only() {
 
 #[test]
 fn one_unacknowledged_message_holds_its_own_run_only() {
-    let (mut queue, sink) = (Queue::default(), Recorder::with_room(2_000));
+    let (mut queue, sink) = (QueueCore::default(), Recorder::with_room(2_000));
     let bodies = vec!["x"; 1_000];
     publish(&mut queue, "k", &["held"]);
     assert!(take_one(&mut queue, &sink, false));
@@ -248,7 +248,7 @@ fn one_unacknowledged_message_holds_its_own_run_only() {
 #[test]
 fn memory_follows_the_live_messages_in_any_order_of_settling() {
     let count = 1 << 17;
-    let (mut queue, sink) = (Queue::default(), Recorder::with_room(count as usize));
+    let (mut queue, sink) = (QueueCore::default(), Recorder::with_room(count as usize));
     let consumer = subscribe(&mut queue, &sink, 0, false);
     (0..count).for_each(|_| publish(&mut queue, "k", &["x"])); // one run per message
     queue.dispatch(0);
@@ -274,7 +274,7 @@ fn memory_follows_the_live_messages_in_any_order_of_settling() {
 
 #[test]
 fn an_exclusive_consumer_is_the_only_consumer_of_its_queue() {
-    let (mut queue, sink) = (Queue::default(), Recorder::with_room(1));
+    let (mut queue, sink) = (QueueCore::default(), Recorder::with_room(1));
     let exclusive =
         |sink: &Arc<Recorder>| Subscription { sink: sink.clone(), exclusive: true, no_ack: true, prefetch: 0 };
     let first = queue.subscribe(exclusive(&sink)).unwrap();
@@ -313,7 +313,7 @@ struct Model {
     next: u64,
 }
 
-fn publish_sizes(queue: &mut Queue, model: &mut Model, sizes: &[usize], shared: bool) {
+fn publish_sizes(queue: &mut QueueCore, model: &mut Model, sizes: &[usize], shared: bool) {
     let bodies: Vec<Vec<u8>> =
         sizes.iter().enumerate().map(|(at, &size)| vec![(model.next as usize + at) as u8; size]).collect();
     let bytes = bodies.concat();
@@ -334,7 +334,7 @@ fn publish_sizes(queue: &mut Queue, model: &mut Model, sizes: &[usize], shared: 
 proptest! {
     #[test]
     fn a_queue_behaves_like_a_plain_list(commands in commands()) {
-        let (mut queue, mut model, sink) = (Queue::default(), Model::default(), Recorder::with_room(10));
+        let (mut queue, mut model, sink) = (QueueCore::default(), Model::default(), Recorder::with_room(10));
         for command in commands {
             match command {
                 Command::Publish(sizes, shared) => publish_sizes(&mut queue, &mut model, &sizes, shared),

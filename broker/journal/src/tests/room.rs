@@ -195,7 +195,7 @@ fn a_log_whose_files_were_removed_fails_and_names_the_file() {
         let said: Arc<Mutex<Vec<String>>> = Arc::default();
         let told = said.clone();
         let on_failure = Arc::new(move |reason| told.lock().push(reason));
-        let options = Options { on_failure, segments_max: 1, segments_reserved: 0, ..options(&Arc::default()) };
+        let options = JournalOptions { on_failure, segments_max: 1, segments_reserved: 0, ..options(&Arc::default()) };
         let journal = Journal::open(Arc::new(RealDisk::new(root.clone())), options, &mut |_| ()).unwrap();
         append(&journal, 1..3, 1);
         journal.look_for_space();
@@ -263,7 +263,7 @@ fn a_log_whose_folder_was_replaced_by_another_fails_and_says_so() {
     let said: Arc<Mutex<Vec<String>>> = Arc::default();
     let told = said.clone();
     let on_failure = Arc::new(move |reason| told.lock().push(reason));
-    let options = Options { on_failure, ..options(&Arc::default()) };
+    let options = JournalOptions { on_failure, ..options(&Arc::default()) };
     let journal = Journal::open(Arc::new(RealDisk::new(root.join("data"))), options, &mut |_| ()).unwrap();
     append(&journal, 1..3, 1);
     std::fs::rename(root.join("data"), root.join("moved")).unwrap();

@@ -183,7 +183,7 @@ fn a_log_without_an_intact_proof_is_refused() {
     for name in disk.list("wal").unwrap() {
         removed.remove(&format!("wal/{name}")).unwrap();
     }
-    let options = Options { made: true, ..options(&Arc::default()) };
+    let options = JournalOptions { made: true, ..options(&Arc::default()) };
     let refused = Journal::open(Arc::new(removed), options, &mut |_| ()).err().unwrap().to_string();
     assert!(refused.starts_with("wal.proof is missing"), "{refused}");
 }

@@ -10,7 +10,7 @@ use crate::api::Api;
 use crate::error::ApiError;
 use crate::list::Query;
 use crate::routes::overview::totals;
-use crate::routes::queues::Figures;
+use crate::routes::queues::LiveQueues;
 use crate::walk::{self, Pieces};
 use axum::extract::State;
 use axum::response::Response;
@@ -28,7 +28,7 @@ pub(crate) async fn scrape(State(api): State<Api>) -> Response {
     families::node(&api, &mut text);
     families::totals(&totals, Scope::All, &mut text);
     families::omitted(totals.queues.saturating_sub(shown), &mut text);
-    let queues = Queues::Few(named.unwrap_or_default());
+    let queues = ScrapedQueues::Few(named.unwrap_or_default());
     walk::answer(&api.piece_permits, text::CONTENT_TYPE, Series::new(text, LEVERET.iter().collect(), queues)).await
 }
 
@@ -40,7 +40,7 @@ pub(crate) async fn per_object(State(api): State<Api>) -> Response {
     families::totals(&totals, Scope::PerObject, &mut text);
     families::omitted(0, &mut text);
     let families = LEVERET.iter().chain(RABBITMQ).collect();
-    let queues = Queues::All { figures: Figures::new(&api.broker), vhost: None };
+    let queues = ScrapedQueues::All { figures: LiveQueues::new(&api.broker), vhost: None };
     walk::answer(&api.piece_permits, text::CONTENT_TYPE, Series::new(text, families, queues)).await
 }
 
@@ -48,14 +48,15 @@ pub(crate) async fn per_object(State(api): State<Api>) -> Response {
 pub(crate) async fn detailed(State(api): State<Api>, query: Query) -> Result<Response, ApiError> {
     let asked: Vec<&str> = query.all("family").collect();
     let families = DETAILED.iter().filter(|(family, _)| asked.contains(family)).map(|(_, family)| family);
-    let queues = Queues::All { figures: Figures::new(&api.broker), vhost: query.text("vhost").map(Into::into) };
+    let queues =
+        ScrapedQueues::All { figures: LiveQueues::new(&api.broker), vhost: query.text("vhost").map(Into::into) };
     let series = Series::new(Text::default(), families.collect(), queues);
     Ok(walk::answer(&api.piece_permits, text::CONTENT_TYPE, series).await)
 }
 
 /// Returns the queues that clients have named; `None` if there are more than [`SERIES_QUEUES_MAX`].
 async fn few(api: &Api) -> Option<Vec<Arc<Queue>>> {
-    let (mut few, mut figures) = (Vec::new(), Figures::new(&api.broker));
+    let (mut few, mut figures) = (Vec::new(), LiveQueues::new(&api.broker));
     while let Some(queues) = figures.next() {
         few.extend(queues.into_iter().filter(|queue| !queue.name.starts_with(SERVER_NAMED)));
         if few.len() > SERIES_QUEUES_MAX {
@@ -67,9 +68,9 @@ async fn few(api: &Api) -> Option<Vec<Arc<Queue>>> {
 }
 
 /// The queues for which series are written.
-enum Queues {
+enum ScrapedQueues {
     Few(Vec<Arc<Queue>>),
-    All { figures: Figures, vhost: Option<Box<str>> },
+    All { figures: LiveQueues, vhost: Option<Box<str>> },
 }
 
 /// An answer with series: family by family, and within a family queue by queue, as the text format demands.
@@ -78,29 +79,29 @@ struct Series {
     text: Text,
     /// The families that are not written in full yet.
     families: std::collections::VecDeque<&'static Family>,
-    queues: Queues,
+    queues: ScrapedQueues,
     /// True once the head of the first family is written.
     begun: bool,
-    /// For how many of [`Queues::Few`] the first family is written.
+    /// For how many of [`ScrapedQueues::Few`] the first family is written.
     done: usize,
     ended: bool,
 }
 
 impl Series {
-    fn new(text: Text, families: Vec<&'static Family>, queues: Queues) -> Self {
-        let ended = matches!(&queues, Queues::Few(few) if few.is_empty());
+    fn new(text: Text, families: Vec<&'static Family>, queues: ScrapedQueues) -> Self {
+        let ended = matches!(&queues, ScrapedQueues::Few(few) if few.is_empty());
         Self { text, families: families.into(), queues, begun: false, done: 0, ended }
     }
 
     /// Returns the queues for which the first family is to be written next; `None` if it is written for all of them.
     fn batch(&mut self) -> Option<Vec<Arc<Queue>>> {
         match &mut self.queues {
-            Queues::Few(few) => {
+            ScrapedQueues::Few(few) => {
                 let batch: Vec<_> = few.iter().skip(self.done).take(walk::BATCH).cloned().collect();
                 self.done += batch.len();
                 (!batch.is_empty()).then_some(batch)
             }
-            Queues::All { figures, vhost } => {
+            ScrapedQueues::All { figures, vhost } => {
                 let mut batch = figures.next()?;
                 batch.retain(|queue| vhost.as_ref().is_none_or(|vhost| **vhost == *queue.vhost));
                 Some(batch)
@@ -121,7 +122,7 @@ impl Pieces for Series {
                 None => {
                     self.families.pop_front();
                     (self.begun, self.done) = (false, 0);
-                    if let Queues::All { figures, .. } = &mut self.queues {
+                    if let ScrapedQueues::All { figures, .. } = &mut self.queues {
                         figures.restart();
                     }
                 }

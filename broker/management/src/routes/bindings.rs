@@ -21,15 +21,15 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// The path of the bindings between two resources: virtual host, source, `q` or `e`, destination.
-type Ends = (String, String, String, String);
+type BindingPath = (String, String, String, String);
 
 pub(crate) async fn list_all(State(api): State<Api>, query: Query) -> ListAnswer {
-    let walk = Bindings::new(&api.broker, all_vhosts(&api.broker), WantedEnds::default());
+    let walk = BindingWalk::new(&api.broker, all_vhosts(&api.broker), WantedEnds::default());
     list::answer(&api, walk, query).await
 }
 
 pub(crate) async fn list(State(api): State<Api>, Path(vhost): Path<String>, query: Query) -> ListAnswer {
-    let walk = Bindings::new(&api.broker, one_vhost(&api.broker, &vhost)?, WantedEnds::default());
+    let walk = BindingWalk::new(&api.broker, one_vhost(&api.broker, &vhost)?, WantedEnds::default());
     list::answer(&api, walk, query).await
 }
 
@@ -41,7 +41,7 @@ pub(crate) async fn from_exchange(
     let name = exchange_name(&name);
     api.broker.catalog().exchange(&vhost, name).map_err(ApiError::at_path)?;
     let wanted = WantedEnds { source: Some(name.into()), destination: None };
-    list::answer(&api, Bindings::new(&api.broker, vec![vhost.into()], wanted), query).await
+    list::answer(&api, BindingWalk::new(&api.broker, vec![vhost.into()], wanted), query).await
 }
 
 pub(crate) async fn to_exchange(
@@ -52,7 +52,7 @@ pub(crate) async fn to_exchange(
     let name = exchange_name(&name);
     api.broker.catalog().exchange(&vhost, name).map_err(ApiError::at_path)?;
     let wanted = WantedEnds { source: None, destination: Some(Destination::Exchange(name.to_owned())) };
-    list::answer(&api, Bindings::new(&api.broker, vec![vhost.into()], wanted), query).await
+    list::answer(&api, BindingWalk::new(&api.broker, vec![vhost.into()], wanted), query).await
 }
 
 pub(crate) async fn to_queue(
@@ -65,18 +65,18 @@ pub(crate) async fn to_queue(
         catalog.queue(&vhost, &name, Origin::Api, Purpose::Administer).map_err(ApiError::at_path)?;
     }
     let wanted = WantedEnds { source: None, destination: Some(Destination::Queue(name)) };
-    list::answer(&api, Bindings::new(&api.broker, vec![vhost.into()], wanted), query).await
+    list::answer(&api, BindingWalk::new(&api.broker, vec![vhost.into()], wanted), query).await
 }
 
 pub(crate) async fn between(
     State(api): State<Api>,
-    Path((vhost, source, kind, destination)): Path<Ends>,
+    Path((vhost, source, kind, destination)): Path<BindingPath>,
     query: Query,
 ) -> ListAnswer {
     let (source, to) = (exchange_name(&source), to_destination(&kind, &destination)?);
     api.broker.catalog().exchange(&vhost, source).map_err(ApiError::at_path)?;
     let wanted = WantedEnds { source: Some(source.into()), destination: Some(to) };
-    list::answer(&api, Bindings::new(&api.broker, vec![vhost.into()], wanted), query).await
+    list::answer(&api, BindingWalk::new(&api.broker, vec![vhost.into()], wanted), query).await
 }
 
 pub(crate) async fn get(
@@ -101,7 +101,7 @@ pub(crate) async fn get(
 pub(crate) async fn bind(
     State(broker): State<Broker>,
     Extension(caller): Extension<Caller>,
-    Path((vhost, source, kind, destination)): Path<Ends>,
+    Path((vhost, source, kind, destination)): Path<BindingPath>,
     body: Bytes,
 ) -> Result<Response, ApiError> {
     check_vhost_of_new(&broker, &vhost)?;
@@ -158,7 +158,7 @@ struct WantedEnds {
 
 /// A walk through the bindings of some virtual hosts: in each, those of the default exchange come first, then those of the
 /// other exchanges by name.
-struct Bindings {
+struct BindingWalk {
     broker: Broker,
     vhosts: VecDeque<Arc<str>>,
     wanted: WantedEnds,
@@ -176,13 +176,13 @@ enum Where {
 }
 
 /// A binding with its virtual host and source.
-struct Row {
+struct BindingRow {
     vhost: Arc<str>,
     source: Arc<str>,
     binding: Binding,
 }
 
-impl Bindings {
+impl BindingWalk {
     fn new(broker: &Broker, vhosts: Vec<Arc<str>>, wanted: WantedEnds) -> Self {
         Self { broker: broker.clone(), vhosts: vhosts.into(), wanted, place: Where::Default(None) }
     }
@@ -238,10 +238,10 @@ impl Bindings {
     }
 }
 
-impl Walk for Bindings {
-    type Row = Row;
+impl Walk for BindingWalk {
+    type Row = BindingRow;
 
-    fn rows(&mut self) -> Option<Vec<Row>> {
+    fn rows(&mut self) -> Option<Vec<BindingRow>> {
         let vhost = self.vhosts.front()?.clone();
         let (source, found) = match std::mem::replace(&mut self.place, Where::Default(None)) {
             Where::Default(after) => ("".into(), self.of_default(&vhost, after)),
@@ -254,15 +254,15 @@ impl Walk for Bindings {
                 }
             },
         };
-        let row = |binding| Row { vhost: vhost.clone(), source: source.clone(), binding };
+        let row = |binding| BindingRow { vhost: vhost.clone(), source: source.clone(), binding };
         Some(found.into_iter().map(row).collect())
     }
 
-    fn name<'r>(&self, row: &'r Row) -> Cow<'r, str> {
+    fn name<'r>(&self, row: &'r BindingRow) -> Cow<'r, str> {
         list::named(&row.source)
     }
 
-    fn show(&self, row: &Row) -> Option<Value> {
+    fn show(&self, row: &BindingRow) -> Option<Value> {
         Some(view(&row.vhost, &row.source, &row.binding))
     }
 }
@@ -312,7 +312,7 @@ mod tests {
                 .unwrap();
         }
         let wanted = WantedEnds { source: Some("amq.direct".into()), destination: Some(to.clone()) };
-        let mut walk = Bindings::new(&broker, vec!["/".into()], wanted);
+        let mut walk = BindingWalk::new(&broker, vec!["/".into()], wanted);
         let (mut seen, mut gone) = (Vec::new(), BTreeSet::new());
         while let Some(rows) = walk.rows() {
             seen.extend(rows.into_iter().map(|row| String::from_utf8(row.binding.routing_key.to_vec()).unwrap()));
@@ -350,7 +350,7 @@ mod tests {
         for name in &names {
             broker.declare_queue(&Caller::system(), "/", name, QueueDeclare::default()).await.unwrap();
         }
-        let mut walk = Bindings::new(&broker, vec!["/".into()], WantedEnds::default());
+        let mut walk = BindingWalk::new(&broker, vec!["/".into()], WantedEnds::default());
         let mut seen = Vec::new();
         while let Some(rows) = walk.rows() {
             seen.extend(rows.into_iter().map(|row| row.binding.properties_key));

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 pub(crate) async fn list(State(api): State<Api>, query: Query) -> ListAnswer {
-    let walk = Channels::new(&api.broker, api.broker.connections());
+    let walk = ChannelWalk::new(&api.broker, api.broker.connections());
     list::answer(&api, walk, query).await
 }
 
@@ -22,12 +22,12 @@ pub(crate) async fn list_of_vhost(State(api): State<Api>, Path(vhost): Path<Stri
     one_vhost(&api.broker, &vhost)?;
     let mut connections = api.broker.connections();
     connections.retain(|connection| *connection.vhost == *vhost);
-    let walk = Channels::new(&api.broker, connections);
+    let walk = ChannelWalk::new(&api.broker, connections);
     list::answer(&api, walk, query).await
 }
 
 pub(crate) async fn list_of_connection(State(api): State<Api>, Path(name): Path<String>, query: Query) -> ListAnswer {
-    let walk = Channels::new(&api.broker, vec![find(&api.broker, &name)?]);
+    let walk = ChannelWalk::new(&api.broker, vec![find(&api.broker, &name)?]);
     list::answer(&api, walk, query).await
 }
 
@@ -38,43 +38,43 @@ pub(crate) async fn get(State(broker): State<Broker>, Path(name): Path<String>, 
     let number: u16 = number.parse().map_err(|_| ApiError::no_object())?;
     let connection = find(&broker, connection)?;
     let channel = connection.channels.lock().get(&number).cloned().ok_or_else(ApiError::no_object)?;
-    Ok(Json(query.pick(view(&broker, &Row { connection, number, channel }))))
+    Ok(Json(query.pick(view(&broker, &ChannelRow { connection, number, channel }))))
 }
 
 /// A walk through the channels of connections that were open when it began.
-struct Channels {
+struct ChannelWalk {
     broker: Broker,
     /// The connections that are not read yet, the next one at the end.
     unread: Vec<Arc<Connection>>,
 }
 
-struct Row {
+struct ChannelRow {
     connection: Arc<Connection>,
     number: u16,
     channel: Arc<ChannelView>,
 }
 
-impl Row {
+impl ChannelRow {
     fn name(&self) -> String {
         format!("{} ({})", self.connection.name, self.number)
     }
 }
 
-impl Channels {
+impl ChannelWalk {
     fn new(broker: &Broker, mut connections: Vec<Arc<Connection>>) -> Self {
         connections.reverse();
         Self { broker: broker.clone(), unread: connections }
     }
 }
 
-impl Walk for Channels {
-    type Row = Row;
+impl Walk for ChannelWalk {
+    type Row = ChannelRow;
 
-    fn rows(&mut self) -> Option<Vec<Row>> {
+    fn rows(&mut self) -> Option<Vec<ChannelRow>> {
         let mut rows = Vec::new();
         while rows.len() < BATCH {
             let Some(connection) = self.unread.pop() else { break };
-            let row = |(&number, channel): (&u16, &Arc<ChannelView>)| Row {
+            let row = |(&number, channel): (&u16, &Arc<ChannelView>)| ChannelRow {
                 connection: connection.clone(),
                 number,
                 channel: channel.clone(),
@@ -84,17 +84,17 @@ impl Walk for Channels {
         (!rows.is_empty() || !self.unread.is_empty()).then_some(rows)
     }
 
-    fn name<'r>(&self, row: &'r Row) -> Cow<'r, str> {
+    fn name<'r>(&self, row: &'r ChannelRow) -> Cow<'r, str> {
         Cow::Owned(row.name())
     }
 
-    fn show(&self, row: &Row) -> Option<Value> {
+    fn show(&self, row: &ChannelRow) -> Option<Value> {
         Some(view(&self.broker, row))
     }
 }
 
-fn view(broker: &Broker, row: &Row) -> Value {
-    let Row { connection, number, channel } = row;
+fn view(broker: &Broker, row: &ChannelRow) -> Value {
+    let ChannelRow { connection, number, channel } = row;
     json!({
         "name": row.name(), "number": number, "node": broker.name(), "user": connection.user(),
         "user_who_performed_action": connection.user(), "vhost": &*connection.vhost, "state": "running",

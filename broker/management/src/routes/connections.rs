@@ -15,18 +15,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 pub(crate) async fn list(State(api): State<Api>, query: Query) -> ListAnswer {
-    let walk = Connections::new(&api.broker, |_| true);
+    let walk = ConnectionWalk::new(&api.broker, |_| true);
     list::answer(&api, walk, query).await
 }
 
 pub(crate) async fn list_of_vhost(State(api): State<Api>, Path(vhost): Path<String>, query: Query) -> ListAnswer {
     one_vhost(&api.broker, &vhost)?;
-    let walk = Connections::new(&api.broker, |connection| *connection.vhost == *vhost);
+    let walk = ConnectionWalk::new(&api.broker, |connection| *connection.vhost == *vhost);
     list::answer(&api, walk, query).await
 }
 
 pub(crate) async fn list_of_user(State(api): State<Api>, Path(user): Path<String>, query: Query) -> ListAnswer {
-    let walk = Connections::new(&api.broker, |connection| connection.user() == user);
+    let walk = ConnectionWalk::new(&api.broker, |connection| connection.user() == user);
     list::answer(&api, walk, query).await
 }
 
@@ -71,13 +71,13 @@ pub(super) fn find(broker: &Broker, name: &str) -> Result<Arc<Connection>, ApiEr
 }
 
 /// A walk through the connections that were open when it began.
-struct Connections {
+struct ConnectionWalk {
     broker: Broker,
     /// The connections that are not read yet, the next one at the end.
     unread: Vec<Arc<Connection>>,
 }
 
-impl Connections {
+impl ConnectionWalk {
     fn new(broker: &Broker, is_wanted: impl Fn(&Connection) -> bool) -> Self {
         let mut unread = broker.connections();
         unread.retain(|connection| is_wanted(connection));
@@ -86,7 +86,7 @@ impl Connections {
     }
 }
 
-impl Walk for Connections {
+impl Walk for ConnectionWalk {
     type Row = Arc<Connection>;
 
     fn rows(&mut self) -> Option<Vec<Arc<Connection>>> {

@@ -1,5 +1,5 @@
 //! The consumers of queues.
-use super::queues::Figures;
+use super::queues::LiveQueues;
 use super::{ListAnswer, all_vhosts, channels, one_vhost};
 use crate::api::Api;
 use crate::list::{self, Query};
@@ -12,19 +12,19 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 pub(crate) async fn list_all(State(api): State<Api>, query: Query) -> ListAnswer {
-    let walk = Consumers::new(&api.broker, all_vhosts(&api.broker));
+    let walk = ConsumerWalk::new(&api.broker, all_vhosts(&api.broker));
     list::answer(&api, walk, query).await
 }
 
 pub(crate) async fn list(State(api): State<Api>, Path(vhost): Path<String>, query: Query) -> ListAnswer {
-    let walk = Consumers::new(&api.broker, one_vhost(&api.broker, &vhost)?);
+    let walk = ConsumerWalk::new(&api.broker, one_vhost(&api.broker, &vhost)?);
     list::answer(&api, walk, query).await
 }
 
 /// A walk through the consumers of all queues in some virtual hosts.
-struct Consumers {
+struct ConsumerWalk {
     broker: Broker,
-    queues: Figures,
+    queues: LiveQueues,
     /// The queues whose consumers are not read in full yet.
     unread: VecDeque<Arc<Queue>>,
     /// The last consumer that was read of the first of them.
@@ -34,17 +34,17 @@ struct Consumers {
 }
 
 /// One consumer.
-struct Row {
+struct ConsumerRow {
     queue: Arc<Queue>,
     consumer: ConsumerView,
 }
 
-impl Consumers {
+impl ConsumerWalk {
     fn new(broker: &Broker, vhosts: Vec<Arc<str>>) -> Self {
         let connections = broker.connections().into_iter().map(|connection| (connection.id, connection)).collect();
         Self {
             broker: broker.clone(),
-            queues: Figures::of(broker, vhosts),
+            queues: LiveQueues::of(broker, vhosts),
             unread: VecDeque::new(),
             after: None,
             connections,
@@ -52,10 +52,10 @@ impl Consumers {
     }
 }
 
-impl Walk for Consumers {
-    type Row = Row;
+impl Walk for ConsumerWalk {
+    type Row = ConsumerRow;
 
-    fn rows(&mut self) -> Option<Vec<Row>> {
+    fn rows(&mut self) -> Option<Vec<ConsumerRow>> {
         if self.unread.is_empty() {
             self.unread = self.queues.next()?.into();
         }
@@ -65,7 +65,7 @@ impl Walk for Consumers {
         {
             let seen = queue.consumers_after(self.after, BATCH);
             self.after = seen.last().map(|consumer| consumer.id);
-            rows.extend(seen.into_iter().map(|consumer| Row { queue: queue.clone(), consumer }));
+            rows.extend(seen.into_iter().map(|consumer| ConsumerRow { queue: queue.clone(), consumer }));
             if self.after.is_none() {
                 self.unread.pop_front();
             }
@@ -73,12 +73,12 @@ impl Walk for Consumers {
         Some(rows)
     }
 
-    fn name<'r>(&self, row: &'r Row) -> Cow<'r, str> {
+    fn name<'r>(&self, row: &'r ConsumerRow) -> Cow<'r, str> {
         list::named(row.consumer.owner.as_ref().map_or("", |owner| &owner.tag))
     }
 
-    fn show(&self, row: &Row) -> Option<Value> {
-        let Row { queue, consumer } = row;
+    fn show(&self, row: &ConsumerRow) -> Option<Value> {
+        let ConsumerRow { queue, consumer } = row;
         let owner = consumer.owner.as_ref()?;
         let later = || self.broker.connections().into_iter().find(|connection| connection.id == owner.connection);
         // A consumer whose connection is closed is about to be removed.

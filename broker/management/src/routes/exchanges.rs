@@ -1,6 +1,7 @@
 //! Exchanges: listed, shown, declared and deleted.
 use super::{
-    Done, ListAnswer, ObjectAnswer, Place, all_vhosts, check_vhost_of_new, declare_status, exchange_name, one_vhost,
+    Done, ListAnswer, ObjectAnswer, WalkPosition, all_vhosts, check_vhost_of_new, declare_status, exchange_name,
+    one_vhost,
 };
 use crate::api::Api;
 use crate::error::ApiError;
@@ -18,12 +19,12 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 pub(crate) async fn list_all(State(api): State<Api>, query: Query) -> ListAnswer {
-    let walk = Exchanges { broker: api.broker.clone(), place: Place::new(all_vhosts(&api.broker)) };
+    let walk = Exchanges { broker: api.broker.clone(), place: WalkPosition::new(all_vhosts(&api.broker)) };
     list::answer(&api, walk, query).await
 }
 
 pub(crate) async fn list(State(api): State<Api>, Path(vhost): Path<String>, query: Query) -> ListAnswer {
-    let walk = Exchanges { broker: api.broker.clone(), place: Place::new(one_vhost(&api.broker, &vhost)?) };
+    let walk = Exchanges { broker: api.broker.clone(), place: WalkPosition::new(one_vhost(&api.broker, &vhost)?) };
     list::answer(&api, walk, query).await
 }
 
@@ -68,25 +69,25 @@ pub(crate) async fn delete(
 /// A walk through the exchanges of some virtual hosts.
 struct Exchanges {
     broker: Broker,
-    place: Place,
+    place: WalkPosition,
 }
 
 /// An exchange with its declaration.
-struct Row {
+struct ExchangeRow {
     vhost: Arc<str>,
     name: Arc<str>,
     declared: ExchangeDeclare,
 }
 
 impl Walk for Exchanges {
-    type Row = Row;
+    type Row = ExchangeRow;
 
-    fn rows(&mut self) -> Option<Vec<Row>> {
+    fn rows(&mut self) -> Option<Vec<ExchangeRow>> {
         let vhost = self.place.vhost()?;
         let rows: Vec<_> = {
             let catalog = self.broker.catalog();
             let found = catalog.exchanges_after(&vhost, self.place.after.as_deref()).into_iter().flatten();
-            let row = |(name, exchange): (&Arc<str>, &leveret_node::catalog::Exchange)| Row {
+            let row = |(name, exchange): (&Arc<str>, &leveret_node::catalog::Exchange)| ExchangeRow {
                 vhost: vhost.clone(),
                 name: name.clone(),
                 declared: exchange.declared.clone(),
@@ -97,11 +98,11 @@ impl Walk for Exchanges {
         Some(rows)
     }
 
-    fn name<'r>(&self, row: &'r Row) -> Cow<'r, str> {
+    fn name<'r>(&self, row: &'r ExchangeRow) -> Cow<'r, str> {
         list::named(&row.name)
     }
 
-    fn show(&self, row: &Row) -> Option<Value> {
+    fn show(&self, row: &ExchangeRow) -> Option<Value> {
         Some(view(&row.vhost, &row.name, &row.declared))
     }
 }

@@ -61,14 +61,14 @@ fn check_vhost_of_new(broker: &Broker, name: &str) -> Result<(), ApiError> {
 }
 
 /// The position of a walk that is ordered by virtual host and name. It stays valid when resources come and go.
-struct Place {
+struct WalkPosition {
     /// The virtual hosts that are not read in full yet.
     vhosts: VecDeque<Arc<str>>,
     /// The last name that was read in the first of them.
     after: Option<Arc<str>>,
 }
 
-impl Place {
+impl WalkPosition {
     fn new(vhosts: Vec<Arc<str>>) -> Self {
         Self { vhosts: vhosts.into(), after: None }
     }

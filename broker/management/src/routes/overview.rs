@@ -1,5 +1,5 @@
 //! The broker as a whole.
-use super::queues::Figures;
+use super::queues::LiveQueues;
 use super::{ObjectAnswer, all_vhosts};
 use crate::api::Api;
 use crate::list::Query;
@@ -79,7 +79,7 @@ pub(crate) struct Totals {
 
 /// Sums the figures of all queues, yielding to other tasks after each batch.
 pub(crate) async fn totals(api: &Api) -> Totals {
-    let (mut queues, mut sum, mut figures) = (0, Depth::default(), Figures::new(&api.broker));
+    let (mut queues, mut sum, mut figures) = (0, Depth::default(), LiveQueues::new(&api.broker));
     while let Some(batch) = figures.next() {
         let now = api.broker.clock().now();
         for queue in batch {

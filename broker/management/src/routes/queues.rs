@@ -1,5 +1,5 @@
 //! Queues, with their depth and rates.
-use super::{Done, ListAnswer, ObjectAnswer, Place, all_vhosts, check_vhost_of_new, declare_status, one_vhost};
+use super::{Done, ListAnswer, ObjectAnswer, WalkPosition, all_vhosts, check_vhost_of_new, declare_status, one_vhost};
 use crate::api::Api;
 use crate::error::ApiError;
 use crate::json::{self, Fields};
@@ -19,12 +19,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 pub(crate) async fn list_all(State(api): State<Api>, query: Query) -> ListAnswer {
-    let walk = Queues::new(&api, all_vhosts(&api.broker));
+    let walk = QueueWalk::new(&api, all_vhosts(&api.broker));
     list::answer(&api, walk, query).await
 }
 
 pub(crate) async fn list(State(api): State<Api>, Path(vhost): Path<String>, query: Query) -> ListAnswer {
-    let walk = Queues::new(&api, one_vhost(&api.broker, &vhost)?);
+    let walk = QueueWalk::new(&api, one_vhost(&api.broker, &vhost)?);
     list::answer(&api, walk, query).await
 }
 
@@ -37,9 +37,9 @@ pub(crate) async fn get(
     let declared = {
         let catalog = api.broker.catalog();
         let queue = catalog.queue(&vhost, &name, caller.origin, Purpose::Administer).map_err(ApiError::at_path)?;
-        Row::new(&vhost.into(), &name.into(), queue)
+        QueueRow::new(&vhost.into(), &name.into(), queue)
     };
-    let shown = Queues::new(&api, Vec::new()).show(&declared);
+    let shown = QueueWalk::new(&api, Vec::new()).show(&declared);
     // A queue in the catalog that is still being created counts as missing.
     Ok(Json(query.pick(shown.ok_or_else(ApiError::no_object)?)))
 }
@@ -88,7 +88,7 @@ pub(crate) async fn purge(
 }
 
 /// The declaration of a queue.
-pub(crate) struct Row {
+pub(crate) struct QueueRow {
     vhost: Arc<str>,
     name: Arc<str>,
     id: QueueId,
@@ -99,7 +99,7 @@ pub(crate) struct Row {
     arguments: FieldTable,
 }
 
-impl Row {
+impl QueueRow {
     fn new(vhost: &Arc<str>, name: &Arc<str>, queue: &catalog::DeclaredQueue) -> Self {
         Self {
             vhost: vhost.clone(),
@@ -115,16 +115,16 @@ impl Row {
 }
 
 /// A walk through the queues of some virtual hosts.
-pub(crate) struct Queues {
+pub(crate) struct QueueWalk {
     api: Api,
-    place: Place,
+    place: WalkPosition,
     /// The names of all connections, read when the first exclusive queue needs one.
     connection_names: std::cell::OnceCell<HashMap<ConnectionId, String>>,
 }
 
-impl Queues {
+impl QueueWalk {
     pub(crate) fn new(api: &Api, vhosts: Vec<Arc<str>>) -> Self {
-        Self { api: api.clone(), place: Place::new(vhosts), connection_names: std::cell::OnceCell::new() }
+        Self { api: api.clone(), place: WalkPosition::new(vhosts), connection_names: std::cell::OnceCell::new() }
     }
 
     fn connection_name(&self, connection: ConnectionId) -> Option<&String> {
@@ -136,24 +136,24 @@ impl Queues {
     }
 }
 
-impl Walk for Queues {
-    type Row = Row;
+impl Walk for QueueWalk {
+    type Row = QueueRow;
 
-    fn rows(&mut self) -> Option<Vec<Row>> {
+    fn rows(&mut self) -> Option<Vec<QueueRow>> {
         let vhost = self.place.vhost()?;
         let rows: Vec<_> = {
             let catalog = self.api.broker.catalog();
-            next_queues(&catalog, &vhost, &self.place).map(|(name, queue)| Row::new(&vhost, name, queue)).collect()
+            next_queues(&catalog, &vhost, &self.place).map(|(name, queue)| QueueRow::new(&vhost, name, queue)).collect()
         };
         self.place.advance(rows.last().map(|row| &row.name));
         Some(rows)
     }
 
-    fn name<'r>(&self, row: &'r Row) -> Cow<'r, str> {
+    fn name<'r>(&self, row: &'r QueueRow) -> Cow<'r, str> {
         list::named(&row.name)
     }
 
-    fn show(&self, row: &Row) -> Option<Value> {
+    fn show(&self, row: &QueueRow) -> Option<Value> {
         let (broker, queue) = (&self.api.broker, self.api.broker.queue(row.id)?);
         if queue.is_deleted() {
             return None;
@@ -186,18 +186,18 @@ impl Walk for Queues {
 fn next_queues<'c>(
     catalog: &'c Catalog,
     vhost: &str,
-    place: &Place,
+    place: &WalkPosition,
 ) -> impl Iterator<Item = (&'c Arc<str>, &'c catalog::DeclaredQueue)> {
     catalog.queues_after(vhost, place.after.as_deref()).into_iter().flatten().take(BATCH)
 }
 
 /// A pass through the live queues, for callers that read their figures.
-pub(crate) struct Figures {
+pub(crate) struct LiveQueues {
     broker: Broker,
-    place: Place,
+    place: WalkPosition,
 }
 
-impl Figures {
+impl LiveQueues {
     /// Begins a pass through the queues of all virtual hosts.
     pub(crate) fn new(broker: &Broker) -> Self {
         Self::of(broker, all_vhosts(broker))
@@ -205,12 +205,12 @@ impl Figures {
 
     /// Begins a pass through the queues of these virtual hosts.
     pub(crate) fn of(broker: &Broker, vhosts: Vec<Arc<str>>) -> Self {
-        Self { broker: broker.clone(), place: Place::new(vhosts) }
+        Self { broker: broker.clone(), place: WalkPosition::new(vhosts) }
     }
 
     /// Begins again, with all virtual hosts.
     pub(crate) fn restart(&mut self) {
-        self.place = Place::new(all_vhosts(&self.broker));
+        self.place = WalkPosition::new(all_vhosts(&self.broker));
     }
 
     /// Returns the next queues, perhaps none; `None` at the end.

@@ -72,8 +72,8 @@ impl Disk for HinderedDisk {
     }
 }
 
-async fn open_on(disk: Arc<dyn Disk>, applied: Arc<dyn GroupStates>) -> Result<Groups, OpenError> {
-    Groups::open(disk, journal_options(), Options { node: 1, groups: 3 }, applied).await
+async fn open_on(disk: Arc<dyn Disk>, applied: Arc<dyn GroupStates>) -> Result<Groups, GroupsOpenError> {
+    Groups::open(disk, journal_options(), GroupsOptions { node: 1, groups: 3 }, applied).await
 }
 
 async fn refused(disk: &FaultyDisk) -> String {

@@ -1,8 +1,10 @@
 //! Bindings. All fields of a binding belong to its identity, so a binding is either as wanted or missing.
 use super::field::{NameField, check_names};
 use super::{Comparison, FieldError, Identity, Inventory, Kind, Lists};
-use leveret_api::{Arguments, Binding, BrokerRef, DeletionPolicy, DestinationType, Exchange, Queue, TopologyStatus};
-use leveret_client::{Binding as Object, Client, DeleteOnly, Error, Made};
+use leveret_api::{
+    Binding, BrokerRef, DeletionPolicy, DestinationType, Exchange, Queue, SpecArguments, TopologyStatus,
+};
+use leveret_client::{BindingInfo as Object, Client, DeleteOnly, Error, Made};
 
 impl Kind for Binding {
     type Object = Object;
@@ -120,7 +122,7 @@ impl Kind for Binding {
         Some(format!("arguments cannot be changed: it was declared with {text}. {advice}"))
     }
 
-    fn declared_arguments(binding: &Object) -> Option<Arguments> {
+    fn declared_arguments(binding: &Object) -> Option<SpecArguments> {
         Some(binding.arguments.clone())
     }
 }

@@ -147,7 +147,7 @@ macro_rules! kinds {
 
             /// See [`Kind::declared_arguments`].
             #[cfg(feature = "kubernetes")]
-            pub(crate) fn declared_arguments(&self) -> Option<Arguments> {
+            pub(crate) fn declared_arguments(&self) -> Option<SpecArguments> {
                 match self { $(Self::$Kind(object) => $Kind::declared_arguments(object)),+ }
             }
 

@@ -3,7 +3,7 @@ use super::comparison::{Field, differing_arguments, differing_fields};
 use super::field::{check_own_name, is_reserved};
 use super::{Comparison, Correction, FieldError, Identity, Inventory, Kind, Lists};
 use leveret_api::{BrokerRef, DeletionPolicy, Exchange, TopologyStatus};
-use leveret_client::{Binding, Client, DeleteOnly, Error, Exchange as Object, Made};
+use leveret_client::{BindingInfo, Client, DeleteOnly, Error, ExchangeInfo as Object, Made};
 
 impl Kind for Exchange {
     type Object = Object;
@@ -94,8 +94,8 @@ impl Kind for Exchange {
 }
 
 /// Returns how a binding uses an exchange, in words, or `None` if it does not.
-fn use_by(binding: &Binding, exchange: &Object) -> Option<String> {
-    let Binding { vhost, source, destination, destination_type, .. } = binding;
+fn use_by(binding: &BindingInfo, exchange: &Object) -> Option<String> {
+    let BindingInfo { vhost, source, destination, destination_type, .. } = binding;
     if *vhost != exchange.vhost {
         None
     } else if *source == exchange.name {

@@ -20,7 +20,7 @@ use k8s_openapi::NamespaceResourceScope;
 #[cfg(feature = "kubernetes")]
 use kube::core::ApiResource;
 use kube::{CustomResourceExt, Resource};
-use leveret_api::{Arguments, Binding, BrokerRef, DeletionPolicy, Exchange, Queue, TopologyStatus};
+use leveret_api::{Binding, BrokerRef, DeletionPolicy, Exchange, Queue, SpecArguments, TopologyStatus};
 use leveret_client::{Client, DeleteOnly, Error, Made};
 use serde::de::DeserializeOwned;
 use std::borrow::Cow;
@@ -129,7 +129,7 @@ pub(crate) trait Kind:
 
     /// Returns the arguments that are kept in the status, for [`Kind::keep_declared`].
     #[cfg_attr(not(feature = "kubernetes"), allow(dead_code, reason = "only Kubernetes stores a status"))]
-    fn declared_arguments(_: &Self::Object) -> Option<Arguments> {
+    fn declared_arguments(_: &Self::Object) -> Option<SpecArguments> {
         None
     }
 }

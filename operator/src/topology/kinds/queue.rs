@@ -3,7 +3,7 @@ use super::comparison::{Field, differing_arguments, differing_fields};
 use super::field::check_own_name;
 use super::{Comparison, Correction, FieldError, Identity, Inventory, Kind, Lists, Numbers};
 use leveret_api::{BrokerRef, DeletionPolicy, Queue, TopologyStatus};
-use leveret_client::{Arguments, Client, DeleteOnly, Error, Made, Queue as Object};
+use leveret_client::{Arguments, Client, DeleteOnly, Error, Made, QueueInfo as Object};
 
 impl Kind for Queue {
     type Object = Object;
