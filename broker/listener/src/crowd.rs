@@ -17,10 +17,10 @@ pub trait WaitingClient {
 
 /// The clients that are connected.
 pub struct Crowd<C> {
-    present: Mutex<PresentClient<C>>,
+    present: Mutex<PresentClients<C>>,
 }
 
-struct PresentClient<C> {
+struct PresentClients<C> {
     /// The clients in the order in which they came.
     clients: BTreeMap<u64, Arc<C>>,
     /// The number of the next client.
@@ -47,7 +47,7 @@ pub enum Dismissal {
 
 impl<C> Default for Crowd<C> {
     fn default() -> Self {
-        Self { present: Mutex::new(PresentClient { clients: BTreeMap::new(), next: 0 }) }
+        Self { present: Mutex::new(PresentClients { clients: BTreeMap::new(), next: 0 }) }
     }
 }
 

@@ -9,6 +9,7 @@ use crate::queue::Queue;
 use crate::shards::Shards;
 use leveret_engine::queue as engine;
 use leveret_journal::Journal;
+use leveret_replication::GroupsOpenError;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The files with contents that are missing or too short, with the reason.
@@ -31,7 +32,7 @@ impl MissingContents {
         let mut lacking = Self::default();
         let segments = ends.keys().filter(|file| **file & ARCHIVE == 0 && !journal.holds(**file));
         let mut missing: BTreeSet<u64> = segments.copied().collect();
-        for found in journal.settle_unknown(&missing).map_err(leveret_replication::GroupsOpenError::from)? {
+        for found in journal.settle_unknown(&missing).map_err(GroupsOpenError::from)? {
             tracing::warn!("segment {found} of the log had lost its header: it was found by its records");
             missing.remove(&found);
         }

@@ -119,7 +119,7 @@ enum PlaceKind {
 }
 
 impl Permit {
-    /// Turns the place of a half-open connection into that of an open one. Does nothing for other kinds of places.
+    /// Turns the place of a half-open connection into that of an open one. Does nothing if it is open already.
     ///
     /// # Errors
     /// The limit, if that many connections are open already.
@@ -192,37 +192,27 @@ impl Places {
 
     /// Takes a place for a new client, whose connection is half-open; the admission has no permit if all places are taken.
     fn take(self: &Arc<Self>, now_ns: u64) -> Admission {
-        let withdrawn = Arc::new(Notify::new());
-        let (kind, met) = self.take_half_open(&mut self.taken.lock(), &withdrawn, now_ns);
-        let permit = kind.map(|kind| Permit { places: self.clone(), kind: Mutex::new(kind), withdrawn });
-        Admission { permit, met }
-    }
-
-    fn take_half_open(
-        &self,
-        taken: &mut TakenPlaces,
-        withdrawn: &Arc<Notify>,
-        now_ns: u64,
-    ) -> (Option<PlaceKind>, Option<Met>) {
         let max = self.limits.half_open_connections_max;
         let mut met = None;
+        let mut taken = self.taken.lock();
         if taken.half_open.len() as u64 >= max {
             met = Some(Met { limit: "half_open_connections_max", max });
+            let giving_way = taken.giving_way;
             match taken.half_open.first_entry() {
                 Some(oldest)
-                    if now_ns.saturating_sub(oldest.get().since_ns) >= GRACE_NS
-                        && taken.giving_way < GIVING_WAY_MAX =>
+                    if now_ns.saturating_sub(oldest.get().since_ns) >= GRACE_NS && giving_way < GIVING_WAY_MAX =>
                 {
                     oldest.remove().withdrawn.notify_one();
                     taken.giving_way += 1;
                 }
-                _ => return (None, met),
+                _ => return Admission { permit: None, met },
             }
         }
-        let number = taken.next;
+        let (number, withdrawn) = (taken.next, Arc::new(Notify::new()));
         taken.next += 1;
         taken.half_open.insert(number, HalfOpen { since_ns: now_ns, withdrawn: withdrawn.clone() });
-        (Some(PlaceKind::HalfOpen(number)), met)
+        let permit = Permit { places: self.clone(), kind: Mutex::new(PlaceKind::HalfOpen(number)), withdrawn };
+        Admission { permit: Some(permit), met }
     }
 }
 

@@ -1,12 +1,12 @@
 //! The reasons why a node refuses to open its storage.
-use leveret_replication as replication;
+use leveret_replication::GroupsOpenError;
 
 /// The reason why storage was not opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The log could not be opened.
     #[error(transparent)]
-    Log(#[from] replication::GroupsOpenError),
+    Log(#[from] GroupsOpenError),
     /// The segments of the log were made for smaller messages.
     #[error(
         "message_bytes_max is {wanted}, but the log in this folder was made for messages of at most {most} bytes: \

@@ -11,8 +11,8 @@ use crate::open_error::OpenError;
 use crate::shards::Shards;
 use crate::tasks::critical;
 use futures::future::BoxFuture;
-use leveret_journal::{self as journal, Disk, RealDisk};
-use leveret_replication::{self as replication, Groups};
+use leveret_journal::{Disk, Driver, JournalOptions, RealDisk};
+use leveret_replication::{Groups, GroupsOptions};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -35,7 +35,7 @@ pub struct StorageOptions {
     pub on_failure: Arc<dyn Fn(String) + Send + Sync>,
     /// The driver that writes the log and does blocking work, so that nothing runs on a thread of its own; `None` to use
     /// threads.
-    pub driver: Option<Arc<dyn journal::Driver>>,
+    pub driver: Option<Arc<dyn Driver>>,
 }
 
 impl StorageOptions {
@@ -65,7 +65,7 @@ pub(crate) struct Storage {
     /// Locked while facts are written to the log of group 0: declarations are logged one after the other.
     definitions_lock: tokio::sync::Mutex<()>,
     /// The driver that does blocking work; `None` to use threads.
-    driver: Option<Arc<dyn journal::Driver>>,
+    driver: Option<Arc<dyn Driver>>,
     /// The tasks of storage: proposers, fetch, maintenance and room.
     tasks: TaskTracker,
     pub(crate) on_failure: Arc<dyn Fn(String) + Send + Sync>,
@@ -116,7 +116,7 @@ impl Broker {
         if found.is_none() {
             identity.write(&*disk).map_err(OpenError::Identity)?;
         }
-        let journal = journal::JournalOptions {
+        let journal = JournalOptions {
             node: identity.node,
             segment_bytes: identity.segment_bytes,
             segments_max,
@@ -127,7 +127,7 @@ impl Broker {
         };
         let shards = self.0.shards.get_or_init(|| Arc::new(Shards::new(SHARDS, incarnation))).clone();
         let applier = Arc::new(Applier::new(&self.0, shards.clone()));
-        let options = replication::GroupsOptions { node: identity.node, groups: SHARDS + 1 };
+        let options = GroupsOptions { node: identity.node, groups: SHARDS + 1 };
         let groups = Groups::open(disk.clone(), journal, options, applier.clone()).await?;
         identity.log_is_made(&*disk).map_err(OpenError::Identity)?;
         applier.declare();

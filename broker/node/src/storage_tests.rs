@@ -167,7 +167,7 @@ async fn an_applier_whose_node_is_gone_returns_errors() {
     drop(broker);
     until("the node goes", async || applier.snapshot(1).is_err()).await;
     let gone = Err("the node is gone".to_owned());
-    assert_eq!(applier.apply(1, &vec![1].into(), journal::RecordPlace::default()), gone);
+    assert_eq!(applier.apply(1, &vec![1].into(), leveret_journal::RecordPlace::default()), gone);
     assert_eq!(applier.restore(1, &[]), gone);
 }
 

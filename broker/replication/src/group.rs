@@ -9,7 +9,7 @@ use crate::types::{Command, StoredMembership, TypeConfig};
 use crate::{GroupId, GroupStates};
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use leveret_journal::{self as journal, Disk, Journal, RecordPlace};
+use leveret_journal::{Disk, Journal, JournalOpenError, JournalOptions, RecordPlace};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::error::Fatal;
 use openraft::{Config, EmptyNode, Raft, ServerState, SnapshotPolicy};
@@ -32,7 +32,7 @@ pub struct GroupsOptions {
 pub enum GroupsOpenError {
     /// The journal cannot be opened.
     #[error(transparent)]
-    Journal(#[from] journal::JournalOpenError),
+    Journal(#[from] JournalOpenError),
     /// Entries are missing in the log of a group.
     #[error("the log of group {group} has entry {found} where entry {expected} should be")]
     Hole {
@@ -111,7 +111,7 @@ impl Groups {
     /// applied.
     pub fn open(
         disk: Arc<dyn Disk>,
-        journal: journal::JournalOptions,
+        journal: JournalOptions,
         options: GroupsOptions,
         applied: Arc<dyn GroupStates>,
     ) -> BoxFuture<'static, Result<Self, GroupsOpenError>> {
@@ -120,7 +120,7 @@ impl Groups {
 
     async fn open_all(
         disk: Arc<dyn Disk>,
-        journal: journal::JournalOptions,
+        journal: JournalOptions,
         options: GroupsOptions,
         applied: Arc<dyn GroupStates>,
     ) -> Result<Self, GroupsOpenError> {
@@ -195,7 +195,7 @@ impl Groups {
     /// The future is boxed for the same reason as that of [`open`](Self::open).
     ///
     /// # Errors
-    /// The error of the disk, or an error if the group has stopped. After an error for which [`journal::is_passing`]
+    /// The error of the disk, or an error if the group has stopped. After an error for which [`is_passing`](leveret_journal::is_passing)
     /// returns true, the group goes on and the snapshot can be tried again.
     pub fn snapshot(&self, group: GroupId) -> BoxFuture<'_, io::Result<()>> {
         Box::pin(self.write_snapshot(group))

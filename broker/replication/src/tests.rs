@@ -6,7 +6,7 @@ use crate::state_machine::Machine;
 use crate::types::{StoredMembership, TypeConfig};
 use crate::*;
 use leveret_journal::faulty::FaultyDisk;
-use leveret_journal::{self as journal, Disk, Journal};
+use leveret_journal::{Disk, Journal, JournalOptions};
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 use parking_lot::Mutex;
@@ -45,8 +45,8 @@ impl GroupStates for Lists {
     }
 }
 
-fn journal_options() -> journal::JournalOptions {
-    journal::JournalOptions {
+fn journal_options() -> JournalOptions {
+    JournalOptions {
         node: 1,
         segment_bytes: 64 << 10,
         segments_max: 16,
@@ -188,7 +188,7 @@ async fn entries_are_read_piece_by_piece_while_they_are_applied() {
     use openraft::RaftLogReader;
     use openraft::storage::RaftLogStorageExt;
     let disk = FaultyDisk::new(1);
-    let options = journal::JournalOptions { segment_bytes: 1 << 20, ..journal_options() };
+    let options = JournalOptions { segment_bytes: 1 << 20, ..journal_options() };
     let journal = Journal::open(Arc::new(disk.clone()), options, &mut |_| ()).unwrap();
     let mut log = LogStore::new(0, journal, RecoveredLog::default());
     let entry = |index| {

@@ -1,7 +1,7 @@
 //! Checks that no files of a crate use each other in a circle: each can then be read knowing only those below it.
 //!
 //! The files that only hold modules together (`lib.rs`, `main.rs`, `mod.rs`) do not count, nor do tests.
-use super::{fail_on, files, read};
+use super::{fail_on, files, parse};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use syn::UseTree;
@@ -75,7 +75,7 @@ impl<'ast> Visit<'ast> for Paths<'_> {
 }
 
 /// Returns the modules among `known` that `paths` lead to, without `own`.
-fn targets(paths: &BTreeSet<Module>, known: &BTreeMap<Module, String>, own: &Module) -> BTreeSet<Module> {
+fn targets(paths: &BTreeSet<Module>, known: &BTreeMap<Module, syn::File>, own: &Module) -> BTreeSet<Module> {
     let longest =
         |path: &Module| (1..=path.len()).rev().map(|len| path[..len].to_vec()).find(|one| known.contains_key(one));
     paths.iter().filter_map(longest).filter(|found| found != own).collect()
@@ -97,19 +97,18 @@ fn keep_circles(edges: &mut BTreeMap<Module, BTreeSet<Module>>) {
 
 #[test]
 fn files_of_a_crate_do_not_use_each_other_in_a_circle() {
-    let mut crates: BTreeMap<String, BTreeMap<Module, String>> = BTreeMap::new();
+    let mut crates: BTreeMap<String, BTreeMap<Module, syn::File>> = BTreeMap::new();
     for file in files(&[".rs"]) {
         if let Some((folder, module)) = module(&file) {
-            crates.entry(folder).or_default().insert(module, read(&file));
+            crates.entry(folder).or_default().insert(module, parse(&file));
         }
     }
     let mut problems = Vec::new();
     for (folder, known) in &crates {
         let mut edges = BTreeMap::new();
-        for (own, text) in known {
-            let parsed = syn::parse_file(text).unwrap_or_else(|error| panic!("{folder}, {own:?}: {error}"));
+        for (own, parsed) in known {
             let mut paths = Paths { module: own, found: BTreeSet::new() };
-            paths.visit_file(&parsed);
+            paths.visit_file(parsed);
             edges.insert(own.clone(), targets(&paths.found, known, own));
         }
         keep_circles(&mut edges);

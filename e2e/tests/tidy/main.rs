@@ -30,6 +30,16 @@ fn read(file: &Path) -> String {
     std::fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }
 
+fn parse(file: &Path) -> syn::File {
+    syn::parse_file(&read(file)).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+/// Returns whether a file is a part of the programs, as opposed to tests and tools for tests.
+fn is_production(file: &Path) -> bool {
+    let (name, is_tool) = (file.to_string_lossy(), file.starts_with("e2e") || file.starts_with("broker/sim"));
+    name.contains("/src/") && !name.contains("tests") && !is_tool
+}
+
 fn fail_on(problems: Vec<String>) {
     assert!(problems.is_empty(), "\n{}\n", problems.join("\n"));
 }

@@ -1,6 +1,6 @@
 //! Checks of the sources' structure: structs have few fields, parameters are not tuples, and doc comments do not begin with a
 //! word that stands for a missing noun.
-use super::{fail_on, files, read};
+use super::{fail_on, files, is_production, parse, read};
 use std::path::Path;
 use syn::visit::{self, Visit};
 use syn::{Fields, FnArg, Type};
@@ -9,12 +9,6 @@ use syn::{Fields, FnArg, Type};
 const FIELDS_MAX: usize = 15;
 /// Doc comments do not begin with these words: the noun that they stand for is missing.
 const BEGINNINGS: [&str; 4] = ["Of ", "Its ", "Those ", "Who "];
-
-/// Returns whether a file is a part of the programs, as opposed to tests and tools for tests.
-fn is_production(file: &Path) -> bool {
-    let (name, is_tool) = (file.to_string_lossy(), file.starts_with("e2e") || file.starts_with("broker/sim"));
-    name.contains("/src/") && !name.contains("tests") && !is_tool
-}
 
 /// Collects the problems of one file.
 struct Findings<'f> {
@@ -57,7 +51,7 @@ impl<'ast> Visit<'ast> for Findings<'_> {
 fn structs_have_few_fields_and_parameters_are_not_tuples() {
     let mut problems = Vec::new();
     for file in files(&[".rs"]).iter().filter(|file| is_production(file)) {
-        let parsed = syn::parse_file(&read(file)).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        let parsed = parse(file);
         let mut findings = Findings { file, problems: Vec::new() };
         findings.visit_file(&parsed);
         problems.append(&mut findings.problems);

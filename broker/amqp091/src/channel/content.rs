@@ -65,8 +65,8 @@ impl Publisher<'_> {
             return Ok(());
         };
         let mut bytes = header.properties.into_vec();
-        let assembled = MessageTarget { exchange: &exchange, routing_key: &routing_key, asked: header.asked };
-        let route = self.find_route_of(&assembled, &mut bytes)?;
+        let target = MessageTarget { exchange: &exchange, routing_key: &routing_key, asked: header.asked };
+        let route = self.find_route_of(&target, &mut bytes)?;
         let (properties_len, body_len) = (bytes.len(), body.len());
         let body = if body_len >= SHARED_MIN {
             Body::Shared(Bytes::from(body))
@@ -92,12 +92,8 @@ impl Publisher<'_> {
 
     /// Returns the route of a message. Looks at the properties if the broker has to, and replaces `properties` if
     /// consumers must not see all of them.
-    fn find_route_of(
-        &mut self,
-        assembled: &MessageTarget<'_>,
-        properties: &mut Vec<u8>,
-    ) -> Result<Arc<Route>, Failure> {
-        let &MessageTarget { exchange, routing_key, asked } = assembled;
+    fn find_route_of(&mut self, target: &MessageTarget<'_>, properties: &mut Vec<u8>) -> Result<Arc<Route>, Failure> {
+        let &MessageTarget { exchange, routing_key, asked } = target;
         let route = self.find_route(exchange, routing_key)?;
         if !route.by_headers && asked.is_nothing() {
             return Ok(route);

@@ -12,7 +12,7 @@ use crate::channel::dispatch::{self, Dispatcher};
 use crate::channel::publish::{ArrivedFrame, PublishState, Publisher};
 use crate::channel::settle::Settler;
 use crate::codec::encode;
-use crate::codec::frame::{self, Frame, FrameKind};
+use crate::codec::frame::{self, Frame, FrameError, FrameKind};
 use crate::codec::ids::MethodId;
 use crate::codec::method::{self, Method};
 use crate::codec::reply::ReplyCode;
@@ -46,12 +46,18 @@ pub(crate) enum Progress {
     Finished,
 }
 
-/// The next thing to do after a sequence of publishes.
-enum More {
-    /// The turn has to be checked before any further frame.
-    AfterLook,
-    /// The next frame, if there is one, is not a publish.
-    Other,
+/// The reason why a sequence of publishes stopped.
+enum Stopped<'b> {
+    /// The turn is worth a look before any further frame.
+    ForLook,
+    /// There is no further complete frame.
+    AtEnd,
+    /// The next frame is malformed.
+    AtMalformed(FrameError),
+    /// The next frame is not a publish.
+    AtOther(Frame<'b>),
+    /// The next frame is a publish that failed.
+    AtFailed(Frame<'b>, Failure),
 }
 
 impl Session {
@@ -121,20 +127,15 @@ impl Session {
                     break;
                 }
             }
-            let published = self.publishes(buffer, &mut at);
-            let frame = match frame::parse(&buffer[at..], self.context.frame_max) {
-                Ok(Some(frame)) => frame,
-                Ok(None) => break,
-                Err(error) => {
+            let (frame, handled) = match self.publishes(buffer, &mut at) {
+                Stopped::ForLook => continue,
+                Stopped::AtEnd => break,
+                Stopped::AtMalformed(error) => {
                     self.hand_over_all(buffer).await?;
                     return Err(Failure::of(error).into());
                 }
-            };
-            let next = at + frame.len;
-            let handled = match published {
-                Ok(More::AfterLook) => continue,
-                Ok(More::Other) => self.other_frame(buffer, next, &frame).await,
-                Err(failure) => Err(failure),
+                Stopped::AtOther(frame) => (frame, self.other_frame(buffer, at + frame.len, &frame).await),
+                Stopped::AtFailed(frame, failure) => (frame, Err(failure)),
             };
             at = match handled {
                 Ok(next) => next,
@@ -142,7 +143,7 @@ impl Session {
                     self.turn.add(METHOD_WORK);
                     self.hand_over_all(buffer).await?;
                     // A failure that names its channel was caused by an earlier frame; this frame was not handled yet.
-                    let next = if failure.channel.is_some() { at } else { next };
+                    let next = if failure.channel.is_some() { at } else { at + frame.len };
                     self.fail(frame.channel, failure).await?;
                     next
                 }
@@ -172,21 +173,23 @@ impl Session {
 
     /// Handles publishes, from the frame at the offset `at` on, and moves `at` to the first frame that was not handled.
     /// Most frames of a publisher are publishes, so this loop is kept small and is not async.
-    ///
-    /// # Errors
-    /// The failure of the publish whose method frame is at `at` then.
     #[inline(never)]
-    fn publishes(&mut self, buffer: &[u8], at: &mut usize) -> Result<More, Failure> {
-        while let Ok(Some(frame)) = frame::parse(&buffer[*at..], self.context.frame_max) {
-            match self.publish_frame(buffer, *at + frame.len, &frame) {
-                Some(published) => *at = published?,
-                None => break,
-            }
+    fn publishes<'b>(&mut self, buffer: &'b [u8], at: &mut usize) -> Stopped<'b> {
+        loop {
+            let frame = match frame::parse(&buffer[*at..], self.context.frame_max) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => return Stopped::AtEnd,
+                Err(error) => return Stopped::AtMalformed(error),
+            };
+            *at = match self.publish_frame(buffer, *at + frame.len, &frame) {
+                Some(Ok(next)) => next,
+                Some(Err(failure)) => return Stopped::AtFailed(frame, failure),
+                None => return Stopped::AtOther(frame),
+            };
             if self.turn.is_worth_a_look() {
-                return Ok(More::AfterLook);
+                return Stopped::ForLook;
             }
         }
-        Ok(More::Other)
     }
 
     /// Handles a frame that ends at `next` if it is a publish, and returns `None` otherwise. Returns the offset to go
