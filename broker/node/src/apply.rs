@@ -2,17 +2,18 @@
 //!
 //! Format of a shard's snapshot, integers little-endian: `mark u64 = all ones, version u8 = 2`, then each queue as `uid
 //! u64, length u64, index` (see engine's `snapshot`). A snapshot of version 1 has neither mark nor version, and its lengths
-//! have 32 bits.
+//! have 32 bits. The local part says where the contents lie (see `contents`).
 use crate::Node;
+use crate::contents::StoredPlaces;
 use crate::definitions;
 use crate::entry::{self, Operation};
 use crate::queue::{Queue, QueueId};
 use crate::shards::Shards;
 use bytes::{Buf, BufMut, Bytes};
-use leveret_engine::queue::{LoggedRun, Part, Place};
-use leveret_journal as journal;
-use leveret_replication::{GroupId, GroupStates};
+use leveret_engine::queue::{LoggedRun, Part, RunName};
+use leveret_replication::{AppliedEntry, GroupId, GroupSnapshot, GroupStates};
 use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -27,7 +28,8 @@ pub(crate) struct Applier {
 }
 
 impl GroupStates for Applier {
-    fn apply(&self, group: GroupId, entry: &Bytes, place: journal::RecordPlace) -> Result<(), String> {
+    fn apply(&self, group: GroupId, applied: &AppliedEntry) -> Result<(), String> {
+        let entry = &applied.bytes;
         let node = self.node()?;
         node.activity.mark();
         if group == 0 {
@@ -40,7 +42,7 @@ impl GroupStates for Applier {
         }
         self.declare();
         let now = node.clock.now();
-        let known = entry::operations(entry, |operation| self.operation(&node, operation, entry, place, now));
+        let known = entry::operations(entry, |operation| self.operation(&node, operation, applied, now));
         known.ok_or_else(|| not_known(entry))?;
         if let Some((incarnation, number)) = entry::header(entry)
             && incarnation == self.shards.incarnation
@@ -62,11 +64,11 @@ impl GroupStates for Applier {
         queues.into_iter().for_each(|queue| queue.enter().dispatch(now));
     }
 
-    fn snapshot(&self, group: GroupId) -> Result<Vec<u8>, String> {
+    fn snapshot(&self, group: GroupId) -> Result<GroupSnapshot, String> {
         let node = self.node()?;
         if group == 0 {
             let facts = node.catalog.read().durable_facts(); // encoded once the catalog is free again
-            return Ok(definitions::encode(0, &facts));
+            return Ok(GroupSnapshot { state: definitions::encode(0, &facts), local: Vec::new() });
         }
         let mut queues: Vec<_> = node.queues.by_id.read().values().cloned().collect();
         queues.extend(node.queues.closed.all()); // the log may not have their deletions yet, but it has their contents
@@ -86,19 +88,21 @@ impl GroupStates for Applier {
             let length = (out.len() - length_at - 8) as u64;
             out[length_at..length_at + 8].copy_from_slice(&length.to_le_bytes());
         }
-        Ok(out)
+        Ok(GroupSnapshot { state: out, local: self.shards.contents_of(group).encode() })
     }
 
-    fn restore(&self, group: GroupId, mut snapshot: &[u8]) -> Result<(), String> {
+    fn restore(&self, group: GroupId, GroupSnapshot { state, local }: &GroupSnapshot) -> Result<(), String> {
         let node = self.node()?;
         if group == 0 {
-            let (_, facts) = definitions::decode(snapshot).ok_or("definitions of a version that is not known")?;
+            let (_, facts) = definitions::decode(state).ok_or("definitions of a version that is not known")?;
             let mut catalog = node.catalog.write();
             facts.into_iter().for_each(|fact| catalog.replay(fact));
             return Ok(());
         }
         self.declare();
         let short = |_| SHORT.to_owned();
+        let mut places = StoredPlaces::decode(local).ok_or("its places are of a version that is not known")?;
+        let (mut snapshot, mut named) = (&state[..], BTreeMap::new());
         let marked = snapshot.first_chunk() == Some(&SNAPSHOT_MARK.to_le_bytes());
         if marked {
             snapshot = &snapshot[8..];
@@ -116,8 +120,16 @@ impl GroupStates for Applier {
             let mut index = snapshot.split_off(..length as usize).ok_or(SHORT)?;
             let queue = node.queues.by_id.read().get(&id).cloned();
             if let Some(queue) = queue {
-                let restored = queue.enter().restore(&mut index, node.clock.now());
+                let mut entered = queue.enter();
+                let restored = entered.restore(&mut index, node.clock.now(), &mut |old| places.name(old, &mut named));
                 restored.map_err(|damaged| format!("queue '{}': {}", queue.name, damaged.0))?;
+                let contents = self.shards.contents_of(group);
+                if !entered.runs().all(|(_, name)| contents.hold_stored(name, &places)) {
+                    return Err(format!(
+                        "queue '{}': the snapshot does not say where all of its contents lie",
+                        queue.name
+                    ));
+                }
             }
         }
         Ok(())
@@ -163,25 +175,22 @@ impl Applier {
         }
     }
 
-    fn operation(&self, node: &Node, operation: Operation, entry: &Bytes, place: journal::RecordPlace, now: u64) {
+    fn operation(&self, node: &Node, operation: Operation, applied: &AppliedEntry, now: u64) {
         let find = |id: QueueId| node.queues.by_id.read().get(&id).cloned().or_else(|| node.queues.closed.get(id));
         match operation {
             Operation::Enqueue { queues, count, body_bytes, at, run } => {
                 // A run that is a small part of its entry would keep the whole entry in memory.
-                let run = if run.len() * 4 < entry.len() { Bytes::copy_from_slice(&run) } else { run };
-                let journal::RecordPlace { segment, offset, len } = place;
-                let place = Place { file: segment, offset, len, at, run_len: run.len() as u32 };
+                let run = if run.len() * 4 < applied.bytes.len() { Bytes::copy_from_slice(&run) } else { run };
+                let name = RunName { entry: applied.index, at, len: run.len() as u32 };
                 for queue in queues.into_iter().filter_map(find) {
                     let mut entered = queue.enter();
                     if !entered.is_durable() {
                         continue; // its deletion is durable by now
                     }
+                    self.shards.contents(queue.id).hold(name, applied.place);
                     let serving = self.shards.serving.load(Relaxed);
-                    if serving {
-                        self.shards.files.hold(&place);
-                    }
                     let warm = serving && node.memory.takes_warm() && entered.takes_warm();
-                    entered.apply_logged(&LoggedRun { run: &run, place, count, body_bytes, warm }, now);
+                    entered.apply_logged(&LoggedRun { run: &run, name, count, body_bytes, warm }, now);
                     drop(entered);
                     if serving {
                         self.is_ready(queue);

@@ -4,9 +4,9 @@
 //! A file `archive/<n>` holds runs one after the other, each as `length u32, crc32 u32, run`, little-endian. The file is
 //! written once, synced, and removed when the last of its runs is gone. The number of an existing file is never used for
 //! another one.
+use crate::contents::Place;
 use crate::read_failure::ReadFailure;
 use bytes::Bytes;
-use leveret_engine::queue::Place;
 use leveret_journal::Disk;
 use std::io::{self, ErrorKind, IoSlice};
 
@@ -105,7 +105,8 @@ pub(crate) fn name(number: u64) -> String {
 }
 
 const FOLDER: &str = "archive";
-const HEAD: usize = 8;
+/// The length of what comes before a run in its file, in bytes.
+pub(crate) const HEAD: usize = 8;
 
 #[cfg(test)]
 mod tests {

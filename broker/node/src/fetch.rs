@@ -4,6 +4,7 @@
 //! queue is asked again which runs it needs and where they lie now. Only bytes that are not those which were written stop
 //! deliveries, and only at the message concerned.
 use crate::Broker;
+use crate::contents::LocatedRun;
 use crate::files::FilePin;
 use crate::health::Trouble;
 use crate::queue::Queue;
@@ -11,7 +12,6 @@ use crate::read::RunReader;
 use crate::read_failure::ReadFailure;
 use crate::storage::Storage;
 use bytes::Bytes;
-use leveret_engine::queue as engine;
 use leveret_journal::Journal;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -20,8 +20,17 @@ use std::time::Duration;
 /// The result of a read: the runs that were read, and the failure that ended it before the others, if any.
 struct Read {
     runs: Vec<(u64, Bytes)>,
-    /// The segment and the place of the first run that was not read, and why.
-    failed: Option<(u64, engine::Place, ReadFailure)>,
+    /// The first run that was not read, and why.
+    failed: Option<FailedRead>,
+}
+
+/// A run that was not read.
+struct FailedRead {
+    /// The number of the run's segment in its queue.
+    segment: u64,
+    /// The number of the file that the run lies in; `None` if it is not known.
+    file: Option<u64>,
+    failure: ReadFailure,
 }
 
 impl Broker {
@@ -45,19 +54,20 @@ impl Broker {
         queue.reads.is_waiting.store(false, Relaxed);
         let now = self.clock().now();
         let mut entered = queue.enter();
-        let Some(runs) = entered.take_read(!self.memory().takes_warm()) else {
+        let tight = !self.memory().takes_warm();
+        let Some(wanted) = entered.take_read(tight) else {
             entered.dispatch(now); // nothing is needed any more
             drop(entered);
             queue.reads.finished.notify_waiters();
             return;
         };
-        let reading = shards.files.read(&runs);
+        let (runs, reading) = shards.contents(queue.id).locate(wanted, record_bytes_max(tight));
         drop(entered);
         self.spawn_critical("a read of contents", self.clone().read(queue.clone(), runs, reading));
     }
 
     /// Reads the runs that a queue needs, hands them to it, and has them delivered.
-    async fn read(self, queue: Arc<Queue>, runs: engine::ReadRequest, reading: FilePin) {
+    async fn read(self, queue: Arc<Queue>, runs: Vec<LocatedRun>, reading: FilePin) {
         let Some(storage) = self.0.storage.get() else { return };
         let journal = storage.groups.journal().clone();
         let turn = storage.shards.reads.slots.acquire().await;
@@ -71,15 +81,17 @@ impl Broker {
         let Read { runs, failed } = match read {
             Ok(read) => read,
             Err(error) => {
-                let failed = ReadFailure::Passing(error.to_string());
-                Read { runs: Vec::new(), failed: Some((0, engine::Place::default(), failed)) }
+                let failure = ReadFailure::Passing(error.to_string());
+                Read { runs: Vec::new(), failed: Some(FailedRead { segment: 0, file: None, failure }) }
             }
         };
         let mut damage = None;
         match failed {
             None => queue.read_went_well(),
-            Some((segment, place, ReadFailure::Damaged(reason))) => damage = Some((segment, place, reason)),
-            Some((_, _, ReadFailure::Passing(reason))) if runs.is_empty() => {
+            Some(FailedRead { segment, file, failure: ReadFailure::Damaged(reason) }) => {
+                damage = Some((segment, file, reason));
+            }
+            Some(FailedRead { failure: ReadFailure::Passing(reason), .. }) if runs.is_empty() => {
                 let wait = queue.read_failed(&reason);
                 storage.shards.damage.queues.lock().insert(queue.id);
                 tokio::select! {
@@ -91,8 +103,8 @@ impl Broker {
             Some(_) => {} // the runs that were read are delivered, the queue asks for the others again
         }
         let mut entered = queue.enter();
-        if let Some((segment, place, reason)) = damage {
-            queue.note_damage(&mut entered, segment, place.file, &reason);
+        if let Some((segment, file, reason)) = damage {
+            queue.note_damage(&mut entered, segment, file, &reason);
         }
         entered.read_done(runs);
         entered.dispatch(self.clock().now());
@@ -134,16 +146,29 @@ impl Queue {
     }
 }
 
-fn read_runs(journal: &Journal, runs: &engine::ReadRequest) -> Read {
+fn read_runs(journal: &Journal, runs: &[LocatedRun]) -> Read {
     let mut reader = RunReader::new(journal);
     let mut read = Vec::with_capacity(runs.len());
-    for (segment, place) in runs {
-        match reader.read(place) {
+    for LocatedRun { segment, name, place } in runs {
+        let run = match place {
+            Some(place) => reader.read(place),
+            None => Err(ReadFailure::Damaged(format!("where entry {} of the log lies is not known", name.entry))),
+        };
+        match run {
             Ok(run) => read.push((*segment, run)),
-            Err(failure) => return Read { runs: read, failed: Some((*segment, *place, failure)) },
+            Err(failure) => {
+                let failed = FailedRead { segment: *segment, file: place.map(|place| place.file), failure };
+                return Read { runs: read, failed: Some(failed) };
+            }
         }
     }
     Read { runs: read, failed: None }
+}
+
+/// Returns the largest number of bytes of the records that one read takes from the disk, unless a single record is larger.
+/// `tight` says that the memory for contents is used up.
+fn record_bytes_max(tight: bool) -> u64 {
+    if tight { 1 << 20 } else { 16 << 20 }
 }
 
 /// The time between a failed read and the next one, at first; it doubles with each failure up to `RETRY_MAX`.

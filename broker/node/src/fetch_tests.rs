@@ -11,7 +11,7 @@ async fn refused() -> (TestNode, Arc<Queue>, Arc<Refuses>) {
     let node = TestNode::open(Arc::new(disk)).await;
     let queue = node.declare("q").await;
     node.publish_one_by_one(&queue, 0..100, 40_000).await;
-    let all = queue.look(|state| state.runs_in(&|_| true, 0, usize::MAX).0);
+    let all: Vec<_> = queue.look(|state| state.runs().collect());
     assert!(queue.look(|state| state.memory_bytes()) < 2 << 20 && all.len() == 100, "most of it is not in memory");
     refuses.now.store(true, Relaxed);
     (node, queue, refuses)

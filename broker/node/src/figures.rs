@@ -109,7 +109,7 @@ mod tests {
     async fn a_node_is_recovering_from_the_creation_of_its_shards_until_its_storage_is_open() {
         let broker = Broker::start(Options::default());
         assert!(!broker.is_recovering());
-        let _ = broker.node().shards.set(Arc::new(Shards::new(1, 1)));
+        let _ = broker.node().shards.set(Arc::new(Shards::new(1, 1, &broker.node().memory)));
         assert!(broker.is_recovering());
         broker.stop();
     }

@@ -1,8 +1,8 @@
 //! The use of each file of the log and of the archive: a file stays while a run lies in it, or while it is read.
 //!
-//! A read is counted under the lock of the queue that needs it, while the queue's runs still count: there is no moment in
-//! between at which the file could be removed.
-use leveret_engine::queue::{Place, ReadRequest};
+//! A read is counted while the runs still count (see [`Contents::locate`](crate::contents::Contents::locate)): there is no
+//! moment in between at which the file could be removed.
+use crate::contents::Place;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,12 +14,10 @@ pub(crate) struct FileUses(Mutex<BTreeMap<u64, FileUse>>);
 /// The use of one file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FileUse {
-    /// The number of runs with live messages that lie in the file, counted once for each queue that has them.
+    /// The number of runs with live messages that lie in the file.
     pub(crate) runs: u64,
-    /// The length of these runs in bytes, counted once for each queue that has them.
-    run_bytes: u64,
-    /// The largest value that `run_bytes` ever had.
-    run_bytes_most: u64,
+    /// The length of these runs in bytes.
+    pub(crate) run_bytes: u64,
     /// The number of reads that are under way or about to begin.
     reads: u64,
     /// The length of the file in bytes; 0 if it is not a file of the archive.
@@ -39,7 +37,6 @@ impl FileUses {
         let needed = files.entry(place.file).or_default();
         needed.runs += 1;
         needed.run_bytes += u64::from(place.run_len);
-        needed.run_bytes_most = needed.run_bytes_most.max(needed.run_bytes);
     }
 
     /// Stops counting the runs at `places`: their messages are settled, or they were moved.
@@ -61,10 +58,10 @@ impl FileUses {
         self.0.lock().entry(file).or_default().size = bytes;
     }
 
-    /// Keeps the files of `runs` until the result is dropped. The caller must hold the lock of the queue that the runs
-    /// belong to.
-    pub(crate) fn read(self: &Arc<Self>, runs: &ReadRequest) -> FilePin {
-        let mut numbers: Vec<u64> = runs.iter().map(|(_, place)| place.file).collect();
+    /// Keeps the files in which `places` lie until the result is dropped. The caller must make sure that the runs there
+    /// count meanwhile.
+    pub(crate) fn read(self: &Arc<Self>, places: impl Iterator<Item = Place>) -> FilePin {
+        let mut numbers: Vec<u64> = places.map(|place| place.file).collect();
         numbers.dedup();
         let mut files = self.0.lock();
         numbers.iter().for_each(|number| files.entry(*number).or_default().reads += 1);
@@ -89,15 +86,6 @@ impl FileUses {
 }
 
 impl FileUse {
-    /// Returns about how many bytes of the file are alive, for a file of `size` bytes. Queues may share runs, and it is not
-    /// known which runs are left, so the live part of the file is assumed to be as large as the live part of all runs ever
-    /// counted.
-    pub(crate) fn live_bytes(&self, size: u64) -> u64 {
-        let most = self.run_bytes_most.max(1);
-        let shared = u128::from(self.run_bytes) * u128::from(size.min(most)) / u128::from(most);
-        (shared as u64).min(size)
-    }
-
     /// Returns whether the file has to stay.
     pub(crate) fn is_needed(&self) -> bool {
         self.runs > 0 || self.reads > 0
@@ -120,16 +108,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn runs_that_several_queues_share_count_once_as_live_bytes() {
-        let files = FileUses::default();
-        let place = |offset| Place { file: 3, offset, run_len: 1000, ..Place::default() };
-        (0..24).for_each(|_| (0..8).for_each(|run| files.hold(&place(run))));
-        assert_eq!(files.now()[&3].live_bytes(8100), 8100);
-        (0..24).for_each(|_| files.free((1..8).map(place)));
-        assert_eq!(files.now()[&3].live_bytes(8100), 1012, "one run is left, in every queue");
-    }
-
-    #[test]
     fn a_file_is_needed_while_a_run_lies_in_it_or_it_is_read() {
         let files = Arc::new(FileUses::default());
         let place = |file, run_len| Place { file, run_len, ..Place::default() };
@@ -138,7 +116,7 @@ mod tests {
         files.free([place(3, 10)]);
         let needed = files.now()[&3];
         assert_eq!((needed.runs, needed.run_bytes, needed.is_needed()), (1, 5, true));
-        let reading = files.read(&vec![(0, place(3, 5)), (1, place(3, 5)), (2, place(4, 1))]);
+        let reading = files.read([place(3, 5), place(3, 5), place(4, 1)].into_iter());
         files.free([place(3, 5)]);
         files.forget(&[3, 4]);
         assert!(files.now()[&3].is_needed() && files.now()[&4].is_needed());

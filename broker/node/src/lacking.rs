@@ -74,16 +74,20 @@ impl MissingContents {
     }
 
     /// Stops the deliveries of a queue before its missing contents.
-    pub(crate) fn mark(&self, queue: &Queue, entered: &mut engine::QueueCore) {
+    pub(crate) fn mark(&self, shards: &Shards, queue: &Queue, entered: &mut engine::QueueCore) {
         if self.files.is_empty() {
             return;
         }
         let mut first = BTreeMap::new();
-        for (number, place) in entered.runs().filter(|(_, place)| self.files.contains_key(&place.file)) {
-            first.entry(place.file).or_insert(number);
+        for (number, name) in entered.runs() {
+            if let Some(place) = shards.contents(queue.id).place(&name)
+                && self.files.contains_key(&place.file)
+            {
+                first.entry(place.file).or_insert(number);
+            }
         }
         for (file, number) in first {
-            queue.note_damage(entered, number, file, &self.files[&file]);
+            queue.note_damage(entered, number, Some(file), &self.files[&file]);
         }
     }
 }

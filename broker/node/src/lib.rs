@@ -21,6 +21,7 @@ mod caller;
 mod clock;
 mod closed;
 mod connections;
+mod contents;
 mod declare;
 mod definitions;
 mod deleted;

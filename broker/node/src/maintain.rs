@@ -211,11 +211,10 @@ impl Broker {
             return Ok(());
         }
         let newest = usage.current.saturating_sub(u64::from(usage.segments_max / 4));
-        let segment_bytes = groups.journal().segment_bytes();
         let mut bytes = 0;
         let oldest = movable(shards, upkeep).into_iter().filter(|(file, _)| *file < newest).take(RELOCATED_AT_A_TIME);
         let fitting = oldest.take_while(|(_, needed)| {
-            bytes += needed.live_bytes(segment_bytes);
+            bytes += needed.run_bytes;
             bytes <= spare
         });
         self.relocate(storage, &fitting.map(|(file, _)| file).collect(), upkeep).await

@@ -1,12 +1,12 @@
 //! Tests of contents that are moved or settled while they are being read or about to be, of files that are removed once
 //! nothing needs them, and of reads and memory for many queues that share records.
 use super::*;
+use crate::contents::Place;
 use crate::queue::Queue;
 use crate::read::RunReader;
 use crate::test_node::{Confirmed, Refuses, Refusing, TestNode, in_paused_time};
 use crate::upkeep::SNAPSHOT_AGAIN_ROUNDS;
 use crate::{Caller, DeleteOnly, Trouble};
-use leveret_engine::queue as engine;
 use leveret_journal::Disk;
 use leveret_journal::faulty::FaultyDisk;
 use std::collections::BTreeMap;
@@ -17,17 +17,17 @@ use std::sync::atomic::Ordering::Relaxed;
 const MESSAGES: u64 = 300;
 const SIZE: usize = 40_000;
 
-fn first_places(queue: &Queue) -> engine::ReadRequest {
-    queue.look(|state| state.runs_in(&|_| true, 0, 20).0)
+/// Returns where the runs of a queue lie.
+fn located(node: &TestNode, queue: &Queue) -> Vec<Place> {
+    let contents = node.shards().contents(queue.id);
+    queue.look(|state| state.runs().map(|(_, name)| contents.place(&name).unwrap()).collect())
 }
 
-/// Begins a read as the fetch task does: returns the runs to read, and keeps their files.
-fn begin(node: &TestNode, queue: &Queue) -> (engine::ReadRequest, crate::files::FilePin) {
-    let runs = first_places(queue);
-    let entered = queue.enter();
-    let reading = node.shards().files.read(&runs);
-    drop(entered);
-    (runs, reading)
+/// Begins a read as the fetch task does: returns where the first runs lie, and keeps their files.
+fn begin(node: &TestNode, queue: &Queue) -> (Vec<Place>, crate::files::FilePin) {
+    let wanted = queue.look(|state| state.runs().take(20).collect());
+    let (runs, reading) = node.shards().contents(queue.id).locate(wanted, u64::MAX);
+    (runs.into_iter().map(|run| run.place.unwrap()).collect(), reading)
 }
 
 #[test]
@@ -39,12 +39,12 @@ fn files_stay_while_their_contents_are_about_to_be_read() {
         let (runs, reading) = begin(&node, &queue);
         node.publish_one_by_one(&queue, 20..MESSAGES, SIZE).await;
         node.keep_in_bounds().await;
-        let now = first_places(&queue);
-        assert!(now.iter().zip(&runs).all(|(now, before)| now.1.file & ARCHIVE != 0 && before.1.file & ARCHIVE == 0));
+        let now = located(&node, &queue);
+        assert!(now.iter().zip(&runs).all(|(now, before)| now.file & ARCHIVE != 0 && before.file & ARCHIVE == 0));
         let journal = node.storage().groups.journal().clone();
-        let read_all = |runs: &engine::ReadRequest| {
+        let read_all = |runs: &[Place]| {
             let mut reader = RunReader::new(&journal);
-            runs.iter().map(|(_, place)| reader.read(place).map_err(|failure| failure.to_string())).collect()
+            runs.iter().map(|place| reader.read(place).map_err(|failure| failure.to_string())).collect()
         };
         let read: Result<Vec<_>, String> = read_all(&runs);
         assert_eq!(read.map(|runs| runs.len()), Ok(20));
@@ -74,7 +74,7 @@ fn a_read_of_contents_that_were_relocated_and_purged_meanwhile_succeeds() {
             node.keep_in_bounds().await;
             let journal = node.storage().groups.journal().clone();
             let mut reader = RunReader::new(&journal);
-            assert!(runs.iter().all(|(_, place)| reader.read(place).is_ok()), "round {round}");
+            assert!(runs.iter().all(|place| reader.read(place).is_ok()), "round {round}");
             drop(reading);
         }
         assert_eq!(node.drain(&queue).await, (0..MESSAGES).collect::<Vec<_>>());
@@ -141,7 +141,7 @@ fn a_deleted_queue_keeps_its_files_until_the_log_has_the_deletion() {
         let mut node = TestNode::open(Arc::new(FaultyDisk::new(5))).await;
         let queue = node.declare("q").await;
         node.publish_one_by_one(&queue, 0..20, SIZE).await;
-        let file = first_places(&queue)[0].1.file;
+        let file = located(&node, &queue)[0].file;
         // The queue is deleted, but the log does not have the deletion yet.
         let (broker, turn) = (node.broker.clone(), node.broker.clone());
         let turn = turn.lock_definitions().await;
@@ -198,7 +198,7 @@ fn records_that_many_queues_share_are_read_once_and_not_kept() {
             }
             node.until("it is confirmed", || *confirmed.0.lock() == (round + 1) * QUEUES).await;
         }
-        let places: Vec<_> = queues.iter().flat_map(|queue| first_places(queue)).map(|(_, place)| place).collect();
+        let places: Vec<_> = queues.iter().flat_map(|queue| located(&node, queue)).collect();
         let records: BTreeMap<_, _> = places.iter().map(|place| ((place.file, place.offset), place.len)).collect();
         assert!(places.len() == 2560 && records.len() < 40, "{} records hold {} runs", records.len(), places.len());
         // A run that was read keeps only its own bytes in memory, not its whole record.
@@ -214,7 +214,7 @@ fn records_that_many_queues_share_are_read_once_and_not_kept() {
         node.broker.relocate(node.storage(), &files, &mut Upkeep::default()).await.unwrap();
         let reads = refuses.reads.load(Relaxed) - before;
         assert!(reads <= records.len() as u64, "{reads} reads of {} records", records.len());
-        assert!(queues.iter().flat_map(|queue| first_places(queue)).all(|(_, place)| place.file & ARCHIVE != 0));
+        assert!(queues.iter().flat_map(|queue| located(&node, queue)).all(|place| place.file & ARCHIVE != 0));
         assert_eq!(node.drain(&queues[200]).await, (0..10).collect::<Vec<_>>());
         node.close().await;
     });
@@ -275,16 +275,16 @@ fn an_unreadable_spot_of_the_disk_does_not_delay_other_relocations() {
         let mut node = TestNode::open(Arc::new(Refusing { disk: disk.clone(), refuses: refuses.clone() })).await;
         let queue = node.declare("q").await;
         node.publish_one_by_one(&queue, 0..1, SIZE).await;
-        let (_, place) = first_places(&queue)[0];
+        let place = located(&node, &queue)[0];
         *refuses.spot.lock() = Some((segment_name(&disk, place.file), u64::from(place.offset)));
         // Publish more than the log holds.
         for part in 0..4 {
             node.publish_one_by_one(&queue, 1 + part * MESSAGES..1 + (part + 1) * MESSAGES, SIZE).await;
             node.keep_in_bounds().await;
         }
-        let places = queue.look(|state| state.runs_in(&|_| true, 0, usize::MAX).0);
-        assert_eq!(places[0].1, place, "it stays where it is");
-        assert!(places[1..].iter().filter(|(_, place)| place.file & ARCHIVE != 0).count() > 3 * MESSAGES as usize / 2);
+        let places = located(&node, &queue);
+        assert_eq!(places[0], place, "it stays where it is");
+        assert!(places[1..].iter().filter(|place| place.file & ARCHIVE != 0).count() > 3 * MESSAGES as usize / 2);
         // Now the disk can read it again.
         refuses.spot.lock().take();
         assert_eq!(node.drain(&queue).await, (0..1 + 4 * MESSAGES).collect::<Vec<_>>());
@@ -329,12 +329,12 @@ fn segment_name(disk: &FaultyDisk, segment: u64) -> String {
 
 /// Flips a bit of message `at` of a queue. Returns the name of the file in which it lies, and how many messages lie before
 /// its entry.
-fn flip(disk: &FaultyDisk, queue: &Queue, at: usize) -> (String, usize) {
-    let places = queue.look(|state| state.runs_in(&|_| true, 0, usize::MAX).0);
-    let place = places[at].1;
+fn flip(disk: &FaultyDisk, node: &TestNode, queue: &Queue, at: usize) -> (String, usize) {
+    let places = located(node, queue);
+    let place = places[at];
     let name = segment_name(disk, place.file);
     disk.flip(&name, u64::from(place.offset + place.at) + 100);
-    let of_one_entry = |other: &&(u64, engine::Place)| (other.1.file, other.1.offset) == (place.file, place.offset);
+    let of_one_entry = |other: &&Place| (other.file, other.offset) == (place.file, place.offset);
     (name, places.iter().take_while(|other| !of_one_entry(other)).count())
 }
 
@@ -346,7 +346,7 @@ fn damage_stops_one_queue_at_the_message_and_is_reported() {
         let (queue, other) = (node.declare("q").await, node.declare("other").await);
         node.publish_one_by_one(&queue, 0..50, SIZE).await;
         node.publish_one_by_one(&other, 0..50, SIZE).await;
-        let (name, whole) = flip(&disk, &queue, 30);
+        let (name, whole) = flip(&disk, &node, &queue, 30);
         let sink = Arc::new(crate::test_node::Taker::default());
         let subscription = crate::Subscription { sink: sink.clone(), exclusive: false, no_ack: true, prefetch: 0 };
         let id = node.broker.subscribe(&Caller::system(), &queue, subscription).unwrap();

@@ -228,18 +228,18 @@ impl Queue {
         DeletedQueue { ready, consumers, contents }
     }
 
-    /// Ends a visit to a durable queue: logs what happened to deliveries, frees the places of runs that were settled or
-    /// moved, and asks for a read if contents are missing in memory.
+    /// Ends a visit to a durable queue: logs what happened to deliveries, frees the contents of runs that were settled, and
+    /// asks for a read if contents are missing in memory.
     fn after_visit(&self, shards: &Shards, state: &mut engine::QueueCore) {
         let freed = state.take_freed();
+        if !freed.is_empty() {
+            shards.contents(self.id).free(freed);
+        }
         if !shards.serving.load(Relaxed) {
             return;
         }
         if let Some(changes) = state.take_changes() {
             shards.shard(self.id).changes(self.id, &changes);
-        }
-        if !freed.is_empty() {
-            shards.files.free(freed);
         }
         if state.may_need_read() {
             shards.reads.waiting.push(self.id, &self.reads.is_waiting);
@@ -248,23 +248,22 @@ impl Queue {
 
     /// Notes that the run in `segment` is missing or is not the one that was written. Deliveries stop before it, and its
     /// file is kept.
-    pub(crate) fn note_damage(&self, state: &mut engine::QueueCore, segment: u64, file: u64, reason: &str) {
+    pub(crate) fn note_damage(&self, state: &mut engine::QueueCore, segment: u64, file: Option<u64>, reason: &str) {
         state.set_unreadable(segment, reason);
         if let Some(shards) = &self.shards {
-            shards.damage.files.lock().insert(file);
+            shards.damage.files.lock().extend(file);
             shards.damage.queues.lock().insert(self.id);
         }
         let (vhost, queue) = (&*self.vhost, &*self.name);
         tracing::error!(vhost, queue, reason, "contents cannot be read: deliveries of the queue stop before them");
     }
 
-    /// Drops the contents of this durable queue, once the log has its deletion, and frees the places that they occupy in
-    /// files.
+    /// Drops the contents of this durable queue, once the log has its deletion.
     pub(crate) fn free_contents(&self, shards: &Shards) {
         let contents = std::mem::replace(&mut *self.enter().state, engine::QueueCore::ended());
-        let mut places = contents.runs().map(|(_, place)| place).peekable();
-        while places.peek().is_some() {
-            shards.files.free(places.by_ref().take(FREED_AT_ONCE));
+        let mut names = contents.runs().map(|(_, name)| name).peekable();
+        while names.peek().is_some() {
+            shards.contents(self.id).free(names.by_ref().take(FREED_AT_ONCE));
         }
     }
 }
@@ -339,7 +338,7 @@ fn ready_bytes(state: &engine::QueueCore, bytes: u64) -> u64 {
     (u128::from(bytes) * u128::from(depth.ready) / u128::from((depth.ready + depth.unacked).max(1))) as u64
 }
 
-/// The number of places that are freed at a time: others want the list of files, too.
+/// The number of runs that are freed at a time: others want the table of contents, too.
 const FREED_AT_ONCE: usize = 8192;
 /// The bytes of ready messages beyond which publishers are slowed down: the message that is delivered next should still be
 /// in the processor's cache.

@@ -1,9 +1,9 @@
 //! Reads contents from the log or the archive. Each run is checked, and no more memory is kept afterwards than the runs are
 //! long.
 use crate::archive::{self, ARCHIVE};
+use crate::contents::Place;
 use crate::read_failure::ReadFailure;
 use bytes::Bytes;
-use leveret_engine::queue as engine;
 use leveret_journal::{Disk, Journal, RecordPlace};
 
 /// Reads runs. A record is read once for all runs in a row that lie in it.
@@ -22,7 +22,7 @@ impl<'r> RunReader<'r> {
     ///
     /// # Errors
     /// [`ReadFailure`] if the run cannot be read or is damaged.
-    pub(crate) fn read(&mut self, place: &engine::Place) -> Result<Bytes, ReadFailure> {
+    pub(crate) fn read(&mut self, place: &Place) -> Result<Bytes, ReadFailure> {
         let disk: &dyn Disk = &**self.journal.disk();
         if place.file & ARCHIVE != 0 {
             return archive::read(disk, place);
@@ -43,7 +43,7 @@ impl<'r> RunReader<'r> {
     }
 }
 
-fn outside(place: &engine::Place) -> ReadFailure {
+fn outside(place: &Place) -> ReadFailure {
     ReadFailure::Damaged(format!(
         "a run is said to lie outside its record at offset {} of segment {}",
         place.offset, place.file

@@ -1,30 +1,31 @@
 //! Copies contents to new files of the archive: out of old segments of the log, which are then used again, and out of files
 //! of the archive of which little is alive, which are then removed.
 //!
-//! Runs are copied in the order in which they lie in their files, so that a record is read only once however many queues
-//! share it. At most one record and one new file are in memory at a time. An emptied file is released only after the
+//! Runs are copied in the order in which they lie in their files, so that a record is read only once however many runs lie
+//! in it. At most one record and one new file are in memory at a time. An emptied file is released only after the
 //! snapshots of all groups concerned say where its runs lie now.
 use crate::Broker;
 use crate::archive::{self, ARCHIVE};
+use crate::contents::Place;
 use crate::files::FileUse;
-use crate::queue::Queue;
 use crate::read::RunReader;
 use crate::read_failure::ReadFailure;
 use crate::shards::Shards;
 use crate::storage::Storage;
 use crate::upkeep::Upkeep;
 use bytes::Bytes;
-use leveret_engine::queue::Place;
+use leveret_engine::queue::RunName;
 use leveret_journal::Journal;
+use leveret_replication::GroupId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// A run that is to be copied.
 struct Move {
-    queue: Arc<Queue>,
-    segment: u64,
+    /// The group of the shard whose log the run is named after.
+    group: GroupId,
+    name: RunName,
     from: Place,
 }
 
@@ -52,11 +53,11 @@ impl Broker {
             return Ok(());
         }
         upkeep.emptied.extend(files);
-        let queues = self.durable_queues();
-        let mut next = Position::default();
-        while next.queue < queues.len() {
-            let moves =
-                moves_from(storage, &queues, &mut next, &|file| files.contains(&file) && !upkeep.is_aside(file));
+        let mut next = Some(Position::default());
+        while let Some(position) = next {
+            let moves;
+            (moves, next) =
+                moves_from(&storage.shards, position, &|file| files.contains(&file) && !upkeep.is_aside(file));
             let mut rest = &moves[..];
             while !rest.is_empty() {
                 let (now, later) = rest.split_at(of_one_file(rest));
@@ -79,18 +80,12 @@ impl Broker {
         let (moves, copied) = forget_first(shards, moves, copied);
         let mut held = false;
         for (run, place) in moves.iter().zip(&copied.places) {
-            let mut entered = run.queue.enter();
             match place {
                 Ok(place) => {
-                    if entered.relocate(run.segment, *place) {
-                        shards.files.hold(place);
-                        held = true;
-                    }
-                    upkeep.moved.insert(shards.shard(run.queue.id).group);
+                    held |= shards.contents_of(run.group).moved(&run.name, *place);
+                    upkeep.moved.insert(run.group);
                 }
-                Err(ReadFailure::Damaged(reason)) => {
-                    run.queue.note_damage(&mut entered, run.segment, run.from.file, reason);
-                }
+                Err(ReadFailure::Damaged(reason)) => self.note_damaged_run(storage, run, reason),
                 Err(ReadFailure::Passing(reason)) => {
                     if !upkeep.is_aside(run.from.file) {
                         tracing::warn!(reason, "contents cannot be copied on at the moment: tried again in a while");
@@ -108,6 +103,20 @@ impl Broker {
         Ok(())
     }
 
+    /// Notes that a run is damaged in every queue that has it.
+    fn note_damaged_run(&self, storage: &Storage, run: &Move, reason: &str) {
+        for queue in self.durable_queues() {
+            if storage.shards.shard(queue.id).group != run.group {
+                continue;
+            }
+            let mut entered = queue.enter();
+            let segment = entered.runs().find(|(_, name)| *name == run.name).map(|(segment, _)| segment);
+            if let Some(segment) = segment {
+                queue.note_damage(&mut entered, segment, Some(run.from.file), reason);
+            }
+        }
+    }
+
     /// Copies the live contents of archive files into new files: of files that are mostly dead, and of small files if there
     /// are many.
     ///
@@ -119,7 +128,7 @@ impl Broker {
         let small = files.iter().filter(|(_, needed)| needed.size < SMALL_BYTES).count();
         let (mut chosen, mut bytes) = (BTreeSet::new(), 0);
         for (file, needed) in files {
-            let live = needed.live_bytes(needed.size);
+            let live = needed.run_bytes;
             let mostly_dead = live.saturating_mul(MOSTLY_DEAD) < needed.size;
             if mostly_dead || small >= SMALL_MANY && needed.size < SMALL_BYTES {
                 bytes += live;
@@ -143,54 +152,49 @@ pub(crate) fn movable(shards: &Shards, upkeep: &Upkeep) -> BTreeMap<u64, FileUse
     files
 }
 
-/// A position in the runs of a list of queues.
-#[derive(Default)]
+/// A position in the tables of contents of all shards.
+#[derive(Clone, Copy, Default)]
 struct Position {
-    /// The index of the queue in the list.
-    queue: usize,
-    /// The number of the segment in the queue.
-    segment: u64,
+    /// The number of shards whose tables were looked at.
+    shards: usize,
+    /// The last run of the next shard that was looked at.
+    after: Option<RunName>,
 }
 
-/// Returns runs that lie in files that `wanted` accepts, in the order of their places: at most 65,536 of them at a time.
-/// Begins at `next`, and moves it to where the next call goes on.
-fn moves_from(
-    storage: &Storage,
-    queues: &[Arc<Queue>],
-    next: &mut Position,
-    wanted: &dyn Fn(u64) -> bool,
-) -> Vec<Move> {
-    let damaged = storage.shards.damage.files.lock().clone();
+/// Returns runs that lie in files that `wanted` accepts, in the order of their places: at most 65,536 of them. Begins at
+/// `from`; also returns where the next call goes on, or `None` at the end.
+fn moves_from(shards: &Shards, from: Position, wanted: &dyn Fn(u64) -> bool) -> (Vec<Move>, Option<Position>) {
+    let damaged = shards.damage.files.lock().clone();
     let wanted = |file: u64| wanted(file) && !damaged.contains(&file);
-    let mut moves = Vec::new();
-    while moves.len() < MOVES_MAX
-        && let Some(queue) = queues.get(next.queue)
-    {
-        let (runs, more) = queue.look(|state| state.runs_in(&wanted, next.segment, MOVES_MAX - moves.len()));
-        moves.extend(runs.into_iter().map(|(segment, from)| Move { queue: queue.clone(), segment, from }));
-        *next = match more {
-            Some(segment) => Position { segment, ..*next },
-            None => Position { queue: next.queue + 1, segment: 0 },
+    let (mut moves, mut position) = (Vec::new(), from);
+    for (group, contents) in shards.all_contents().skip(from.shards) {
+        let (runs, more) = contents.runs_in(&wanted, position.after, MOVES_MAX - moves.len());
+        moves.extend(runs.into_iter().map(|(name, from)| Move { group, name, from }));
+        position = match more {
+            Some(_) => Position { after: more, ..position },
+            None => Position { shards: position.shards + 1, after: None },
         };
+        if more.is_some() || moves.len() == MOVES_MAX {
+            break;
+        }
     }
-    moves.sort_by_key(|run| (run.from.file, run.from.offset, run.from.at, run.queue.id));
-    moves
+    moves.sort_by_key(|run| (run.from.file, run.from.offset, run.from.at));
+    let is_over = position.shards == shards.list.len();
+    (moves, (!is_over).then_some(position))
 }
 
-/// Returns how many of the first runs fit into one file. A run that several queues share counts once.
+/// Returns how many of the first runs fit into one file.
 fn of_one_file(moves: &[Move]) -> usize {
-    let (mut bytes, mut last) = (0, None);
+    let mut bytes = 0;
     let fitting = moves.iter().take_while(|run| {
-        if last.replace(run.from) != Some(run.from) {
-            bytes += u64::from(run.from.run_len);
-        }
+        bytes += u64::from(run.from.run_len);
         bytes <= ARCHIVE_BYTES
     });
     fitting.count().max(1)
 }
 
 /// Copies the runs at `froms`, which must be in order, into a new file of the archive, with the first free number from
-/// `next` on. No file is written if no run can be read. A run that several queues share is copied once.
+/// `next` on. No file is written if no run can be read.
 fn copy(journal: &Journal, next: u64, froms: &[Place]) -> io::Result<ArchiveFile> {
     let disk = &**journal.disk();
     let mut reader = RunReader::new(journal);
@@ -199,7 +203,6 @@ fn copy(journal: &Journal, next: u64, froms: &[Place]) -> io::Result<ArchiveFile
     for (at, from) in froms.iter().enumerate() {
         let before = at.checked_sub(1).map(|before| (froms[before], &found[before]));
         let run = match before {
-            Some((place, run)) if place == *from => run.clone(),
             // The file stays as it is, so the rest of it need not be read.
             Some((place, Err(ReadFailure::Passing(reason)))) if place.file == from.file => {
                 Err(ReadFailure::Passing(reason.clone()))

@@ -1,9 +1,12 @@
 //! The state that durable queues share: the shards that log their operations, the files that hold their contents, and the
 //! reads of contents.
+use crate::contents::Contents;
 use crate::due::DueQueues;
 use crate::files::FileUses;
+use crate::memory::Memory;
 use crate::shard::Shard;
 use leveret_engine::catalog::QueueId;
+use leveret_replication::GroupId;
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,6 +20,8 @@ pub(crate) struct Shards {
     pub(crate) incarnation: u64,
     /// The shards in the order of their groups; the first is that of group 1.
     pub(crate) list: Vec<Arc<Shard>>,
+    /// Where the contents of each shard's queues lie, in the order of `list`.
+    contents: Vec<Contents>,
     /// The files that hold contents.
     pub(crate) files: Arc<FileUses>,
     /// Set once queues are served: when the log of the starts before was applied.
@@ -43,11 +48,13 @@ pub(crate) struct ReadQueue {
 }
 
 impl Shards {
-    pub(crate) fn new(count: u16, incarnation: u64) -> Self {
+    pub(crate) fn new(count: u16, incarnation: u64, memory: &Arc<Memory>) -> Self {
+        let files = Arc::<FileUses>::default();
         Self {
             incarnation,
             list: (1..=count).map(|group| Arc::new(Shard::new(group))).collect(),
-            files: Arc::default(),
+            contents: (0..count).map(|_| Contents::new(files.clone(), memory.clone())).collect(),
+            files,
             serving: AtomicBool::new(false),
             damage: Damage::default(),
             reads: ReadQueue { slots: Semaphore::new(READS_MAX), waiting: DueQueues::default() },
@@ -56,7 +63,27 @@ impl Shards {
 
     /// Returns the shard of a queue.
     pub(crate) fn shard(&self, queue: QueueId) -> &Arc<Shard> {
-        &self.list[(queue.0 % self.list.len() as u64) as usize]
+        &self.list[self.position(queue)]
+    }
+
+    /// Returns where the contents of a queue's shard lie.
+    pub(crate) fn contents(&self, queue: QueueId) -> &Contents {
+        &self.contents[self.position(queue)]
+    }
+
+    /// Returns where the contents of the queues of a group's shard lie.
+    pub(crate) fn contents_of(&self, group: GroupId) -> &Contents {
+        &self.contents[usize::from(group) - 1]
+    }
+
+    /// Returns where the contents of each shard's queues lie, with the group of the shard.
+    pub(crate) fn all_contents(&self) -> impl Iterator<Item = (GroupId, &Contents)> {
+        (1..).zip(&self.contents)
+    }
+
+    /// Returns the position of a queue's shard in the list.
+    fn position(&self, queue: QueueId) -> usize {
+        (queue.0 % self.list.len() as u64) as usize
     }
 }
 

@@ -125,7 +125,7 @@ impl Broker {
             on_failure: on_failure.clone(),
             driver: driver.clone(),
         };
-        let shards = self.0.shards.get_or_init(|| Arc::new(Shards::new(SHARDS, incarnation))).clone();
+        let shards = self.0.shards.get_or_init(|| Arc::new(Shards::new(SHARDS, incarnation, &self.0.memory))).clone();
         let applier = Arc::new(Applier::new(&self.0, shards.clone()));
         let options = GroupsOptions { node: identity.node, groups: SHARDS + 1 };
         let groups = Groups::open(disk.clone(), journal, options, applier.clone()).await?;
@@ -161,18 +161,17 @@ impl Broker {
     /// missing. Returns the number of the next file of the archive.
     fn serve(&self, shards: &Shards, groups: &Groups, delivered: &Delivered) -> Result<u64, OpenError> {
         let mut ends = FileEnds::new();
-        for queue in self.durable_queues() {
-            for (_, place) in queue.enter().runs() {
-                shards.files.hold(&place);
+        for (_, contents) in shards.all_contents() {
+            contents.each(|place| {
                 let end = ends.entry(place.file).or_default();
                 *end = (*end).max(u64::from(place.offset) + u64::from(place.len));
-            }
+            });
         }
         let lacking = MissingContents::find(shards, groups.journal(), &ends)?;
         for queue in self.durable_queues() {
             let mut entered = queue.enter();
             entered.lead(delivered.get(&queue.id).copied().unwrap_or(u64::MAX));
-            lacking.mark(&queue, &mut entered);
+            lacking.mark(shards, &queue, &mut entered);
         }
         shards.serving.store(true, Relaxed);
         Ok(lacking.archive_next)
@@ -181,7 +180,7 @@ impl Broker {
     /// Announces that storage will be opened with these options: the node counts as recovering until that is done. To be
     /// called by a program that serves clients or health checks before it opens storage.
     pub fn announce_storage(&self, options: &StorageOptions) {
-        self.0.shards.get_or_init(|| Arc::new(Shards::new(SHARDS, options.incarnation)));
+        self.0.shards.get_or_init(|| Arc::new(Shards::new(SHARDS, options.incarnation, &self.0.memory)));
     }
 
     /// Returns whether storage was announced or is being opened: the log is being read, and no queue is served yet.

@@ -6,7 +6,7 @@ use leveret_engine::catalog::QueueDeclare;
 use leveret_engine::queue::{Body, Extent};
 use leveret_journal::faulty::FaultyDisk;
 use leveret_journal::{read_whole, write_whole};
-use leveret_replication::GroupStates;
+use leveret_replication::{AppliedEntry, GroupSnapshot, GroupStates};
 use parking_lot::Mutex;
 use std::time::Instant;
 
@@ -162,13 +162,14 @@ fn a_folder_of_an_earlier_version_is_opened() {
 #[tokio::test]
 async fn an_applier_whose_node_is_gone_returns_errors() {
     let broker = broker();
-    let applier = Applier::new(&broker.0, Arc::new(Shards::new(SHARDS, 1)));
+    let applier = Applier::new(&broker.0, Arc::new(Shards::new(SHARDS, 1, &broker.0.memory)));
     broker.stop();
     drop(broker);
     until("the node goes", async || applier.snapshot(1).is_err()).await;
     let gone = Err("the node is gone".to_owned());
-    assert_eq!(applier.apply(1, &vec![1].into(), leveret_journal::RecordPlace::default()), gone);
-    assert_eq!(applier.restore(1, &[]), gone);
+    let entry = AppliedEntry { index: 1, bytes: vec![1].into(), place: leveret_journal::RecordPlace::default() };
+    assert_eq!(applier.apply(1, &entry), gone);
+    assert_eq!(applier.restore(1, &GroupSnapshot::default()), gone);
 }
 
 const MESSAGES: u64 = 700;

@@ -1,7 +1,7 @@
 //! Tests of panics, each in a process of its own: which of them end the process, and with which exit code.
 use bytes::Bytes;
 use leveret_engine::catalog::QueueSettings;
-use leveret_engine::queue::{LoggedRun, Place, QueueCore};
+use leveret_engine::queue::{LoggedRun, QueueCore, RunName};
 use leveret_node::{Broker, Delivery, EXIT_AFTER_PANIC, Fill, Options, Sink, Source, install_panic_hook};
 use std::process::Command;
 
@@ -62,7 +62,7 @@ async fn panic_after_an_await() {
 fn deliver_what_is_no_message() {
     let mut queue = QueueCore::new(&QueueSettings::default(), true);
     queue.lead(u64::MAX);
-    let logged = LoggedRun { run: &Bytes::new(), place: Place::default(), count: 1, body_bytes: 0, warm: true };
+    let logged = LoggedRun { run: &Bytes::new(), name: RunName::default(), count: 1, body_bytes: 0, warm: true };
     queue.apply_logged(&logged, 0);
     queue.get(&Anything, true, 0);
 }

@@ -309,8 +309,8 @@ impl Group {
         }
         let (mut last, mut membership, mut bytes) = (None, StoredMembership::default(), 0);
         if let Some(stored) = stored {
-            bytes = stored.state.len();
-            applied.restore(group, &stored.state).map_err(|reason| state(io::Error::other(reason)))?;
+            bytes = stored.snapshot.bytes();
+            applied.restore(group, &stored.snapshot).map_err(|reason| state(io::Error::other(reason)))?;
             (last, membership) = (stored.last, stored.membership);
         }
         let (table, threads) = (log.table.clone(), !log.journal.is_driven());

@@ -35,11 +35,11 @@ pub type GroupId = u16;
 /// The states to which the entries of the groups are applied. The methods are synchronous, and are called by one
 /// task per group, in the order of the group's log.
 pub trait GroupStates: Send + Sync + 'static {
-    /// Applies a committed entry, whose bytes are at `place` in the journal.
+    /// Applies a committed entry.
     ///
     /// # Errors
     /// The reason why the entry cannot be applied. The group stops at this entry.
-    fn apply(&self, group: GroupId, entry: &Bytes, place: RecordPlace) -> Result<(), String>;
+    fn apply(&self, group: GroupId, entry: &AppliedEntry) -> Result<(), String>;
 
     /// Called after some entries were applied and other tasks had a turn. Does work that follows from these entries and
     /// need not be done before the callers that wait for the entries are told.
@@ -49,12 +49,32 @@ pub trait GroupStates: Send + Sync + 'static {
     ///
     /// # Errors
     /// The reason why there is no state any more. The group stops, and no snapshot is written.
-    fn snapshot(&self, group: GroupId) -> Result<Vec<u8>, String>;
+    fn snapshot(&self, group: GroupId) -> Result<GroupSnapshot, String>;
 
     /// Replaces the state of the group with one that [`snapshot`](Self::snapshot) returned. At a start this comes
     /// before any entry.
     ///
     /// # Errors
     /// The reason why the bytes cannot be decoded.
-    fn restore(&self, group: GroupId, snapshot: &[u8]) -> Result<(), String>;
+    fn restore(&self, group: GroupId, snapshot: &GroupSnapshot) -> Result<(), String>;
+}
+
+/// A committed entry of a group's log.
+#[derive(Clone, Debug)]
+pub struct AppliedEntry {
+    /// Position of the entry in the log, which is the same on every node.
+    pub index: u64,
+    /// The bytes that were submitted.
+    pub bytes: Bytes,
+    /// The place of the bytes in the journal of this node.
+    pub place: RecordPlace,
+}
+
+/// The state of a group after an entry of its log, encoded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupSnapshot {
+    /// The state, which is the same on every node after the same entry.
+    pub state: Vec<u8>,
+    /// What belongs to this node alone: where the state's contents lie on its disk. It is never sent to another node.
+    pub local: Vec<u8>,
 }

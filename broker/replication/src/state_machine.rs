@@ -1,8 +1,8 @@
 //! openraft's state machine of a group: passes committed entries to [`GroupStates`] in order, and writes snapshots to a file.
 use crate::log_table::LogTable;
 use crate::snapshot;
-use crate::types::{LogId, StoredMembership, TypeConfig};
-use crate::{GroupId, GroupStates};
+use crate::types::{Command, LogId, StoredMembership, TypeConfig};
+use crate::{AppliedEntry, GroupId, GroupSnapshot, GroupStates};
 use futures::{Stream, TryStreamExt};
 use leveret_journal::{Disk, RecordPlace, is_passing};
 use openraft::alias::{SnapshotMetaOf, SnapshotOf};
@@ -37,7 +37,7 @@ pub(crate) struct Builds {
     pub(crate) outcome: watch::Sender<BuildOutcome>,
     /// The last entry that the snapshot on the disk covers, and the members in it.
     stored: Mutex<(Option<LogId>, StoredMembership)>,
-    /// Bytes of the state in the snapshot on the disk.
+    /// Bytes of the encoded state in the snapshot on the disk.
     bytes: AtomicU64,
 }
 
@@ -74,7 +74,7 @@ pub(crate) struct Builder {
     /// Number of the build.
     number: u64,
     /// The encoded state, or the reason why there is none.
-    state: Result<Arc<Vec<u8>>, String>,
+    state: Result<Arc<GroupSnapshot>, String>,
 }
 
 impl Builder {
@@ -112,7 +112,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         let builds = &self.machine.builds;
         let error = match self.write().await {
             Ok(()) => {
-                let bytes = self.state.as_ref().map_or(0, |state| state.len());
+                let bytes = self.state.as_ref().map_or(0, |snapshot| snapshot.bytes());
                 builds.set_stored(self.machine.last, self.machine.membership.clone(), bytes);
                 None
             }
@@ -158,8 +158,10 @@ impl RaftStateMachine<TypeConfig> for Machine {
             match entry.payload {
                 EntryPayload::Blank => {}
                 EntryPayload::Normal(command) => {
-                    let applied = self.applied.apply(self.group, &command.bytes, command.place);
-                    applied.map_err(|reason| self.not_applied(entry.log_id.index, command.place, &reason))?;
+                    let Command { bytes, place } = command;
+                    let index = entry.log_id.index;
+                    let applied = self.applied.apply(self.group, &AppliedEntry { index, bytes, place });
+                    applied.map_err(|reason| self.not_applied(index, place, &reason))?;
                 }
                 EntryPayload::Membership(members) => {
                     self.membership = StoredMembership::new(Some(entry.log_id), members);
@@ -185,11 +187,12 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMetaOf<TypeConfig>, state: Vec<u8>) -> Result<(), io::Error> {
-        self.applied.restore(self.group, &state).map_err(io::Error::other)?;
+        let snapshot = GroupSnapshot { state, local: Vec::new() };
+        self.applied.restore(self.group, &snapshot).map_err(io::Error::other)?;
         self.last = meta.last_log_id;
         self.membership = meta.last_membership.clone();
-        snapshot::write(&*self.disk, self.group, self.last, &self.membership, &state)?;
-        self.builds.set_stored(self.last, self.membership.clone(), state.len());
+        snapshot::write(&*self.disk, self.group, self.last, &self.membership, &snapshot)?;
+        self.builds.set_stored(self.last, self.membership.clone(), snapshot.bytes());
         Ok(())
     }
 

@@ -19,22 +19,24 @@ use std::sync::atomic::Ordering::SeqCst;
 struct Lists(Mutex<BTreeMap<GroupId, Vec<Vec<u8>>>>);
 
 impl GroupStates for Lists {
-    fn apply(&self, group: GroupId, entry: &Bytes, place: RecordPlace) -> Result<(), String> {
-        assert_eq!(place.len as usize, entry.len());
-        self.0.lock().entry(group).or_default().push(entry.to_vec());
+    fn apply(&self, group: GroupId, entry: &AppliedEntry) -> Result<(), String> {
+        assert_eq!(entry.place.len as usize, entry.bytes.len());
+        self.0.lock().entry(group).or_default().push(entry.bytes.to_vec());
         Ok(())
     }
 
     fn follow_up(&self, _: GroupId) {}
 
-    fn snapshot(&self, group: GroupId) -> Result<Vec<u8>, String> {
+    fn snapshot(&self, group: GroupId) -> Result<GroupSnapshot, String> {
         let lists = self.0.lock();
         let entries = lists.get(&group).into_iter().flatten();
-        Ok(entries.flat_map(|entry| [&[entry.len() as u8], &entry[..]].concat()).collect())
+        let state = entries.flat_map(|entry| [&[entry.len() as u8], &entry[..]].concat()).collect();
+        Ok(GroupSnapshot { state, local: vec![7; usize::from(group)] })
     }
 
-    fn restore(&self, group: GroupId, mut snapshot: &[u8]) -> Result<(), String> {
-        let mut entries = Vec::new();
+    fn restore(&self, group: GroupId, snapshot: &GroupSnapshot) -> Result<(), String> {
+        assert_eq!(snapshot.local, vec![7; usize::from(group)]);
+        let (mut entries, mut snapshot) = (Vec::new(), &snapshot.state[..]);
         while let Some((&len, rest)) = snapshot.split_first() {
             let (entry, rest) = rest.split_at(usize::from(len));
             entries.push(entry.to_vec());

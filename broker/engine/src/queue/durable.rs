@@ -2,10 +2,10 @@
 //!
 //! Deliveries that consumers take, acknowledge or return become [`DeliveryChanges`], which the caller logs. `QueueState`
 //! changes when a logged change is applied through one of the `apply_...` functions, in the same way on every replica.
-//! Contents are stored in the log: each run has its [`Place`] there, and its bytes are in memory only while it is warm. A
+//! Contents are stored in the log: each run has its [`RunName`] there, and its bytes are in memory only while it is warm. A
 //! queue that was read back from the log has no leader until [`QueueCore::lead`] is called: messages that were
 //! unacknowledged then are ready again and are delivered as redelivered.
-use super::logged::{DeliveryChanges, LoggedRun, Place, ReadBounds, ReadRequest};
+use super::logged::{DeliveryChanges, LoggedRun, ReadRequest, RunName};
 use super::run::Cursor;
 use super::{History, QueueCore};
 use bytes::Bytes;
@@ -66,17 +66,17 @@ impl QueueCore {
         if self.lead.reading {
             return None;
         }
-        let (bounds, ahead) = if tight { (&READ_TIGHT, AHEAD_TIGHT_BYTES) } else { (&READ, AHEAD_BYTES) };
+        let (bytes, ahead) = if tight { (READ_TIGHT_BYTES, AHEAD_TIGHT_BYTES) } else { (READ_BYTES, AHEAD_BYTES) };
         let blocked = self.lead.blocked_on.take().filter(|segment| !self.lead.unreadable.contains_key(segment));
         let mut runs = match blocked {
-            Some(segment) => self.state.cold_from_segment(segment, bounds),
+            Some(segment) => self.state.cold_from_segment(segment, bytes),
             None if tight && self.lead.consumers.takers() == 0 => {
                 self.lead.look_at = self.lead.cursor.run + 1;
                 ReadRequest::new()
             }
             None => {
                 let next = self.next_run();
-                let (runs, warm_upto) = self.state.cold_ahead(next, ahead, bounds);
+                let (runs, warm_upto) = self.state.cold_ahead(next, ahead, bytes);
                 self.lead.look_at = next.midpoint(warm_upto) + 1;
                 runs
             }
@@ -124,7 +124,7 @@ impl QueueCore {
     /// Returns the reason why some message of the queue cannot be read, or `None` if there is no such message.
     #[must_use]
     pub fn unreadable(&self) -> Option<&str> {
-        let is_there = |segment: u64| self.state.segments().place(segment).is_some();
+        let is_there = |segment: u64| self.state.segments().name(segment).is_some();
         self.lead.unreadable.iter().find(|(segment, _)| is_there(**segment)).map(|(_, reason)| &**reason)
     }
 
@@ -160,35 +160,14 @@ impl QueueCore {
         self.state.segments().bytes() < allowance && (self.state.fresh() == 0 || !self.state.cold_ahead_maybe)
     }
 
-    /// Returns the former locations of runs that were removed or moved since the last call.
-    pub fn take_freed(&mut self) -> Vec<Place> {
+    /// Returns the names of the runs that were removed since the last call: no message in them is live.
+    pub fn take_freed(&mut self) -> Vec<RunName> {
         self.state.segments_mut().take_freed()
     }
 
-    /// Returns at most `most` runs with live messages in files that `wanted` accepts, from segment `from` on. The number
-    /// of runs that one call looks at is bounded. Also returns the segment to continue from, or `None` at the end.
-    #[must_use]
-    pub fn runs_in(&self, wanted: &dyn Fn(u64) -> bool, from: u64, most: usize) -> (ReadRequest, Option<u64>) {
-        let mut found = ReadRequest::new();
-        for (looked_at, (number, place)) in self.state.segments().places(from).enumerate() {
-            if looked_at == LOOKED_AT_MAX || found.len() == most {
-                return (found, Some(number));
-            }
-            if wanted(place.file) {
-                found.push((number, place));
-            }
-        }
-        (found, None)
-    }
-
-    /// Returns the runs of this queue: the segment and the location of each.
-    pub fn runs(&self) -> impl Iterator<Item = (u64, Place)> {
-        self.state.segments().places(0)
-    }
-
-    /// Updates the location of a run after a copy. Returns false if all its messages were settled meanwhile.
-    pub fn relocate(&mut self, segment: u64, place: Place) -> bool {
-        self.state.segments_mut().relocate(segment, place)
+    /// Returns the runs of this queue: the segment and the name of each.
+    pub fn runs(&self) -> impl Iterator<Item = (u64, RunName)> {
+        self.state.segments().names()
     }
 
     /// Returns a checksum over the messages that the queue holds. It is equal on all replicas that hold the same
@@ -215,16 +194,14 @@ impl QueueCore {
     }
 }
 
-/// The most bytes that are read at a time.
-const READ: ReadBounds = ReadBounds { run_bytes: 4 << 20, record_bytes: 16 << 20 };
+/// The most bytes of runs that are read at a time, unless a single run is longer.
+const READ_BYTES: u64 = 4 << 20;
 /// Runs are read when fewer bytes than this are warm ahead of the cursor.
 const AHEAD_BYTES: u64 = 4 << 20;
-/// The value in place of `READ` while the memory for the contents of all queues is used up.
-const READ_TIGHT: ReadBounds = ReadBounds { run_bytes: 256 << 10, record_bytes: 1 << 20 };
+/// The value in place of `READ_BYTES` while the memory for the contents of all queues is used up.
+const READ_TIGHT_BYTES: u64 = 256 << 10;
 /// The value in place of `AHEAD_BYTES` while the memory for the contents of all queues is used up.
 const AHEAD_TIGHT_BYTES: u64 = 1;
-/// The most runs that one call looks at.
-const LOOKED_AT_MAX: usize = 64 << 10;
 /// The most segments that one call looks at to free their contents: warm ones usually lie close behind the cursor.
 const COOLED_MAX: usize = 64 << 10;
 /// The most bytes of contents that a queue with consumers keeps in memory.

@@ -34,15 +34,15 @@ impl Log {
             run.extend_from_slice(body);
         }
         let run = Bytes::from(run);
-        let place = Place { file: self.0.len() as u64, run_len: run.len() as u32, ..Place::default() };
+        let name = RunName { entry: self.0.len() as u64, at: 0, len: run.len() as u32 };
         let body_bytes = bodies.iter().map(|body| body.len() as u64).sum();
-        queue.apply_logged(&LoggedRun { run: &run, place, count: bodies.len() as u32, body_bytes, warm }, 0);
+        queue.apply_logged(&LoggedRun { run: &run, name, count: bodies.len() as u32, body_bytes, warm }, 0);
         self.0.push(run);
     }
 
     fn read(&self, queue: &mut QueueCore) {
         if let Some(fetch) = queue.take_read(false) {
-            let runs = fetch.iter().map(|(segment, place)| (*segment, self.0[place.file as usize].clone())).collect();
+            let runs = fetch.iter().map(|(segment, name)| (*segment, self.0[name.entry as usize].clone())).collect();
             queue.read_done(runs);
         }
     }
@@ -81,7 +81,7 @@ fn restarted(queue: &QueueCore, limit: Option<u32>) -> QueueCore {
     queue.snapshot(&mut snapshot);
     let mut next = durable(limit);
     let mut rest = &snapshot[..];
-    next.restore(&mut rest, 0).unwrap();
+    next.restore(&mut rest, 0, &mut renamed).unwrap();
     assert!(rest.is_empty());
     next.lead(u64::MAX);
     next
@@ -130,7 +130,7 @@ fn messages_known_to_be_undelivered_are_not_marked_as_redelivered() {
         let mut snapshot = Vec::new();
         queue.snapshot(&mut snapshot);
         let mut next = durable(None);
-        next.restore(&mut &snapshot[..], 0).unwrap();
+        next.restore(&mut &snapshot[..], 0, &mut renamed).unwrap();
         next.lead(queue.delivered_below());
         assert_eq!(next.delivered_below(), below, "also where nothing was delivered since");
         let (sequence, _, redelivered, _) = log.get(&mut next, false).unwrap();
@@ -163,10 +163,10 @@ fn a_snapshot_with_a_wrong_digest_is_refused() {
     let mut snapshot = Vec::new();
     queue.snapshot(&mut snapshot);
     snapshot[9] ^= 1;
-    assert!(durable(None).restore(&mut &snapshot[..], 0).unwrap_err().0.starts_with("digest"));
+    assert!(durable(None).restore(&mut &snapshot[..], 0, &mut renamed).unwrap_err().0.starts_with("digest"));
     snapshot[0] = 9;
-    assert!(durable(None).restore(&mut &snapshot[..], 0).unwrap_err().0.starts_with("version 9"));
-    assert!(durable(None).restore(&mut &snapshot[..0], 0).is_err());
+    assert!(durable(None).restore(&mut &snapshot[..], 0, &mut renamed).unwrap_err().0.starts_with("version 9"));
+    assert!(durable(None).restore(&mut &snapshot[..0], 0, &mut renamed).is_err());
 }
 
 #[test]
@@ -210,9 +210,9 @@ fn an_index_without_a_run_between_others_is_refused() {
     queue.snapshot(&mut snapshot);
     let runs_at = 1 + 8 + 8;
     snapshot[runs_at] = 2;
-    let run_bytes = 8 + 4 + 4 + 8 + 8 + 4 * 4;
+    let run_bytes = 8 + 4 + 4 + 8 + 8 + 4 * 2;
     snapshot.drain(runs_at + 8 + run_bytes..runs_at + 8 + 2 * run_bytes);
-    assert!(durable(None).restore(&mut &snapshot[..], 0).unwrap_err().0.starts_with("digest"));
+    assert!(durable(None).restore(&mut &snapshot[..], 0, &mut renamed).unwrap_err().0.starts_with("digest"));
 }
 
 #[test]
@@ -239,26 +239,23 @@ fn runs_ahead_of_the_cursor_are_searched_only_now_and_then() {
     assert_eq!((queue.depth().unacked, queue.standstill()), (1, None), "it was read in time");
 }
 
-/// Returns a queue of runs of 1 KiB, each in a record of 256 KiB that it shares with other queues. None is in memory.
-fn in_shared_records(runs: u64) -> QueueCore {
+/// Returns a queue of runs of 4 KiB, none of which is in memory.
+fn cold(runs: u64) -> QueueCore {
     let mut queue = led(None);
-    for at in 0..runs {
-        let run = Bytes::from(vec![0; 1 << 10]);
-        let place = Place { file: 1, offset: (at << 18) as u32, len: 256 << 10, at: 17, run_len: 1 << 10 };
-        queue.apply_logged(&LoggedRun { run: &run, place, count: 1, body_bytes: 1000, warm: false }, 0);
+    for entry in 0..runs {
+        let name = RunName { entry, at: 17, len: 4 << 10 };
+        queue.apply_logged(&LoggedRun { run: &Bytes::new(), name, count: 1, body_bytes: 4000, warm: false }, 0);
     }
     queue
 }
 
 #[test]
-fn a_read_is_bounded_by_the_size_of_its_records() {
-    let mut queue = in_shared_records(1000);
-    assert_eq!(queue.get(&Recorder::default(), false, 0), Got::Cold);
-    let fetch = queue.take_read(false).unwrap();
-    assert_eq!((fetch.len(), fetch.iter().map(|(_, place)| u64::from(place.len)).sum()), (64, 16 << 20));
-    let mut queue = in_shared_records(1000);
-    assert_eq!(queue.get(&Recorder::default(), false, 0), Got::Cold);
-    assert_eq!(queue.take_read(true).unwrap().len(), 4);
+fn a_read_is_bounded_by_the_bytes_of_its_runs() {
+    for (tight, runs) in [(false, 1024), (true, 64)] {
+        let mut queue = cold(2000);
+        assert_eq!(queue.get(&Recorder::default(), false, 0), Got::Cold);
+        assert_eq!(queue.take_read(tight).unwrap().len(), runs);
+    }
 }
 
 #[test]
@@ -268,7 +265,7 @@ fn an_unreadable_run_stops_deliveries_and_is_not_read_again() {
     assert_eq!(queue.get(&Recorder::default(), true, 0), Got::Cold);
     let fetch = queue.take_read(false).unwrap();
     queue.set_unreadable(fetch[3].0, "a bit is another");
-    queue.read_done(fetch[..3].iter().map(|(at, place)| (*at, log.0[place.file as usize].clone())).collect());
+    queue.read_done(fetch[..3].iter().map(|(at, name)| (*at, log.0[name.entry as usize].clone())).collect());
     assert_eq!((queue.unreadable(), queue.standstill()), (Some("a bit is another"), None));
     for _ in 0..3 {
         assert_eq!(queue.get(&Recorder::default(), true, 0), Got::Message);
@@ -394,27 +391,27 @@ proptest! {
 #[test]
 fn settling_neighbouring_runs_together_keeps_all_other_runs() {
     let mut queue = led(None);
-    for file in 0..1_000 {
-        let place = Place { file, run_len: 20, ..Place::default() };
-        queue.apply_logged(&LoggedRun { run: &Bytes::new(), place, count: 1, body_bytes: 1, warm: false }, 0);
+    for entry in 0..1_000 {
+        let name = RunName { entry, at: 0, len: 20 };
+        queue.apply_logged(&LoggedRun { run: &Bytes::new(), name, count: 1, body_bytes: 1, warm: false }, 0);
     }
     (0..1_000).step_by(7).for_each(|sequence| queue.apply_settled(sequence, 1));
     queue.apply_settled(100, 800);
-    let mut freed: Vec<u64> = queue.take_freed().into_iter().map(|place| place.file).collect();
+    let mut freed: Vec<u64> = queue.take_freed().into_iter().map(|name| name.entry).collect();
     freed.sort_unstable();
-    let is_gone = |file: &u64| file.is_multiple_of(7) || (100..900).contains(file);
+    let is_gone = |entry: &u64| entry.is_multiple_of(7) || (100..900).contains(entry);
     assert_eq!(freed, (0..1_000).filter(is_gone).collect::<Vec<_>>());
-    let left: Vec<u64> = queue.runs().map(|(_, place)| place.file).collect();
-    assert_eq!(left, (0..1_000).filter(|file| !is_gone(file)).collect::<Vec<_>>());
+    let left: Vec<u64> = queue.runs().map(|(_, name)| name.entry).collect();
+    assert_eq!(left, (0..1_000).filter(|entry| !is_gone(entry)).collect::<Vec<_>>());
     assert_eq!(queue.depth().body_bytes, left.len() as u64);
 }
 
 #[test]
 fn an_index_written_in_parts_is_restored_as_a_whole() {
     let mut queue = led(None);
-    for file in 0..200_000 {
-        let place = Place { file, run_len: 20, ..Place::default() };
-        queue.apply_logged(&LoggedRun { run: &Bytes::new(), place, count: 2, body_bytes: 2, warm: false }, 0);
+    for entry in 0..200_000 {
+        let name = RunName { entry, at: 0, len: 20 };
+        queue.apply_logged(&LoggedRun { run: &Bytes::new(), name, count: 2, body_bytes: 2, warm: false }, 0);
     }
     (1..400_000).step_by(4).for_each(|sequence| queue.apply_settled(sequence, 1));
     (0..400_000).step_by(8).for_each(|sequence| queue.apply_returned(sequence, 0));
@@ -427,7 +424,37 @@ fn an_index_written_in_parts_is_restored_as_a_whole() {
     }
     assert!(parts > 10, "{parts}");
     let mut restored = durable(None);
-    restored.restore(&mut &index[..], 0).unwrap();
+    restored.restore(&mut &index[..], 0, &mut renamed).unwrap();
     assert_eq!((restored.digest(), restored.depth().body_bytes), (queue.digest(), queue.depth().body_bytes));
-    assert!(restored.runs().map(|(_, place)| place).eq(queue.runs().map(|(_, place)| place)));
+    assert!(restored.runs().map(|(_, name)| name).eq(queue.runs().map(|(_, name)| name)));
+}
+
+/// Names the run of an index of version 1.
+fn renamed(OldPlace { file, offset, at, run_len, .. }: OldPlace) -> RunName {
+    RunName { entry: file << 32 | u64::from(offset), at, len: run_len }
+}
+
+#[test]
+fn an_index_of_version_1_is_restored_with_names_for_its_runs() {
+    let mut index = vec![1];
+    let mut put = |values: &[u64], words: &[u32]| {
+        values.iter().for_each(|value| index.extend_from_slice(&value.to_le_bytes()));
+        words.iter().for_each(|word| index.extend_from_slice(&word.to_le_bytes()));
+    };
+    let digest = logged::Durable::range_digest(4, 1);
+    put(&[5, digest, 1], &[]); // next sequence, digest, runs
+    put(&[3], &[2, 1]); // first, count, live
+    put(&[10, 7], &[64, 200, 17, 30]); // body bytes, file, offset, length, at, run length
+    put(&[1, 3, 4], &[]); // settled: 3..4
+    put(&[1, 4], &[6]); // returned six times
+    let mut restored = durable(None);
+    let mut rest = &index[..];
+    restored.restore(&mut rest, 0, &mut renamed).unwrap();
+    assert!(rest.is_empty());
+    assert_eq!(
+        restored.runs().map(|(_, name)| name).collect::<Vec<_>>(),
+        [RunName { entry: 7 << 32 | 64, at: 17, len: 30 }]
+    );
+    restored.lead(0);
+    assert_eq!((restored.depth().ready, restored.digest()), (1, digest));
 }

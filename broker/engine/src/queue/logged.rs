@@ -1,11 +1,22 @@
-//! The types that durable queues and the log exchange: locations of runs, settlements and returns, and requests to read.
+//! The types that durable queues and the log exchange: names of runs, settlements and returns, and requests to read.
 use super::ranges::Ranges;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
-/// The location of a run: a slice of a record in a file of the log or the archive.
+/// The name of a run: a slice of an entry of the log. It is the same on every replica, wherever the bytes lie there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RunName {
+    /// The index of the entry in the log of the queue's shard.
+    pub entry: u64,
+    /// Offset of the run in the entry, in bytes.
+    pub at: u32,
+    /// Length of the run in bytes.
+    pub len: u32,
+}
+
+/// The location of a run in a file, which older versions of a queue's index had in place of the run's name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Place {
+pub struct OldPlace {
     /// The number of the file.
     pub file: u64,
     /// Offset of the record in the file.
@@ -22,8 +33,8 @@ pub struct Place {
 pub struct LoggedRun<'a> {
     /// The run in stored form.
     pub run: &'a Bytes,
-    /// The location of the run.
-    pub place: Place,
+    /// The name of the run.
+    pub name: RunName,
     /// The number of messages in the run.
     pub count: u32,
     /// Bytes of their bodies.
@@ -41,16 +52,8 @@ pub struct DeliveryChanges {
     pub returned: Vec<(u64, u32)>,
 }
 
-/// Runs to be read: the number of the segment and the location of each.
-pub type ReadRequest = Vec<(u64, Place)>;
-
-/// The most bytes that are read at a time; one run is read in any case.
-pub(super) struct ReadBounds {
-    /// Bytes of the runs, which stay in memory.
-    pub(super) run_bytes: u64,
-    /// Bytes of the records that the runs lie in, which are read from the disk.
-    pub(super) record_bytes: u64,
-}
+/// Runs to be read: the number of the segment and the name of each.
+pub type ReadRequest = Vec<(u64, RunName)>;
 
 #[derive(Default)]
 pub(super) struct Durable {

@@ -33,7 +33,7 @@ pub use consumers::{Consumer, ConsumerId, ExclusiveUse, Subscription};
 pub use content::{Body, Extent, Publish};
 pub use dispatch::Got;
 pub use dwell::{DWELL_BOUNDS_SECONDS, Dwell};
-pub use logged::{DeliveryChanges, LoggedRun, Place, ReadRequest};
+pub use logged::{DeliveryChanges, LoggedRun, OldPlace, ReadRequest, RunName};
 pub use run::MessageId;
 pub use sink::{ConsumerOwner, Delivery, Fill, Sink, Source};
 pub use snapshot::{Damaged, Part};

@@ -3,7 +3,7 @@
 //!
 //! A segment counts its live messages, so one unacknowledged message keeps its own segment in memory and none that came
 //! later. Runs lie in a segment in their [stored form](super::stored).
-use super::logged::Place;
+use super::logged::RunName;
 use super::numbered::{Numbered, Spot};
 use super::stored::{self, StoredMessage, StoredRoute};
 use bytes::Bytes;
@@ -15,8 +15,8 @@ pub(super) struct Segments {
     bytes: u64,
     /// The number of logged segments that are not in memory.
     cold: usize,
-    /// The former locations of logged segments that were freed or moved.
-    freed: Vec<Place>,
+    /// The names of the runs in logged segments that were freed.
+    freed: Vec<RunName>,
 }
 
 /// One segment.
@@ -34,7 +34,7 @@ enum Contents {
     /// `head`.
     Shared { head: Vec<u8>, body: Bytes },
     /// One run of a durable queue. Its bytes lie in the log and, while the run is warm, in memory.
-    Logged { place: Place, run: Option<Bytes> },
+    Logged { name: RunName, run: Option<Bytes> },
 }
 
 impl Segments {
@@ -64,9 +64,9 @@ impl Segments {
     }
 
     /// Adds a segment for a run in the log, which is warm if its bytes are given. Returns the number of the segment.
-    pub(super) fn push_logged(&mut self, run: Option<Bytes>, place: Place, live: u32) -> u64 {
+    pub(super) fn push_logged(&mut self, run: Option<Bytes>, name: RunName, live: u32) -> u64 {
         self.cold += usize::from(run.is_none());
-        let contents = Contents::Logged { place, run };
+        let contents = Contents::Logged { name, run };
         self.bytes += contents.bytes();
         self.list.push(Segment { contents, live })
     }
@@ -102,14 +102,14 @@ impl Segments {
         }
     }
 
-    /// Returns the location of segment `number` if it is not in memory.
+    /// Returns the name of the run in segment `number` if it is not in memory.
     #[inline]
-    pub(super) fn cold(&self, number: u64) -> Option<Place> {
+    pub(super) fn cold(&self, number: u64) -> Option<RunName> {
         if self.cold == 0 {
             return None;
         }
         match self.get(number)?.contents {
-            Contents::Logged { place, run: None } => Some(place),
+            Contents::Logged { name, run: None } => Some(name),
             _ => None,
         }
     }
@@ -134,30 +134,18 @@ impl Segments {
         }
     }
 
-    /// Updates the location of a run after a copy. Returns false if all of its messages were settled meanwhile.
-    pub(super) fn relocate(&mut self, number: u64, to: Place) -> bool {
-        match self.get_mut(number) {
-            Some(Segment { contents: Contents::Logged { place, .. }, live }) if *live > 0 => {
-                let before = std::mem::replace(place, to);
-                self.freed.push(before);
-                true
-            }
-            _ => false,
-        }
+    /// Returns the logged segments, and the names of the runs in them.
+    pub(super) fn names(&self) -> impl Iterator<Item = (u64, RunName)> {
+        self.list.starting_at(0).filter_map(|(number, segment)| Some((number, segment.name()?)))
     }
 
-    /// Returns the logged segments from `number` on, and their locations.
-    pub(super) fn places(&self, number: u64) -> impl Iterator<Item = (u64, Place)> {
-        self.list.starting_at(number).filter_map(|(number, segment)| Some((number, segment.place()?)))
+    /// Returns the name of the run in segment `number`, if the segment is logged.
+    pub(super) fn name(&self, number: u64) -> Option<RunName> {
+        self.get(number)?.name()
     }
 
-    /// Returns the location of segment `number` in the log.
-    pub(super) fn place(&self, number: u64) -> Option<Place> {
-        self.get(number)?.place()
-    }
-
-    /// Returns the former locations of logged segments that were freed or moved since the last call.
-    pub(super) fn take_freed(&mut self) -> Vec<Place> {
+    /// Returns the names of the runs in logged segments that were freed since the last call.
+    pub(super) fn take_freed(&mut self) -> Vec<RunName> {
         std::mem::take(&mut self.freed)
     }
 
@@ -200,8 +188,8 @@ impl Segments {
     pub(super) fn free(&mut self, numbers: Range<u64>) {
         let Self { list, bytes, cold, freed } = self;
         list.remove_range(numbers, |segment| {
-            if let Contents::Logged { place, run } = &segment.contents {
-                freed.push(*place);
+            if let Contents::Logged { name, run } = &segment.contents {
+                freed.push(*name);
                 *cold -= usize::from(run.is_none());
             }
             *bytes -= segment.contents.bytes();
@@ -220,7 +208,7 @@ impl Segments {
 
     /// Frees the last segment if it holds nothing.
     pub(super) fn trim(&mut self) {
-        if self.list.len() == 1 && self.list.last_mut().is_some_and(|last| last.live == 0 && last.place().is_none()) {
+        if self.list.len() == 1 && self.list.last_mut().is_some_and(|last| last.live == 0 && last.name().is_none()) {
             self.bytes = 0;
             self.list.remove(self.last_number());
         }
@@ -274,9 +262,9 @@ impl Segment {
         }
     }
 
-    fn place(&self) -> Option<Place> {
+    fn name(&self) -> Option<RunName> {
         match self.contents {
-            Contents::Logged { place, .. } => Some(place),
+            Contents::Logged { name, .. } => Some(name),
             Contents::Open(_) | Contents::Shared { .. } => None,
         }
     }

@@ -1,10 +1,10 @@
 //! The index of a durable queue as bytes. A restart restores it and then applies the newer entries of the log to it.
 //!
-//! Format, integers little-endian: `version u8 = 1`, `next sequence u64`, `digest u64`, runs `u64 n` of `first u64,
-//! count u32, live u32, body bytes u64, file u64, offset u32, length u32, at u32, run length u32`, settled ranges `u64
-//! n` of `start u64, end u64`, counts of returns `u64 n` of `sequence u64, count u32`. Contents are not in it: they lie
-//! where the runs say.
-use super::logged::{Durable, Place};
+//! Format, integers little-endian: `version u8 = 2`, `next sequence u64`, `digest u64`, runs `u64 n` of `first u64,
+//! count u32, live u32, body bytes u64, entry u64, at u32, length u32`, settled ranges `u64 n` of `start u64, end u64`,
+//! counts of returns `u64 n` of `sequence u64, count u32`. Contents are not in it. Version 1 had the location of a run,
+//! `file u64, offset u32, length u32, at u32, run length u32`, in place of its name (the last three fields of a run).
+use super::logged::{Durable, OldPlace, RunName};
 use super::run::Run;
 use super::{QueueCore, QueueState};
 #[cfg(any(test, feature = "mutants"))]
@@ -49,13 +49,18 @@ impl QueueCore {
     }
 
     /// Restores the index into an empty queue, and removes it from the beginning of `bytes`. `now` is the arrival time
-    /// that its messages get, in nanoseconds.
+    /// that its messages get, in nanoseconds. `name` gives a name to a run of an index of version 1.
     ///
     /// # Errors
-    /// [`Damaged`] if the bytes are not a snapshot of this version, or if the digest does not match the restored
+    /// [`Damaged`] if the bytes are not a snapshot of a known version, or if the digest does not match the restored
     /// messages.
-    pub fn restore(&mut self, bytes: &mut &[u8], now: u64) -> Result<(), Damaged> {
-        self.state.restore(bytes, now)
+    pub fn restore(
+        &mut self,
+        bytes: &mut &[u8],
+        now: u64,
+        name: &mut dyn FnMut(OldPlace) -> RunName,
+    ) -> Result<(), Damaged> {
+        self.state.restore(bytes, now, name)
     }
 }
 
@@ -108,15 +113,14 @@ impl QueueState {
     }
 
     fn put_run(&self, out: &mut Vec<u8>, run: &Run) {
-        let place = self.segments().place(run.segment).unwrap_or_default();
+        let name = self.segments().name(run.segment).unwrap_or_default();
         out.put_u64_le(run.first);
         out.put_u32_le(run.count);
         out.put_u32_le(run.live);
         out.put_u64_le(run.body_bytes);
-        out.put_u64_le(place.file);
-        for value in [place.offset, place.len, place.at, place.run_len] {
-            out.put_u32_le(value);
-        }
+        out.put_u64_le(name.entry);
+        out.put_u32_le(name.at);
+        out.put_u32_le(name.len);
     }
 
     /// Returns the number of runs that a mutation test has left out on purpose.
@@ -130,11 +134,16 @@ impl QueueState {
         0
     }
 
-    fn restore(&mut self, bytes: &mut &[u8], now: u64) -> Result<(), Damaged> {
+    fn restore(
+        &mut self,
+        bytes: &mut &[u8],
+        now: u64,
+        name: &mut dyn FnMut(OldPlace) -> RunName,
+    ) -> Result<(), Damaged> {
         let long = |bytes: &mut &[u8]| bytes.try_get_u64_le().map_err(short);
         let word = |bytes: &mut &[u8]| bytes.try_get_u32_le().map_err(short);
         let version = bytes.try_get_u8().map_err(short)?;
-        if version != VERSION {
+        if !(1..=VERSION).contains(&version) {
             return Err(Damaged(format!("version {version} of a queue's index is not known, {VERSION} is")));
         }
         let (next_sequence, digest, runs) = (long(bytes)?, long(bytes)?, long(bytes)?);
@@ -142,12 +151,12 @@ impl QueueState {
         let (mut sum, mut end, mut gaps) = (0u64, None, Vec::new());
         for _ in 0..runs {
             let (first, count, live) = (long(bytes)?, word(bytes)?, word(bytes)?);
-            let (body_bytes, file) = (long(bytes)?, long(bytes)?);
-            let (offset, len, at, run_len) = (word(bytes)?, word(bytes)?, word(bytes)?, word(bytes)?);
-            self.restore_run(
-                Run { first, count, live, segment: 0, offset: 0, arrived: now, body_bytes },
-                Place { file, offset, len, at, run_len },
-            );
+            let body_bytes = long(bytes)?;
+            let name = match version {
+                1 => name(old_place(bytes).map_err(short)?),
+                _ => RunName { entry: long(bytes)?, at: word(bytes)?, len: word(bytes)? },
+            };
+            self.restore_run(Run { first, count, live, segment: 0, offset: 0, arrived: now, body_bytes }, name);
             sum = sum.wrapping_add(Durable::range_digest(first, u64::from(count)));
             gaps.extend(end.replace(first.saturating_add(u64::from(count))).map(|end| end..first));
         }
@@ -180,10 +189,20 @@ impl QueueState {
     }
 }
 
+fn old_place(bytes: &mut &[u8]) -> Result<OldPlace, TryGetError> {
+    Ok(OldPlace {
+        file: bytes.try_get_u64_le()?,
+        offset: bytes.try_get_u32_le()?,
+        len: bytes.try_get_u32_le()?,
+        at: bytes.try_get_u32_le()?,
+        run_len: bytes.try_get_u32_le()?,
+    })
+}
+
 fn short(_: TryGetError) -> Damaged {
     Damaged("a queue's index ends too early".to_owned())
 }
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// The number of runs, ranges or counts in one part.
 const PART: usize = 32 << 10;

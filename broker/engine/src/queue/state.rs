@@ -4,7 +4,7 @@
 //! Invariant: a run's `live` is the number of its messages that are not settled; a segment's `live` is the sum over its
 //! runs. Each message is settled or returned once per delivery, by a caller that took it from the queue before.
 use super::content::{Body, Extent, Publish};
-use super::logged::{Durable, LoggedRun, Place, ReadBounds, ReadRequest};
+use super::logged::{Durable, LoggedRun, ReadRequest, RunName};
 use super::numbered::Numbered;
 use super::run::{Cursor, MessageId, Run};
 use super::segment::{SEGMENT_MAX, Segments};
@@ -68,12 +68,12 @@ impl QueueState {
 
     /// Appends a run that is stored in the log.
     pub(super) fn enqueue_logged(&mut self, logged: &LoggedRun<'_>, now: u64) {
-        let &LoggedRun { run, place, count, body_bytes, warm } = logged;
+        let &LoggedRun { run, name, count, body_bytes, warm } = logged;
         if count == 0 {
             return;
         }
         self.cold_ahead_maybe = !warm || self.fresh > 0 && self.cold_ahead_maybe;
-        let segment = self.segments.push_logged(warm.then(|| run.clone()), place, count);
+        let segment = self.segments.push_logged(warm.then(|| run.clone()), name, count);
         let first = self.next_sequence;
         self.append_logged(Run { first, count, live: count, segment, offset: 0, arrived: now, body_bytes });
         self.fresh += u64::from(count);
@@ -164,9 +164,9 @@ impl QueueState {
     }
 
     /// Appends a run that was read from a snapshot, unless it has no live messages.
-    pub(super) fn restore_run(&mut self, mut run: Run, place: Place) {
+    pub(super) fn restore_run(&mut self, mut run: Run, name: RunName) {
         if run.live > 0 {
-            run.segment = self.segments.push_logged(None, place, run.live);
+            run.segment = self.segments.push_logged(None, name, run.live);
             self.append_logged(run);
         }
     }
@@ -175,39 +175,30 @@ impl QueueState {
         &mut self.segments
     }
 
-    /// Returns cold runs from `segment` on, until the bytes of the runs, or those of the records that contain them (each
-    /// of which is read as a whole), reach the bounds.
-    pub(super) fn cold_from_segment(&self, segment: u64, bounds: &ReadBounds) -> ReadRequest {
+    /// Returns cold runs from `segment` on, until they have `bytes_max` bytes or more.
+    pub(super) fn cold_from_segment(&self, segment: u64, bytes_max: u64) -> ReadRequest {
         let mut found = ReadRequest::new();
-        let (mut runs, mut records, mut last) = (0, 0, None);
+        let mut bytes = 0;
         for number in segment..=self.segments.last_number() {
-            let Some(place) = self.segments.cold(number) else { break };
-            let record = Some((place.file, place.offset));
-            if record != last {
-                if !found.is_empty() && records + u64::from(place.len) > bounds.record_bytes {
-                    break;
-                }
-                records += u64::from(place.len);
-                last = record;
-            }
-            found.push((number, place));
-            runs += u64::from(place.run_len);
-            if runs >= bounds.run_bytes {
+            let Some(name) = self.segments.cold(number) else { break };
+            found.push((number, name));
+            bytes += u64::from(name.len);
+            if bytes >= bytes_max {
                 break;
             }
         }
         found
     }
 
-    /// Returns cold runs up to the bounds, if the first one begins less than `ahead` bytes behind run `number`. Also
-    /// returns the number of the run up to which all runs from `number` on are warm.
-    pub(super) fn cold_ahead(&mut self, number: u64, ahead: u64, bounds: &ReadBounds) -> (ReadRequest, u64) {
+    /// Returns cold runs of `bytes_max` bytes or a little more, if the first one begins less than `ahead` bytes behind run
+    /// `number`. Also returns the number of the run up to which all runs from `number` on are warm.
+    pub(super) fn cold_ahead(&mut self, number: u64, ahead: u64, bytes_max: u64) -> (ReadRequest, u64) {
         let mut warm = 0;
         for (at, run) in self.runs.starting_at(number) {
             if self.segments.cold(run.segment).is_some() {
-                return (self.cold_from_segment(run.segment, bounds), at);
+                return (self.cold_from_segment(run.segment, bytes_max), at);
             }
-            warm += self.segments.place(run.segment).map_or(0, |place| u64::from(place.run_len));
+            warm += self.segments.name(run.segment).map_or(0, |name| u64::from(name.len));
             if warm >= ahead {
                 return (ReadRequest::new(), at);
             }

@@ -198,17 +198,17 @@ async fn a_snapshot_may_take_long() {
 struct GoneNode;
 
 impl GroupStates for GoneNode {
-    fn apply(&self, _: GroupId, _: &Bytes, _: RecordPlace) -> Result<(), String> {
+    fn apply(&self, _: GroupId, _: &AppliedEntry) -> Result<(), String> {
         Err("nobody is there".to_owned())
     }
 
     fn follow_up(&self, _: GroupId) {}
 
-    fn snapshot(&self, _: GroupId) -> Result<Vec<u8>, String> {
+    fn snapshot(&self, _: GroupId) -> Result<GroupSnapshot, String> {
         Err("nobody is there".to_owned())
     }
 
-    fn restore(&self, _: GroupId, _: &[u8]) -> Result<(), String> {
+    fn restore(&self, _: GroupId, _: &GroupSnapshot) -> Result<(), String> {
         Err("nobody is there".to_owned())
     }
 }
