@@ -1,19 +1,25 @@
 //! Applies committed log entries: those of group 0 to the catalog, those of the shards to their queues.
 //!
-//! Format of a shard's snapshot, integers little-endian: `mark u64 = all ones, version u8 = 2`, then each queue as `uid
-//! u64, length u64, index` (see engine's `snapshot`). A snapshot of version 1 has neither mark nor version, and its lengths
-//! have 32 bits. The local part says where the contents lie (see `contents`).
+//! Format of a shard's snapshot, integers little-endian: `mark u64 = all ones, version u8 = 3`, the batches that were applied
+//! (see engine's `shard`), then each queue as `length u32, declaration` (a fact of `definitions`) `length u64, index` (see
+//! engine's `snapshot`). The local part says where the contents lie (see `contents`). Version 2 has neither batches nor
+//! declarations: each queue is `uid u64, length u64, index`. Version 1 has neither mark nor version either, and its lengths
+//! have 32 bits.
 use crate::Node;
 use crate::contents::StoredPlaces;
 use crate::definitions;
+use crate::effects::declaration;
 use crate::entry::{self, Operation};
 use crate::queue::{Queue, QueueId};
+use crate::replica::ReplicaQueue;
+use crate::shard::ShardDefinition;
 use crate::shards::Shards;
 use bytes::{Buf, BufMut, Bytes};
+use leveret_engine::catalog::{DeclaredQueue, Fact};
 use leveret_engine::queue::{LoggedRun, Part, RunName};
+use leveret_engine::shard::AppliedBatches;
 use leveret_replication::{AppliedEntry, GroupId, GroupSnapshot, GroupStates};
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -21,16 +27,21 @@ use std::sync::{Arc, OnceLock, Weak};
 pub(crate) struct Applier {
     node: Weak<Node>,
     shards: Arc<Shards>,
-    /// Set once the queues that group 0 declared were created.
-    declared: OnceLock<()>,
-    /// The queues that may have something to deliver since the last entries, by shard.
-    ready: Vec<Mutex<Vec<Arc<Queue>>>>,
+    groups: Vec<AppliedGroup>,
+}
+
+/// The part of an applier that belongs to one shard.
+#[derive(Default)]
+struct AppliedGroup {
+    /// Set once the queues were created that an earlier version of the program declared in group 0 alone.
+    implied: OnceLock<()>,
+    /// The queues that may have something to deliver since the last entries.
+    ready: Mutex<Vec<Arc<Queue>>>,
 }
 
 impl GroupStates for Applier {
     fn apply(&self, group: GroupId, applied: &AppliedEntry) -> Result<(), String> {
-        let entry = &applied.bytes;
-        let node = self.node()?;
+        let (node, entry) = (self.node()?, &applied.bytes);
         node.activity.mark();
         if group == 0 {
             let (incarnation, facts) = definitions::decode(entry).ok_or_else(|| not_known(entry))?;
@@ -40,14 +51,22 @@ impl GroupStates for Applier {
             }
             return Ok(());
         }
-        self.declare();
         let now = node.clock.now();
-        let known = entry::operations(entry, |operation| self.operation(&node, operation, applied, now));
-        known.ok_or_else(|| not_known(entry))?;
-        if let Some((incarnation, number)) = entry::header(entry)
-            && incarnation == self.shards.incarnation
-        {
-            self.shards.list[usize::from(group) - 1].applied(number);
+        for batch in entry::batches(entry).ok_or_else(|| not_known(entry))? {
+            match batch.id {
+                None => self.declare_implied(&node, group),
+                Some(id) if !self.shards.replica(group).note(id) => continue,
+                Some(_) => {}
+            }
+            let known = entry::operations(entry, &batch, |operation| {
+                self.operation(&node, group, operation, applied, now);
+            });
+            known.ok_or_else(|| not_known(entry))?;
+            if let Some(id) = batch.id
+                && id.incarnation == self.shards.incarnation
+            {
+                self.shards.list[usize::from(group) - 1].applied(id.number);
+            }
         }
         Ok(())
     }
@@ -55,8 +74,8 @@ impl GroupStates for Applier {
     /// Delivers the messages that the entries made ready. Publishers were told before, so that they can send their next
     /// messages meanwhile.
     fn follow_up(&self, group: GroupId) {
-        let Some(ready) = self.ready(group) else { return };
-        let mut queues = std::mem::take(&mut *ready.lock());
+        let Some(at) = usize::from(group).checked_sub(1) else { return };
+        let mut queues = std::mem::take(&mut *self.groups[at].ready.lock());
         queues.sort_by_key(|queue| queue.id);
         queues.dedup_by_key(|queue| queue.id);
         let Ok(node) = self.node() else { return };
@@ -70,15 +89,13 @@ impl GroupStates for Applier {
             let facts = node.catalog.read().durable_facts(); // encoded once the catalog is free again
             return Ok(GroupSnapshot { state: definitions::encode(0, &facts), local: Vec::new() });
         }
-        let mut queues: Vec<_> = node.queues.by_id.read().values().cloned().collect();
-        queues.extend(node.queues.closed.all()); // the log may not have their deletions yet, but it has their contents
-        queues.retain(|queue| queue.shards.is_some() && self.shards.shard(queue.id).group == group);
-        queues.sort_by_key(|queue| queue.id);
-        queues.dedup_by_key(|queue| queue.id);
+        let replica = self.shards.replica(group);
         let mut out = SNAPSHOT_MARK.to_le_bytes().to_vec();
         out.push(SNAPSHOT_VERSION);
-        for queue in queues {
-            out.put_u64_le(queue.id.0);
+        replica.batches().encode(&mut out);
+        for ReplicaQueue { queue, declaration } in replica.queues() {
+            out.put_u32_le(declaration.len() as u32);
+            out.extend_from_slice(&declaration);
             let length_at = out.len();
             out.put_u64_le(0);
             let mut next = Some(Part::Begin);
@@ -88,7 +105,7 @@ impl GroupStates for Applier {
             let length = (out.len() - length_at - 8) as u64;
             out[length_at..length_at + 8].copy_from_slice(&length.to_le_bytes());
         }
-        Ok(GroupSnapshot { state: out, local: self.shards.contents_of(group).encode() })
+        Ok(GroupSnapshot { state: out, local: replica.contents.encode() })
     }
 
     fn restore(&self, group: GroupId, GroupSnapshot { state, local }: &GroupSnapshot) -> Result<(), String> {
@@ -99,51 +116,24 @@ impl GroupStates for Applier {
             facts.into_iter().for_each(|fact| catalog.replay(fact));
             return Ok(());
         }
-        self.declare();
-        let short = |_| SHORT.to_owned();
         let mut places = StoredPlaces::decode(local).ok_or("its places are of a version that is not known")?;
-        let (mut snapshot, mut named) = (&state[..], BTreeMap::new());
-        let marked = snapshot.first_chunk() == Some(&SNAPSHOT_MARK.to_le_bytes());
-        if marked {
-            snapshot = &snapshot[8..];
-            match snapshot.split_off_first() {
-                Some(&SNAPSHOT_VERSION) => {}
-                version => return Err(format!("the snapshot is of version {version:?}, which is not known")),
-            }
+        let version = match state.strip_prefix(&SNAPSHOT_MARK.to_le_bytes()) {
+            None => 1,
+            Some(marked) => *marked.first().ok_or(SHORT)?,
+        };
+        match version {
+            1 => self.restore_implied(&node, group, state, 1, &mut places),
+            2 => self.restore_implied(&node, group, &state[9..], 2, &mut places),
+            SNAPSHOT_VERSION => self.restore_declared(&node, group, &state[9..], &mut places),
+            _ => Err(format!("the snapshot is of version {version}, which is not known")),
         }
-        while !snapshot.is_empty() {
-            let id = QueueId(snapshot.try_get_u64_le().map_err(short)?);
-            let length = match marked {
-                true => snapshot.try_get_u64_le().map_err(short)?,
-                false => snapshot.try_get_u32_le().map_err(short)?.into(),
-            };
-            let mut index = snapshot.split_off(..length as usize).ok_or(SHORT)?;
-            let queue = node.queues.by_id.read().get(&id).cloned();
-            if let Some(queue) = queue {
-                let mut entered = queue.enter();
-                let restored = entered.restore(&mut index, node.clock.now(), &mut |old| places.name(old, &mut named));
-                restored.map_err(|damaged| format!("queue '{}': {}", queue.name, damaged.0))?;
-                let contents = self.shards.contents_of(group);
-                if !entered.runs().all(|(_, name)| contents.hold_stored(name, &places)) {
-                    return Err(format!(
-                        "queue '{}': the snapshot does not say where all of its contents lie",
-                        queue.name
-                    ));
-                }
-            }
-        }
-        Ok(())
     }
 }
 
 impl Applier {
     pub(crate) fn new(node: &Arc<Node>, shards: Arc<Shards>) -> Self {
-        let ready = shards.list.iter().map(|_| Mutex::default()).collect();
-        Self { node: Arc::downgrade(node), shards, declared: OnceLock::new(), ready }
-    }
-
-    fn ready(&self, group: GroupId) -> Option<&Mutex<Vec<Arc<Queue>>>> {
-        self.ready.get(usize::from(group).checked_sub(1)?)
+        let groups = shards.list.iter().map(|_| AppliedGroup::default()).collect();
+        Self { node: Arc::downgrade(node), shards, groups }
     }
 
     /// Returns the node, or an error once the node is gone, so that no entry is skipped and no empty snapshot is written.
@@ -151,68 +141,150 @@ impl Applier {
         self.node.upgrade().ok_or_else(|| "the node is gone".to_owned())
     }
 
-    /// Creates the queues that group 0 declared; does so only once.
-    pub(crate) fn declare(&self) {
-        self.declared.get_or_init(|| {
-            let Some(node) = self.node.upgrade() else { return };
-            let catalog = node.catalog.read();
-            let mut queues = node.queues.by_id.write();
-            for vhost in catalog.vhosts() {
-                for (name, queue) in catalog.queues(vhost).into_iter().flatten() {
-                    let made = Queue::new(queue, vhost.clone(), name.clone(), node.queue_context());
-                    queues.insert(queue.id, Arc::new(made));
-                }
+    /// Restores a snapshot of this version, without its mark and version.
+    fn restore_declared(
+        &self,
+        node: &Node,
+        group: GroupId,
+        mut rest: &[u8],
+        places: &mut StoredPlaces,
+    ) -> Result<(), String> {
+        let batches = AppliedBatches::decode(&mut rest).ok_or(SHORT)?;
+        self.shards.replica(group).set_batches(batches);
+        while !rest.is_empty() {
+            let length = rest.try_get_u32_le().map_err(|_| SHORT)? as usize;
+            let mut declaration = rest.split_off(..length).ok_or(SHORT)?;
+            let fact = definitions::fact(&mut declaration).ok_or("a declaration in the snapshot is not known")?;
+            let queue =
+                self.declare(node, group, fact).ok_or("a declaration in the snapshot is not that of a queue")?;
+            let length = rest.try_get_u64_le().map_err(|_| SHORT)? as usize;
+            let index = rest.split_off(..length).ok_or(SHORT)?;
+            self.restore_queue(node, group, &queue, index, places)?;
+        }
+        Ok(())
+    }
+
+    /// Restores a snapshot of an earlier version, whose queues were declared in group 0 alone.
+    fn restore_implied(
+        &self,
+        node: &Node,
+        group: GroupId,
+        mut rest: &[u8],
+        version: u8,
+        places: &mut StoredPlaces,
+    ) -> Result<(), String> {
+        self.declare_implied(node, group);
+        while !rest.is_empty() {
+            let id = QueueId(rest.try_get_u64_le().map_err(|_| SHORT)?);
+            let length = match version {
+                1 => rest.try_get_u32_le().map_err(|_| SHORT)?.into(),
+                _ => rest.try_get_u64_le().map_err(|_| SHORT)?,
+            };
+            let index = rest.split_off(..length as usize).ok_or(SHORT)?;
+            if let Some(queue) = self.shards.replica(group).queue(id) {
+                self.restore_queue(node, group, &queue, index, places)?;
             }
+        }
+        Ok(())
+    }
+
+    fn restore_queue(
+        &self,
+        node: &Node,
+        group: GroupId,
+        queue: &Queue,
+        mut index: &[u8],
+        places: &mut StoredPlaces,
+    ) -> Result<(), String> {
+        let mut entered = queue.enter();
+        let restored = entered.restore(&mut index, node.clock.now(), &mut |old| places.name(old));
+        restored.map_err(|damaged| format!("queue '{}': {}", queue.name, damaged.0))?;
+        let contents = &self.shards.replica(group).contents;
+        match entered.runs().all(|(_, name)| contents.hold_stored(name, places)) {
+            true => Ok(()),
+            false => Err(format!("queue '{}': the snapshot does not say where all of its contents lie", queue.name)),
+        }
+    }
+
+    /// Creates the queue that a fact declares, unless it exists. Returns the queue; `None` if the fact declares no queue.
+    fn declare(&self, node: &Node, group: GroupId, fact: Fact) -> Option<Arc<Queue>> {
+        let Fact::Queue { vhost, name, id, auto_delete, arguments } = fact else { return None };
+        let declared = DeclaredQueue::durable(id, auto_delete, arguments);
+        let ShardDefinition::Declare { fact, .. } = declaration(&vhost, &name, &declared) else { return None };
+        let replica = self.shards.replica(group);
+        if let Some(queue) = replica.queue(id) {
+            return Some(queue);
+        }
+        let queue = Arc::new(Queue::new(&declared, vhost, name, node.queue_context()));
+        replica.add(ReplicaQueue { queue: queue.clone(), declaration: fact.into() });
+        node.queues.by_id.write().insert(id, queue.clone());
+        node.generations.changed(true); // routes that were found before do not lead to the queue
+        node.queues.declared.tell(&queue);
+        Some(queue)
+    }
+
+    /// Creates the queues of the shard that group 0 declared, as earlier versions of the program expected it; does so only
+    /// once.
+    fn declare_implied(&self, node: &Node, group: GroupId) {
+        self.groups[usize::from(group) - 1].implied.get_or_init(|| {
+            let mut facts = node.catalog.read().durable_facts();
+            facts.retain(|fact| matches!(fact, Fact::Queue { id, .. } if self.shards.shard(*id).group == group));
+            facts.into_iter().for_each(|fact| drop(self.declare(node, group, fact)));
         });
     }
 
+    /// Ends a queue that was deleted. The definitions of this node may not have the deletion yet.
+    fn delete(&self, node: &Node, group: GroupId, id: QueueId) {
+        let served = node.queues.by_id.write().remove(&id);
+        drop(served.map(|queue| queue.close()));
+        self.shards.replica(group).remove(id);
+    }
+
     /// Notes that the queue may have something to deliver.
-    fn is_ready(&self, queue: Arc<Queue>) {
-        let Some(ready) = self.ready(self.shards.shard(queue.id).group) else { return };
-        let mut ready = ready.lock();
+    fn is_ready(&self, group: GroupId, queue: Arc<Queue>) {
+        let mut ready = self.groups[usize::from(group) - 1].ready.lock();
         if !ready.last().is_some_and(|last| Arc::ptr_eq(last, &queue)) {
             ready.push(queue);
         }
     }
 
-    fn operation(&self, node: &Node, operation: Operation, applied: &AppliedEntry, now: u64) {
-        let find = |id: QueueId| node.queues.by_id.read().get(&id).cloned().or_else(|| node.queues.closed.get(id));
+    fn operation(&self, node: &Node, group: GroupId, operation: Operation, applied: &AppliedEntry, now: u64) {
+        let replica = self.shards.replica(group);
         match operation {
             Operation::Enqueue { queues, count, body_bytes, at, run } => {
                 // A run that is a small part of its entry would keep the whole entry in memory.
                 let run = if run.len() * 4 < applied.bytes.len() { Bytes::copy_from_slice(&run) } else { run };
                 let name = RunName { entry: applied.index, at, len: run.len() as u32 };
-                for queue in queues.into_iter().filter_map(find) {
+                let serving = self.shards.serving.load(Relaxed);
+                for queue in queues.into_iter().filter_map(|id| replica.queue(id)) {
                     let mut entered = queue.enter();
-                    if !entered.is_durable() {
-                        continue; // its deletion is durable by now
-                    }
-                    self.shards.contents(queue.id).hold(name, applied.place);
-                    let serving = self.shards.serving.load(Relaxed);
+                    replica.contents.hold(name, applied.place);
                     let warm = serving && node.memory.takes_warm() && entered.takes_warm();
                     entered.apply_logged(&LoggedRun { run: &run, name, count, body_bytes, warm }, now);
                     drop(entered);
                     if serving {
-                        self.is_ready(queue);
+                        self.is_ready(group, queue);
                     }
                 }
             }
             Operation::Settle { queue, first, count } => {
-                if let Some(queue) = find(queue) {
+                if let Some(queue) = replica.queue(queue) {
                     let end = first.saturating_add(count);
                     for part in (first..end).step_by(SETTLED_AT_ONCE) {
                         queue.enter().apply_settled(part, (end - part).min(SETTLED_AT_ONCE as u64));
                     }
                 }
             }
-            Operation::Return { queue, messages } => {
-                if let Some(queue) = find(queue) {
+            Operation::Return { queue, epoch, messages } => {
+                if let Some(queue) = replica.queue(queue) {
                     let mut entered = queue.enter();
-                    messages.into_iter().for_each(|(sequence, offset)| entered.apply_returned(sequence, offset));
+                    messages.into_iter().for_each(|(sequence, offset)| entered.apply_returned(sequence, offset, epoch));
                     drop(entered);
-                    self.is_ready(queue);
+                    self.is_ready(group, queue);
                 }
             }
+            Operation::Declare(fact) => drop(self.declare(node, group, fact)),
+            Operation::Delete(queue) => self.delete(node, group, queue),
         }
     }
 }
@@ -230,7 +302,7 @@ const SETTLED_AT_ONCE: usize = 8192;
 /// The mark at the beginning of a snapshot. Snapshots of version 1 have the identity of a queue in this place, which is
 /// never this number.
 const SNAPSHOT_MARK: u64 = u64::MAX;
-const SNAPSHOT_VERSION: u8 = 2;
+const SNAPSHOT_VERSION: u8 = 3;
 const SHORT: &str = "the snapshot ends too early";
 
 #[cfg(test)]

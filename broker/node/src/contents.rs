@@ -57,8 +57,8 @@ struct Record {
 #[derive(Default)]
 pub(crate) struct StoredPlaces {
     records: BTreeMap<RunName, Record>,
-    /// The number of the next record of a snapshot that has no names.
-    next_unnamed: u64,
+    /// The numbers given to the records of a snapshot that has no names, by file and offset.
+    unnamed: BTreeMap<(u64, u32), u64>,
 }
 
 /// A run that is to be read.
@@ -243,13 +243,10 @@ impl StoredPlaces {
 
     /// Gives a name to a run of a snapshot of an earlier version, which has locations instead of names. The same snapshot
     /// always gets the same names, and no entry of a log ever gets an index as high as theirs.
-    pub(crate) fn name(&mut self, old: OldPlace, named: &mut BTreeMap<(u64, u32), u64>) -> RunName {
+    pub(crate) fn name(&mut self, old: OldPlace) -> RunName {
         let OldPlace { file, offset, len, at, run_len } = old;
-        let next = &mut self.next_unnamed;
-        let entry = *named.entry((file, offset)).or_insert_with(|| {
-            *next += 1;
-            UNNAMED | *next
-        });
+        let next = self.unnamed.len() as u64;
+        let entry = UNNAMED | *self.unnamed.entry((file, offset)).or_insert(next);
         let name = RunName { entry, at, len: run_len };
         self.records.insert(name, Record { file, offset, len });
         name

@@ -1,10 +1,12 @@
 //! The door for declarations of exchanges, queues and bindings. The catalog decides, and the node follows (see `effects`).
 //!
-//! A change of a durable definition is logged before the declaration is answered, in a task that nobody cancels. A queue
-//! takes messages from then on.
+//! A change of a durable definition is logged before the declaration is answered, in a task that nobody cancels. The log of
+//! a queue's shard gets its declaration next, and the queue takes messages from then on.
 use crate::Broker;
 use crate::caller::Caller;
 use crate::deleted::DeletedQueue;
+use crate::effects::CreatedQueue;
+use crate::fact_log::stopping;
 use crate::queue::{Queue, QueueId};
 use leveret_engine::catalog::{
     BindingDeclare, ConnectionId, Destination, ExchangeDeclare, Purpose, QueueDeclare, idle_arguments,
@@ -100,27 +102,58 @@ impl Broker {
         }
         self.node().connections.churn.queues_declared.fetch_add(1, Relaxed);
         let idle: Vec<String> = idle_arguments(&declare.arguments).map(str::to_owned).collect();
-        let changed = self.change(|catalog| {
-            let declared = catalog.declare_queue(vhost, &name, declare, caller.origin)?;
-            Ok(declared.map(|declared| self.queue(declared.id))) // the queue, if it exists
-        })?;
-        let created = !changed.created.is_empty();
-        let queue = changed.created.into_iter().next().or(changed.answer);
-        let queue = queue.ok_or_else(|| Refusal::no_queue(vhost, &name))?;
-        if created && !idle.is_empty() {
-            tracing::warn!(vhost, queue = ?queue.name, arguments = ?idle, "these arguments of a queue do nothing");
-        }
-        let (broker, logged) = (self.clone(), queue.clone());
-        self.once_logged(changed.mark, move || {
-            if logged.set_declared() {
-                broker.node().generations.changed(true); // a route found meanwhile does not lead to it
+        loop {
+            let changed = self.change(|catalog| catalog.declare_queue(vhost, &name, declare.clone(), caller.origin))?;
+            let id = changed.answer.id;
+            self.once_logged(changed.mark, || ()).await?;
+            let Some(created) = changed.created else {
+                if let Some(queue) = self.until_in_shard(vhost, &name, id).await? {
+                    queue.caught_up().await;
+                    return Ok((false, queue));
+                }
+                continue; // it was deleted meanwhile
+            };
+            if !idle.is_empty() {
+                tracing::warn!(vhost, queue = ?name, arguments = ?idle, "these arguments of a queue do nothing");
             }
-        })
-        .await?;
-        if !created {
-            queue.caught_up().await;
+            return Ok((true, self.once_created(created).await?));
         }
-        Ok((created, queue))
+    }
+
+    /// Returns the queue that was created, once it exists.
+    ///
+    /// # Errors
+    /// The node is stopping.
+    async fn once_created(&self, created: CreatedQueue) -> Result<Arc<Queue>, Refusal> {
+        match created {
+            CreatedQueue::Here(queue) => Ok(queue),
+            CreatedQueue::InShard(queue) => tokio::select! {
+                biased;
+                queue = queue => queue.map_err(|_| stopping()),
+                () = self.node().stopping.cancelled() => Err(stopping()),
+            },
+        }
+    }
+
+    /// Returns a queue that somebody declared, once the log of its shard has the declaration; `None` if it is deleted
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// The node is stopping.
+    async fn until_in_shard(&self, vhost: &str, name: &str, id: QueueId) -> Result<Option<Arc<Queue>>, Refusal> {
+        loop {
+            let appeared = self.node().queues.declared.next();
+            if let Some(queue) = self.queue(id) {
+                return Ok(Some(queue));
+            }
+            if self.catalog().queue_id(vhost, name) != Some(id) {
+                return Ok(None);
+            }
+            tokio::select! {
+                () = appeared => {}
+                () = self.node().stopping.cancelled() => return Err(stopping()),
+            }
+        }
     }
 
     /// Returns a queue that the caller may use.
@@ -141,8 +174,7 @@ impl Broker {
     ) -> Result<Arc<Queue>, Refusal> {
         let catalog = self.catalog();
         let id = catalog.queue(vhost, name, caller.origin, purpose)?.id;
-        let found = self.queues().get(&id).filter(|queue| queue.is_declared()).cloned();
-        found.ok_or_else(|| Refusal::no_queue(vhost, name))
+        self.queue(id).ok_or_else(|| Refusal::no_queue(vhost, name))
     }
 
     /// Returns the queue with this identity; `None` if it was deleted.

@@ -41,7 +41,8 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<(u64, Vec<Fact>)> {
     Some((incarnation, facts))
 }
 
-fn put_fact(out: &mut Vec<u8>, fact: &Fact) {
+/// Appends one fact.
+pub(crate) fn put_fact(out: &mut Vec<u8>, fact: &Fact) {
     match fact {
         Fact::NextId(next) => {
             out.push(1);
@@ -142,7 +143,8 @@ fn put_value(out: &mut Vec<u8>, value: &FieldValue) {
     }
 }
 
-fn fact(rest: &mut &[u8]) -> Option<Fact> {
+/// Decodes one fact and removes it from the beginning of `rest`; `None` if it is not known or cut short.
+pub(crate) fn fact(rest: &mut &[u8]) -> Option<Fact> {
     Some(match rest.try_get_u8().ok()? {
         1 => Fact::NextId(rest.try_get_u64_le().ok()?),
         2 => Fact::Vhost(name(rest)?),

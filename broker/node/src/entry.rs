@@ -1,18 +1,35 @@
 //! The entries of a shard's log. An entry holds the operations on the shard's queues that arrived while the entry before it
 //! was on its way.
 //!
-//! Format, integers little-endian: `version u8 = 2, incarnation u64, number u64`, then operations, each beginning with its
-//! number: 1 enqueue `queues u16, uid u64 each, messages u32, body bytes u64, length u32, run` (the run in the stored form
-//! of engine's queues); 2 settle `uid u64, first u64, messages u64`; 3 return `uid u64, n u32, (sequence u64, offset
-//! u32)...`, which version 1 wrote; 8 return `uid u64, stretches u32`, each stretch `first u64, messages u32, offset u32
-//! each`. The numbers 4 expire, 5 drop (overflow), 6 move (dead letter) and 7 tick are reserved for these operations. By
-//! `incarnation` and `number` a node knows the entries of this start, whose publishers wait, from those of earlier starts.
+//! Format, integers little-endian: `version u8 = 3`, then batches, each as `origin u64, incarnation u64, number u64, length
+//! u32` and operations of that length. An operation begins with its number: 1 enqueue `queues u16, uid u64 each, messages
+//! u32, body bytes u64, length u32, run` (the run in the stored form of engine's queues); 2 settle `uid u64, first u64,
+//! messages u64`; 9 return `uid u64, epoch u64, stretches u32`, each stretch `first u64, messages u32, offset u32 each`; 10
+//! declare `length u32, fact` (see `definitions`); 11 delete `uid u64`. The numbers 4 expire, 5 drop (overflow), 6 move (dead
+//! letter) and 7 tick are reserved for these operations. By its batches a node knows the operations of this start, whose
+//! publishers wait, from others, and an operation that gets into the log twice is applied once.
+//!
+//! Earlier versions have one batch without origin and length: `version u8, incarnation u64, number u64`, operations. They
+//! return messages without an epoch: 3 `uid u64, n u32, (sequence u64, offset u32)...` in version 1; 8 `uid u64, stretches
+//! u32, stretches` in version 2.
 //!
 //! The length of an operation is bounded, and so is that of an entry: operations that would be longer are split before they
 //! are logged ([`pieces`], [`changes`]).
+use crate::definitions;
 use bytes::{Buf, BufMut, Bytes};
-use leveret_engine::catalog::QueueId;
+use leveret_engine::catalog::{Fact, QueueId};
 use leveret_engine::queue::{DeliveryChanges, Extent, Publish};
+use leveret_engine::shard::BatchId;
+use smallvec::SmallVec;
+use std::ops::Range;
+
+/// Operations in an entry that come from one node together.
+pub(crate) struct Batch {
+    /// The identity of the batch; `None` in an entry of an earlier version.
+    pub(crate) id: Option<BatchId>,
+    /// The bytes of the entry that hold the operations.
+    pub(crate) operations: Range<usize>,
+}
 
 /// One operation of an entry, decoded.
 pub(crate) enum Operation {
@@ -43,12 +60,18 @@ pub(crate) enum Operation {
     Return {
         /// The identity of the queue.
         queue: QueueId,
+        /// The epoch in which the messages were delivered; `None` in an entry of an earlier version.
+        epoch: Option<u64>,
         /// The sequence number and the offset of each message.
         messages: Vec<(u64, u32)>,
     },
+    /// A queue was declared: from here on its messages are kept.
+    Declare(Fact),
+    /// A queue was deleted.
+    Delete(QueueId),
 }
 
-/// Begins an entry, with room for `bytes` bytes. Its incarnation and number are filled in by [`seal`].
+/// Begins an entry of one batch, with room for `bytes` bytes. The identity of the batch is filled in by [`seal`].
 pub(crate) fn begin(bytes: usize) -> Vec<u8> {
     let mut entry = Vec::with_capacity(bytes.max(CAPACITY));
     entry.resize(HEADER, 0);
@@ -56,16 +79,38 @@ pub(crate) fn begin(bytes: usize) -> Vec<u8> {
     entry
 }
 
-pub(crate) fn seal(entry: &mut [u8], incarnation: u64, number: u64) {
-    entry[1..9].copy_from_slice(&incarnation.to_le_bytes());
-    entry[9..17].copy_from_slice(&number.to_le_bytes());
+/// Completes an entry of one batch.
+pub(crate) fn seal(entry: &mut [u8], BatchId { origin, incarnation, number }: BatchId) {
+    let length = (entry.len() - HEADER) as u32;
+    let mut header = &mut entry[1..HEADER];
+    header.put_u64_le(origin);
+    header.put_u64_le(incarnation);
+    header.put_u64_le(number);
+    header.put_u32_le(length);
 }
 
-/// Returns the incarnation and the number of an entry; `None` if its version is not known or it is too short.
-pub(crate) fn header(entry: &[u8]) -> Option<(u64, u64)> {
+/// Returns the batches of an entry, in order; `None` if its version is not known or it ends too early.
+pub(crate) fn batches(entry: &[u8]) -> Option<SmallVec<[Batch; 1]>> {
     let (&version, mut rest) = entry.split_first()?;
-    (1..=VERSION).contains(&version).then_some(())?;
-    Some((rest.try_get_u64_le().ok()?, rest.try_get_u64_le().ok()?))
+    let mut batches = SmallVec::new();
+    match version {
+        1 | 2 => {
+            rest.split_off(..16)?;
+            batches.push(Batch { id: None, operations: entry.len() - rest.len()..entry.len() });
+        }
+        VERSION => {
+            while !rest.is_empty() {
+                let (origin, incarnation) = (rest.try_get_u64_le().ok()?, rest.try_get_u64_le().ok()?);
+                let id = Some(BatchId { origin, incarnation, number: rest.try_get_u64_le().ok()? });
+                let length = rest.try_get_u32_le().ok()? as usize;
+                let from = entry.len() - rest.len();
+                rest.split_off(..length)?;
+                batches.push(Batch { id, operations: from..from + length });
+            }
+        }
+        _ => return None,
+    }
+    Some(batches)
 }
 
 /// Splits a publish into pieces of one operation each, given by their queues and messages. Messages are split at 256 KiB,
@@ -107,9 +152,27 @@ pub(crate) fn enqueue(out: &mut Vec<u8>, queues: &[QueueId], publish: &Publish<'
     out[length_at..length_at + 4].copy_from_slice(&length.to_le_bytes());
 }
 
-/// Encodes the settlements and returns of a queue. Each call of `push` gets a function that appends to an entry either at
+/// Appends the operation that declares a queue.
+pub(crate) fn declare(out: &mut Vec<u8>, fact: &[u8]) {
+    out.put_u8(DECLARE);
+    out.put_u32_le(fact.len() as u32);
+    out.extend_from_slice(fact);
+}
+
+/// Appends the operation that deletes a queue.
+pub(crate) fn delete(out: &mut Vec<u8>, queue: QueueId) {
+    out.put_u8(DELETE);
+    out.put_u64_le(queue.0);
+}
+
+/// Encodes the settlements and returns of a queue that were delivered in `epoch`. Each call of `push` gets a function that appends to an entry either at
 /// most 4,096 settle operations or one return operation of at most 8,192 messages. Adjacent settled ranges are joined.
-pub(crate) fn changes(queue: QueueId, changes: &DeliveryChanges, mut push: impl FnMut(&dyn Fn(&mut Vec<u8>))) {
+pub(crate) fn changes(
+    queue: QueueId,
+    epoch: u64,
+    changes: &DeliveryChanges,
+    mut push: impl FnMut(&dyn Fn(&mut Vec<u8>)),
+) {
     let mut settled = Vec::with_capacity(changes.settled.len().min(RANGES_MAX));
     for &(first, count) in &changes.settled {
         if let Some((before, messages)) = settled.last_mut()
@@ -128,7 +191,7 @@ pub(crate) fn changes(queue: QueueId, changes: &DeliveryChanges, mut push: impl 
         push(&|out| settle(out, queue, &settled));
     }
     for messages in changes.returned.chunks(RETURNS_MAX) {
-        push(&|out| give_back(out, queue, messages));
+        push(&|out| give_back(out, queue, epoch, messages));
     }
 }
 
@@ -139,10 +202,11 @@ fn settle(out: &mut Vec<u8>, queue: QueueId, ranges: &[(u64, u64)]) {
     }
 }
 
-fn give_back(out: &mut Vec<u8>, queue: QueueId, messages: &[(u64, u32)]) {
+fn give_back(out: &mut Vec<u8>, queue: QueueId, epoch: u64, messages: &[(u64, u32)]) {
     let stretches = || messages.chunk_by(|(one, _), (next, _)| one + 1 == *next);
-    out.push(RETURN_STRETCHES);
+    out.push(RETURN);
     out.put_u64_le(queue.0);
+    out.put_u64_le(epoch);
     out.put_u32_le(stretches().count() as u32);
     for stretch in stretches() {
         out.put_u64_le(stretch[0].0);
@@ -151,11 +215,11 @@ fn give_back(out: &mut Vec<u8>, queue: QueueId, messages: &[(u64, u32)]) {
     }
 }
 
-/// Decodes an entry and hands its operations to `each`, in order. Returns `None` if the entry's version or an operation is
-/// not known, or if the entry ends too early; some operations may have been handed over then.
-pub(crate) fn operations(entry: &Bytes, mut each: impl FnMut(Operation)) -> Option<()> {
-    header(entry)?;
-    let mut rest = &entry[HEADER..];
+/// Decodes a batch of an entry and hands its operations to `each`, in order. Returns `None` if an operation is not known
+/// or is cut short; some operations may have been handed over then.
+pub(crate) fn operations(entry: &Bytes, batch: &Batch, mut each: impl FnMut(Operation)) -> Option<()> {
+    let end = batch.operations.end;
+    let mut rest = entry.get(batch.operations.clone())?;
     while let Some((&number, after)) = rest.split_first() {
         rest = after;
         match number {
@@ -165,7 +229,7 @@ pub(crate) fn operations(entry: &Bytes, mut each: impl FnMut(Operation)) -> Opti
                     .collect::<Option<_>>()?;
                 let (count, body_bytes, length) =
                     (rest.try_get_u32_le().ok()?, rest.try_get_u64_le().ok()?, rest.try_get_u32_le().ok()?);
-                let at = (entry.len() - rest.len()) as u32;
+                let at = (end - rest.len()) as u32;
                 let run = rest.split_off(..length as usize)?;
                 each(Operation::Enqueue { queues, count, body_bytes, at, run: entry.slice_ref(run) });
             }
@@ -177,29 +241,39 @@ pub(crate) fn operations(entry: &Bytes, mut each: impl FnMut(Operation)) -> Opti
                     count: rest.try_get_u64_le().ok()?,
                 });
             }
-            RETURN => {
+            RETURN_SINGLY => {
                 let queue = QueueId(rest.try_get_u64_le().ok()?);
                 let mut messages = Vec::new();
                 for _ in 0..rest.try_get_u32_le().ok()? {
                     messages.push((rest.try_get_u64_le().ok()?, rest.try_get_u32_le().ok()?));
                 }
-                each(Operation::Return { queue, messages });
+                each(Operation::Return { queue, epoch: None, messages });
             }
-            RETURN_STRETCHES => {
+            RETURN_STRETCHES | RETURN => {
                 let queue = QueueId(rest.try_get_u64_le().ok()?);
-                let mut messages = Vec::new();
-                for _ in 0..rest.try_get_u32_le().ok()? {
-                    let (first, count) = (rest.try_get_u64_le().ok()?, rest.try_get_u32_le().ok()?);
-                    for at in 0..u64::from(count) {
-                        messages.push((first + at, rest.try_get_u32_le().ok()?));
-                    }
-                }
-                each(Operation::Return { queue, messages });
+                let epoch = if number == RETURN { Some(rest.try_get_u64_le().ok()?) } else { None };
+                each(Operation::Return { queue, epoch, messages: stretches(&mut rest)? });
             }
+            DECLARE => {
+                let length = rest.try_get_u32_le().ok()? as usize;
+                each(Operation::Declare(definitions::fact(&mut rest.split_off(..length)?)?));
+            }
+            DELETE => each(Operation::Delete(QueueId(rest.try_get_u64_le().ok()?))),
             _ => return None,
         }
     }
     Some(())
+}
+
+fn stretches(rest: &mut &[u8]) -> Option<Vec<(u64, u32)>> {
+    let mut messages = Vec::new();
+    for _ in 0..rest.try_get_u32_le().ok()? {
+        let (first, count) = (rest.try_get_u64_le().ok()?, rest.try_get_u32_le().ok()?);
+        for at in 0..u64::from(count) {
+            messages.push((first.wrapping_add(at), rest.try_get_u32_le().ok()?));
+        }
+    }
+    Some(messages)
 }
 
 /// Returns whether the operation that begins with these bytes is a publish.
@@ -232,12 +306,10 @@ fn operation_len(bytes: &[u8]) -> Option<usize> {
             Some(bytes.len() - rest.len() + length)
         }
         SETTLE => Some(25),
+        DECLARE => Some(5 + rest.try_get_u32_le().ok()? as usize),
+        DELETE => Some(9),
         RETURN => {
-            rest.try_get_u64_le().ok()?;
-            Some(13 + rest.try_get_u32_le().ok()? as usize * 12)
-        }
-        RETURN_STRETCHES => {
-            rest.try_get_u64_le().ok()?;
+            rest.split_off(..16)?;
             for _ in 0..rest.try_get_u32_le().ok()? {
                 rest.try_get_u64_le().ok()?;
                 let count = rest.try_get_u32_le().ok()? as usize;
@@ -249,14 +321,17 @@ fn operation_len(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-const VERSION: u8 = 2;
-const HEADER: usize = 17;
+const VERSION: u8 = 3;
+const HEADER: usize = 29;
 /// The length of an entry without operations, in bytes.
 pub(crate) const EMPTY: usize = HEADER;
 const ENQUEUE: u8 = 1;
 const SETTLE: u8 = 2;
-const RETURN: u8 = 3;
+const RETURN_SINGLY: u8 = 3;
 const RETURN_STRETCHES: u8 = 8;
+const RETURN: u8 = 9;
+const DECLARE: u8 = 10;
+const DELETE: u8 = 11;
 const CAPACITY: usize = 4 << 10;
 /// The largest number of bytes that an entry and an operation begin with, including the names of exchange and routing key.
 const NAMES_MAX: usize = 600;

@@ -5,30 +5,48 @@ use leveret_engine::queue::Body;
 
 type Read = Vec<(u64, &'static str, u64, u64)>;
 
+/// The epoch in which all messages here were delivered.
+const EPOCH: u64 = 8;
+const BATCH: BatchId = BatchId { origin: 6, incarnation: 0x0102_0304_0506_0708, number: 5 };
+
+/// Returns an entry with one batch, whose operations `append` appends.
+fn sealed(append: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut entry = begin(0);
+    append(&mut entry);
+    seal(&mut entry, BATCH);
+    entry
+}
+
 fn read(entry: Vec<u8>) -> Option<Read> {
     let mut read = Read::new();
-    operations(&entry.into(), |operation| match operation {
+    let entry = Bytes::from(entry);
+    for batch in batches(&entry)? {
+        read_batch(&entry, &batch, &mut read)?;
+    }
+    Some(read)
+}
+
+fn read_batch(entry: &Bytes, batch: &Batch, read: &mut Read) -> Option<()> {
+    operations(entry, batch, |operation| match operation {
         Operation::Enqueue { queues, count, run, .. } => {
             read.push((queues.len() as u64, "enqueue", u64::from(count), run.len() as u64));
         }
         Operation::Settle { queue, first, count } => read.push((queue.0, "settle", first, count)),
-        Operation::Return { queue, messages } => {
+        Operation::Declare(fact) => read.push((0, "declare", u64::from(matches!(fact, Fact::Queue { .. })), 0)),
+        Operation::Delete(queue) => read.push((queue.0, "delete", 0, 0)),
+        Operation::Return { queue, epoch, messages } => {
+            assert_eq!(epoch, batch.id.is_some().then_some(EPOCH));
             read.extend(
                 messages.into_iter().map(|(sequence, offset)| (queue.0, "return", sequence, u64::from(offset))),
             );
         }
-    })?;
-    Some(read)
+    })
 }
 
 /// Encodes settlements and returns, with the operations of each call of `push` in an entry of their own.
 fn parts(what: &DeliveryChanges) -> Vec<Vec<u8>> {
     let mut parts = Vec::new();
-    changes(QueueId(7), what, |append| {
-        let mut entry = begin(0);
-        append(&mut entry);
-        parts.push(entry);
-    });
+    changes(QueueId(7), EPOCH, what, |append| parts.push(sealed(append)));
     parts
 }
 
@@ -64,8 +82,7 @@ fn a_publish_to_very_many_queues_or_of_very_many_messages_is_split() {
     let whole = Publish { exchange: b"fan", routing_key: b"", bytes: &bytes, messages: &messages };
     let (mut seen, mut longest, mut first_queue) = (0, 0, 0);
     for (queues, messages) in pieces(&queues, whole.messages) {
-        let mut entry = begin(0);
-        enqueue(&mut entry, queues, &Publish { messages, ..whole });
+        let entry = sealed(|entry| enqueue(entry, queues, &Publish { messages, ..whole }));
         longest = longest.max(entry.len());
         let read = read(entry).unwrap();
         assert_eq!((read[0].0, read[0].2), (queues.len() as u64, messages.len() as u64));
@@ -87,53 +104,108 @@ fn a_message_larger_than_a_piece_is_a_piece_of_its_own() {
 
 #[test]
 fn entries_of_version_1_are_read() {
-    let mut entry = begin(0);
-    entry[0] = 1;
-    seal(&mut entry, 3, 4);
-    entry.push(RETURN);
+    let mut entry = vec![1];
+    entry.extend_from_slice(&[7; 16]);
+    entry.push(RETURN_SINGLY);
     entry.extend_from_slice(&9u64.to_le_bytes());
     entry.extend_from_slice(&2u32.to_le_bytes());
     for (sequence, offset) in [(5u64, 6u32), (7, 8)] {
         entry.extend_from_slice(&sequence.to_le_bytes());
         entry.extend_from_slice(&offset.to_le_bytes());
     }
-    assert_eq!(header(&entry), Some((3, 4)));
+    assert!(batches(&entry).is_some_and(|batches| batches.len() == 1 && batches[0].id.is_none()));
     assert_eq!(read(entry), Some(vec![(9, "return", 5, 6), (9, "return", 7, 8)]));
 }
 
 #[test]
 fn an_entry_of_a_later_version_or_one_cut_short_is_not_decoded() {
-    let mut entry = begin(0);
-    give_back(&mut entry, QueueId(1), &[(1, 1), (2, 2)]);
-    assert!(read(entry[..entry.len() - 1].to_vec()).is_none());
+    let mut entry = sealed(|entry| give_back(entry, QueueId(1), EPOCH, &[(1, 1), (2, 2)]));
+    assert!((1..entry.len()).all(|len| len == 1 || read(entry[..len].to_vec()).is_none()));
+    let short = sealed(|entry| {
+        give_back(entry, QueueId(1), EPOCH, &[(1, 1), (2, 2)]);
+        entry.pop();
+    });
+    assert!(read(short).is_none(), "the batch is whole, its operation is not");
     entry[0] = VERSION + 1;
     assert!(read(entry).is_none());
 }
 
-/// This version writes byte for byte what the version before wrote, because a data folder outlives its broker.
-#[test]
-fn an_entry_has_the_same_bytes_as_in_existing_data_folders() {
+/// Appends a publish of three messages, settlements and returns.
+fn publish_and_settle(entry: &mut Vec<u8>) {
     let bytes = b"\x80\0\x0atext/plainhello";
     let message = |properties_len, at, len| Extent { properties_at: 0, properties_len, body: Body::Inline { at, len } };
     let shared = Extent { properties_at: 0, properties_len: 2, body: Body::Shared(Bytes::from_static(b"large")) };
     let messages = [message(13, 13, 5), message(13, 18, 0), shared];
     let publish = Publish { exchange: b"ex", routing_key: b"key", bytes, messages: &messages };
-    let mut entry = begin(0);
-    enqueue(&mut entry, &[QueueId(7), QueueId(19)], &publish);
+    enqueue(entry, &[QueueId(7), QueueId(19)], &publish);
     let delivered = DeliveryChanges { settled: vec![(3, 1), (4, 2)], returned: vec![(9, 7), (10, 40)] };
-    changes(QueueId(7), &delivered, |append| append(&mut entry));
-    seal(&mut entry, 0x0102_0304_0506_0708, 5);
+    changes(QueueId(7), EPOCH, &delivered, |append| append(entry));
+}
+
+/// The bytes of a publish and of a settlement, which are the same in all versions.
+const GOLDEN: [&[u8]; 6] = [
+    b"\x01\x02\0\x07\0\0\0\0\0\0\0\x13\0\0\0\0\0\0\0\x03\0\0\0\x0a\0\0\0\0\0\0\0\x45\0\0\0",
+    b"\x02\x03exkey",
+    b"\x0d\0\0\0\x05\0\0\0\x80\0\x0atext/plainhello",
+    b"\x0d\0\0\0\0\0\0\0\x80\0\x0atext/plain",
+    b"\x02\0\0\0\x05\0\0\0\x80\0large",
+    b"\x02\x07\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0",
+];
+
+/// The encoding must not change, because a data folder outlives its broker.
+#[test]
+fn an_entry_has_the_same_bytes_as_in_existing_data_folders() {
+    let fact = b"\x06\x01\0\0\0/\x01\0\0\0q\x07\0\0\0\0\0\0\0\x01\0\0\0\0";
+    let entry = sealed(|entry| {
+        publish_and_settle(entry);
+        declare(entry, fact);
+        delete(entry, QueueId(7));
+    });
     let golden = [
-        &b"\x02\x08\x07\x06\x05\x04\x03\x02\x01\x05\0\0\0\0\0\0\0"[..],
-        b"\x01\x02\0\x07\0\0\0\0\0\0\0\x13\0\0\0\0\0\0\0\x03\0\0\0\x0a\0\0\0\0\0\0\0\x45\0\0\0",
-        b"\x02\x03exkey",
-        b"\x0d\0\0\0\x05\0\0\0\x80\0\x0atext/plainhello",
-        b"\x0d\0\0\0\0\0\0\0\x80\0\x0atext/plain",
-        b"\x02\0\0\0\x05\0\0\0\x80\0large",
-        b"\x02\x07\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0",
-        b"\x08\x07\0\0\0\0\0\0\0\x01\0\0\0\x09\0\0\0\0\0\0\0\x02\0\0\0\x07\0\0\0\x28\0\0\0",
+        &b"\x03\x06\0\0\0\0\0\0\0\x08\x07\x06\x05\x04\x03\x02\x01\x05\0\0\0\0\0\0\0\xd0\0\0\0"[..],
+        &GOLDEN.concat(),
+        b"\x09\x07\0\0\0\0\0\0\0\x08\0\0\0\0\0\0\0\x01\0\0\0\x09\0\0\0\0\0\0\0\x02\0\0\0\x07\0\0\0\x28\0\0\0",
+        b"\x0a\x18\0\0\0",
+        fact,
+        b"\x0b\x07\0\0\0\0\0\0\0",
     ]
     .concat();
     assert_eq!(entry.escape_ascii().to_string(), golden.escape_ascii().to_string());
+    assert!(batches(&golden).is_some_and(|batches| batches.len() == 1 && batches[0].id == Some(BATCH)));
+    let says: Vec<&str> = read(golden).unwrap().iter().map(|operation| operation.1).collect();
+    assert_eq!(says, ["enqueue", "settle", "return", "return", "declare", "delete"]);
+}
+
+#[test]
+fn an_entry_of_version_2_is_read() {
+    let golden = [
+        &b"\x02\x08\x07\x06\x05\x04\x03\x02\x01\x05\0\0\0\0\0\0\0"[..],
+        &GOLDEN.concat(),
+        b"\x08\x07\0\0\0\0\0\0\0\x01\0\0\0\x09\0\0\0\0\0\0\0\x02\0\0\0\x07\0\0\0\x28\0\0\0",
+    ]
+    .concat();
     assert!(read(golden).is_some_and(|read| read.len() == 4));
+}
+
+#[test]
+fn an_entry_of_several_batches_is_read_batch_by_batch() {
+    let first = sealed(|entry| delete(entry, QueueId(1)));
+    let second = sealed(|entry| delete(entry, QueueId(2)));
+    let both = [&first[..], &second[1..]].concat();
+    assert_eq!(read(both), Some(vec![(1, "delete", 0, 0), (2, "delete", 0, 0)]));
+    assert!(batches(&[VERSION]).is_some_and(|batches| batches.is_empty()));
+}
+
+#[test]
+fn all_operations_but_publishes_are_split_off() {
+    let whole = sealed(|entry| {
+        declare(entry, b"fact");
+        publish_and_settle(entry);
+        delete(entry, QueueId(7));
+        publish_and_settle(entry);
+    });
+    let mut others = begin(0);
+    let left = split(&whole, &mut others);
+    let (published, settled) = (GOLDEN[..5].concat().len(), 25 + 41);
+    assert_eq!((left.len(), others.len()), (EMPTY + 2 * published, EMPTY + 2 * settled + 9 + 9));
 }

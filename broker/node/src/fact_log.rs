@@ -4,9 +4,11 @@
 //! A change of the catalog hands its facts over while it still holds the catalog's lock, so the log has them in the order
 //! in which they became true. The task that gets the definitions' lock writes all facts that have gathered, including those
 //! of other callers: many declarations share a sync. That task runs to its end: a caller that is cancelled, times out or
-//! disconnects leaves nothing half done.
+//! disconnects leaves nothing half done. Once the facts are durable, the logs of the shards get the declarations and
+//! deletions of their queues. If the node ends in between, the next start makes up for it (see `agreement`).
 use crate::Broker;
 use crate::definitions;
+use crate::shard::ShardDefinition;
 use leveret_engine::catalog::Fact;
 use leveret_model::refusal::{Refusal, RefusalKind};
 use parking_lot::Mutex;
@@ -25,6 +27,8 @@ pub(crate) struct FactLog {
 #[derive(Default)]
 struct WaitingFacts {
     facts: Vec<Fact>,
+    /// The declarations and deletions of queues that follow from these facts.
+    definitions: Vec<ShardDefinition>,
     /// The number of facts handed over so far, including those that were logged.
     handed_over: u64,
 }
@@ -39,9 +43,11 @@ impl Mark {
 }
 
 impl FactLog {
-    /// Takes facts over while the caller holds the catalog's lock. Returns the mark behind them.
-    pub(crate) fn hand_over(&self, facts: impl Iterator<Item = Fact>) -> Mark {
+    /// Takes facts over while the caller holds the catalog's lock, and what the shards' logs have to get once they are
+    /// durable. Returns the mark behind them.
+    pub(crate) fn hand_over(&self, facts: impl Iterator<Item = Fact>, definitions: Vec<ShardDefinition>) -> Mark {
         let mut waiting = self.waiting.lock();
+        waiting.definitions.extend(definitions);
         let before = waiting.facts.len();
         waiting.facts.extend(facts);
         waiting.handed_over += (waiting.facts.len() - before) as u64;
@@ -68,9 +74,12 @@ impl FactLog {
         self.closing.store(true, Release);
     }
 
-    fn take(&self) -> (Vec<Fact>, Mark) {
+    /// Takes what waits. Also returns the mark behind it.
+    fn take(&self) -> (WaitingFacts, Mark) {
         let mut waiting = self.waiting.lock();
-        (std::mem::take(&mut waiting.facts), Mark(waiting.handed_over))
+        let handed_over = waiting.handed_over;
+        let taken = std::mem::replace(&mut *waiting, WaitingFacts { handed_over, ..WaitingFacts::default() });
+        (taken, Mark(handed_over))
     }
 }
 
@@ -120,7 +129,7 @@ impl Broker {
         if log.has(mark) {
             return Ok(());
         }
-        let (facts, upto) = log.take();
+        let (WaitingFacts { facts, definitions, .. }, upto) = log.take();
         for entry in definitions::entries(storage.shards.incarnation, &facts) {
             if let Err(error) = storage.groups.write(0, entry.into()).await {
                 if !log.closing.load(Acquire) {
@@ -133,12 +142,15 @@ impl Broker {
             // A task before this one took the facts, and the log failed.
             return Err(stopping());
         }
+        for definition in &definitions {
+            storage.shards.shard(definition.queue()).define(definition);
+        }
         log.durable.store(upto.0, Release);
         Ok(())
     }
 }
 
-fn stopping() -> Refusal {
+pub(crate) fn stopping() -> Refusal {
     Refusal::new(RefusalKind::Stopping, "the node is stopping: what was asked may not be durable".to_owned())
 }
 

@@ -6,20 +6,21 @@
 //! `caller` says who makes a request at a door. Behind the doors are `effects` (the consequences of a change of the
 //! catalog), `queue` (the engine's queue behind its lock), `connections`, `limits`, `auth`, `memory` and `clock`.
 //!
-//! Durable queues: `shard` and `entry` (the format and the order of logged operations), `shards`, `files` and `closed`
-//! (the state that the queues share), `storage` and `identity` (opening and closing), `apply` (applying the log),
+//! Durable queues: `shard` and `entry` (the format and the order of logged operations), `shards`, `contents` and `files`
+//! (the state that the queues share), `storage` and `identity` (opening and closing), `apply` and `replica` (applying the
+//! log), `agreement` (declarations that the shards lack after a start),
 //! `fetch` and `read` (reading contents back), `maintain`, `upkeep`, `relocate` and `archive` (keeping the log in
 //! bounds), `definitions` and `fact_log` (definitions as facts in the log). `health` reports whether all of that works,
 //! `tasks` decides which panics end the process.
 //!
 //! Lock order: catalog, queues, queue, shard, output; catalog, facts. No lock is held across an await.
 mod activity;
+mod agreement;
 mod apply;
 mod archive;
 mod auth;
 mod caller;
 mod clock;
-mod closed;
 mod connections;
 mod contents;
 mod declare;
@@ -51,6 +52,7 @@ mod queue;
 mod read;
 mod read_failure;
 mod relocate;
+mod replica;
 mod settle;
 mod shard;
 mod shards;
@@ -166,8 +168,8 @@ impl Node {
 struct Queues {
     /// The declared queues by identity.
     by_id: RwLock<QueuesById>,
-    /// The durable queues that were deleted, but whose deletion the log may not have yet.
-    closed: closed::ClosedQueues,
+    /// The durable queues whose declaration is on its way into the log of their shard.
+    declared: replica::DeclaredQueues,
     /// The list of the queues with more to deliver than one visit may.
     unfinished: Arc<due::DueQueues>,
 }

@@ -4,6 +4,7 @@ use crate::Broker;
 use crate::archive::{self, ARCHIVE};
 use crate::files::FileUse;
 use crate::relocate::movable;
+use crate::replica::Replica;
 use crate::shards::Shards;
 use crate::storage::{Storage, disk_free_min};
 use crate::upkeep::Upkeep;
@@ -132,7 +133,7 @@ impl Broker {
         let noted = self.note_moves(storage, upkeep).await;
         let needed = (0..groups.len()).filter_map(|group| groups.first_segment(group)).min();
         let current = groups.journal().usage().current;
-        let freed = self.free_closed(storage).await;
+        let freed = self.free_ended(storage).await;
         release(storage, shards, needed.unwrap_or(current).min(current), &upkeep.emptied);
         let failed: Vec<_> = [cut, relocated, compacted, noted, freed].into_iter().filter_map(Result::err).collect();
         upkeep.wait_if_in_vain(&failed);
@@ -182,13 +183,9 @@ impl Broker {
         Ok(())
     }
 
-    /// Frees the contents of deleted queues once the log has their deletion.
-    async fn free_closed(&self, storage: &Storage) -> io::Result<()> {
-        let facts = &self.node().facts;
-        let ended = {
-            let _nobody_deletes = self.catalog();
-            self.node().queues.closed.take_durable(facts.mark(), |end| facts.has(end))
-        };
+    /// Frees the contents of the queues that the logs of the shards deleted.
+    async fn free_ended(&self, storage: &Storage) -> io::Result<()> {
+        let ended: Vec<_> = storage.shards.replicas.iter().flat_map(Replica::take_ended).collect();
         if ended.is_empty() {
             return Ok(());
         }

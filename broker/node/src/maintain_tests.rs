@@ -152,6 +152,7 @@ fn a_deleted_queue_keeps_its_files_until_the_log_has_the_deletion() {
         assert!(node.shards().files.now()[&file].is_needed());
         drop(turn);
         deletion.await.unwrap().unwrap();
+        node.until("its shard has the deletion", || node.shards().shard(queue.id).is_idle()).await;
         node.keep_in_bounds().await;
         assert!(node.shards().files.now().get(&file).is_none_or(|needed| !needed.is_needed()));
         node.close().await;

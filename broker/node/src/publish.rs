@@ -189,7 +189,7 @@ impl Broker {
         let generation = generations[usize::from(by_queue_name)];
         let (mut queues, mut shards) = (SmallVec::new(), SmallVec::<[ToShard; 1]>::new());
         let known = self.queues();
-        for queue in ids.iter().filter_map(|id| known.get(id)).filter(|queue| queue.is_declared()) {
+        for queue in ids.iter().filter_map(|id| known.get(id)) {
             let Some(logged_by) = &queue.shards else {
                 queues.push(queue.clone());
                 continue;

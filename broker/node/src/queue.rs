@@ -37,8 +37,6 @@ pub struct Queue {
     state: Mutex<engine::QueueCore>,
     reported: ReportedBytes,
     pace: ConsumerPace,
-    /// Set once the queue may be used: when its declaration is durable, if it has to be.
-    declared: AtomicBool,
     deleted: AtomicBool,
     pub(crate) memory: Arc<Memory>,
     unfinished: Arc<DueQueues>,
@@ -91,10 +89,8 @@ impl Queue {
         let QueueContext { memory, unfinished, shards } = context;
         let shards = shards.filter(|_| declared.is_logged());
         let mut state = engine::QueueCore::new(&declared.settings, shards.is_some());
-        // A declaration that is read from the log at the start is durable.
-        let is_logged_now = shards.as_ref().is_some_and(|shards| shards.serving.load(Relaxed));
-        if is_logged_now {
-            state.lead(0);
+        if let Some(shards) = shards.as_ref().filter(|shards| shards.serving.load(Relaxed)) {
+            state.lead(0, shards.incarnation);
         }
         Self {
             id: declared.id,
@@ -104,7 +100,6 @@ impl Queue {
             state: Mutex::new(state),
             reported: ReportedBytes::default(),
             pace: ConsumerPace::default(),
-            declared: AtomicBool::new(!is_logged_now),
             deleted: AtomicBool::new(false),
             memory,
             unfinished,
@@ -160,16 +155,6 @@ impl Queue {
             }
         }
         true
-    }
-
-    /// Notes that the declaration of the queue is durable. Returns whether that is new.
-    pub(crate) fn set_declared(&self) -> bool {
-        !self.declared.swap(true, Relaxed)
-    }
-
-    /// Returns whether the queue may be used: its declaration is durable, if it has to be.
-    pub(crate) fn is_declared(&self) -> bool {
-        self.declared.load(Relaxed)
     }
 
     /// Returns whether the queue was deleted, so that nothing enters it any more.
@@ -239,7 +224,7 @@ impl Queue {
             return;
         }
         if let Some(changes) = state.take_changes() {
-            shards.shard(self.id).changes(self.id, &changes);
+            shards.shard(self.id).changes(self.id, state.epoch(), &changes);
         }
         if state.may_need_read() {
             shards.reads.waiting.push(self.id, &self.reads.is_waiting);
@@ -258,7 +243,7 @@ impl Queue {
         tracing::error!(vhost, queue, reason, "contents cannot be read: deliveries of the queue stop before them");
     }
 
-    /// Drops the contents of this durable queue, once the log has its deletion.
+    /// Drops the contents of this durable queue, once the shard's log has its deletion.
     pub(crate) fn free_contents(&self, shards: &Shards) {
         let contents = std::mem::replace(&mut *self.enter().state, engine::QueueCore::ended());
         let mut names = contents.runs().map(|(_, name)| name).peekable();

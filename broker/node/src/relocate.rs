@@ -82,7 +82,7 @@ impl Broker {
         for (run, place) in moves.iter().zip(&copied.places) {
             match place {
                 Ok(place) => {
-                    held |= shards.contents_of(run.group).moved(&run.name, *place);
+                    held |= shards.replica(run.group).contents.moved(&run.name, *place);
                     upkeep.moved.insert(run.group);
                 }
                 Err(ReadFailure::Damaged(reason)) => self.note_damaged_run(storage, run, reason),

@@ -10,6 +10,7 @@ use crate::entry;
 use bytes::Bytes;
 use leveret_engine::catalog::QueueId;
 use leveret_engine::queue::{DeliveryChanges, Publish};
+use leveret_engine::shard::BatchId;
 use leveret_replication::{GroupId, Groups};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -35,6 +36,29 @@ pub struct Waiter {
     pub channel: u16,
     /// The connection's own number for the publish.
     pub token: u64,
+}
+
+/// The declaration or deletion of a queue, which its shard's log gets after that of the definitions has it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum ShardDefinition {
+    /// The queue was declared.
+    Declare {
+        /// The identity of the queue.
+        queue: QueueId,
+        /// The declaration, encoded as a fact of `definitions`.
+        fact: Box<[u8]>,
+    },
+    /// The queue was deleted.
+    Delete(QueueId),
+}
+
+impl ShardDefinition {
+    /// Returns the identity of the queue.
+    pub(crate) fn queue(&self) -> QueueId {
+        match self {
+            Self::Declare { queue, .. } | Self::Delete(queue) => *queue,
+        }
+    }
 }
 
 /// A shard of the node: its pending entries and those on their way.
@@ -144,10 +168,20 @@ impl Shard {
         }
     }
 
-    /// Appends the settlements and returns of a queue of this shard.
-    pub(crate) fn changes(&self, queue: QueueId, changes: &DeliveryChanges) {
+    /// Appends the settlements and returns of a queue of this shard, of messages that were delivered in `epoch`.
+    pub(crate) fn changes(&self, queue: QueueId, epoch: u64, changes: &DeliveryChanges) {
         let visible = !changes.returned.is_empty();
-        entry::changes(queue, changes, |append| self.push(append, 0, None, visible));
+        entry::changes(queue, epoch, changes, |append| self.push(append, 0, None, visible));
+    }
+
+    /// Appends the declaration or deletion of a queue of this shard.
+    pub(crate) fn define(&self, definition: &ShardDefinition) {
+        match definition {
+            ShardDefinition::Declare { fact, .. } => {
+                self.push(|bytes| entry::declare(bytes, fact), fact.len(), None, true);
+            }
+            ShardDefinition::Delete(queue) => self.push(|bytes| entry::delete(bytes, *queue), 0, None, false),
+        }
     }
 
     /// Appends an operation to the entry that is being put together. `room` is about the length of the operation in bytes;
@@ -207,17 +241,17 @@ impl Shard {
         }
     }
 
-    /// Hands entries to the log until the node stops. Calls `on_failure` and returns if the group has stopped.
+    /// Hands entries to the log until the node stops. `origin` identifies this start of the node. Calls `on_failure` and returns if the group has stopped.
     pub(crate) async fn propose(
         self: Arc<Self>,
         groups: Groups,
-        incarnation: u64,
+        origin: BatchId,
         stopping: CancellationToken,
         on_failure: Arc<dyn Fn(String) + Send + Sync>,
     ) {
         loop {
             let woken = self.wake.notified();
-            let bytes = match self.next(incarnation, |bytes, control| groups.has_room_for(bytes, control)) {
+            let bytes = match self.next(origin, |bytes, control| groups.has_room_for(bytes, control)) {
                 Next::Entry(bytes) => bytes,
                 Next::Later(at) => tokio::select! {
                     biased;
@@ -240,7 +274,7 @@ impl Shard {
 
     /// Returns the next entry to hand in. `has_room` is called with the length of an entry in bytes and whether the entry
     /// is free of publishes; if it returns true, the room is reserved for that entry.
-    fn next(&self, incarnation: u64, has_room: impl Fn(usize, bool) -> bool) -> Next {
+    fn next(&self, origin: BatchId, has_room: impl Fn(usize, bool) -> bool) -> Next {
         let mut state = self.pending.lock();
         if !state.may_hand_in() {
             return Next::Nothing;
@@ -271,11 +305,11 @@ impl Shard {
         state.in_flight_bytes += bytes.len();
         state.waiting.push_back(InFlight { number, len: bytes.len(), waiters, settles });
         drop(state);
-        entry::seal(&mut bytes, incarnation, number);
+        entry::seal(&mut bytes, BatchId { number, ..origin });
         Next::Entry(bytes.into())
     }
 
-    /// Notes that the entry with this number, one of this start of the node, was applied, and tells its publishers.
+    /// Notes that the batch with this number, one of this start of the node, was applied, and tells its publishers.
     pub(crate) fn applied(&self, number: u64) {
         let waiters = {
             let mut state = self.pending.lock();

@@ -2,7 +2,7 @@
 use super::*;
 use leveret_engine::queue::{Body, Extent};
 
-const NOW: u64 = 7;
+const ORIGIN: BatchId = BatchId { origin: 6, incarnation: 7, number: 0 };
 
 fn publish(shard: &Shard, bytes: usize) {
     let body = vec![b'x'; bytes + 2];
@@ -13,34 +13,40 @@ fn publish(shard: &Shard, bytes: usize) {
 
 fn settle(shard: &Shard, first: u64, returned: bool) {
     let returned = if returned { vec![(first, 0)] } else { Vec::new() };
-    shard.changes(QueueId(1), &DeliveryChanges { settled: vec![(first, 1)], returned });
+    shard.changes(QueueId(1), 8, &DeliveryChanges { settled: vec![(first, 1)], returned });
 }
 
 /// Returns the operations of an entry as text: publishes as `p`, settlements by number, returns as `r`.
 fn says(bytes: Bytes) -> String {
     let mut said = String::new();
-    entry::operations(&bytes, |operation| match operation {
+    let batch = &entry::batches(&bytes).unwrap()[0];
+    entry::operations(&bytes, batch, |operation| match operation {
         entry::Operation::Enqueue { .. } => said.push('p'),
         entry::Operation::Settle { first, .. } => said.push_str(&first.to_string()),
         entry::Operation::Return { .. } => said.push('r'),
+        entry::Operation::Declare(_) | entry::Operation::Delete(_) => said.push('d'),
     })
     .unwrap();
     said
 }
 
+/// Returns the number of an entry's batch.
+fn number(entry: &[u8]) -> u64 {
+    entry::batches(entry).unwrap()[0].id.unwrap().number
+}
+
 /// Hands in the next entry. Returns its number, or `None` if there is none to hand in.
 fn hand_in(shard: &Shard, has_room: impl Fn(usize, bool) -> bool) -> Option<u64> {
-    match shard.next(NOW, has_room) {
-        Next::Entry(bytes) => Some(entry::header(&bytes).unwrap().1),
+    match shard.next(ORIGIN, has_room) {
+        Next::Entry(bytes) => Some(number(&bytes)),
         Next::Later(_) | Next::Nothing => None,
     }
 }
 
 fn next(shard: &Shard, has_room: impl Fn(usize, bool) -> bool) -> String {
-    match shard.next(NOW, has_room) {
+    match shard.next(ORIGIN, has_room) {
         Next::Entry(bytes) => {
-            let (_, number) = entry::header(&bytes).unwrap();
-            shard.applied(number);
+            shard.applied(number(&bytes));
             says(bytes)
         }
         Next::Later(_) => "later".to_owned(),
@@ -89,9 +95,10 @@ async fn an_entry_is_split_at_its_operations() {
         publish(&shard, 1 + at as usize * 7);
         settle(&shard, at % 10, at % 3 == 0);
     }
-    let Next::Entry(whole) = shard.next(NOW, |_, _| true) else { panic!("there is one") };
+    let Next::Entry(whole) = shard.next(ORIGIN, |_, _| true) else { panic!("there is one") };
     let mut settled = entry::begin(0);
-    let left = entry::split(&whole, &mut settled);
+    let mut left = entry::split(&whole, &mut settled);
+    [&mut left, &mut settled].into_iter().for_each(|entry| entry::seal(entry, ORIGIN));
     assert_eq!(says(left.into()), "p".repeat(50));
     assert_eq!(says(settled.into()), says(whole).replace('p', ""));
 }

@@ -1,7 +1,7 @@
 //! The node's storage: opening it, closing it, and the tasks that work with it.
 //!
-//! At a start group 0 restores the definitions, and then the shards restore the contents of the queues. Only then are the
-//! queues served, and tasks read the contents that deliveries need (`fetch`) and keep the log in bounds (`maintain`).
+//! At a start group 0 restores the definitions, and then the shards restore the queues with their contents. Only then are
+//! the queues served, and tasks read the contents that deliveries need (`fetch`) and keep the log in bounds (`maintain`).
 use crate::Broker;
 use crate::apply::Applier;
 use crate::delivered::{self, Delivered};
@@ -11,6 +11,7 @@ use crate::open_error::OpenError;
 use crate::shards::Shards;
 use crate::tasks::critical;
 use futures::future::BoxFuture;
+use leveret_engine::shard::BatchId;
 use leveret_journal::{Disk, Driver, JournalOptions, RealDisk};
 use leveret_replication::{Groups, GroupsOptions};
 use std::path::Path;
@@ -130,7 +131,7 @@ impl Broker {
         let options = GroupsOptions { node: identity.node, groups: SHARDS + 1 };
         let groups = Groups::open(disk.clone(), journal, options, applier.clone()).await?;
         identity.log_is_made(&*disk).map_err(OpenError::Identity)?;
-        applier.declare();
+        let disagreement = self.compare(&shards);
         let delivered = delivered::take(&*disk).map_err(OpenError::Delivered)?;
         let archive_next = AtomicU64::new(self.serve(&shards, &groups, &delivered)?);
         let definitions_lock = tokio::sync::Mutex::default();
@@ -143,9 +144,10 @@ impl Broker {
                 false => on_failure(reason),
             }
         });
+        let origin = BatchId { origin: identity.node, incarnation: shards.incarnation, number: 0 };
         for shard in &shards.list {
             let (groups, stopping) = (groups.clone(), stopping.clone());
-            let propose = shard.clone().propose(groups, shards.incarnation, stopping, on_failure.clone());
+            let propose = shard.clone().propose(groups, origin, stopping, on_failure.clone());
             tasks.spawn(critical("proposer", propose));
         }
         let spawned = tasks.clone();
@@ -154,6 +156,9 @@ impl Broker {
         spawned.spawn(critical("fetch", self.clone().fetch()));
         spawned.spawn(critical("maintenance", self.clone().maintain()));
         spawned.spawn(critical("room", self.clone().watch_room()));
+        if let Some(storage) = self.0.storage.get() {
+            self.agree(storage, disagreement).await;
+        }
         Ok(())
     }
 
@@ -170,7 +175,7 @@ impl Broker {
         let lacking = MissingContents::find(shards, groups.journal(), &ends)?;
         for queue in self.durable_queues() {
             let mut entered = queue.enter();
-            entered.lead(delivered.get(&queue.id).copied().unwrap_or(u64::MAX));
+            entered.lead(delivered.get(&queue.id).copied().unwrap_or(u64::MAX), shards.incarnation);
             lacking.mark(shards, &queue, &mut entered);
         }
         shards.serving.store(true, Relaxed);

@@ -61,7 +61,7 @@ async fn panic_after_an_await() {
 /// Causes an index out of bounds in the rules.
 fn deliver_what_is_no_message() {
     let mut queue = QueueCore::new(&QueueSettings::default(), true);
-    queue.lead(u64::MAX);
+    queue.lead(u64::MAX, 1);
     let logged = LoggedRun { run: &Bytes::new(), name: RunName::default(), count: 1, body_bytes: 0, warm: true };
     queue.apply_logged(&logged, 0);
     queue.get(&Anything, true, 0);

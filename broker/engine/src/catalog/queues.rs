@@ -184,12 +184,16 @@ fn queue_bytes(name: &str, arguments: &FieldTable) -> usize {
 
 impl DeclaredQueue {
     /// Returns the queue that a fact of the log is about, which is one that survives restarts.
-    pub(super) fn durable(id: QueueId, auto_delete: bool, arguments: FieldTable) -> Self {
+    /// Returns a durable queue whose declaration was accepted before.
+    #[must_use]
+    pub fn durable(id: QueueId, auto_delete: bool, arguments: FieldTable) -> Self {
         let settings = QueueSettings::of_accepted(&arguments);
         Self { id, durable: true, exclusive: None, auto_delete, arguments, settings, sources: BTreeSet::new() }
     }
 
-    pub(super) fn into_fact(self, vhost: Arc<str>, name: Arc<str>) -> Fact {
+    /// Returns the fact that the queue was declared.
+    #[must_use]
+    pub fn into_fact(self, vhost: Arc<str>, name: Arc<str>) -> Fact {
         let Self { id, auto_delete, arguments, .. } = self;
         Fact::Queue { vhost, name, id, auto_delete, arguments }
     }

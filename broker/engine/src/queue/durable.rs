@@ -11,10 +11,11 @@ use super::{History, QueueCore};
 use bytes::Bytes;
 
 impl QueueCore {
-    /// Begins to serve the queue here. All messages that are not settled are ready. Messages below `delivered_below` may
-    /// have been delivered before and are marked as redelivered.
-    pub fn lead(&mut self, delivered_below: u64) {
+    /// Begins to serve the queue here, in an epoch that no node ever served it in before. All messages that are not settled
+    /// are ready. Messages below `delivered_below` may have been delivered before and are marked as redelivered.
+    pub fn lead(&mut self, delivered_below: u64, epoch: u64) {
         self.lead.leading = true;
+        self.lead.epoch = epoch;
         let recovered_below = self.state.begin_lead();
         self.lead.history = History { recovered_below, delivered_below: delivered_below.min(recovered_below) };
         self.lead.cursor = Cursor::at(self.state.runs_first());
@@ -38,9 +39,17 @@ impl QueueCore {
         self.state.settle_logged(first, count);
     }
 
-    /// Applies the return of a message that was logged.
-    pub fn apply_returned(&mut self, sequence: u64, offset: u32) {
-        self.state.return_logged(sequence, offset, self.lead.leading);
+    /// Applies the return of a message that was logged. The message had been delivered in `epoch`: if that is not the
+    /// present one, the message has been ready again since the present epoch began.
+    pub fn apply_returned(&mut self, sequence: u64, offset: u32, epoch: Option<u64>) {
+        let is_out = self.lead.leading && epoch == Some(self.lead.epoch);
+        self.state.return_logged(sequence, offset, is_out);
+    }
+
+    /// Returns the epoch in which the queue is served here.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.lead.epoch
     }
 
     /// Returns the settlements and returns since the last call, which have to be logged; `None` if there are none.

@@ -9,6 +9,9 @@ use std::sync::{Arc, Mutex};
 
 type Message = (u64, u32, bool, Vec<u8>);
 
+/// The epoch in which the tests serve queues.
+const EPOCH: u64 = 7;
+
 #[derive(Default)]
 struct Recorder(Mutex<Vec<Message>>);
 
@@ -65,7 +68,7 @@ fn apply_changes(queue: &mut QueueCore) {
         queue.apply_settled(first, count);
     }
     for (sequence, offset) in changes.returned {
-        queue.apply_returned(sequence, offset);
+        queue.apply_returned(sequence, offset, Some(queue.epoch()));
     }
 }
 
@@ -83,13 +86,13 @@ fn restarted(queue: &QueueCore, limit: Option<u32>) -> QueueCore {
     let mut rest = &snapshot[..];
     next.restore(&mut rest, 0, &mut renamed).unwrap();
     assert!(rest.is_empty());
-    next.lead(u64::MAX);
+    next.lead(u64::MAX, EPOCH);
     next
 }
 
 fn led(limit: Option<u32>) -> QueueCore {
     let mut queue = durable(limit);
-    queue.lead(u64::MAX);
+    queue.lead(u64::MAX, EPOCH);
     queue
 }
 
@@ -131,7 +134,7 @@ fn messages_known_to_be_undelivered_are_not_marked_as_redelivered() {
         queue.snapshot(&mut snapshot);
         let mut next = durable(None);
         next.restore(&mut &snapshot[..], 0, &mut renamed).unwrap();
-        next.lead(queue.delivered_below());
+        next.lead(queue.delivered_below(), EPOCH);
         assert_eq!(next.delivered_below(), below, "also where nothing was delivered since");
         let (sequence, _, redelivered, _) = log.get(&mut next, false).unwrap();
         assert_eq!((sequence, redelivered), (0, true));
@@ -193,7 +196,7 @@ fn one_unacknowledged_message_holds_its_own_run_only() {
     // there.
     let digest = queue.digest();
     queue.apply_settled(1, 200_000);
-    queue.apply_returned(100, 4);
+    queue.apply_returned(100, 4, Some(EPOCH));
     assert_eq!((queue.digest(), queue.depth().ready), (digest, 2));
     assert!(log.get(&mut queue, true).is_some() && log.get(&mut queue, true).is_some());
     apply_changes(&mut queue);
@@ -414,7 +417,7 @@ fn an_index_written_in_parts_is_restored_as_a_whole() {
         queue.apply_logged(&LoggedRun { run: &Bytes::new(), name, count: 2, body_bytes: 2, warm: false }, 0);
     }
     (1..400_000).step_by(4).for_each(|sequence| queue.apply_settled(sequence, 1));
-    (0..400_000).step_by(8).for_each(|sequence| queue.apply_returned(sequence, 0));
+    (0..400_000).step_by(8).for_each(|sequence| queue.apply_returned(sequence, 0, Some(EPOCH)));
     let (mut parts, mut next, mut index) = (0, Some(Part::default()), Vec::new());
     while let Some(part) = next {
         let before = index.len();
@@ -455,6 +458,22 @@ fn an_index_of_version_1_is_restored_with_names_for_its_runs() {
         restored.runs().map(|(_, name)| name).collect::<Vec<_>>(),
         [RunName { entry: 7 << 32 | 64, at: 17, len: 30 }]
     );
-    restored.lead(0);
+    restored.lead(0, EPOCH);
     assert_eq!((restored.depth().ready, restored.digest()), (1, digest));
+}
+
+#[test]
+fn a_return_from_an_earlier_epoch_counts_and_makes_no_message_ready_twice() {
+    let (mut queue, mut log) = (led(Some(1)), Log::default());
+    log.publish(&mut queue, &[b"1".to_vec()], true);
+    let (sequence, offset, ..) = log.get(&mut queue, false).unwrap();
+    queue.lead(u64::MAX, EPOCH + 1);
+    queue.apply_returned(sequence, offset, Some(EPOCH));
+    assert_eq!(queue.depth().ready, 1);
+    assert!(log.get(&mut queue, false).is_some_and(|(.., redelivered, _)| redelivered));
+    queue.apply_returned(sequence, offset, Some(EPOCH));
+    assert_eq!((queue.depth().ready, queue.depth().unacked), (0, 1));
+    queue.give_back(None, MessageId { sequence, offset });
+    let limit_is_met = queue.take_changes().unwrap();
+    assert_eq!((limit_is_met.settled.len(), limit_is_met.returned.len()), (1, 0), "it was returned often enough");
 }

@@ -59,6 +59,8 @@ struct Lead {
     cursor: Cursor,
     /// True if the queue is served here; always the case for a transient queue.
     leading: bool,
+    /// The epoch in which the queue is served: a number that is different each time some node begins to serve the queue.
+    epoch: u64,
     history: History,
     /// The settings that the queue was declared with.
     settings: QueueSettings,
@@ -94,6 +96,7 @@ impl Default for Lead {
             consumers: Consumers::default(),
             cursor: Cursor::default(),
             leading: true,
+            epoch: 0,
             history: History::default(),
             settings: QueueSettings::default(),
             changes: DeliveryChanges::default(),

@@ -111,15 +111,15 @@ impl QueueState {
         self.durable = Some(durable);
     }
 
-    /// Applies a logged return: the message is ready again if the queue is served here (`leading`).
-    pub(super) fn return_logged(&mut self, sequence: u64, offset: u32, leading: bool) {
+    /// Applies a logged return: the message is ready again if it was out here (`is_out`).
+    pub(super) fn return_logged(&mut self, sequence: u64, offset: u32, is_out: bool) {
         if !self.is_live(sequence) {
             return;
         }
         if let Some(durable) = &mut self.durable {
             *durable.counts.entry(sequence).or_default() += 1;
         }
-        if leading {
+        if is_out {
             self.give_back(MessageId { sequence, offset });
         }
     }
