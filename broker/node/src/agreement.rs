@@ -5,8 +5,8 @@
 use crate::Broker;
 use crate::effects::declaration;
 use crate::queue::QueueId;
+use crate::replica::Replicas;
 use crate::shard::ShardDefinition;
-use crate::shards::Shards;
 use crate::storage::Storage;
 use leveret_engine::catalog::Catalog;
 use std::collections::BTreeMap;
@@ -16,10 +16,10 @@ pub(crate) struct Disagreement(Vec<ShardDefinition>);
 
 impl Broker {
     /// Compares the queues of the shards with the definitions. A queue that was deleted is not served any more.
-    pub(crate) fn compare(&self, shards: &Shards) -> Disagreement {
+    pub(crate) fn compare(&self, replicas: &Replicas) -> Disagreement {
         let mut lacking = declared(&self.catalog());
         let mut found = Vec::new();
-        for replica in &shards.replicas {
+        for replica in replicas.iter() {
             for queue in replica.queues() {
                 let id = queue.queue.id;
                 if lacking.remove(&id).is_none() {

@@ -11,7 +11,7 @@ use crate::definitions;
 use crate::effects::declaration;
 use crate::entry::{self, Operation};
 use crate::queue::{Queue, QueueId};
-use crate::replica::ReplicaQueue;
+use crate::replica::{ReplicaQueue, Replicas};
 use crate::shard::ShardDefinition;
 use crate::shards::Shards;
 use bytes::{Buf, BufMut, Bytes};
@@ -19,24 +19,14 @@ use leveret_engine::catalog::{DeclaredQueue, Fact};
 use leveret_engine::queue::{LoggedRun, Part, RunName};
 use leveret_engine::shard::AppliedBatches;
 use leveret_replication::{AppliedEntry, GroupId, GroupSnapshot, GroupStates};
-use parking_lot::Mutex;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 
 /// Applies the log of a node to its catalog and its queues.
 pub(crate) struct Applier {
     node: Weak<Node>,
     shards: Arc<Shards>,
-    groups: Vec<AppliedGroup>,
-}
-
-/// The part of an applier that belongs to one shard.
-#[derive(Default)]
-struct AppliedGroup {
-    /// Set once the queues were created that an earlier version of the program declared in group 0 alone.
-    implied: OnceLock<()>,
-    /// The queues that may have something to deliver since the last entries.
-    ready: Mutex<Vec<Arc<Queue>>>,
+    replicas: Arc<Replicas>,
 }
 
 impl GroupStates for Applier {
@@ -55,7 +45,7 @@ impl GroupStates for Applier {
         for batch in entry::batches(entry).ok_or_else(|| not_known(entry))? {
             match batch.id {
                 None => self.declare_implied(&node, group),
-                Some(id) if !self.shards.replica(group).note(id) => continue,
+                Some(id) if !self.replicas.of(group).note(id) => continue,
                 Some(_) => {}
             }
             let known = entry::operations(entry, &batch, |operation| {
@@ -74,10 +64,10 @@ impl GroupStates for Applier {
     /// Delivers the messages that the entries made ready. Publishers were told before, so that they can send their next
     /// messages meanwhile.
     fn follow_up(&self, group: GroupId) {
-        let Some(at) = usize::from(group).checked_sub(1) else { return };
-        let mut queues = std::mem::take(&mut *self.groups[at].ready.lock());
-        queues.sort_by_key(|queue| queue.id);
-        queues.dedup_by_key(|queue| queue.id);
+        if group == 0 {
+            return;
+        }
+        let queues = self.replicas.of(group).take_ready();
         let Ok(node) = self.node() else { return };
         let now = node.clock.now();
         queues.into_iter().for_each(|queue| queue.enter().dispatch(now));
@@ -89,7 +79,7 @@ impl GroupStates for Applier {
             let facts = node.catalog.read().durable_facts(); // encoded once the catalog is free again
             return Ok(GroupSnapshot { state: definitions::encode(0, &facts), local: Vec::new() });
         }
-        let replica = self.shards.replica(group);
+        let replica = self.replicas.of(group);
         let mut out = SNAPSHOT_MARK.to_le_bytes().to_vec();
         out.push(SNAPSHOT_VERSION);
         replica.batches().encode(&mut out);
@@ -105,7 +95,7 @@ impl GroupStates for Applier {
             let length = (out.len() - length_at - 8) as u64;
             out[length_at..length_at + 8].copy_from_slice(&length.to_le_bytes());
         }
-        Ok(GroupSnapshot { state: out, local: replica.contents.encode() })
+        Ok(GroupSnapshot { state: out, local: self.shards.contents_of(group).encode() })
     }
 
     fn restore(&self, group: GroupId, GroupSnapshot { state, local }: &GroupSnapshot) -> Result<(), String> {
@@ -131,9 +121,8 @@ impl GroupStates for Applier {
 }
 
 impl Applier {
-    pub(crate) fn new(node: &Arc<Node>, shards: Arc<Shards>) -> Self {
-        let groups = shards.list.iter().map(|_| AppliedGroup::default()).collect();
-        Self { node: Arc::downgrade(node), shards, groups }
+    pub(crate) fn new(node: &Arc<Node>, shards: Arc<Shards>, replicas: Arc<Replicas>) -> Self {
+        Self { node: Arc::downgrade(node), shards, replicas }
     }
 
     /// Returns the node, or an error once the node is gone, so that no entry is skipped and no empty snapshot is written.
@@ -150,7 +139,7 @@ impl Applier {
         places: &mut StoredPlaces,
     ) -> Result<(), String> {
         let batches = AppliedBatches::decode(&mut rest).ok_or(SHORT)?;
-        self.shards.replica(group).set_batches(batches);
+        self.replicas.of(group).set_batches(batches);
         while !rest.is_empty() {
             let length = rest.try_get_u32_le().map_err(|_| SHORT)? as usize;
             let mut declaration = rest.split_off(..length).ok_or(SHORT)?;
@@ -181,7 +170,7 @@ impl Applier {
                 _ => rest.try_get_u64_le().map_err(|_| SHORT)?,
             };
             let index = rest.split_off(..length as usize).ok_or(SHORT)?;
-            if let Some(queue) = self.shards.replica(group).queue(id) {
+            if let Some(queue) = self.replicas.of(group).queue(id) {
                 self.restore_queue(node, group, &queue, index, places)?;
             }
         }
@@ -199,7 +188,7 @@ impl Applier {
         let mut entered = queue.enter();
         let restored = entered.restore(&mut index, node.clock.now(), &mut |old| places.name(old));
         restored.map_err(|damaged| format!("queue '{}': {}", queue.name, damaged.0))?;
-        let contents = &self.shards.replica(group).contents;
+        let contents = self.shards.contents_of(group);
         match entered.runs().all(|(_, name)| contents.hold_stored(name, places)) {
             true => Ok(()),
             false => Err(format!("queue '{}': the snapshot does not say where all of its contents lie", queue.name)),
@@ -211,7 +200,7 @@ impl Applier {
         let Fact::Queue { vhost, name, id, auto_delete, arguments } = fact else { return None };
         let declared = DeclaredQueue::durable(id, auto_delete, arguments);
         let ShardDefinition::Declare { fact, .. } = declaration(&vhost, &name, &declared) else { return None };
-        let replica = self.shards.replica(group);
+        let replica = self.replicas.of(group);
         if let Some(queue) = replica.queue(id) {
             return Some(queue);
         }
@@ -226,7 +215,7 @@ impl Applier {
     /// Creates the queues of the shard that group 0 declared, as earlier versions of the program expected it; does so only
     /// once.
     fn declare_implied(&self, node: &Node, group: GroupId) {
-        self.groups[usize::from(group) - 1].implied.get_or_init(|| {
+        self.replicas.of(group).implied.get_or_init(|| {
             let mut facts = node.catalog.read().durable_facts();
             facts.retain(|fact| matches!(fact, Fact::Queue { id, .. } if self.shards.shard(*id).group == group));
             facts.into_iter().for_each(|fact| drop(self.declare(node, group, fact)));
@@ -237,19 +226,11 @@ impl Applier {
     fn delete(&self, node: &Node, group: GroupId, id: QueueId) {
         let served = node.queues.by_id.write().remove(&id);
         drop(served.map(|queue| queue.close()));
-        self.shards.replica(group).remove(id);
-    }
-
-    /// Notes that the queue may have something to deliver.
-    fn is_ready(&self, group: GroupId, queue: Arc<Queue>) {
-        let mut ready = self.groups[usize::from(group) - 1].ready.lock();
-        if !ready.last().is_some_and(|last| Arc::ptr_eq(last, &queue)) {
-            ready.push(queue);
-        }
+        self.replicas.of(group).remove(id);
     }
 
     fn operation(&self, node: &Node, group: GroupId, operation: Operation, applied: &AppliedEntry, now: u64) {
-        let replica = self.shards.replica(group);
+        let replica = self.replicas.of(group);
         match operation {
             Operation::Enqueue { queues, count, body_bytes, at, run } => {
                 // A run that is a small part of its entry would keep the whole entry in memory.
@@ -258,12 +239,12 @@ impl Applier {
                 let serving = self.shards.serving.load(Relaxed);
                 for queue in queues.into_iter().filter_map(|id| replica.queue(id)) {
                     let mut entered = queue.enter();
-                    replica.contents.hold(name, applied.place);
+                    self.shards.contents_of(group).hold(name, applied.place);
                     let warm = serving && node.memory.takes_warm() && entered.takes_warm();
                     entered.apply_logged(&LoggedRun { run: &run, name, count, body_bytes, warm }, now);
                     drop(entered);
                     if serving {
-                        self.is_ready(group, queue);
+                        replica.is_ready(queue);
                     }
                 }
             }
@@ -280,7 +261,7 @@ impl Applier {
                     let mut entered = queue.enter();
                     messages.into_iter().for_each(|(sequence, offset)| entered.apply_returned(sequence, offset, epoch));
                     drop(entered);
-                    self.is_ready(group, queue);
+                    replica.is_ready(queue);
                 }
             }
             Operation::Declare(fact) => drop(self.declare(node, group, fact)),

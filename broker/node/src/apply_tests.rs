@@ -12,14 +12,14 @@ async fn node() -> (TestNode, Arc<Queue>, Applier) {
     let node = TestNode::open(Arc::new(FaultyDisk::new(1))).await;
     let queue = node.declare_in_one_shard(1).await.remove(0);
     node.publish_one_by_one(&queue, 0..20, 100).await;
-    let applier = Applier::new(&node.broker.0, node.shards().clone());
+    let applier = Applier::new(&node.broker.0, node.shards().clone(), node.storage().replicas.clone());
     (node, queue, applier)
 }
 
 /// Restores the queue from a snapshot alone. Returns the number of ready messages.
 fn restored(queue: &Queue, applier: &Applier, snapshot: &GroupSnapshot) -> Result<u64, String> {
     let before = std::mem::replace(&mut *queue.enter(), QueueCore::new(&QueueSettings::default(), true));
-    applier.shards.replica(1).contents.free(before.runs().map(|(_, name)| name));
+    applier.shards.contents_of(1).free(before.runs().map(|(_, name)| name));
     applier.restore(1, snapshot)?;
     let mut entered = queue.enter();
     entered.lead(u64::MAX, 1);
@@ -52,7 +52,7 @@ fn snapshots_of_this_version_and_the_one_before_are_restored() {
         queue.look(|state| state.snapshot(&mut index));
         assert_eq!(restored(&queue, &applier, &snapshot), Ok(20));
         let mut older = queue.id.0.to_le_bytes().to_vec();
-        let index = of_version_1(&index, &applier.shards.replica(1).contents);
+        let index = of_version_1(&index, applier.shards.contents_of(1));
         older.extend_from_slice(&(index.len() as u32).to_le_bytes());
         older.extend_from_slice(&index);
         let older = GroupSnapshot { state: older, local: Vec::new() };

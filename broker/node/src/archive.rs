@@ -4,7 +4,7 @@
 //! A file `archive/<n>` holds runs one after the other, each as `length u32, crc32 u32, run`, little-endian. The file is
 //! written once, synced, and removed when the last of its runs is gone. The number of an existing file is never used for
 //! another one.
-use crate::contents::Place;
+use crate::place::Place;
 use crate::read_failure::ReadFailure;
 use bytes::Bytes;
 use leveret_journal::Disk;

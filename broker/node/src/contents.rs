@@ -8,6 +8,7 @@
 use crate::archive::{self, ARCHIVE};
 use crate::files::{FilePin, FileUses};
 use crate::memory::Memory;
+use crate::place::Place;
 use bytes::{Buf, BufMut};
 use leveret_engine::queue::{OldPlace, ReadRequest, RunName};
 use leveret_journal::RecordPlace;
@@ -15,21 +16,6 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
-
-/// The location of a run: a slice of a record in a file of the log or the archive.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Place {
-    /// The number of the file.
-    pub(crate) file: u64,
-    /// Offset of the record in the file.
-    pub(crate) offset: u32,
-    /// Length of the record in bytes.
-    pub(crate) len: u32,
-    /// Offset of the run in the record.
-    pub(crate) at: u32,
-    /// Length of the run in bytes.
-    pub(crate) run_len: u32,
-}
 
 /// The table of one shard.
 pub(crate) struct Contents {

@@ -1,8 +1,8 @@
 //! The use of each file of the log and of the archive: a file stays while a run lies in it, or while it is read.
 //!
-//! A read is counted while the runs still count (see [`Contents::locate`](crate::contents::Contents::locate)): there is no
+//! A read is counted while the runs still count (see `contents`): there is no
 //! moment in between at which the file could be removed.
-use crate::contents::Place;
+use crate::place::Place;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;

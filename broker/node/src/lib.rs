@@ -6,14 +6,15 @@
 //! `caller` says who makes a request at a door. Behind the doors are `effects` (the consequences of a change of the
 //! catalog), `queue` (the engine's queue behind its lock), `connections`, `limits`, `auth`, `memory` and `clock`.
 //!
-//! Durable queues: `shard` and `entry` (the format and the order of logged operations), `shards`, `contents` and `files`
-//! (the state that the queues share), `storage` and `identity` (opening and closing), `apply` and `replica` (applying the
-//! log), `agreement` (declarations that the shards lack after a start),
-//! `fetch` and `read` (reading contents back), `maintain`, `upkeep`, `relocate` and `archive` (keeping the log in
-//! bounds), `definitions` and `fact_log` (definitions as facts in the log). `health` reports whether all of that works,
-//! `tasks` decides which panics end the process.
+//! Durable queues: `shard` and `entry` (the format and the order of logged operations), `shards`, `contents`, `place` and
+//! `files` (the state that the queues share), `storage` and `identity` (opening and closing), `apply` and `replica`
+//! (applying the log), `agreement` (declarations that the shards lack after a start), `fetch` and `read` (reading contents
+//! back), `maintain`, `upkeep`, `relocate` and `archive` (keeping the log in bounds), `definitions` and `fact_log`
+//! (definitions as facts in the log). `health` reports whether all of that works, `tasks` decides which panics end the
+//! process.
 //!
-//! Lock order: catalog, queues, queue, shard, output; catalog, facts. No lock is held across an await.
+//! Lock order: catalog, queues, queue, shard, output; catalog, facts; queue, contents, files. No lock is held across an
+//! await.
 mod activity;
 mod agreement;
 mod apply;
@@ -47,6 +48,7 @@ mod message;
 pub mod mutants;
 mod open_error;
 mod opened;
+mod place;
 mod publish;
 mod queue;
 mod read;

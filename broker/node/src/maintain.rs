@@ -185,7 +185,7 @@ impl Broker {
 
     /// Frees the contents of the queues that the logs of the shards deleted.
     async fn free_ended(&self, storage: &Storage) -> io::Result<()> {
-        let ended: Vec<_> = storage.shards.replicas.iter().flat_map(Replica::take_ended).collect();
+        let ended: Vec<_> = storage.replicas.iter().flat_map(Replica::take_ended).collect();
         if ended.is_empty() {
             return Ok(());
         }

@@ -1,7 +1,7 @@
 //! Tests of contents that are moved or settled while they are being read or about to be, of files that are removed once
 //! nothing needs them, and of reads and memory for many queues that share records.
 use super::*;
-use crate::contents::Place;
+use crate::place::Place;
 use crate::queue::Queue;
 use crate::read::RunReader;
 use crate::test_node::{Confirmed, Refuses, Refusing, TestNode, in_paused_time};

@@ -1,7 +1,7 @@
 //! Reads contents from the log or the archive. Each run is checked, and no more memory is kept afterwards than the runs are
 //! long.
 use crate::archive::{self, ARCHIVE};
-use crate::contents::Place;
+use crate::place::Place;
 use crate::read_failure::ReadFailure;
 use bytes::Bytes;
 use leveret_journal::{Disk, Journal, RecordPlace};

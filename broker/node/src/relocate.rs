@@ -6,8 +6,8 @@
 //! snapshots of all groups concerned say where its runs lie now.
 use crate::Broker;
 use crate::archive::{self, ARCHIVE};
-use crate::contents::Place;
 use crate::files::FileUse;
+use crate::place::Place;
 use crate::read::RunReader;
 use crate::read_failure::ReadFailure;
 use crate::shards::Shards;
@@ -82,7 +82,7 @@ impl Broker {
         for (run, place) in moves.iter().zip(&copied.places) {
             match place {
                 Ok(place) => {
-                    held |= shards.replica(run.group).contents.moved(&run.name, *place);
+                    held |= shards.contents_of(run.group).moved(&run.name, *place);
                     upkeep.moved.insert(run.group);
                 }
                 Err(ReadFailure::Damaged(reason)) => self.note_damaged_run(storage, run, reason),

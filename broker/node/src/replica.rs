@@ -1,22 +1,28 @@
 //! The state of one shard on this node: it follows from the shard's log, whatever the definitions say meanwhile.
-use crate::contents::Contents;
 use crate::queue::{Queue, QueueId};
 use leveret_engine::shard::{AppliedBatches, BatchId};
+use leveret_replication::GroupId;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, oneshot};
 
+/// The states of all shards.
+pub(crate) struct Replicas(Vec<Replica>);
+
 /// The state of one shard.
+#[derive(Default)]
 pub(crate) struct Replica {
     batches: Mutex<AppliedBatches>,
     /// The queues that the log declared and did not delete.
     queues: Mutex<BTreeMap<QueueId, ReplicaQueue>>,
     /// The queues that the log deleted and whose contents are not freed yet.
     ended: Mutex<Vec<Arc<Queue>>>,
-    /// Where the contents of the queues lie.
-    pub(crate) contents: Contents,
+    /// Set once the queues were created that an earlier version of the program declared in the log of the definitions alone.
+    pub(crate) implied: OnceLock<()>,
+    /// The queues that may have something to deliver since the last entries.
+    ready: Mutex<Vec<Arc<Queue>>>,
 }
 
 /// A queue of a shard, with its declaration.
@@ -27,11 +33,23 @@ pub(crate) struct ReplicaQueue {
     pub(crate) declaration: Arc<[u8]>,
 }
 
-impl Replica {
-    pub(crate) fn new(contents: Contents) -> Self {
-        Self { batches: Mutex::default(), queues: Mutex::default(), ended: Mutex::default(), contents }
+impl Replicas {
+    /// Returns the states of `count` shards, whose logs are empty.
+    pub(crate) fn new(count: usize) -> Self {
+        Self((0..count).map(|_| Replica::default()).collect())
     }
 
+    /// Returns the state of the shard of a group.
+    pub(crate) fn of(&self, group: GroupId) -> &Replica {
+        &self.0[usize::from(group) - 1]
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Replica> {
+        self.0.iter()
+    }
+}
+
+impl Replica {
     /// Notes that a batch is applied. Returns false if it was applied before.
     pub(crate) fn note(&self, batch: BatchId) -> bool {
         self.batches.lock().note(batch)
@@ -68,6 +86,22 @@ impl Replica {
         }
     }
 
+    /// Notes that a queue may have something to deliver.
+    pub(crate) fn is_ready(&self, queue: Arc<Queue>) {
+        let mut ready = self.ready.lock();
+        if !ready.last().is_some_and(|last| Arc::ptr_eq(last, &queue)) {
+            ready.push(queue);
+        }
+    }
+
+    /// Returns the queues that may have something to deliver since the last call, each once.
+    pub(crate) fn take_ready(&self) -> Vec<Arc<Queue>> {
+        let mut queues = std::mem::take(&mut *self.ready.lock());
+        queues.sort_by_key(|queue| queue.id);
+        queues.dedup_by_key(|queue| queue.id);
+        queues
+    }
+
     /// Returns the deleted queues whose contents have to be freed now.
     pub(crate) fn take_ended(&self) -> Vec<Arc<Queue>> {
         std::mem::take(&mut self.ended.lock())
@@ -77,7 +111,7 @@ impl Replica {
 /// The queues whose declaration is on its way into the log of their shard.
 #[derive(Default)]
 pub(crate) struct DeclaredQueues {
-    /// Those who wait for a queue that they created.
+    /// The receivers of queues that somebody created, by the identity of the queue.
     waiting: Mutex<BTreeMap<QueueId, oneshot::Sender<Arc<Queue>>>>,
     /// Notified when the log of a shard declared a queue.
     appeared: Notify,

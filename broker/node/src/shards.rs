@@ -4,7 +4,6 @@ use crate::contents::Contents;
 use crate::due::DueQueues;
 use crate::files::FileUses;
 use crate::memory::Memory;
-use crate::replica::Replica;
 use crate::shard::Shard;
 use leveret_engine::catalog::QueueId;
 use leveret_replication::GroupId;
@@ -21,8 +20,8 @@ pub(crate) struct Shards {
     pub(crate) incarnation: u64,
     /// The shards in the order of their groups; the first is that of group 1.
     pub(crate) list: Vec<Arc<Shard>>,
-    /// The states of the shards, in the order of `list`.
-    pub(crate) replicas: Vec<Replica>,
+    /// Where the contents of each shard's queues lie, in the order of `list`.
+    contents: Vec<Contents>,
     /// The files that hold contents.
     pub(crate) files: Arc<FileUses>,
     /// Set once queues are served: when the log of the starts before was applied.
@@ -54,7 +53,7 @@ impl Shards {
         Self {
             incarnation,
             list: (1..=count).map(|group| Arc::new(Shard::new(group))).collect(),
-            replicas: (0..count).map(|_| Replica::new(Contents::new(files.clone(), memory.clone()))).collect(),
+            contents: (0..count).map(|_| Contents::new(files.clone(), memory.clone())).collect(),
             files,
             serving: AtomicBool::new(false),
             damage: Damage::default(),
@@ -69,17 +68,17 @@ impl Shards {
 
     /// Returns where the contents of a queue's shard lie.
     pub(crate) fn contents(&self, queue: QueueId) -> &Contents {
-        &self.replicas[self.position(queue)].contents
+        &self.contents[self.position(queue)]
     }
 
-    /// Returns the state of the shard of a group.
-    pub(crate) fn replica(&self, group: GroupId) -> &Replica {
-        &self.replicas[usize::from(group) - 1]
+    /// Returns where the contents of the queues of a group's shard lie.
+    pub(crate) fn contents_of(&self, group: GroupId) -> &Contents {
+        &self.contents[usize::from(group) - 1]
     }
 
     /// Returns where the contents of each shard's queues lie, with the group of the shard.
     pub(crate) fn all_contents(&self) -> impl Iterator<Item = (GroupId, &Contents)> {
-        (1..).zip(self.replicas.iter().map(|replica| &replica.contents))
+        (1..).zip(&self.contents)
     }
 
     /// Returns the position of a queue's shard in the list.

@@ -8,6 +8,7 @@ use crate::delivered::{self, Delivered};
 use crate::identity::NodeIdentity;
 use crate::lacking::{FileEnds, MissingContents};
 use crate::open_error::OpenError;
+use crate::replica::Replicas;
 use crate::shards::Shards;
 use crate::tasks::critical;
 use futures::future::BoxFuture;
@@ -62,6 +63,7 @@ impl StorageOptions {
 pub(crate) struct Storage {
     pub(crate) groups: Groups,
     pub(crate) shards: Arc<Shards>,
+    pub(crate) replicas: Arc<Replicas>,
     pub(crate) archive_next: AtomicU64,
     /// Locked while facts are written to the log of group 0: declarations are logged one after the other.
     definitions_lock: tokio::sync::Mutex<()>,
@@ -127,11 +129,12 @@ impl Broker {
             driver: driver.clone(),
         };
         let shards = self.0.shards.get_or_init(|| Arc::new(Shards::new(SHARDS, incarnation, &self.0.memory))).clone();
-        let applier = Arc::new(Applier::new(&self.0, shards.clone()));
+        let replicas = Arc::new(Replicas::new(shards.list.len()));
+        let applier = Arc::new(Applier::new(&self.0, shards.clone(), replicas.clone()));
         let options = GroupsOptions { node: identity.node, groups: SHARDS + 1 };
         let groups = Groups::open(disk.clone(), journal, options, applier.clone()).await?;
         identity.log_is_made(&*disk).map_err(OpenError::Identity)?;
-        let disagreement = self.compare(&shards);
+        let disagreement = self.compare(&replicas);
         let delivered = delivered::take(&*disk).map_err(OpenError::Delivered)?;
         let archive_next = AtomicU64::new(self.serve(&shards, &groups, &delivered)?);
         let definitions_lock = tokio::sync::Mutex::default();
@@ -151,8 +154,16 @@ impl Broker {
             tasks.spawn(critical("proposer", propose));
         }
         let spawned = tasks.clone();
-        let _ =
-            self.0.storage.set(Storage { groups, shards, archive_next, definitions_lock, driver, tasks, on_failure });
+        let _ = self.0.storage.set(Storage {
+            groups,
+            shards,
+            replicas,
+            archive_next,
+            definitions_lock,
+            driver,
+            tasks,
+            on_failure,
+        });
         spawned.spawn(critical("fetch", self.clone().fetch()));
         spawned.spawn(critical("maintenance", self.clone().maintain()));
         spawned.spawn(critical("room", self.clone().watch_room()));

@@ -162,7 +162,8 @@ fn a_folder_of_an_earlier_version_is_opened() {
 #[tokio::test]
 async fn an_applier_whose_node_is_gone_returns_errors() {
     let broker = broker();
-    let applier = Applier::new(&broker.0, Arc::new(Shards::new(SHARDS, 1, &broker.0.memory)));
+    let applier =
+        Applier::new(&broker.0, Arc::new(Shards::new(SHARDS, 1, &broker.0.memory)), Arc::new(Replicas::new(1)));
     broker.stop();
     drop(broker);
     until("the node goes", async || applier.snapshot(1).is_err()).await;
