@@ -105,7 +105,7 @@ impl Groups {
         let peers = context.peers.clone();
         let (journal, groups) = start::open_all(context, journal).await?;
         if let Some(peers) = peers {
-            groups.iter().for_each(|group| peers.spawn(group.clone().watch_leadership()));
+            groups.iter().for_each(|group| peers.spawn(group.clone().watch(peers.clone())));
             let (served, watched, links) = (groups.clone(), groups.clone(), peers.clone());
             let gone = Arc::new(move |node| takeover::begin(&watched, &links, node));
             peers.serve(Arc::new(GroupRequests { groups: served }), gone);
@@ -313,14 +313,21 @@ impl Group {
         reason
     }
 
-    /// Tells when this node stops leading although no newer vote is saved: it was removed from the group.
-    async fn watch_leadership(self) {
+    /// Keeps links to all members of the group. Tells when this node stops leading although no newer vote is saved,
+    /// because it was removed from the group.
+    async fn watch(self, peers: Peers) {
         let mut metrics = self.raft.metrics();
+        let mut known = None;
         loop {
             {
                 let now = metrics.borrow_and_update();
                 if matches!(now.state, ServerState::Follower | ServerState::Learner | ServerState::Shutdown) {
                     self.log.leadership.resigned(&now.vote);
+                }
+                let membership = &now.membership_config;
+                if known != Some(*membership.log_id()) {
+                    known = Some(*membership.log_id());
+                    membership.membership().nodes().for_each(|(node, member)| peers.introduce(*node, &member.address));
                 }
             }
             if metrics.changed().await.is_err() {

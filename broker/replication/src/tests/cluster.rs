@@ -254,7 +254,8 @@ impl Cluster {
         self.disks[&id].crash();
         node.hold.set(false);
         node.peers.stop().await;
-        let _ = tokio::time::timeout(Duration::from_millis(500), node.groups.stop()).await;
+        // What runs of it may wait for its disk for ever.
+        tokio::spawn(async move { tokio::time::timeout(Duration::from_secs(1), node.groups.stop()).await.is_ok() });
         let disk = self.disks[&id].clone();
         self.disks.insert(id, disk);
     }
@@ -271,6 +272,13 @@ impl Cluster {
         })
         .await;
         leader
+    }
+
+    /// Returns the node that leads a group after `dead` did.
+    pub(super) async fn next_leader(&self, group: GroupId, dead: u64) -> u64 {
+        let known = || self.nodes.values().map(|node| node.groups.leader(group).map(|leader| leader.node));
+        until("another leader", || known().all(|leader| leader.is_some_and(|leader| leader != dead))).await;
+        self.leader(group).await
     }
 
     pub(super) async fn settled(&mut self) {
@@ -291,11 +299,11 @@ impl Cluster {
         }
     }
 
-    /// Waits until all running nodes have applied the same entries in the same order, `count` of them.
+    /// Waits until all running nodes have applied `count` entries, and checks that they are the same in the same order.
     pub(super) async fn equal(&self, group: GroupId, count: usize) -> Vec<Vec<u8>> {
         let all = || self.nodes.values().map(|node| node.applied.entries(group)).collect::<Vec<_>>();
         let lens = || all().iter().map(Vec::len).collect::<Vec<_>>();
-        until(&format!("{count} entries on every node"), || lens().iter().all(|len| *len >= count)).await;
+        until(&format!("{count} entries on every node"), || lens().iter().all(|len| *len == count)).await;
         let all = all();
         assert!(all.windows(2).all(|pair| pair[0] == pair[1]), "the nodes differ: {:?}", lens());
         all.into_iter().next().unwrap()
