@@ -10,7 +10,7 @@ use crate::entry;
 use bytes::Bytes;
 use leveret_engine::catalog::QueueId;
 use leveret_engine::queue::{DeliveryChanges, Publish};
-use leveret_replication::{GroupId, Groups};
+use leveret_replication::{GroupId, Groups, SubmitOutcome};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -231,10 +231,17 @@ impl Shard {
                     () = stopping.cancelled() => return,
                 },
             };
-            if let Err(stopped) = groups.submit(self.group, bytes).await {
-                on_failure(stopped.to_string());
-                return;
-            }
+            let Some(leader) = groups.leader(self.group) else { return on_failure("the log has no leader".to_owned()) };
+            let on_failure = on_failure.clone();
+            let answer = Box::new(move |outcome: SubmitOutcome| {
+                // That a group has stopped is noticed elsewhere.
+                if let Err(refused) = outcome.as_ref()
+                    && !refused.is_open
+                {
+                    on_failure(refused.to_string());
+                }
+            });
+            groups.submit(self.group, leader.term, bytes, answer).await;
         }
     }
 
