@@ -181,7 +181,8 @@ impl Journal {
     }
 
     /// Appends a record as [`append`](Self::append) does, with the same errors and panics. If `wake` is false, the
-    /// writer's thread is not woken, and the caller has to call [`write_or_leave`](Self::write_or_leave) soon.
+    /// writer's thread is not woken, and the caller has to call [`write_or_leave`](Self::write_or_leave) or
+    /// [`wake_writer`](Self::wake_writer) soon.
     ///
     /// # Errors
     /// [`Full`], as [`append`](Self::append).
@@ -343,6 +344,11 @@ impl Journal {
                 return;
             }
         }
+        self.0.wakeup.notify_all();
+    }
+
+    /// Wakes the writer's thread, which then writes and syncs the queued records. Returns at once.
+    pub fn wake_writer(&self) {
         self.0.wakeup.notify_all();
     }
 

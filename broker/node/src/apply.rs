@@ -8,8 +8,10 @@
 use crate::Node;
 use crate::contents::StoredPlaces;
 use crate::definitions;
+use crate::delivered::Delivered;
 use crate::effects::declaration;
 use crate::entry::{self, Operation};
+use crate::leading;
 use crate::queue::{Queue, QueueId};
 use crate::replica::{ReplicaQueue, Replicas};
 use crate::shard::ShardDefinition;
@@ -19,7 +21,6 @@ use leveret_engine::catalog::{DeclaredQueue, Fact};
 use leveret_engine::queue::{LoggedRun, Part, RunName};
 use leveret_engine::shard::AppliedBatches;
 use leveret_replication::{AppliedEntry, GroupId, GroupSnapshot, GroupStates};
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 
 /// Applies the log of a node to its catalog and its queues.
@@ -55,7 +56,7 @@ impl GroupStates for Applier {
             if let Some(id) = batch.id
                 && id.incarnation == self.shards.incarnation
             {
-                self.shards.list[usize::from(group) - 1].applied(id.number);
+                self.shards.shard_of(group).applied(id.number);
             }
         }
         Ok(())
@@ -116,6 +117,26 @@ impl GroupStates for Applier {
             2 => self.restore_implied(&node, group, &state[9..], 2, &mut places),
             SNAPSHOT_VERSION => self.restore_declared(&node, group, &state[9..], &mut places),
             _ => Err(format!("the snapshot is of version {version}, which is not known")),
+        }
+    }
+
+    /// Begins to serve the queues of the shard. At a start, that is done once storage is open.
+    fn lead(&self, group: GroupId, term: u64) {
+        if group > 0 {
+            self.replicas.of(group).set_term(Some(term));
+            if let Ok(node) = self.node()
+                && node.storage.get().is_some()
+            {
+                let (shard, replica) = (self.shards.shard_of(group), self.replicas.of(group));
+                leading::begin(shard, replica, term, &Delivered::default(), node.clock.now());
+            }
+        }
+    }
+
+    fn follow(&self, group: GroupId) {
+        if group > 0 {
+            self.replicas.of(group).set_term(None);
+            leading::end(self.shards.shard_of(group), self.replicas.of(group));
         }
     }
 }
@@ -206,6 +227,9 @@ impl Applier {
         }
         let queue = Arc::new(Queue::new(&declared, vhost, name, node.queue_context()));
         replica.add(ReplicaQueue { queue: queue.clone(), declaration: fact.into() });
+        if self.shards.shard_of(group).term().is_none() {
+            queue.enter().end(); // this node may have stopped leading while the queue was created
+        }
         node.queues.by_id.write().insert(id, queue.clone());
         node.generations.changed(true); // routes that were found before do not lead to the queue
         node.queues.declared.tell(&queue);
@@ -236,7 +260,7 @@ impl Applier {
                 // A run that is a small part of its entry would keep the whole entry in memory.
                 let run = if run.len() * 4 < applied.bytes.len() { Bytes::copy_from_slice(&run) } else { run };
                 let name = RunName { entry: applied.index, at, len: run.len() as u32 };
-                let serving = self.shards.serving.load(Relaxed);
+                let serving = self.shards.shard_of(group).term().is_some();
                 for queue in queues.into_iter().filter_map(|id| replica.queue(id)) {
                     let mut entered = queue.enter();
                     self.shards.contents_of(group).hold(name, applied.place);

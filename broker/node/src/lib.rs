@@ -8,7 +8,7 @@
 //!
 //! Durable queues: `shard` and `entry` (the format and the order of logged operations), `shards`, `contents`, `place` and
 //! `files` (the state that the queues share), `storage` and `identity` (opening and closing), `apply` and `replica`
-//! (applying the log), `agreement` (declarations that the shards lack after a start), `fetch` and `read` (reading contents
+//! (applying the log), `leading` (serving the queues of a shard), `agreement` (declarations that the shards lack after a start), `fetch` and `read` (reading contents
 //! back), `maintain`, `upkeep`, `relocate` and `archive` (keeping the log in bounds), `definitions` and `fact_log`
 //! (definitions as facts in the log). `health` reports whether all of that works, `tasks` decides which panics end the
 //! process.
@@ -39,6 +39,7 @@ mod health;
 mod held;
 mod identity;
 mod lacking;
+mod leading;
 mod ledger;
 mod limits;
 mod maintain;

@@ -89,8 +89,8 @@ impl Queue {
         let QueueContext { memory, unfinished, shards } = context;
         let shards = shards.filter(|_| declared.is_logged());
         let mut state = engine::QueueCore::new(&declared.settings, shards.is_some());
-        if let Some(shards) = shards.as_ref().filter(|shards| shards.serving.load(Relaxed)) {
-            state.lead(0, shards.incarnation);
+        if let Some(term) = shards.as_ref().and_then(|shards| shards.shard(declared.id).term()) {
+            state.lead(0, term);
         }
         Self {
             id: declared.id,
@@ -220,7 +220,7 @@ impl Queue {
         if !freed.is_empty() {
             shards.contents(self.id).free(freed);
         }
-        if !shards.serving.load(Relaxed) {
+        if shards.shard(self.id).term().is_none() {
             return;
         }
         if let Some(changes) = state.take_changes() {

@@ -15,6 +15,8 @@ pub(crate) struct Replicas(Vec<Replica>);
 #[derive(Default)]
 pub(crate) struct Replica {
     batches: Mutex<AppliedBatches>,
+    /// The term in which this node leads the group of the shard; `None` while it does not.
+    term: Mutex<Option<u64>>,
     /// The queues that the log declared and did not delete.
     queues: Mutex<BTreeMap<QueueId, ReplicaQueue>>,
     /// The queues that the log deleted and whose contents are not freed yet.
@@ -63,6 +65,16 @@ impl Replica {
     /// Sets the numbers of the batches that were applied: they come from a snapshot.
     pub(crate) fn set_batches(&self, batches: AppliedBatches) {
         *self.batches.lock() = batches;
+    }
+
+    /// Sets the term in which this node leads the group; `None` if it does not.
+    pub(crate) fn set_term(&self, term: Option<u64>) {
+        *self.term.lock() = term;
+    }
+
+    /// Returns the term in which this node leads the group.
+    pub(crate) fn term(&self) -> Option<u64> {
+        *self.term.lock()
     }
 
     pub(crate) fn queue(&self, id: QueueId) -> Option<Arc<Queue>> {

@@ -11,11 +11,11 @@ use bytes::Bytes;
 use leveret_engine::catalog::QueueId;
 use leveret_engine::queue::{DeliveryChanges, Publish};
 use leveret_engine::shard::BatchId;
-use leveret_replication::{GroupId, Groups};
+use leveret_replication::{GroupId, Groups, SubmitOutcome};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -69,6 +69,8 @@ pub(crate) struct Shard {
     room: Notify,
     progress: Notify,
     full: AtomicBool,
+    /// The term in which this node leads the shard; 0 while it does not.
+    led: AtomicU64,
 }
 
 /// The entries that wait to be logged, and those that were handed in and are not applied yet.
@@ -153,7 +155,25 @@ enum Next {
 impl Shard {
     pub(crate) fn new(group: GroupId) -> Self {
         let (wake, room, progress) = (Notify::new(), Notify::new(), Notify::new());
-        Self { group, pending: Mutex::default(), wake, room, progress, full: AtomicBool::new(false) }
+        let (full, led) = (AtomicBool::new(false), AtomicU64::new(0));
+        Self { group, pending: Mutex::default(), wake, room, progress, full, led }
+    }
+
+    /// Returns the term in which this node leads the shard and serves its queues, or `None` if it does not.
+    #[inline]
+    pub(crate) fn term(&self) -> Option<u64> {
+        Some(self.led.load(Acquire)).filter(|term| *term > 0)
+    }
+
+    /// Notes that this node leads the shard.
+    pub(crate) fn lead(&self, term: u64) {
+        self.led.store(term, Release);
+        self.wake.notify_one();
+    }
+
+    /// Notes that this node does not lead the shard any more.
+    pub(crate) fn follow(&self) {
+        self.led.store(0, Release);
     }
 
     /// Appends the publish of one run to queues of this shard. `waiter` is told once all of the run is applied.
@@ -241,7 +261,8 @@ impl Shard {
         }
     }
 
-    /// Hands entries to the log until the node stops. `origin` identifies this start of the node. Calls `on_failure` and returns if the group has stopped.
+    /// Hands entries to the log while this node leads the shard, until the node stops. `origin` identifies this start of the
+    /// node. Calls `on_failure` and returns if the group has stopped.
     pub(crate) async fn propose(
         self: Arc<Self>,
         groups: Groups,
@@ -251,6 +272,13 @@ impl Shard {
     ) {
         loop {
             let woken = self.wake.notified();
+            let Some(term) = self.term() else {
+                tokio::select! {
+                    biased;
+                    () = woken => continue,
+                    () = stopping.cancelled() => return,
+                }
+            };
             let bytes = match self.next(origin, |bytes, control| groups.has_room_for(bytes, control)) {
                 Next::Entry(bytes) => bytes,
                 Next::Later(at) => tokio::select! {
@@ -265,10 +293,16 @@ impl Shard {
                     () = stopping.cancelled() => return,
                 },
             };
-            if let Err(stopped) = groups.submit(self.group, bytes).await {
-                on_failure(stopped.to_string());
-                return;
-            }
+            let on_failure = on_failure.clone();
+            let answer = Box::new(move |outcome: SubmitOutcome| {
+                // That a group has stopped is noticed elsewhere.
+                if let Err(refused) = outcome.as_ref()
+                    && !refused.is_open
+                {
+                    on_failure(refused.to_string());
+                }
+            });
+            groups.submit(self.group, term, bytes, answer).await;
         }
     }
 

@@ -83,7 +83,9 @@ fn health_reports_a_group_that_has_stopped() {
         let node = TestNode::open(Arc::new(FaultyDisk::new(3))).await;
         assert_eq!(node.broker.storage_health(), Ok(()));
         let of_a_later_version = Bytes::from_static(&[9; 40]);
-        node.storage().groups.submit(3, of_a_later_version).await.unwrap();
+        let groups = &node.storage().groups;
+        let term = groups.leader(3).unwrap().term;
+        groups.submit(3, term, of_a_later_version, Box::new(drop)).await;
         let stopped =
             || matches!(node.broker.storage_health(), Err(StorageTrouble::Stopped(why)) if why.contains("group 3"));
         node.until("health tells", stopped).await;

@@ -10,7 +10,6 @@ use leveret_replication::GroupId;
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use tokio::sync::Semaphore;
 
 /// The shards of a node, and the state that their queues share.
@@ -24,8 +23,6 @@ pub(crate) struct Shards {
     contents: Vec<Contents>,
     /// The files that hold contents.
     pub(crate) files: Arc<FileUses>,
-    /// Set once queues are served: when the log of the starts before was applied.
-    pub(crate) serving: AtomicBool,
     pub(crate) damage: Damage,
     pub(crate) reads: ReadQueue,
 }
@@ -55,7 +52,6 @@ impl Shards {
             list: (1..=count).map(|group| Arc::new(Shard::new(group))).collect(),
             contents: (0..count).map(|_| Contents::new(files.clone(), memory.clone())).collect(),
             files,
-            serving: AtomicBool::new(false),
             damage: Damage::default(),
             reads: ReadQueue { slots: Semaphore::new(READS_MAX), waiting: DueQueues::default() },
         }
@@ -64,6 +60,11 @@ impl Shards {
     /// Returns the shard of a queue.
     pub(crate) fn shard(&self, queue: QueueId) -> &Arc<Shard> {
         &self.list[self.position(queue)]
+    }
+
+    /// Returns the shard of a group.
+    pub(crate) fn shard_of(&self, group: GroupId) -> &Shard {
+        &self.list[usize::from(group) - 1]
     }
 
     /// Returns where the contents of a queue's shard lie.

@@ -4,9 +4,10 @@
 //! the queues served, and tasks read the contents that deliveries need (`fetch`) and keep the log in bounds (`maintain`).
 use crate::Broker;
 use crate::apply::Applier;
-use crate::delivered::{self, Delivered};
+use crate::delivered::{self, Delivered, Reached};
 use crate::identity::NodeIdentity;
 use crate::lacking::{FileEnds, MissingContents};
+use crate::leading;
 use crate::open_error::OpenError;
 use crate::replica::Replicas;
 use crate::shards::Shards;
@@ -17,7 +18,7 @@ use leveret_journal::{Disk, Driver, JournalOptions, RealDisk};
 use leveret_replication::{Groups, GroupsOptions};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tokio_util::task::TaskTracker;
 
@@ -136,7 +137,7 @@ impl Broker {
         identity.log_is_made(&*disk).map_err(OpenError::Identity)?;
         let disagreement = self.compare(&replicas);
         let delivered = delivered::take(&*disk).map_err(OpenError::Delivered)?;
-        let archive_next = AtomicU64::new(self.serve(&shards, &groups, &delivered)?);
+        let archive_next = AtomicU64::new(self.find_missing(&shards, &groups)?);
         let definitions_lock = tokio::sync::Mutex::default();
         let (tasks, stopping) = (TaskTracker::new(), self.0.stopping.clone());
         // An error that occurs because the node stops is no failure.
@@ -168,14 +169,25 @@ impl Broker {
         spawned.spawn(critical("maintenance", self.clone().maintain()));
         spawned.spawn(critical("room", self.clone().watch_room()));
         if let Some(storage) = self.0.storage.get() {
+            self.serve(storage, &delivered);
             self.agree(storage, disagreement).await;
         }
         Ok(())
     }
 
-    /// Begins to serve the queues. Removes the files of the archive that no queue needs, and notes the files that are
-    /// missing. Returns the number of the next file of the archive.
-    fn serve(&self, shards: &Shards, groups: &Groups, delivered: &Delivered) -> Result<u64, OpenError> {
+    /// Begins to serve the queues of the shards that this node leads.
+    fn serve(&self, storage: &Storage, delivered: &Delivered) {
+        for shard in &storage.shards.list {
+            let replica = storage.replicas.of(shard.group);
+            if let Some(term) = replica.term() {
+                leading::begin(shard, replica, term, delivered, self.clock().now());
+            }
+        }
+    }
+
+    /// Removes the files of the archive that no queue needs, and notes the files that are missing. Returns the number of the
+    /// next file of the archive.
+    fn find_missing(&self, shards: &Shards, groups: &Groups) -> Result<u64, OpenError> {
         let mut ends = FileEnds::new();
         for (_, contents) in shards.all_contents() {
             contents.each(|place| {
@@ -185,11 +197,8 @@ impl Broker {
         }
         let lacking = MissingContents::find(shards, groups.journal(), &ends)?;
         for queue in self.durable_queues() {
-            let mut entered = queue.enter();
-            entered.lead(delivered.get(&queue.id).copied().unwrap_or(u64::MAX), shards.incarnation);
-            lacking.mark(shards, &queue, &mut entered);
+            lacking.mark(shards, &queue, &mut queue.enter());
         }
-        shards.serving.store(true, Relaxed);
         Ok(lacking.archive_next)
     }
 
@@ -231,8 +240,9 @@ impl Broker {
     fn end_deliveries(&self, storage: &Storage) {
         let delivered = self.durable_queues().into_iter().map(|queue| {
             let mut entered = queue.enter();
+            let term = entered.epoch();
             entered.end();
-            (queue.id, entered.delivered_below())
+            (queue.id, Reached { below: entered.delivered_below(), term: Some(term) })
         });
         if let Err(error) = delivered::write(&**storage.groups.journal().disk(), delivered) {
             tracing::warn!(%error, "all messages will be delivered as redelivered after the next start");

@@ -8,6 +8,7 @@ use leveret_journal::faulty::FaultyDisk;
 use leveret_journal::{read_whole, write_whole};
 use leveret_replication::{AppliedEntry, GroupSnapshot, GroupStates};
 use parking_lot::Mutex;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 /// Counts the publishes that were confirmed.

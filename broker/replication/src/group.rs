@@ -1,22 +1,26 @@
 //! [`Groups`], the handle to the Raft groups of a node, which share one journal: opens them, submits entries, takes
 //! snapshots.
-use crate::log_store::{LogStore, RecoveredLog};
-use crate::log_table::Hole;
-use crate::network::NoPeers;
-use crate::snapshot;
+use crate::link::Peers;
+use crate::log_store::{self, LogStore};
+use crate::open_error::GroupsOpenError;
+use crate::proposal::{self, NotLeader, SubmitOutcome};
+use crate::receive_snapshot::ArrivingSnapshot;
+use crate::serve::GroupRequests;
+use crate::start::{self, StartContext};
 use crate::state_machine::{Builds, Machine, copy};
-use crate::types::{Command, StoredMembership, TypeConfig};
+use crate::takeover;
+use crate::types::{Command, TypeConfig, log_id};
 use crate::{GroupId, GroupStates};
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use leveret_journal::{Disk, Journal, JournalOpenError, JournalOptions, RecordPlace};
+use leveret_journal::{Disk, Journal, JournalOptions};
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::error::Fatal;
-use openraft::{Config, EmptyNode, Raft, ServerState, SnapshotPolicy};
-use std::collections::BTreeMap;
+use openraft::error::{Fatal, RaftError};
+use openraft::{Raft, ServerState};
+use parking_lot::Mutex;
 use std::io;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 /// The settings of the groups of a node.
 #[derive(Clone, Copy, Debug)]
@@ -27,62 +31,13 @@ pub struct GroupsOptions {
     pub groups: u16,
 }
 
-/// The reasons why the groups cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum GroupsOpenError {
-    /// The journal cannot be opened.
-    #[error(transparent)]
-    Journal(#[from] JournalOpenError),
-    /// Entries are missing in the log of a group.
-    #[error("the log of group {group} has entry {found} where entry {expected} should be")]
-    Hole {
-        /// Number of the group.
-        group: GroupId,
-        /// Index of the first missing entry.
-        expected: u64,
-        /// Index of the entry that was found in its place.
-        found: u64,
-    },
-    /// The snapshot that the purged part of a log depends on is missing or too old.
-    #[error(
-        "{file} {state}: the log of group {group} was cut at entry {purged}, and only that file has the state up to there"
-    )]
-    Snapshot {
-        /// Name of the snapshot file.
-        file: String,
-        /// "is missing" or "is older than the log".
-        state: &'static str,
-        /// Number of the group.
-        group: GroupId,
-        /// Index of the last entry that was purged from the log.
-        purged: u64,
-    },
-    /// A snapshot, or the state in it, cannot be read.
-    #[error("group {group}: {error}")]
-    State {
-        /// Number of the group.
-        group: GroupId,
-        /// The error of the disk or of [`GroupStates::restore`].
-        error: io::Error,
-    },
-    /// openraft failed, or the log was not applied.
-    #[error("group {group} did not start: {reason}")]
-    Raft {
-        /// Number of the group.
-        group: GroupId,
-        /// The error of openraft.
-        reason: String,
-    },
-}
-
-/// The error of a group that takes no entries, because it has stopped or is not led by this node.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("group {group} takes no entries: {reason}")]
-pub struct NotLeader {
-    /// Number of the group.
-    pub group: GroupId,
-    /// The error of openraft.
-    pub reason: String,
+/// The leader of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GroupLeader {
+    /// The node that leads.
+    pub node: u64,
+    /// The term in which it leads.
+    pub term: u64,
 }
 
 /// The handle to the groups; cheap to clone.
@@ -91,18 +46,27 @@ pub struct Groups(Arc<GroupsInner>);
 
 struct GroupsInner {
     journal: Journal,
-    groups: Vec<Group>,
+    groups: Arc<[Group]>,
 }
 
+#[derive(Clone)]
 pub(crate) struct Group {
+    /// Identity of this node.
+    pub(crate) node: u64,
     pub(crate) raft: Raft<TypeConfig, Machine>,
     pub(crate) log: LogStore,
-    builds: Arc<Builds>,
+    pub(crate) builds: Arc<Builds>,
+    /// The snapshot that is arriving from the leader.
+    pub(crate) arriving: Arc<Mutex<Option<ArrivingSnapshot>>>,
+    /// Why the group was stopped because its log differs from that of its leader.
+    pub(crate) diverged: Arc<OnceLock<String>>,
+    /// The links to other nodes; `None` if this node is the only one.
+    pub(crate) peers: Option<Peers>,
 }
 
 impl Groups {
     /// Opens the journal and the groups, restores their snapshots, and applies all entries of their logs. The log of
-    /// group 0 is applied completely before those of the other groups.
+    /// group 0 is applied completely before those of the other groups. This node is the only member of all groups.
     ///
     /// The future is boxed so that openraft's code is compiled once, in this crate, and not in each crate that awaits it.
     ///
@@ -115,44 +79,37 @@ impl Groups {
         options: GroupsOptions,
         applied: Arc<dyn GroupStates>,
     ) -> BoxFuture<'static, Result<Self, GroupsOpenError>> {
-        Box::pin(Self::open_all(disk, journal, options, applied))
+        let context = StartContext { disk, options, states: applied, peers: None };
+        Box::pin(Self::open_all(context, journal))
     }
 
-    async fn open_all(
+    /// Opens the journal and the groups as [`open`](Self::open) does, for groups that may have members on other nodes.
+    /// Returns once the groups run; only groups that this node is the sole member of are led and applied by then. A group
+    /// without members waits for [`initialize`](Self::initialize), or for a leader to add it. `peers` have to be those of
+    /// the same node, and are used by the groups from then on; they have to be stopped after the groups.
+    ///
+    /// # Errors
+    /// [`GroupsOpenError`], as [`open`](Self::open).
+    pub fn open_with_peers(
         disk: Arc<dyn Disk>,
         journal: JournalOptions,
         options: GroupsOptions,
         applied: Arc<dyn GroupStates>,
-    ) -> Result<Self, GroupsOpenError> {
-        let mut logs = Vec::new();
-        for group in 0..options.groups {
-            logs.push(RecoveredLog::read(&*disk, group).map_err(|error| GroupsOpenError::State { group, error })?);
+        peers: Peers,
+    ) -> BoxFuture<'static, Result<Self, GroupsOpenError>> {
+        let context = StartContext { disk, options, states: applied, peers: Some(peers) };
+        Box::pin(Self::open_all(context, journal))
+    }
+
+    async fn open_all(context: StartContext, journal: JournalOptions) -> Result<Self, GroupsOpenError> {
+        let peers = context.peers.clone();
+        let (journal, groups) = start::open_all(context, journal).await?;
+        if let Some(peers) = peers {
+            groups.iter().for_each(|group| peers.spawn(group.clone().watch(peers.clone())));
+            let (served, watched, links) = (groups.clone(), groups.clone(), peers.clone());
+            let gone = Arc::new(move |node| takeover::begin(&watched, &links, node));
+            peers.serve(Arc::new(GroupRequests { groups: served }), gone);
         }
-        let journal = Journal::open(disk.clone(), journal, &mut |recovered| {
-            if let Some(log) = logs.get_mut(usize::from(recovered.head.group)) {
-                log.add(recovered);
-            }
-        })?;
-        for (group, log) in (0..).zip(&logs) {
-            if let Some(Hole { expected, found }) = log.table.hole() {
-                return Err(GroupsOpenError::Hole { group, expected, found });
-            }
-        }
-        let (mut groups, mut reported_at) = (Vec::new(), Instant::now());
-        for (group, log) in (0..).zip(logs) {
-            let log = LogStore::new(group, journal.clone(), log);
-            groups.push(Group::open(log, disk.clone(), options.node, applied.clone()).await?);
-            if group == 0 {
-                report_progress(&groups, groups[0].lead(options.node)).await?;
-            }
-            if reported_at.elapsed() >= REPORT_EVERY {
-                reported_at = Instant::now();
-                tracing::info!("the snapshots of {} of {} groups were read", groups.len(), options.groups);
-            }
-        }
-        let others = groups.iter().skip(1).map(|group| group.lead(options.node));
-        report_progress(&groups, futures::future::try_join_all(others)).await?;
-        (0..options.groups).for_each(|group| RecoveredLog::remove_file(&*disk, group));
         Ok(Self(Arc::new(GroupsInner { journal, groups })))
     }
 
@@ -164,33 +121,53 @@ impl Groups {
         self.0.journal.promise(bytes, control)
     }
 
-    /// Submits an entry to a group. The entries get into the log in the order of the calls. Returns before the entry is
-    /// durable; it is applied once it is.
-    ///
-    /// # Errors
-    /// [`NotLeader`] if the group has stopped.
-    pub async fn submit(&self, group: GroupId, entry: Bytes) -> Result<(), NotLeader> {
-        let command = Command { bytes: entry, place: RecordPlace::default() };
-        let raft = &self.group(group).raft;
-        raft.client_write_ff(command, None).await.map_err(|error| NotLeader { group, reason: error.to_string() })
+    /// Submits an entry to a group, if this node leads it in `term`. The entries get into the log in the order of the
+    /// calls. Returns before the entry is durable. `answer` is called exactly once, by a task of the group, which must
+    /// not be blocked: with the index of the entry after it was applied on this node, or with the reason why it was not.
+    pub async fn submit(&self, group: GroupId, term: u64, entry: Bytes, answer: Box<dyn FnOnce(SubmitOutcome) + Send>) {
+        let (journal, bytes) = (self.0.journal.clone(), entry.len());
+        let answer = Box::new(move |outcome: SubmitOutcome| {
+            if outcome.as_ref().is_err_and(|refused| !refused.is_open) {
+                journal.redeem(bytes); // the entry will not be appended
+            }
+            answer(outcome);
+        });
+        let write = self.group(group).raft.write(Command::new(entry)).with_leader(log_id(term, 0).leader_id);
+        let _ = write.responder(proposal::responder(group, answer)).await; // the responder answers in any case
     }
 
     /// Waits until the journal has room for the entry, submits it as a control entry, and waits until it is applied on
     /// this node.
     ///
     /// # Errors
-    /// [`NotLeader`] if the group has stopped.
+    /// [`NotLeader`] if the group has stopped or is led by another node.
     pub async fn write(&self, group: GroupId, entry: Bytes) -> Result<(), NotLeader> {
         while !self.has_room_for(entry.len(), true) {
             tokio::time::sleep(ROOM_RETRY).await;
         }
-        let command = Command { bytes: entry, place: RecordPlace::default() };
-        let raft = &self.group(group).raft;
-        raft.client_write(command).await.map(drop).map_err(|error| NotLeader { group, reason: error.to_string() })
+        let bytes = entry.len();
+        self.group(group).raft.client_write(Command::new(entry)).await.map(drop).map_err(|error| {
+            let refused = match error {
+                RaftError::APIError(error) => NotLeader::refused(group, error),
+                RaftError::Fatal(fatal) => NotLeader::stopped(group, fatal),
+            };
+            if !refused.is_open {
+                self.0.journal.redeem(bytes);
+            }
+            refused
+        })
+    }
+
+    /// Returns the node that leads a group and the term in which it does, as far as this node knows.
+    #[must_use]
+    pub fn leader(&self, group: GroupId) -> Option<GroupLeader> {
+        let metrics = self.group(group).raft.metrics();
+        let metrics = metrics.borrow_watched();
+        Some(GroupLeader { node: metrics.current_leader?, term: metrics.current_term })
     }
 
     /// Writes a snapshot of a group that covers at least the entries applied so far, then has openraft purge the
-    /// entries that it covers.
+    /// entries that it covers, except for those that a member which can be reached does not have yet.
     ///
     /// The future is boxed for the same reason as that of [`open`](Self::open).
     ///
@@ -198,10 +175,19 @@ impl Groups {
     /// The error of the disk, or an error if the group has stopped. After an error for which [`is_passing`](leveret_journal::is_passing)
     /// returns true, the group goes on and the snapshot can be tried again.
     pub fn snapshot(&self, group: GroupId) -> BoxFuture<'_, io::Result<()>> {
-        Box::pin(self.write_snapshot(group))
+        self.snapshot_within(group, 0)
     }
 
-    async fn write_snapshot(&self, group: GroupId) -> io::Result<()> {
+    /// Does the same as [`snapshot`](Self::snapshot), but keeps no entries for other members that are in segments of the
+    /// journal with numbers below `first_segment`. Members that need such entries will be sent the snapshot.
+    ///
+    /// # Errors
+    /// As [`snapshot`](Self::snapshot).
+    pub fn snapshot_within(&self, group: GroupId, first_segment: u64) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(self.write_snapshot(group, first_segment))
+    }
+
+    async fn write_snapshot(&self, group: GroupId, first_segment: u64) -> io::Result<()> {
         let Group { raft, builds, .. } = self.group(group);
         let applied = raft.metrics().borrow_watched().last_applied;
         let earlier = builds.latest();
@@ -227,8 +213,11 @@ impl Groups {
         // openraft silently purges nothing until its own metrics know of a snapshot that covers the entries.
         let wait = raft.wait(None);
         let written = wait.metrics(|metrics| metrics.snapshot >= applied, "the snapshot is written");
-        let Some(upto) = written.await.map_err(io::Error::other)?.snapshot else { return Ok(()) };
-        raft.trigger().purge_log(upto.index).await.map_err(io::Error::other)
+        let Some(covered) = written.await.map_err(io::Error::other)?.snapshot else { return Ok(()) };
+        match self.group(group).purge_upto(covered.index, first_segment) {
+            Some(upto) => raft.trigger().purge_log(upto).await.map_err(io::Error::other),
+            None => Ok(()),
+        }
     }
 
     /// Returns the number of bytes of a group's state in its snapshot on the disk; 0 if there is no snapshot.
@@ -241,9 +230,13 @@ impl Groups {
     #[must_use]
     pub fn stopped(&self) -> Option<NotLeader> {
         self.0.groups.iter().find_map(|group| {
+            let number = group.log.group;
+            if let Some(reason) = group.diverged.get() {
+                return Some(NotLeader::stopped(number, reason));
+            }
             let state = group.raft.metrics().borrow_watched().running_state.clone();
             let fatal = state.err().filter(|fatal| !matches!(fatal, Fatal::Stopped))?;
-            Some(NotLeader { group: group.log.group, reason: fatal.to_string() })
+            Some(NotLeader::stopped(number, fatal))
         })
     }
 
@@ -280,7 +273,8 @@ impl Groups {
 
     /// Stops the groups, then the journal.
     pub async fn stop(&self) {
-        for group in &self.0.groups {
+        for group in self.0.groups.iter() {
+            group.log.leadership.stop();
             let _ = group.raft.shutdown().await;
         }
         self.0.journal.stop();
@@ -292,119 +286,57 @@ impl Groups {
 }
 
 impl Group {
-    async fn open(
-        log: LogStore,
-        disk: Arc<dyn Disk>,
-        node: u64,
-        applied: Arc<dyn GroupStates>,
-    ) -> Result<Self, GroupsOpenError> {
-        let group = log.group;
-        let state = |error| GroupsOpenError::State { group, error };
-        let stored = snapshot::read(&*disk, group).map_err(state)?;
-        let covered = stored.as_ref().and_then(|stored| stored.last).map(|id| id.index);
-        let purged = log.table.lock().purged.map(|id| id.index);
-        if let Some(purged) = purged.filter(|_| covered < purged) {
-            let state = if stored.is_none() { "is missing" } else { "is older than the log" };
-            return Err(GroupsOpenError::Snapshot { file: snapshot::file_name(group), state, group, purged });
-        }
-        let (mut last, mut membership, mut bytes) = (None, StoredMembership::default(), 0);
-        if let Some(stored) = stored {
-            bytes = stored.snapshot.bytes();
-            applied.restore(group, &stored.snapshot).map_err(|reason| state(io::Error::other(reason)))?;
-            (last, membership) = (stored.last, stored.membership);
-        }
-        let (table, threads) = (log.table.clone(), !log.journal.is_driven());
-        let builds = Arc::new(Builds::default());
-        builds.set_stored(last, membership.clone(), bytes);
-        let machine = Machine { group, disk, applied, table, last, membership, builds: builds.clone(), threads };
-        let failed = |reason: String| GroupsOpenError::Raft { group, reason };
-        let config = config(group).map_err(failed)?;
-        let raft = Raft::new(node, config, NoPeers, log.clone(), machine);
-        let raft = raft.await.map_err(|error| failed(error.to_string()))?;
-        Ok(Self { raft, log, builds })
+    /// Returns up to which entry the log may be purged when a snapshot covers it up to `covered`, or `None` if nothing
+    /// may be. A leader keeps what the slowest member that can be reached does not have, but no entries in segments
+    /// below `first_segment`.
+    fn purge_upto(&self, covered: u64, first_segment: u64) -> Option<u64> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let reachable = |node: &u64| self.peers.as_ref().is_some_and(|peers| peers.is_connected(*node));
+        let others = metrics.replication.iter().flatten().filter(|(node, _)| **node != self.node && reachable(node));
+        let Some(slowest) = others.map(|(_, matched)| matched.map(|id| id.index)).min() else { return Some(covered) };
+        let beyond_budget = self.log.table.lock().last_below(first_segment);
+        slowest.max(beyond_budget).map(|upto| upto.min(covered))
     }
 
-    /// Makes this node, the only voter, leader of the group, and waits until the whole log is applied.
-    async fn lead(&self, node: u64) -> Result<(), GroupsOpenError> {
-        let failed = |reason: String| GroupsOpenError::Raft { group: self.log.group, reason };
-        let initialized = self.raft.is_initialized().await.map_err(|error| failed(error.to_string()))?;
-        if initialized {
-            self.raft.trigger().elect(false).await.map_err(|error| failed(error.to_string()))?;
-        } else {
-            let members = BTreeMap::from([(node, EmptyNode {})]);
-            self.raft.initialize(members).await.map_err(|error| failed(error.to_string()))?;
+    /// Stops the group, because its log and that of its leader have different entries at or before `index`. Returns the
+    /// reason.
+    pub(crate) fn stop_diverged(&self, index: u64) -> String {
+        let reason = log_store::diverged(self.log.group, index).to_string();
+        if self.diverged.set(reason.clone()).is_ok() {
+            let group = self.clone();
+            tokio::spawn(async move {
+                group.log.leadership.stop();
+                let _ = group.raft.shutdown().await;
+            });
         }
-        self.until_applied().await
+        reason
     }
 
-    /// Waits until this node leads the group and the whole log is applied. Fails if openraft stops, or if for
-    /// [`STALL_MAX`] no entry was applied and nothing else changed in openraft's metrics.
-    async fn until_applied(&self) -> Result<(), GroupsOpenError> {
-        let failed = |reason: String| GroupsOpenError::Raft { group: self.log.group, reason };
+    /// Keeps links to all members of the group. Tells when this node stops leading although no newer vote is saved,
+    /// because it was removed from the group.
+    async fn watch(self, peers: Peers) {
         let mut metrics = self.raft.metrics();
+        let mut known = None;
         loop {
-            let applied = self.log.table.lock().applied_len();
             {
-                let metrics = metrics.borrow_watched();
-                metrics.running_state.as_ref().map_err(|fatal| failed(fatal.to_string()))?;
-                let applied = metrics.last_applied.map(|id| id.index);
-                if metrics.state == ServerState::Leader && applied.is_some() && applied == metrics.last_log_index {
-                    return Ok(());
+                let now = metrics.borrow_and_update();
+                if matches!(now.state, ServerState::Follower | ServerState::Learner | ServerState::Shutdown) {
+                    self.log.leadership.resigned(&now.vote);
+                }
+                let membership = &now.membership_config;
+                if known != Some(*membership.log_id()) {
+                    known = Some(*membership.log_id());
+                    membership.membership().nodes().for_each(|(node, member)| peers.introduce(*node, &member.address));
                 }
             }
-            match tokio::time::timeout(STALL_MAX, metrics.changed()).await {
-                Ok(changed) => changed.map_err(|_| failed("openraft has ended".to_owned()))?,
-                Err(_) if self.log.table.lock().applied_len() != applied => {}
-                Err(_) => return Err(failed(format!("no entry of its log was applied for {STALL_MAX:?}"))),
+            if metrics.changed().await.is_err() {
+                return;
             }
         }
     }
-
-    /// Returns the number of entries in the log that are applied, and of all entries in it.
-    fn applied(&self) -> (u64, u64) {
-        let table = self.log.table.lock();
-        (table.applied_len(), table.len())
-    }
 }
 
-/// Awaits `work`, and logs every two seconds how many entries are applied.
-async fn report_progress<T>(
-    groups: &[Group],
-    work: impl Future<Output = Result<T, GroupsOpenError>>,
-) -> Result<T, GroupsOpenError> {
-    let mut work = std::pin::pin!(work);
-    loop {
-        if let Ok(done) = tokio::time::timeout(REPORT_EVERY, &mut work).await {
-            return done;
-        }
-        let (applied, entries) = groups.iter().map(Group::applied).fold((0, 0), |sum, of| (sum.0 + of.0, sum.1 + of.1));
-        tracing::info!("{applied} of {entries} entries of the log were applied");
-    }
-}
-
-/// Returns openraft's settings for a group. Its timers are off (`enable_tick`): a group with one voter gets its leader
-/// when [`Group::lead`] says so, and no other node can become leader.
-fn config(group: GroupId) -> Result<Arc<Config>, String> {
-    let config = Config {
-        cluster_name: format!("group {group}"),
-        heartbeat_interval: 250,
-        election_timeout_min: 750,
-        election_timeout_max: 1500,
-        enable_leader_restore: Some(false),
-        enable_pre_vote: Some(true),
-        enable_tick: false,
-        snapshot_policy: SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: u64::MAX,
-        max_payload_entries: 4096,
-        ..Config::default()
-    };
-    config.validate().map(Arc::new).map_err(|error| error.to_string())
-}
-
-/// Time between two log messages about the progress of a start.
-const REPORT_EVERY: Duration = Duration::from_secs(2);
-/// A start has failed if no entry is applied for this long.
-const STALL_MAX: Duration = Duration::from_secs(300);
 /// Time between two checks that a group still runs while its snapshot is being written.
 const CHECK_EVERY: Duration = if cfg!(test) { Duration::from_millis(1) } else { Duration::from_secs(10) };
 /// Pause before [`Groups::write`] asks the journal for room again.

@@ -1,30 +1,52 @@
 //! The Raft groups of a node, whose logs share the node's journal. This is the only crate that uses openraft.
 //!
 //! The files in the order in which an entry passes through them: `group` (an entry is submitted, and its leader gives
-//! it an index), `log_store` with `log_table` (it is appended to the journal, becomes durable, and can be read),
-//! `state_machine` (it is applied, in order, by an implementation of [`GroupStates`]), `snapshot` (the state is written to
-//! a file, and the log before it is purged). `types` defines the types that openraft is used with. `network` is the way
-//! to the peers, of which there are none while every group has one voter.
+//! it an index), `proposal` (whoever submitted it gets an answer), `log_store` with `log_table` and `durable` (it is
+//! appended to the journal, becomes durable, and can be read), `network` with `wire` (it is sent to the other members),
+//! `serve` (a member receives it), `state_machine` (it is applied, in order, by an implementation of [`GroupStates`]),
+//! `snapshot` (the state is written to a file, and the log before it is purged). `start` opens the groups, `members`
+//! changes who belongs to them, `leadership` tells when this node leads, `takeover` replaces a leader whose process has
+//! ended, `snapshot_data`, `send_snapshot` and `receive_snapshot` bring a snapshot to a member that lacks purged entries.
+//! `link` has the authenticated connections between nodes; it knows nothing of groups. `types` defines the types that
+//! openraft is used with.
 //!
 //! Invariants: an entry is applied only after it is durable. Votes and entries reach the disk in the order in which
 //! openraft wrote them, because both are records of the journal. No entry is purged that is not covered by a snapshot.
 //! A leader that restarts is a follower first: with `enable_leader_restore` it would give other entries the indexes of
 //! a lost tail.
+mod durable;
 mod group;
+mod leadership;
+mod link;
 mod log_store;
 mod log_table;
+mod members;
 #[cfg(any(test, feature = "mutants"))]
 pub mod mutants;
 mod network;
+mod open_error;
+mod proposal;
+mod receive_snapshot;
+mod send_snapshot;
+mod serve;
 #[cfg(feature = "simulated")]
 mod simulated;
 mod snapshot;
+mod snapshot_data;
+mod start;
 mod state_machine;
+mod takeover;
 #[cfg(test)]
 mod tests;
 mod types;
+mod wire;
 
-pub use group::{Groups, GroupsOpenError, GroupsOptions, NotLeader};
+pub use group::{GroupLeader, Groups, GroupsOptions};
+pub use link::{LinkDirection, LinkTimes, PeerMessages, Peers, PeersOptions, SendError, TcpWires, Wire, Wires};
+pub use members::{GroupStatus, MemberError};
+pub use open_error::GroupsOpenError;
+pub use proposal::{NotLeader, SubmitOutcome};
+pub use types::GroupMember;
 
 use bytes::Bytes;
 use leveret_journal::RecordPlace;
@@ -57,6 +79,14 @@ pub trait GroupStates: Send + Sync + 'static {
     /// # Errors
     /// The reason why the bytes cannot be decoded.
     fn restore(&self, group: GroupId, snapshot: &GroupSnapshot) -> Result<(), String>;
+
+    /// Called when this node leads the group in `term` and everything of earlier terms is applied. It leads until
+    /// [`follow`](Self::follow) is called.
+    fn lead(&self, _group: GroupId, _term: u64) {}
+
+    /// Called when this node does not lead the group any more, or stops. May be called while an entry is being applied,
+    /// by another task; entries of the term that has ended may still be applied later.
+    fn follow(&self, _group: GroupId) {}
 }
 
 /// A committed entry of a group's log.

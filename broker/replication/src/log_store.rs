@@ -3,7 +3,10 @@
 //! new file. An earlier version of the program had both in a file of its own: it is read once, its format has
 //! `version u8 = 1`.
 use crate::GroupId;
-use crate::log_table::{self, BLANK, LogTable, MEMBERSHIP, NORMAL, PURGED, Slot, TRUNCATE, TableEntry, VOTE};
+use crate::leadership::Leadership;
+use crate::log_table::{
+    self, BLANK, INSTALLED, LogTable, MEMBERSHIP, NORMAL, PURGED, Slot, TRUNCATE, TableEntry, VOTE,
+};
 use crate::types::{self, Command, Entry, LogId, TypeConfig, Vote};
 use bytes::{Buf, Bytes};
 use futures::Stream;
@@ -15,6 +18,8 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, Range, RangeBounds};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use tokio::sync::Notify;
 
 /// The log of one group.
 #[derive(Clone)]
@@ -22,13 +27,19 @@ pub(crate) struct LogStore {
     pub(crate) group: GroupId,
     pub(crate) journal: Journal,
     pub(crate) table: Arc<Mutex<LogTable>>,
+    /// Woken when entries became durable.
+    durable: Arc<Notify>,
+    pub(crate) leadership: Arc<Leadership>,
+    /// True while this node is the only member of the group. Then an append may wait for the disk itself: there is
+    /// nobody to whom the entry could be sent meanwhile.
+    is_alone: Arc<AtomicBool>,
     vote: Arc<Mutex<Option<Vote>>>,
 }
 
 /// The log of one group as it is read from the journal at a start.
 #[derive(Default)]
 pub(crate) struct RecoveredLog {
-    vote: Option<Vote>,
+    pub(crate) vote: Option<Vote>,
     pub(crate) table: LogTable,
 }
 
@@ -75,9 +86,36 @@ impl RecoveredLog {
 }
 
 impl LogStore {
-    pub(crate) fn new(group: GroupId, journal: Journal, log: RecoveredLog) -> Self {
-        let table = Arc::new(Mutex::new(log.table));
-        Self { group, journal, table, vote: Arc::new(Mutex::new(log.vote)) }
+    pub(crate) fn new(journal: Journal, log: RecoveredLog, leadership: Arc<Leadership>) -> Self {
+        let mut table = log.table;
+        table.durable.reach(table.next()); // recovery has synced what it found
+        Self {
+            group: leadership.group,
+            journal,
+            table: Arc::new(Mutex::new(table)),
+            durable: Arc::default(),
+            leadership,
+            is_alone: Arc::new(AtomicBool::new(true)),
+            vote: Arc::new(Mutex::new(log.vote)),
+        }
+    }
+
+    /// Sets whether this node is the only member of the group.
+    pub(crate) fn set_alone(&self, is_alone: bool) {
+        self.is_alone.store(is_alone, Relaxed);
+    }
+
+    /// Has the queued records written: on this thread if that may wait for the disk, otherwise by the writer's thread.
+    fn have_written(&self) {
+        if self.is_alone.load(Relaxed) { self.journal.write_or_leave() } else { self.journal.wake_writer() }
+    }
+
+    /// Writes down the chain of the last entry that a snapshot from a peer covers, and waits until that is durable.
+    pub(crate) async fn keep_installed(&self, last: LogId, chain: u32) -> io::Result<()> {
+        let (index, term) = (last.index, last.leader_id.term);
+        self.keep(Head { group: self.group, kind: INSTALLED, index, term, note: chain }).await?;
+        self.table.lock().installed(last, chain);
+        Ok(())
     }
 
     /// Appends a kept record, and waits until it is durable.
@@ -87,7 +125,7 @@ impl LogStore {
             let _ = tell.send(()); // fails if the caller does not wait any more
         });
         self.journal.queue(head, Bytes::new().into(), true, Some(durable), false).map_err(io::Error::other)?;
-        self.journal.write_or_leave();
+        self.have_written();
         told.await.map_err(|_| io::Error::other("the log cannot be written any more"))
     }
 
@@ -112,9 +150,66 @@ impl LogStore {
                 let text = format!("the members in entry {index} of group {} cannot be decoded", self.group);
                 io::Error::new(io::ErrorKind::InvalidData, text)
             })?),
-            _ => EntryPayload::Normal(Command { bytes, place: slot.place }),
+            _ => EntryPayload::Normal(Command { bytes, place: slot.place, sent: None }),
         };
         Ok(types::entry(types::log_id(slot.term, index), payload))
+    }
+
+    /// Waits until entry `index` is durable.
+    async fn until_durable(&self, index: u64) {
+        loop {
+            let moved = self.durable.notified();
+            if self.table.lock().durable.has(index) {
+                return;
+            }
+            moved.await;
+        }
+    }
+
+    /// Returns the function that notes that the append `number` is durable, and tells openraft.
+    fn when_durable(&self, number: u64, callback: IOFlushed<TypeConfig>) -> Box<dyn FnOnce() + Send> {
+        let (table, durable) = (self.table.clone(), self.durable.clone());
+        Box::new(move || {
+            table.lock().durable.synced(number);
+            durable.notify_waiters();
+            callback.io_completed(Ok(()));
+        })
+    }
+
+    /// Queues one entry for the journal and adds it to the table. The error is `InvalidData` if the entry came from a
+    /// peer whose log holds other entries before it.
+    fn append_entry(
+        &self,
+        table: &mut LogTable,
+        entry: Entry,
+        callback: Option<IOFlushed<TypeConfig>>,
+    ) -> io::Result<()> {
+        let (kind, bytes, sent) = match entry.payload {
+            EntryPayload::Blank => (BLANK, Bytes::new(), None),
+            EntryPayload::Normal(command) => (NORMAL, command.bytes, command.sent),
+            EntryPayload::Membership(members) => {
+                self.set_alone(types::has_one_member(&members));
+                (MEMBERSHIP, types::encode_membership(&members).into(), None)
+            }
+        };
+        let (index, term) = (entry.log_id.index, entry.log_id.leader_id.term);
+        let body = match sent {
+            Some(sent) => RecordBody { bytes: bytes.clone(), crc: sent.crc },
+            None => RecordBody::from(bytes.clone()),
+        };
+        let chain = table.next_chain(&body);
+        if sent.is_some_and(|sent| sent.chain != chain) {
+            return Err(diverged(self.group, index));
+        }
+        let head = Head { group: self.group, kind, index, term, note: chain };
+        // Normal entries have a promise of room, which ends here.
+        if kind == NORMAL {
+            self.journal.redeem(bytes.len());
+        }
+        let durable = callback.map(|callback| self.when_durable(table.durable.append(index + 1), callback));
+        let place = self.journal.queue(head, body, true, durable, false).map_err(io::Error::other)?;
+        table.push(index, Slot { place, term, chain, kind }, bytes);
+        Ok(())
     }
 
     /// Reads the entries from `start` to before `end` that are in the log, until they have `bytes_max` bytes or more.
@@ -186,13 +281,21 @@ impl RaftLogReader<TypeConfig> for LogStore {
         self.read_range(start, end, usize::MAX)
     }
 
-    /// Reads the entries about a mebibyte at a time: at a start the log of a group may be larger than the memory.
+    /// Reads the entries about a mebibyte at a time: at a start the log of a group may be larger than the memory. Waits
+    /// until each entry is durable on this node, because openraft reads through this stream what it applies.
     async fn entries_stream<R: RangeBounds<u64> + Clone + Debug + OptionalSend>(
         &mut self,
         range: R,
     ) -> impl Stream<Item = Result<Entry, io::Error>> + OptionalSend {
         let Range { start, end } = indexes(&range);
-        futures::stream::iter(Entries { log: self.clone(), next: start, end, read: Vec::new().into_iter() })
+        let entries = Entries { log: self.clone(), next: start, end, read: Vec::new().into_iter() };
+        futures::stream::unfold(entries, |mut entries| async move {
+            let entry = entries.next()?;
+            if let Ok(entry) = &entry {
+                entries.log.until_durable(entry.log_id.index).await;
+            }
+            Some((entry, entries))
+        })
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
@@ -217,6 +320,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        self.leadership.voted(vote);
         let (term, node) = (vote.leader_id.term, vote.leader_id.voted_for);
         let note = u32::from(vote.committed);
         self.keep(Head { group: self.group, kind: VOTE, index: node, term, note }).await?;
@@ -233,28 +337,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let mut entries = entries.into_iter().peekable();
         let mut callback = Some(callback);
         while let Some(entry) = entries.next() {
-            let (kind, bytes) = match entry.payload {
-                EntryPayload::Blank => (BLANK, Bytes::new()),
-                EntryPayload::Normal(command) => (NORMAL, command.bytes),
-                EntryPayload::Membership(members) => (MEMBERSHIP, types::encode_membership(&members).into()),
-            };
-            let (index, term) = (entry.log_id.index, entry.log_id.leader_id.term);
-            let body = RecordBody::from(bytes.clone());
-            let chain = table.next_chain(&body);
-            let head = Head { group: self.group, kind, index, term, note: chain };
             let last = entries.peek().is_none();
-            let durable = callback
-                .take_if(|_| last)
-                .map(|callback| Box::new(move || callback.io_completed(Ok(()))) as Box<dyn FnOnce() + Send>);
-            // Normal entries have a promise of room, which ends here.
-            if kind == NORMAL {
-                self.journal.redeem(bytes.len());
-            }
-            let place = self.journal.queue(head, body, true, durable, false).map_err(io::Error::other)?;
-            table.push(index, Slot { place, term, chain, kind }, bytes);
+            self.append_entry(&mut table, entry, callback.take_if(|_| last))?;
         }
         drop(table);
-        self.journal.write_or_leave();
+        self.have_written();
         if let Some(callback) = callback {
             callback.io_completed(Ok(()));
         }
@@ -265,7 +352,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let from = last.map_or(0, |id| id.index + 1);
         self.table.lock().truncate(from);
         #[cfg(any(test, feature = "mutants"))]
-        if crate::mutants::TRUNCATE_SKIPPED.load(std::sync::atomic::Ordering::Relaxed) {
+        if crate::mutants::TRUNCATE_SKIPPED.load(Relaxed) {
             return Ok(());
         }
         let head = Head { group: self.group, kind: TRUNCATE, index: from, term: 0, note: 0 };
@@ -274,13 +361,23 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
-        let note = self.table.lock().chain_at(upto.index);
+        let note = self.table.lock().chain_after_purge(upto);
         let (index, term) = (upto.index, upto.leader_id.term);
         // The record has to be durable before the table changes: then the segments of the purged entries may be reused.
         self.keep(Head { group: self.group, kind: PURGED, index, term, note }).await?;
         self.table.lock().purge(upto);
         Ok(())
     }
+}
+
+/// Returns the error of a group whose log differs from that of its leader.
+pub(crate) fn diverged(group: GroupId, index: u64) -> io::Error {
+    let text = format!(
+        "the log of group {group} differs from that of its leader at or before entry {index}: one of the two holds \
+         entries that were never agreed on"
+    );
+    tracing::error!("{text}");
+    io::Error::new(io::ErrorKind::InvalidData, text)
 }
 
 fn file_name(group: GroupId) -> String {

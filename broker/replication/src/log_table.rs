@@ -1,8 +1,9 @@
 //! The table of a group's log entries: the place of each entry in the journal, and the bytes of the entries that are not
-//! applied yet.
+//! applied yet or, in a group with peers, that a peer may still have to be sent.
 //!
 //! The `chain` of an entry is a checksum of it and all entries before it: the CRC32 of its bytes, continued from the
 //! chain of the previous entry. If two logs have the same chain at an index, they hold the same entries up to there.
+use crate::durable::DurablePart;
 use crate::types::{LogId, log_id};
 use bytes::Bytes;
 use leveret_journal::{Head, KEPT_FROM, RecordBody, RecordPlace};
@@ -23,6 +24,10 @@ pub(crate) const VOTE: u8 = KEPT_FROM;
 /// A purge: the entries up to `index` were removed because a snapshot covers them. `term` and `note` are the term and
 /// the chain of entry `index`.
 pub(crate) const PURGED: u8 = KEPT_FROM + 1;
+/// The installation of a snapshot that came from a peer and covers the entries up to `index`. `term` and `note` are the
+/// term and the chain of entry `index`. Written before the snapshot, so that the log continues the right chain also if
+/// the process ends before the purge that follows is written.
+pub(crate) const INSTALLED: u8 = KEPT_FROM + 2;
 
 #[derive(Default)]
 pub(crate) struct LogTable {
@@ -34,10 +39,18 @@ pub(crate) struct LogTable {
     pub(crate) purged: Option<LogId>,
     /// Chain of the last entry that was purged.
     pub(crate) purged_chain: u32,
-    /// Index and bytes of the entries that were appended since the start and are not applied yet.
+    /// The chain of the last entry that a snapshot from a peer covers, and that entry.
+    installed: Option<(LogId, u32)>,
+    /// Index and bytes of the newest entries: of those that were appended since the start and are not applied yet, and of
+    /// as many before them as `hot_max` allows.
     hot: VecDeque<(u64, Bytes)>,
+    /// Bytes in `hot`.
+    hot_bytes: usize,
+    /// The most bytes of applied entries that stay in memory.
+    hot_max: usize,
     /// The index after the last entry that was applied.
     applied: u64,
+    pub(crate) durable: DurablePart,
     /// The gap before the first slot, while the journal is read. A later record may say that the missing entries were
     /// purged.
     hole: Option<Hole>,
@@ -115,6 +128,7 @@ impl LogTable {
         if self.slots.is_empty() {
             self.first = index;
         }
+        self.hot_bytes += bytes.len();
         self.hot.push_back((self.next(), bytes));
         self.slots.push_back(slot);
     }
@@ -132,6 +146,7 @@ impl LogTable {
                     self.purged_chain = head.note;
                 }
             }
+            INSTALLED => self.installed(log_id(head.term, head.index), head.note),
             _ if head.index < self.first => {} // purged, and its segment is not reused yet
             _ => {
                 if head.index > self.next() {
@@ -153,19 +168,36 @@ impl LogTable {
     /// Removes the entries from index `from` on.
     pub(crate) fn truncate(&mut self, from: u64) {
         self.slots.truncate(from.saturating_sub(self.first) as usize);
-        while self.hot.back().is_some_and(|(index, _)| *index >= from) {
-            self.hot.pop_back();
+        self.durable.truncate(from);
+        while let Some((_, bytes)) = self.hot.pop_back_if(|(index, _)| *index >= from) {
+            self.hot_bytes -= bytes.len();
         }
     }
 
-    /// Returns the chain of entry `index`, or that of the last purged entry if `index` is not in the table.
-    pub(crate) fn chain_at(&self, index: u64) -> u32 {
-        let at = index.checked_sub(self.first).map(|at| at as usize);
-        at.and_then(|at| self.slots.get(at)).map_or(self.purged_chain, |slot| slot.chain)
+    /// Notes the chain of the last entry that a snapshot from a peer covers.
+    pub(crate) fn installed(&mut self, last: LogId, chain: u32) {
+        self.installed = Some((last, chain));
+    }
+
+    /// Returns the chain of the entry `id`: one in the log, the last one that was purged, or the last one that a snapshot
+    /// from a peer covers. `None` if it is none of these, or another entry has its index.
+    pub(crate) fn chain_of(&self, id: LogId) -> Option<u32> {
+        if let Some(slot) = id.index.checked_sub(self.first).and_then(|at| self.slots.get(at as usize)) {
+            return (log_id(slot.term, id.index) == id).then_some(slot.chain);
+        }
+        let installed = self.installed.filter(|(last, _)| *last == id).map(|(_, chain)| chain);
+        installed.or_else(|| (self.purged == Some(id)).then_some(self.purged_chain))
+    }
+
+    /// Returns the chain of the last purged entry once the entries up to `upto` are purged. openraft purges no entry
+    /// whose chain is not known; if it did, the chain would not match that of the leader, and the group would stop.
+    pub(crate) fn chain_after_purge(&self, upto: LogId) -> u32 {
+        self.chain_of(upto).unwrap_or(self.purged_chain)
     }
 
     /// Removes the entries up to and including `upto`.
     pub(crate) fn purge(&mut self, upto: LogId) {
+        let chain = self.chain_after_purge(upto);
         while self.first <= upto.index {
             match self.slots.pop_front() {
                 Some(slot) => self.purged_chain = slot.chain,
@@ -176,16 +208,27 @@ impl LogTable {
             self.first += 1;
         }
         self.purged = Some(upto);
-        while self.hot.front().is_some_and(|(index, _)| *index <= upto.index) {
-            self.hot.pop_front();
-        }
+        self.purged_chain = chain;
+        self.durable.reach(upto.index + 1);
+        self.cool(upto.index, 0);
     }
 
-    /// Notes that the entries up to `index` are applied, and drops their bytes from memory.
+    /// Notes that the entries up to `index` are applied, and drops the oldest of their bytes from memory.
     pub(crate) fn applied(&mut self, index: u64) {
         self.applied = index + 1;
-        while self.hot.front().is_some_and(|(hot, _)| *hot <= index) {
-            self.hot.pop_front();
+        self.cool(index, self.hot_max);
+    }
+
+    /// Sets how many bytes of applied entries may stay in memory.
+    pub(crate) fn keep_hot(&mut self, bytes: usize) {
+        self.hot_max = bytes;
+    }
+
+    /// Drops the oldest bytes of entries up to `index` until at most `keep` bytes are in memory.
+    fn cool(&mut self, index: u64, keep: usize) {
+        while self.hot_bytes > keep || keep == 0 {
+            let Some((_, bytes)) = self.hot.pop_front_if(|(hot, _)| *hot <= index) else { break };
+            self.hot_bytes -= bytes.len();
         }
     }
 
@@ -201,6 +244,12 @@ impl LogTable {
     /// Returns the number of the oldest segment of the journal that holds an entry, or `None` if the log is empty.
     pub(crate) fn first_segment(&self) -> Option<u64> {
         Some(self.slots.front()?.place.segment)
+    }
+
+    /// Returns the index of the last entry that is in a segment of the journal with a number below `segment`.
+    pub(crate) fn last_below(&self, segment: u64) -> Option<u64> {
+        let before = self.slots.partition_point(|slot| slot.place.segment < segment) as u64;
+        (before > 0).then(|| self.first + before - 1)
     }
 
     /// Returns the number of entries in the log that are applied.

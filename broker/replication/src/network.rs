@@ -1,54 +1,330 @@
-//! The network between the voters of a group, as openraft needs it. Every group has one voter, so there are no peers,
-//! and all calls fail.
-use crate::types::{TypeConfig, Vote};
-use openraft::EmptyNode;
+//! The network between the members of a group, as openraft needs it, over the links to their nodes.
+//!
+//! Entries are streamed: [`WINDOW`] appends are on their way at a time, each of about a mebibyte at most. Heartbeats, votes
+//! and snapshots have connections of their own. Every failure is reported as `Unreachable`, after which openraft waits
+//! before it tries again; after any other error it would repeat the call at once.
+use crate::GroupId;
+use crate::link::{CallError, Frame, Lane, Peers, PendingAnswer};
+use crate::log_store::LogStore;
+use crate::send_snapshot;
+use crate::snapshot_data::SnapshotData;
+use crate::types::{GroupMember, TypeConfig, Vote};
+use crate::wire::{self, SentChains};
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use openraft::OptionalSend;
 use openraft::alias::SnapshotOf;
+use openraft::base::{BoxFuture, BoxStream};
 use openraft::error::{RPCError, ReplicationClosed, StreamingError, Unreachable};
-use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
+use openraft::network::{Backoff, RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, StreamAppendResult,
+    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use std::collections::VecDeque;
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
-/// A network without peers: every call returns that the peer is unreachable.
-pub(crate) struct NoPeers;
+/// Makes the connections of one group.
+pub(crate) struct GroupNetwork {
+    pub(crate) log: LogStore,
+    /// The links to other nodes; `None` in a group that this node is the only member of.
+    pub(crate) peers: Option<Peers>,
+}
 
-impl RaftNetworkFactory<TypeConfig> for NoPeers {
-    type Network = Self;
+/// The way from a group on this node to its replica on another.
+pub(crate) struct PeerNetwork {
+    log: LogStore,
+    peers: Option<Peers>,
+    target: u64,
+    /// The lane for appends: that of heartbeats, or that of entries.
+    lane: Lane,
+}
 
-    async fn new_client(&mut self, _target: u64, _node: &EmptyNode) -> Self {
-        Self
+impl GroupNetwork {
+    fn client(&self, target: u64, member: &GroupMember, lane: Lane) -> PeerNetwork {
+        if let Some(peers) = &self.peers {
+            peers.introduce(target, &member.address);
+        }
+        PeerNetwork { log: self.log.clone(), peers: self.peers.clone(), target, lane }
     }
 }
 
-fn unreachable() -> Unreachable<TypeConfig> {
-    Unreachable::from_string("a group with one voter has no peers")
+impl RaftNetworkFactory<TypeConfig> for GroupNetwork {
+    type Network = PeerNetwork;
+
+    async fn new_client(&mut self, target: u64, member: &GroupMember) -> PeerNetwork {
+        self.client(target, member, Lane::Append)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, member: &GroupMember) -> PeerNetwork {
+        self.client(target, member, Lane::Control)
+    }
 }
 
-impl RaftNetworkV2<TypeConfig> for NoPeers {
-    type SnapshotData = Vec<u8>;
+/// The reasons why a replica does not answer as it should.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReplicaError {
+    #[error("a group with one member has no peers")]
+    NoPeers,
+    #[error(transparent)]
+    Call(#[from] CallError),
+    #[error("node {0} does not answer in time")]
+    Late(u64),
+    #[error("node {0} refuses: {1}")]
+    Refused(u64, String),
+    #[error("the answer of node {0} cannot be decoded")]
+    Malformed(u64),
+    #[error("an entry that was to be sent is not in the log any more")]
+    Truncated,
+}
+
+impl From<ReplicaError> for RPCError<TypeConfig> {
+    fn from(error: ReplicaError) -> Self {
+        RPCError::Unreachable(Unreachable::new(&error))
+    }
+}
+
+impl PeerNetwork {
+    /// Returns the group that the network is for.
+    pub(crate) fn group(&self) -> GroupId {
+        self.log.group
+    }
+
+    /// Returns the node that the network leads to.
+    pub(crate) fn target(&self) -> u64 {
+        self.target
+    }
+
+    /// Sends a request.
+    pub(crate) async fn send(&self, lane: Lane, kind: u8, parts: Vec<Bytes>) -> Result<PendingAnswer, ReplicaError> {
+        let peers = self.peers.as_ref().ok_or(ReplicaError::NoPeers)?;
+        Ok(peers.call(self.target, lane, kind, self.log.group, parts).await?)
+    }
+
+    /// Waits for an answer and decodes it.
+    pub(crate) async fn answer<T>(
+        &self,
+        answer: &mut PendingAnswer,
+        answer_max: Duration,
+        decode: impl FnOnce(Bytes) -> Option<T>,
+    ) -> Result<T, ReplicaError> {
+        let frame =
+            tokio::time::timeout(answer_max, answer.get()).await.map_err(|_| ReplicaError::Late(self.target))??;
+        decode_answer(self.target, frame, decode)
+    }
+
+    async fn call<T>(
+        &self,
+        kind: u8,
+        parts: Vec<Bytes>,
+        option: &RPCOption,
+        decode: impl FnOnce(Bytes) -> Option<T>,
+    ) -> Result<T, ReplicaError> {
+        let mut answer = self.send(Lane::Control, kind, parts).await?;
+        self.answer(&mut answer, option.hard_ttl(), decode).await
+    }
+
+    /// Encodes an append with the chains that this node's log has for its entries.
+    fn encode(&self, request: &AppendEntriesRequest<TypeConfig>, stream: u64) -> Result<Vec<Bytes>, ReplicaError> {
+        let table = self.log.table.lock();
+        let before = request.prev_log_id.and_then(|id| table.chain_of(id));
+        let entries: Option<Vec<u32>> = request.entries.iter().map(|entry| table.chain_of(entry.log_id)).collect();
+        drop(table);
+        let chains = SentChains { before, entries: entries.ok_or(ReplicaError::Truncated)? };
+        Ok(wire::encode_append(request, stream, &chains))
+    }
+
+    async fn append_answer(&self, answer: &mut PendingAnswer) -> Result<StreamAppendResult<TypeConfig>, ReplicaError> {
+        self.answer(answer, ANSWER_MAX, wire::decode_append_answer).await
+    }
+
+    async fn heartbeat(
+        &self,
+        request: &AppendEntriesRequest<TypeConfig>,
+        answer_max: Duration,
+    ) -> Result<StreamAppendResult<TypeConfig>, ReplicaError> {
+        let parts = self.encode(request, 0)?;
+        let mut answer = self.send(Lane::Control, wire::HEARTBEAT, parts).await?;
+        self.answer(&mut answer, answer_max, wire::decode_append_answer).await
+    }
+}
+
+fn decode_answer<T>(node: u64, frame: Frame, decode: impl FnOnce(Bytes) -> Option<T>) -> Result<T, ReplicaError> {
+    match frame.kind {
+        wire::ANSWER => decode(frame.body).ok_or(ReplicaError::Malformed(node)),
+        wire::REFUSAL => Err(ReplicaError::Refused(node, String::from_utf8_lossy(&frame.body).into_owned())),
+        _ => Err(ReplicaError::Malformed(node)),
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for PeerNetwork {
+    type SnapshotData = SnapshotData;
 
     async fn append_entries(
         &mut self,
-        _request: AppendEntriesRequest<TypeConfig>,
-        _option: RPCOption,
+        request: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        Err(RPCError::Unreachable(unreachable()))
+        let last = request.entries.last().map(|entry| entry.log_id).or(request.prev_log_id);
+        Ok(match self.heartbeat(&request, option.hard_ttl()).await? {
+            Ok(agreed) if agreed < last => AppendEntriesResponse::PartialSuccess(agreed),
+            Ok(_) => AppendEntriesResponse::Success,
+            Err(StreamAppendError::Conflict(_)) => AppendEntriesResponse::Conflict,
+            Err(StreamAppendError::HigherVote(vote)) => AppendEntriesResponse::HigherVote(vote),
+        })
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, AppendOutcome>, RPCError<TypeConfig>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        let network = &*self;
+        let stream: BoxStream<'s, AppendOutcome> = if self.lane == Lane::Control {
+            let answer_max = option.hard_ttl();
+            Box::pin(input.then(move |request| async move { Ok(network.heartbeat(&request, answer_max).await?) }))
+        } else {
+            let number = STREAMS.fetch_add(1, Relaxed);
+            let window = AppendWindow { network, input: Some(input), stream: number, sent: VecDeque::new() };
+            Box::pin(futures::stream::unfold(window, AppendWindow::next))
+        };
+        Box::pin(std::future::ready(Ok(stream)))
     }
 
     async fn vote(
         &mut self,
-        _request: VoteRequest<TypeConfig>,
-        _option: RPCOption,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        Err(RPCError::Unreachable(unreachable()))
+        let body = wire::encode_vote_request(&request);
+        Ok(self.call(wire::VOTE, vec![body], &option, wire::decode_vote_response).await?)
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let body = wire::encode_vote_request(&request);
+        Ok(self.call(wire::PRE_VOTE, vec![body], &option, wire::decode_vote_response).await?)
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let body = wire::encode_transfer(&request);
+        self.call(wire::TRANSFER, vec![body], &option, |_| Some(())).await?;
+        Ok(Ok(()))
     }
 
     async fn full_snapshot(
         &mut self,
-        _vote: Vote,
-        _snapshot: SnapshotOf<TypeConfig, Vec<u8>>,
-        _cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        vote: Vote,
+        snapshot: SnapshotOf<TypeConfig, SnapshotData>,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        Err(StreamingError::Unreachable(unreachable()))
+        tokio::select! {
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            sent = send_snapshot::send(self, vote, snapshot.snapshot) => match sent {
+                Ok(vote) => Ok(SnapshotResponse { vote }),
+                Err(error) => Err(StreamingError::Unreachable(Unreachable::from_string(error))),
+            },
+        }
+    }
+
+    fn backoff(&self) -> Option<Backoff> {
+        let growing = [50, 100, 200].into_iter().chain(std::iter::repeat(BACKOFF_MAX_MS));
+        Some(Backoff::new(growing.map(Duration::from_millis)))
     }
 }
+
+/// An item of the stream that openraft reads the answers to its appends from.
+type AppendOutcome = Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>;
+
+/// The appends of one stream that are on their way.
+struct AppendWindow<'a, S> {
+    network: &'a PeerNetwork,
+    /// The appends that openraft wants to send; `None` once there are no more, or one has failed.
+    input: Option<S>,
+    /// Number of the stream.
+    stream: u64,
+    /// The appends that are sent and not answered yet.
+    sent: VecDeque<PendingAnswer>,
+}
+
+/// What happens next in a stream of appends.
+enum AppendStep {
+    Answered(Result<StreamAppendResult<TypeConfig>, ReplicaError>),
+    Next(Option<AppendEntriesRequest<TypeConfig>>),
+}
+
+impl<'a, S> AppendWindow<'a, S>
+where
+    S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+{
+    /// Returns the next answer, after sending what fits into the window. Returns `None` when there is nothing more to
+    /// send or to wait for.
+    async fn next(mut self) -> Option<(AppendOutcome, Self)> {
+        loop {
+            match self.step().await? {
+                AppendStep::Answered(answered) => {
+                    self.sent.pop_front();
+                    if !matches!(answered, Ok(Ok(_))) {
+                        self.end();
+                    }
+                    return Some((answered.map_err(RPCError::from), self));
+                }
+                AppendStep::Next(None) => self.input = None,
+                AppendStep::Next(Some(request)) => {
+                    if let Err(error) = self.send(&request).await {
+                        self.end();
+                        return Some((Err(error.into()), self));
+                    }
+                }
+            }
+        }
+    }
+
+    async fn step(&mut self) -> Option<AppendStep> {
+        let network = self.network;
+        let input = self.input.as_mut().filter(|_| self.sent.len() < WINDOW);
+        match (self.sent.front_mut(), input) {
+            (None, None) => None,
+            (Some(oldest), None) => Some(AppendStep::Answered(network.append_answer(oldest).await)),
+            (None, Some(input)) => Some(AppendStep::Next(input.next().await)),
+            (Some(oldest), Some(input)) => Some(tokio::select! {
+                biased;
+                answer = network.append_answer(oldest) => AppendStep::Answered(answer),
+                request = input.next() => AppendStep::Next(request),
+            }),
+        }
+    }
+
+    async fn send(&mut self, request: &AppendEntriesRequest<TypeConfig>) -> Result<(), ReplicaError> {
+        let parts = self.network.encode(request, self.stream)?;
+        self.sent.push_back(self.network.send(Lane::Append, wire::APPEND, parts).await?);
+        Ok(())
+    }
+
+    /// Ends the stream: after an error, openraft decides anew what to send.
+    fn end(&mut self) {
+        self.input = None;
+        self.sent.clear();
+    }
+}
+
+/// Numbers the streams, so that the receiver notices when a new one begins.
+static STREAMS: AtomicU64 = AtomicU64::new(1);
+/// The most appends of a stream that are on their way at a time.
+const WINDOW: usize = 2;
+/// A replica that takes longer to make an append durable is treated as unreachable.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+const BACKOFF_MAX_MS: u64 = 300;

@@ -1,7 +1,8 @@
 //! openraft's state machine of a group: passes committed entries to [`GroupStates`] in order, and writes snapshots to a file.
-use crate::log_table::LogTable;
+use crate::log_store::LogStore;
 use crate::snapshot;
-use crate::types::{Command, LogId, StoredMembership, TypeConfig};
+use crate::snapshot_data::{SnapshotData, WholeSnapshot};
+use crate::types::{self, Command, LogId, StoredMembership, TypeConfig};
 use crate::{AppliedEntry, GroupId, GroupSnapshot, GroupStates};
 use futures::{Stream, TryStreamExt};
 use leveret_journal::{Disk, RecordPlace, is_passing};
@@ -19,7 +20,7 @@ pub(crate) struct Machine {
     pub(crate) group: GroupId,
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) applied: Arc<dyn GroupStates>,
-    pub(crate) table: Arc<Mutex<LogTable>>,
+    pub(crate) log: LogStore,
     /// The last entry that was applied.
     pub(crate) last: Option<LogId>,
     pub(crate) membership: StoredMembership,
@@ -78,12 +79,8 @@ pub(crate) struct Builder {
 }
 
 impl Builder {
-    /// Writes the snapshot file, on a blocking thread if [`Machine::threads`] is set.
     async fn write(&self) -> io::Result<()> {
-        let state = self.state.clone().map_err(io::Error::other)?;
-        let Machine { disk, group, last, membership, threads, .. } = self.machine.clone();
-        let write = move || snapshot::write(&*disk, group, last, &membership, &state);
-        if threads { tokio::task::spawn_blocking(write).await? } else { write() }
+        self.machine.write(self.state.clone().map_err(io::Error::other)?).await
     }
 }
 
@@ -103,12 +100,26 @@ impl Machine {
     fn meta(&self) -> SnapshotMetaOf<TypeConfig> {
         SnapshotMetaOf::<TypeConfig> { last_log_id: self.last, last_membership: self.membership.clone() }
     }
+
+    /// Returns the snapshot on the disk, whose state is only read when it is asked for.
+    fn stored(&self, meta: SnapshotMetaOf<TypeConfig>) -> SnapshotOf<TypeConfig, SnapshotData> {
+        let Self { group, disk, log, threads, .. } = self.clone();
+        let snapshot = SnapshotData::Stored { group, disk, table: log.table, threads };
+        SnapshotOf::<TypeConfig, SnapshotData> { meta, snapshot }
+    }
+
+    /// Replaces the snapshot file, on a blocking thread if [`threads`](Self::threads) is set.
+    async fn write(&self, state: Arc<GroupSnapshot>) -> io::Result<()> {
+        let Self { disk, group, last, membership, threads, .. } = self.clone();
+        let write = move || snapshot::write(&*disk, group, last, &membership, &state);
+        if threads { tokio::task::spawn_blocking(write).await? } else { write() }
+    }
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
-    type SnapshotData = Vec<u8>;
+    type SnapshotData = SnapshotData;
 
-    async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, Vec<u8>>, io::Error> {
+    async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, SnapshotData>, io::Error> {
         let builds = &self.machine.builds;
         let error = match self.write().await {
             Ok(()) => {
@@ -127,9 +138,9 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
             // still on the disk; the log behind that one is kept too.
             let (last_log_id, last_membership) = builds.stored.lock().clone();
             let meta = SnapshotMetaOf::<TypeConfig> { last_log_id, last_membership };
-            return Ok(SnapshotOf::<TypeConfig, Vec<u8>> { meta, snapshot: Vec::new() });
+            return Ok(self.machine.stored(meta));
         }
-        Ok(SnapshotOf::<TypeConfig, Vec<u8>> { meta: self.machine.meta(), snapshot: Vec::new() })
+        Ok(self.machine.stored(self.machine.meta()))
     }
 }
 
@@ -142,7 +153,7 @@ pub(crate) fn copy(error: &io::Error) -> io::Error {
 }
 
 impl RaftStateMachine<TypeConfig> for Machine {
-    type SnapshotData = Vec<u8>;
+    type SnapshotData = SnapshotData;
     type SnapshotBuilder = Builder;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
@@ -156,9 +167,9 @@ impl RaftStateMachine<TypeConfig> for Machine {
         for number in 1u64.. {
             let Some((entry, responder)) = entries.try_next().await? else { break };
             match entry.payload {
-                EntryPayload::Blank => {}
+                EntryPayload::Blank => self.log.leadership.term_begins(entry.log_id.leader_id.term),
                 EntryPayload::Normal(command) => {
-                    let Command { bytes, place } = command;
+                    let Command { bytes, place, .. } = command;
                     let index = entry.log_id.index;
                     let applied = self.applied.apply(self.group, &AppliedEntry { index, bytes, place });
                     applied.map_err(|reason| self.not_applied(index, place, &reason))?;
@@ -168,7 +179,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
                 }
             }
             self.last = Some(entry.log_id);
-            self.table.lock().applied(entry.log_id.index);
+            self.log.table.lock().applied(entry.log_id.index);
             if let Some(responder) = responder {
                 responder.send(());
             }
@@ -186,22 +197,30 @@ impl RaftStateMachine<TypeConfig> for Machine {
         Builder { machine: self.clone(), number, state: self.applied.snapshot(self.group).map(Arc::new) }
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMetaOf<TypeConfig>, state: Vec<u8>) -> Result<(), io::Error> {
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMetaOf<TypeConfig>,
+        snapshot: SnapshotData,
+    ) -> Result<(), io::Error> {
+        let WholeSnapshot { state, chain, .. } = snapshot.load().await?;
+        if let Some((last, chain)) = meta.last_log_id.zip(chain) {
+            self.log.keep_installed(last, chain).await?;
+        }
         let snapshot = GroupSnapshot { state, local: Vec::new() };
         self.applied.restore(self.group, &snapshot).map_err(io::Error::other)?;
         self.last = meta.last_log_id;
         self.membership = meta.last_membership.clone();
-        snapshot::write(&*self.disk, self.group, self.last, &self.membership, &snapshot)?;
-        self.builds.set_stored(self.last, self.membership.clone(), snapshot.bytes());
+        self.log.set_alone(types::has_one_member(self.membership.membership()));
+        let bytes = snapshot.bytes();
+        self.write(Arc::new(snapshot)).await?;
+        self.builds.set_stored(self.last, self.membership.clone(), bytes);
         Ok(())
     }
 
-    async fn get_current_snapshot(&mut self) -> Result<Option<SnapshotOf<TypeConfig, Vec<u8>>>, io::Error> {
-        // The state, which may be large, is left out: a group with one voter sends it to no peer, and read it when it was
-        // opened.
+    async fn get_current_snapshot(&mut self) -> Result<Option<SnapshotOf<TypeConfig, SnapshotData>>, io::Error> {
         let (last_log_id, last_membership) = self.builds.stored.lock().clone();
         let meta = SnapshotMetaOf::<TypeConfig> { last_log_id, last_membership };
-        Ok(last_log_id.map(|_| SnapshotOf::<TypeConfig, Vec<u8>> { meta, snapshot: Vec::new() }))
+        Ok(last_log_id.map(|_| self.stored(meta)))
     }
 }
 

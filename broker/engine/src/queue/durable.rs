@@ -46,6 +46,12 @@ impl QueueCore {
         self.state.return_logged(sequence, offset, is_out);
     }
 
+    /// Returns whether the queue is served here in this epoch.
+    #[must_use]
+    pub fn is_led_in(&self, epoch: u64) -> bool {
+        self.lead.leading && self.lead.epoch == epoch
+    }
+
     /// Returns the epoch in which the queue is served here.
     #[must_use]
     pub fn epoch(&self) -> u64 {

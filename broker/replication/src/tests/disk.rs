@@ -231,7 +231,7 @@ async fn votes_in_the_file_of_the_previous_version_are_taken_over() {
     use openraft::storage::RaftLogStorageExt;
     let disk = FaultyDisk::new(1);
     let (_, mut log, _) = Builder::on(&disk);
-    let members = openraft::Membership::new(vec![[1].into()], BTreeMap::from([(1, openraft::EmptyNode {})])).unwrap();
+    let members = openraft::Membership::new(vec![[1].into()], BTreeMap::from([(1, GroupMember::default())])).unwrap();
     let payloads = [openraft::EntryPayload::Membership(members), openraft::EntryPayload::Blank];
     let entries = (0..).zip(payloads).map(|(index, payload)| types::entry(types::log_id(1, index), payload));
     log.blocking_append(entries).await.unwrap();

@@ -1,0 +1,30 @@
+//! Links between the nodes of a cluster: authenticated connections that carry frames. They know nothing of Raft or of
+//! AMQP.
+//!
+//! Each node dials each other node, once per [`Lane`], so that a heartbeat never waits behind bulk data. A node sends
+//! requests and messages on the connections that it dialled, and answers on those that it accepted.
+//!
+//! The files in the order of a connection's life: `wires` (streams of bytes: TCP, or whatever a simulation puts in its
+//! place), `dial` and `accept` (connections are made and replaced), `handshake` (both sides prove that they know the
+//! secret), `connection` with `frame` (frames are written and read until the connection breaks), `calls` (requests
+//! that wait for their answers). `peers` has [`Peers`], the handle to all links of a node.
+mod accept;
+mod calls;
+mod connection;
+mod dial;
+mod frame;
+mod handshake;
+mod options;
+mod peers;
+#[cfg(test)]
+mod tests;
+mod wires;
+
+pub use options::{LinkDirection, LinkTimes, PeerMessages, PeersOptions, SendError};
+pub use peers::Peers;
+pub use wires::{TcpWires, Wire, Wires};
+
+pub(crate) use calls::{CallError, PendingAnswer};
+pub(crate) use connection::{Answers, FrameHandler};
+pub(crate) use frame::Frame;
+pub(crate) use options::{Lane, PeerRequests};

@@ -1,0 +1,71 @@
+//! Receives a snapshot from the leader of a group. What has arrived is kept while the connection is down, so that a
+//! transfer goes on where it broke off; a replica receives one snapshot at a time.
+use crate::group::Group;
+use crate::snapshot_data::{SnapshotData, WholeSnapshot};
+use crate::types::{TypeConfig, Vote};
+use crate::wire::SnapshotHead;
+use openraft::alias::{SnapshotMetaOf, SnapshotOf};
+use openraft::async_runtime::watch::WatchReceiver;
+
+/// A snapshot that is arriving.
+pub(crate) struct ArrivingSnapshot {
+    from: u64,
+    head: SnapshotHead,
+    state: Vec<u8>,
+}
+
+/// Begins a transfer, or continues one that broke off. Returns how many bytes of the state are here already.
+pub(crate) fn begin(group: &Group, from: u64, head: SnapshotHead) -> Result<u64, String> {
+    if head.bytes > SNAPSHOT_BYTES_MAX {
+        return Err(format!("a snapshot of {} bytes is too large", head.bytes));
+    }
+    let mut arriving = group.arriving.lock();
+    let continued = arriving.take().filter(|arriving| {
+        let known = &arriving.head;
+        let same_state =
+            (known.last, known.chain, known.bytes, known.crc) == (head.last, head.chain, head.bytes, head.crc);
+        same_state && known.membership == head.membership
+    });
+    // The vote may have changed: another leader has the same snapshot only by chance, but then it may go on with it.
+    let state = continued.map(|arriving| arriving.state).unwrap_or_default();
+    let len = state.len() as u64;
+    *arriving = Some(ArrivingSnapshot { from, head, state });
+    Ok(len)
+}
+
+/// Takes a part of the state. Returns how many bytes are here now; a part that does not follow on them is left out.
+pub(crate) fn part(group: &Group, from: u64, offset: u64, bytes: &[u8]) -> Result<u64, String> {
+    let mut arriving = group.arriving.lock();
+    let arriving = arriving.as_mut().filter(|arriving| arriving.from == from).ok_or(NOT_BEGUN)?;
+    let here = arriving.state.len() as u64;
+    if offset == here {
+        if bytes.len() as u64 > arriving.head.bytes - here {
+            return Err("the snapshot is longer than was said".to_owned());
+        }
+        arriving.state.extend_from_slice(bytes);
+    }
+    Ok(arriving.state.len() as u64)
+}
+
+/// Ends the transfer and installs the snapshot. Returns the vote of this replica.
+pub(crate) async fn end(group: &Group, from: u64) -> Result<Vote, String> {
+    let arrived = group.arriving.lock().take_if(|arriving| arriving.from == from).ok_or(NOT_BEGUN)?;
+    let ArrivingSnapshot { head, state, .. } = arrived;
+    if state.len() as u64 != head.bytes || crc32fast::hash(&state) != head.crc {
+        return Err("the snapshot did not arrive intact".to_owned());
+    }
+    let committed = group.raft.metrics().borrow_watched().local_committed;
+    if committed.is_some_and(|committed| committed < head.last && head.last.index <= committed.index) {
+        return Err(group.stop_diverged(head.last.index));
+    }
+    let (last, chain) = (head.last, Some(head.chain));
+    let meta = SnapshotMetaOf::<TypeConfig> { last_log_id: Some(last), last_membership: head.membership.clone() };
+    let whole = WholeSnapshot { last, membership: head.membership, state, chain };
+    let snapshot = SnapshotOf::<TypeConfig, SnapshotData> { meta, snapshot: SnapshotData::Received(whole) };
+    let installed = group.raft.install_full_snapshot(head.vote, snapshot).await;
+    installed.map(|response| response.vote).map_err(|error| error.to_string())
+}
+
+const NOT_BEGUN: &str = "no snapshot is arriving from this node";
+/// The largest state that is received.
+const SNAPSHOT_BYTES_MAX: u64 = 2 << 30;

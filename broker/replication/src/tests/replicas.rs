@@ -1,0 +1,272 @@
+//! Tests of groups with three and five voters.
+use super::cluster::{Cluster, Turn, member, until};
+use super::net::Way;
+use crate::*;
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering::SeqCst;
+use tokio::time::Instant;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn entries_are_applied_on_all_nodes_in_the_same_order() {
+    let cluster = Cluster::new(3, 2).await;
+    let leader = cluster.leader(1).await;
+    let term = cluster.nodes[&leader].groups.leader(1).unwrap().term;
+    let (tell, mut told) = tokio::sync::mpsc::channel(200);
+    for at in 0..200u8 {
+        let tell = tell.clone();
+        let answer = Box::new(move |outcome| tell.try_send(outcome).unwrap());
+        cluster.nodes[&leader].groups.submit(1, term, vec![at; 200].into(), answer).await;
+    }
+    let mut last = 0;
+    for _ in 0..200 {
+        let index = told.recv().await.unwrap().unwrap();
+        assert!(index > last, "the answers come in the order of the entries");
+        last = index;
+    }
+    let entries = cluster.equal(1, 200).await;
+    assert!(entries.iter().map(|entry| entry[0]).eq(0..200));
+    assert_eq!(cluster.nodes[&leader].applied.turns(1), [Turn::Lead(term)]);
+    let status = cluster.nodes[&leader].groups.status(1);
+    assert_eq!((status.leader, status.voters), (Some(leader), BTreeSet::from([1, 2, 3])));
+    assert_eq!(status.matched.len(), 2);
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_entry_is_applied_only_once_it_is_on_the_disk_and_sent_before_that() {
+    let cluster = Cluster::new(3, 1).await;
+    let leader = cluster.leader(0).await;
+    cluster.write(0, &[1]).await;
+    cluster.equal(0, 1).await;
+    let node = &cluster.nodes[&leader];
+    node.hold.set(true);
+    let term = node.groups.leader(0).unwrap().term;
+    assert!(node.groups.has_room_for(1, true));
+    let (tell, mut told) = tokio::sync::oneshot::channel();
+    node.groups.submit(0, term, vec![2].into(), Box::new(move |outcome| drop(tell.send(outcome)))).await;
+    let others = || cluster.nodes.values().filter(|other| other.id != leader);
+    until("the followers apply it", || others().all(|other| other.applied.entries(0).len() == 2)).await;
+    // The leader knew before its followers that the entry is agreed on.
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    assert_eq!(node.applied.entries(0), [[1]], "it must not be applied before it is durable here");
+    assert!(told.try_recv().is_err());
+    node.hold.set(false);
+    cluster.equal(0, 2).await;
+    told.await.unwrap().unwrap();
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_that_was_away_catches_up_from_the_log() {
+    let mut cluster = Cluster::new(3, 1).await;
+    let away = cluster.leader(0).await % 3 + 1;
+    cluster.write(0, &[1]).await;
+    cluster.stop(away).await;
+    for at in 0..100 {
+        cluster.write(0, &[at, 7]).await;
+    }
+    cluster.start(away).await;
+    cluster.equal(0, 101).await;
+    assert_eq!(cluster.nodes[&away].applied.restored.load(SeqCst), 0);
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_that_was_away_gets_a_snapshot_if_the_log_was_cut() {
+    let mut cluster = Cluster::new(3, 1).await;
+    let leader = cluster.leader(0).await;
+    let away = leader % 3 + 1;
+    cluster.write(0, &[1]).await;
+    cluster.stop(away).await;
+    for at in 0..100 {
+        cluster.write(0, &[at, 7]).await;
+    }
+    for id in cluster.nodes.keys().copied().collect::<Vec<_>>() {
+        cluster.nodes[&id].groups.snapshot(0).await.unwrap();
+        until("the log is cut", || cluster.nodes[&id].groups.log_len(0) < 10).await;
+    }
+    cluster.write(0, &[2]).await;
+    cluster.start(away).await;
+    cluster.equal(0, 102).await;
+    assert_eq!(cluster.nodes[&away].applied.restored.load(SeqCst), 1);
+    // The log goes on behind the snapshot, with the same chain: also after a restart, and under this node as the leader.
+    cluster.write(0, &[3]).await;
+    cluster.equal(0, 103).await;
+    cluster.stop(away).await;
+    cluster.write(0, &[4]).await;
+    cluster.start(away).await;
+    cluster.equal(0, 104).await;
+    let leader = cluster.leader(0).await;
+    cluster.nodes[&leader].groups.transfer(0, away).await.unwrap();
+    assert_eq!(cluster.leader(0).await, away);
+    cluster.write(0, &[5]).await;
+    cluster.equal(0, 105).await;
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_node_leads_when_the_leader_dies_and_nothing_answered_is_lost() {
+    let mut cluster = Cluster::new(3, 3).await;
+    let mut expected = 0;
+    for round in 0..4u8 {
+        for group in 0..3 {
+            for at in 0..10 {
+                cluster.write(group, &[round, at]).await;
+            }
+        }
+        expected += 10;
+        let dead = cluster.leader(0).await;
+        cluster.kill(dead).await;
+        cluster.next_leader(0, dead).await;
+        for group in 0..3 {
+            cluster.write(group, &[round, 77]).await;
+        }
+        expected += 1;
+        cluster.start(dead).await;
+        for group in 0..3 {
+            cluster.equal(group, expected).await;
+        }
+    }
+    for group in 0..3 {
+        let entries: Vec<_> = cluster.equal(group, expected).await.into_iter().collect();
+        assert_eq!(entries.iter().collect::<BTreeSet<_>>().len(), expected);
+    }
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_nodes_restart_in_any_order() {
+    let mut cluster = Cluster::new(3, 2).await;
+    let orders = [[1, 2, 3], [3, 1, 2], [2, 3, 1], [3, 2, 1]];
+    for (round, order) in (0..).zip(orders) {
+        for group in 0..2 {
+            cluster.write(group, &[round]).await;
+        }
+        for id in order {
+            if round % 2 == 0 { cluster.stop(id).await } else { cluster.kill(id).await }
+        }
+        for id in order.into_iter().rev() {
+            cluster.start(id).await;
+        }
+        cluster.settled().await;
+        for group in 0..2 {
+            let entries = cluster.equal(group, usize::from(round) + 1).await;
+            assert!(entries.iter().map(|entry| entry[0]).eq(0..=round));
+        }
+    }
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_is_handed_over_and_entries_of_an_old_term_are_refused() {
+    let cluster = Cluster::new(3, 1).await;
+    for round in 1..7 {
+        let leader = cluster.leader(0).await;
+        let (node, to) = (&cluster.nodes[&leader], leader % 3 + 1);
+        cluster.write(0, &[1]).await;
+        cluster.equal(0, round).await;
+        let term = node.groups.leader(0).unwrap().term;
+        until("it has everything", || {
+            let status = node.groups.status(0);
+            status.matched.get(&to).copied().flatten() == status.last
+        })
+        .await;
+        node.groups.transfer(0, to).await.unwrap();
+        assert_eq!(cluster.leader(0).await, to);
+        assert_eq!(node.applied.turns(0).last(), Some(&Turn::Follow));
+        let refused = node.submit_in(0, term, &[9]).await.unwrap_err();
+        assert_eq!((refused.leader, refused.is_open), (Some(to), false));
+        let refused = cluster.nodes[&to].submit_in(0, term, &[9]).await.unwrap_err();
+        assert!(!refused.is_open, "{refused}");
+    }
+    assert!(!cluster.nodes[&1].applied.entries(0).contains(&vec![9]));
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_in_one_direction_does_not_unseat_the_leader_for_long() {
+    let cluster = Cluster::new(3, 1).await;
+    let leader = cluster.leader(0).await;
+    let other = leader % 3 + 1;
+    let term = cluster.nodes[&leader].groups.leader(0).unwrap().term;
+    // The follower hears nothing from the leader, but the leader and the third node hear the follower.
+    cluster.net.set_cut([Way { from: leader, to: other }]);
+    let began = Instant::now();
+    let mut written = 0;
+    while began.elapsed() < std::time::Duration::from_millis(2500) {
+        cluster.nodes[&leader].submit(0, &[1]).await.unwrap();
+        written += 1;
+    }
+    assert_eq!(cluster.nodes[&leader].groups.leader(0).unwrap(), GroupLeader { node: leader, term });
+    cluster.net.set_cut([]);
+    cluster.equal(0, written).await;
+    let now = cluster.leader(0).await;
+    assert_eq!(now, leader, "the follower comes back without an election");
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_come_and_go() {
+    let cluster = Cluster::without_members(4, 1).await;
+    let first = &cluster.nodes[&1].groups;
+    first.initialize(0, [(1, member(1))].into()).await.unwrap();
+    until("node 1 leads", || first.leader(0).is_some_and(|leader| leader.node == 1)).await;
+    cluster.nodes[&1].submit(0, &[1]).await.unwrap();
+    for node in [2, 3, 4] {
+        first.add_learner(0, node, member(node)).await.unwrap();
+        until("it has the entries", || cluster.nodes[&node].applied.entries(0).len() == 1).await;
+        until("it learns", || cluster.nodes[&node].groups.status(0).learners == BTreeSet::from([node])).await;
+        first.promote(0, node).await.unwrap();
+    }
+    cluster.leader(0).await;
+    first.remove(0, 2).await.unwrap();
+    assert_eq!(first.status(0).voters, BTreeSet::from([1, 3, 4]));
+    assert!(!first.status(0).members.contains_key(&2));
+    cluster.nodes[&1].submit(0, &[2]).await.unwrap();
+    first.remove(0, 1).await.unwrap();
+    let rest = || [3, 4].map(|id| cluster.nodes[&id].groups.leader(0));
+    until("another leads", || rest().iter().all(|leader| leader.is_some_and(|leader| leader.node > 2))).await;
+    until("the removed leader follows", || cluster.nodes[&1].applied.turns(0).last() == Some(&Turn::Follow)).await;
+    let leader = cluster.nodes[&3].groups.leader(0).unwrap().node;
+    cluster.nodes[&leader].submit(0, &[3]).await.unwrap();
+    until("both have it", || [3, 4].iter().all(|id| cluster.nodes[id].applied.entries(0).len() == 3)).await;
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_voters_survive_the_loss_of_two() {
+    let mut cluster = Cluster::new(5, 1).await;
+    for round in 0..2 {
+        cluster.write(0, &[round]).await;
+        let dead = cluster.leader(0).await;
+        cluster.kill(dead).await;
+        cluster.next_leader(0, dead).await;
+    }
+    cluster.write(0, &[2]).await;
+    cluster.equal(0, 3).await;
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_lost_its_disk_does_not_vote() {
+    let mut cluster = Cluster::new(3, 1).await;
+    let leader = cluster.leader(0).await;
+    let (emptied, other) = (leader % 3 + 1, (leader + 1) % 3 + 1);
+    cluster.write(0, &[1]).await;
+    cluster.equal(0, 1).await;
+    for id in [emptied, other, leader] {
+        cluster.stop(id).await;
+    }
+    cluster.disks.remove(&emptied);
+    cluster.start(emptied).await;
+    cluster.start(other).await;
+    let began = Instant::now();
+    while began.elapsed() < std::time::Duration::from_secs(2) {
+        let turns = [emptied, other].map(|id| cluster.nodes[&id].applied.turns(0));
+        assert_eq!(turns, [[], []], "only one of three knows what was agreed on");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    cluster.start(leader).await;
+    cluster.equal(0, 1).await;
+    cluster.stop_all().await;
+}
