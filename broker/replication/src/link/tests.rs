@@ -27,7 +27,7 @@ struct Echoes {
 }
 
 impl FrameHandler for Echo {
-    fn handle(&mut self, frame: Frame) -> BoxFuture<'_, Result<(), String>> {
+    fn handle(&mut self, frame: LinkFrame) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async move {
             if !self.is_silent {
                 self.answers.send(frame.kind, frame.request, frame.group, frame.body).await;
@@ -61,7 +61,7 @@ async fn connected(from: &LinkNode, to: u64) {
     until("a connection for messages", listens).await;
 }
 
-async fn call(from: &LinkNode, to: u64, body: &[u8]) -> Result<Frame, CallError> {
+async fn call(from: &LinkNode, to: u64, body: &[u8]) -> Result<LinkFrame, CallError> {
     let parts = vec![Bytes::copy_from_slice(body)];
     let mut answer = from.peers.call(to, Lane::Control, 9, 4, parts).await?;
     tokio::time::timeout(PATIENCE, answer.get()).await.unwrap()
@@ -317,4 +317,30 @@ async fn of_two_connections_of_one_node_the_newer_counts() {
     let mut older = raw(&two).await;
     handshake::dialled(&mut older, &peers_options(2, 19), Lane::Append, 1).await.unwrap();
     until("the others are closed", || one.heard.notices.lock().iter().filter(|notice| !notice.3).count() >= 3).await;
+}
+
+#[tokio::test]
+async fn links_run_over_tcp_and_a_refused_connection_is_told_from_a_silent_one() {
+    let start = async |id| {
+        let wires = TcpWires::listen("127.0.0.1:0").await.unwrap();
+        let (address, heard) = (wires.local_address().unwrap().to_string(), Arc::new(Applied::default()));
+        let peers = Peers::start(peers_options(id, id), Arc::new(wires), heard.clone());
+        peers.serve(Arc::new(Echoes { is_silent: false }), Arc::new(|_| ()));
+        (peers, address, heard)
+    };
+    let (one, _, heard) = start(1).await;
+    let (two, address, heard_by_two) = start(2).await;
+    one.introduce(2, &address);
+    until("a connection", || one.is_connected(2)).await;
+    until("a connection for messages", || !heard.notices.lock().is_empty()).await;
+    for at in 0..100u8 {
+        one.send(2, 3, vec![at; 20_000].into()).await.unwrap();
+    }
+    until("all arrive", || heard_by_two.messages.lock().len() == 100).await;
+    let mut answer = one.call(2, Lane::Control, 9, 1, vec![Bytes::from(vec![1; 700_000])]).await.unwrap();
+    assert_eq!(answer.get().await.unwrap().body.len(), 700_000);
+    two.stop().await;
+    drop(two); // closes the listener
+    until("it is gone", || one.is_gone(2)).await;
+    one.stop().await;
 }

@@ -205,7 +205,7 @@ pub(crate) fn member(node: u64) -> GroupMember {
 impl Cluster {
     /// Starts nodes and makes them the first members of all groups.
     pub(crate) async fn new(nodes: u64, groups: u16) -> Self {
-        let mut cluster = Self::without_members(nodes, groups).await;
+        let cluster = Self::without_members(nodes, groups).await;
         for node in cluster.nodes.values() {
             let members: BTreeMap<u64, GroupMember> = (1..=nodes).map(|id| (id, member(id))).collect();
             for group in 0..groups {
@@ -281,7 +281,7 @@ impl Cluster {
         self.leader(group).await
     }
 
-    pub(crate) async fn settled(&mut self) {
+    pub(crate) async fn settled(&self) {
         for group in 0..self.groups {
             self.leader(group).await;
         }
