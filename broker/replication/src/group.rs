@@ -1,35 +1,23 @@
 //! [`Groups`], the handle to the Raft groups of a node, which share one journal: opens them, submits entries, takes
 //! snapshots.
 use crate::link::Peers;
-use crate::log_store::{self, LogStore};
 use crate::open_error::GroupsOpenError;
 use crate::proposal::{self, NotLeader, SubmitOutcome};
-use crate::receive_snapshot::ArrivingSnapshot;
+use crate::replica::Group;
 use crate::serve::GroupRequests;
-use crate::start::{self, StartContext};
-use crate::state_machine::{Builds, Machine, copy};
+use crate::start::{self, GroupsOptions, StartContext};
+use crate::state_machine::copy;
 use crate::takeover;
-use crate::types::{Command, TypeConfig, log_id};
+use crate::types::{Command, log_id};
 use crate::{GroupId, GroupStates};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use leveret_journal::{Disk, Journal, JournalOptions};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::error::{Fatal, RaftError};
-use openraft::{Raft, ServerState};
-use parking_lot::Mutex;
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
-
-/// The settings of the groups of a node.
-#[derive(Clone, Copy, Debug)]
-pub struct GroupsOptions {
-    /// Identity of the node.
-    pub node: u64,
-    /// The number of groups.
-    pub groups: u16,
-}
 
 /// The leader of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,21 +35,6 @@ pub struct Groups(Arc<GroupsInner>);
 struct GroupsInner {
     journal: Journal,
     groups: Arc<[Group]>,
-}
-
-#[derive(Clone)]
-pub(crate) struct Group {
-    /// Identity of this node.
-    pub(crate) node: u64,
-    pub(crate) raft: Raft<TypeConfig, Machine>,
-    pub(crate) log: LogStore,
-    pub(crate) builds: Arc<Builds>,
-    /// The snapshot that is arriving from the leader.
-    pub(crate) arriving: Arc<Mutex<Option<ArrivingSnapshot>>>,
-    /// Why the group was stopped because its log differs from that of its leader.
-    pub(crate) diverged: Arc<OnceLock<String>>,
-    /// The links to other nodes; `None` if this node is the only one.
-    pub(crate) peers: Option<Peers>,
 }
 
 impl Groups {
@@ -158,7 +131,8 @@ impl Groups {
         })
     }
 
-    /// Returns the node that leads a group and the term in which it does, as far as this node knows.
+    /// Returns the node that leads a group and the term in which it does, as far as this node knows: it may have ended or
+    /// been replaced meanwhile, and after a start it is the one of before until another leader is heard of.
     #[must_use]
     pub fn leader(&self, group: GroupId) -> Option<GroupLeader> {
         let metrics = self.group(group).raft.metrics();
@@ -282,58 +256,6 @@ impl Groups {
 
     pub(crate) fn group(&self, group: GroupId) -> &Group {
         &self.0.groups[usize::from(group)]
-    }
-}
-
-impl Group {
-    /// Returns up to which entry the log may be purged when a snapshot covers it up to `covered`, or `None` if nothing
-    /// may be. A leader keeps what the slowest member that can be reached does not have, but no entries in segments
-    /// below `first_segment`.
-    fn purge_upto(&self, covered: u64, first_segment: u64) -> Option<u64> {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let reachable = |node: &u64| self.peers.as_ref().is_some_and(|peers| peers.is_connected(*node));
-        let others = metrics.replication.iter().flatten().filter(|(node, _)| **node != self.node && reachable(node));
-        let Some(slowest) = others.map(|(_, matched)| matched.map(|id| id.index)).min() else { return Some(covered) };
-        let beyond_budget = self.log.table.lock().last_below(first_segment);
-        slowest.max(beyond_budget).map(|upto| upto.min(covered))
-    }
-
-    /// Stops the group, because its log and that of its leader have different entries at or before `index`. Returns the
-    /// reason.
-    pub(crate) fn stop_diverged(&self, index: u64) -> String {
-        let reason = log_store::diverged(self.log.group, index).to_string();
-        if self.diverged.set(reason.clone()).is_ok() {
-            let group = self.clone();
-            tokio::spawn(async move {
-                group.log.leadership.stop();
-                let _ = group.raft.shutdown().await;
-            });
-        }
-        reason
-    }
-
-    /// Keeps links to all members of the group. Tells when this node stops leading although no newer vote is saved,
-    /// because it was removed from the group.
-    async fn watch(self, peers: Peers) {
-        let mut metrics = self.raft.metrics();
-        let mut known = None;
-        loop {
-            {
-                let now = metrics.borrow_and_update();
-                if matches!(now.state, ServerState::Follower | ServerState::Learner | ServerState::Shutdown) {
-                    self.log.leadership.resigned(&now.vote);
-                }
-                let membership = &now.membership_config;
-                if known != Some(*membership.log_id()) {
-                    known = Some(*membership.log_id());
-                    membership.membership().nodes().for_each(|(node, member)| peers.introduce(*node, &member.address));
-                }
-            }
-            if metrics.changed().await.is_err() {
-                return;
-            }
-        }
     }
 }
 

@@ -27,6 +27,9 @@ mod network;
 mod open_error;
 mod proposal;
 mod receive_snapshot;
+mod remote;
+mod replica;
+mod responder;
 mod send_snapshot;
 mod serve;
 #[cfg(feature = "simulated")]
@@ -41,11 +44,12 @@ mod tests;
 mod types;
 mod wire;
 
-pub use group::{GroupLeader, Groups, GroupsOptions};
+pub use group::{GroupLeader, Groups};
 pub use link::{LinkDirection, LinkTimes, PeerMessages, Peers, PeersOptions, SendError, TcpWires, Wire, Wires};
 pub use members::{GroupStatus, MemberError};
 pub use open_error::GroupsOpenError;
 pub use proposal::{NotLeader, SubmitOutcome};
+pub use start::GroupsOptions;
 pub use types::GroupMember;
 
 use bytes::Bytes;

@@ -298,8 +298,13 @@ impl RaftLogReader<TypeConfig> for LogStore {
         })
     }
 
+    /// Reads entries for a peer: on a blocking thread, unless they are in memory.
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
-        self.read_range(start, end, READ_BYTES_MAX)
+        if self.journal.is_driven() || self.table.lock().is_hot(start) {
+            return self.read_range(start, end, READ_BYTES_MAX);
+        }
+        let log = self.clone();
+        tokio::task::spawn_blocking(move || log.read_range(start, end, READ_BYTES_MAX)).await?
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {

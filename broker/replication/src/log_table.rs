@@ -241,6 +241,11 @@ impl LogTable {
         Some(TableEntry { index, slot, chain_before, bytes: hot.map(|(_, bytes)| bytes.clone()) })
     }
 
+    /// Returns whether the bytes of entry `index` and of all later ones are in memory.
+    pub(crate) fn is_hot(&self, index: u64) -> bool {
+        self.hot.front().is_some_and(|(first, _)| *first <= index)
+    }
+
     /// Returns the number of the oldest segment of the journal that holds an entry, or `None` if the log is empty.
     pub(crate) fn first_segment(&self) -> Option<u64> {
         Some(self.slots.front()?.place.segment)

@@ -1,7 +1,8 @@
-//! Who belongs to a group: the first members, learners, voters, the leader.
+//! The members of a group: the first ones, learners, voters, and the leader.
 use crate::GroupId;
-use crate::group::{Group, Groups};
+use crate::group::Groups;
 use crate::proposal::NotLeader;
+use crate::replica::Group;
 use crate::types::GroupMember;
 use futures::future::BoxFuture;
 use openraft::async_runtime::watch::WatchReceiver;

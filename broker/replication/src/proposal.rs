@@ -1,10 +1,9 @@
 //! Proposals: entries that are submitted to a group. Each gets exactly one answer, also when the group stops.
 use crate::GroupId;
-use crate::types::{LogId, TypeConfig};
-use openraft::OptionalSend;
+use crate::responder::ProposalResponder;
+use crate::types::TypeConfig;
 use openraft::error::{ClientWriteError, ForwardToLeader};
 use openraft::raft::ClientWriteResult;
-use openraft::raft::responder::Responder;
 
 /// The answer to a proposal: the index of the entry once it is applied on this node, or why it was not.
 pub type SubmitOutcome = Result<u64, NotLeader>;
@@ -42,28 +41,6 @@ impl NotLeader {
     }
 }
 
-/// Hands the result of a proposal to the function that waits for it. openraft drops the responders of a group that
-/// stops; the function is called then too.
-pub(crate) struct ProposalResponder<T>(Option<Box<dyn FnOnce(Option<T>) + Send>>);
-
-impl<T: OptionalSend + 'static> Responder<TypeConfig, T> for ProposalResponder<T> {
-    fn on_commit(&mut self, _: LogId) {}
-
-    fn on_complete(mut self, result: T) {
-        if let Some(answer) = self.0.take() {
-            answer(Some(result));
-        }
-    }
-}
-
-impl<T> Drop for ProposalResponder<T> {
-    fn drop(&mut self) {
-        if let Some(answer) = self.0.take() {
-            answer(None);
-        }
-    }
-}
-
 /// Returns the responder that calls `answer` with the outcome of a proposal for `group`.
 pub(crate) fn responder(
     group: GroupId,
@@ -76,5 +53,5 @@ pub(crate) fn responder(
             None => Err(NotLeader::stopped(group, "the group has stopped")),
         });
     };
-    ProposalResponder(Some(Box::new(respond)))
+    ProposalResponder::new(Box::new(respond))
 }

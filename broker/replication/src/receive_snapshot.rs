@@ -1,18 +1,11 @@
 //! Receives a snapshot from the leader of a group. What has arrived is kept while the connection is down, so that a
 //! transfer goes on where it broke off; a replica receives one snapshot at a time.
-use crate::group::Group;
+use crate::replica::{ArrivingSnapshot, Group};
 use crate::snapshot_data::{SnapshotData, WholeSnapshot};
 use crate::types::{TypeConfig, Vote};
 use crate::wire::SnapshotHead;
 use openraft::alias::{SnapshotMetaOf, SnapshotOf};
 use openraft::async_runtime::watch::WatchReceiver;
-
-/// A snapshot that is arriving.
-pub(crate) struct ArrivingSnapshot {
-    from: u64,
-    head: SnapshotHead,
-    state: Vec<u8>,
-}
 
 /// Begins a transfer, or continues one that broke off. Returns how many bytes of the state are here already.
 pub(crate) fn begin(group: &Group, from: u64, head: SnapshotHead) -> Result<u64, String> {

@@ -1,7 +1,7 @@
 //! Sends a snapshot to another replica: its head, then its state in parts, each of which is acknowledged, then the end.
 //! A transfer that breaks off goes on where it was: the receiver says what it has.
 use crate::link::Lane;
-use crate::network::{PeerNetwork, ReplicaError};
+use crate::remote::{PeerNetwork, ReplicaError};
 use crate::snapshot_data::{SnapshotData, WholeSnapshot};
 use crate::types::Vote;
 use crate::wire::{self, SnapshotHead};
@@ -31,7 +31,7 @@ pub(crate) async fn send(network: &PeerNetwork, vote: Vote, snapshot: SnapshotDa
     let head = SnapshotHead { vote, last, chain, membership, bytes, crc };
     let began = wire::encode_snapshot_head(&head);
     let mut offset = call(network, wire::SNAPSHOT_BEGIN, vec![began], PART_MAX, offset).await?;
-    let (group, target) = (network.group(), network.target());
+    let (group, target) = (network.log.group, network.target);
     tracing::info!(group, "sending a snapshot of {bytes} bytes to node {target}, from byte {offset} on");
     while offset < bytes {
         let end = bytes.min(offset + PART_BYTES);

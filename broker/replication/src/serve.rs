@@ -1,9 +1,9 @@
 //! Handles the requests that replicas on other nodes send to the groups of this node. Nothing that arrives is trusted to
 //! be sound: what openraft would take for a broken invariant is refused here.
 use crate::GroupId;
-use crate::group::Group;
-use crate::link::{Answers, Frame, FrameHandler, Lane, PeerRequests};
+use crate::link::{Answers, FrameHandler, Lane, LinkFrame, PeerRequests};
 use crate::receive_snapshot;
+use crate::replica::Group;
 use crate::takeover;
 use crate::types::TypeConfig;
 use crate::wire::{self, ReceivedAppend};
@@ -43,7 +43,7 @@ struct RequestHandler {
 }
 
 impl FrameHandler for RequestHandler {
-    fn handle(&mut self, frame: Frame) -> BoxFuture<'_, Result<(), String>> {
+    fn handle(&mut self, frame: LinkFrame) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async move {
             let Some(group) = self.groups.get(usize::from(frame.group)).cloned() else {
                 return Err(format!("there is no group {}", frame.group));
@@ -64,7 +64,7 @@ impl FrameHandler for RequestHandler {
 }
 
 /// Handles one request and returns the body of the answer, or why there is none.
-async fn handle(group: &Group, from: u64, frame: Frame) -> Result<Bytes, String> {
+async fn handle(group: &Group, from: u64, frame: LinkFrame) -> Result<Bytes, String> {
     let raft = &group.raft;
     let fail = |error: &dyn std::fmt::Display| error.to_string();
     match frame.kind {
@@ -152,7 +152,7 @@ struct AppendStream {
 }
 
 impl FrameHandler for AppendHandler {
-    fn handle(&mut self, frame: Frame) -> BoxFuture<'_, Result<(), String>> {
+    fn handle(&mut self, frame: LinkFrame) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async move {
             let (request, number) = (frame.request, frame.group);
             let Some(group) = self.groups.get(usize::from(number)).cloned() else {

@@ -1,11 +1,11 @@
 //! Starts the groups of a node: reads their logs and snapshots, and applies what is agreed on.
-use crate::group::{Group, GroupsOptions};
 use crate::leadership::Leadership;
 use crate::link::Peers;
 use crate::log_store::{LogStore, RecoveredLog};
 use crate::log_table::Hole;
 use crate::network::GroupNetwork;
 use crate::open_error::GroupsOpenError;
+use crate::replica::Group;
 use crate::snapshot;
 use crate::state_machine::{Builds, Machine};
 use crate::types::{GroupMember, StoredMembership, TypeConfig, has_one_member};
@@ -17,6 +17,15 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// The settings of the groups of a node.
+#[derive(Clone, Copy, Debug)]
+pub struct GroupsOptions {
+    /// Identity of the node.
+    pub node: u64,
+    /// The number of groups.
+    pub groups: u16,
+}
 
 /// What the groups of a node have in common.
 pub(crate) struct StartContext {
@@ -32,6 +41,10 @@ pub(crate) async fn open_all(
     context: StartContext,
     journal: JournalOptions,
 ) -> Result<(Journal, Arc<[Group]>), GroupsOpenError> {
+    if context.options.groups > GROUPS_MAX {
+        let reason = format!("a node has at most {GROUPS_MAX} groups");
+        return Err(GroupsOpenError::Raft { group: GROUPS_MAX, reason });
+    }
     let (journal, logs) = read_logs(&context, journal)?;
     let (mut groups, mut reported_at) = (Vec::new(), Instant::now());
     for (group, log) in (0..).zip(logs) {
@@ -192,6 +205,8 @@ fn config(group: GroupId, has_peers: bool) -> Result<Arc<Config>, String> {
     config.validate().map(Arc::new).map_err(|error| error.to_string())
 }
 
+/// The journal keeps 40 records; each group has up to three.
+const GROUPS_MAX: u16 = 13;
 /// Time between two log messages about the progress of a start.
 const REPORT_EVERY: Duration = Duration::from_secs(2);
 /// A start has failed if no entry is applied for this long.

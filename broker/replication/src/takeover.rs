@@ -5,9 +5,9 @@
 //!
 //! A leader that still lives may be replaced like this while it believes that it leads. Its entries are not agreed on
 //! any more then, but reads that rely on the time since it last heard from its followers would be wrong.
-use crate::group::Group;
 use crate::link::{Lane, Peers};
 use crate::log_store::LogStore;
+use crate::replica::Group;
 use crate::types::{LogId, Membership, TypeConfig, Vote};
 use crate::wire::{self, AskAnswer};
 use futures::future::join_all;

@@ -1,7 +1,8 @@
 //! Tests of the log store with openraft's own suite, and of groups that are stopped, crashed and opened again.
-mod cluster;
+mod attacks;
+pub(crate) mod cluster;
 mod disk;
-mod net;
+pub(crate) mod net;
 mod replicas;
 
 use crate::leadership::Leadership;

@@ -5,7 +5,7 @@
 //! address u16 and the address in UTF-8`. A member that is in no configuration is a learner. Two configurations are
 //! a change of voters that is not finished. Version 1 had neither marker nor version nor addresses: it began with the
 //! number of configurations, which is never 255; its members are decoded with empty addresses. Integers are little-endian.
-use crate::proposal::ProposalResponder;
+use crate::responder::ProposalResponder;
 use bytes::{Buf, Bytes};
 use leveret_journal::RecordPlace;
 use openraft::OptionalSend;

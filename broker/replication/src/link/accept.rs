@@ -1,61 +1,15 @@
-//! Accepts the connections of other nodes. Of the connections that one node has made for one lane, the newest counts:
-//! the node has lost the earlier one, or was restarted.
+//! Accepts the connections of other nodes and serves them.
 use super::connection::{self, Answers, FrameHandler};
-use super::frame::Frame;
+use super::frame::LinkFrame;
 use super::handshake::{self, OtherSide};
 use super::options::{Lane, LinkDirection, PeerMessages};
-use super::peers::PeersInner;
+use super::state::PeersInner;
 use super::wires::Wire;
 use futures::future::BoxFuture;
-use parking_lot::Mutex;
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::{Instant, timeout};
-use tokio_util::sync::CancellationToken;
-
-/// The accepted connections, by node and lane.
-#[derive(Default)]
-pub(super) struct AcceptedConnections {
-    open: Mutex<HashMap<(u64, Lane), AcceptedConnection>>,
-    newest: AtomicU64,
-}
-
-#[derive(Clone)]
-struct AcceptedConnection {
-    number: u64,
-    boot: u64,
-    /// Cancelled when the connection is to end.
-    end: CancellationToken,
-    /// Cancelled when the connection has ended.
-    ended: CancellationToken,
-}
-
-impl AcceptedConnections {
-    /// Adds a connection. Also returns the earlier connections of the node that it replaces: the one for the same lane,
-    /// and those of another start of the node.
-    fn add(&self, other: OtherSide) -> (AcceptedConnection, Vec<AcceptedConnection>) {
-        let number = self.newest.fetch_add(1, Relaxed);
-        let (end, ended) = (CancellationToken::new(), CancellationToken::new());
-        let connection = AcceptedConnection { number, boot: other.boot, end, ended };
-        let mut open = self.open.lock();
-        let replaced = |(node, lane): &(u64, Lane), earlier: &mut AcceptedConnection| {
-            *node == other.node && (*lane == other.lane || earlier.boot != other.boot)
-        };
-        let replaced = open.extract_if(replaced).map(|(_, earlier)| earlier).collect();
-        open.insert((other.node, other.lane), connection.clone());
-        (connection, replaced)
-    }
-
-    fn remove(&self, other: OtherSide, number: u64) {
-        let mut open = self.open.lock();
-        if open.get(&(other.node, other.lane)).is_some_and(|newest| newest.number == number) {
-            open.remove(&(other.node, other.lane));
-        }
-    }
-}
+use tokio::time::timeout;
 
 /// Accepts connections until the future is dropped.
 pub(super) async fn accept_all(peers: Arc<PeersInner>) {
@@ -121,7 +75,7 @@ struct MessageHandler {
 }
 
 impl FrameHandler for MessageHandler {
-    fn handle(&mut self, frame: Frame) -> BoxFuture<'_, Result<(), String>> {
+    fn handle(&mut self, frame: LinkFrame) -> BoxFuture<'_, Result<(), String>> {
         let channel = frame.kind - 1; // a sign of life, 0, never gets here
         self.messages.received(self.other.node, channel, frame.body);
         Box::pin(std::future::ready(Ok(())))
@@ -134,41 +88,9 @@ impl Drop for MessageHandler {
     }
 }
 
-/// Logs refused connections, but not more than [`LOGS_MAX`] in [`LOGS_PERIOD`]: anybody can cause them.
-#[derive(Default)]
-pub(super) struct RefusalLog(Mutex<LogBudget>);
-
-#[derive(Default)]
-struct LogBudget {
-    since: Option<Instant>,
-    logged: u32,
-    left_out: u32,
-}
-
-impl RefusalLog {
-    fn log(&self, text: &str) {
-        let mut budget = self.0.lock();
-        if budget.since.is_none_or(|since| since.elapsed() >= LOGS_PERIOD) {
-            let left_out = std::mem::take(&mut budget.left_out);
-            *budget = LogBudget { since: Some(Instant::now()), logged: 0, left_out: 0 };
-            if left_out > 0 {
-                tracing::warn!("{left_out} more connections were refused");
-            }
-        }
-        if budget.logged < LOGS_MAX {
-            budget.logged += 1;
-            tracing::warn!("{text}");
-        } else {
-            budget.left_out += 1;
-        }
-    }
-}
-
 /// The most connections that are not authenticated yet; further ones wait to be accepted.
 const UNKNOWN_MAX: usize = 64;
 /// The most answers that wait to be sent on one connection.
 const QUEUE: usize = 256;
 /// Pause after a connection could not be accepted, for instance for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-const LOGS_MAX: u32 = 10;
-const LOGS_PERIOD: Duration = Duration::from_secs(10);

@@ -1,6 +1,6 @@
 //! Requests on a connection that wait for their answers.
 use super::connection::FrameHandler;
-use super::frame::{Frame, FrameToSend};
+use super::frame::{FrameToSend, LinkFrame};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -33,7 +33,7 @@ pub(super) struct OpenConnection {
 #[derive(Default)]
 pub(super) struct Waiting {
     next: AtomicU64,
-    answers: Mutex<HashMap<u64, oneshot::Sender<Frame>>>,
+    answers: Mutex<HashMap<u64, oneshot::Sender<LinkFrame>>>,
 }
 
 /// The answer to a request that was sent. Dropping it gives the request up; an answer that arrives later is ignored.
@@ -41,7 +41,7 @@ pub(crate) struct PendingAnswer {
     node: u64,
     request: u64,
     waiting: Arc<Waiting>,
-    answer: oneshot::Receiver<Frame>,
+    answer: oneshot::Receiver<LinkFrame>,
 }
 
 impl OpenConnection {
@@ -59,7 +59,7 @@ impl OpenConnection {
 
 impl PendingAnswer {
     /// Waits for the answer, which is returned once. May be dropped and called again before that.
-    pub(crate) async fn get(&mut self) -> Result<Frame, CallError> {
+    pub(crate) async fn get(&mut self) -> Result<LinkFrame, CallError> {
         (&mut self.answer).await.map_err(|_| CallError::Lost(self.node))
     }
 }
@@ -82,7 +82,7 @@ impl Waiting {
 pub(super) struct AnswerHandler(pub(super) Arc<Waiting>);
 
 impl FrameHandler for AnswerHandler {
-    fn handle(&mut self, frame: Frame) -> BoxFuture<'_, Result<(), String>> {
+    fn handle(&mut self, frame: LinkFrame) -> BoxFuture<'_, Result<(), String>> {
         let waits = self.0.answers.lock().remove(&frame.request);
         if let Some(waits) = waits {
             let _ = waits.send(frame); // fails if the request was given up at this moment

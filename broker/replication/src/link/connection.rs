@@ -1,7 +1,7 @@
 //! A connection after its handshake: one task reads frames and has them handled, in their order, and one writes frames.
 //! Either side ends the connection when the other is silent or does not read any more.
-use super::frame::{self, Frame, FrameToSend, SIGN_OF_LIFE};
-use super::options::LinkTimes;
+use super::frame::{self, FrameToSend, LinkFrame, SIGN_OF_LIFE};
+use super::options::{Lane, LinkTimes};
 use super::wires::Wire;
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 /// Handles the frames that arrive on a connection.
 pub(crate) trait FrameHandler: Send {
     /// Handles one frame. Nothing more is read from the connection meanwhile. The error ends the connection.
-    fn handle(&mut self, frame: Frame) -> BoxFuture<'_, Result<(), String>>;
+    fn handle(&mut self, frame: LinkFrame) -> BoxFuture<'_, Result<(), String>>;
 }
 
 /// Sends the answers to the requests of a connection; cheap to clone.
@@ -24,6 +24,12 @@ impl Answers {
     pub(crate) async fn send(&self, kind: u8, request: u64, group: u16, body: Bytes) {
         let _ = self.0.send(FrameToSend::new(kind, request, group, vec![body])).await;
     }
+}
+
+/// Handles the requests of other nodes.
+pub(crate) trait PeerRequests: Send + Sync {
+    /// Returns the handler for the frames of a connection that the node `from` has made.
+    fn handler(&self, from: u64, lane: Lane, answers: Answers) -> Box<dyn FrameHandler>;
 }
 
 /// Why a connection has ended.

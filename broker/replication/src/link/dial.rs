@@ -3,7 +3,7 @@ use super::calls::{AnswerHandler, OpenConnection, Waiting};
 use super::connection::{self, ConnectionEnd};
 use super::handshake::{self, HandshakeError};
 use super::options::{Lane, LinkDirection};
-use super::peers::{Peer, PeersInner};
+use super::state::{Peer, PeersInner};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 /// A frame that has arrived.
 #[derive(Debug)]
-pub(crate) struct Frame {
+pub(crate) struct LinkFrame {
     pub(crate) kind: u8,
     pub(crate) request: u64,
     pub(crate) group: u16,
@@ -87,7 +87,7 @@ pub(crate) async fn read(
     reader: &mut (impl AsyncRead + Unpin + ?Sized),
     body_bytes_max: usize,
     silence_max: Duration,
-) -> io::Result<Option<Frame>> {
+) -> io::Result<Option<LinkFrame>> {
     let mut head = [0; HEAD];
     if timeout(silence_max, reader.read(&mut head[..1])).await?? == 0 {
         return Ok(None);
@@ -100,7 +100,7 @@ pub(crate) async fn read(
     let body_len = body_len
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("a frame claims to have {length} bytes")))?;
     let body = read_body(reader, body_len, silence_max).await?;
-    Ok(Some(Frame { kind, request, group, body }))
+    Ok(Some(LinkFrame { kind, request, group, body }))
 }
 
 async fn read_body(

@@ -5,10 +5,12 @@
 //! requests and messages on the connections that it dialled, and answers on those that it accepted.
 //!
 //! The files in the order of a connection's life: `wires` (streams of bytes: TCP, or whatever a simulation puts in its
-//! place), `dial` and `accept` (connections are made and replaced), `handshake` (both sides prove that they know the
+//! place), `dial` and `accept` with `accepted` (connections are made and replaced), `handshake` (both sides prove that they know the
 //! secret), `connection` with `frame` (frames are written and read until the connection breaks), `calls` (requests
-//! that wait for their answers). `peers` has [`Peers`], the handle to all links of a node.
+//! that wait for their answers). `peers` has [`Peers`], the handle to all links of a node, and `state` what their tasks
+//! share; `options` has the settings, and `refusals` the log messages about strangers.
 mod accept;
+mod accepted;
 mod calls;
 mod connection;
 mod dial;
@@ -16,6 +18,8 @@ mod frame;
 mod handshake;
 mod options;
 mod peers;
+mod refusals;
+mod state;
 #[cfg(test)]
 mod tests;
 mod wires;
@@ -25,6 +29,6 @@ pub use peers::Peers;
 pub use wires::{TcpWires, Wire, Wires};
 
 pub(crate) use calls::{CallError, PendingAnswer};
-pub(crate) use connection::{Answers, FrameHandler};
-pub(crate) use frame::Frame;
-pub(crate) use options::{Lane, PeerRequests};
+pub(crate) use connection::{Answers, FrameHandler, PeerRequests};
+pub(crate) use frame::LinkFrame;
+pub(crate) use options::Lane;

@@ -1,5 +1,4 @@
 //! The settings of the links, and the traits through which the rest of the node uses them.
-use super::connection::{Answers, FrameHandler};
 use bytes::Bytes;
 use std::time::Duration;
 
@@ -98,12 +97,6 @@ pub trait PeerMessages: Send + Sync + 'static {
     /// A connection for messages has ended, after all messages that came over it. Messages that were sent and have not
     /// arrived are lost.
     fn disconnected(&self, node: u64, boot: u64, direction: LinkDirection);
-}
-
-/// Handles the requests of other nodes.
-pub(crate) trait PeerRequests: Send + Sync {
-    /// Returns the handler for the frames of a connection that the node `from` has made.
-    fn handler(&self, from: u64, lane: Lane, answers: Answers) -> Box<dyn FrameHandler>;
 }
 
 /// The reasons why a message is not sent.

@@ -1,86 +1,26 @@
 //! [`Peers`], the handle to the links of a node.
-use super::accept::{self, AcceptedConnections, RefusalLog};
-use super::calls::{CallError, OpenConnection, PendingAnswer};
+use super::accept;
+use super::calls::{CallError, PendingAnswer};
+use super::connection::PeerRequests;
 use super::dial;
 use super::frame::FrameToSend;
-use super::options::{Lane, PeerMessages, PeerRequests, PeersOptions, SendError};
+use super::options::{Lane, PeerMessages, PeersOptions, SendError};
+use super::state::{GoneNotice, Peer, PeersInner};
 use super::wires::Wires;
 use bytes::Bytes;
-use parking_lot::Mutex;
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// The links to the other nodes of the cluster; cheap to clone.
 #[derive(Clone)]
 pub struct Peers(Arc<PeersInner>);
-
-/// Is called with a node whose process has ended.
-pub(crate) type OnGone = Arc<dyn Fn(u64) + Send + Sync>;
-
-pub(super) struct PeersInner {
-    pub(super) options: PeersOptions,
-    pub(super) wires: Arc<dyn Wires>,
-    pub(super) messages: Arc<dyn PeerMessages>,
-    pub(super) requests: Mutex<Option<Arc<dyn PeerRequests>>>,
-    /// Called with a node whose process has ended.
-    pub(super) gone: Mutex<Option<OnGone>>,
-    pub(super) accepted: AcceptedConnections,
-    pub(super) refusals: RefusalLog,
-    pub(super) stopping: CancellationToken,
-    pub(super) tasks: TaskTracker,
-    peers: Mutex<BTreeMap<u64, Arc<Peer>>>,
-}
-
-/// A node that this node keeps connections to.
-pub(super) struct Peer {
-    pub(super) node: u64,
-    pub(super) address: Mutex<String>,
-    /// True from when the node refused a connection until there is one again.
-    pub(super) is_gone: AtomicBool,
-    /// Room for messages that wait to be sent, in bytes.
-    room: Arc<Semaphore>,
-    lanes: [Mutex<Option<Arc<OpenConnection>>>; Lane::ALL.len()],
-    forgotten: CancellationToken,
-}
-
-impl Peer {
-    fn new(node: u64, address: String, room: u32) -> Self {
-        Self {
-            node,
-            address: Mutex::new(address),
-            is_gone: AtomicBool::new(false),
-            room: Arc::new(Semaphore::new(room as usize)),
-            lanes: Default::default(),
-            forgotten: CancellationToken::new(),
-        }
-    }
-
-    pub(super) fn lane(&self, lane: Lane) -> &Mutex<Option<Arc<OpenConnection>>> {
-        &self.lanes[lane as usize - 1]
-    }
-}
 
 impl Peers {
     /// Begins to accept connections of other nodes. Must be called in a tokio runtime. `messages` gets the messages that
     /// other nodes send.
     #[must_use]
     pub fn start(options: PeersOptions, wires: Arc<dyn Wires>, messages: Arc<dyn PeerMessages>) -> Self {
-        let inner = Arc::new(PeersInner {
-            options,
-            wires,
-            messages,
-            requests: Mutex::default(),
-            gone: Mutex::default(),
-            accepted: AcceptedConnections::default(),
-            refusals: RefusalLog::default(),
-            stopping: CancellationToken::new(),
-            tasks: TaskTracker::new(),
-            peers: Mutex::default(),
-        });
+        let inner = Arc::new(PeersInner::new(options, wires, messages));
         let (stopping, accepting) = (inner.stopping.clone(), accept::accept_all(inner.clone()));
         inner.tasks.spawn(async move { stopping.run_until_cancelled_owned(accepting).await });
         Self(inner)
@@ -188,7 +128,7 @@ impl Peers {
     }
 
     /// Sets who handles the requests of other nodes, and who is told when the process of a node has ended.
-    pub(crate) fn serve(&self, requests: Arc<dyn PeerRequests>, gone: Arc<dyn Fn(u64) + Send + Sync>) {
+    pub(crate) fn serve(&self, requests: Arc<dyn PeerRequests>, gone: GoneNotice) {
         *self.0.requests.lock() = Some(requests);
         *self.0.gone.lock() = Some(gone);
     }

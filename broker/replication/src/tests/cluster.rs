@@ -14,27 +14,27 @@ use tokio::time::Instant;
 
 /// A change of who leads, as [`GroupStates`] is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(crate) enum Turn {
     Lead(u64),
     Follow,
 }
 
 /// The states of a node: the entries of each group in the order in which they were applied.
 #[derive(Default)]
-pub(super) struct Applied {
+pub(crate) struct Applied {
     lists: super::Lists,
     turns: Mutex<Vec<(GroupId, Turn)>>,
-    pub(super) restored: AtomicU64,
-    pub(super) messages: Mutex<Vec<(u64, u8, Bytes)>>,
-    pub(super) notices: Mutex<Vec<(u64, u64, LinkDirection, bool)>>,
+    pub(crate) restored: AtomicU64,
+    pub(crate) messages: Mutex<Vec<(u64, u8, Bytes)>>,
+    pub(crate) notices: Mutex<Vec<(u64, u64, LinkDirection, bool)>>,
 }
 
 impl Applied {
-    pub(super) fn entries(&self, group: GroupId) -> Vec<Vec<u8>> {
+    pub(crate) fn entries(&self, group: GroupId) -> Vec<Vec<u8>> {
         super::entries(&self.lists, group)
     }
 
-    pub(super) fn turns(&self, group: GroupId) -> Vec<Turn> {
+    pub(crate) fn turns(&self, group: GroupId) -> Vec<Turn> {
         self.turns.lock().iter().filter(|turn| turn.0 == group).map(|turn| turn.1).collect()
     }
 }
@@ -80,13 +80,13 @@ impl PeerMessages for Applied {
 
 /// A disk whose syncs of the log can be held back.
 #[derive(Clone)]
-pub(super) struct HeldDisk {
+pub(crate) struct HeldDisk {
     disk: FaultyDisk,
     hold: Arc<Hold>,
 }
 
 #[derive(Default)]
-pub(super) struct Hold {
+pub(crate) struct Hold {
     held: Mutex<bool>,
     released: Condvar,
 }
@@ -97,7 +97,7 @@ struct HeldFile {
 }
 
 impl Hold {
-    pub(super) fn set(&self, held: bool) {
+    pub(crate) fn set(&self, held: bool) {
         *self.held.lock() = held;
         self.released.notify_all();
     }
@@ -174,37 +174,37 @@ impl DiskFile for HeldFile {
 }
 
 /// A running node.
-pub(super) struct ClusterNode {
-    pub(super) id: u64,
-    pub(super) groups: Groups,
-    pub(super) peers: Peers,
-    pub(super) applied: Arc<Applied>,
-    pub(super) hold: Arc<Hold>,
+pub(crate) struct ClusterNode {
+    pub(crate) id: u64,
+    pub(crate) groups: Groups,
+    pub(crate) peers: Peers,
+    pub(crate) applied: Arc<Applied>,
+    pub(crate) hold: Arc<Hold>,
 }
 
 /// The nodes of a cluster. The address of a node is its number.
-pub(super) struct Cluster {
-    pub(super) net: Arc<TestNet>,
-    pub(super) disks: BTreeMap<u64, FaultyDisk>,
-    pub(super) nodes: BTreeMap<u64, ClusterNode>,
+pub(crate) struct Cluster {
+    pub(crate) net: Arc<TestNet>,
+    pub(crate) disks: BTreeMap<u64, FaultyDisk>,
+    pub(crate) nodes: BTreeMap<u64, ClusterNode>,
     groups: u16,
     boots: u64,
 }
 
-pub(super) fn peers_options(node: u64, boot: u64) -> PeersOptions {
+pub(crate) fn peers_options(node: u64, boot: u64) -> PeersOptions {
     let times = LinkTimes { redial_max: Duration::from_millis(100), ..LinkTimes::default() };
     let secret = Bytes::from_static(b"the secret of the cluster");
     let (frame_bytes_max, message_bytes_max) = (1 << 20, 256 << 10);
     PeersOptions { node, cluster: 5, boot, secret, frame_bytes_max, message_bytes_max, times }
 }
 
-pub(super) fn member(node: u64) -> GroupMember {
+pub(crate) fn member(node: u64) -> GroupMember {
     GroupMember { address: node.to_string() }
 }
 
 impl Cluster {
     /// Starts nodes and makes them the first members of all groups.
-    pub(super) async fn new(nodes: u64, groups: u16) -> Self {
+    pub(crate) async fn new(nodes: u64, groups: u16) -> Self {
         let cluster = Self::without_members(nodes, groups).await;
         for node in cluster.nodes.values() {
             let members: BTreeMap<u64, GroupMember> = (1..=nodes).map(|id| (id, member(id))).collect();
@@ -217,7 +217,7 @@ impl Cluster {
     }
 
     /// Starts nodes whose groups have no members yet.
-    pub(super) async fn without_members(nodes: u64, groups: u16) -> Self {
+    pub(crate) async fn without_members(nodes: u64, groups: u16) -> Self {
         let (disks, running) = (BTreeMap::new(), BTreeMap::new());
         let mut cluster = Self { net: Arc::default(), disks, nodes: running, groups, boots: 0 };
         for id in 1..=nodes {
@@ -226,7 +226,7 @@ impl Cluster {
         cluster
     }
 
-    pub(super) async fn start(&mut self, id: u64) {
+    pub(crate) async fn start(&mut self, id: u64) {
         self.boots += 1;
         let disk = self.disks.entry(id).or_insert_with(|| FaultyDisk::new(id)).clone();
         let applied = Arc::new(Applied::default());
@@ -240,7 +240,7 @@ impl Cluster {
     }
 
     /// Stops a node in order.
-    pub(super) async fn stop(&mut self, id: u64) {
+    pub(crate) async fn stop(&mut self, id: u64) {
         let node = self.nodes.remove(&id).unwrap();
         node.groups.stop().await;
         node.peers.stop().await;
@@ -248,7 +248,7 @@ impl Cluster {
     }
 
     /// Ends a node by a loss of power.
-    pub(super) async fn kill(&mut self, id: u64) {
+    pub(crate) async fn kill(&mut self, id: u64) {
         let node = self.nodes.remove(&id).unwrap();
         self.net.leave(id);
         self.disks[&id].crash();
@@ -261,7 +261,7 @@ impl Cluster {
     }
 
     /// Returns the node that leads a group, once there is one that all running nodes know and that was told to lead.
-    pub(super) async fn leader(&self, group: GroupId) -> u64 {
+    pub(crate) async fn leader(&self, group: GroupId) -> u64 {
         let mut leader = 0;
         until("a leader", || {
             let leaders: BTreeSet<_> = self.nodes.values().map(|node| node.groups.leader(group)).collect();
@@ -275,20 +275,20 @@ impl Cluster {
     }
 
     /// Returns the node that leads a group after `dead` did.
-    pub(super) async fn next_leader(&self, group: GroupId, dead: u64) -> u64 {
+    pub(crate) async fn next_leader(&self, group: GroupId, dead: u64) -> u64 {
         let known = || self.nodes.values().map(|node| node.groups.leader(group).map(|leader| leader.node));
         until("another leader", || known().all(|leader| leader.is_some_and(|leader| leader != dead))).await;
         self.leader(group).await
     }
 
-    pub(super) async fn settled(&self) {
+    pub(crate) async fn settled(&self) {
         for group in 0..self.groups {
             self.leader(group).await;
         }
     }
 
     /// Submits an entry at the leader until it is applied there.
-    pub(super) async fn write(&self, group: GroupId, entry: &[u8]) {
+    pub(crate) async fn write(&self, group: GroupId, entry: &[u8]) {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let leader = self.leader(group).await;
@@ -300,7 +300,7 @@ impl Cluster {
     }
 
     /// Waits until all running nodes have applied `count` entries, and checks that they are the same in the same order.
-    pub(super) async fn equal(&self, group: GroupId, count: usize) -> Vec<Vec<u8>> {
+    pub(crate) async fn equal(&self, group: GroupId, count: usize) -> Vec<Vec<u8>> {
         let all = || self.nodes.values().map(|node| node.applied.entries(group)).collect::<Vec<_>>();
         let lens = || all().iter().map(Vec::len).collect::<Vec<_>>();
         until(&format!("{count} entries on every node"), || lens().iter().all(|len| *len == count)).await;
@@ -309,7 +309,7 @@ impl Cluster {
         all.into_iter().next().unwrap()
     }
 
-    pub(super) async fn stop_all(mut self) {
+    pub(crate) async fn stop_all(mut self) {
         for id in self.nodes.keys().copied().collect::<Vec<_>>() {
             self.stop(id).await;
         }
@@ -318,12 +318,12 @@ impl Cluster {
 
 impl ClusterNode {
     /// Submits an entry in the term that this node knows of, and waits for the answer.
-    pub(super) async fn submit(&self, group: GroupId, entry: &[u8]) -> SubmitOutcome {
+    pub(crate) async fn submit(&self, group: GroupId, entry: &[u8]) -> SubmitOutcome {
         let term = self.groups.leader(group).map_or(0, |leader| leader.term);
         self.submit_in(group, term, entry).await
     }
 
-    pub(super) async fn submit_in(&self, group: GroupId, term: u64, entry: &[u8]) -> SubmitOutcome {
+    pub(crate) async fn submit_in(&self, group: GroupId, term: u64, entry: &[u8]) -> SubmitOutcome {
         let (tell, told) = tokio::sync::oneshot::channel();
         let answer = Box::new(move |outcome| drop(tell.send(outcome)));
         assert!(self.groups.has_room_for(entry.len(), true));
@@ -333,7 +333,7 @@ impl ClusterNode {
 }
 
 /// Waits until `condition` is true.
-pub(super) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < deadline, "not in time: {what}");
@@ -341,4 +341,4 @@ pub(super) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);

@@ -11,13 +11,13 @@ use tokio_util::sync::CancellationToken;
 
 /// A direction between two nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Way {
-    pub(super) from: u64,
-    pub(super) to: u64,
+pub(crate) struct Way {
+    pub(crate) from: u64,
+    pub(crate) to: u64,
 }
 
 #[derive(Default)]
-pub(super) struct TestNet {
+pub(crate) struct TestNet {
     nodes: Mutex<BTreeMap<u64, Present>>,
     /// The directions in which nothing arrives.
     cut: watch::Sender<BTreeSet<Way>>,
@@ -29,14 +29,14 @@ struct Present {
 }
 
 /// The wires of one node.
-pub(super) struct TestWires {
+pub(crate) struct TestWires {
     net: Arc<TestNet>,
     node: u64,
     streams: tokio::sync::Mutex<mpsc::Receiver<Wire>>,
 }
 
 impl TestNet {
-    pub(super) fn join(self: &Arc<Self>, node: u64) -> Arc<TestWires> {
+    pub(crate) fn join(self: &Arc<Self>, node: u64) -> Arc<TestWires> {
         let (sender, streams) = mpsc::channel(16);
         let present = Present { streams: sender, gone: CancellationToken::new() };
         assert!(self.nodes.lock().insert(node, present).is_none(), "node {node} is there already");
@@ -44,13 +44,13 @@ impl TestNet {
     }
 
     /// Resets all streams of a node, and refuses new ones.
-    pub(super) fn leave(&self, node: u64) {
+    pub(crate) fn leave(&self, node: u64) {
         if let Some(present) = self.nodes.lock().remove(&node) {
             present.gone.cancel();
         }
     }
 
-    pub(super) fn set_cut(&self, ways: impl IntoIterator<Item = Way>) {
+    pub(crate) fn set_cut(&self, ways: impl IntoIterator<Item = Way>) {
         self.cut.send_replace(ways.into_iter().collect());
     }
 

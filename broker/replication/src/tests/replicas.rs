@@ -107,7 +107,7 @@ async fn a_follower_that_was_away_gets_a_snapshot_if_the_log_was_cut() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_node_leads_when_the_leader_dies_and_nothing_answered_is_lost() {
     let mut cluster = Cluster::new(3, 3).await;
-    let mut expected = 0;
+    let (mut expected, mut gaps) = (0, Vec::new());
     for round in 0..4u8 {
         for group in 0..3 {
             for at in 0..10 {
@@ -116,8 +116,10 @@ async fn another_node_leads_when_the_leader_dies_and_nothing_answered_is_lost() 
         }
         expected += 10;
         let dead = cluster.leader(0).await;
+        let began = Instant::now();
         cluster.kill(dead).await;
         cluster.next_leader(0, dead).await;
+        gaps.push(began.elapsed());
         for group in 0..3 {
             cluster.write(group, &[round, 77]).await;
         }
@@ -127,6 +129,8 @@ async fn another_node_leads_when_the_leader_dies_and_nothing_answered_is_lost() 
             cluster.equal(group, expected).await;
         }
     }
+    // Without the quick takeover it takes 900 ms at least.
+    assert!(gaps.iter().min() < Some(&std::time::Duration::from_millis(300)), "{gaps:?}");
     for group in 0..3 {
         let entries: Vec<_> = cluster.equal(group, expected).await.into_iter().collect();
         assert_eq!(entries.iter().collect::<BTreeSet<_>>().len(), expected);
@@ -268,5 +272,74 @@ async fn a_node_that_lost_its_disk_does_not_vote() {
     }
     cluster.start(leader).await;
     cluster.equal(0, 1).await;
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_keeps_what_a_slow_follower_needs_up_to_a_budget() {
+    let cluster = Cluster::new(3, 1).await;
+    let leader = cluster.leader(0).await;
+    let slow = leader % 3 + 1;
+    cluster.write(0, &[1]).await;
+    cluster.equal(0, 1).await;
+    let node = &cluster.nodes[&leader];
+    cluster.nodes[&slow].hold.set(true);
+    for _ in 0..600 {
+        node.submit(0, &[7; 255]).await.unwrap(); // more than two segments
+    }
+    let purged = || 602 - node.groups.log_len(0).min(602);
+    node.groups.snapshot(0).await.unwrap();
+    assert!(purged() < 10, "the follower has not synced these entries: {}", purged());
+    let current = node.groups.journal().usage().current;
+    node.groups.snapshot_within(0, current).await.unwrap();
+    until("segments before the current one are given up", || node.groups.first_segment(0) == Some(current)).await;
+    assert!(node.groups.log_len(0) > 0, "what is within the budget is kept");
+    cluster.nodes[&slow].hold.set(false);
+    cluster.equal(0, 601).await;
+    node.submit(0, &[2]).await.unwrap();
+    cluster.equal(0, 602).await;
+    node.groups.snapshot(0).await.unwrap();
+    until("nobody needs anything", || node.groups.log_len(0) < 3).await;
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_is_not_handed_to_a_node_that_is_not_fit_for_it() {
+    let mut cluster = Cluster::new(3, 1).await;
+    let leader = cluster.leader(0).await;
+    let (away, other) = (leader % 3 + 1, (leader + 1) % 3 + 1);
+    cluster.stop(away).await;
+    let node = &cluster.nodes[&leader];
+    until("it is noticed", || !node.peers.is_connected(away)).await;
+    let reason = node.groups.transfer(0, away).await.unwrap_err().to_string();
+    assert!(reason.contains("cannot be reached"), "{reason}");
+    assert!(matches!(node.groups.transfer(0, leader).await, Err(MemberError::Refused { .. })));
+    assert!(matches!(node.groups.transfer(0, 9).await, Err(MemberError::Refused { .. })));
+    assert!(matches!(cluster.nodes[&other].groups.transfer(0, leader).await, Err(MemberError::NotLeader(_))));
+    let refused = cluster.nodes[&other].groups.add_learner(0, 4, member(4)).await.unwrap_err();
+    assert!(matches!(refused, MemberError::NotLeader(NotLeader { leader: Some(known), .. }) if known == leader));
+    assert!(matches!(node.groups.promote(0, 9).await, Err(MemberError::Refused { .. })));
+    node.submit(0, &[1]).await.unwrap();
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn proposals_that_a_stopping_group_does_not_apply_are_answered() {
+    let mut cluster = Cluster::new(3, 1).await;
+    let leader = cluster.leader(0).await;
+    for id in [leader % 3 + 1, (leader + 1) % 3 + 1] {
+        cluster.stop(id).await;
+    }
+    let node = &cluster.nodes[&leader];
+    let term = node.groups.leader(0).unwrap().term;
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let answer = Box::new(move |outcome: SubmitOutcome| drop(tell.send(outcome)));
+    node.groups.submit(0, term, vec![1].into(), answer).await;
+    node.groups.stop().await;
+    let refused = tokio::time::timeout(super::cluster::PATIENCE, told).await.unwrap().unwrap().unwrap_err();
+    assert!(refused.is_open || refused.reason.contains("forward"), "{refused}");
+    assert_eq!(node.applied.turns(0).last(), Some(&Turn::Follow));
+    let refused = node.submit_in(0, term, &[2]).await.unwrap_err();
+    assert!(refused.reason.contains("stopped"), "{refused}");
     cluster.stop_all().await;
 }
