@@ -1,61 +1,57 @@
-//! Agreement between the definitions and the shards. A queue is declared in the log of the definitions first and in that of
-//! its shard next, and it is deleted in the same order; if the node ends in between, the shard lacks a queue or has one too
-//! many. A start finds both and makes up for it. The identity of a queue is never used again, so a queue that the
-//! definitions do not have was deleted.
-use crate::Broker;
+//! Agreement between the definitions and a shard. A queue is declared in the log of the definitions first and in that of its
+//! shard next, and it is deleted in the same order; if the node ends in between, the shard lacks a queue or has one too many.
+//! The node that begins to lead the shard finds both and makes up for it. The identity of a queue is never used again, so a
+//! queue that the definitions do not have, although they have had its identity, was deleted.
+use crate::Node;
 use crate::effects::declaration;
-use crate::queue::QueueId;
-use crate::replica::Replicas;
-use crate::shard::ShardDefinition;
-use crate::storage::Storage;
-use leveret_engine::catalog::Catalog;
-use std::collections::BTreeMap;
+use crate::replica::{Replica, ReplicaQueue};
+use crate::shard::{Shard, ShardDefinition};
+use crate::shards::Shards;
 
-/// What the logs of the shards lack.
-pub(crate) struct Disagreement(Vec<ShardDefinition>);
-
-impl Broker {
-    /// Compares the queues of the shards with the definitions. A queue that was deleted is not served any more.
-    pub(crate) fn compare(&self, replicas: &Replicas) -> Disagreement {
-        let mut lacking = declared(&self.catalog());
-        let mut found = Vec::new();
-        for replica in replicas.iter() {
-            for queue in replica.queues() {
-                let id = queue.queue.id;
-                if lacking.remove(&id).is_none() {
-                    self.node().queues.by_id.write().remove(&id);
-                    drop(queue.queue.close());
-                    found.push(ShardDefinition::Delete(id));
-                }
-            }
-        }
-        found.extend(lacking.into_values());
-        Disagreement(found)
+/// Has the log of a shard get the declarations and deletions that it lacks. Returns how many these are. To be called when
+/// this node has begun to lead the shard.
+pub(crate) fn agree(node: &Node, shards: &Shards, shard: &Shard, replica: &Replica) -> usize {
+    let mut found = deletions(node, replica);
+    found.extend(declarations(node, shards, shard, replica));
+    for definition in &found {
+        shard.define(definition);
     }
-
-    /// Has the logs of the shards get what they lack, and waits until the queues that were missing are there.
-    pub(crate) async fn agree(&self, storage: &Storage, Disagreement(found): Disagreement) {
-        for definition in &found {
-            storage.shards.shard(definition.queue()).define(definition);
-        }
-        if !found.is_empty() {
-            tracing::info!(queues = found.len(), "declarations or deletions that were cut short are completed");
-            for shard in &storage.shards.list {
-                shard.until_visible().await;
-            }
-        }
+    if !found.is_empty() {
+        tracing::info!(group = shard.group, queues = found.len(), "what was declared or deleted halfway is completed");
     }
+    found.len()
 }
 
-/// Returns the declarations of all queues that are logged.
-fn declared(catalog: &Catalog) -> BTreeMap<QueueId, ShardDefinition> {
-    let mut all = BTreeMap::new();
-    for vhost in catalog.vhosts() {
-        for (name, queue) in catalog.queues(vhost).into_iter().flatten().filter(|(_, queue)| queue.is_logged()) {
-            all.insert(queue.id, declaration(vhost, name, queue));
+/// Returns the deletions that the shard lacks. The queues are not served any more.
+fn deletions(node: &Node, replica: &Replica) -> Vec<ShardDefinition> {
+    let mut found = Vec::new();
+    for ReplicaQueue { queue, .. } in replica.queues() {
+        let is_deleted = {
+            let catalog = node.catalog.read();
+            catalog.queue_id(&queue.vhost, &queue.name) != Some(queue.id) && queue.id.0 < catalog.next_identity()
+        };
+        if is_deleted {
+            node.queues.by_id.write().remove(&queue.id);
+            drop(queue.close());
+            found.push(ShardDefinition::Delete(queue.id));
         }
     }
-    all
+    found
+}
+
+/// Returns the declarations that the shard lacks.
+fn declarations(node: &Node, shards: &Shards, shard: &Shard, replica: &Replica) -> Vec<ShardDefinition> {
+    let catalog = node.catalog.read();
+    let mut found = Vec::new();
+    for vhost in catalog.vhosts() {
+        for (name, queue) in catalog.queues(vhost).into_iter().flatten() {
+            let is_here = queue.is_logged() && shards.shard(queue.id).group == shard.group;
+            if is_here && replica.queue(queue.id).is_none() {
+                found.push(declaration(vhost, name, queue));
+            }
+        }
+    }
+    found
 }
 
 #[cfg(test)]

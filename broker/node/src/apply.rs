@@ -128,7 +128,7 @@ impl GroupStates for Applier {
                 && node.storage.get().is_some()
             {
                 let (shard, replica) = (self.shards.shard_of(group), self.replicas.of(group));
-                leading::begin(shard, replica, term, &Delivered::default(), node.clock.now());
+                leading::begin(&node, &self.shards, replica, shard, term, &Delivered::default());
             }
         }
     }

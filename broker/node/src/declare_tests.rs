@@ -34,6 +34,7 @@ impl Node {
                 failed.lock().get_or_insert(reason);
             }),
             driver: Some(Arc::new(driver)),
+            peers: None,
         };
         broker.open_storage(options).await.unwrap();
         Self { disk, stalled, failure, broker }

@@ -22,6 +22,8 @@ mod archive;
 mod auth;
 mod caller;
 mod clock;
+#[cfg(test)]
+mod cluster_tests;
 mod connections;
 mod contents;
 mod declare;

@@ -15,7 +15,7 @@ use crate::tasks::critical;
 use futures::future::BoxFuture;
 use leveret_engine::shard::BatchId;
 use leveret_journal::{Disk, Driver, JournalOptions, RealDisk};
-use leveret_replication::{Groups, GroupsOptions};
+use leveret_replication::{Groups, GroupsOptions, Peers};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -39,6 +39,8 @@ pub struct StorageOptions {
     /// The driver that writes the log and does blocking work, so that nothing runs on a thread of its own; `None` to use
     /// threads.
     pub driver: Option<Arc<dyn Driver>>,
+    /// The links to the other nodes of the cluster; `None` if this node is the only one.
+    pub peers: Option<Peers>,
 }
 
 impl StorageOptions {
@@ -56,6 +58,7 @@ impl StorageOptions {
                 std::process::exit(74);
             }),
             driver: None,
+            peers: None,
         }
     }
 }
@@ -63,6 +66,7 @@ impl StorageOptions {
 /// The storage of a node, while it is open.
 pub(crate) struct Storage {
     pub(crate) groups: Groups,
+    peers: Option<Peers>,
     pub(crate) shards: Arc<Shards>,
     pub(crate) replicas: Arc<Replicas>,
     pub(crate) archive_next: AtomicU64,
@@ -104,7 +108,7 @@ impl Broker {
     }
 
     async fn open(&self, options: StorageOptions) -> Result<(), OpenError> {
-        let StorageOptions { disk, log_bytes_max, segment_bytes, incarnation, on_failure, driver } = options;
+        let StorageOptions { disk, log_bytes_max, segment_bytes, incarnation, on_failure, driver, peers } = options;
         let least = self.options().message_bytes_max + ENTRY_SLACK;
         let total = disk.total_bytes().map_err(OpenError::VolumeSize)?;
         let segment_bytes = (total / SEGMENTS_OF_DISK).min(segment_bytes).max(least).next_multiple_of(1 << 20);
@@ -133,9 +137,11 @@ impl Broker {
         let replicas = Arc::new(Replicas::new(shards.list.len()));
         let applier = Arc::new(Applier::new(&self.0, shards.clone(), replicas.clone()));
         let options = GroupsOptions { node: identity.node, groups: SHARDS + 1 };
-        let groups = Groups::open(disk.clone(), journal, options, applier.clone()).await?;
+        let groups = match peers.clone() {
+            None => Groups::open(disk.clone(), journal, options, applier).await?,
+            Some(peers) => Groups::open_with_peers(disk.clone(), journal, options, applier, peers).await?,
+        };
         identity.log_is_made(&*disk).map_err(OpenError::Identity)?;
-        let disagreement = self.compare(&replicas);
         let delivered = delivered::take(&*disk).map_err(OpenError::Delivered)?;
         let archive_next = AtomicU64::new(self.find_missing(&shards, &groups)?);
         let definitions_lock = tokio::sync::Mutex::default();
@@ -148,15 +154,10 @@ impl Broker {
                 false => on_failure(reason),
             }
         });
-        let origin = BatchId { origin: identity.node, incarnation: shards.incarnation, number: 0 };
-        for shard in &shards.list {
-            let (groups, stopping) = (groups.clone(), stopping.clone());
-            let propose = shard.clone().propose(groups, origin, stopping, on_failure.clone());
-            tasks.spawn(critical("proposer", propose));
-        }
         let spawned = tasks.clone();
         let _ = self.0.storage.set(Storage {
             groups,
+            peers,
             shards,
             replicas,
             archive_next,
@@ -169,18 +170,31 @@ impl Broker {
         spawned.spawn(critical("maintenance", self.clone().maintain()));
         spawned.spawn(critical("room", self.clone().watch_room()));
         if let Some(storage) = self.0.storage.get() {
-            self.serve(storage, &delivered);
-            self.agree(storage, disagreement).await;
+            self.start_proposers(storage, identity.node);
+            self.serve(storage, &delivered).await;
         }
         Ok(())
     }
 
-    /// Begins to serve the queues of the shards that this node leads.
-    fn serve(&self, storage: &Storage, delivered: &Delivered) {
-        for shard in &storage.shards.list {
-            let replica = storage.replicas.of(shard.group);
-            if let Some(term) = replica.term() {
-                leading::begin(shard, replica, term, delivered, self.clock().now());
+    /// Starts the tasks that hand entries to the log. `node` is the identity of this node.
+    fn start_proposers(&self, Storage { groups, shards, tasks, on_failure, .. }: &Storage, node: u64) {
+        let origin = BatchId { origin: node, incarnation: shards.incarnation, number: 0 };
+        for shard in &shards.list {
+            let (groups, stopping) = (groups.clone(), self.0.stopping.clone());
+            let propose = shard.clone().propose(groups, origin, stopping, on_failure.clone());
+            tasks.spawn(critical("proposer", propose));
+        }
+    }
+
+    /// Begins to serve the queues of the shards that this node leads, and waits until those are there that a shard lacked.
+    async fn serve(&self, storage: &Storage, delivered: &Delivered) {
+        let Storage { shards, replicas, .. } = storage;
+        for shard in &shards.list {
+            let replica = replicas.of(shard.group);
+            if let Some(term) = replica.term()
+                && leading::begin(self.node(), shards, replica, shard, term, delivered) > 0
+            {
+                shard.until_visible().await;
             }
         }
     }
@@ -234,6 +248,9 @@ impl Broker {
         self.0.facts.close();
         self.end_deliveries(storage);
         storage.groups.stop().await;
+        if let Some(peers) = &storage.peers {
+            peers.stop().await;
+        }
     }
 
     /// Ends the deliveries of durable queues, and writes down how far each queue was delivered.

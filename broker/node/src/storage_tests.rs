@@ -33,6 +33,7 @@ fn options(disk: &FaultyDisk, failures: &Failures) -> StorageOptions {
         incarnation: rand::random(),
         on_failure: Arc::new(move |reason| failures.lock().push(reason)),
         driver: None,
+        peers: None,
     }
 }
 

@@ -4,8 +4,9 @@ use crate::*;
 use leveret_engine::catalog::QueueDeclare;
 use leveret_engine::queue::Publish;
 use leveret_journal::faulty::FaultyDisk;
-use leveret_journal::{Disk, DiskFile, Journal};
+use leveret_journal::{Disk, DiskFile, Driver, Journal};
 use leveret_model::table::FieldTable;
+use leveret_replication::Peers;
 use parking_lot::Mutex;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -72,7 +73,7 @@ pub(crate) struct StepDriver {
     pub(crate) stalled: Arc<AtomicBool>,
 }
 
-impl leveret_journal::Driver for StepDriver {
+impl Driver for StepDriver {
     fn drive(&self, journal: Journal) {
         let stalled = self.stalled.clone();
         tokio::spawn(async move {
@@ -179,6 +180,32 @@ impl DiskFile for RefusingFile {
     }
 }
 
+/// Opens a node on `disk`, with a memory budget in bytes.
+pub(crate) async fn open_storage(
+    disk: Arc<dyn Disk>,
+    memory_max: u64,
+    driver: Option<Arc<dyn Driver>>,
+    peers: Option<Peers>,
+) -> Result<TestNode, OpenError> {
+    let failure = Arc::new(Mutex::new(None));
+    let said = failure.clone();
+    let storage = StorageOptions {
+        disk,
+        log_bytes_max: 0,
+        segment_bytes: 0,
+        incarnation: rand::random(),
+        on_failure: Arc::new(move |reason| {
+            said.lock().get_or_insert(reason);
+        }),
+        driver,
+        peers,
+    };
+    let options = Options { memory_max, message_bytes_max: 64 << 10, ..Options::default() };
+    let broker = Broker::start(options);
+    broker.open_storage(storage).await?;
+    Ok(TestNode { broker, failure, upkeep: Upkeep::default() })
+}
+
 impl TestNode {
     /// Opens a node on `disk`. The node's own maintenance tasks run as usual.
     pub(crate) async fn open(disk: Arc<dyn Disk>) -> Self {
@@ -191,22 +218,7 @@ impl TestNode {
 
     /// Does the same as [`open`](Self::open), with a memory budget in bytes.
     pub(crate) async fn open_with(disk: Arc<dyn Disk>, memory_max: u64) -> Result<Self, OpenError> {
-        let failure = Arc::new(Mutex::new(None));
-        let said = failure.clone();
-        let storage = StorageOptions {
-            disk,
-            log_bytes_max: 0,
-            segment_bytes: 0,
-            incarnation: rand::random(),
-            on_failure: Arc::new(move |reason| {
-                said.lock().get_or_insert(reason);
-            }),
-            driver: Some(Arc::new(StepDriver::default())),
-        };
-        let options = Options { memory_max, message_bytes_max: 64 << 10, ..Options::default() };
-        let broker = Broker::start(options);
-        broker.open_storage(storage).await?;
-        Ok(Self { broker, failure, upkeep: Upkeep::default() })
+        open_storage(disk, memory_max, Some(Arc::new(StepDriver::default())), None).await
     }
 
     /// Declares queues until `count` of them share a shard. Returns these.

@@ -178,6 +178,7 @@ impl<'w> Life<'w> {
                 failure.notify.notify_waiters();
             }),
             driver: Some(Arc::new(Writer::new(self.world.random.next(), slow))),
+            peers: None,
         };
         self.broker.open_storage(options).await.map_err(|error| error.to_string())
     }
