@@ -80,6 +80,14 @@ pub(crate) struct Storage {
 }
 
 impl Storage {
+    /// Ends the groups, the log and the links to other nodes.
+    pub(crate) async fn end(&self) {
+        self.groups.stop().await;
+        if let Some(peers) = &self.peers {
+            peers.stop().await;
+        }
+    }
+
     /// Runs `work`, which may wait for the disk, without blocking the calling thread. Returns the result of `work`.
     ///
     /// # Errors
@@ -247,10 +255,7 @@ impl Broker {
         }
         self.0.facts.close();
         self.end_deliveries(storage);
-        storage.groups.stop().await;
-        if let Some(peers) = &storage.peers {
-            peers.stop().await;
-        }
+        storage.end().await;
     }
 
     /// Ends the deliveries of durable queues, and writes down how far each queue was delivered.

@@ -329,6 +329,12 @@ impl TestNode {
         taken.iter().map(|(_, body)| u64::from_be_bytes(body[..].try_into().unwrap())).collect()
     }
 
+    /// Ends the node in the middle of its work. Its disk should have lost its power before.
+    pub(crate) async fn end(self) {
+        self.broker.stop();
+        self.storage().end().await;
+    }
+
     /// Stops the node in order.
     pub(crate) async fn close(self) {
         self.broker.close_storage().await;
