@@ -1,9 +1,9 @@
 //! [`Groups`], the handle to the Raft groups of a node, which share one journal: opens them, submits entries, takes
 //! snapshots.
-use crate::link::Peers;
+use crate::link::{PeerChange, Peers};
 use crate::open_error::GroupsOpenError;
 use crate::proposal::{self, NotLeader, SubmitOutcome};
-use crate::replica::Group;
+use crate::replica::{self, Group};
 use crate::serve::GroupRequests;
 use crate::start::{self, GroupsOptions, StartContext};
 use crate::state_machine::copy;
@@ -80,8 +80,11 @@ impl Groups {
         if let Some(peers) = peers {
             groups.iter().for_each(|group| peers.spawn(group.clone().watch(peers.clone())));
             let (served, watched, links) = (groups.clone(), groups.clone(), peers.clone());
-            let gone = Arc::new(move |node| takeover::begin(&watched, &links, node));
-            peers.serve(Arc::new(GroupRequests { groups: served }), gone);
+            let changes = Arc::new(move |node, change| match change {
+                PeerChange::Gone => takeover::begin(&watched, &links, node),
+                PeerChange::Back => links.spawn(replica::resume(watched.clone(), node)),
+            });
+            peers.serve(Arc::new(GroupRequests { groups: served }), changes);
         }
         Ok(Self(Arc::new(GroupsInner { journal, groups })))
     }
