@@ -98,7 +98,7 @@ impl Groups {
     }
 
     /// Submits an entry to a group, if this node leads it in `term`. The entries get into the log in the order of the
-    /// calls. Returns before the entry is durable. `answer` is called exactly once, by a task of the group, which must
+    /// calls. Returns before the entry is durable; the future should not be dropped before. `answer` is called exactly once, by a task of the group, which must
     /// not be blocked: with the index of the entry after it was applied on this node, or with the reason why it was not.
     pub async fn submit(&self, group: GroupId, term: u64, entry: Bytes, answer: Box<dyn FnOnce(SubmitOutcome) + Send>) {
         let (journal, bytes) = (self.0.journal.clone(), entry.len());

@@ -343,3 +343,37 @@ async fn proposals_that_a_stopping_group_does_not_apply_are_answered() {
     assert!(refused.reason.contains("stopped"), "{refused}");
     cluster.stop_all().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_was_alone_gets_peers_and_keeps_its_entries() {
+    let mut cluster = Cluster::without_members(0, 1).await;
+    let disk = leveret_journal::faulty::FaultyDisk::new(1);
+    let options = GroupsOptions { node: 1, groups: 1 };
+    let alone = std::sync::Arc::<super::Lists>::default();
+    let groups =
+        Groups::open(std::sync::Arc::new(disk.clone()), super::journal_options(), options, alone).await.unwrap();
+    for at in 0..20 {
+        groups.write(0, vec![at].into()).await.unwrap();
+    }
+    groups.stop().await;
+    cluster.disks.insert(1, disk);
+    for id in 1..=3 {
+        cluster.start(id).await;
+    }
+    let first = &cluster.nodes[&1].groups;
+    assert_eq!(cluster.nodes[&1].applied.entries(0).len(), 20, "everything is applied when it is open");
+    first.add_learner(0, 1, member(1)).await.unwrap();
+    for id in [2, 3] {
+        first.add_learner(0, id, member(id)).await.unwrap();
+        until("it has the entries", || cluster.nodes[&id].applied.entries(0).len() == 20).await;
+        first.promote(0, id).await.unwrap();
+    }
+    assert_eq!(first.status(0).voters, BTreeSet::from([1, 2, 3]));
+    cluster.stop(1).await;
+    cluster.next_leader(0, 1).await;
+    cluster.write(0, &[77]).await;
+    cluster.start(1).await;
+    cluster.equal(0, 21).await;
+    assert!(cluster.nodes.values().all(|node| node.groups.stopped().is_none()));
+    cluster.stop_all().await;
+}
