@@ -377,3 +377,73 @@ async fn a_node_that_was_alone_gets_peers_and_keeps_its_entries() {
     assert!(cluster.nodes.values().all(|node| node.groups.stopped().is_none()));
     cluster.stop_all().await;
 }
+
+/// Submits entries at whichever node leads until `until`, and returns those that were applied and those that may be.
+async fn submit_until(cluster: &Cluster, until: Instant, writer: u8) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+    let (mut applied, mut open) = (Vec::new(), Vec::new());
+    for number in 0u32.. {
+        let leads =
+            |node: &&super::cluster::ClusterNode| node.groups.leader(0).is_some_and(|leader| leader.node == node.id);
+        if Instant::now() >= until {
+            break;
+        }
+        let Some(node) = cluster.nodes.values().find(leads) else {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            continue;
+        };
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await; // the log has room for so many
+        let entry = [&[writer][..], &number.to_le_bytes(), &[3; 90]].concat();
+        match node.submit(0, &entry).await {
+            Ok(_) => applied.push(entry),
+            Err(refused) if refused.is_open => open.push(entry),
+            Err(_) => tokio::time::sleep(std::time::Duration::from_millis(1)).await,
+        }
+    }
+    (applied, open)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn entries_survive_links_that_break_again_and_again_and_changes_of_the_leader() {
+    let cluster = Cluster::new(3, 1).await;
+    let end = Instant::now() + std::time::Duration::from_secs(4);
+    let trouble = async {
+        for round in 0u64.. {
+            if Instant::now() >= end {
+                return;
+            }
+            match round % 4 {
+                0 | 2 => cluster.net.reset(round / 2 % 3 + 1),
+                1 => {
+                    let (from, to) = (round / 4 % 3 + 1, (round / 4 + 1) % 3 + 1);
+                    cluster.net.set_cut([Way { from, to }]);
+                }
+                _ => {
+                    cluster.net.set_cut([]);
+                    let leader = cluster.nodes[&1].groups.leader(0).map_or(1, |leader| leader.node);
+                    let _ = cluster.nodes[&leader].groups.transfer(0, leader % 3 + 1).await;
+                }
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20 + round * 37 % 160)).await;
+        }
+    };
+    let writers = futures::future::join_all((0..4).map(|writer| submit_until(&cluster, end, writer)));
+    let (written, ()) = tokio::join!(writers, trouble);
+    cluster.net.set_cut([]);
+    let answered: usize = written.iter().map(|(applied, _)| applied.len()).sum();
+    assert!(answered > 100, "only {answered} entries were applied");
+    cluster.write(0, &[200]).await;
+    let last = |node: &super::cluster::ClusterNode| node.applied.entries(0).last() == Some(&vec![200]);
+    until("all are equal", || cluster.nodes.values().all(last)).await;
+    let entries = cluster.equal(0, cluster.nodes[&1].applied.entries(0).len()).await;
+    let known: BTreeSet<&Vec<u8>> = entries.iter().collect();
+    assert_eq!(known.len(), entries.len(), "no entry is applied twice");
+    for (applied, open) in &written {
+        assert!(applied.iter().all(|entry| known.contains(entry)), "what was answered is there");
+        let own = entries.iter().filter(|entry| applied.first().is_some_and(|first| first[0] == entry[0]));
+        assert!(own.clone().all(|entry| applied.contains(entry) || open.contains(entry)), "nothing else is");
+        let in_order: Vec<_> = own.filter(|entry| applied.contains(entry)).collect();
+        assert!(in_order.iter().copied().eq(applied.iter()), "in the order of the writer");
+    }
+    assert!(cluster.nodes.values().all(|node| node.groups.stopped().is_none()));
+    cluster.stop_all().await;
+}
