@@ -447,3 +447,41 @@ async fn entries_survive_links_that_break_again_and_again_and_changes_of_the_lea
     assert!(cluster.nodes.values().all(|node| node.groups.stopped().is_none()));
     cluster.stop_all().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_loses_power_under_load_and_comes_back_at_once_loses_nothing() {
+    let mut cluster = Cluster::new(3, 1).await;
+    let answered = std::sync::Arc::new(parking_lot::Mutex::new(Vec::new()));
+    for round in 0..6u8 {
+        let dead = cluster.leader(0).await;
+        let node = &cluster.nodes[&dead];
+        let term = node.groups.leader(0).unwrap().term;
+        // In every other round its own disk holds the entries back, so that it loses some that the others have.
+        node.hold.set(round % 2 == 1);
+        for at in 0..150u8 {
+            let (entry, answered) = (vec![round, at, 5, 5, 5], answered.clone());
+            let answer = Box::new({
+                let entry = entry.clone();
+                move |outcome: SubmitOutcome| outcome.into_iter().for_each(|_| answered.lock().push(entry.clone()))
+            });
+            node.groups.submit(0, term, entry.into(), answer).await;
+            if at % 20 == 0 {
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
+        }
+        cluster.kill(dead).await;
+        if round % 3 == 0 {
+            cluster.next_leader(0, dead).await;
+        }
+        cluster.start(dead).await;
+        cluster.write(0, &[round, 200]).await;
+    }
+    let last = |node: &super::cluster::ClusterNode| node.applied.entries(0).last() == Some(&vec![5, 200]);
+    until("all are equal", || cluster.nodes.values().all(last)).await;
+    let entries = cluster.equal(0, cluster.nodes[&1].applied.entries(0).len()).await;
+    let known: BTreeSet<&Vec<u8>> = entries.iter().collect();
+    assert_eq!(known.len(), entries.len(), "no entry is applied twice");
+    assert!(answered.lock().iter().all(|entry| known.contains(entry)), "what was answered is there");
+    assert!(cluster.nodes.values().all(|node| node.groups.stopped().is_none()));
+    cluster.stop_all().await;
+}
