@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 /// What has become of a node that this node keeps connections to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PeerChange {
-    /// Its process has ended.
+    /// The process of the node has ended.
     Gone,
     /// Entries can be sent to it again.
     Back,
