@@ -1,9 +1,9 @@
 //! [`Groups`], the handle to the Raft groups of a node, which share one journal: opens them, submits entries, takes
 //! snapshots.
-use crate::link::Peers;
+use crate::link::{PeerChange, Peers};
 use crate::open_error::GroupsOpenError;
 use crate::proposal::{self, NotLeader, SubmitOutcome};
-use crate::replica::Group;
+use crate::replica::{self, Group};
 use crate::serve::GroupRequests;
 use crate::start::{self, GroupsOptions, StartContext};
 use crate::state_machine::copy;
@@ -80,8 +80,11 @@ impl Groups {
         if let Some(peers) = peers {
             groups.iter().for_each(|group| peers.spawn(group.clone().watch(peers.clone())));
             let (served, watched, links) = (groups.clone(), groups.clone(), peers.clone());
-            let gone = Arc::new(move |node| takeover::begin(&watched, &links, node));
-            peers.serve(Arc::new(GroupRequests { groups: served }), gone);
+            let changes = Arc::new(move |node, change| match change {
+                PeerChange::Gone => takeover::begin(&watched, &links, node),
+                PeerChange::Back => links.spawn(replica::resume(watched.clone(), node)),
+            });
+            peers.serve(Arc::new(GroupRequests { groups: served }), changes);
         }
         Ok(Self(Arc::new(GroupsInner { journal, groups })))
     }
@@ -95,7 +98,7 @@ impl Groups {
     }
 
     /// Submits an entry to a group, if this node leads it in `term`. The entries get into the log in the order of the
-    /// calls. Returns before the entry is durable. `answer` is called exactly once, by a task of the group, which must
+    /// calls. Returns before the entry is durable; the future should not be dropped before. `answer` is called exactly once, by a task of the group, which must
     /// not be blocked: with the index of the entry after it was applied on this node, or with the reason why it was not.
     pub async fn submit(&self, group: GroupId, term: u64, entry: Bytes, answer: Box<dyn FnOnce(SubmitOutcome) + Send>) {
         let (journal, bytes) = (self.0.journal.clone(), entry.len());

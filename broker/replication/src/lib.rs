@@ -1,14 +1,17 @@
 //! The Raft groups of a node, whose logs share the node's journal. This is the only crate that uses openraft.
 //!
-//! The files in the order in which an entry passes through them: `group` (an entry is submitted, and its leader gives
-//! it an index), `proposal` (whoever submitted it gets an answer), `log_store` with `log_table` and `durable` (it is
-//! appended to the journal, becomes durable, and can be read), `network` with `wire` (it is sent to the other members),
-//! `serve` (a member receives it), `state_machine` (it is applied, in order, by an implementation of [`GroupStates`]),
-//! `snapshot` (the state is written to a file, and the log before it is purged). `start` opens the groups, `members`
-//! changes who belongs to them, `leadership` tells when this node leads, `takeover` replaces a leader whose process has
-//! ended, `snapshot_data`, `send_snapshot` and `receive_snapshot` bring a snapshot to a member that lacks purged entries.
-//! `link` has the authenticated connections between nodes; it knows nothing of groups. `types` defines the types that
-//! openraft is used with.
+//! The files in the order in which an entry passes through them: `group` (an entry is submitted to the `replica` of a
+//! group on this node, and its leader gives it an index), `proposal` with `responder` (whoever submitted it gets an
+//! answer), `log_store` with `log_table` and `durable` (it is appended to the journal, becomes durable, and can be read),
+//! `network` with `remote` and `wire` (it is sent to the other members), `serve` (a member receives it), `state_machine`
+//! (it is applied, in order, by an implementation of [`GroupStates`]), `snapshot` (the state is written to a file, and the
+//! log before it is purged). `snapshot_data`, `send_snapshot` and `receive_snapshot` bring a snapshot to a member that
+//! lacks purged entries.
+//!
+//! Beside these, `start` opens the groups (`open_error` says why that fails), `members` changes who belongs to them,
+//! `leadership` tells when this node leads, and `takeover` replaces a leader whose process has ended. `link` has the
+//! authenticated connections between nodes; it knows nothing of groups. `types` defines the types that openraft is used
+//! with.
 //!
 //! Invariants: an entry is applied only after it is durable. Votes and entries reach the disk in the order in which
 //! openraft wrote them, because both are records of the journal. No entry is purged that is not covered by a snapshot.

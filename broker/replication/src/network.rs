@@ -135,7 +135,7 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
     }
 
     fn backoff(&self) -> Option<Backoff> {
-        let growing = [50, 100, 200].into_iter().chain(std::iter::repeat(BACKOFF_MAX_MS));
+        let growing = [50, 100, 200, 500].into_iter().chain(std::iter::repeat(BACKOFF_MAX_MS));
         Some(Backoff::new(growing.map(Duration::from_millis)))
     }
 }
@@ -219,4 +219,5 @@ where
 static STREAMS: AtomicU64 = AtomicU64::new(1);
 /// The most appends of a stream that are on their way at a time.
 const WINDOW: usize = 2;
-const BACKOFF_MAX_MS: u64 = 300;
+/// openraft logs each attempt. When the connection is back, it is told to try at once.
+const BACKOFF_MAX_MS: u64 = 1000;

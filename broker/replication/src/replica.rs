@@ -84,3 +84,10 @@ impl Group {
         }
     }
 }
+
+/// Has openraft try at once again to send entries to a node that can be reached again.
+pub(crate) async fn resume(groups: Arc<[Group]>, node: u64) {
+    for group in groups.iter() {
+        let _ = group.raft.trigger().reset_backoff([node]).await; // fails if the group stops
+    }
+}

@@ -107,12 +107,12 @@ async fn open(log: LogStore, context: &StartContext) -> Result<Group, GroupsOpen
     let (disk, applied) = (disk.clone(), states.clone());
     let machine = Machine { group, disk, applied, log: log.clone(), last, membership, builds: builds.clone(), threads };
     let failed = |reason: String| GroupsOpenError::Raft { group, reason };
+    log.set_alone(peers.is_none());
     let network = GroupNetwork { log: log.clone(), peers: peers.clone() };
     let config = config(group, peers.is_some()).map_err(failed)?;
     let raft = Raft::new(options.node, config, network, log.clone(), machine);
     let raft = raft.await.map_err(|error| failed(error.to_string()))?;
     if peers.is_some() {
-        log.set_alone(has_one_member(raft.metrics().borrow_watched().membership_config.membership()));
         log.table.lock().keep_hot(HOT_BYTES / usize::from(options.groups.max(1)));
     }
     let (arriving, diverged) = (Arc::default(), Arc::default());
@@ -125,8 +125,11 @@ impl Group {
     async fn begin(&self) -> Result<(), GroupsOpenError> {
         let failed = |reason: String| GroupsOpenError::Raft { group: self.log.group, reason };
         if self.peers.is_some() {
-            let membership = self.raft.metrics().borrow_watched().membership_config.membership().clone();
-            let is_alone = has_one_member(&membership) && membership.voter_ids().any(|voter| voter == self.node);
+            // openraft's metrics do not have the members yet.
+            let members = self.raft.with_raft_state(|state| state.membership_state.effective().membership().clone());
+            let members = members.await.map_err(|error| failed(error.to_string()))?;
+            let is_alone = has_one_member(&members) && members.voter_ids().any(|voter| voter == self.node);
+            self.log.set_alone(is_alone);
             return if is_alone { self.until_applied().await } else { Ok(()) };
         }
         let initialized = self.raft.is_initialized().await.map_err(|error| failed(error.to_string()))?;

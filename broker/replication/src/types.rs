@@ -3,8 +3,11 @@
 //! The members of a group are encoded as `marker u8 = 255, version u8 = 2, number of configurations u8; for each the
 //! number of its voters u8 and their node ids u64; number of all members u8; for each its node id u64, the length of its
 //! address u16 and the address in UTF-8`. A member that is in no configuration is a learner. Two configurations are
-//! a change of voters that is not finished. Version 1 had neither marker nor version nor addresses: it began with the
-//! number of configurations, which is never 255; its members are decoded with empty addresses. Integers are little-endian.
+//! a change of voters that is not finished. Version 1 has neither marker nor version nor addresses: it begins with the
+//! number of configurations, which is never 255. Integers are little-endian.
+//!
+//! Members of which none has an address are encoded as version 1. So members that were decoded are encoded to the same
+//! bytes again, which they have to be: the chain of the log covers these bytes, on every node.
 use crate::responder::ProposalResponder;
 use bytes::{Buf, Bytes};
 use leveret_journal::RecordPlace;
@@ -112,7 +115,9 @@ pub(crate) fn has_one_member(membership: &Membership) -> bool {
 
 /// Encodes the members of a group as the head of this file describes.
 pub(crate) fn encode_membership(membership: &Membership) -> Vec<u8> {
-    let mut bytes = vec![MARKER, VERSION, membership.get_joint_config().len() as u8];
+    let with_addresses = membership.nodes().any(|(_, member)| !member.address.is_empty());
+    let mut bytes = if with_addresses { vec![MARKER, VERSION] } else { Vec::new() };
+    bytes.push(membership.get_joint_config().len() as u8);
     for config in membership.get_joint_config() {
         bytes.push(config.len() as u8);
         config.iter().for_each(|id| bytes.extend_from_slice(&id.to_le_bytes()));
@@ -120,14 +125,15 @@ pub(crate) fn encode_membership(membership: &Membership) -> Vec<u8> {
     bytes.push(membership.nodes().count() as u8);
     for (id, member) in membership.nodes() {
         bytes.extend_from_slice(&id.to_le_bytes());
-        bytes.extend_from_slice(&(member.address.len() as u16).to_le_bytes());
-        bytes.extend_from_slice(member.address.as_bytes());
+        if with_addresses {
+            bytes.extend_from_slice(&(member.address.len() as u16).to_le_bytes());
+            bytes.extend_from_slice(member.address.as_bytes());
+        }
     }
     bytes
 }
 
-/// Decodes the result of [`encode_membership`], or that of an earlier version, and removes it from the beginning of
-/// `bytes`. Returns `None` if the bytes cannot be decoded.
+/// Decodes the result of [`encode_membership`] and removes it from the beginning of `bytes`. Returns `None` if the bytes cannot be decoded.
 pub(crate) fn decode_membership(bytes: &mut &[u8]) -> Option<Membership> {
     let first = bytes.try_get_u8().ok()?;
     let with_addresses = first == MARKER;
@@ -180,6 +186,11 @@ mod tests {
         assert_eq!(membership.voter_ids().collect::<Vec<_>>(), [7, 9]);
         assert_eq!(membership.learner_ids().collect::<Vec<_>>(), [8]);
         assert!(membership.nodes().all(|(_, member)| member.address.is_empty()));
+        assert_eq!(
+            encode_membership(&membership),
+            bytes[..bytes.len() - 1],
+            "the chain of old logs covers these bytes"
+        );
     }
 
     #[test]

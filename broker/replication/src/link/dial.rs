@@ -3,7 +3,7 @@ use super::calls::{AnswerHandler, OpenConnection, Waiting};
 use super::connection::{self, ConnectionEnd};
 use super::handshake::{self, HandshakeError};
 use super::options::{Lane, LinkDirection};
-use super::state::{Peer, PeersInner};
+use super::state::{Peer, PeerChange, PeersInner};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -54,10 +54,7 @@ fn note_refusal(peers: &PeersInner, peer: &Peer, lane: Lane, error: &DialError) 
     let refused = matches!(error, DialError::Wire { error, .. } if error.kind() == io::ErrorKind::ConnectionRefused);
     if refused && lane == Lane::Control && !peer.is_gone.swap(true, Relaxed) {
         tracing::warn!("the process of node {} has ended", peer.node);
-        let gone = peers.gone.lock().clone();
-        if let Some(gone) = gone {
-            gone(peer.node);
-        }
+        peers.tell(peer.node, PeerChange::Gone);
     }
 }
 
@@ -93,6 +90,9 @@ impl Opened {
         *peer.lane(lane).lock() = Some(open.clone());
         if lane == Lane::Control {
             peer.is_gone.store(false, Relaxed);
+        }
+        if lane == Lane::Append {
+            peers.tell(peer.node, PeerChange::Back);
         }
         if lane == Lane::Messages {
             peers.messages.connected(peer.node, open.boot, LinkDirection::Outgoing);

@@ -32,3 +32,4 @@ pub(crate) use calls::{CallError, PendingAnswer};
 pub(crate) use connection::{Answers, FrameHandler, PeerRequests};
 pub(crate) use frame::LinkFrame;
 pub(crate) use options::Lane;
+pub(crate) use state::PeerChange;

@@ -5,7 +5,7 @@ use super::connection::PeerRequests;
 use super::dial;
 use super::frame::FrameToSend;
 use super::options::{Lane, PeerMessages, PeersOptions, SendError};
-use super::state::{GoneNotice, Peer, PeersInner};
+use super::state::{ChangeNotice, Peer, PeersInner};
 use super::wires::Wires;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -18,8 +18,12 @@ pub struct Peers(Arc<PeersInner>);
 impl Peers {
     /// Begins to accept connections of other nodes. Must be called in a tokio runtime. `messages` gets the messages that
     /// other nodes send.
+    ///
+    /// # Panics
+    /// If the secret is empty.
     #[must_use]
     pub fn start(options: PeersOptions, wires: Arc<dyn Wires>, messages: Arc<dyn PeerMessages>) -> Self {
+        assert!(!options.secret.is_empty(), "links without a secret are open to everybody");
         let inner = Arc::new(PeersInner::new(options, wires, messages));
         let (stopping, accepting) = (inner.stopping.clone(), accept::accept_all(inner.clone()));
         inner.tasks.spawn(async move { stopping.run_until_cancelled_owned(accepting).await });
@@ -110,7 +114,7 @@ impl Peers {
         self.0.tasks.close();
         self.0.tasks.wait().await;
         self.0.requests.lock().take(); // these refer to the links
-        self.0.gone.lock().take();
+        self.0.changes.lock().take();
     }
 
     /// Sends a request to a node. Returns when it is queued, with what its answer can be waited for with.
@@ -127,10 +131,10 @@ impl Peers {
         open.ok_or(CallError::NotConnected(node))?.call(kind, group, parts).await
     }
 
-    /// Sets who handles the requests of other nodes, and who is told when the process of a node has ended.
-    pub(crate) fn serve(&self, requests: Arc<dyn PeerRequests>, gone: GoneNotice) {
+    /// Sets who handles the requests of other nodes, and who is told what becomes of nodes.
+    pub(crate) fn serve(&self, requests: Arc<dyn PeerRequests>, changes: ChangeNotice) {
         *self.0.requests.lock() = Some(requests);
-        *self.0.gone.lock() = Some(gone);
+        *self.0.changes.lock() = Some(changes);
     }
 
     /// Spawns a task that ends when the links stop.

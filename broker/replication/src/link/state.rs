@@ -13,16 +13,24 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Called with a node whose process has ended.
-pub(crate) type GoneNotice = Arc<dyn Fn(u64) + Send + Sync>;
+/// What has become of a node that this node keeps connections to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PeerChange {
+    /// The process of the node has ended.
+    Gone,
+    /// Entries can be sent to it again.
+    Back,
+}
+
+/// Called with a node and what has become of it.
+pub(crate) type ChangeNotice = Arc<dyn Fn(u64, PeerChange) + Send + Sync>;
 
 pub(super) struct PeersInner {
     pub(super) options: PeersOptions,
     pub(super) wires: Arc<dyn Wires>,
     pub(super) messages: Arc<dyn PeerMessages>,
     pub(super) requests: Mutex<Option<Arc<dyn PeerRequests>>>,
-    /// Called with a node whose process has ended.
-    pub(super) gone: Mutex<Option<GoneNotice>>,
+    pub(super) changes: Mutex<Option<ChangeNotice>>,
     pub(super) accepted: AcceptedConnections,
     pub(super) refusals: RefusalLog,
     pub(super) stopping: CancellationToken,
@@ -37,7 +45,7 @@ impl PeersInner {
             wires,
             messages,
             requests: Mutex::default(),
-            gone: Mutex::default(),
+            changes: Mutex::default(),
             accepted: AcceptedConnections::default(),
             refusals: RefusalLog::default(),
             stopping: CancellationToken::new(),
@@ -57,6 +65,16 @@ pub(super) struct Peer {
     pub(super) room: Arc<Semaphore>,
     lanes: [Mutex<Option<Arc<OpenConnection>>>; Lane::ALL.len()],
     pub(super) forgotten: CancellationToken,
+}
+
+impl PeersInner {
+    /// Tells what has become of a node.
+    pub(super) fn tell(&self, node: u64, change: PeerChange) {
+        let changes = self.changes.lock().clone();
+        if let Some(changes) = changes {
+            changes(node, change);
+        }
+    }
 }
 
 impl Peer {

@@ -46,7 +46,7 @@ impl PeerRequests for Echoes {
 fn node_with(net: &Arc<TestNet>, options: PeersOptions, is_silent: bool) -> LinkNode {
     let (heard, wires) = (Arc::new(Applied::default()), net.join(options.node));
     let peers = Peers::start(options, wires.clone(), heard.clone());
-    peers.serve(Arc::new(Echoes { is_silent }), Arc::new(|_| ()));
+    peers.serve(Arc::new(Echoes { is_silent }), Arc::new(|_, _| ()));
     LinkNode { peers, heard, wires }
 }
 
@@ -325,7 +325,7 @@ async fn links_run_over_tcp_and_a_refused_connection_is_told_from_a_silent_one()
         let wires = TcpWires::listen("127.0.0.1:0").await.unwrap();
         let (address, heard) = (wires.local_address().unwrap().to_string(), Arc::new(Applied::default()));
         let peers = Peers::start(peers_options(id, id), Arc::new(wires), heard.clone());
-        peers.serve(Arc::new(Echoes { is_silent: false }), Arc::new(|_| ()));
+        peers.serve(Arc::new(Echoes { is_silent: false }), Arc::new(|_, _| ()));
         (peers, address, heard)
     };
     let (one, _, heard) = start(1).await;

@@ -50,6 +50,13 @@ impl TestNet {
         }
     }
 
+    /// Resets all streams of a node, which can be made again at once.
+    pub(crate) fn reset(&self, node: u64) {
+        if let Some(present) = self.nodes.lock().get_mut(&node) {
+            std::mem::replace(&mut present.gone, CancellationToken::new()).cancel();
+        }
+    }
+
     pub(crate) fn set_cut(&self, ways: impl IntoIterator<Item = Way>) {
         self.cut.send_replace(ways.into_iter().collect());
     }

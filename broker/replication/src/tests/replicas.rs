@@ -343,3 +343,145 @@ async fn proposals_that_a_stopping_group_does_not_apply_are_answered() {
     assert!(refused.reason.contains("stopped"), "{refused}");
     cluster.stop_all().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_was_alone_gets_peers_and_keeps_its_entries() {
+    let mut cluster = Cluster::without_members(0, 1).await;
+    let disk = leveret_journal::faulty::FaultyDisk::new(1);
+    let options = GroupsOptions { node: 1, groups: 1 };
+    let alone = std::sync::Arc::<super::Lists>::default();
+    let groups =
+        Groups::open(std::sync::Arc::new(disk.clone()), super::journal_options(), options, alone).await.unwrap();
+    for at in 0..20 {
+        groups.write(0, vec![at].into()).await.unwrap();
+    }
+    groups.stop().await;
+    cluster.disks.insert(1, disk);
+    for id in 1..=3 {
+        cluster.start(id).await;
+    }
+    let first = &cluster.nodes[&1].groups;
+    assert_eq!(cluster.nodes[&1].applied.entries(0).len(), 20, "everything is applied when it is open");
+    first.add_learner(0, 1, member(1)).await.unwrap();
+    for id in [2, 3] {
+        first.add_learner(0, id, member(id)).await.unwrap();
+        until("it has the entries", || cluster.nodes[&id].applied.entries(0).len() == 20).await;
+        first.promote(0, id).await.unwrap();
+    }
+    assert_eq!(first.status(0).voters, BTreeSet::from([1, 2, 3]));
+    cluster.stop(1).await;
+    cluster.next_leader(0, 1).await;
+    cluster.write(0, &[77]).await;
+    cluster.start(1).await;
+    cluster.equal(0, 21).await;
+    assert!(cluster.nodes.values().all(|node| node.groups.stopped().is_none()));
+    cluster.stop_all().await;
+}
+
+/// Submits entries at whichever node leads until `until`, and returns those that were applied and those that may be.
+async fn submit_until(cluster: &Cluster, until: Instant, writer: u8) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+    let (mut applied, mut open) = (Vec::new(), Vec::new());
+    for number in 0u32.. {
+        let leads =
+            |node: &&super::cluster::ClusterNode| node.groups.leader(0).is_some_and(|leader| leader.node == node.id);
+        if Instant::now() >= until {
+            break;
+        }
+        let Some(node) = cluster.nodes.values().find(leads) else {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            continue;
+        };
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await; // the log has room for so many
+        let entry = [&[writer][..], &number.to_le_bytes(), &[3; 90]].concat();
+        match node.submit(0, &entry).await {
+            Ok(_) => applied.push(entry),
+            Err(refused) if refused.is_open => open.push(entry),
+            Err(_) => tokio::time::sleep(std::time::Duration::from_millis(1)).await,
+        }
+    }
+    (applied, open)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn entries_survive_links_that_break_again_and_again_and_changes_of_the_leader() {
+    let cluster = Cluster::new(3, 1).await;
+    let end = Instant::now() + std::time::Duration::from_secs(4);
+    let trouble = async {
+        for round in 0u64.. {
+            if Instant::now() >= end {
+                return;
+            }
+            match round % 4 {
+                0 | 2 => cluster.net.reset(round / 2 % 3 + 1),
+                1 => {
+                    let (from, to) = (round / 4 % 3 + 1, (round / 4 + 1) % 3 + 1);
+                    cluster.net.set_cut([Way { from, to }]);
+                }
+                _ => {
+                    cluster.net.set_cut([]);
+                    let leader = cluster.nodes[&1].groups.leader(0).map_or(1, |leader| leader.node);
+                    let _ = cluster.nodes[&leader].groups.transfer(0, leader % 3 + 1).await;
+                }
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20 + round * 37 % 160)).await;
+        }
+    };
+    let writers = futures::future::join_all((0..4).map(|writer| submit_until(&cluster, end, writer)));
+    let (written, ()) = tokio::join!(writers, trouble);
+    cluster.net.set_cut([]);
+    let answered: usize = written.iter().map(|(applied, _)| applied.len()).sum();
+    assert!(answered > 100, "only {answered} entries were applied");
+    cluster.write(0, &[200]).await;
+    let last = |node: &super::cluster::ClusterNode| node.applied.entries(0).last() == Some(&vec![200]);
+    until("all are equal", || cluster.nodes.values().all(last)).await;
+    let entries = cluster.equal(0, cluster.nodes[&1].applied.entries(0).len()).await;
+    let known: BTreeSet<&Vec<u8>> = entries.iter().collect();
+    assert_eq!(known.len(), entries.len(), "no entry is applied twice");
+    for (applied, open) in &written {
+        assert!(applied.iter().all(|entry| known.contains(entry)), "what was answered is there");
+        let own = entries.iter().filter(|entry| applied.first().is_some_and(|first| first[0] == entry[0]));
+        assert!(own.clone().all(|entry| applied.contains(entry) || open.contains(entry)), "nothing else is");
+        let in_order: Vec<_> = own.filter(|entry| applied.contains(entry)).collect();
+        assert!(in_order.iter().copied().eq(applied.iter()), "in the order of the writer");
+    }
+    assert!(cluster.nodes.values().all(|node| node.groups.stopped().is_none()));
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_loses_power_under_load_and_comes_back_at_once_loses_nothing() {
+    let mut cluster = Cluster::new(3, 1).await;
+    let answered = std::sync::Arc::new(parking_lot::Mutex::new(Vec::new()));
+    for round in 0..6u8 {
+        let dead = cluster.leader(0).await;
+        let node = &cluster.nodes[&dead];
+        let term = node.groups.leader(0).unwrap().term;
+        // In every other round its own disk holds the entries back, so that it loses some that the others have.
+        node.hold.set(round % 2 == 1);
+        for at in 0..150u8 {
+            let (entry, answered) = (vec![round, at, 5, 5, 5], answered.clone());
+            let answer = Box::new({
+                let entry = entry.clone();
+                move |outcome: SubmitOutcome| outcome.into_iter().for_each(|_| answered.lock().push(entry.clone()))
+            });
+            node.groups.submit(0, term, entry.into(), answer).await;
+            if at % 20 == 0 {
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
+        }
+        cluster.kill(dead).await;
+        if round % 3 == 0 {
+            cluster.next_leader(0, dead).await;
+        }
+        cluster.start(dead).await;
+        cluster.write(0, &[round, 200]).await;
+    }
+    let last = |node: &super::cluster::ClusterNode| node.applied.entries(0).last() == Some(&vec![5, 200]);
+    until("all are equal", || cluster.nodes.values().all(last)).await;
+    let entries = cluster.equal(0, cluster.nodes[&1].applied.entries(0).len()).await;
+    let known: BTreeSet<&Vec<u8>> = entries.iter().collect();
+    assert_eq!(known.len(), entries.len(), "no entry is applied twice");
+    assert!(answered.lock().iter().all(|entry| known.contains(entry)), "what was answered is there");
+    assert!(cluster.nodes.values().all(|node| node.groups.stopped().is_none()));
+    cluster.stop_all().await;
+}
