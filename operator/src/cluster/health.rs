@@ -33,11 +33,10 @@ impl Health {
 /// Looks for the reason why pods of the StatefulSet are not ready, or asks the broker if all are.
 pub(super) async fn observe(client: &Client, broker: &Broker, set: Option<&StatefulSet>) -> kube::Result<Health> {
     if !PodCounts::of(broker, set).are_ready() {
-        let trouble = match set {
-            Some(set) => pods::trouble(client, broker, set).await?,
-            None => None,
-        };
-        return Ok(Health::PodsNotReady(trouble));
+        let Some(set) = set else { return Ok(Health::PodsNotReady(None)) };
+        if !pods::are_uncounted(client, broker, set).await? {
+            return Ok(Health::PodsNotReady(pods::trouble(client, broker, set).await?));
+        }
     }
     let (session, greeting) = tokio::join!(connect::client(client, broker), connect::amqp(broker));
     Ok(match session {

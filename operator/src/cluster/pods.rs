@@ -33,6 +33,11 @@ impl PodCounts {
         Self { wanted, ready: status.ready_replicas.unwrap_or(0), updated }
     }
 
+    /// Returns the numbers when all pods are ready, whatever the StatefulSet has counted so far.
+    pub(super) fn all_ready(self) -> Self {
+        if self.are_ready() { self } else { Self { ready: self.wanted, updated: self.wanted, ..self } }
+    }
+
     /// Returns whether all pods are ready.
     pub(super) fn are_ready(&self) -> bool {
         self.ready >= self.wanted
@@ -78,6 +83,29 @@ pub(super) async fn trouble(client: &Client, broker: &Broker, set: &StatefulSet)
         return Ok(Some(trouble));
     }
     Ok(None)
+}
+
+/// Returns whether all pods are ready although the StatefulSet counts none: it was made anew around its pods, and has not
+/// taken them over yet.
+pub(super) async fn are_uncounted(client: &Client, broker: &Broker, set: &StatefulSet) -> kube::Result<bool> {
+    if set.status.as_ref().is_none_or(|status| status.replicas > 0) {
+        return Ok(false);
+    }
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &broker.namespace().unwrap_or_default());
+    for ordinal in 0..broker.spec.replicas {
+        let pod = pods.get_opt(&build::pod_name(broker, ordinal)).await?;
+        if !pod.is_some_and(|pod| is_ready(&pod) && foreign_pod_trouble(&pod, set).is_none()) {
+            return Ok(false);
+        }
+    }
+    Ok(broker.spec.replicas > 0)
+}
+
+/// Returns whether a pod is ready and is not being stopped.
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let is_ready = conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    is_ready && pod.metadata.deletion_timestamp.is_none()
 }
 
 /// Returns the trouble of a pod that has the name of one of the StatefulSet's pods but is not controlled by it: the

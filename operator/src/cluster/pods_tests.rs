@@ -179,3 +179,34 @@ async fn a_pod_that_is_not_ready_for_long_is_explained_by_its_newest_warning() {
     put(json!({"running": {}}), long_ago, owner("StatefulSet", "shop", "before"));
     assert_eq!(told().await.reason, "PodTerminating");
 }
+
+#[tokio::test]
+async fn a_stateful_set_that_has_not_taken_over_its_pods_yet_counts_none_of_those_that_are_ready() {
+    let broker = build::tests::broker(json!({}));
+    let set = |replicas: i32| -> StatefulSet {
+        let set = json!({
+            "metadata": {"name": "shop", "uid": "new", "generation": 1},
+            "status": {"replicas": replicas, "observedGeneration": 1},
+        });
+        serde_json::from_value(set).unwrap()
+    };
+    let pod = |ready: &str, controller: &str| {
+        let owner = json!([{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "shop", "uid": controller, "controller": true}]);
+        let owners = if controller.is_empty() { json!([]) } else { owner };
+        json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "shop-0", "namespace": "trade", "ownerReferences": owners},
+            "status": {"conditions": [{"type": "Ready", "status": ready}]},
+        })
+    };
+    let fake = Fake::default();
+    let client = fake.client();
+    assert!(!are_uncounted(&client, &broker, &set(0)).await.unwrap(), "there is no pod");
+    let table = [("True", "", true), ("True", "new", true), ("True", "old", false), ("False", "", false)];
+    for (ready, controller, expected) in table {
+        fake.put("/api/v1/namespaces/trade/pods/shop-0", pod(ready, controller));
+        let uncounted = are_uncounted(&client, &broker, &set(0)).await.unwrap();
+        assert_eq!(uncounted, expected, "ready {ready}, controlled by '{controller}'");
+        assert!(!are_uncounted(&client, &broker, &set(1)).await.unwrap(), "the set has counted");
+    }
+}

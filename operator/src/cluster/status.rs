@@ -10,7 +10,8 @@ use leveret_api::{Broker, BrokerStatus, DefaultUser, NamedSecret};
 
 /// Returns the status of a Broker that follows from a reconciliation. `before` is its present status.
 pub(super) fn next(broker: &Broker, before: &BrokerStatus, applied: &AppliedChildren, health: &Health) -> BrokerStatus {
-    let pods = PodCounts::of(broker, applied.set.as_ref());
+    let counted = PodCounts::of(broker, applied.set.as_ref());
+    let pods = if health.is_up() { counted.all_ready() } else { counted };
     StatusInputs { broker, before, applied, health, pods }.status()
 }
 

@@ -104,6 +104,11 @@ fn a_stateful_set_that_is_made_anew_around_its_pods_changes_nothing() {
     broker.status = Some(before.clone());
     assert!(PodCounts::of(&broker, anew.set.as_ref()).are_rolled_out());
     assert_eq!(next(&broker, &before, &anew, &up(&[])), before);
+    // The StatefulSet has counted before it took its pods over.
+    let counted =
+        json!({"metadata": {"name": "shop", "generation": 1}, "status": {"replicas": 0, "observedGeneration": 1}});
+    let anew = AppliedChildren { set: serde_json::from_value(counted).unwrap(), ..AppliedChildren::default() };
+    assert_eq!(next(&broker, &before, &anew, &up(&[])), before);
     // The first StatefulSet of a Broker has no pods yet.
     broker.status = None;
     assert!(!PodCounts::of(&broker, anew.set.as_ref()).are_ready());
