@@ -31,8 +31,7 @@ fn deletions(node: &Node, replica: &Replica) -> Vec<ShardDefinition> {
             catalog.queue_id(&queue.vhost, &queue.name) != Some(queue.id) && queue.id.0 < catalog.next_identity()
         };
         if is_deleted {
-            node.queues.by_id.write().remove(&queue.id);
-            drop(queue.close());
+            drop(node.queues.stop_serving(queue.id));
             found.push(ShardDefinition::Delete(queue.id));
         }
     }

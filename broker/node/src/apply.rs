@@ -9,12 +9,10 @@ use crate::Node;
 use crate::contents::StoredPlaces;
 use crate::definitions;
 use crate::delivered::Delivered;
-use crate::effects::declaration;
 use crate::entry::{self, Operation};
 use crate::leading;
 use crate::queue::{Queue, QueueId};
 use crate::replica::{ReplicaQueue, Replicas};
-use crate::shard::ShardDefinition;
 use crate::shards::Shards;
 use bytes::{Buf, BufMut, Bytes};
 use leveret_engine::catalog::{DeclaredQueue, Fact};
@@ -218,15 +216,17 @@ impl Applier {
 
     /// Creates the queue that a fact declares, unless it exists. Returns the queue; `None` if the fact declares no queue.
     fn declare(&self, node: &Node, group: GroupId, fact: Fact) -> Option<Arc<Queue>> {
-        let Fact::Queue { vhost, name, id, auto_delete, arguments } = fact else { return None };
-        let declared = DeclaredQueue::durable(id, auto_delete, arguments);
-        let ShardDefinition::Declare { fact, .. } = declaration(&vhost, &name, &declared) else { return None };
         let replica = self.replicas.of(group);
+        let Fact::Queue { id, .. } = fact else { return None };
         if let Some(queue) = replica.queue(id) {
             return Some(queue);
         }
+        let mut declaration = Vec::new();
+        definitions::put_fact(&mut declaration, &fact);
+        let Fact::Queue { vhost, name, auto_delete, arguments, .. } = fact else { return None };
+        let declared = DeclaredQueue::durable(id, auto_delete, arguments);
         let queue = Arc::new(Queue::new(&declared, vhost, name, node.queue_context()));
-        replica.add(ReplicaQueue { queue: queue.clone(), declaration: fact.into() });
+        replica.add(ReplicaQueue { queue: queue.clone(), declaration: declaration.into() });
         if self.shards.shard_of(group).term().is_none() {
             queue.enter().end(); // this node may have stopped leading while the queue was created
         }
@@ -248,8 +248,7 @@ impl Applier {
 
     /// Ends a queue that was deleted. The definitions of this node may not have the deletion yet.
     fn delete(&self, node: &Node, group: GroupId, id: QueueId) {
-        let served = node.queues.by_id.write().remove(&id);
-        drop(served.map(|queue| queue.close()));
+        drop(node.queues.stop_serving(id));
         self.replicas.of(group).remove(id);
     }
 

@@ -107,9 +107,8 @@ impl Broker {
     }
 
     fn remove_queue(&self, id: QueueId) -> Option<DeletedQueue> {
-        let (node, queue) = (self.node(), self.queue(id)?);
-        let deleted = queue.close();
-        node.queues.by_id.write().remove(&id);
+        let node = self.node();
+        let deleted = node.queues.stop_serving(id)?;
         node.connections.churn.queues_deleted.fetch_add(1, Relaxed);
         Some(deleted)
     }

@@ -179,6 +179,16 @@ struct Queues {
     unfinished: Arc<due::DueQueues>,
 }
 
+impl Queues {
+    /// Closes a queue and removes it from the declared ones. Returns what is left of it; `None` if it is not declared.
+    fn stop_serving(&self, id: QueueId) -> Option<DeletedQueue> {
+        let queue = self.by_id.read().get(&id).cloned()?;
+        let deleted = queue.close();
+        self.by_id.write().remove(&id);
+        Some(deleted)
+    }
+}
+
 type QueuesById = HashMap<QueueId, Arc<Queue>, foldhash::fast::RandomState>;
 
 impl Broker {

@@ -262,7 +262,7 @@ impl Shard {
     }
 
     /// Hands entries to the log while this node leads the shard, until the node stops. `origin` identifies this start of the
-    /// node. Calls `on_failure` and returns if the group has stopped.
+    /// node. Calls `on_failure` if the group refuses an entry.
     pub(crate) async fn propose(
         self: Arc<Self>,
         groups: Groups,

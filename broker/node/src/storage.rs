@@ -145,10 +145,7 @@ impl Broker {
         let replicas = Arc::new(Replicas::new(shards.list.len()));
         let applier = Arc::new(Applier::new(&self.0, shards.clone(), replicas.clone()));
         let options = GroupsOptions { node: identity.node, groups: SHARDS + 1 };
-        let groups = match peers.clone() {
-            None => Groups::open(disk.clone(), journal, options, applier).await?,
-            Some(peers) => Groups::open_with_peers(disk.clone(), journal, options, applier, peers).await?,
-        };
+        let groups = Groups::open(disk.clone(), journal, options, applier, peers.clone()).await?;
         identity.log_is_made(&*disk).map_err(OpenError::Identity)?;
         let delivered = delivered::take(&*disk).map_err(OpenError::Delivered)?;
         let archive_next = AtomicU64::new(self.find_missing(&shards, &groups)?);

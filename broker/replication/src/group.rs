@@ -38,8 +38,13 @@ struct GroupsInner {
 }
 
 impl Groups {
-    /// Opens the journal and the groups, restores their snapshots, and applies all entries of their logs. The log of
-    /// group 0 is applied completely before those of the other groups. This node is the only member of all groups.
+    /// Opens the journal and the groups, and restores their snapshots.
+    ///
+    /// Without `peers` this node is the only member of all groups: it leads them, and all entries of their logs are
+    /// applied, those of group 0 first, once they are open. With `peers`, which have to be those of the same node, groups
+    /// may have members on other nodes: only groups that this node is the sole member of are led and applied by then. A
+    /// group without members waits for [`initialize`](Self::initialize), or for a leader to add it. The groups use the
+    /// peers from then on, and have to be stopped before them.
     ///
     /// The future is boxed so that openraft's code is compiled once, in this crate, and not in each crate that awaits it.
     ///
@@ -51,26 +56,9 @@ impl Groups {
         journal: JournalOptions,
         options: GroupsOptions,
         applied: Arc<dyn GroupStates>,
+        peers: Option<Peers>,
     ) -> BoxFuture<'static, Result<Self, GroupsOpenError>> {
-        let context = StartContext { disk, options, states: applied, peers: None };
-        Box::pin(Self::open_all(context, journal))
-    }
-
-    /// Opens the journal and the groups as [`open`](Self::open) does, for groups that may have members on other nodes.
-    /// Returns once the groups run; only groups that this node is the sole member of are led and applied by then. A group
-    /// without members waits for [`initialize`](Self::initialize), or for a leader to add it. `peers` have to be those of
-    /// the same node, and are used by the groups from then on; they have to be stopped after the groups.
-    ///
-    /// # Errors
-    /// [`GroupsOpenError`], as [`open`](Self::open).
-    pub fn open_with_peers(
-        disk: Arc<dyn Disk>,
-        journal: JournalOptions,
-        options: GroupsOptions,
-        applied: Arc<dyn GroupStates>,
-        peers: Peers,
-    ) -> BoxFuture<'static, Result<Self, GroupsOpenError>> {
-        let context = StartContext { disk, options, states: applied, peers: Some(peers) };
+        let context = StartContext { disk, options, states: applied, peers };
         Box::pin(Self::open_all(context, journal))
     }
 
@@ -98,8 +86,9 @@ impl Groups {
     }
 
     /// Submits an entry to a group, if this node leads it in `term`. The entries get into the log in the order of the
-    /// calls. Returns before the entry is durable; the future should not be dropped before. `answer` is called exactly once, by a task of the group, which must
-    /// not be blocked: with the index of the entry after it was applied on this node, or with the reason why it was not.
+    /// calls. Returns before the entry is durable; the future should not be dropped before. `answer` is called exactly
+    /// once, by a task of the group, which must not be blocked: with the index of the entry after it was applied on this
+    /// node, or with the reason why it was not.
     pub async fn submit(&self, group: GroupId, term: u64, entry: Bytes, answer: Box<dyn FnOnce(SubmitOutcome) + Send>) {
         let (journal, bytes) = (self.0.journal.clone(), entry.len());
         let answer = Box::new(move |outcome: SubmitOutcome| {

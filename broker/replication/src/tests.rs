@@ -97,7 +97,7 @@ async fn the_log_store_passes_the_suite_of_openraft() {
 async fn open(disk: &FaultyDisk) -> (Groups, Arc<Lists>) {
     let lists = Arc::new(Lists::default());
     let options = GroupsOptions { node: 1, groups: 3 };
-    let groups = Groups::open(Arc::new(disk.clone()), journal_options(), options, lists.clone()).await;
+    let groups = Groups::open(Arc::new(disk.clone()), journal_options(), options, lists.clone(), None).await;
     (groups.unwrap(), lists)
 }
 
@@ -164,7 +164,8 @@ async fn a_group_without_its_snapshot_does_not_start_and_names_the_file() {
     groups.stop().await; // the purged index is in the journal then
     disk.lose("groups/1.snapshot");
     let options = GroupsOptions { node: 1, groups: 3 };
-    let opened = Groups::open(Arc::new(disk.clone()), journal_options(), options, Arc::new(Lists::default())).await;
+    let opened =
+        Groups::open(Arc::new(disk.clone()), journal_options(), options, Arc::new(Lists::default()), None).await;
     let refused = opened.err().unwrap().to_string();
     assert!(refused.contains("groups/1.snapshot is missing"), "{refused}");
 }

@@ -2,7 +2,7 @@
 //! container.
 use super::build::{self, pod};
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ContainerStatus, Event, PersistentVolumeClaim, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerStatus, Event, PersistentVolumeClaim, Pod, PodCondition, PodStatus};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
@@ -103,9 +103,13 @@ pub(super) async fn are_uncounted(client: &Client, broker: &Broker, set: &Statef
 
 /// Returns whether a pod is ready and is not being stopped.
 fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    let is_ready = conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    let is_ready = condition(pod, "Ready").is_some_and(|condition| condition.status == "True");
     is_ready && pod.metadata.deletion_timestamp.is_none()
+}
+
+/// Returns a condition of a pod.
+fn condition<'p>(pod: &'p Pod, type_: &str) -> Option<&'p PodCondition> {
+    pod.status.as_ref()?.conditions.as_ref()?.iter().find(|condition| condition.type_ == type_)
 }
 
 /// Returns the trouble of a pod that has the name of one of the StatefulSet's pods but is not controlled by it: the
@@ -147,8 +151,7 @@ async fn with_warning(client: &Client, pod: &Pod, trouble: Option<Trouble>) -> k
 
 /// Returns whether a pod that is to run has not been ready for more than [`READY_SECONDS_MAX`].
 fn is_late(pod: &Pod) -> bool {
-    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    let ready = conditions.into_iter().find(|condition| condition.type_ == "Ready");
+    let ready = condition(pod, "Ready");
     if pod.metadata.deletion_timestamp.is_some() || ready.is_some_and(|condition| condition.status == "True") {
         return false;
     }
@@ -193,8 +196,7 @@ fn newest(mut events: Vec<Event>) -> Option<String> {
 fn pod_trouble(pod: &Pod) -> Option<Trouble> {
     let name = pod.name_any();
     let status = pod.status.as_ref()?;
-    let condition = |type_: &str| status.conditions.iter().flatten().find(|condition| condition.type_ == type_);
-    if condition("Ready").is_some_and(|condition| condition.status == "True") {
+    if condition(pod, "Ready").is_some_and(|condition| condition.status == "True") {
         return None;
     }
     let trouble = |reason: &str, text: String, is_wrong| {
@@ -208,7 +210,7 @@ fn pod_trouble(pod: &Pod) -> Option<Trouble> {
         let text = status.message.clone().unwrap_or_else(|| "it has failed".to_owned());
         return trouble(reason.unwrap_or("PodFailed"), text, true);
     }
-    if let Some(scheduled) = condition("PodScheduled")
+    if let Some(scheduled) = condition(pod, "PodScheduled")
         && scheduled.status == "False"
     {
         let text = scheduled.message.clone().unwrap_or_else(|| "no node takes it".to_owned());

@@ -235,7 +235,7 @@ impl Cluster {
         let disk = Arc::new(HeldDisk { disk, hold: hold.clone() });
         let options = GroupsOptions { node: id, groups: self.groups };
         let journal = JournalOptions { node: id, segments_max: 64, ..journal_options() };
-        let groups = Groups::open_with_peers(disk, journal, options, applied.clone(), peers.clone()).await.unwrap();
+        let groups = Groups::open(disk, journal, options, applied.clone(), Some(peers.clone())).await.unwrap();
         self.nodes.insert(id, ClusterNode { id, groups, peers, applied, hold });
     }
 

@@ -73,7 +73,7 @@ impl Disk for HinderedDisk {
 }
 
 async fn open_on(disk: Arc<dyn Disk>, applied: Arc<dyn GroupStates>) -> Result<Groups, GroupsOpenError> {
-    Groups::open(disk, journal_options(), GroupsOptions { node: 1, groups: 3 }, applied).await
+    Groups::open(disk, journal_options(), GroupsOptions { node: 1, groups: 3 }, applied, None).await
 }
 
 async fn refused(disk: &FaultyDisk) -> String {

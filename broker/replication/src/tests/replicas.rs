@@ -351,7 +351,7 @@ async fn a_node_that_was_alone_gets_peers_and_keeps_its_entries() {
     let options = GroupsOptions { node: 1, groups: 1 };
     let alone = std::sync::Arc::<super::Lists>::default();
     let groups =
-        Groups::open(std::sync::Arc::new(disk.clone()), super::journal_options(), options, alone).await.unwrap();
+        Groups::open(std::sync::Arc::new(disk.clone()), super::journal_options(), options, alone, None).await.unwrap();
     for at in 0..20 {
         groups.write(0, vec![at].into()).await.unwrap();
     }
