@@ -1,9 +1,10 @@
 //! Bindings: from an exchange to a queue or to another exchange.
 //!
 //! Two bindings are the same if they have the same ends, the same bytes as keys, and the same arguments in any order.
-use super::limits::{self, BINDINGS_MAX};
+use super::limits::{self, Usage};
 use super::refusals::on_default_exchange;
-use super::{Bond, Catalog, Cause, Change, Effect, ExchangeId, Origin, Purpose, QueueId, Vhost};
+use super::unlink::binding_bytes;
+use super::{Bond, Catalog, Change, Effect, ExchangeId, Origin, Purpose, QueueId, Vhost};
 use crate::exchange::check_headers_binding;
 use leveret_model::exchange::ExchangeType;
 use leveret_model::name::ROUTING_KEY_BYTES_MAX;
@@ -80,10 +81,18 @@ struct BindingIdentity {
 
 /// The bindings of one source.
 #[derive(Default)]
-pub(crate) struct Bindings(BTreeMap<BindingIdentity, Binding>);
+pub(crate) struct Bindings {
+    map: BTreeMap<BindingIdentity, Binding>,
+    /// The size of all of them.
+    usage: Usage,
+}
 
-/// Bindings that were removed.
-pub(super) type Taken = Box<dyn Iterator<Item = Binding> + Send + Sync>;
+/// Bindings that were removed from a source.
+pub(super) struct Taken {
+    pub(super) bindings: Box<dyn Iterator<Item = Binding> + Send + Sync>,
+    /// The size of all of them.
+    pub(super) usage: Usage,
+}
 
 impl BindingIdentity {
     fn new(destination: &Destination, routing_key: &[u8], arguments: &FieldTable) -> Self {
@@ -94,18 +103,18 @@ impl BindingIdentity {
 
 impl Bindings {
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.map.is_empty()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Binding> {
-        self.0.values()
+        self.map.values()
     }
 
     pub(super) fn after(&self, binding: Option<&Binding>) -> impl Iterator<Item = &Binding> {
         let from = binding.map_or(Bound::Unbounded, |Binding { destination, routing_key, arguments, .. }| {
             Bound::Excluded(BindingIdentity::new(destination, routing_key, arguments))
         });
-        self.0.range((from, Bound::Unbounded)).map(|(_, binding)| binding)
+        self.map.range((from, Bound::Unbounded)).map(|(_, binding)| binding)
     }
 
     pub(super) fn has_to(&self, destination: &Destination) -> bool {
@@ -114,15 +123,16 @@ impl Bindings {
 
     /// Removes all bindings and returns them.
     pub(super) fn take_all(&mut self) -> Taken {
-        Box::new(std::mem::take(&mut self.0).into_values())
+        let Self { map, usage } = std::mem::take(self);
+        Taken { bindings: Box::new(map.into_values()), usage }
     }
 
-    /// Removes the bindings to a destination and returns them, if there are any.
-    fn take_to(&mut self, destination: &Destination) -> Option<Taken> {
+    /// Removes the bindings to a destination and returns them, if there are any. `size` returns the bytes of a binding.
+    fn take_to(&mut self, destination: &Destination, size: impl Fn(&Binding) -> usize) -> Option<Taken> {
         if !self.has_to(destination) {
             return None;
         }
-        let ends = [self.0.first_key_value(), self.0.last_key_value()];
+        let ends = [self.map.first_key_value(), self.map.last_key_value()];
         if ends.iter().flatten().all(|(identity, _)| identity.destination == *destination) {
             return Some(self.take_all());
         }
@@ -136,8 +146,11 @@ impl Bindings {
             routing_key: Box::default(),
             arguments: Box::default(),
         });
-        let taken: Vec<Binding> = self.0.extract_if(from..beyond, |_, _| true).map(|(_, binding)| binding).collect();
-        Some(Box::new(taken.into_iter()))
+        let taken: Vec<Binding> = self.map.extract_if(from..beyond, |_, _| true).map(|(_, binding)| binding).collect();
+        let bytes = taken.iter().map(size).sum();
+        let usage = Usage { bindings: taken.len(), bytes };
+        self.usage.remove(usage);
+        Some(Taken { bindings: Box::new(taken.into_iter()), usage })
     }
 
     fn to<'a>(&'a self, destination: &'a Destination) -> impl Iterator<Item = (&'a BindingIdentity, &'a Binding)> {
@@ -146,7 +159,7 @@ impl Bindings {
             routing_key: Box::default(),
             arguments: Box::default(),
         };
-        self.0.range(from..).take_while(move |(identity, _)| identity.destination == *destination)
+        self.map.range(from..).take_while(move |(identity, _)| identity.destination == *destination)
     }
 
     /// Returns the binding to a destination that a `properties_key` names; or, for clients that send the routing key
@@ -155,11 +168,11 @@ impl Bindings {
         let (key, _) = properties_key.split_once('~').unwrap_or((properties_key, ""));
         let from = |routing_key: &[u8]| BindingIdentity::new(destination, routing_key, &FieldTable::default());
         let first = from(&unquoted(key));
-        let of_that_key = self.0.range(first.clone()..).take_while(|(identity, _)| {
+        let of_that_key = self.map.range(first.clone()..).take_while(|(identity, _)| {
             identity.destination == first.destination && identity.routing_key == first.routing_key
         });
         let exactly = of_that_key.map(|(_, binding)| binding).find(|binding| binding.properties_key == properties_key);
-        exactly.or_else(|| self.0.get(&from(properties_key.as_bytes())))
+        exactly.or_else(|| self.map.get(&from(properties_key.as_bytes())))
     }
 }
 
@@ -188,24 +201,54 @@ impl Catalog {
     /// 403 on the default exchange, 404 for a missing end, 405 for another connection's queue, 406 for a key or arguments
     /// that the type of the source does not accept, and beyond the limits of the virtual host.
     pub fn bind(&mut self, vhost: &str, binding: BindingDeclare<'_>, origin: Origin) -> Result<Change<bool>, Refusal> {
+        if self.has_binding_like(vhost, binding, origin)? {
+            return Ok(Change::nothing(false));
+        }
         let BindingDeclare { source, destination, routing_key, arguments } = binding;
         let ends = self.ends(vhost, source, destination, origin)?;
+        let in_vhost = self.vhost_mut(vhost)?;
+        in_vhost.add_binding(&ends, routing_key, arguments);
+        Ok(Change::one(true, Effect::Bound { binding: in_vhost.bond(&ends, routing_key, arguments) }))
+    }
+
+    /// Returns whether there is this binding; false if there is none and it may be made.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind).
+    pub(super) fn has_binding_like(
+        &self,
+        vhost: &str,
+        binding: BindingDeclare<'_>,
+        origin: Origin,
+    ) -> Result<bool, Refusal> {
+        let BindingDeclare { source, destination, routing_key, arguments } = binding;
+        self.ends(vhost, source, destination, origin)?;
         check_key(source, routing_key)?;
         limits::check_arguments("a binding of exchange", source, arguments)?;
-        let bytes_max = self.bytes_max;
-        let in_vhost = self.vhost_mut(vhost)?;
-        let Some(from) = in_vhost.exchanges.get(source) else { return Ok(Change::nothing(false)) };
+        let (in_vhost, from) = (self.vhost(vhost)?, self.exchange(vhost, source)?);
         if from.declared.kind == ExchangeType::Headers {
             check_headers_binding(arguments)?;
         }
-        if from.bindings.0.contains_key(&BindingIdentity::new(destination, routing_key, arguments)) {
-            return Ok(Change::nothing(false));
+        if from.bindings.map.contains_key(&BindingIdentity::new(destination, routing_key, arguments)) {
+            return Ok(true);
         }
-        limits::check(in_vhost.usage.bindings + 1, BINDINGS_MAX, "bindings", vhost)?;
-        in_vhost.usage.check_bytes(from.binding_bytes(routing_key, arguments), bytes_max, vhost)?;
-        in_vhost.add_binding(&ends, routing_key, arguments);
-        let (binding, is_logged) = in_vhost.bond(&ends, routing_key, arguments);
-        Ok(Change::one(true, Effect::Bound { binding, is_logged }))
+        let added = Usage::of_binding(from.binding_bytes(routing_key, arguments));
+        in_vhost.usage.check(added, limits::BYTES_MAX, vhost)?;
+        Ok(false)
+    }
+
+    /// Checks that this node has memory for a binding, unless it exists or an end is missing.
+    ///
+    /// # Errors
+    /// 406 naming the limit.
+    pub(super) fn admit_binding(&self, bond: &Bond) -> Result<(), Refusal> {
+        let Bond { vhost, source, destination, routing_key, arguments } = bond;
+        let Some(at) = self.vhosts.get(vhost) else { return Ok(()) };
+        let Some(from) = at.exchanges.get(source) else { return Ok(()) };
+        if from.bindings.map.contains_key(&BindingIdentity::new(destination, routing_key, arguments)) {
+            return Ok(());
+        }
+        at.admit(Usage::of_binding(from.binding_bytes(routing_key, arguments)), self.bytes_max)
     }
 
     /// Removes a binding. The answer is whether the binding existed; a missing binding or end is no error.
@@ -218,20 +261,34 @@ impl Catalog {
         binding: BindingDeclare<'_>,
         origin: Origin,
     ) -> Result<Change<bool>, Refusal> {
+        let Some(ends) = self.binding_to_remove(vhost, binding, origin)? else { return Ok(Change::nothing(false)) };
+        let BindingDeclare { source, routing_key, arguments, .. } = binding;
+        let in_vhost = self.vhost_mut(vhost)?;
+        let mut change = Change::one(true, Effect::Unbound { binding: in_vhost.bond(&ends, routing_key, arguments) });
+        in_vhost.remove_binding(&ends, routing_key, arguments);
+        let unbound = in_vhost.is_left_over(source).then(|| ends.source.clone());
+        self.remove_exchanges(vhost, unbound, &mut change.effects);
+        Ok(change)
+    }
+
+    /// Returns the ends of a binding that may be removed; `None` if there is no such binding.
+    ///
+    /// # Errors
+    /// As [`unbind`](Self::unbind).
+    pub(super) fn binding_to_remove(
+        &self,
+        vhost: &str,
+        binding: BindingDeclare<'_>,
+        origin: Origin,
+    ) -> Result<Option<Ends>, Refusal> {
         let BindingDeclare { source, destination, routing_key, arguments } = binding;
         let ends = match self.ends(vhost, source, destination, origin) {
-            Err(refusal) if refusal.kind == RefusalKind::NotFound => return Ok(Change::nothing(false)),
+            Err(refusal) if refusal.kind == RefusalKind::NotFound => return Ok(None),
             ends => ends?,
         };
-        let in_vhost = self.vhost_mut(vhost)?;
-        let (binding, is_logged) = in_vhost.bond(&ends, routing_key, arguments);
-        if !in_vhost.remove_binding(&ends, routing_key, arguments) {
-            return Ok(Change::nothing(false));
-        }
-        let unbound = in_vhost.is_left_over(source).then(|| ends.source.clone());
-        let mut change = Change::one(true, Effect::Unbound { binding, is_logged });
-        self.remove_exchanges(vhost, unbound, Cause::Cascade, &mut change.effects);
-        Ok(change)
+        let identity = BindingIdentity::new(destination, routing_key, arguments);
+        let exists = self.exchange(vhost, source)?.bindings.map.contains_key(&identity);
+        Ok(exists.then_some(ends))
     }
 
     /// Returns the binding between two ends that a [`properties_key`] names.
@@ -267,16 +324,17 @@ impl Vhost {
         let Ends { source, destination, target } = ends;
         let Some(from) = self.exchanges.get_mut(source) else { return };
         let identity = BindingIdentity::new(destination, routing_key, arguments);
-        if from.bindings.0.contains_key(&identity) {
+        if from.bindings.map.contains_key(&identity) {
             return;
         }
-        self.usage.bindings += 1;
-        self.usage.bytes += from.binding_bytes(routing_key, arguments);
+        let added = Usage::of_binding(from.binding_bytes(routing_key, arguments));
+        self.usage.add(added);
+        from.bindings.usage.add(added);
         from.router.bind(routing_key, arguments, *target);
         let properties_key = properties_key(routing_key, arguments);
         let (destination, arguments) = (destination.clone(), arguments.clone());
         let binding = Binding { destination, routing_key: routing_key.into(), arguments, properties_key };
-        from.bindings.0.insert(identity, binding);
+        from.bindings.map.insert(identity, binding);
         let sources = match &ends.destination {
             Destination::Queue(name) => self.queues.get_mut(&**name).map(|queue| &mut queue.sources),
             Destination::Exchange(name) => self.exchanges.get_mut(&**name).map(|exchange| &mut exchange.sources),
@@ -290,12 +348,13 @@ impl Vhost {
     pub(super) fn remove_binding(&mut self, ends: &Ends, routing_key: &[u8], arguments: &FieldTable) -> bool {
         let Ends { source, destination, target } = ends;
         let Some(from) = self.exchanges.get_mut(source) else { return false };
-        let Some(binding) = from.bindings.0.remove(&BindingIdentity::new(destination, routing_key, arguments)) else {
+        let Some(binding) = from.bindings.map.remove(&BindingIdentity::new(destination, routing_key, arguments)) else {
             return false;
         };
         from.router.unbind(&binding.routing_key, &binding.arguments, *target);
-        self.usage.bindings -= 1;
-        self.usage.bytes -= from.binding_bytes(&binding.routing_key, &binding.arguments);
+        let removed = Usage::of_binding(from.binding_bytes(&binding.routing_key, &binding.arguments));
+        self.usage.remove(removed);
+        from.bindings.usage.remove(removed);
         if from.bindings.to(destination).next().is_none() {
             self.forget_source(destination, source);
         }
@@ -305,7 +364,10 @@ impl Vhost {
     /// Removes all bindings from `source` to a destination that was deleted. Returns whether there were any.
     pub(super) fn remove_bindings_to(&mut self, source: &Arc<str>, destination: &Destination, target: Target) -> bool {
         let Some(from) = self.exchanges.get_mut(source) else { return false };
-        let Some(taken) = from.bindings.take_to(destination) else { return false };
+        let kind = from.declared.kind;
+        let size = |binding: &Binding| binding_bytes(kind, &binding.routing_key, &binding.arguments);
+        let Some(taken) = from.bindings.take_to(destination, size) else { return false };
+        self.usage.remove(taken.usage);
         self.remains.add_destination(target, taken, source.clone(), from);
         true
     }
@@ -321,17 +383,15 @@ impl Vhost {
         }
     }
 
-    /// Returns a binding in the form that effects and facts use, and whether it survives a restart.
-    fn bond(&self, ends: &Ends, routing_key: &[u8], arguments: &FieldTable) -> (Bond, bool) {
-        let durable = self.exchanges.get(&ends.source).is_some_and(|source| source.declared.durable);
-        let bond = Bond {
+    /// Returns a binding in the form that effects and facts use.
+    fn bond(&self, ends: &Ends, routing_key: &[u8], arguments: &FieldTable) -> Bond {
+        Bond {
             vhost: self.name.clone(),
             source: ends.source.clone(),
             destination: ends.destination.clone(),
             routing_key: routing_key.to_vec(),
             arguments: arguments.clone(),
-        };
-        (bond, durable && self.is_logged(&ends.destination))
+        }
     }
 }
 

@@ -1,9 +1,9 @@
 //! Declaring exchanges, comparing further declarations, and deleting them.
 use super::bindings::{Bindings, Destination, Target};
-use super::limits::{self, EXCHANGES_MAX};
+use super::limits::{self, EXCHANGES_MAX, Usage};
 use super::refusals::{Subject, on_default_exchange};
 use super::unlink::binding_bytes;
-use super::{Catalog, Cause, Change, Effect, ExchangeId, ExchangeSettings, Vhost};
+use super::{Catalog, Change, Effect, ExchangeId, ExchangeSettings, NodeRun, Vhost};
 use crate::exchange::Router;
 use leveret_model::exchange::ExchangeType;
 use leveret_model::name;
@@ -15,6 +15,8 @@ use std::sync::Arc;
 /// An exchange that is declared.
 pub struct Exchange {
     pub(crate) id: ExchangeId,
+    /// The start of the node that answers for a transient exchange; `None` for a durable one.
+    pub home: Option<NodeRun>,
     /// The declaration that made the exchange.
     pub declared: ExchangeDeclare,
     /// The settings that follow from the arguments of the declaration.
@@ -42,34 +44,60 @@ pub struct ExchangeDeclare {
 }
 
 impl Catalog {
-    /// Declares an exchange. The answer is whether the exchange is new.
+    /// Declares an exchange for the node that asks, `by`. The answer is whether the exchange is new.
     ///
     /// # Errors
     /// 403 for a reserved name, 406 if the exchange was declared differently, for an argument that is not supported, and
     /// beyond the limits of the virtual host.
     pub fn declare_exchange(
         &mut self,
+        by: NodeRun,
         vhost: &str,
         name: &str,
         declare: ExchangeDeclare,
     ) -> Result<Change<bool>, Refusal> {
+        if self.has_exchange_like(vhost, name, &declare)? {
+            return Ok(Change::nothing(false));
+        }
+        let (id, home) = (self.next_exchange(), (!declare.durable).then_some(by));
+        let in_vhost = self.vhost_mut(vhost)?;
+        let (vhost, name) = (in_vhost.name.clone(), in_vhost.add_exchange(id, name, declare.clone(), home));
+        Ok(Change::one(true, Effect::ExchangeCreated { vhost, name, declare }))
+    }
+
+    /// Returns whether there is an exchange of this name, which was declared in the same way; false if there is none and it
+    /// may be declared.
+    ///
+    /// # Errors
+    /// As [`declare_exchange`](Self::declare_exchange).
+    pub(super) fn has_exchange_like(&self, vhost: &str, name: &str, declare: &ExchangeDeclare) -> Result<bool, Refusal> {
         if name.is_empty() {
             return Err(on_default_exchange());
         }
         let subject = Subject::exchange(vhost, name);
         let settings = ExchangeSettings::parse(subject, &declare.arguments)?;
         if let Some(current) = self.vhost(vhost)?.exchanges.get(name) {
-            return current.check_equal(subject, &declare, &settings).map(|()| Change::nothing(false));
+            return current.check_equal(subject, declare, &settings).map(|()| true);
         }
         name::check("exchange", name)?;
         limits::check_arguments("exchange", name, &declare.arguments)?;
         let in_vhost = self.vhost(vhost)?;
         limits::check(in_vhost.exchanges.len() + 1, EXCHANGES_MAX, "exchanges", vhost)?;
-        in_vhost.usage.check_bytes(exchange_bytes(name, &declare), self.bytes_max, vhost)?;
-        let id = self.next_id();
-        let in_vhost = self.vhost_mut(vhost)?;
-        let (vhost, name) = (in_vhost.name.clone(), in_vhost.add_exchange(id, name, declare.clone()));
-        Ok(Change::one(true, Effect::ExchangeCreated { vhost, name, declare }))
+        in_vhost.usage.check(Usage::of(exchange_bytes(name, declare)), limits::BYTES_MAX, vhost)?;
+        Ok(false)
+    }
+
+    /// Checks that this node has memory for an exchange, unless there is one of this name.
+    ///
+    /// # Errors
+    /// 406 naming the limit.
+    pub(super) fn admit_exchange(&self, vhost: &str, name: &str, declare: &ExchangeDeclare) -> Result<(), Refusal> {
+        match self.vhosts.get(vhost) {
+            Some(at) if !at.exchanges.contains_key(name) => {
+                at.admit(Usage::of(exchange_bytes(name, declare)), self.bytes_max)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Returns an exchange.
@@ -85,6 +113,22 @@ impl Catalog {
     /// # Errors
     /// 403 for a predeclared exchange; 406 with `if_unused` if the exchange has bindings.
     pub fn delete_exchange(&mut self, vhost: &str, name: &str, if_unused: bool) -> Result<Change<bool>, Refusal> {
+        let Some(name) = self.exchange_to_delete(vhost, name, if_unused)? else { return Ok(Change::nothing(false)) };
+        let mut change = Change::nothing(true);
+        self.remove_exchanges(vhost, [name], &mut change.effects);
+        Ok(change)
+    }
+
+    /// Returns the name of an exchange that may be deleted; `None` if there is none of this name.
+    ///
+    /// # Errors
+    /// As [`delete_exchange`](Self::delete_exchange).
+    pub(super) fn exchange_to_delete(
+        &self,
+        vhost: &str,
+        name: &str,
+        if_unused: bool,
+    ) -> Result<Option<Arc<str>>, Refusal> {
         if name.is_empty() {
             return Err(on_default_exchange());
         }
@@ -92,16 +136,11 @@ impl Catalog {
             let text = format!("deletion of system exchange '{name}' in vhost '{vhost}' not allowed");
             return Err(Refusal::new(RefusalKind::AccessRefused, text));
         }
-        let Some((name, exchange)) = self.vhost(vhost)?.exchanges.get_key_value(name) else {
-            return Ok(Change::nothing(false));
-        };
+        let Some((name, exchange)) = self.vhost(vhost)?.exchanges.get_key_value(name) else { return Ok(None) };
         if if_unused && !exchange.bindings.is_empty() {
             return Err(Refusal::precondition(format!("exchange '{name}' in vhost '{vhost}' in use")));
         }
-        let name = name.clone();
-        let mut change = Change::nothing(true);
-        self.remove_exchanges(vhost, [name], Cause::Request, &mut change.effects);
-        Ok(change)
+        Ok(Some(name.clone()))
     }
 
     /// Removes exchanges with their bindings. Auto-delete exchanges that lose their last binding by that are removed too.
@@ -109,17 +148,14 @@ impl Catalog {
         &mut self,
         vhost: &str,
         names: impl IntoIterator<Item = Arc<str>>,
-        cause: Cause,
         effects: &mut Vec<Effect>,
     ) {
         let Some(vhost) = self.vhosts.get_mut(vhost) else { return };
-        let mut gone: Vec<_> = names.into_iter().map(|name| (name, cause)).collect();
-        while let Some((name, cause)) = gone.pop() {
+        let mut gone: Vec<_> = names.into_iter().collect();
+        while let Some(name) = gone.pop() {
             let Some(exchange) = vhost.take_exchange(&name) else { continue };
-            let left_over = exchange.sources.into_iter().filter(|source| vhost.is_left_over(source));
-            gone.extend(left_over.map(|source| (source, Cause::Cascade)));
-            let durable = exchange.declared.durable;
-            effects.push(Effect::ExchangeDeleted { vhost: vhost.name.clone(), name, durable, cause });
+            gone.extend(exchange.sources.into_iter().filter(|source| vhost.is_left_over(source)));
+            effects.push(Effect::ExchangeDeleted { vhost: vhost.name.clone(), name });
         }
         let _ = self.unlink(self.unlinked_at_once);
     }
@@ -160,13 +196,20 @@ impl Exchange {
 
 impl Vhost {
     /// Adds an exchange. Returns its name.
-    pub(super) fn add_exchange(&mut self, id: u64, name: &str, declared: ExchangeDeclare) -> Arc<str> {
+    pub(super) fn add_exchange(
+        &mut self,
+        id: ExchangeId,
+        name: &str,
+        declared: ExchangeDeclare,
+        home: Option<NodeRun>,
+    ) -> Arc<str> {
         let name: Arc<str> = name.into();
-        self.usage.bytes += exchange_bytes(&name, &declared);
-        self.exchange_names.insert(ExchangeId(id), name.clone());
+        self.usage.add(Usage::of(exchange_bytes(&name, &declared)));
+        self.exchange_names.insert(id, name.clone());
         let settings = ExchangeSettings::of_accepted(&declared.arguments);
         let exchange = Exchange {
-            id: ExchangeId(id),
+            id,
+            home,
             settings,
             router: Router::new(declared.kind),
             bindings: Bindings::default(),
@@ -182,11 +225,13 @@ impl Vhost {
     pub(super) fn take_exchange(&mut self, name: &str) -> Option<Exchange> {
         let mut exchange = self.exchanges.remove(name)?;
         self.exchange_names.remove(&exchange.id);
-        self.usage.bytes -= exchange_bytes(name, &exchange.declared);
+        self.usage.remove(Usage::of(exchange_bytes(name, &exchange.declared)));
         let kind = exchange.declared.kind;
         if !exchange.bindings.is_empty() {
             let router = std::mem::replace(&mut exchange.router, Router::new(kind));
-            self.remains.add_source(name, kind, exchange.bindings.take_all(), router);
+            let taken = exchange.bindings.take_all();
+            self.usage.remove(taken.usage);
+            self.remains.add_source(name, kind, taken, router);
         }
         let destination = Destination::Exchange(name.to_owned());
         exchange.sources.retain(|source| self.remove_bindings_to(source, &destination, Target::Exchange(exchange.id)));

@@ -1,25 +1,24 @@
-//! Facts: the form in which the log has the changes of the catalog, and how the catalog is restored from them.
+//! Facts: the definitions as a list, of which a snapshot consists, and how the catalog is made of it. The logs of earlier
+//! versions have the changes of the catalog as facts, too.
 //!
-//! The effects of a mutation name everything that changed: for example, the end of an auto-delete exchange that lost its
-//! last binding is a fact of its own. Bindings are removed with their ends, so the fact about the end covers them. Facts
-//! can therefore be applied again without deciding anything: transient bindings are missing after a restart, but nothing
-//! follows from their absence.
+//! Facts are applied without deciding anything. A fact that was applied before changes nothing.
 use super::bindings::{Destination, Ends};
 use super::exchanges::ExchangeDeclare;
-use super::{Catalog, QueueId};
+use super::{Catalog, ConnectionId, DeclaredQueue, NodeRun, QueueId, QueueSettings};
 use leveret_model::table::FieldTable;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A definition that was made or deleted.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fact {
-    /// Identities below this one are in use or were used.
+    /// The identities of queues below this one are in use or were used.
     NextId(u64),
     /// A virtual host was created, with its predeclared exchanges.
     Vhost(Arc<str>),
     /// A virtual host was deleted with everything in it.
     VhostGone(Arc<str>),
-    /// An exchange was declared.
+    /// A durable exchange was declared.
     Exchange {
         /// The virtual host.
         vhost: Arc<str>,
@@ -35,7 +34,7 @@ pub enum Fact {
         /// The name.
         name: Arc<str>,
     },
-    /// A queue was declared.
+    /// A queue was declared whose contents are logged.
     Queue {
         /// The virtual host.
         vhost: Arc<str>,
@@ -43,6 +42,34 @@ pub enum Fact {
         name: Arc<str>,
         /// The identity of the queue.
         id: QueueId,
+        /// True if the queue is deleted when its last consumer leaves.
+        auto_delete: bool,
+        /// The arguments as they were declared.
+        arguments: FieldTable,
+    },
+    /// A node runs, as far as is known.
+    Running(NodeRun),
+    /// A transient exchange was declared.
+    TransientExchange {
+        /// The virtual host.
+        vhost: Arc<str>,
+        /// The name.
+        name: Arc<str>,
+        /// The declaration.
+        declare: ExchangeDeclare,
+        /// The start of the node that answers for it.
+        home: NodeRun,
+    },
+    /// A queue was declared that ends with a start of a node.
+    TransientQueue {
+        /// The virtual host.
+        vhost: Arc<str>,
+        /// The name.
+        name: Arc<str>,
+        /// The identity of the queue.
+        id: QueueId,
+        /// How long the queue lives.
+        life: QueueLife,
         /// True if the queue is deleted when its last consumer leaves.
         auto_delete: bool,
         /// The arguments as they were declared.
@@ -59,6 +86,17 @@ pub enum Fact {
     Bound(Bond),
     /// A binding was removed; its ends still exist.
     Unbound(Bond),
+}
+
+/// How long a queue lives that is not logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueLife {
+    /// True if it was declared as durable.
+    pub durable: bool,
+    /// The start of the node that it lives on.
+    pub home: NodeRun,
+    /// The number of the connection that it belongs to; `None` if all may use it.
+    pub owner: Option<u64>,
 }
 
 /// A binding in the form that facts and effects use.
@@ -85,23 +123,30 @@ impl Catalog {
             Fact::Vhost(name) => drop(self.create_vhost(&name)),
             Fact::VhostGone(name) => drop(self.delete_vhost(&name)),
             Fact::Exchange { vhost, name, declare } => {
-                let id = self.next_id();
-                if let Some(vhost) = self.vhosts.get_mut(&vhost) {
-                    vhost.take_exchange(&name);
-                    vhost.add_exchange(id, &name, declare);
-                }
+                self.put_exchange(&vhost, &name, declare, None);
             }
+            Fact::TransientExchange { vhost, name, declare, home } => {
+                self.put_exchange(&vhost, &name, declare, Some(home));
+            }
+            Fact::Running(run) => self.set_running(run),
             Fact::ExchangeGone { vhost, name } => {
                 if let Some(vhost) = self.vhosts.get_mut(&vhost) {
                     vhost.take_exchange(&name);
                 }
             }
             Fact::Queue { vhost, name, id, auto_delete, arguments } => {
-                self.raise_next_identity(id.0 + 1);
-                if let Some(vhost) = self.vhosts.get_mut(&vhost) {
-                    vhost.take_queue(&name);
-                    vhost.add_queue(&name, super::DeclaredQueue::durable(id, auto_delete, arguments));
+                self.put_queue(&vhost, &name, DeclaredQueue::durable(id, auto_delete, arguments));
+            }
+            Fact::TransientQueue { vhost, name, id, life: QueueLife { durable, home, owner }, auto_delete, arguments } => {
+                let settings = QueueSettings::of_accepted(&arguments);
+                let exclusive = owner.map(|number| ConnectionId { run: home, number });
+                let (home, sources) = (Some(home), BTreeSet::new());
+                let queue =
+                    DeclaredQueue { id, durable, home, exclusive, auto_delete, arguments, settings, sources };
+                if let Some(owner) = exclusive {
+                    self.exclusive.entry(owner).or_default().insert((vhost.clone(), name.clone()));
                 }
+                self.put_queue(&vhost, &name, queue);
             }
             Fact::QueueGone { vhost, name } => {
                 if let Some(vhost) = self.vhosts.get_mut(&vhost) {
@@ -126,24 +171,43 @@ impl Catalog {
         let _ = self.unlink(usize::MAX);
     }
 
-    /// Returns facts that restore the part of the catalog that survives a restart.
+    fn put_exchange(&mut self, vhost: &str, name: &str, declare: ExchangeDeclare, home: Option<NodeRun>) {
+        let id = self.next_exchange();
+        if let Some(vhost) = self.vhosts.get_mut(vhost) {
+            vhost.take_exchange(name);
+            vhost.add_exchange(id, name, declare, home);
+        }
+    }
+
+    fn put_queue(&mut self, vhost: &str, name: &Arc<str>, queue: DeclaredQueue) {
+        self.raise_next_identity(queue.id.0 + 1);
+        if let Some(vhost) = self.vhosts.get_mut(vhost) {
+            vhost.take_queue(name);
+            vhost.add_queue(name, queue);
+        }
+    }
+
+    /// Returns facts that restore the catalog.
     #[must_use]
-    pub fn durable_facts(&self) -> Vec<Fact> {
-        let mut facts = vec![Fact::NextId(self.next_id)];
+    pub fn facts(&self) -> Vec<Fact> {
+        let mut facts = vec![Fact::NextId(self.next_queue)];
+        facts.extend(self.running().map(Fact::Running));
         let mut bonds = Vec::new();
         for (at, vhost) in &self.vhosts {
             facts.push(Fact::Vhost(at.clone()));
             for (name, exchange) in &vhost.exchanges {
-                let declare = exchange.declared.clone();
-                if declare.durable && !name.is_empty() && !name.starts_with("amq.") {
-                    facts.push(Fact::Exchange { vhost: at.clone(), name: name.clone(), declare });
+                let (vhost, name, declare) = (at.clone(), name.clone(), exchange.declared.clone());
+                if let Some(home) = exchange.home {
+                    facts.push(Fact::TransientExchange { vhost, name, declare, home });
+                } else if !name.is_empty() && !name.starts_with("amq.") {
+                    facts.push(Fact::Exchange { vhost, name, declare });
                 }
             }
-            for (name, queue) in vhost.queues.iter().filter(|(_, queue)| queue.is_logged()) {
+            for (name, queue) in &vhost.queues {
                 facts.push(queue.clone().into_fact(at.clone(), name.clone()));
             }
-            for (source, exchange) in vhost.exchanges.iter().filter(|(_, exchange)| exchange.declared.durable) {
-                for binding in exchange.bindings.iter().filter(|binding| vhost.is_logged(&binding.destination)) {
+            for (source, exchange) in &vhost.exchanges {
+                for binding in exchange.bindings.iter() {
                     bonds.push(Fact::Bound(Bond {
                         vhost: at.clone(),
                         source: source.clone(),

@@ -1,5 +1,4 @@
-//! After any steps, the facts of the log restore the durable part of the catalog, at every point; so does a snapshot
-//! together with the facts logged since any moment before it.
+//! After any steps, the facts of a catalog make an equal one, at every point: also one that comes to the same decisions.
 use super::*;
 use leveret_model::exchange::ExchangeType;
 use leveret_model::table::{FieldTable, FieldValue};
@@ -14,7 +13,8 @@ enum Step {
     Bind { source: u8, to: To, key: u8, arguments: u8 },
     Unbind { source: u8, to: To, key: u8, arguments: u8 },
     Disconnect(u64),
-    Snapshot,
+    Start(NodeRun),
+    Gone(NodeRun),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -37,9 +37,17 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => (0..5u8, to(), 0..3u8, 0..3u8)
             .prop_map(|(source, to, key, arguments)| Step::Unbind { source, to, key, arguments }),
         1 => (1..3u64).prop_map(Step::Disconnect),
-        1 => Just(Step::Snapshot),
+        1 => (1..3u64, 1..3u64).prop_map(|(node, incarnation)| Step::Start(NodeRun { node, incarnation })),
+        1 => (1..3u64, 1..3u64).prop_map(|(node, incarnation)| Step::Gone(NodeRun { node, incarnation })),
     ];
     prop::collection::vec(step, 1..80)
+}
+
+/// Connections belong to nodes 1 and 2, in this start of them.
+const HERE: NodeRun = NodeRun { node: 1, incarnation: 1 };
+
+fn connection(number: u64) -> ConnectionId {
+    ConnectionId { run: NodeRun { node: number, incarnation: 1 }, number }
 }
 
 fn exchange(name: u8) -> String {
@@ -63,53 +71,61 @@ fn route(key: u8, arguments: u8, turned: bool) -> (&'static [u8], FieldTable) {
     ([&b""[..], b"~", b"\xff"][usize::from(key)], FieldTable(entries))
 }
 
-/// Does a step and returns its effects. A step may be refused; it has no effects then.
-fn act(catalog: &mut Catalog, step: &Step) -> Vec<Effect> {
-    fn effects<T>(change: Result<Change<T>, Refusal>) -> Vec<Effect> {
-        change.map_or(Vec::new(), |change| change.effects)
-    }
-    match *step {
+/// Returns the command for a step, and the node that gives it.
+fn command(catalog: &Catalog, step: &Step) -> (NodeRun, Command) {
+    let vhost = "/".to_owned();
+    let bond = |source, to, key, arguments, turned| {
+        let ((key, arguments), source) = (route(key, arguments, turned), exchange(source).into());
+        Bond { vhost: "/".into(), source, destination: destination(to), routing_key: key.to_vec(), arguments }
+    };
+    let origin = Origin::Connection(connection(1));
+    let command = match *step {
         Step::Exchange { name, durable, auto_delete } => {
             let kind = if name == 1 { ExchangeType::Headers } else { ExchangeType::Topic };
             let arguments = FieldTable::default();
             let declare = ExchangeDeclare { kind, durable, auto_delete, internal: false, arguments };
-            effects(catalog.declare_exchange("/", &exchange(name), declare))
+            Command::DeclareExchange { vhost, name: exchange(name), declare }
         }
-        Step::DeleteExchange { name, if_unused } => effects(catalog.delete_exchange("/", &exchange(name), if_unused)),
+        Step::DeleteExchange { name, if_unused } => Command::DeleteExchange { vhost, name: exchange(name), if_unused },
         Step::Queue { name, durable, exclusive } => {
             let declare = QueueDeclare { durable, exclusive: exclusive.is_some(), ..QueueDeclare::default() };
-            let origin = exclusive.map_or(Origin::System, |owner| Origin::Connection(ConnectionId(owner)));
-            effects(catalog.declare_queue("/", &format!("q{name}"), declare, origin))
+            let origin = exclusive.map_or(Origin::System, |owner| Origin::Connection(connection(owner)));
+            let by = exclusive.map_or(HERE, |owner| connection(owner).run);
+            return (by, Command::DeclareQueue { vhost, name: format!("q{name}"), declare, origin });
         }
         Step::DeleteQueue(name) => {
             let name = format!("q{name}");
-            let id = catalog.queue_id("/", &name);
-            id.map_or(Vec::new(), |id| catalog.delete_queue("/", &name, id).unwrap().effects)
+            let id = catalog.queue_id("/", &name).unwrap_or(QueueId(0));
+            Command::DeleteQueue { vhost, name, id }
         }
         Step::Bind { source, to, key, arguments } => {
-            let (key, arguments) = route(key, arguments, false);
-            effects(catalog.bind(
-                "/",
-                BindingDeclare::new(&exchange(source), &destination(to), key, &arguments),
-                Origin::Connection(ConnectionId(1)),
-            ))
+            Command::Bind { bond: bond(source, to, key, arguments, false), origin }
         }
         Step::Unbind { source, to, key, arguments } => {
-            let (key, arguments) = route(key, arguments, true);
-            let ends = (exchange(source), destination(to));
-            effects(catalog.unbind(
-                "/",
-                BindingDeclare::new(&ends.0, &ends.1, key, &arguments),
-                Origin::Connection(ConnectionId(1)),
-            ))
+            Command::Unbind { bond: bond(source, to, key, arguments, true), origin }
         }
-        Step::Disconnect(connection) => {
-            let deleted = catalog.delete_exclusive_queues(ConnectionId(connection), usize::MAX);
-            assert_eq!(catalog.exclusive_queues(ConnectionId(connection)).count(), 0);
-            deleted.effects
-        }
-        Step::Snapshot => Vec::new(),
+        Step::Disconnect(owner) => Command::DeleteExclusive { owner: connection(owner), most: u32::MAX },
+        Step::Start(run) => return (run, Command::NodeStarted),
+        Step::Gone(run) => Command::NodeGone(run),
+    };
+    (HERE, command)
+}
+
+/// Does a step and returns its effects. A step may be refused; it has no effects then.
+fn act(catalog: &mut Catalog, step: &Step) -> Vec<Effect> {
+    let (by, command) = command(catalog, step);
+    let expected = catalog.preview(&command);
+    let changed = catalog.execute(by, &command);
+    match (expected, &changed) {
+        (Err(expected), Err(refusal)) => assert_eq!(expected, *refusal),
+        (Ok(Some(answer)), Ok(change)) => assert_eq!((answer, 0), (change.answer, change.effects.len())),
+        (Ok(None), Ok(change)) => assert!(change.answer.changed),
+        (expected, _) => panic!("{command:?} was to be {expected:?} and is {changed:?}"),
     }
+    if let Step::Disconnect(owner) = *step {
+        assert_eq!(catalog.exclusive_queues(connection(owner)).count(), 0);
+    }
+    changed.map_or(Vec::new(), |change| change.effects)
 }
 
 fn made_of(facts: impl IntoIterator<Item = Fact>) -> Catalog {
@@ -118,35 +134,19 @@ fn made_of(facts: impl IntoIterator<Item = Fact>) -> Catalog {
     catalog
 }
 
-/// Returns the durable part of the catalog, without the next identity: restored exchanges get new identities.
-fn durable(catalog: &Catalog) -> Vec<Fact> {
-    catalog.durable_facts().split_off(1)
-}
-
 proptest! {
     #[test]
-    fn a_restart_at_any_point_restores_the_durable_catalog(steps in steps()) {
+    fn a_snapshot_at_any_point_restores_the_catalog(before in steps(), after in steps()) {
         let mut catalog = Catalog::default();
-        let mut log: Vec<Fact> = Vec::new();
-        // The facts of each snapshot, with the length of the log when the snapshot was begun: the snapshot may contain
-        // later facts.
-        let mut snapshots: Vec<(usize, Vec<Fact>)> = vec![(0, Vec::new())];
-        let mut begun = 0;
-        for step in &steps {
-            log.extend(act(&mut catalog, step).into_iter().filter_map(Effect::into_fact));
-            if let Step::Snapshot = step {
-                snapshots.push((begun, catalog.durable_facts()));
-                begun = log.len();
-            }
-            let now = durable(&catalog);
-            prop_assert_eq!(&durable(&made_of(log.iter().cloned())), &now, "after {:?}", step);
-            for (from, snapshot) in &snapshots {
-                let again = made_of(snapshot.iter().chain(&log[*from..]).cloned());
-                prop_assert_eq!(&durable(&again), &now, "from a snapshot at fact {}, after {:?}", from, step);
-            }
+        before.iter().for_each(|step| drop(act(&mut catalog, step)));
+        let mut again = made_of(catalog.facts());
+        prop_assert_eq!(seen(&again), seen(&catalog));
+        for step in &after {
+            prop_assert_eq!(act(&mut again, step), act(&mut catalog, step), "effects of {:?}", step);
+            prop_assert_eq!(again.vhost("/").unwrap().usage, catalog.vhost("/").unwrap().usage);
         }
-        let again = made_of(log);
-        prop_assert_eq!(again.bindings("/").unwrap().count(), again.vhost("/").unwrap().usage.bindings);
+        prop_assert_eq!(seen(&again), seen(&catalog));
+        prop_assert_eq!(catalog.bindings("/").unwrap().count(), catalog.vhost("/").unwrap().usage.bindings);
     }
 }
 
@@ -163,7 +163,7 @@ fn seen(catalog: &Catalog) -> (Vec<Fact>, Vec<String>) {
             seen.push(format!("{:?} {queues:?}", routed.map(|routed| routed.by_headers)));
         }
     }
-    (catalog.durable_facts(), seen)
+    (catalog.facts(), seen)
 }
 
 proptest! {
@@ -189,34 +189,32 @@ proptest! {
 }
 
 #[test]
-fn auto_delete_exchanges_are_restored_without_their_transient_bindings() {
+fn what_lives_on_a_node_ends_with_it_and_transient_exchanges_end_with_the_last_node() {
     let mut catalog = Catalog::default();
-    let bind = |source, to| Step::Bind { source, to, key: 1, arguments: 0 };
-    let unbind = |source, to| Step::Unbind { source, to, key: 1, arguments: 0 };
-    let exchange = |name| Step::Exchange { name, durable: true, auto_delete: true };
-    let queue = |name, durable| Step::Queue { name, durable, exclusive: None };
-    let mut log: Vec<Fact> = Vec::new();
-    let mut play = |steps: &[Step]| {
-        for step in steps {
-            log.extend(act(&mut catalog, step).into_iter().filter_map(Effect::into_fact));
-        }
-        let again = made_of(log.iter().cloned());
-        assert_eq!(durable(&again), durable(&catalog));
-        again
+    let other = NodeRun { node: 2, incarnation: 1 };
+    for run in [HERE, other] {
+        let _ = catalog.node_started(run);
+    }
+    act(&mut catalog, &Step::Exchange { name: 2, durable: false, auto_delete: false });
+    for (name, durable, exclusive) in [(0, true, None), (1, false, None), (2, true, Some(1)), (3, false, Some(2))] {
+        act(&mut catalog, &Step::Queue { name, durable, exclusive });
+        act(&mut catalog, &Step::Bind { source: 2, to: To::Queue(name), key: 1, arguments: 0 });
+    }
+    let left = |catalog: &Catalog| {
+        let names: Vec<_> = catalog.queues("/").unwrap().map(|(name, _)| name.to_string()).collect();
+        (names.join(" "), catalog.exchange("/", "e2").is_ok(), catalog.bindings("/").unwrap().count())
     };
-    // The exchange lost its durable binding while a transient one kept it, and has another durable binding now.
-    let again = play(&[
-        exchange(2),
-        queue(0, true),
-        queue(1, false),
-        queue(2, true),
-        bind(2, To::Queue(0)),
-        bind(2, To::Queue(1)),
-        unbind(2, To::Queue(0)),
-        bind(2, To::Queue(2)),
-    ]);
-    assert_eq!(again.bindings("/").unwrap().count(), 1);
-    // The exchange was deleted together with a transient queue.
-    let again = play(&[exchange(3), bind(3, To::Queue(1)), Step::DeleteQueue(1)]);
-    assert!(again.exchange("/", "e3").is_err() && again.exchange("/", "e2").is_ok());
+    let mut again = made_of(catalog.facts());
+    for catalog in [&mut catalog, &mut again] {
+        let _ = catalog.node_gone(NodeRun { incarnation: 9, ..HERE });
+        assert_eq!(left(catalog), ("q0 q1 q2 q3".to_owned(), true, 3), "it has not run for long");
+        let restarted = NodeRun { incarnation: 2, ..HERE };
+        let _ = catalog.node_started(restarted);
+        assert_eq!(left(catalog), ("q0 q3".to_owned(), true, 1));
+        assert!(catalog.may_run(restarted) && !catalog.may_run(HERE));
+        let _ = catalog.node_gone(restarted);
+        assert_eq!(left(catalog), ("q0 q3".to_owned(), true, 1));
+        let _ = catalog.node_gone(other);
+        assert_eq!(left(catalog), ("q0".to_owned(), false, 0));
+    }
 }

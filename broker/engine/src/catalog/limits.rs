@@ -11,12 +11,33 @@ pub(super) struct Usage {
 }
 
 impl Usage {
-    /// Checks that a definition of `bytes` bytes may be added to these if `most` bytes are allowed.
+    /// Checks that definitions of this size may be added to these if `bytes_max` bytes are allowed.
     ///
     /// # Errors
     /// 406 naming the limit.
-    pub(super) fn check_bytes(&self, bytes: usize, most: usize, vhost: &str) -> Result<(), Refusal> {
-        check(self.bytes + bytes, most, "bytes of definitions", vhost)
+    pub(super) fn check(&self, added: Self, bytes_max: usize, vhost: &str) -> Result<(), Refusal> {
+        check(self.bindings + added.bindings, BINDINGS_MAX, "bindings", vhost)?;
+        check(self.bytes + added.bytes, bytes_max, "bytes of definitions", vhost)
+    }
+
+    pub(super) fn add(&mut self, added: Self) {
+        self.bindings += added.bindings;
+        self.bytes += added.bytes;
+    }
+
+    pub(super) fn remove(&mut self, removed: Self) {
+        self.bindings -= removed.bindings;
+        self.bytes -= removed.bytes;
+    }
+
+    /// Returns the size of definitions that take `bytes` bytes and are no bindings.
+    pub(super) fn of(bytes: usize) -> Self {
+        Self { bindings: 0, bytes }
+    }
+
+    /// Returns the size of a binding that takes `bytes` bytes.
+    pub(super) fn of_binding(bytes: usize) -> Self {
+        Self { bindings: 1, bytes }
     }
 }
 

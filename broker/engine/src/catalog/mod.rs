@@ -8,11 +8,13 @@
 mod access;
 mod arguments;
 mod bindings;
+mod command;
 mod effects;
 mod exchanges;
 mod facts;
 #[cfg(test)]
 mod facts_tests;
+mod homes;
 mod limits;
 mod listing;
 mod queues;
@@ -25,9 +27,11 @@ mod unlink;
 pub use access::{Origin, Purpose};
 pub use arguments::{DeliveryLimit, ExchangeSettings, QueueSettings, QueueType, idle_arguments};
 pub use bindings::{Binding, BindingDeclare, Destination, properties_key};
-pub use effects::{Cause, Change, Effect};
+pub use command::{Command, CommandAnswer};
+pub use effects::{Change, Effect};
 pub use exchanges::{Exchange, ExchangeDeclare};
-pub use facts::{Bond, Fact};
+pub use facts::{Bond, Fact, QueueLife};
+pub use homes::NodeRun;
 pub use queues::{DeclareResult, DeclaredQueue, QueueDeclare};
 pub use refusals::on_default_exchange;
 pub use route::RouteProperties;
@@ -43,11 +47,16 @@ use unlink::Remains;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct QueueId(pub u64);
 
-/// The identity of a connection for as long as the node runs.
+/// The identity of a connection, which no other connection of the cluster has or will have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ConnectionId(pub u64);
+pub struct ConnectionId {
+    /// The start of the node that the client is connected to.
+    pub run: NodeRun,
+    /// The number of the connection among those of this start.
+    pub number: u64,
+}
 
-/// The identity of an exchange for as long as the node runs.
+/// The identity of an exchange on this node, for as long as the node runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct ExchangeId(u64);
 
@@ -57,8 +66,12 @@ type Names = (Arc<str>, Arc<str>);
 /// All definitions.
 pub struct Catalog {
     vhosts: BTreeMap<Arc<str>, Vhost>,
-    /// The identity that the next queue or exchange gets.
-    next_id: u64,
+    /// The identity that the next queue gets. It follows from the commands, so that it is the same on every node.
+    next_queue: u64,
+    /// The identity that the next exchange gets.
+    next_exchange: u64,
+    /// The start of each node that runs, by node.
+    running: BTreeMap<u64, u64>,
     /// The queues that belong to each connection: the virtual host and the name of each.
     exclusive: BTreeMap<ConnectionId, BTreeSet<Names>>,
     /// The memory that the definitions of one virtual host may take, in bytes.
@@ -90,7 +103,9 @@ impl Catalog {
     pub fn new(bytes_max: usize) -> Self {
         let mut catalog = Self {
             vhosts: BTreeMap::new(),
-            next_id: 1,
+            next_queue: 1,
+            next_exchange: 1,
+            running: BTreeMap::new(),
             exclusive: BTreeMap::new(),
             bytes_max: bytes_max.min(limits::BYTES_MAX),
             unlinked_at_once: UNLINKED_AT_ONCE,
@@ -114,7 +129,7 @@ impl Catalog {
             remains: Remains::default(),
         };
         for (exchange, declare) in exchanges::predeclared() {
-            vhost.add_exchange(self.next_id(), exchange, declare);
+            vhost.add_exchange(self.next_exchange(), exchange, declare, None);
         }
         self.vhosts.insert(name.clone(), vhost);
         Change::one(true, Effect::VhostCreated { vhost: name })
@@ -128,7 +143,7 @@ impl Catalog {
         }
         self.exclusive.retain(|_, owned| !owned.is_empty());
         let at = &vhost.name;
-        let queues = vhost.queues.iter().map(|(name, queue)| queue.deleted(at.clone(), name.clone(), Cause::Vhost));
+        let queues = vhost.queues.iter().map(|(name, queue)| queue.deleted(at.clone(), name.clone()));
         let mut change = Change { answer: true, effects: queues.collect() };
         change.effects.push(Effect::VhostDeleted { vhost: vhost.name });
         change
@@ -140,20 +155,25 @@ impl Catalog {
         self.vhosts.contains_key(name)
     }
 
-    /// Returns the identity that the next queue or exchange will have.
+    /// Returns the identity that the next queue will have.
     #[must_use]
     pub fn next_identity(&self) -> u64 {
-        self.next_id
+        self.next_queue
     }
 
     /// Ensures that identities below `next` are not used again.
     fn raise_next_identity(&mut self, next: u64) {
-        self.next_id = self.next_id.max(next);
+        self.next_queue = self.next_queue.max(next);
     }
 
-    fn next_id(&mut self) -> u64 {
-        self.next_id += 1;
-        self.next_id - 1
+    fn next_queue(&mut self) -> QueueId {
+        self.next_queue += 1;
+        QueueId(self.next_queue - 1)
+    }
+
+    fn next_exchange(&mut self) -> ExchangeId {
+        self.next_exchange += 1;
+        ExchangeId(self.next_exchange - 1)
     }
 
     pub(crate) fn vhost(&self, name: &str) -> Result<&Vhost, Refusal> {
@@ -166,13 +186,13 @@ impl Catalog {
 }
 
 impl Vhost {
-    /// Returns whether a binding to this destination survives a restart, if its source does.
-    fn is_logged(&self, destination: &Destination) -> bool {
-        match destination {
-            Destination::Exchange(name) => {
-                self.exchanges.get(&**name).is_some_and(|exchange| exchange.declared.durable)
-            }
-            Destination::Queue(name) => self.queues.get(&**name).is_some_and(DeclaredQueue::is_logged),
-        }
+    /// Checks that this node has memory for definitions of this size beside those that are left and are being unlinked.
+    ///
+    /// # Errors
+    /// 406 naming the limit.
+    fn admit(&self, added: Usage, bytes_max: usize) -> Result<(), Refusal> {
+        let mut all = self.usage;
+        all.add(self.remains.usage());
+        all.check(added, bytes_max, &self.name)
     }
 }

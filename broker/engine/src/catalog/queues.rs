@@ -1,9 +1,9 @@
 //! Declaring queues, comparing further declarations, and deleting them. The catalog does not know the messages in them.
 use super::bindings::{Destination, Target};
-use super::limits::{self, QUEUES_MAX};
+use super::limits::{self, QUEUES_MAX, Usage};
 use super::refusals::Subject;
 use super::{
-    Catalog, Cause, Change, ConnectionId, Effect, Fact, Origin, Purpose, QueueId, QueueSettings, QueueType, Vhost,
+    Catalog, Change, ConnectionId, Effect, Fact, NodeRun, Origin, Purpose, QueueId, QueueLife, QueueSettings, QueueType, Vhost,
 };
 use leveret_model::name;
 use leveret_model::refusal::Refusal;
@@ -16,8 +16,10 @@ use std::sync::Arc;
 pub struct DeclaredQueue {
     /// The identity of the queue.
     pub id: QueueId,
-    /// True if the queue survives a restart of the broker.
+    /// True if the queue was declared as one that survives a restart of the broker.
     pub durable: bool,
+    /// The start of the node that the queue lives on and ends with; `None` for a queue whose contents are logged.
+    pub home: Option<NodeRun>,
     /// The one connection that may use the queue; the queue is deleted when the connection ends.
     pub exclusive: Option<ConnectionId>,
     /// True if the queue is deleted when its last consumer leaves.
@@ -31,7 +33,7 @@ pub struct DeclaredQueue {
 }
 
 /// The properties with which a queue is declared. By default it is transient and shared, without arguments.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct QueueDeclare {
     /// True if the queue survives a restart of the broker.
     pub durable: bool,
@@ -55,41 +57,29 @@ pub struct DeclareResult {
 }
 
 impl Catalog {
-    /// Declares a queue.
+    /// Declares a queue. It lives on the node that asks, `by`, unless it is logged.
     ///
     /// # Errors
     /// 403 for a reserved name, 405 if the queue belongs to another connection, 406 if it was declared differently, for an
     /// argument that is not supported, and beyond the limits of the virtual host.
     pub fn declare_queue(
         &mut self,
+        by: NodeRun,
         vhost: &str,
         name: &str,
         declare: QueueDeclare,
         origin: Origin,
     ) -> Result<Change<DeclareResult>, Refusal> {
+        if let Some(id) = self.queue_like(vhost, name, &declare, origin)? {
+            return Ok(Change::nothing(DeclareResult { id, created: false }));
+        }
         let subject = Subject::queue(vhost, name);
         let settings = QueueSettings::parse(subject, &declare.arguments)?;
-        check_type(subject, settings.queue_type, &declare)?;
         let owner = owner(subject, declare.exclusive, origin)?;
-        if let Some(current) = self.vhost(vhost)?.queues.get(name) {
-            current.check_access(subject, origin, Purpose::Use)?;
-            if current.exclusive != owner {
-                return Err(subject.locked());
-            }
-            current.check_equal(subject, &declare, &settings)?;
-            return Ok(Change::nothing(DeclareResult { id: current.id, created: false }));
-        }
-        if !declare.server_named {
-            name::check("queue", name)?;
-        }
-        limits::check_arguments("queue", name, &declare.arguments)?;
-        let in_vhost = self.vhost(vhost)?;
-        limits::check(in_vhost.queues.len() + 1, QUEUES_MAX, "queues", vhost)?;
-        in_vhost.usage.check_bytes(queue_bytes(name, &declare.arguments), self.bytes_max, vhost)?;
-        let id = QueueId(self.next_id());
+        let id = self.next_queue();
         let QueueDeclare { durable, auto_delete, arguments, .. } = declare;
-        let queue =
-            DeclaredQueue { id, durable, exclusive: owner, auto_delete, arguments, settings, sources: BTreeSet::new() };
+        let (home, sources) = ((!durable || owner.is_some()).then_some(by), BTreeSet::new());
+        let queue = DeclaredQueue { id, durable, home, exclusive: owner, auto_delete, arguments, settings, sources };
         let in_vhost = self.vhost_mut(vhost)?;
         let (vhost, name): (_, Arc<str>) = (in_vhost.name.clone(), name.into());
         in_vhost.add_queue(&name, queue.clone());
@@ -97,6 +87,54 @@ impl Catalog {
             self.exclusive.entry(owner).or_default().insert((vhost.clone(), name.clone()));
         }
         Ok(Change::one(DeclareResult { id, created: true }, Effect::QueueCreated { vhost, name, queue }))
+    }
+
+    /// Returns the queue of this name if it was declared in the same way, or `None` if there is no queue of this name and it
+    /// may be declared.
+    ///
+    /// # Errors
+    /// As [`declare_queue`](Self::declare_queue).
+    pub(super) fn queue_like(
+        &self,
+        vhost: &str,
+        name: &str,
+        declare: &QueueDeclare,
+        origin: Origin,
+    ) -> Result<Option<QueueId>, Refusal> {
+        let subject = Subject::queue(vhost, name);
+        let settings = QueueSettings::parse(subject, &declare.arguments)?;
+        check_type(subject, settings.queue_type, declare)?;
+        let owner = owner(subject, declare.exclusive, origin)?;
+        if let Some(current) = self.vhost(vhost)?.queues.get(name) {
+            current.check_access(subject, origin, Purpose::Use)?;
+            if current.exclusive != owner {
+                return Err(subject.locked());
+            }
+            current.check_equal(subject, declare, &settings)?;
+            return Ok(Some(current.id));
+        }
+        if !declare.server_named {
+            name::check("queue", name)?;
+        }
+        limits::check_arguments("queue", name, &declare.arguments)?;
+        let in_vhost = self.vhost(vhost)?;
+        limits::check(in_vhost.queues.len() + 1, QUEUES_MAX, "queues", vhost)?;
+        let added = Usage::of(queue_bytes(name, &declare.arguments));
+        in_vhost.usage.check(added, limits::BYTES_MAX, vhost)?;
+        Ok(None)
+    }
+
+    /// Checks that this node has memory for a queue, unless there is one of this name.
+    ///
+    /// # Errors
+    /// 406 naming the limit.
+    pub(super) fn admit_queue(&self, vhost: &str, name: &str, declare: &QueueDeclare) -> Result<(), Refusal> {
+        match self.vhosts.get(vhost) {
+            Some(at) if !at.queues.contains_key(name) => {
+                at.admit(Usage::of(queue_bytes(name, &declare.arguments)), self.bytes_max)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Returns a queue, if it is open to the origin of the request for this purpose.
@@ -136,8 +174,8 @@ impl Catalog {
                 self.exclusive.remove(&owner);
             }
         }
-        let mut change = Change::one((), queue.deleted(at, name, Cause::Request));
-        self.remove_exchanges(vhost, left_over, Cause::Cascade, &mut change.effects);
+        let mut change = Change::one((), queue.deleted(at, name));
+        self.remove_exchanges(vhost, left_over, &mut change.effects);
         Ok(change)
     }
 
@@ -163,7 +201,7 @@ impl Catalog {
 
 impl Vhost {
     pub(super) fn add_queue(&mut self, name: &Arc<str>, queue: DeclaredQueue) {
-        self.usage.bytes += queue_bytes(name, &queue.arguments);
+        self.usage.add(Usage::of(queue_bytes(name, &queue.arguments)));
         self.queues.insert(name.clone(), queue);
     }
 
@@ -171,7 +209,7 @@ impl Vhost {
     /// that lost a binding by that.
     pub(super) fn take_queue(&mut self, name: &str) -> Option<(Arc<str>, DeclaredQueue)> {
         let (name, mut queue) = self.queues.remove_entry(name)?;
-        self.usage.bytes -= queue_bytes(&name, &queue.arguments);
+        self.usage.remove(Usage::of(queue_bytes(&name, &queue.arguments)));
         let destination = Destination::Queue(name.to_string());
         queue.sources.retain(|source| self.remove_bindings_to(source, &destination, Target::Queue(queue.id)));
         Some((name, queue))
@@ -183,30 +221,37 @@ fn queue_bytes(name: &str, arguments: &FieldTable) -> usize {
 }
 
 impl DeclaredQueue {
-    /// Returns the queue that a fact of the log is about, which is one that survives restarts.
     /// Returns a durable queue whose declaration was accepted before.
     #[must_use]
     pub fn durable(id: QueueId, auto_delete: bool, arguments: FieldTable) -> Self {
         let settings = QueueSettings::of_accepted(&arguments);
-        Self { id, durable: true, exclusive: None, auto_delete, arguments, settings, sources: BTreeSet::new() }
+        let sources = BTreeSet::new();
+        Self { id, durable: true, home: None, exclusive: None, auto_delete, arguments, settings, sources }
     }
 
     /// Returns the fact that the queue was declared.
     #[must_use]
     pub fn into_fact(self, vhost: Arc<str>, name: Arc<str>) -> Fact {
-        let Self { id, auto_delete, arguments, .. } = self;
-        Fact::Queue { vhost, name, id, auto_delete, arguments }
+        let Self { id, durable, home, exclusive, auto_delete, arguments, .. } = self;
+        match home {
+            None => Fact::Queue { vhost, name, id, auto_delete, arguments },
+            Some(home) => {
+                let owner = exclusive.map(|owner| owner.number);
+                let life = QueueLife { durable, home, owner };
+                Fact::TransientQueue { vhost, name, id, life, auto_delete, arguments }
+            }
+        }
     }
 
-    pub(super) fn deleted(&self, vhost: Arc<str>, name: Arc<str>, cause: Cause) -> Effect {
+    pub(super) fn deleted(&self, vhost: Arc<str>, name: Arc<str>) -> Effect {
         let (is_logged, had_bindings) = (self.is_logged(), !self.sources.is_empty());
-        Effect::QueueDeleted { vhost, name, id: self.id, is_logged, had_bindings, cause }
+        Effect::QueueDeleted { vhost, name, id: self.id, is_logged, had_bindings }
     }
 
-    /// Returns whether the queue is in the log: it is durable, and not deleted with a connection.
+    /// Returns whether the contents of the queue are logged: it is durable, and not deleted with a connection.
     #[must_use]
     pub fn is_logged(&self) -> bool {
-        self.durable && self.exclusive.is_none()
+        self.home.is_none()
     }
 
     /// Checks that a further declaration equals the one that created the queue.

@@ -17,8 +17,14 @@ fn queue(exclusive: bool) -> QueueDeclare {
     QueueDeclare { durable: true, exclusive, ..QueueDeclare::default() }
 }
 
-fn from(connection: u64) -> Origin {
-    Origin::Connection(ConnectionId(connection))
+const HERE: NodeRun = NodeRun { node: 1, incarnation: 7 };
+
+fn connection(number: u64) -> ConnectionId {
+    ConnectionId { run: HERE, number }
+}
+
+fn from(number: u64) -> Origin {
+    Origin::Connection(connection(number))
 }
 
 fn bind(catalog: &mut Catalog, source: &str, destination: Destination, key: &str) -> Result<bool, Refusal> {
@@ -76,29 +82,29 @@ impl ReplyCode for RefusalKind {
 #[test]
 fn declarations_and_their_refusals() {
     let mut catalog = Catalog::default();
-    assert_eq!(answer(catalog.declare_exchange("/", "e", exchange(ExchangeType::Topic))), Ok(true));
-    assert_eq!(answer(catalog.declare_exchange("/", "e", exchange(ExchangeType::Topic))), Ok(false));
-    let refusal = catalog.declare_exchange("/", "e", exchange(ExchangeType::Direct)).unwrap_err();
+    assert_eq!(answer(catalog.declare_exchange(HERE, "/", "e", exchange(ExchangeType::Topic))), Ok(true));
+    assert_eq!(answer(catalog.declare_exchange(HERE, "/", "e", exchange(ExchangeType::Topic))), Ok(false));
+    let refusal = catalog.declare_exchange(HERE, "/", "e", exchange(ExchangeType::Direct)).unwrap_err();
     let text = "inequivalent arg 'type' for exchange 'e' in vhost '/': received 'direct' but current is 'topic'";
     assert_eq!((refusal.kind.reply_code(), &*refusal.text), (406, text));
-    assert_eq!(answer(catalog.declare_exchange("/", "amq.direct", exchange(ExchangeType::Direct))), Ok(false));
-    assert_eq!(code(catalog.declare_exchange("/", "amq.mine", exchange(ExchangeType::Direct))), 403);
-    assert_eq!(code(catalog.declare_exchange("/", "", exchange(ExchangeType::Direct))), 403);
-    assert_eq!(code(catalog.declare_exchange("other", "e", exchange(ExchangeType::Direct))), 404);
+    assert_eq!(answer(catalog.declare_exchange(HERE, "/", "amq.direct", exchange(ExchangeType::Direct))), Ok(false));
+    assert_eq!(code(catalog.declare_exchange(HERE, "/", "amq.mine", exchange(ExchangeType::Direct))), 403);
+    assert_eq!(code(catalog.declare_exchange(HERE, "/", "", exchange(ExchangeType::Direct))), 403);
+    assert_eq!(code(catalog.declare_exchange(HERE, "other", "e", exchange(ExchangeType::Direct))), 404);
     assert_eq!(code(catalog.delete_exchange("/", "amq.topic", false)), 403);
     assert_eq!(answer(catalog.delete_exchange("/", "missing", false)), Ok(false));
 
-    let first = catalog.declare_queue("/", "q", queue(true), from(1)).unwrap().answer;
+    let first = catalog.declare_queue(HERE, "/", "q", queue(true), from(1)).unwrap().answer;
     assert!(first.created);
-    assert!(!catalog.declare_queue("/", "q", queue(true), from(1)).unwrap().answer.created);
-    assert_eq!(code(catalog.declare_queue("/", "q", queue(true), from(2))), 405);
-    assert_eq!(code(catalog.declare_queue("/", "q", queue(false), from(1))), 405);
+    assert!(!catalog.declare_queue(HERE, "/", "q", queue(true), from(1)).unwrap().answer.created);
+    assert_eq!(code(catalog.declare_queue(HERE, "/", "q", queue(true), from(2))), 405);
+    assert_eq!(code(catalog.declare_queue(HERE, "/", "q", queue(false), from(1))), 405);
     assert_eq!(code(catalog.queue("/", "q", Origin::System, Purpose::Use)), 405);
-    assert_eq!(code(catalog.declare_queue("/", "amq.q", queue(false), from(1))), 403);
-    assert_eq!(catalog.exclusive_queues(ConnectionId(1)).collect::<Vec<_>>(), [(&"/".into(), &"q".into())]);
+    assert_eq!(code(catalog.declare_queue(HERE, "/", "amq.q", queue(false), from(1))), 403);
+    assert_eq!(catalog.exclusive_queues(connection(1)).collect::<Vec<_>>(), [(&"/".into(), &"q".into())]);
     assert_eq!(answer(catalog.delete_queue("/", "q", first.id)), Ok(()));
-    assert_eq!(catalog.exclusive_queues(ConnectionId(1)).count(), 0);
-    let second = catalog.declare_queue("/", "q", queue(true), from(1)).unwrap().answer.id;
+    assert_eq!(catalog.exclusive_queues(connection(1)).count(), 0);
+    let second = catalog.declare_queue(HERE, "/", "q", queue(true), from(1)).unwrap().answer.id;
     assert_ne!(second, first.id);
     // The name belongs to another queue now.
     assert_eq!(code(catalog.delete_queue("/", "q", first.id)), 404);
@@ -108,49 +114,47 @@ fn declarations_and_their_refusals() {
 #[test]
 fn only_mutations_that_change_something_have_effects() {
     let mut catalog = Catalog::default();
-    fn effects<T>(change: Result<Change<T>, Refusal>) -> (usize, bool, bool) {
+    fn effects<T>(change: Result<Change<T>, Refusal>) -> (usize, bool) {
         let effects = change.unwrap().effects;
-        (effects.len(), effects.iter().any(Effect::changes_bindings), effects.iter().any(Effect::is_logged))
+        (effects.len(), effects.iter().any(Effect::changes_bindings))
     }
-    assert_eq!(effects(catalog.declare_queue("/", "q", queue(false), from(1))), (1, false, true));
-    assert_eq!(effects(catalog.declare_queue("/", "q", queue(false), from(1))), (0, false, false));
+    assert_eq!(effects(catalog.declare_queue(HERE, "/", "q", queue(false), from(1))), (1, false));
+    assert_eq!(effects(catalog.declare_queue(HERE, "/", "q", queue(false), from(1))), (0, false));
     let none = FieldTable::default();
     let (mine, shared) = (to_queue("mine"), to_queue("q"));
     let key = |destination| BindingDeclare::new("amq.topic", destination, b"a", &none);
-    assert_eq!(effects(catalog.unbind("/", key(&shared), Origin::System)), (0, false, false));
-    assert_eq!(effects(catalog.declare_queue("/", "mine", queue(true), from(1))), (1, false, false));
-    assert_eq!(effects(catalog.bind("/", key(&mine), from(1))), (1, true, false));
-    assert_eq!(effects(catalog.bind("/", key(&shared), Origin::System)), (1, true, true));
-    assert_eq!(effects(catalog.bind("/", key(&shared), Origin::System)), (0, false, false));
+    assert_eq!(effects(catalog.unbind("/", key(&shared), Origin::System)), (0, false));
+    assert_eq!(effects(catalog.declare_queue(HERE, "/", "mine", queue(true), from(1))), (1, false));
+    assert_eq!(effects(catalog.bind("/", key(&mine), from(1))), (1, true));
+    assert_eq!(effects(catalog.bind("/", key(&shared), Origin::System)), (1, true));
+    assert_eq!(effects(catalog.bind("/", key(&shared), Origin::System)), (0, false));
 }
 
 #[test]
-fn queues_of_a_deleted_virtual_host_are_effects_but_not_facts() {
+fn queues_of_a_deleted_virtual_host_are_effects() {
     let mut catalog = Catalog::default();
     assert!(catalog.create_vhost("v").answer);
-    let shared = catalog.declare_queue("v", "shared", queue(false), from(1)).unwrap().answer.id;
-    let mine = catalog.declare_queue("v", "mine", queue(true), from(1)).unwrap().answer.id;
+    let shared = catalog.declare_queue(HERE, "v", "shared", queue(false), from(1)).unwrap().answer.id;
+    let mine = catalog.declare_queue(HERE, "v", "mine", queue(true), from(1)).unwrap().answer.id;
     catalog
         .bind("v", BindingDeclare::new("amq.topic", &to_queue("shared"), b"", &FieldTable::default()), Origin::System)
         .unwrap();
     let effects = catalog.delete_vhost("v").effects;
-    let (vhost, cause): (Arc<str>, _) = ("v".into(), Cause::Vhost);
+    let vhost: Arc<str> = "v".into();
     let gone = |name: &str, id, is_logged, had_bindings| {
         let (vhost, name) = (vhost.clone(), name.into());
-        Effect::QueueDeleted { vhost, name, id, is_logged, had_bindings, cause }
+        Effect::QueueDeleted { vhost, name, id, is_logged, had_bindings }
     };
     let host = Effect::VhostDeleted { vhost: vhost.clone() };
     assert_eq!(effects, [gone("mine", mine, false, false), gone("shared", shared, true, true), host]);
-    let facts: Vec<_> = effects.into_iter().filter_map(Effect::into_fact).collect();
-    assert_eq!(facts, [Fact::VhostGone(vhost)]);
-    assert_eq!(catalog.exclusive_queues(ConnectionId(1)).count(), 0);
+    assert_eq!(catalog.exclusive_queues(connection(1)).count(), 0);
     assert_eq!(catalog.delete_vhost("v"), Change { answer: false, effects: Vec::new() });
 }
 
 #[test]
 fn bindings_differ_by_key_bytes_and_by_arguments_in_any_order() {
     let mut catalog = Catalog::default();
-    let id = catalog.declare_queue("/", "q", queue(false), from(1)).unwrap().answer.id;
+    let id = catalog.declare_queue(HERE, "/", "q", queue(false), from(1)).unwrap().answer.id;
     let none = FieldTable::default();
     let table = |entries: &[(&str, FieldValue)]| entries.iter().cloned().collect::<FieldTable>();
     let (one, turned) = (
@@ -221,8 +225,8 @@ fn deleting_definitions_frees_the_memory_counted_for_them() {
     let mut catalog = Catalog::default();
     let before = catalog.vhost("/").unwrap().usage;
     let arguments = FieldTable::from_iter([("note", FieldValue::from("kept"))]);
-    catalog.declare_exchange("/", "e", ExchangeDeclare { arguments, ..exchange(ExchangeType::Topic) }).unwrap();
-    let id = catalog.declare_queue("/", "q", queue(false), from(1)).unwrap().answer.id;
+    catalog.declare_exchange(HERE, "/", "e", ExchangeDeclare { arguments, ..exchange(ExchangeType::Topic) }).unwrap();
+    let id = catalog.declare_queue(HERE, "/", "q", queue(false), from(1)).unwrap().answer.id;
     for (source, destination, key) in
         [("e", to_queue("q"), "a.#"), ("e", to_exchange("e"), "b.*"), ("amq.topic", to_exchange("e"), "#")]
     {
@@ -239,12 +243,12 @@ fn declarations_beyond_the_limits_are_refused() {
     let mut catalog = Catalog::default();
     let long = FieldTable::from_iter([("note", FieldValue::LongString(vec![b'a'; 100_000]))]);
     let declare = QueueDeclare { arguments: long.clone(), ..queue(false) };
-    let refusal = catalog.declare_queue("/", "q", declare, from(1)).unwrap_err();
+    let refusal = catalog.declare_queue(HERE, "/", "q", declare, from(1)).unwrap_err();
     assert_eq!(refusal.kind.reply_code(), 406);
     assert!(refusal.text.contains("more than 65536"), "{refusal}");
     let declare = ExchangeDeclare { arguments: long.clone(), ..exchange(ExchangeType::Topic) };
-    assert_eq!(code(catalog.declare_exchange("/", "e", declare)), 406);
-    catalog.declare_queue("/", "q", queue(false), from(1)).unwrap();
+    assert_eq!(code(catalog.declare_exchange(HERE, "/", "e", declare)), 406);
+    catalog.declare_queue(HERE, "/", "q", queue(false), from(1)).unwrap();
     assert_eq!(
         code(catalog.bind("/", BindingDeclare::new("amq.topic", &to_queue("q"), b"", &long), Origin::System)),
         406
@@ -256,11 +260,15 @@ fn declarations_beyond_the_limits_are_refused() {
     let refusal = bind(&mut catalog, "amq.topic", to_queue("q"), "b").unwrap_err();
     assert_eq!(refusal.text, "vhost '/' has the 1000000 bindings that it may have");
     catalog.vhosts.get_mut("/").unwrap().usage.bytes = usize::MAX / 2;
-    assert_eq!(code(catalog.declare_queue("/", "r", queue(false), from(1))), 406);
-    assert_eq!(code(catalog.declare_exchange("/", "e", exchange(ExchangeType::Topic))), 406);
+    assert_eq!(code(catalog.declare_queue(HERE, "/", "r", queue(false), from(1))), 406);
+    assert_eq!(code(catalog.declare_exchange(HERE, "/", "e", exchange(ExchangeType::Topic))), 406);
     let mut small = Catalog::new(100_000);
-    let refusal =
-        (0..1000).find_map(|at| small.declare_queue("/", &format!("q{at}"), queue(false), from(1)).err()).unwrap();
+    let declare = |at: usize| {
+        let (vhost, name) = ("/".to_owned(), format!("q{at}"));
+        Command::DeclareQueue { vhost, name, declare: queue(false), origin: from(1) }
+    };
+    let mut refused = (0..1000).filter_map(|at| small.admit(&declare(at)).and_then(|()| small.execute(HERE, &declare(at))).err());
+    let refusal = refused.next().unwrap();
     assert_eq!(refusal.text, "vhost '/' has the 100000 bytes of definitions that it may have");
 }
 
@@ -277,7 +285,7 @@ fn unsupported_arguments_are_refused_by_name() {
         ("note", "kept".into(), 200),
     ] {
         let arguments = FieldTable::from_iter([(name, value)]);
-        let result = catalog.declare_queue("/", "q", QueueDeclare { arguments, ..queue(false) }, from(1));
+        let result = catalog.declare_queue(HERE, "/", "q", QueueDeclare { arguments, ..queue(false) }, from(1));
         if expected == 406 {
             assert!(result.as_ref().unwrap_err().text.contains(name), "{result:?}");
         }
@@ -292,7 +300,7 @@ fn unsupported_arguments_are_refused_by_name() {
     ] {
         let arguments = FieldTable::from_iter([("x-queue-type", FieldValue::from(kind))]);
         let refused =
-            catalog.declare_queue("/", "r", QueueDeclare { arguments, server_named, ..queue(false) }, from(1));
+            catalog.declare_queue(HERE, "/", "r", QueueDeclare { arguments, server_named, ..queue(false) }, from(1));
         assert_eq!(refused.unwrap_err().text, text);
     }
 }
@@ -303,7 +311,7 @@ fn a_declaration_with_other_arguments_is_refused_naming_the_difference() {
     let mut declare = |name: &str, arguments: &[(&str, FieldValue)]| {
         let arguments = arguments.iter().cloned().collect();
         let declare = QueueDeclare { arguments, ..queue(false) };
-        catalog.declare_queue("/", name, declare, from(1)).err().map(|refusal| refusal.text)
+        catalog.declare_queue(HERE, "/", name, declare, from(1)).err().map(|refusal| refusal.text)
     };
     let (quorum, limit) = (("x-queue-type", "quorum".into()), |limit: i32| ("x-delivery-limit", limit.into()));
     assert_eq!(declare("q", &[limit(3), quorum.clone()]), None);
@@ -345,7 +353,7 @@ fn unsupported_arguments_are_refused_for_existing_exchanges_too() {
         let arguments = FieldTable::from_iter([(name, value)]);
         ExchangeDeclare { arguments, ..exchange(ExchangeType::Direct) }
     };
-    catalog.declare_exchange("/", "e", exchange(ExchangeType::Direct)).unwrap();
+    catalog.declare_exchange(HERE, "/", "e", exchange(ExchangeType::Direct)).unwrap();
     for (declare, text) in [
         (with("x-unknown", 1.into()), "invalid arg 'x-unknown' for exchange 'e' in vhost '/': not supported"),
         (
@@ -357,7 +365,7 @@ fn unsupported_arguments_are_refused_for_existing_exchanges_too() {
             "inequivalent arg 'alternate-exchange' for exchange 'e' in vhost '/': received 'a' but current is 'none'",
         ),
     ] {
-        assert_eq!(catalog.declare_exchange("/", "e", declare).unwrap_err().text, text);
+        assert_eq!(catalog.declare_exchange(HERE, "/", "e", declare).unwrap_err().text, text);
     }
 }
 
@@ -365,9 +373,9 @@ fn unsupported_arguments_are_refused_for_existing_exchanges_too() {
 fn deletions_remove_bindings_and_unbound_auto_delete_exchanges() {
     let mut catalog = Catalog::default();
     let declared = ExchangeDeclare { auto_delete: true, ..exchange(ExchangeType::Fanout) };
-    catalog.declare_exchange("/", "first", declared.clone()).unwrap();
-    catalog.declare_exchange("/", "second", declared).unwrap();
-    let id = catalog.declare_queue("/", "q", queue(false), from(1)).unwrap().answer.id;
+    catalog.declare_exchange(HERE, "/", "first", declared.clone()).unwrap();
+    catalog.declare_exchange(HERE, "/", "second", declared).unwrap();
+    let id = catalog.declare_queue(HERE, "/", "q", queue(false), from(1)).unwrap().answer.id;
     assert_eq!(bind(&mut catalog, "first", to_exchange("second"), ""), Ok(true));
     assert_eq!(bind(&mut catalog, "first", to_exchange("second"), ""), Ok(false));
     assert_eq!(bind(&mut catalog, "second", to_queue("q"), ""), Ok(true));
@@ -380,11 +388,11 @@ fn deletions_remove_bindings_and_unbound_auto_delete_exchanges() {
     let vhost: Arc<str> = "/".into();
     let gone = |name: &str| {
         let (vhost, name) = (vhost.clone(), name.into());
-        Effect::ExchangeDeleted { vhost, name, durable: true, cause: Cause::Cascade }
+        Effect::ExchangeDeleted { vhost, name }
     };
-    let (is_logged, had_bindings, cause) = (true, true, Cause::Request);
+    let (is_logged, had_bindings) = (true, true);
     let queue_gone =
-        Effect::QueueDeleted { vhost: vhost.clone(), name: "q".into(), id, is_logged, had_bindings, cause };
+        Effect::QueueDeleted { vhost: vhost.clone(), name: "q".into(), id, is_logged, had_bindings };
     assert_eq!(effects, [queue_gone, gone("second"), gone("first")]);
 }
 
@@ -395,7 +403,7 @@ fn a_long_chain_of_exchanges_is_deleted_without_recursion() {
     let alternate = |at: usize| [("alternate-exchange", FieldValue::from(&*format!("alternate {at}")))];
     let declared = ExchangeDeclare { auto_delete: true, ..exchange(ExchangeType::Fanout) };
     for at in 0..LENGTH {
-        catalog.declare_exchange("/", &at.to_string(), declared.clone()).unwrap();
+        catalog.declare_exchange(HERE, "/", &at.to_string(), declared.clone()).unwrap();
         if at > 0 {
             bind(&mut catalog, &(at - 1).to_string(), to_exchange(&at.to_string()), "").unwrap();
         }
@@ -403,9 +411,9 @@ fn a_long_chain_of_exchanges_is_deleted_without_recursion() {
     for at in 0..LENGTH - 10 {
         let arguments = alternate(at + 1).into_iter().collect();
         let declare = ExchangeDeclare { arguments, ..exchange(ExchangeType::Direct) };
-        catalog.declare_exchange("/", &format!("alternate {at}"), declare).unwrap();
+        catalog.declare_exchange(HERE, "/", &format!("alternate {at}"), declare).unwrap();
     }
-    let id = catalog.declare_queue("/", "q", queue(false), from(1)).unwrap().answer.id;
+    let id = catalog.declare_queue(HERE, "/", "q", queue(false), from(1)).unwrap().answer.id;
     bind(&mut catalog, &(LENGTH - 1).to_string(), to_queue("q"), "").unwrap();
     assert_eq!(routed(&catalog, "0", "", None), [id].into());
     assert!(routed(&catalog, "alternate 0", "", None).is_empty());
@@ -421,10 +429,10 @@ fn a_long_chain_of_exchanges_is_deleted_without_recursion() {
 fn all_keys_of_a_message_are_routed_together() {
     let mut catalog = Catalog::default();
     let arguments = FieldTable::from_iter([("alternate-exchange", FieldValue::from("amq.fanout"))]);
-    catalog.declare_exchange("/", "d", ExchangeDeclare { arguments, ..exchange(ExchangeType::Direct) }).unwrap();
-    catalog.declare_exchange("/", "t", exchange(ExchangeType::Topic)).unwrap();
+    catalog.declare_exchange(HERE, "/", "d", ExchangeDeclare { arguments, ..exchange(ExchangeType::Direct) }).unwrap();
+    catalog.declare_exchange(HERE, "/", "t", exchange(ExchangeType::Topic)).unwrap();
     let [q, other] =
-        ["q", "other"].map(|name| catalog.declare_queue("/", name, queue(false), from(1)).unwrap().answer.id);
+        ["q", "other"].map(|name| catalog.declare_queue(HERE, "/", name, queue(false), from(1)).unwrap().answer.id);
     bind(&mut catalog, "d", to_exchange("t"), "k1").unwrap();
     bind(&mut catalog, "t", to_queue("q"), "k2").unwrap();
     bind(&mut catalog, "amq.fanout", to_queue("other"), "").unwrap();
@@ -452,7 +460,7 @@ fn a_message_with_too_many_routing_steps_is_refused() {
     let none = FieldTable::default();
     for at in 0..1_000 {
         let name = at.to_string();
-        catalog.declare_queue("/", &name, queue(false), from(1)).unwrap();
+        catalog.declare_queue(HERE, "/", &name, queue(false), from(1)).unwrap();
         catalog.bind("/", BindingDeclare::new("amq.topic", &to_queue(&name), b"#", &none), Origin::System).unwrap();
     }
     let keys = (0..1_024).map(|at| FieldValue::from(&*at.to_string())).collect();
@@ -468,10 +476,10 @@ fn alternates_recipients_and_internal_exchanges() {
     let mut catalog = Catalog::default();
     let arguments = FieldTable::from_iter([("alternate-exchange", FieldValue::from("amq.fanout"))]);
     let declared = ExchangeDeclare { arguments, ..exchange(ExchangeType::Direct) };
-    catalog.declare_exchange("/", "e", declared).unwrap();
-    assert_eq!(code(catalog.declare_exchange("/", "e", exchange(ExchangeType::Direct))), 406);
+    catalog.declare_exchange(HERE, "/", "e", declared).unwrap();
+    assert_eq!(code(catalog.declare_exchange(HERE, "/", "e", exchange(ExchangeType::Direct))), 406);
     let [a, b, c] =
-        ["a", "b", "c"].map(|name| catalog.declare_queue("/", name, queue(false), from(1)).unwrap().answer.id);
+        ["a", "b", "c"].map(|name| catalog.declare_queue(HERE, "/", name, queue(false), from(1)).unwrap().answer.id);
     bind(&mut catalog, "e", to_queue("a"), "a").unwrap();
     bind(&mut catalog, "amq.fanout", to_queue("b"), "").unwrap();
     assert_eq!(routed(&catalog, "e", "a", None), [a].into());
@@ -527,7 +535,7 @@ proptest! {
                     bound.retain(|(_, queue, _)| *queue != q);
                 }
                 Step::Declare(q) => {
-                    let declared = catalog.declare_queue("/", &q.to_string(), queue(false), from(1)).unwrap().answer;
+                    let declared = catalog.declare_queue(HERE, "/", &q.to_string(), queue(false), from(1)).unwrap().answer;
                     prop_assert_eq!(declared.created, queues.insert(q, declared.id).is_none());
                 }
             }

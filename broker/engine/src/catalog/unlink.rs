@@ -4,8 +4,9 @@
 //! An exchange or a queue may have a million bindings, and everything waits for the catalog while it changes. Therefore a
 //! deletion removes only the bindings themselves at once. Left behind are entries that nobody sees: targets in routers,
 //! with identities that are not used any more, and the name of the exchange at its destinations. Until these are removed
-//! they count as definitions.
+//! they count as definitions for new ones that are declared on this node.
 use super::bindings::{Binding, Taken, Target};
+use super::limits::Usage;
 use super::{Catalog, Exchange, ExchangeId, Vhost};
 use crate::exchange::{self, Router};
 use leveret_model::exchange::ExchangeType;
@@ -19,11 +20,13 @@ pub(super) struct Remains {
     left: Vec<RemovedBindings>,
     /// Deleted targets that routers still have.
     dead: BTreeSet<Target>,
+    /// The size of what is left. It is not the same on every node, because each unlinks in its own time.
+    usage: Usage,
 }
 
 /// Removed bindings that are still in indexes.
 struct RemovedBindings {
-    bindings: Taken,
+    bindings: Box<dyn Iterator<Item = Binding> + Send + Sync>,
     /// The type of the exchange that the bindings led from.
     kind: ExchangeType,
     end: DeletedEnd,
@@ -63,6 +66,11 @@ impl Catalog {
 }
 
 impl Remains {
+    /// Returns the size of what is left.
+    pub(super) fn usage(&self) -> Usage {
+        self.usage
+    }
+
     /// Returns whether this target was deleted and is still in a router.
     #[inline]
     pub(super) fn is_dead(&self, target: Target) -> bool {
@@ -70,12 +78,16 @@ impl Remains {
     }
 
     /// Adds the bindings from the exchange `name`, which was deleted.
-    pub(super) fn add_source(&mut self, name: &str, kind: ExchangeType, bindings: Taken, router: Router<Target>) {
+    pub(super) fn add_source(&mut self, name: &str, kind: ExchangeType, taken: Taken, router: Router<Target>) {
+        let Taken { bindings, usage } = taken;
+        self.usage.add(usage);
         self.left.push(RemovedBindings { bindings, kind, end: DeletedEnd::Source { name: name.into(), router } });
     }
 
     /// Adds the bindings from the exchange `name` to `target`, which was deleted.
-    pub(super) fn add_destination(&mut self, target: Target, bindings: Taken, name: Arc<str>, source: &Exchange) {
+    pub(super) fn add_destination(&mut self, target: Target, taken: Taken, name: Arc<str>, source: &Exchange) {
+        let Taken { bindings, usage } = taken;
+        self.usage.add(usage);
         self.dead.insert(target);
         let end = DeletedEnd::Destination { source: name, id: source.id, target };
         self.left.push(RemovedBindings { bindings, kind: source.declared.kind, end });
@@ -128,8 +140,7 @@ impl Vhost {
                 }
             }
         }
-        self.usage.bindings -= 1;
-        self.usage.bytes -= binding_bytes(leaving.kind, &binding.routing_key, &binding.arguments);
+        self.remains.usage.remove(binding_usage(leaving.kind, binding));
     }
 }
 
@@ -137,6 +148,10 @@ impl DeletedEnd {
     fn is_to(&self, dead: Target) -> bool {
         matches!(self, Self::Destination { target, .. } if *target == dead)
     }
+}
+
+fn binding_usage(kind: ExchangeType, binding: &Binding) -> Usage {
+    Usage::of_binding(binding_bytes(kind, &binding.routing_key, &binding.arguments))
 }
 
 /// Returns about how many bytes of memory a binding from an exchange of this type takes.
