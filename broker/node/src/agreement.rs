@@ -7,15 +7,17 @@ use crate::effects::declaration;
 use crate::replica::{Replica, ReplicaQueue};
 use crate::shard::{Shard, ShardDefinition};
 use crate::shards::Shards;
+use leveret_engine::catalog::Catalog;
 
 /// Has the log of a shard get the declarations and deletions that it lacks. Returns how many these are. To be called when
 /// this node has begun to lead the shard.
 pub(crate) fn agree(node: &Node, shards: &Shards, shard: &Shard, replica: &Replica) -> usize {
-    let mut found = deletions(node, replica);
-    found.extend(declarations(node, shards, shard, replica));
-    for definition in &found {
-        shard.define(definition);
-    }
+    // What is declared or deleted from now on is logged after this, and by this node: the lock is kept until all is said.
+    let catalog = node.catalog.read();
+    let mut found = deletions(node, &catalog, replica);
+    found.extend(declarations(&catalog, shards, shard, replica));
+    found.iter().for_each(|definition| shard.define(definition));
+    drop(catalog);
     if !found.is_empty() {
         tracing::info!(group = shard.group, queues = found.len(), "what was declared or deleted halfway is completed");
     }
@@ -23,14 +25,11 @@ pub(crate) fn agree(node: &Node, shards: &Shards, shard: &Shard, replica: &Repli
 }
 
 /// Returns the deletions that the shard lacks. The queues are not served any more.
-fn deletions(node: &Node, replica: &Replica) -> Vec<ShardDefinition> {
+fn deletions(node: &Node, catalog: &Catalog, replica: &Replica) -> Vec<ShardDefinition> {
     let mut found = Vec::new();
     for ReplicaQueue { queue, .. } in replica.queues() {
-        let is_deleted = {
-            let catalog = node.catalog.read();
-            catalog.queue_id(&queue.vhost, &queue.name) != Some(queue.id) && queue.id.0 < catalog.next_identity()
-        };
-        if is_deleted {
+        let is_named = catalog.queue_id(&queue.vhost, &queue.name) == Some(queue.id);
+        if !is_named && queue.id.0 < catalog.next_identity() {
             drop(node.queues.stop_serving(queue.id));
             found.push(ShardDefinition::Delete(queue.id));
         }
@@ -39,8 +38,7 @@ fn deletions(node: &Node, replica: &Replica) -> Vec<ShardDefinition> {
 }
 
 /// Returns the declarations that the shard lacks.
-fn declarations(node: &Node, shards: &Shards, shard: &Shard, replica: &Replica) -> Vec<ShardDefinition> {
-    let catalog = node.catalog.read();
+fn declarations(catalog: &Catalog, shards: &Shards, shard: &Shard, replica: &Replica) -> Vec<ShardDefinition> {
     let mut found = Vec::new();
     for vhost in catalog.vhosts() {
         for (name, queue) in catalog.queues(vhost).into_iter().flatten() {

@@ -1,23 +1,27 @@
 //! Applies committed log entries: those of group 0 to the catalog, those of the shards to their queues.
 //!
-//! Format of a shard's snapshot, integers little-endian: `mark u64 = all ones, version u8 = 3`, the batches that were applied
+//! Format of the snapshot of group 0: `version u8 = 2`, the batches that were applied, and facts (see `definitions`). Version
+//! 1 consists of facts alone.
+//!
+//! Format of a shard's snapshot, integers little-endian: `mark u64 = all ones, version u8 = 4`, the batches that were applied
 //! (see engine's `shard`), then each queue as `length u32, declaration` (a fact of `definitions`) `length u64, index` (see
-//! engine's `snapshot`). The local part says where the contents lie (see `contents`). Version 2 has neither batches nor
-//! declarations: each queue is `uid u64, length u64, index`. Version 1 has neither mark nor version either, and its lengths
+//! engine's `snapshot`). The local part says where the contents lie (see `contents`). In version 3 batches have no
+//! rows. Version 2 has neither batches nor declarations: each queue is `uid u64, length u64, index`. Version 1 has neither mark nor version either, and its lengths
 //! have 32 bits.
-use crate::Node;
+use crate::commands;
 use crate::contents::StoredPlaces;
 use crate::definitions;
 use crate::delivered::Delivered;
-use crate::entry::{self, Operation};
+use crate::entry::{self, Operation, Row};
 use crate::leading;
 use crate::queue::{Queue, QueueId};
 use crate::replica::{ReplicaQueue, Replicas};
 use crate::shards::Shards;
+use crate::{Broker, Node};
 use bytes::{Buf, BufMut, Bytes};
-use leveret_engine::catalog::{DeclaredQueue, Fact};
+use leveret_engine::catalog::{DeclaredQueue, Fact, NodeRun};
 use leveret_engine::queue::{LoggedRun, Part, RunName};
-use leveret_engine::shard::AppliedBatches;
+use leveret_engine::shard::{AppliedBatches, BatchId};
 use leveret_replication::{AppliedEntry, GroupId, GroupSnapshot, GroupStates};
 use std::sync::{Arc, Weak};
 
@@ -33,12 +37,7 @@ impl GroupStates for Applier {
         let (node, entry) = (self.node()?, &applied.bytes);
         node.activity.mark();
         if group == 0 {
-            let (incarnation, facts) = definitions::decode(entry).ok_or_else(|| not_known(entry))?;
-            if incarnation != self.shards.incarnation {
-                let mut catalog = node.catalog.write();
-                facts.into_iter().for_each(|fact| catalog.replay(fact));
-            }
-            return Ok(());
+            return self.definitions(node, entry);
         }
         let now = node.clock.now();
         for batch in entry::batches(entry).ok_or_else(|| not_known(entry))? {
@@ -51,10 +50,8 @@ impl GroupStates for Applier {
                 self.operation(&node, group, operation, applied, now);
             });
             known.ok_or_else(|| not_known(entry))?;
-            if let Some(id) = batch.id
-                && id.incarnation == self.shards.incarnation
-            {
-                self.shards.shard_of(group).applied(id.number);
+            if let Some((id, row)) = self.own(batch.id) {
+                self.shards.shard_of(group).outbox.applied(row, id.number);
             }
         }
         Ok(())
@@ -75,8 +72,11 @@ impl GroupStates for Applier {
     fn snapshot(&self, group: GroupId) -> Result<GroupSnapshot, String> {
         let node = self.node()?;
         if group == 0 {
-            let facts = node.catalog.read().durable_facts(); // encoded once the catalog is free again
-            return Ok(GroupSnapshot { state: definitions::encode(0, &facts), local: Vec::new() });
+            let facts = node.catalog.read().facts(); // encoded once the catalog is free again
+            let mut state = vec![DEFINITIONS_VERSION];
+            self.replicas.definitions.lock().encode(&mut state);
+            facts.iter().for_each(|fact| definitions::put_fact(&mut state, fact));
+            return Ok(GroupSnapshot { state, local: Vec::new() });
         }
         let replica = self.replicas.of(group);
         let mut out = SNAPSHOT_MARK.to_le_bytes().to_vec();
@@ -100,10 +100,7 @@ impl GroupStates for Applier {
     fn restore(&self, group: GroupId, GroupSnapshot { state, local }: &GroupSnapshot) -> Result<(), String> {
         let node = self.node()?;
         if group == 0 {
-            let (_, facts) = definitions::decode(state).ok_or("definitions of a version that is not known")?;
-            let mut catalog = node.catalog.write();
-            facts.into_iter().for_each(|fact| catalog.replay(fact));
-            return Ok(());
+            return self.restore_definitions(&node, state);
         }
         let mut places = StoredPlaces::decode(local).ok_or("its places are of a version that is not known")?;
         let version = match state.strip_prefix(&SNAPSHOT_MARK.to_le_bytes()) {
@@ -113,14 +110,18 @@ impl GroupStates for Applier {
         match version {
             1 => self.restore_implied(&node, group, state, 1, &mut places),
             2 => self.restore_implied(&node, group, &state[9..], 2, &mut places),
-            SNAPSHOT_VERSION => self.restore_declared(&node, group, &state[9..], &mut places),
+            3 | SNAPSHOT_VERSION => self.restore_declared(&node, group, &state[9..], version, &mut places),
             _ => Err(format!("the snapshot is of version {version}, which is not known")),
         }
     }
 
     /// Begins to serve the queues of the shard. At a start, that is done once storage is open.
     fn lead(&self, group: GroupId, term: u64) {
-        if group > 0 {
+        if group == 0 {
+            if let Ok(node) = self.node() {
+                node.definitions.outbox.lead(term);
+            }
+        } else {
             self.replicas.of(group).set_term(Some(term));
             if let Ok(node) = self.node()
                 && node.storage.get().is_some()
@@ -132,7 +133,11 @@ impl GroupStates for Applier {
     }
 
     fn follow(&self, group: GroupId) {
-        if group > 0 {
+        if group == 0 {
+            if let Ok(node) = self.node() {
+                node.definitions.outbox.follow();
+            }
+        } else {
             self.replicas.of(group).set_term(None);
             leading::end(self.shards.shard_of(group), self.replicas.of(group));
         }
@@ -149,15 +154,76 @@ impl Applier {
         self.node.upgrade().ok_or_else(|| "the node is gone".to_owned())
     }
 
+    /// Returns a batch of this start of the node with its row; `None` for one of another.
+    fn own(&self, id: Option<BatchId>) -> Option<(BatchId, Row)> {
+        let id = id.filter(|id| id.incarnation == self.shards.incarnation)?;
+        Some((id, if id.row == 0 { Row::Publishes } else { Row::Others }))
+    }
+
+    /// Applies an entry of the log of the definitions.
+    fn definitions(&self, node: Arc<Node>, entry: &Bytes) -> Result<(), String> {
+        if let Some((_, facts)) = definitions::decode(entry) {
+            let mut catalog = node.catalog.write();
+            facts.into_iter().for_each(|fact| catalog.replay(fact));
+            return Ok(());
+        }
+        let broker = Broker(node);
+        for batch in entry::batches(entry).ok_or_else(|| not_known(entry))? {
+            let Some(id) = batch.id else { return Err(not_known(entry)) };
+            if !self.replicas.definitions.lock().note(id) {
+                continue;
+            }
+            let (by, own) = (NodeRun { node: id.origin, incarnation: id.incarnation }, self.own(batch.id));
+            let mut is_known = true;
+            let whole = entry::operations(entry, &batch, |operation| match operation {
+                Operation::Command { number, command } => match commands::decode(&command) {
+                    Some(command) => {
+                        let outcome = broker.carry_out(by, &command, own.is_some());
+                        if own.is_some() {
+                            broker.node().definitions.tell(number, outcome);
+                        }
+                    }
+                    None => is_known = false,
+                },
+                _ => is_known = false,
+            });
+            whole.filter(|()| is_known).ok_or_else(|| not_known(entry))?;
+            if let Some((id, row)) = own {
+                broker.node().definitions.outbox.applied(row, id.number);
+            }
+        }
+        Ok(())
+    }
+
+    fn restore_definitions(&self, node: &Node, state: &[u8]) -> Result<(), String> {
+        let unknown = || "definitions of a version that is not known".to_owned();
+        let facts = match state.split_first() {
+            Some((&DEFINITIONS_VERSION, mut rest)) => {
+                let batches = AppliedBatches::decode(&mut rest).ok_or(SHORT)?;
+                *self.replicas.definitions.lock() = batches;
+                definitions::facts(rest).ok_or_else(unknown)?
+            }
+            _ => definitions::decode(state).ok_or_else(unknown)?.1,
+        };
+        let mut catalog = node.catalog.write();
+        facts.into_iter().for_each(|fact| catalog.replay(fact));
+        Ok(())
+    }
+
     /// Restores a snapshot of this version, without its mark and version.
     fn restore_declared(
         &self,
         node: &Node,
         group: GroupId,
         mut rest: &[u8],
+        version: u8,
         places: &mut StoredPlaces,
     ) -> Result<(), String> {
-        let batches = AppliedBatches::decode(&mut rest).ok_or(SHORT)?;
+        let batches = match version {
+            3 => AppliedBatches::decode_without_rows(&mut rest),
+            _ => AppliedBatches::decode(&mut rest),
+        };
+        let batches = batches.ok_or(SHORT)?;
         self.replicas.of(group).set_batches(batches);
         while !rest.is_empty() {
             let length = rest.try_get_u32_le().map_err(|_| SHORT)? as usize;
@@ -240,7 +306,7 @@ impl Applier {
     /// once.
     fn declare_implied(&self, node: &Node, group: GroupId) {
         self.replicas.of(group).implied.get_or_init(|| {
-            let mut facts = node.catalog.read().durable_facts();
+            let mut facts = node.catalog.read().facts();
             facts.retain(|fact| matches!(fact, Fact::Queue { id, .. } if self.shards.shard(*id).group == group));
             facts.into_iter().for_each(|fact| drop(self.declare(node, group, fact)));
         });
@@ -287,8 +353,12 @@ impl Applier {
                     replica.is_ready(queue);
                 }
             }
-            Operation::Declare(fact) => drop(self.declare(node, group, fact)),
-            Operation::Delete(queue) => self.delete(node, group, queue),
+            // What a leader of an earlier term wanted to declare or delete was made up for by the one that followed it.
+            Operation::Declare { epoch, .. } | Operation::Delete { epoch, .. }
+                if epoch.is_some_and(|epoch| epoch != applied.term) => {}
+            Operation::Declare { fact, .. } => drop(self.declare(node, group, fact)),
+            Operation::Delete { queue, .. } => self.delete(node, group, queue),
+            Operation::Command { .. } => {}
         }
     }
 }
@@ -306,7 +376,8 @@ const SETTLED_AT_ONCE: usize = 8192;
 /// The mark at the beginning of a snapshot. Snapshots of version 1 have the identity of a queue in this place, which is
 /// never this number.
 const SNAPSHOT_MARK: u64 = u64::MAX;
-const SNAPSHOT_VERSION: u8 = 3;
+const SNAPSHOT_VERSION: u8 = 4;
+const DEFINITIONS_VERSION: u8 = 2;
 const SHORT: &str = "the snapshot ends too early";
 
 #[cfg(test)]

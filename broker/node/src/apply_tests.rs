@@ -86,7 +86,7 @@ fn an_entry_that_cannot_be_applied_returns_an_error_and_does_not_panic() {
     in_paused_time(async {
         let (node, _, applier) = node().await;
         let bytes = Bytes::from_static(&[9; 40]);
-        let later = AppliedEntry { index: 1, bytes, place: leveret_journal::RecordPlace::default() };
+        let later = AppliedEntry { index: 1, term: 1, bytes, place: leveret_journal::RecordPlace::default() };
         for group in [0, 1] {
             let refused = applier.apply(group, &later).unwrap_err();
             assert!(refused.contains("version is 9"), "{refused}");

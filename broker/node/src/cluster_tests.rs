@@ -5,19 +5,8 @@ use crate::test_node::{TestNode, open_storage};
 use crate::*;
 use bytes::Bytes;
 use leveret_journal::faulty::FaultyDisk;
-use leveret_replication::{
-    GroupId, GroupMember, LinkDirection, LinkTimes, PeerMessages, Peers, PeersOptions, TcpWires,
-};
+use leveret_replication::{GroupId, GroupMember, LinkTimes, PeersOptions, TcpWires};
 use std::collections::BTreeMap;
-
-/// Takes no messages: nodes do not send any yet.
-struct NoMessages;
-
-impl PeerMessages for NoMessages {
-    fn received(&self, _: u64, _: u8, _: Bytes) {}
-    fn connected(&self, _: u64, _: u64, _: LinkDirection) {}
-    fn disconnected(&self, _: u64, _: u64, _: LinkDirection) {}
-}
 
 /// Opens the node that listens on `wires`.
 async fn open(node: u64, disk: &FaultyDisk, wires: TcpWires) -> TestNode {
@@ -30,8 +19,7 @@ async fn open(node: u64, disk: &FaultyDisk, wires: TcpWires) -> TestNode {
         message_bytes_max: 8 << 20,
         times: LinkTimes::default(),
     };
-    let peers = Peers::start(options, Arc::new(wires), Arc::new(NoMessages));
-    open_storage(Arc::new(disk.clone()), u64::MAX / 2, None, Some(peers)).await.unwrap()
+    open_storage(Arc::new(disk.clone()), u64::MAX / 2, None, Some((options, wires))).await.unwrap()
 }
 
 /// The nodes that run, by identity, and the disks and addresses of all.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use tokio_util::sync::CancellationToken;
 
-/// The identity of a connection on this node; never used again.
+/// The identity of a connection; never used again.
 pub use leveret_engine::catalog::ConnectionId;
 
 /// An open connection.
@@ -153,7 +153,7 @@ impl Broker {
     /// Registers a client that has logged in. Returns the new connection.
     pub fn connected(&self, hello: Hello) -> Arc<Connection> {
         let connections = &self.node().connections;
-        let id = ConnectionId(connections.next.fetch_add(1, Relaxed) + 1);
+        let id = ConnectionId { run: self.run(), number: connections.next.fetch_add(1, Relaxed) + 1 };
         let Hello { peer, local, identity, mechanism, vhost, protocol, client_properties, tuned } = hello;
         let connected_at_ms = self.clock().unix_ms();
         let connection = Arc::new(Connection {

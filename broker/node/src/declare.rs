@@ -1,16 +1,16 @@
 //! The door for declarations of exchanges, queues and bindings. The catalog decides, and the node follows (see `effects`).
 //!
-//! A change of a durable definition is logged before the declaration is answered, in a task that nobody cancels. The log of
-//! a queue's shard gets its declaration next, and the queue takes messages from then on.
+//! A change of the definitions is logged before it is carried out and answered (see `definition_log`). The log of a queue's
+//! shard gets its declaration next, and the queue takes messages from then on.
 use crate::Broker;
 use crate::caller::Caller;
+use crate::definition_log::{Outcome, stopping};
 use crate::deleted::DeletedQueue;
 use crate::effects::CreatedQueue;
-use crate::fact_log::stopping;
 use crate::queue::{Queue, QueueId};
 use leveret_engine::catalog::{
-    BindingDeclare, ConnectionId, Destination, ExchangeDeclare, Purpose, QueueDeclare, idle_arguments,
-    on_default_exchange,
+    BindingDeclare, Bond, Command, CommandAnswer, ConnectionId, Destination, ExchangeDeclare, Purpose, QueueDeclare,
+    idle_arguments, on_default_exchange,
 };
 use leveret_engine::queue::{self as engine, Depth};
 use leveret_model::name::without_line_breaks;
@@ -63,9 +63,8 @@ impl Broker {
         name: &str,
         declare: ExchangeDeclare,
     ) -> Result<bool, Refusal> {
-        let name = without_line_breaks(name);
-        let changed = self.change(|catalog| catalog.declare_exchange(vhost, &name, declare))?;
-        self.once_logged(changed.mark, move || changed.answer).await
+        let (vhost, name) = (vhost.to_owned(), without_line_breaks(name).into_owned());
+        self.changes(Command::DeclareExchange { vhost, name, declare }).await
     }
 
     /// Deletes an exchange and its bindings. Returns whether it existed.
@@ -79,9 +78,8 @@ impl Broker {
         name: &str,
         if_unused: bool,
     ) -> Result<bool, Refusal> {
-        let name = without_line_breaks(name);
-        let changed = self.change(|catalog| catalog.delete_exchange(vhost, &name, if_unused))?;
-        self.once_logged(changed.mark, move || changed.answer).await
+        let (vhost, name) = (vhost.to_owned(), without_line_breaks(name).into_owned());
+        self.changes(Command::DeleteExchange { vhost, name, if_unused }).await
     }
 
     /// Declares a queue, or checks that it exists with the declared properties. Returns whether it is new, and the queue.
@@ -103,10 +101,16 @@ impl Broker {
         self.node().connections.churn.queues_declared.fetch_add(1, Relaxed);
         let idle: Vec<String> = idle_arguments(&declare.arguments).map(str::to_owned).collect();
         loop {
-            let changed = self.change(|catalog| catalog.declare_queue(vhost, &name, declare.clone(), caller.origin))?;
-            let id = changed.answer.id;
-            self.once_logged(changed.mark, || ()).await?;
-            let Some(created) = changed.created else {
+            let (at, name) = (vhost.to_owned(), name.clone().into_owned());
+            let command = Command::DeclareQueue {
+                vhost: at,
+                name: name.clone(),
+                declare: declare.clone(),
+                origin: caller.origin,
+            };
+            let Outcome { answer, created, .. } = self.command(command).await?;
+            let CommandAnswer { queue: Some(id), .. } = answer? else { continue };
+            let Some(created) = created else {
                 if let Some(queue) = self.until_in_shard(vhost, &name, id).await? {
                     queue.caught_up().await;
                     return Ok((false, queue));
@@ -228,16 +232,13 @@ impl Broker {
 
     /// Deletes this queue, but not another one that has its name by now.
     async fn end_queue(&self, queue: &Queue, only: DeleteOnly) -> Result<DeletedQueue, Refusal> {
-        let changed = self.change(|catalog| {
-            let (vhost, name) = (&*queue.vhost, &*queue.name);
-            if catalog.queue_id(vhost, name) != Some(queue.id) {
-                return Err(queue.not_found());
-            }
-            queue.seal(|depth| refuse(queue, only, depth))?;
-            catalog.delete_queue(vhost, name, queue.id)
-        })?;
-        let deleted = changed.deleted.into_iter().next().ok_or_else(|| queue.not_found())?;
-        self.once_logged(changed.mark, move || deleted).await
+        let (vhost, name) = (queue.vhost.to_string(), queue.name.to_string());
+        if self.catalog().queue_id(&vhost, &name) != Some(queue.id) {
+            return Err(queue.not_found());
+        }
+        queue.seal(|depth| refuse(queue, only, depth))?;
+        let outcome = self.command(Command::DeleteQueue { vhost, name, id: queue.id }).await?;
+        outcome.deleted.into_iter().next().ok_or_else(|| queue.not_found())
     }
 
     /// Deletes an auto-delete queue whose last consumer has left, unless the queue has another consumer by now.
@@ -248,12 +249,13 @@ impl Broker {
 
     /// Deletes the exclusive queues of a connection that has ended.
     pub(crate) async fn delete_exclusive_queues(&self, connection: ConnectionId) {
-        if self.catalog().exclusive_queues(connection).next().is_none() {
-            return;
+        let has_some = self.catalog().exclusive_queues(connection).next().is_some();
+        if !has_some && self.node().definitions.outbox.is_idle() {
+            return; // otherwise a declaration may be on its way whose client did not wait for the answer
         }
         let broker = self.clone();
         let all_gone = async move {
-            while broker.delete_some_exclusive_queues(connection).await? {
+            while broker.changes(Command::DeleteExclusive { owner: connection, most: DELETED_AT_ONCE }).await? {
                 tokio::task::yield_now().await;
             }
             Ok(())
@@ -262,23 +264,12 @@ impl Broker {
         let _ = self.to_its_end(all_gone).await;
     }
 
-    /// Deletes some of the exclusive queues of a connection. Returns whether there were any.
-    async fn delete_some_exclusive_queues(&self, connection: ConnectionId) -> Result<bool, Refusal> {
-        let changed = self.change(|catalog| Ok(catalog.delete_exclusive_queues(connection, DELETED_AT_ONCE)))?;
-        let deleted = changed.deleted;
-        self.once_logged(changed.mark, move || drop(deleted)).await?;
-        Ok(changed.answer > 0)
-    }
-
     /// Binds an exchange to a queue or another exchange. Returns whether the binding is new.
     ///
     /// # Errors
     /// The catalog's refusals, or that the node is stopping.
     pub async fn bind(&self, caller: &Caller, vhost: &str, binding: BindingDeclare<'_>) -> Result<bool, Refusal> {
-        let (source, destination) = (without_line_breaks(binding.source), destination(binding.destination));
-        let binding = BindingDeclare { source: &source, destination: &destination, ..binding };
-        let changed = self.change(|catalog| catalog.bind(vhost, binding, caller.origin))?;
-        self.once_logged(changed.mark, move || changed.answer).await
+        self.changes(Command::Bind { bond: bond(vhost, binding), origin: caller.origin }).await
     }
 
     /// Removes a binding. Returns whether it existed.
@@ -286,19 +277,25 @@ impl Broker {
     /// # Errors
     /// The catalog's refusals, or that the node is stopping.
     pub async fn unbind(&self, caller: &Caller, vhost: &str, binding: BindingDeclare<'_>) -> Result<bool, Refusal> {
-        let (source, destination) = (without_line_breaks(binding.source), destination(binding.destination));
-        let binding = BindingDeclare { source: &source, destination: &destination, ..binding };
-        let changed = self.change(|catalog| catalog.unbind(vhost, binding, caller.origin))?;
-        self.once_logged(changed.mark, move || changed.answer).await
+        self.changes(Command::Unbind { bond: bond(vhost, binding), origin: caller.origin }).await
+    }
+
+    /// Has a command carried out. Returns whether it changed something.
+    async fn changes(&self, command: Command) -> Result<bool, Refusal> {
+        Ok(self.command(command).await?.answer?.changed)
     }
 }
 
-/// Returns the destination of a binding with its name as the catalog has it: without line breaks.
-fn destination(destination: &Destination) -> Destination {
-    match destination {
+/// Returns a binding with the names as the catalog has them: without line breaks.
+fn bond(vhost: &str, binding: BindingDeclare<'_>) -> Bond {
+    let BindingDeclare { source, destination, routing_key, arguments } = binding;
+    let destination = match destination {
         Destination::Queue(name) => Destination::Queue(without_line_breaks(name).into_owned()),
         Destination::Exchange(name) => Destination::Exchange(without_line_breaks(name).into_owned()),
-    }
+    };
+    let source: &str = &without_line_breaks(source);
+    let (vhost, source) = (vhost.into(), source.into());
+    Bond { vhost, source, destination, routing_key: routing_key.to_vec(), arguments: arguments.clone() }
 }
 
 fn refuse(queue: &Queue, only: DeleteOnly, depth: Depth) -> Result<(), Refusal> {
@@ -315,7 +312,7 @@ fn refuse(queue: &Queue, only: DeleteOnly, depth: Depth) -> Result<(), Refusal> 
 /// The number of runs, about, that are purged in one visit to a queue: others want its lock as well.
 const PURGED_AT_ONCE: usize = 8192;
 /// The number of exclusive queues that are deleted at a time: others want the catalog too.
-const DELETED_AT_ONCE: usize = 64;
+const DELETED_AT_ONCE: u32 = 64;
 
 #[cfg(test)]
 #[path = "declare_tests.rs"]

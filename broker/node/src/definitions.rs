@@ -1,27 +1,18 @@
-//! The encoding of definitions as facts in the log of group 0, in the order in which the catalog accepted them.
+//! The encoding of definitions as facts, of which a snapshot of group 0 consists. The log of group 0 has them, too, in data
+//! folders of earlier versions, in the order in which the catalog accepted them.
 //!
 //! Format: `version u8 = 1, incarnation u64`, then facts, each beginning with its number: 1 next identity, 2 virtual host,
-//! 3 virtual host gone, 4 exchange, 5 exchange gone, 6 queue, 7 queue gone, 8 binding, 9 binding gone. Texts are `length
-//! u32, bytes`, tables `n u32` of name and value, values a letter of AMQP and its bytes, integers little-endian. A snapshot
-//! consists of the facts that recreate the catalog.
+//! 3 virtual host gone, 4 exchange, 5 exchange gone, 6 queue, 7 queue gone, 8 binding, 9 binding gone, 10 a node runs `run`, 11 transient exchange `vhost, name, type, run, auto-delete u8, internal u8,
+//! arguments`, 12 transient queue `vhost, name, uid u64, durable u8, auto-delete u8, run, owned u8, owner u64, arguments`. A
+//! run is `node u64, incarnation u64`. Texts are `length
+//! u32, bytes`, tables `n u32` of name and value, values a letter of AMQP and its bytes, integers little-endian.
 use bytes::{Buf, BufMut};
-use leveret_engine::catalog::{Bond, Destination, ExchangeDeclare, Fact, QueueId};
+use leveret_engine::catalog::{Bond, Destination, ExchangeDeclare, Fact, NodeRun, QueueId, QueueLife};
 use leveret_model::exchange::ExchangeType;
 use leveret_model::table::{FieldTable, FieldValue};
 use std::sync::Arc;
 
-/// Encodes facts as entries. Each entry is small enough for any size of the log's segments.
-pub(crate) fn entries(incarnation: u64, facts: &[Fact]) -> Vec<Vec<u8>> {
-    let mut entries = Vec::new();
-    for fact in facts {
-        match entries.last_mut() {
-            Some(entry) if Vec::len(entry) < ENTRY_BYTES => put_fact(entry, fact),
-            _ => entries.push(encode(incarnation, std::slice::from_ref(fact))),
-        }
-    }
-    entries
-}
-
+#[cfg(test)]
 pub(crate) fn encode(incarnation: u64, facts: &[Fact]) -> Vec<u8> {
     let mut out = vec![VERSION];
     out.put_u64_le(incarnation);
@@ -34,11 +25,16 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<(u64, Vec<Fact>)> {
     let (&version, mut rest) = bytes.split_first()?;
     (version == VERSION).then_some(())?;
     let incarnation = rest.try_get_u64_le().ok()?;
+    Some((incarnation, facts(rest)?))
+}
+
+/// Decodes facts; `None` if one is not known or not whole.
+pub(crate) fn facts(mut rest: &[u8]) -> Option<Vec<Fact>> {
     let mut facts = Vec::new();
     while !rest.is_empty() {
         facts.push(fact(&mut rest)?);
     }
-    Some((incarnation, facts))
+    Some(facts)
 }
 
 /// Appends one fact.
@@ -48,10 +44,10 @@ pub(crate) fn put_fact(out: &mut Vec<u8>, fact: &Fact) {
             out.push(1);
             out.put_u64_le(*next);
         }
-        Fact::Vhost(name) => put_names(out, 2, &[name]),
-        Fact::VhostGone(name) => put_names(out, 3, &[name]),
+        Fact::Vhost(name) => put_texts(out, 2, &[name]),
+        Fact::VhostGone(name) => put_texts(out, 3, &[name]),
         Fact::Exchange { vhost, name, declare } => {
-            put_names(out, 4, &[vhost, name, declare.kind.name()]);
+            put_texts(out, 4, &[vhost, name, declare.kind.name()]);
             out.extend_from_slice(&[
                 u8::from(declare.durable),
                 u8::from(declare.auto_delete),
@@ -59,31 +55,57 @@ pub(crate) fn put_fact(out: &mut Vec<u8>, fact: &Fact) {
             ]);
             put_table(out, &declare.arguments);
         }
-        Fact::ExchangeGone { vhost, name } => put_names(out, 5, &[vhost, name]),
+        Fact::ExchangeGone { vhost, name } => put_texts(out, 5, &[vhost, name]),
         Fact::Queue { vhost, name, id, auto_delete, arguments } => {
-            put_names(out, 6, &[vhost, name]);
+            put_texts(out, 6, &[vhost, name]);
             out.put_u64_le(id.0);
             out.push(u8::from(*auto_delete));
             put_table(out, arguments);
         }
-        Fact::QueueGone { vhost, name } => put_names(out, 7, &[vhost, name]),
+        Fact::QueueGone { vhost, name } => put_texts(out, 7, &[vhost, name]),
+        Fact::Running(run) => {
+            out.push(10);
+            put_run(out, *run);
+        }
+        Fact::TransientExchange { vhost, name, declare, home } => {
+            put_texts(out, 11, &[vhost, name, declare.kind.name()]);
+            put_run(out, *home);
+            out.extend_from_slice(&[u8::from(declare.auto_delete), u8::from(declare.internal)]);
+            put_table(out, &declare.arguments);
+        }
+        Fact::TransientQueue { vhost, name, id, life: QueueLife { durable, home, owner }, auto_delete, arguments } => {
+            put_texts(out, 12, &[vhost, name]);
+            out.put_u64_le(id.0);
+            out.extend_from_slice(&[u8::from(*durable), u8::from(*auto_delete)]);
+            put_run(out, *home);
+            out.push(u8::from(owner.is_some()));
+            out.put_u64_le(owner.unwrap_or(0));
+            put_table(out, arguments);
+        }
         Fact::Bound(bond) => put_bond(out, 8, bond),
         Fact::Unbound(bond) => put_bond(out, 9, bond),
     }
 }
 
-fn put_names(out: &mut Vec<u8>, number: u8, names: &[&str]) {
+/// Appends a number and texts.
+pub(crate) fn put_texts(out: &mut Vec<u8>, number: u8, names: &[&str]) {
     out.push(number);
     names.iter().for_each(|name| put_bytes(out, name.as_bytes()));
 }
 
-fn put_bond(out: &mut Vec<u8>, number: u8, bond: &Bond) {
-    put_names(out, number, &[&bond.vhost, &bond.source]);
+pub(crate) fn put_run(out: &mut Vec<u8>, NodeRun { node, incarnation }: NodeRun) {
+    out.put_u64_le(node);
+    out.put_u64_le(incarnation);
+}
+
+/// Appends a number and a binding.
+pub(crate) fn put_bond(out: &mut Vec<u8>, number: u8, bond: &Bond) {
+    put_texts(out, number, &[&bond.vhost, &bond.source]);
     let (kind, name) = match &bond.destination {
         Destination::Queue(name) => (0, name),
         Destination::Exchange(name) => (1, name),
     };
-    put_names(out, kind, &[name]);
+    put_texts(out, kind, &[name]);
     put_bytes(out, &bond.routing_key);
     put_table(out, &bond.arguments);
 }
@@ -93,7 +115,7 @@ fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-fn put_table(out: &mut Vec<u8>, table: &FieldTable) {
+pub(crate) fn put_table(out: &mut Vec<u8>, table: &FieldTable) {
     out.put_u32_le(table.0.len() as u32);
     for (name, value) in &table.0 {
         put_bytes(out, name.as_bytes());
@@ -166,11 +188,30 @@ pub(crate) fn fact(rest: &mut &[u8]) -> Option<Fact> {
         7 => Fact::QueueGone { vhost: name(rest)?, name: name(rest)? },
         8 => Fact::Bound(bond(rest)?),
         9 => Fact::Unbound(bond(rest)?),
+        10 => Fact::Running(run(rest)?),
+        11 => {
+            let (vhost, name, kind, home) = (name(rest)?, name(rest)?, text(rest)?, run(rest)?);
+            let kind = kind.parse::<ExchangeType>().ok()?;
+            let (auto_delete, internal) = (rest.try_get_u8().ok()? == 1, rest.try_get_u8().ok()? == 1);
+            let declare = ExchangeDeclare { kind, durable: false, auto_delete, internal, arguments: table(rest)? };
+            Fact::TransientExchange { vhost, name, declare, home }
+        }
+        12 => {
+            let (vhost, name, id) = (name(rest)?, name(rest)?, QueueId(rest.try_get_u64_le().ok()?));
+            let (durable, auto_delete) = (rest.try_get_u8().ok()? == 1, rest.try_get_u8().ok()? == 1);
+            let (home, owned, owner) = (run(rest)?, rest.try_get_u8().ok()? == 1, rest.try_get_u64_le().ok()?);
+            let life = QueueLife { durable, home, owner: owned.then_some(owner) };
+            Fact::TransientQueue { vhost, name, id, life, auto_delete, arguments: table(rest)? }
+        }
         _ => return None,
     })
 }
 
-fn bond(rest: &mut &[u8]) -> Option<Bond> {
+pub(crate) fn run(rest: &mut &[u8]) -> Option<NodeRun> {
+    Some(NodeRun { node: rest.try_get_u64_le().ok()?, incarnation: rest.try_get_u64_le().ok()? })
+}
+
+pub(crate) fn bond(rest: &mut &[u8]) -> Option<Bond> {
     let (vhost, source) = (name(rest)?, name(rest)?);
     let destination = match rest.try_get_u8().ok()? {
         0 => Destination::Queue(text(rest)?),
@@ -184,7 +225,7 @@ fn octets(rest: &mut &[u8]) -> Option<Vec<u8>> {
     Some(rest.split_off(..length)?.to_vec())
 }
 
-fn text(rest: &mut &[u8]) -> Option<String> {
+pub(crate) fn text(rest: &mut &[u8]) -> Option<String> {
     String::from_utf8(octets(rest)?).ok()
 }
 
@@ -192,7 +233,7 @@ fn name(rest: &mut &[u8]) -> Option<Arc<str>> {
     text(rest).map(Into::into)
 }
 
-fn table(rest: &mut &[u8]) -> Option<FieldTable> {
+pub(crate) fn table(rest: &mut &[u8]) -> Option<FieldTable> {
     let entries: Option<Vec<_>> = (0..rest.try_get_u32_le().ok()?).map(|_| Some((text(rest)?, value(rest)?))).collect();
     Some(FieldTable(entries?))
 }
@@ -221,8 +262,6 @@ fn value(rest: &mut &[u8]) -> Option<FieldValue> {
 }
 
 const VERSION: u8 = 1;
-/// An entry of this many bytes takes no further fact.
-const ENTRY_BYTES: usize = 256 << 10;
 
 #[cfg(test)]
 mod tests {
@@ -253,14 +292,30 @@ mod tests {
             arguments: FieldTable::default(),
         };
         let (vhost, name): (Arc<str>, Arc<str>) = ("/".into(), "q".into());
+        let home = NodeRun { node: 1, incarnation: 2 };
         vec![
             Fact::Vhost("other".into()),
-            Fact::Exchange { vhost: vhost.clone(), name: "e".into(), declare },
+            Fact::Exchange { vhost: vhost.clone(), name: "e".into(), declare: declare.clone() },
             Fact::Queue { vhost: vhost.clone(), name, id: QueueId(77), auto_delete: false, arguments },
             Fact::Bound(Bond { routing_key: b"k".to_vec(), ..bond.clone() }),
             Fact::Unbound(bond),
             Fact::QueueGone { vhost: vhost.clone(), name: "no".into() },
             Fact::VhostGone("no".into()),
+            Fact::Running(home),
+            Fact::TransientExchange {
+                vhost: vhost.clone(),
+                name: "transient".into(),
+                declare: ExchangeDeclare { durable: false, ..declare },
+                home,
+            },
+            Fact::TransientQueue {
+                vhost: vhost.clone(),
+                name: "exclusive".into(),
+                id: QueueId(80),
+                life: QueueLife { durable: true, home, owner: Some(3) },
+                auto_delete: true,
+                arguments: FieldTable::default(),
+            },
             Fact::ExchangeGone { vhost, name: "no".into() },
         ]
     }
@@ -272,11 +327,10 @@ mod tests {
         assert_eq!((incarnation, &read), (5, &facts));
         let mut catalog = Catalog::default();
         read.into_iter().for_each(|fact| catalog.replay(fact));
-        let snapshot = catalog.durable_facts();
+        let snapshot = catalog.facts();
         let mut again = Catalog::default();
         snapshot.iter().cloned().for_each(|fact| again.replay(fact));
-        // Exchanges get new identities, so the first fact, the next identity, differs.
-        assert_eq!(again.durable_facts()[1..], snapshot[1..]);
+        assert_eq!(again.facts(), snapshot);
         assert_eq!(again.bindings("/").unwrap().count(), 1);
         assert!(again.next_identity() > 77);
     }
@@ -306,14 +360,5 @@ mod tests {
         .concat();
         assert_eq!(encode(5, &facts).escape_ascii().to_string(), golden.escape_ascii().to_string());
         assert_eq!(decode(&golden), Some((5, facts.to_vec())));
-    }
-
-    #[test]
-    fn many_facts_are_split_into_several_entries() {
-        let facts: Vec<Fact> = facts().into_iter().cycle().take(20_000).collect();
-        let entries = entries(5, &facts);
-        assert!(entries.len() > 1 && entries.iter().all(|entry| entry.len() < ENTRY_BYTES + 1_000));
-        let read: Vec<Fact> = entries.iter().flat_map(|entry| decode(entry).unwrap().1).collect();
-        assert_eq!(read, facts);
     }
 }

@@ -1,31 +1,17 @@
 //! The consequences of a change of the catalog: the one place that makes the node agree with the catalog.
 //!
-//! The effects of a change are followed while the catalog is still locked. A reader therefore always sees a catalog and
-//! queues that agree, and the log has the facts in the order in which they became true.
+//! The effects of a command are followed while the catalog is still locked. A reader therefore always sees a catalog and
+//! queues that agree, and the log of a shard gets declarations and deletions in the order in which they were carried out.
 use crate::Broker;
+use crate::definition_log::{Outcome, stopping};
 use crate::definitions;
 use crate::deleted::DeletedQueue;
-use crate::fact_log::Mark;
 use crate::queue::{Queue, QueueId};
 use crate::shard::ShardDefinition;
-use leveret_engine::catalog::{Catalog, Change, DeclaredQueue, Effect, UNLINKED_AT_ONCE};
-use leveret_model::refusal::Refusal;
+use leveret_engine::catalog::{Change, Command, DeclaredQueue, Effect, NodeRun, UNLINKED_AT_ONCE};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use tokio::sync::oneshot;
-
-/// A change of the catalog that the node has followed.
-pub(crate) struct CatalogChange<T> {
-    /// The catalog's answer.
-    pub(crate) answer: T,
-    /// The mark that has to be durable before anybody is told: behind the facts of this change or, if nothing changed,
-    /// behind those of all changes before.
-    pub(crate) mark: Mark,
-    /// The queue that was created, if one was.
-    pub(crate) created: Option<CreatedQueue>,
-    /// The queues that were deleted.
-    pub(crate) deleted: Vec<DeletedQueue>,
-}
 
 /// A queue that was created.
 pub(crate) enum CreatedQueue {
@@ -36,47 +22,49 @@ pub(crate) enum CreatedQueue {
 }
 
 impl Broker {
-    /// Changes the catalog and follows the effects.
-    ///
-    /// # Errors
-    /// The refusal that `change` returned; nothing is changed then.
-    pub(crate) fn change<T>(
-        &self,
-        change: impl FnOnce(&mut Catalog) -> Result<Change<T>, Refusal>,
-    ) -> Result<CatalogChange<T>, Refusal> {
-        self.mark_activity();
+    /// Carries out a command of a start of a node, and follows the effects. `is_asker` says whether somebody on this node
+    /// waits for the outcome.
+    pub(crate) fn carry_out(&self, by: NodeRun, command: &Command, is_asker: bool) -> Outcome {
         let mut catalog = self.node().catalog.write();
-        let Change { answer, effects } = change(&mut catalog)?;
-        let changed = self.follow(answer, effects);
+        if !catalog.may_run(by) && *command != Command::NodeStarted {
+            return Outcome::unchanged(Err(stopping())); // it comes late, and nobody would end what it creates
+        }
+        let Change { answer, effects } = match catalog.execute(by, command) {
+            Ok(change) => change,
+            Err(refusal) => return Outcome::unchanged(Err(refusal)),
+        };
+        let mut outcome = Outcome::unchanged(Ok(answer));
+        self.follow(&effects, is_asker, &mut outcome);
         let is_unlinking = catalog.is_unlinking();
         drop(catalog);
         if is_unlinking {
             self.go_on_unlinking();
         }
-        Ok(changed)
+        outcome
     }
 
-    /// Creates and closes queues, invalidates cached routes that may have changed, and hands the facts over to the log.
-    fn follow<T>(&self, answer: T, effects: Vec<Effect>) -> CatalogChange<T> {
+    /// Creates and closes queues, invalidates cached routes that may have changed, and has the logs of the shards that this
+    /// node leads get the declarations and deletions of their queues.
+    fn follow(&self, effects: &[Effect], is_asker: bool, outcome: &mut Outcome) {
         let node = self.node();
-        let (mut definitions, mut created, mut deleted) = (Vec::new(), None, Vec::new());
-        let has_log = node.storage.get().is_some();
-        for effect in &effects {
+        for effect in effects {
             match effect {
                 Effect::QueueCreated { vhost, name, queue } => {
                     node.connections.churn.queues_created.fetch_add(1, Relaxed);
-                    created = Some(match queue.is_logged() && has_log {
-                        true => {
-                            definitions.push(declaration(vhost, name, queue));
-                            CreatedQueue::InShard(node.queues.declared.wait_for(queue.id))
-                        }
-                        false => CreatedQueue::Here(self.add_queue(vhost, name, queue)),
-                    });
+                    let logged_by = node.shards.get().filter(|_| queue.is_logged());
+                    let Some(shards) = logged_by else {
+                        outcome.created = Some(CreatedQueue::Here(self.add_queue(vhost, name, queue)));
+                        continue;
+                    };
+                    if is_asker {
+                        outcome.created = Some(CreatedQueue::InShard(node.queues.declared.wait_for(queue.id)));
+                    }
+                    shards.shard(queue.id).define(&declaration(vhost, name, queue));
                 }
                 Effect::QueueDeleted { id, is_logged, .. } => {
-                    deleted.extend(self.remove_queue(*id));
-                    if *is_logged && has_log {
-                        definitions.push(ShardDefinition::Delete(*id));
+                    outcome.deleted.extend(self.remove_queue(*id));
+                    if let Some(shards) = node.shards.get().filter(|_| *is_logged) {
+                        shards.shard(*id).define(&ShardDefinition::Delete(*id));
                     }
                 }
                 Effect::VhostCreated { .. }
@@ -90,12 +78,6 @@ impl Broker {
         if !effects.is_empty() {
             node.generations.changed(effects.iter().any(Effect::changes_bindings));
         }
-        let waits = effects.is_empty() || effects.iter().any(Effect::is_logged);
-        let mark = match waits && has_log {
-            true => node.facts.hand_over(effects.into_iter().filter_map(Effect::into_fact), definitions),
-            false => Mark::NOTHING,
-        };
-        CatalogChange { answer, mark, created, deleted }
     }
 
     /// Creates a queue that is not logged.

@@ -1,15 +1,17 @@
 //! The entries of a shard's log. An entry holds the operations on the shard's queues that arrived while the entry before it
 //! was on its way.
 //!
-//! Format, integers little-endian: `version u8 = 3`, then batches, each as `origin u64, incarnation u64, number u64, length
-//! u32` and operations of that length. An operation begins with its number: 1 enqueue `queues u16, uid u64 each, messages
+//! Format, integers little-endian: `version u8 = 4`, then batches, each as `origin u64, incarnation u64, row u8, number u64,
+//! length u32` and operations of that length. An operation begins with its number: 1 enqueue `queues u16, uid u64 each, messages
 //! u32, body bytes u64, length u32, run` (the run in the stored form of engine's queues); 2 settle `uid u64, first u64,
-//! messages u64`; 9 return `uid u64, epoch u64, stretches u32`, each stretch `first u64, messages u32, offset u32 each`; 10
-//! declare `length u32, fact` (see `definitions`); 11 delete `uid u64`. The numbers 4 expire, 5 drop (overflow), 6 move (dead
+//! messages u64`; 9 return `uid u64, epoch u64, stretches u32`, each stretch `first u64, messages u32, offset u32 each`; 12
+//! declare `epoch u64, length u32, fact` (see `definitions`); 13 delete `epoch u64, uid u64`. The log of group 0 has 14
+//! command `number u64, length u32, command` (see `commands`). The numbers 4 expire, 5 drop (overflow), 6 move (dead
 //! letter) and 7 tick are reserved for these operations. By its batches a node knows the operations of this start, whose
 //! publishers wait, from others, and an operation that gets into the log twice is applied once.
 //!
-//! Earlier versions have one batch without origin and length: `version u8, incarnation u64, number u64`, operations. They
+//! Version 3 has no rows, and declares and deletes without an epoch: 10 declare `length u32, fact`; 11 delete `uid u64`.
+//! Versions 1 and 2 have one batch without origin and length: `version u8, incarnation u64, number u64`, operations. They
 //! return messages without an epoch: 3 `uid u64, n u32, (sequence u64, offset u32)...` in version 1; 8 `uid u64, stretches
 //! u32, stretches` in version 2.
 //!
@@ -66,9 +68,49 @@ pub(crate) enum Operation {
         messages: Vec<(u64, u32)>,
     },
     /// A queue was declared: from here on its messages are kept.
-    Declare(Fact),
+    Declare {
+        /// The term of the leader that logged it; `None` in an entry of an earlier version.
+        epoch: Option<u64>,
+        /// The declaration.
+        fact: Fact,
+    },
     /// A queue was deleted.
-    Delete(QueueId),
+    Delete {
+        /// The term of the leader that logged it; `None` in an entry of an earlier version.
+        epoch: Option<u64>,
+        /// The identity of the queue.
+        queue: QueueId,
+    },
+    /// A change of the definitions was asked for.
+    Command {
+        /// The number of the command among those of its node's start.
+        number: u64,
+        /// The command, encoded.
+        command: Bytes,
+    },
+}
+
+/// The row of a batch: the batches of a row are numbered by themselves, and are applied in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Row {
+    /// Publishes.
+    Publishes = 0,
+    /// All other operations.
+    Others = 1,
+}
+
+/// The start of a node that batches come from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BatchOf {
+    pub(crate) origin: u64,
+    pub(crate) incarnation: u64,
+}
+
+impl BatchOf {
+    /// Returns the identity of one of the batches.
+    pub(crate) fn batch(self, row: Row, number: u64) -> BatchId {
+        BatchId { origin: self.origin, incarnation: self.incarnation, row: row as u8, number }
+    }
 }
 
 /// Begins an entry of one batch, with room for `bytes` bytes. The identity of the batch is filled in by [`seal`].
@@ -80,11 +122,12 @@ pub(crate) fn begin(bytes: usize) -> Vec<u8> {
 }
 
 /// Completes an entry of one batch.
-pub(crate) fn seal(entry: &mut [u8], BatchId { origin, incarnation, number }: BatchId) {
+pub(crate) fn seal(entry: &mut [u8], BatchId { origin, incarnation, row, number }: BatchId) {
     let length = (entry.len() - HEADER) as u32;
     let mut header = &mut entry[1..HEADER];
     header.put_u64_le(origin);
     header.put_u64_le(incarnation);
+    header.put_u8(row);
     header.put_u64_le(number);
     header.put_u32_le(length);
 }
@@ -98,10 +141,11 @@ pub(crate) fn batches(entry: &[u8]) -> Option<SmallVec<[Batch; 1]>> {
             rest.split_off(..16)?;
             batches.push(Batch { id: None, operations: entry.len() - rest.len()..entry.len() });
         }
-        VERSION => {
+        3 | VERSION => {
             while !rest.is_empty() {
                 let (origin, incarnation) = (rest.try_get_u64_le().ok()?, rest.try_get_u64_le().ok()?);
-                let id = Some(BatchId { origin, incarnation, number: rest.try_get_u64_le().ok()? });
+                let row = if version == VERSION { rest.try_get_u8().ok()? } else { 0 };
+                let id = Some(BatchId { origin, incarnation, row, number: rest.try_get_u64_le().ok()? });
                 let length = rest.try_get_u32_le().ok()? as usize;
                 let from = entry.len() - rest.len();
                 rest.split_off(..length)?;
@@ -111,6 +155,15 @@ pub(crate) fn batches(entry: &[u8]) -> Option<SmallVec<[Batch; 1]>> {
         _ => return None,
     }
     Some(batches)
+}
+
+/// Returns an entry with some of the batches of an entry.
+pub(crate) fn only(entry: &[u8], batches: &[&Batch]) -> Bytes {
+    let mut out = entry[..1].to_vec();
+    for Batch { operations, .. } in batches {
+        out.extend_from_slice(&entry[operations.start + 1 - HEADER..operations.end]);
+    }
+    out.into()
 }
 
 /// Splits a publish into pieces of one operation each, given by their queues and messages. Messages are split at 256 KiB,
@@ -153,16 +206,26 @@ pub(crate) fn enqueue(out: &mut Vec<u8>, queues: &[QueueId], publish: &Publish<'
 }
 
 /// Appends the operation that declares a queue.
-pub(crate) fn declare(out: &mut Vec<u8>, fact: &[u8]) {
+pub(crate) fn declare(out: &mut Vec<u8>, epoch: u64, fact: &[u8]) {
     out.put_u8(DECLARE);
+    out.put_u64_le(epoch);
     out.put_u32_le(fact.len() as u32);
     out.extend_from_slice(fact);
 }
 
 /// Appends the operation that deletes a queue.
-pub(crate) fn delete(out: &mut Vec<u8>, queue: QueueId) {
+pub(crate) fn delete(out: &mut Vec<u8>, epoch: u64, queue: QueueId) {
     out.put_u8(DELETE);
+    out.put_u64_le(epoch);
     out.put_u64_le(queue.0);
+}
+
+/// Appends the operation that asks for a change of the definitions.
+pub(crate) fn command(out: &mut Vec<u8>, number: u64, command: &[u8]) {
+    out.put_u8(COMMAND);
+    out.put_u64_le(number);
+    out.put_u32_le(command.len() as u32);
+    out.extend_from_slice(command);
 }
 
 /// Encodes the settlements and returns of a queue that were delivered in `epoch`. Each call of `push` gets a function that appends to an entry either at
@@ -254,11 +317,22 @@ pub(crate) fn operations(entry: &Bytes, batch: &Batch, mut each: impl FnMut(Oper
                 let epoch = if number == RETURN { Some(rest.try_get_u64_le().ok()?) } else { None };
                 each(Operation::Return { queue, epoch, messages: stretches(&mut rest)? });
             }
-            DECLARE => {
+            DECLARE_EARLIER | DECLARE => {
+                let epoch = if number == DECLARE { Some(rest.try_get_u64_le().ok()?) } else { None };
                 let length = rest.try_get_u32_le().ok()? as usize;
-                each(Operation::Declare(definitions::fact(&mut rest.split_off(..length)?)?));
+                let fact = definitions::fact(&mut rest.split_off(..length)?)?;
+                each(Operation::Declare { epoch, fact });
             }
-            DELETE => each(Operation::Delete(QueueId(rest.try_get_u64_le().ok()?))),
+            DELETE_EARLIER | DELETE => {
+                let epoch = if number == DELETE { Some(rest.try_get_u64_le().ok()?) } else { None };
+                each(Operation::Delete { epoch, queue: QueueId(rest.try_get_u64_le().ok()?) });
+            }
+            COMMAND => {
+                let number = rest.try_get_u64_le().ok()?;
+                let length = rest.try_get_u32_le().ok()? as usize;
+                let command = entry.slice_ref(rest.split_off(..length)?);
+                each(Operation::Command { number, command });
+            }
             _ => return None,
         }
     }
@@ -276,53 +350,8 @@ fn stretches(rest: &mut &[u8]) -> Option<Vec<(u64, u32)>> {
     Some(messages)
 }
 
-/// Returns whether the operation that begins with these bytes is a publish.
-pub(crate) fn is_publish(operation: &[u8]) -> bool {
-    operation.first() == Some(&ENQUEUE)
-}
-
-/// Moves all operations other than publishes from an entry to the end of `settled`, in order. Returns the entry that
-/// remains.
-pub(crate) fn split(entry: &[u8], settled: &mut Vec<u8>) -> Vec<u8> {
-    let (header, mut rest) = entry.split_at(HEADER);
-    let mut left = header.to_vec();
-    while !rest.is_empty() {
-        let (operation, after) = rest.split_at(operation_len(rest).unwrap_or(rest.len()).min(rest.len()));
-        if is_publish(operation) { &mut left } else { &mut *settled }.extend_from_slice(operation);
-        rest = after;
-    }
-    left
-}
-
-/// Returns the length in bytes of the operation that `bytes` begin with; `None` if its number is not known or it is cut
-/// short.
-fn operation_len(bytes: &[u8]) -> Option<usize> {
-    let (&number, mut rest) = bytes.split_first()?;
-    match number {
-        ENQUEUE => {
-            let queues = usize::from(rest.try_get_u16_le().ok()?);
-            rest.split_off(..queues * 8 + 12)?;
-            let length = rest.try_get_u32_le().ok()? as usize;
-            Some(bytes.len() - rest.len() + length)
-        }
-        SETTLE => Some(25),
-        DECLARE => Some(5 + rest.try_get_u32_le().ok()? as usize),
-        DELETE => Some(9),
-        RETURN => {
-            rest.split_off(..16)?;
-            for _ in 0..rest.try_get_u32_le().ok()? {
-                rest.try_get_u64_le().ok()?;
-                let count = rest.try_get_u32_le().ok()? as usize;
-                rest.split_off(..count * 4)?;
-            }
-            Some(bytes.len() - rest.len())
-        }
-        _ => None,
-    }
-}
-
-const VERSION: u8 = 3;
-const HEADER: usize = 29;
+const VERSION: u8 = 4;
+const HEADER: usize = 30;
 /// The length of an entry without operations, in bytes.
 pub(crate) const EMPTY: usize = HEADER;
 const ENQUEUE: u8 = 1;
@@ -330,8 +359,11 @@ const SETTLE: u8 = 2;
 const RETURN_SINGLY: u8 = 3;
 const RETURN_STRETCHES: u8 = 8;
 const RETURN: u8 = 9;
-const DECLARE: u8 = 10;
-const DELETE: u8 = 11;
+const DECLARE_EARLIER: u8 = 10;
+const DELETE_EARLIER: u8 = 11;
+const DECLARE: u8 = 12;
+const DELETE: u8 = 13;
+const COMMAND: u8 = 14;
 const CAPACITY: usize = 4 << 10;
 /// The largest number of bytes that an entry and an operation begin with, including the names of exchange and routing key.
 const NAMES_MAX: usize = 600;

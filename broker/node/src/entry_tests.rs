@@ -7,7 +7,7 @@ type Read = Vec<(u64, &'static str, u64, u64)>;
 
 /// The epoch in which all messages here were delivered.
 const EPOCH: u64 = 8;
-const BATCH: BatchId = BatchId { origin: 6, incarnation: 0x0102_0304_0506_0708, number: 5 };
+const BATCH: BatchId = BatchId { origin: 6, incarnation: 0x0102_0304_0506_0708, row: 1, number: 5 };
 
 /// Returns an entry with one batch, whose operations `append` appends.
 fn sealed(append: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
@@ -32,8 +32,11 @@ fn read_batch(entry: &Bytes, batch: &Batch, read: &mut Read) -> Option<()> {
             read.push((queues.len() as u64, "enqueue", u64::from(count), run.len() as u64));
         }
         Operation::Settle { queue, first, count } => read.push((queue.0, "settle", first, count)),
-        Operation::Declare(fact) => read.push((0, "declare", u64::from(matches!(fact, Fact::Queue { .. })), 0)),
-        Operation::Delete(queue) => read.push((queue.0, "delete", 0, 0)),
+        Operation::Declare { epoch, fact } => {
+            read.push((0, "declare", u64::from(matches!(fact, Fact::Queue { .. })), epoch.unwrap_or(0)));
+        }
+        Operation::Delete { epoch, queue } => read.push((queue.0, "delete", 0, epoch.unwrap_or(0))),
+        Operation::Command { number, command } => read.push((0, "command", number, command.len() as u64)),
         Operation::Return { queue, epoch, messages } => {
             assert_eq!(epoch, batch.id.is_some().then_some(EPOCH));
             read.extend(
@@ -158,9 +161,29 @@ fn an_entry_has_the_same_bytes_as_in_existing_data_folders() {
     let fact = b"\x06\x01\0\0\0/\x01\0\0\0q\x07\0\0\0\0\0\0\0\x01\0\0\0\0";
     let entry = sealed(|entry| {
         publish_and_settle(entry);
-        declare(entry, fact);
-        delete(entry, QueueId(7));
+        declare(entry, EPOCH, fact);
+        delete(entry, EPOCH, QueueId(7));
+        command(entry, 3, b"any");
     });
+    let golden = [
+        &b"\x04\x06\0\0\0\0\0\0\0\x08\x07\x06\x05\x04\x03\x02\x01\x01\x05\0\0\0\0\0\0\0\xf0\0\0\0"[..],
+        &GOLDEN.concat(),
+        b"\x09\x07\0\0\0\0\0\0\0\x08\0\0\0\0\0\0\0\x01\0\0\0\x09\0\0\0\0\0\0\0\x02\0\0\0\x07\0\0\0\x28\0\0\0",
+        b"\x0c\x08\0\0\0\0\0\0\0\x18\0\0\0",
+        fact,
+        b"\x0d\x08\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0",
+        b"\x0e\x03\0\0\0\0\0\0\0\x03\0\0\0any",
+    ]
+    .concat();
+    assert_eq!(entry.escape_ascii().to_string(), golden.escape_ascii().to_string());
+    assert!(batches(&golden).is_some_and(|batches| batches.len() == 1 && batches[0].id == Some(BATCH)));
+    let says: Vec<&str> = read(golden).unwrap().iter().map(|operation| operation.1).collect();
+    assert_eq!(says, ["enqueue", "settle", "return", "return", "declare", "delete", "command"]);
+}
+
+#[test]
+fn an_entry_of_version_3_is_read() {
+    let fact = b"\x06\x01\0\0\0/\x01\0\0\0q\x07\0\0\0\0\0\0\0\x01\0\0\0\0";
     let golden = [
         &b"\x03\x06\0\0\0\0\0\0\0\x08\x07\x06\x05\x04\x03\x02\x01\x05\0\0\0\0\0\0\0\xd0\0\0\0"[..],
         &GOLDEN.concat(),
@@ -170,10 +193,9 @@ fn an_entry_has_the_same_bytes_as_in_existing_data_folders() {
         b"\x0b\x07\0\0\0\0\0\0\0",
     ]
     .concat();
-    assert_eq!(entry.escape_ascii().to_string(), golden.escape_ascii().to_string());
-    assert!(batches(&golden).is_some_and(|batches| batches.len() == 1 && batches[0].id == Some(BATCH)));
-    let says: Vec<&str> = read(golden).unwrap().iter().map(|operation| operation.1).collect();
-    assert_eq!(says, ["enqueue", "settle", "return", "return", "declare", "delete"]);
+    assert_eq!(batches(&golden).unwrap()[0].id, Some(BatchId { row: 0, ..BATCH }));
+    let read = read(golden).unwrap();
+    assert_eq!(read[4..], [(0, "declare", 1, 0), (7, "delete", 0, 0)]);
 }
 
 #[test]
@@ -189,23 +211,12 @@ fn an_entry_of_version_2_is_read() {
 
 #[test]
 fn an_entry_of_several_batches_is_read_batch_by_batch() {
-    let first = sealed(|entry| delete(entry, QueueId(1)));
-    let second = sealed(|entry| delete(entry, QueueId(2)));
+    let first = sealed(|entry| delete(entry, EPOCH, QueueId(1)));
+    let second = sealed(|entry| delete(entry, EPOCH, QueueId(2)));
     let both = [&first[..], &second[1..]].concat();
-    assert_eq!(read(both), Some(vec![(1, "delete", 0, 0), (2, "delete", 0, 0)]));
+    let parts = batches(&both).unwrap();
+    assert_eq!([&parts[..1], &parts[1..]].map(|part| only(&both, &[&part[0]]).to_vec()), [first, second]);
+    assert_eq!(only(&both, &[&parts[0], &parts[1]]), both);
+    assert_eq!(read(both), Some(vec![(1, "delete", 0, EPOCH), (2, "delete", 0, EPOCH)]));
     assert!(batches(&[VERSION]).is_some_and(|batches| batches.is_empty()));
-}
-
-#[test]
-fn all_operations_but_publishes_are_split_off() {
-    let whole = sealed(|entry| {
-        declare(entry, b"fact");
-        publish_and_settle(entry);
-        delete(entry, QueueId(7));
-        publish_and_settle(entry);
-    });
-    let mut others = begin(0);
-    let left = split(&whole, &mut others);
-    let (published, settled) = (GOLDEN[..5].concat().len(), 25 + 41);
-    assert_eq!((left.len(), others.len()), (EMPTY + 2 * published, EMPTY + 2 * settled + 9 + 9));
 }

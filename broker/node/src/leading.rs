@@ -19,7 +19,7 @@ pub(crate) fn begin(
     delivered: &Delivered,
 ) -> usize {
     let now = node.clock.now();
-    shard.lead(term);
+    shard.outbox.lead(term);
     for ReplicaQueue { queue, .. } in replica.queues() {
         let mut entered = queue.enter();
         if !queue.is_deleted() && !entered.is_led_in(term) {
@@ -32,7 +32,7 @@ pub(crate) fn begin(
 
 /// Stops serving the queues of a shard: another node leads it, or this node stops.
 pub(crate) fn end(shard: &Shard, replica: &Replica) {
-    shard.follow();
+    shard.outbox.follow();
     for ReplicaQueue { queue, .. } in replica.queues() {
         queue.enter().end();
     }

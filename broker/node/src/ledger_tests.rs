@@ -2,7 +2,7 @@
 use super::*;
 use crate::memory::Memory;
 use crate::queue::QueueContext;
-use leveret_engine::catalog::{Catalog, Origin, Purpose, QueueDeclare};
+use leveret_engine::catalog::{Catalog, NodeRun, Origin, Purpose, QueueDeclare};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ fn ledger() -> (Ledger, Arc<ChannelView>, Arc<Queue>) {
     let view = Arc::new(ChannelView::default());
     let mut catalog = Catalog::default();
     let declare = QueueDeclare::default();
-    let _ = catalog.declare_queue("/", "q", declare, Origin::System).unwrap();
+    let _ = catalog.declare_queue(NodeRun::default(), "/", "q", declare, Origin::System).unwrap();
     let declared = catalog.queue("/", "q", Origin::System, Purpose::Use).unwrap();
     let context = QueueContext { memory: Arc::new(Memory::new(u64::MAX)), unfinished: Arc::default(), shards: None };
     let queue = Queue::new(declared, "/".into(), "q".into(), context);

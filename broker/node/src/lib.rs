@@ -24,22 +24,25 @@ mod caller;
 mod clock;
 #[cfg(test)]
 mod cluster_tests;
+mod commands;
 mod connections;
 mod contents;
 mod declare;
+mod definition_log;
 mod definitions;
 mod deleted;
 mod delivered;
 mod due;
 mod effects;
 mod entry;
-mod fact_log;
 mod fetch;
 mod figures;
 mod files;
+mod forward;
 mod health;
 mod held;
 mod identity;
+mod inbox;
 mod lacking;
 mod leading;
 mod ledger;
@@ -51,6 +54,8 @@ mod message;
 pub mod mutants;
 mod open_error;
 mod opened;
+mod outbox;
+mod peer_messages;
 mod place;
 mod publish;
 mod queue;
@@ -147,11 +152,15 @@ pub(crate) struct Node {
     places: Arc<limits::Places>,
     catalog: RwLock<Catalog>,
     generations: publish::Generations,
-    facts: fact_log::FactLog,
+    definitions: definition_log::DefinitionLog,
+    /// This start of the node; set when storage is opened.
+    run: OnceLock<catalog::NodeRun>,
     queues: Queues,
     connections: connections::Connections,
     activity: activity::Activity,
     listeners: figures::Listeners,
+    /// Who gets the messages of other nodes.
+    messages: Arc<peer_messages::MessageChannels>,
     stopping: CancellationToken,
     /// The shards; set when storage is announced or begins to open.
     shards: OnceLock<Arc<shards::Shards>>,
@@ -204,17 +213,21 @@ impl Broker {
             places: limits::Places::new(options.limits),
             catalog: RwLock::new(Catalog::new((options.memory_max / DEFINITIONS_PART) as usize)),
             generations: publish::Generations::default(),
-            facts: fact_log::FactLog::default(),
+            definitions: definition_log::DefinitionLog::new(),
+            run: OnceLock::new(),
             queues: Queues::default(),
             connections: connections::Connections::default(),
             activity: activity::Activity::default(),
             listeners: figures::Listeners::default(),
+            messages: Arc::default(),
             stopping: CancellationToken::new(),
             shards: OnceLock::new(),
             storage: OnceLock::new(),
             options,
         };
         let broker = Self(Arc::new(node));
+        let forward = forward::ForwardMessages(Arc::downgrade(&broker.0));
+        broker.0.messages.register(forward::CHANNEL, Arc::new(forward));
         broker.spawn_critical("upkeep", broker.clone().upkeep());
         broker.spawn_critical("deliveries that go on", broker.clone().go_on());
         broker

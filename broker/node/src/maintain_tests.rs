@@ -142,17 +142,12 @@ fn a_deleted_queue_keeps_its_files_until_the_log_has_the_deletion() {
         let queue = node.declare("q").await;
         node.publish_one_by_one(&queue, 0..20, SIZE).await;
         let file = located(&node, &queue)[0].file;
-        // The queue is deleted, but the log does not have the deletion yet.
-        let (broker, turn) = (node.broker.clone(), node.broker.clone());
-        let turn = turn.lock_definitions().await;
-        let deletion =
-            tokio::spawn(async move { broker.delete_queue(&Caller::system(), "/", "q", DeleteOnly::default()).await });
-        node.until("the queue is deleted", || queue.is_deleted()).await;
+        // The queue takes nothing any more, but the log does not have the deletion yet.
+        queue.seal(|_| Ok(())).unwrap();
         node.keep_in_bounds().await;
         assert!(node.shards().files.now()[&file].is_needed());
-        drop(turn);
-        deletion.await.unwrap().unwrap();
-        node.until("its shard has the deletion", || node.shards().shard(queue.id).is_idle()).await;
+        node.broker.delete_queue(&Caller::system(), "/", "q", DeleteOnly::default()).await.unwrap();
+        node.until("its shard has the deletion", || node.shards().shard(queue.id).outbox.is_idle()).await;
         node.keep_in_bounds().await;
         assert!(node.shards().files.now().get(&file).is_none_or(|needed| !needed.is_needed()));
         node.close().await;
@@ -166,16 +161,10 @@ fn a_queue_whose_deletion_is_not_durable_is_complete_after_a_crash() {
         let node = TestNode::open(Arc::new(disk.clone())).await;
         let queue = node.declare("q").await;
         node.publish_one_by_one(&queue, 0..20, SIZE).await;
-        let (broker, turn) = (node.broker.clone(), node.broker.clone());
-        let turn = turn.lock_definitions().await;
-        let deletion =
-            tokio::spawn(async move { broker.delete_queue(&Caller::system(), "/", "q", DeleteOnly::default()).await });
-        node.until("the queue is deleted", || queue.is_deleted()).await;
+        queue.seal(|_| Ok(())).unwrap();
         node.storage().groups.snapshot(node.shards().shard(queue.id).group).await.unwrap();
-        deletion.abort();
         disk.crash();
         node.broker.stop();
-        drop(turn);
         let node = TestNode::open(Arc::new(disk.clone())).await;
         let queue = node.broker.find_queue(&Caller::system(), "/", "q").unwrap();
         assert_eq!(node.drain(&queue).await, (0..20).collect::<Vec<_>>());

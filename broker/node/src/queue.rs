@@ -125,13 +125,13 @@ impl Queue {
     #[inline]
     pub(crate) fn is_behind(&self) -> bool {
         self.pace.consumers_lag.load(Relaxed)
-            || self.shards.as_ref().is_some_and(|shards| shards.shard(self.id).is_full())
+            || self.shards.as_ref().is_some_and(|shards| shards.shard(self.id).outbox.is_full())
     }
 
     /// Waits until the log takes further publishes to this queue.
     pub(crate) async fn until_logged(&self) {
         if let Some(shards) = &self.shards {
-            shards.shard(self.id).until_room().await;
+            shards.shard(self.id).outbox.until_room().await;
         }
     }
 

@@ -8,8 +8,12 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, oneshot};
 
-/// The states of all shards.
-pub(crate) struct Replicas(Vec<Replica>);
+/// The states of all shards, and that of the log of the definitions.
+pub(crate) struct Replicas {
+    shards: Vec<Replica>,
+    /// The batches that were applied to the definitions.
+    pub(crate) definitions: Mutex<AppliedBatches>,
+}
 
 /// The state of one shard.
 #[derive(Default)]
@@ -38,16 +42,24 @@ pub(crate) struct ReplicaQueue {
 impl Replicas {
     /// Returns the states of `count` shards, whose logs are empty.
     pub(crate) fn new(count: usize) -> Self {
-        Self((0..count).map(|_| Replica::default()).collect())
+        Self { shards: (0..count).map(|_| Replica::default()).collect(), definitions: Mutex::default() }
     }
 
     /// Returns the state of the shard of a group.
     pub(crate) fn of(&self, group: GroupId) -> &Replica {
-        &self.0[usize::from(group) - 1]
+        &self.shards[usize::from(group) - 1]
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Replica> {
-        self.0.iter()
+        self.shards.iter()
+    }
+
+    /// Returns the number that the next batch of the row of `of` has to have in the log of a group.
+    pub(crate) fn next_batch(&self, group: GroupId, of: BatchId) -> u64 {
+        match group {
+            0 => self.definitions.lock().next(of),
+            _ => self.of(group).batches.lock().next(of),
+        }
     }
 }
 

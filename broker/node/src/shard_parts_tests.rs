@@ -3,6 +3,7 @@
 use super::*;
 use crate::test_node::{Confirmed, Taker, TestNode, in_paused_time};
 use crate::{Caller, StorageTrouble, Subscription};
+use bytes::Bytes;
 use leveret_journal::faulty::FaultyDisk;
 
 const MESSAGES: u64 = 180_000;

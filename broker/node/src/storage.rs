@@ -5,15 +5,19 @@
 use crate::Broker;
 use crate::apply::Applier;
 use crate::delivered::{self, Delivered, Reached};
+use crate::entry::BatchOf;
+use crate::forward::{Forwarding, Proposer};
 use crate::identity::NodeIdentity;
+use crate::inbox::Inbox;
 use crate::lacking::{FileEnds, MissingContents};
 use crate::leading;
 use crate::open_error::OpenError;
+use crate::outbox::Outbox;
 use crate::replica::Replicas;
 use crate::shards::Shards;
 use crate::tasks::critical;
 use futures::future::BoxFuture;
-use leveret_engine::shard::BatchId;
+use leveret_engine::catalog::{Command, NodeRun};
 use leveret_journal::{Disk, Driver, JournalOptions, RealDisk};
 use leveret_replication::{Groups, GroupsOptions, Peers};
 use std::path::Path;
@@ -70,8 +74,8 @@ pub(crate) struct Storage {
     pub(crate) shards: Arc<Shards>,
     pub(crate) replicas: Arc<Replicas>,
     pub(crate) archive_next: AtomicU64,
-    /// Locked while facts are written to the log of group 0: declarations are logged one after the other.
-    definitions_lock: tokio::sync::Mutex<()>,
+    /// What takes the batches of other nodes; `None` if there are none.
+    pub(crate) forwarding: Option<Forwarding>,
     /// The driver that does blocking work; `None` to use threads.
     driver: Option<Arc<dyn Driver>>,
     /// The tasks of storage: proposers, fetch, maintenance and room.
@@ -143,13 +147,14 @@ impl Broker {
         };
         let shards = self.0.shards.get_or_init(|| Arc::new(Shards::new(SHARDS, incarnation, &self.0.memory))).clone();
         let replicas = Arc::new(Replicas::new(shards.list.len()));
+        let run = NodeRun { node: identity.node, incarnation: shards.incarnation };
+        let _ = self.0.run.set(run);
         let applier = Arc::new(Applier::new(&self.0, shards.clone(), replicas.clone()));
         let options = GroupsOptions { node: identity.node, groups: SHARDS + 1 };
         let groups = Groups::open(disk.clone(), journal, options, applier, peers.clone()).await?;
         identity.log_is_made(&*disk).map_err(OpenError::Identity)?;
         let delivered = delivered::take(&*disk).map_err(OpenError::Delivered)?;
         let archive_next = AtomicU64::new(self.find_missing(&shards, &groups)?);
-        let definitions_lock = tokio::sync::Mutex::default();
         let (tasks, stopping) = (TaskTracker::new(), self.0.stopping.clone());
         // An error that occurs because the node stops is no failure.
         let on_failure: Arc<dyn Fn(String) + Send + Sync> = Arc::new({
@@ -160,13 +165,19 @@ impl Broker {
             }
         });
         let spawned = tasks.clone();
+        let outboxes = std::iter::once(&self.0.definitions.outbox).chain(shards.list.iter().map(|shard| &shard.outbox));
+        let outboxes: Vec<_> = outboxes.map(|outbox| (outbox.clone(), Arc::new(Inbox::default()))).collect();
+        let forwarding = peers.clone().map(|peers| {
+            let (outboxes, replicas) = (outboxes.clone(), replicas.clone());
+            Forwarding { outboxes, replicas, peers }
+        });
         let _ = self.0.storage.set(Storage {
+            forwarding,
             groups,
             peers,
             shards,
             replicas,
             archive_next,
-            definitions_lock,
             driver,
             tasks,
             on_failure,
@@ -175,20 +186,38 @@ impl Broker {
         spawned.spawn(critical("maintenance", self.clone().maintain()));
         spawned.spawn(critical("room", self.clone().watch_room()));
         if let Some(storage) = self.0.storage.get() {
-            self.start_proposers(storage, identity.node);
+            self.start_proposers(storage, outboxes, run);
             self.serve(storage, &delivered).await;
+            self.begin_run(storage).await;
         }
         Ok(())
     }
 
-    /// Starts the tasks that hand entries to the log. `node` is the identity of this node.
-    fn start_proposers(&self, Storage { groups, shards, tasks, on_failure, .. }: &Storage, node: u64) {
-        let origin = BatchId { origin: node, incarnation: shards.incarnation, number: 0 };
-        for shard in &shards.list {
-            let (groups, stopping) = (groups.clone(), self.0.stopping.clone());
-            let propose = shard.clone().propose(groups, origin, stopping, on_failure.clone());
-            tasks.spawn(critical("proposer", propose));
+    /// Starts the tasks that hand entries to the logs of the groups, whose operations are in `outboxes`.
+    fn start_proposers(&self, storage: &Storage, outboxes: Vec<(Arc<Outbox>, Arc<Inbox>)>, run: NodeRun) {
+        let Storage { groups, peers, tasks, on_failure, .. } = storage;
+        let of = BatchOf { origin: run.node, incarnation: run.incarnation };
+        for (group, (outbox, inbox)) in (0..).zip(outboxes) {
+            let (groups, peers, stopping) = (groups.clone(), peers.clone(), self.0.stopping.clone());
+            let on_failure = on_failure.clone();
+            let proposer = Proposer { group, outbox, inbox, groups, peers, of, stopping, on_failure };
+            tasks.spawn(critical("proposer", proposer.run()));
         }
+    }
+
+    /// Tells the cluster that this node has started, so that what lived on its earlier starts is deleted. Waits for that
+    /// if this node has no others to wait for, but not for long: the log may have no room.
+    async fn begin_run(&self, storage: &Storage) {
+        let told = tokio::time::timeout(BEGIN_MAX, self.command(Command::NodeStarted));
+        if storage.groups.is_alone(0) && matches!(told.await, Ok(Ok(_))) {
+            return;
+        }
+        let broker = self.clone();
+        storage.tasks.spawn(critical("start", async move {
+            while !broker.0.stopping.is_cancelled() && broker.command(Command::NodeStarted).await.is_err() {
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
+        }));
     }
 
     /// Begins to serve the queues of the shards that this node leads, and waits until those are there that a shard lacked.
@@ -199,7 +228,7 @@ impl Broker {
             if let Some(term) = replica.term()
                 && leading::begin(self.node(), shards, replica, shard, term, delivered) > 0
             {
-                shard.until_visible().await;
+                shard.outbox.until_visible().await;
             }
         }
     }
@@ -238,7 +267,8 @@ impl Broker {
     pub async fn close_storage(&self) {
         let Some(storage) = self.0.storage.get() else { return };
         let idle = async {
-            while !self.0.facts.is_idle() || !storage.shards.list.iter().all(|shard| shard.is_idle()) {
+            let shards = || storage.shards.list.iter().all(|shard| shard.outbox.is_idle());
+            while !self.0.definitions.outbox.is_idle() || !shards() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
@@ -250,7 +280,6 @@ impl Broker {
         if tokio::time::timeout(CLOSE_MAX, storage.tasks.wait()).await.is_err() {
             tracing::warn!("a snapshot or a copy is given up: it is made again after the next start");
         }
-        self.0.facts.close();
         self.end_deliveries(storage);
         storage.end().await;
     }
@@ -265,14 +294,6 @@ impl Broker {
         });
         if let Err(error) = delivered::write(&**storage.groups.journal().disk(), delivered) {
             tracing::warn!(%error, "all messages will be delivered as redelivered after the next start");
-        }
-    }
-
-    /// Waits for the lock under which facts are written to the log; returns `None` if storage is not open.
-    pub(crate) async fn lock_definitions(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
-        match self.0.storage.get() {
-            Some(storage) => Some(storage.definitions_lock.lock().await),
-            None => None,
         }
     }
 }
@@ -314,6 +335,10 @@ const SEGMENTS_LEAST: u64 = 6;
 /// The free space in bytes that is kept beside that of one segment.
 const DISK_FREE_MIN: u64 = 32 << 20;
 const CLOSE_MAX: Duration = Duration::from_secs(10);
+/// The longest time that a start waits for the end of what lived on earlier starts.
+const BEGIN_MAX: Duration = Duration::from_secs(2);
+/// The interval at which a node that has started tells so, until the cluster knows.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 #[cfg(test)]
 #[path = "storage_tests.rs"]

@@ -77,7 +77,7 @@ async fn publishes_after_the_alarm_wait_for_room_and_do_not_fail_storage() {
     for _ in 0..MESSAGES {
         publish(&broker, &confirmed);
     }
-    until("publishes are held", async || storage.shards.list.iter().any(|shard| shard.is_held())).await;
+    until("publishes are held", async || storage.shards.list.iter().any(|shard| shard.outbox.is_held())).await;
     assert!(confirmed.0.load(Relaxed) < MESSAGES);
     disk.set_full(false);
     let all = async || {
@@ -170,7 +170,8 @@ async fn an_applier_whose_node_is_gone_returns_errors() {
     drop(broker);
     until("the node goes", async || applier.snapshot(1).is_err()).await;
     let gone = Err("the node is gone".to_owned());
-    let entry = AppliedEntry { index: 1, bytes: vec![1].into(), place: leveret_journal::RecordPlace::default() };
+    let entry =
+        AppliedEntry { index: 1, term: 1, bytes: vec![1].into(), place: leveret_journal::RecordPlace::default() };
     assert_eq!(applier.apply(1, &entry), gone);
     assert_eq!(applier.restore(1, &GroupSnapshot::default()), gone);
 }

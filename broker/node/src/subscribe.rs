@@ -103,14 +103,14 @@ impl Queue {
     /// messages. Does not wait for publishes that wait for room in the log.
     pub async fn caught_up(&self) {
         if let Some(shards) = &self.shards {
-            shards.shard(self.id).until_visible().await;
+            shards.shard(self.id).outbox.until_visible().await;
         }
     }
 
     /// Waits until all messages acknowledged so far are gone from the queue.
     pub(crate) async fn settled(&self) {
         if let Some(shards) = &self.shards {
-            shards.shard(self.id).until_settled().await;
+            shards.shard(self.id).outbox.until_settled().await;
         }
     }
 

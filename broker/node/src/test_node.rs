@@ -6,7 +6,7 @@ use leveret_engine::queue::Publish;
 use leveret_journal::faulty::FaultyDisk;
 use leveret_journal::{Disk, DiskFile, Driver, Journal};
 use leveret_model::table::FieldTable;
-use leveret_replication::Peers;
+use leveret_replication::{Peers, PeersOptions, TcpWires};
 use parking_lot::Mutex;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -180,15 +180,19 @@ impl DiskFile for RefusingFile {
     }
 }
 
-/// Opens a node on `disk`, with a memory budget in bytes.
+/// Opens a node on `disk`, with a memory budget in bytes and, if it has any, links to other nodes.
 pub(crate) async fn open_storage(
     disk: Arc<dyn Disk>,
     memory_max: u64,
     driver: Option<Arc<dyn Driver>>,
-    peers: Option<Peers>,
+    links: Option<(PeersOptions, TcpWires)>,
 ) -> Result<TestNode, OpenError> {
     let failure = Arc::new(Mutex::new(None));
     let said = failure.clone();
+    let options = Options { memory_max, message_bytes_max: 64 << 10, ..Options::default() };
+    let broker = Broker::start(options);
+    let messages = broker.0.messages.clone();
+    let peers = links.map(|(options, wires)| Peers::start(options, Arc::new(wires), messages));
     let storage = StorageOptions {
         disk,
         log_bytes_max: 0,
@@ -200,8 +204,6 @@ pub(crate) async fn open_storage(
         driver,
         peers,
     };
-    let options = Options { memory_max, message_bytes_max: 64 << 10, ..Options::default() };
-    let broker = Broker::start(options);
     broker.open_storage(storage).await?;
     Ok(TestNode { broker, failure, upkeep: Upkeep::default() })
 }

@@ -132,6 +132,22 @@ impl Groups {
         Some(GroupLeader { node: metrics.current_leader?, term: metrics.current_term })
     }
 
+    /// Waits until the leader of a group is another than `known`, as far as this node knows, or the group stops.
+    pub async fn until_led_otherwise(&self, group: GroupId, known: Option<GroupLeader>) {
+        let mut metrics = self.group(group).raft.metrics();
+        while self.leader(group) == known {
+            if metrics.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    /// Returns whether this node is the only member of a group.
+    #[must_use]
+    pub fn is_alone(&self, group: GroupId) -> bool {
+        self.group(group).log.is_alone()
+    }
+
     /// Writes a snapshot of a group that covers at least the entries applied so far, then has openraft purge the
     /// entries that it covers, except for those that a member which can be reached does not have yet.
     ///

@@ -101,6 +101,8 @@ pub trait GroupStates: Send + Sync + 'static {
 pub struct AppliedEntry {
     /// Position of the entry in the log, which is the same on every node.
     pub index: u64,
+    /// The term of the leader that put the entry into the log.
+    pub term: u64,
     /// The bytes that were submitted.
     pub bytes: Bytes,
     /// The place of the bytes in the journal of this node.

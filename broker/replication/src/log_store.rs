@@ -100,6 +100,11 @@ impl LogStore {
         }
     }
 
+    /// Returns whether this node is the only member of the group.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.is_alone.load(Relaxed)
+    }
+
     /// Sets whether this node is the only member of the group.
     pub(crate) fn set_alone(&self, is_alone: bool) {
         self.is_alone.store(is_alone, Relaxed);

@@ -170,8 +170,8 @@ impl RaftStateMachine<TypeConfig> for Machine {
                 EntryPayload::Blank => self.log.leadership.term_begins(entry.log_id.leader_id.term),
                 EntryPayload::Normal(command) => {
                     let Command { bytes, place, .. } = command;
-                    let index = entry.log_id.index;
-                    let applied = self.applied.apply(self.group, &AppliedEntry { index, bytes, place });
+                    let (index, term) = (entry.log_id.index, entry.log_id.leader_id.term);
+                    let applied = self.applied.apply(self.group, &AppliedEntry { index, term, bytes, place });
                     applied.map_err(|reason| self.not_applied(index, place, &reason))?;
                 }
                 EntryPayload::Membership(members) => {

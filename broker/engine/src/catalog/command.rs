@@ -1,7 +1,9 @@
 //! The commands that change the definitions. A command is decided when it is carried out: every node of a cluster carries
 //! out the same commands in the same order, so all come to the same answer and the same definitions.
 use super::bindings::BindingDeclare;
-use super::{Bond, Catalog, Change, ConnectionId, DeclareResult, ExchangeDeclare, NodeRun, Origin, QueueDeclare, QueueId};
+use super::{
+    Bond, Catalog, Change, ConnectionId, DeclareResult, ExchangeDeclare, NodeRun, Origin, QueueDeclare, QueueId,
+};
 use leveret_model::refusal::Refusal;
 
 /// A change of the definitions that somebody asks for.
@@ -138,7 +140,9 @@ impl Catalog {
                 true => Ok(None),
                 false => Err(Refusal::no_queue(vhost, name)),
             },
-            Command::DeleteExclusive { owner, .. } => unchanged(self.exclusive_queues(*owner).next().is_none(), nothing),
+            Command::DeleteExclusive { owner, .. } => {
+                unchanged(self.exclusive_queues(*owner).next().is_none(), nothing)
+            }
             Command::Bind { bond, origin } => {
                 unchanged(self.has_binding_like(&bond.vhost, bond.declared(), *origin)?, nothing)
             }

@@ -70,7 +70,12 @@ impl Catalog {
     ///
     /// # Errors
     /// As [`declare_exchange`](Self::declare_exchange).
-    pub(super) fn has_exchange_like(&self, vhost: &str, name: &str, declare: &ExchangeDeclare) -> Result<bool, Refusal> {
+    pub(super) fn has_exchange_like(
+        &self,
+        vhost: &str,
+        name: &str,
+        declare: &ExchangeDeclare,
+    ) -> Result<bool, Refusal> {
         if name.is_empty() {
             return Err(on_default_exchange());
         }

@@ -137,12 +137,18 @@ impl Catalog {
             Fact::Queue { vhost, name, id, auto_delete, arguments } => {
                 self.put_queue(&vhost, &name, DeclaredQueue::durable(id, auto_delete, arguments));
             }
-            Fact::TransientQueue { vhost, name, id, life: QueueLife { durable, home, owner }, auto_delete, arguments } => {
+            Fact::TransientQueue {
+                vhost,
+                name,
+                id,
+                life: QueueLife { durable, home, owner },
+                auto_delete,
+                arguments,
+            } => {
                 let settings = QueueSettings::of_accepted(&arguments);
                 let exclusive = owner.map(|number| ConnectionId { run: home, number });
                 let (home, sources) = (Some(home), BTreeSet::new());
-                let queue =
-                    DeclaredQueue { id, durable, home, exclusive, auto_delete, arguments, settings, sources };
+                let queue = DeclaredQueue { id, durable, home, exclusive, auto_delete, arguments, settings, sources };
                 if let Some(owner) = exclusive {
                     self.exclusive.entry(owner).or_default().insert((vhost.clone(), name.clone()));
                 }

@@ -48,7 +48,8 @@ impl Catalog {
     /// Deletes what lives on the starts of a node other than `but`.
     fn end_homes(&mut self, node: u64, but: Option<u64>) -> Vec<Effect> {
         let heir = self.running().find(|run| run.node != node);
-        let has_ended = |home: Option<NodeRun>| home.is_some_and(|run| run.node == node && Some(run.incarnation) != but);
+        let has_ended =
+            |home: Option<NodeRun>| home.is_some_and(|run| run.node == node && Some(run.incarnation) != but);
         let vhosts: Vec<Arc<str>> = self.vhosts.keys().cloned().collect();
         let mut effects = Vec::new();
         for at in vhosts {

@@ -3,7 +3,8 @@ use super::bindings::{Destination, Target};
 use super::limits::{self, QUEUES_MAX, Usage};
 use super::refusals::Subject;
 use super::{
-    Catalog, Change, ConnectionId, Effect, Fact, NodeRun, Origin, Purpose, QueueId, QueueLife, QueueSettings, QueueType, Vhost,
+    Catalog, Change, ConnectionId, Effect, Fact, NodeRun, Origin, Purpose, QueueId, QueueLife, QueueSettings,
+    QueueType, Vhost,
 };
 use leveret_model::name;
 use leveret_model::refusal::Refusal;

@@ -267,7 +267,8 @@ fn declarations_beyond_the_limits_are_refused() {
         let (vhost, name) = ("/".to_owned(), format!("q{at}"));
         Command::DeclareQueue { vhost, name, declare: queue(false), origin: from(1) }
     };
-    let mut refused = (0..1000).filter_map(|at| small.admit(&declare(at)).and_then(|()| small.execute(HERE, &declare(at))).err());
+    let mut refused =
+        (0..1000).filter_map(|at| small.admit(&declare(at)).and_then(|()| small.execute(HERE, &declare(at))).err());
     let refusal = refused.next().unwrap();
     assert_eq!(refusal.text, "vhost '/' has the 100000 bytes of definitions that it may have");
 }
@@ -391,8 +392,7 @@ fn deletions_remove_bindings_and_unbound_auto_delete_exchanges() {
         Effect::ExchangeDeleted { vhost, name }
     };
     let (is_logged, had_bindings) = (true, true);
-    let queue_gone =
-        Effect::QueueDeleted { vhost: vhost.clone(), name: "q".into(), id, is_logged, had_bindings };
+    let queue_gone = Effect::QueueDeleted { vhost: vhost.clone(), name: "q".into(), id, is_logged, had_bindings };
     assert_eq!(effects, [queue_gone, gone("second"), gone("first")]);
 }
 

@@ -2,4 +2,4 @@
 //! node.
 mod batches;
 
-pub use batches::{AppliedBatches, BatchId};
+pub use batches::{AppliedBatches, BatchId, ROWS};

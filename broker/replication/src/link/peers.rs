@@ -138,7 +138,7 @@ impl Peers {
     }
 
     /// Spawns a task that ends when the links stop.
-    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let stopping = self.0.stopping.clone();
         self.0.tasks.spawn(async move { stopping.run_until_cancelled_owned(task).await });
     }
