@@ -4,6 +4,7 @@ use crate::identity::NodeIdentity;
 use crate::test_node::{TestNode, open_storage};
 use crate::*;
 use bytes::Bytes;
+use leveret_engine::catalog::QueueDeclare;
 use leveret_journal::faulty::FaultyDisk;
 use leveret_replication::{GroupId, GroupMember, LinkTimes, PeersOptions, TcpWires};
 use std::collections::BTreeMap;
@@ -61,7 +62,14 @@ impl Cluster {
 
     /// Starts a node again that was cut off.
     async fn start_again(&mut self, node: u64) {
-        let wires = TcpWires::listen(&self.members[&node].address).await.unwrap();
+        // The tasks of the node that was cut off may still have to end.
+        let listen = async || loop {
+            match TcpWires::listen(&self.members[&node].address).await {
+                Ok(wires) => return wires,
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        };
+        let wires = tokio::time::timeout(Duration::from_secs(30), listen()).await.unwrap();
         let again = open(node, &self.disks[&node], wires).await;
         self.nodes.insert(node, again);
     }
@@ -171,6 +179,110 @@ async fn what_was_confirmed_survives_the_power_of_the_leader_and_comes_back_to_i
     cluster.equal(id, there).await;
     let node = &cluster.nodes[&next];
     assert_eq!(node.drain(&queue).await, (0..there).collect::<Vec<_>>());
+    cluster.equal(id, 0).await;
+    for (_, node) in cluster.nodes {
+        assert_eq!(node.failure.lock().take(), None);
+        node.close().await;
+    }
+}
+
+fn declaration(durable: bool, exclusive: bool) -> QueueDeclare {
+    QueueDeclare { durable, exclusive, ..QueueDeclare::default() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn definitions_are_decided_in_one_order_and_answered_where_they_were_asked_for() {
+    let mut cluster = Cluster::start().await;
+    cluster.all_led_by(1).await;
+    let caller = Caller::system();
+    // All nodes declare the same names at once, each in its own way.
+    let mut declared = Vec::new();
+    for (at, node) in &cluster.nodes {
+        for name in 0..20 {
+            let (broker, caller, durable) = (node.broker.clone(), caller.clone(), at % 2 == 0);
+            let declare = async move {
+                broker.declare_queue(&caller, "/", &format!("q{name}"), declaration(durable, false)).await
+            };
+            declared.push((name, durable, tokio::spawn(declare)));
+        }
+    }
+    let mut created = BTreeMap::<_, Vec<(QueueId, bool)>>::new();
+    for (name, durable, declared) in declared {
+        match declared.await.unwrap() {
+            Ok((true, queue)) => created.entry(name).or_default().push((queue.id, durable)),
+            Ok((false, _)) => {}
+            Err(refusal) => assert!(refusal.text.contains("inequivalent arg 'durable'"), "{refusal}"),
+        }
+    }
+    assert_eq!(created.len(), 20);
+    for (name, created) in created {
+        let [(id, durable)] = created[..] else { panic!("q{name} was created {} times", created.len()) };
+        for node in cluster.nodes.values() {
+            node.until("all nodes know", || node.broker.catalog().queue_id("/", &format!("q{name}")) == Some(id)).await;
+            let found = node.broker.find_queue(&caller, "/", &format!("q{name}"));
+            assert_eq!(found.map(|queue| queue.id), Ok(id), "durable: {durable}");
+        }
+    }
+    // What lives on a node ends with it.
+    let connection = test_node::connection(&cluster.nodes[&3].broker);
+    let owner = Caller { origin: catalog::Origin::Connection(connection.id), ..Caller::system() };
+    let node = &cluster.nodes[&3];
+    let (_, own) = node.broker.declare_queue(&owner, "/", "own", declaration(false, true)).await.unwrap();
+    let first = &cluster.nodes[&1];
+    first.until("another node knows", || first.broker.catalog().queue_id("/", "own") == Some(own.id)).await;
+    let locked = first.broker.declare_queue(&caller, "/", "own", declaration(false, false)).await.err().unwrap();
+    assert!(locked.text.contains("locked"), "{locked}");
+    cluster.cut(3).await;
+    cluster.start_again(3).await;
+    let first = &cluster.nodes[&1];
+    first.until("it is gone", || first.broker.catalog().queue_id("/", "own").is_none()).await;
+    let facts = |node: &TestNode| node.broker.catalog().facts();
+    let equal = || cluster.nodes.values().all(|node| facts(node) == facts(first));
+    first.until("all have the same definitions", equal).await;
+    for (_, node) in cluster.nodes {
+        assert_eq!(node.failure.lock().take(), None);
+        node.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_published_anywhere_is_confirmed_once_also_when_the_leader_loses_its_power() {
+    let mut cluster = Cluster::start().await;
+    cluster.all_led_by(1).await;
+    let queue = cluster.nodes[&2].declare("q").await;
+    let (id, group) = (queue.id, queue.shards.as_ref().unwrap().shard(queue.id).group);
+    for node in cluster.nodes.values() {
+        node.until("all know the queue", || node.broker.queue(id).is_some()).await;
+    }
+    const EACH: u64 = 3_000;
+    let confirmed: Vec<_> = (0..2).map(|_| Arc::new(test_node::Confirmed::default())).collect();
+    let mut cut = false;
+    for number in 0..EACH {
+        for (node, confirmed) in [2, 3].into_iter().zip(&confirmed) {
+            let from = node * 1_000_000 + number;
+            cluster.nodes[&node].publish(&[id], from..from + 1, 300, confirmed);
+        }
+        if number % 50 == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        if number == EACH / 2 && !cut {
+            cut = true;
+            cluster.cut(1).await;
+        }
+    }
+    let second = &cluster.nodes[&2];
+    second.until("all is confirmed", || confirmed.iter().all(|confirmed| *confirmed.0.lock() == EACH)).await;
+    cluster.equal(id, 2 * EACH).await;
+    cluster.start_again(1).await;
+    cluster.equal(id, 2 * EACH).await;
+    let leader = cluster.leader(group).await;
+    let node = &cluster.nodes[&leader];
+    node.until("the queue is served", || node.shards().shard_of(group).term().is_some()).await;
+    let all = node.drain(&node.broker.queue(id).unwrap()).await;
+    for node in [2, 3] {
+        let of_node: Vec<u64> = all.iter().copied().filter(|number| number / 1_000_000 == node).collect();
+        assert_eq!(of_node, (node * 1_000_000..node * 1_000_000 + EACH).collect::<Vec<_>>(), "of node {node}");
+    }
     cluster.equal(id, 0).await;
     for (_, node) in cluster.nodes {
         assert_eq!(node.failure.lock().take(), None);

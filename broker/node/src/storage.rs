@@ -156,17 +156,12 @@ impl Broker {
         let delivered = delivered::take(&*disk).map_err(OpenError::Delivered)?;
         let archive_next = AtomicU64::new(self.find_missing(&shards, &groups)?);
         let (tasks, stopping) = (TaskTracker::new(), self.0.stopping.clone());
-        // An error that occurs because the node stops is no failure.
-        let on_failure: Arc<dyn Fn(String) + Send + Sync> = Arc::new({
-            let stopping = stopping.clone();
-            move |reason| match stopping.is_cancelled() {
-                true => tracing::debug!(reason, "given up while stopping"),
-                false => on_failure(reason),
-            }
+        let on_failure: Arc<dyn Fn(String) + Send + Sync> = Arc::new(move |reason| match stopping.is_cancelled() {
+            true => tracing::debug!(reason, "given up while stopping"), // that is no failure
+            false => on_failure(reason),
         });
         let spawned = tasks.clone();
-        let outboxes = std::iter::once(&self.0.definitions.outbox).chain(shards.list.iter().map(|shard| &shard.outbox));
-        let outboxes: Vec<_> = outboxes.map(|outbox| (outbox.clone(), Arc::new(Inbox::default()))).collect();
+        let outboxes = self.outboxes(&shards);
         let forwarding = peers.clone().map(|peers| {
             let (outboxes, replicas) = (outboxes.clone(), replicas.clone());
             Forwarding { outboxes, replicas, peers }
@@ -191,6 +186,12 @@ impl Broker {
             self.begin_run(storage).await;
         }
         Ok(())
+    }
+
+    /// Returns the operations of this node for each group, and those of other nodes.
+    fn outboxes(&self, shards: &Shards) -> Vec<(Arc<Outbox>, Arc<Inbox>)> {
+        let all = std::iter::once(&self.0.definitions.outbox).chain(shards.list.iter().map(|shard| &shard.outbox));
+        all.map(|outbox| (outbox.clone(), Arc::default())).collect()
     }
 
     /// Starts the tasks that hand entries to the logs of the groups, whose operations are in `outboxes`.

@@ -126,7 +126,7 @@ async fn nudge(output: &Output) {
 /// fill the memory. Such connections are not all closed at the same time: those that stay may have room once others are
 /// gone.
 pub(crate) async fn until_it_waits_for_itself(context: &Context, since: Instant) -> End {
-    let turn = (context.connection.id.0 % TURNS_TO_LEAVE) as u32;
+    let turn = (context.connection.id.number % TURNS_TO_LEAVE) as u32;
     tokio::time::sleep_until(since + LEAVE_AFTER + LEAVE_EVERY * turn).await;
     while !context.broker.waits_for_itself(&context.connection) {
         tokio::time::sleep(LEAVE_EVERY * TURNS_TO_LEAVE as u32).await;
