@@ -46,8 +46,10 @@ impl GroupStates for Applier {
                 Some(id) if !self.replicas.of(group).note(id) => continue,
                 Some(_) => {}
             }
+            let by = batch.id.map(|id| id.origin).filter(|origin| *origin != node.run().node);
+            let context = OperationContext { applied, by, now };
             let known = entry::operations(entry, &batch, |operation| {
-                self.operation(&node, group, operation, applied, now);
+                self.operation(&node, group, operation, &context);
             });
             known.ok_or_else(|| not_known(entry))?;
             if let Some((id, row)) = self.own(batch.id) {
@@ -294,7 +296,12 @@ impl Applier {
         let queue = Arc::new(Queue::new(&declared, vhost, name, node.queue_context()));
         replica.add(ReplicaQueue { queue: queue.clone(), declaration: declaration.into() });
         if self.shards.shard_of(group).term().is_none() {
-            queue.enter().end(); // this node may have stopped leading while the queue was created
+            // This node may have stopped leading while the queue was created.
+            let mut entered = queue.enter();
+            match self.shards.shard_of(group).front() {
+                Some(term) => entered.front(term),
+                None => entered.end(),
+            }
         }
         node.queues.by_id.write().insert(id, queue.clone());
         node.generations.changed(true); // routes that were found before do not lead to the queue
@@ -318,7 +325,8 @@ impl Applier {
         self.replicas.of(group).remove(id);
     }
 
-    fn operation(&self, node: &Node, group: GroupId, operation: Operation, applied: &AppliedEntry, now: u64) {
+    fn operation(&self, node: &Node, group: GroupId, operation: Operation, context: &OperationContext<'_>) {
+        let &OperationContext { applied, by, now } = context;
         let replica = self.replicas.of(group);
         match operation {
             Operation::Enqueue { queues, count, body_bytes, at, run } => {
@@ -329,6 +337,7 @@ impl Applier {
                 for queue in queues.into_iter().filter_map(|id| replica.queue(id)) {
                     let mut entered = queue.enter();
                     self.shards.contents_of(group).hold(name, applied.place);
+                    let serving = serving || entered.is_front() && entered.consumers().len() > 0;
                     let warm = serving && node.memory.takes_warm() && entered.takes_warm();
                     entered.apply_logged(&LoggedRun { run: &run, name, count, body_bytes, warm }, now);
                     drop(entered);
@@ -348,7 +357,19 @@ impl Applier {
             Operation::Return { queue, epoch, messages } => {
                 if let Some(queue) = replica.queue(queue) {
                     let mut entered = queue.enter();
-                    messages.into_iter().for_each(|(sequence, offset)| entered.apply_returned(sequence, offset, epoch));
+                    messages
+                        .into_iter()
+                        .for_each(|(sequence, offset)| entered.apply_returned(sequence, offset, epoch, by));
+                    drop(entered);
+                    replica.is_ready(queue);
+                }
+            }
+            Operation::Release { queue, epoch, messages } => {
+                if let (Some(queue), Some(by)) = (replica.queue(queue), by) {
+                    let mut entered = queue.enter();
+                    messages
+                        .into_iter()
+                        .for_each(|(sequence, offset)| entered.apply_released(sequence, offset, epoch, by));
                     drop(entered);
                     replica.is_ready(queue);
                 }
@@ -361,6 +382,14 @@ impl Applier {
             Operation::Command { .. } => {}
         }
     }
+}
+
+/// What surrounds an operation.
+struct OperationContext<'e> {
+    applied: &'e AppliedEntry,
+    /// The node that the operation comes from, if it is another one.
+    by: Option<u64>,
+    now: u64,
 }
 
 /// Returns the reason why an entry cannot be applied.

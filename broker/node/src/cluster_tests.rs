@@ -289,3 +289,64 @@ async fn what_is_published_anywhere_is_confirmed_once_also_when_the_leader_loses
         node.close().await;
     }
 }
+
+/// Subscribes a consumer that acknowledges nothing. Returns what it takes.
+fn subscribe(node: &TestNode, queue: &Queue, prefetch: u32) -> (ConsumerId, Arc<test_node::Taker>) {
+    let sink = Arc::new(test_node::Taker::default());
+    let subscription = Subscription { sink: sink.clone(), exclusive: false, no_ack: false, prefetch };
+    (node.broker.subscribe(&Caller::system(), queue, subscription).unwrap(), sink)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn consumers_of_all_nodes_share_a_queue_and_what_one_of_them_held_is_ready_again() {
+    let mut cluster = Cluster::start().await;
+    cluster.all_led_by(1).await;
+    let id = cluster.nodes[&1].declare("q").await.id;
+    for node in cluster.nodes.values() {
+        node.until("all know the queue", || node.broker.queue(id).is_some()).await;
+    }
+    let queue = |node: u64| cluster.nodes[&node].broker.queue(id).unwrap();
+    let [one, two, three] = [1, 2, 3].map(|node| subscribe(&cluster.nodes[&node], &queue(node), 10));
+    cluster.nodes[&3].publish_one_by_one(&queue(3), 0..100, 500).await;
+    let first = &cluster.nodes[&1];
+    let taken = |sink: &test_node::Taker| sink.taken.lock().len();
+    first.until("all have what they may", || [&one, &two, &three].iter().all(|(_, sink)| taken(sink) == 10)).await;
+    assert_eq!(queue(1).look(|queue| (queue.depth().ready, queue.depth().unacked)), (70, 30));
+    // Each acknowledges what it has, and gets more.
+    for (node, (consumer, sink)) in [(1, &one), (2, &two), (3, &three)] {
+        let sequences: Vec<u64> = sink.taken.lock().iter().map(|(id, _)| id.sequence).collect();
+        let queue = queue(node);
+        let mut entered = queue.enter();
+        sequences.iter().for_each(|sequence| entered.acknowledge(Some(*consumer), *sequence, 1));
+        entered.dispatch(0);
+    }
+    first.until("all have more", || [&one, &two, &three].iter().all(|(_, sink)| taken(sink) == 20)).await;
+    first.until("what was acknowledged is gone", || queue(1).look(|queue| queue.depth().ready) == 40).await;
+    let mut seen: Vec<u64> = Vec::new();
+    for (_, sink) in [&one, &two, &three] {
+        seen.extend(sink.taken.lock().iter().map(|(id, _)| id.sequence));
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, (0..60).collect::<Vec<_>>(), "each message went to one of them");
+    // A consumer leaves; what it held is returned where it is, and counts once.
+    let held: Vec<MessageId> = two.1.taken.lock()[10..].iter().map(|(id, _)| *id).collect();
+    cluster.nodes[&2].broker.unsubscribe(&queue(2), two.0);
+    held.iter().for_each(|id| queue(2).enter().give_back(None, *id));
+    first.until("it is ready again", || queue(1).look(|queue| queue.depth().ready) == 50).await;
+    // A node loses its power: what its consumer held is ready again, too.
+    let [(_, one), (_, three)] = [one, three];
+    cluster.cut(3).await;
+    let first = &cluster.nodes[&1];
+    let queue = first.broker.queue(id).unwrap();
+    first.until("that is ready again", || queue.look(|queue| queue.depth().ready) == 60).await;
+    assert_eq!((taken(&one), taken(&three)), (20, 20));
+    first.broker.unsubscribe(&queue, ConsumerId(0));
+    let second = &cluster.nodes[&2];
+    let (_, all) = subscribe(second, &second.broker.queue(id).unwrap(), 0);
+    second.until("the rest is delivered elsewhere", || taken(&all) == 60).await;
+    assert_eq!(queue.look(|queue| (queue.depth().ready, queue.depth().unacked)), (0, 70));
+    for (_, node) in cluster.nodes {
+        assert_eq!(node.failure.lock().take(), None);
+        node.close().await;
+    }
+}

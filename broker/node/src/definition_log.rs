@@ -83,9 +83,8 @@ impl DefinitionLog {
 }
 
 impl Broker {
-    /// Returns this start of the node. Before storage is opened, and without storage, it has no numbers.
     pub(crate) fn run(&self) -> NodeRun {
-        self.node().run.get().copied().unwrap_or_default()
+        self.node().run()
     }
 
     /// Has a command carried out. Whatever becomes of the caller, a command that was asked for is carried out.

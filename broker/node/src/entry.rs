@@ -6,7 +6,7 @@
 //! u32, body bytes u64, length u32, run` (the run in the stored form of engine's queues); 2 settle `uid u64, first u64,
 //! messages u64`; 9 return `uid u64, epoch u64, stretches u32`, each stretch `first u64, messages u32, offset u32 each`; 12
 //! declare `epoch u64, length u32, fact` (see `definitions`); 13 delete `epoch u64, uid u64`. The log of group 0 has 14
-//! command `number u64, length u32, command` (see `commands`). The numbers 4 expire, 5 drop (overflow), 6 move (dead
+//! command `number u64, length u32, command` (see `commands`). 15 release has the form of 9. The numbers 4 expire, 5 drop (overflow), 6 move (dead
 //! letter) and 7 tick are reserved for these operations. By its batches a node knows the operations of this start, whose
 //! publishers wait, from others, and an operation that gets into the log twice is applied once.
 //!
@@ -64,6 +64,15 @@ pub(crate) enum Operation {
         queue: QueueId,
         /// The epoch in which the messages were delivered; `None` in an entry of an earlier version.
         epoch: Option<u64>,
+        /// The sequence number and the offset of each message.
+        messages: Vec<(u64, u32)>,
+    },
+    /// Messages that were granted to a node were not delivered there: they are ready again.
+    Release {
+        /// The identity of the queue.
+        queue: QueueId,
+        /// The epoch in which the messages were granted.
+        epoch: u64,
         /// The sequence number and the offset of each message.
         messages: Vec<(u64, u32)>,
     },
@@ -254,7 +263,10 @@ pub(crate) fn changes(
         push(&|out| settle(out, queue, &settled));
     }
     for messages in changes.returned.chunks(RETURNS_MAX) {
-        push(&|out| give_back(out, queue, epoch, messages));
+        push(&|out| give_back(out, RETURN, queue, epoch, messages));
+    }
+    for messages in changes.released.chunks(RETURNS_MAX) {
+        push(&|out| give_back(out, RELEASE, queue, epoch, messages));
     }
 }
 
@@ -265,9 +277,9 @@ fn settle(out: &mut Vec<u8>, queue: QueueId, ranges: &[(u64, u64)]) {
     }
 }
 
-fn give_back(out: &mut Vec<u8>, queue: QueueId, epoch: u64, messages: &[(u64, u32)]) {
+fn give_back(out: &mut Vec<u8>, operation: u8, queue: QueueId, epoch: u64, messages: &[(u64, u32)]) {
     let stretches = || messages.chunk_by(|(one, _), (next, _)| one + 1 == *next);
-    out.push(RETURN);
+    out.push(operation);
     out.put_u64_le(queue.0);
     out.put_u64_le(epoch);
     out.put_u32_le(stretches().count() as u32);
@@ -317,6 +329,10 @@ pub(crate) fn operations(entry: &Bytes, batch: &Batch, mut each: impl FnMut(Oper
                 let epoch = if number == RETURN { Some(rest.try_get_u64_le().ok()?) } else { None };
                 each(Operation::Return { queue, epoch, messages: stretches(&mut rest)? });
             }
+            RELEASE => {
+                let (queue, epoch) = (QueueId(rest.try_get_u64_le().ok()?), rest.try_get_u64_le().ok()?);
+                each(Operation::Release { queue, epoch, messages: stretches(&mut rest)? });
+            }
             DECLARE_EARLIER | DECLARE => {
                 let epoch = if number == DECLARE { Some(rest.try_get_u64_le().ok()?) } else { None };
                 let length = rest.try_get_u32_le().ok()? as usize;
@@ -364,6 +380,7 @@ const DELETE_EARLIER: u8 = 11;
 const DECLARE: u8 = 12;
 const DELETE: u8 = 13;
 const COMMAND: u8 = 14;
+const RELEASE: u8 = 15;
 const CAPACITY: usize = 4 << 10;
 /// The largest number of bytes that an entry and an operation begin with, including the names of exchange and routing key.
 const NAMES_MAX: usize = 600;

@@ -37,6 +37,13 @@ fn read_batch(entry: &Bytes, batch: &Batch, read: &mut Read) -> Option<()> {
         }
         Operation::Delete { epoch, queue } => read.push((queue.0, "delete", 0, epoch.unwrap_or(0))),
         Operation::Command { number, command } => read.push((0, "command", number, command.len() as u64)),
+        Operation::Release { queue, epoch, messages } => {
+            read.extend(
+                messages
+                    .into_iter()
+                    .map(|(sequence, offset)| (queue.0, "release", sequence, u64::from(offset) + epoch)),
+            );
+        }
         Operation::Return { queue, epoch, messages } => {
             assert_eq!(epoch, batch.id.is_some().then_some(EPOCH));
             read.extend(
@@ -57,10 +64,16 @@ fn parts(what: &DeliveryChanges) -> Vec<Vec<u8>> {
 fn adjacent_messages_are_settled_and_returned_as_ranges() {
     let settled = vec![(4, 1), (5, 2), (7, 1), (9, 1)];
     let returned = vec![(20, 1), (21, 50), (23, 1)];
-    let parts = parts(&DeliveryChanges { settled, returned });
+    let parts = parts(&DeliveryChanges { settled, returned, released: vec![(30, 4)] });
     let read: Read = parts.iter().cloned().filter_map(read).flatten().collect();
-    let expected =
-        [(7, "settle", 4, 4), (7, "settle", 9, 1), (7, "return", 20, 1), (7, "return", 21, 50), (7, "return", 23, 1)];
+    let expected = [
+        (7, "settle", 4, 4),
+        (7, "settle", 9, 1),
+        (7, "return", 20, 1),
+        (7, "return", 21, 50),
+        (7, "return", 23, 1),
+        (7, "release", 30, 12),
+    ];
     assert_eq!(read, expected);
 }
 
@@ -69,7 +82,7 @@ fn very_many_settlements_and_returns_are_split() {
     let most = 64 << 10;
     let returned: Vec<(u64, u32)> = (0..180_000).map(|at| (at * 2, at as u32)).collect();
     let settled: Vec<(u64, u64)> = (0..180_000).map(|at| (1 + at * 2, 1)).collect();
-    let parts = parts(&DeliveryChanges { settled: settled.clone(), returned: returned.clone() });
+    let parts = parts(&DeliveryChanges { settled: settled.clone(), returned: returned.clone(), released: Vec::new() });
     assert!(parts.iter().all(|part| part.len() <= 3 * most), "{:?}", parts.iter().map(Vec::len).max());
     let read: Read = parts.into_iter().filter_map(read).flatten().collect();
     assert_eq!(read.len(), settled.len() + returned.len());
@@ -122,10 +135,10 @@ fn entries_of_version_1_are_read() {
 
 #[test]
 fn an_entry_of_a_later_version_or_one_cut_short_is_not_decoded() {
-    let mut entry = sealed(|entry| give_back(entry, QueueId(1), EPOCH, &[(1, 1), (2, 2)]));
+    let mut entry = sealed(|entry| give_back(entry, RETURN, QueueId(1), EPOCH, &[(1, 1), (2, 2)]));
     assert!((1..entry.len()).all(|len| len == 1 || read(entry[..len].to_vec()).is_none()));
     let short = sealed(|entry| {
-        give_back(entry, QueueId(1), EPOCH, &[(1, 1), (2, 2)]);
+        give_back(entry, RETURN, QueueId(1), EPOCH, &[(1, 1), (2, 2)]);
         entry.pop();
     });
     assert!(read(short).is_none(), "the batch is whole, its operation is not");
@@ -141,7 +154,8 @@ fn publish_and_settle(entry: &mut Vec<u8>) {
     let messages = [message(13, 13, 5), message(13, 18, 0), shared];
     let publish = Publish { exchange: b"ex", routing_key: b"key", bytes, messages: &messages };
     enqueue(entry, &[QueueId(7), QueueId(19)], &publish);
-    let delivered = DeliveryChanges { settled: vec![(3, 1), (4, 2)], returned: vec![(9, 7), (10, 40)] };
+    let delivered =
+        DeliveryChanges { settled: vec![(3, 1), (4, 2)], returned: vec![(9, 7), (10, 40)], released: Vec::new() };
     changes(QueueId(7), EPOCH, &delivered, |append| append(entry));
 }
 

@@ -6,6 +6,7 @@
 //! that it cannot take, because it does not lead or because an earlier one is missing, with `kind u8 = 2, group u16`.
 use crate::Node;
 use crate::entry::BatchOf;
+use crate::fronts::Fronts;
 use crate::inbox::Inbox;
 use crate::outbox::{Next, Outbox};
 use crate::replica::Replicas;
@@ -23,8 +24,8 @@ pub(crate) struct Proposer {
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) groups: Groups,
-    /// The links to the other nodes; `None` if there are none.
-    pub(crate) peers: Option<Peers>,
+    /// The links to the other nodes, and what serves consumers through them; `None` if there are none.
+    pub(crate) links: Option<(Peers, Arc<Fronts>)>,
     /// This start of the node.
     pub(crate) of: BatchOf,
     pub(crate) stopping: CancellationToken,
@@ -103,6 +104,9 @@ impl Proposer {
             if now != way {
                 way = now;
                 self.outbox.rewind(); // what is on its way may be in the log of the leader before, or lost
+                if let (Way::To(leader), Some((_, fronts))) = (way, &self.links) {
+                    fronts.led_by(self.group, leader);
+                }
                 continue;
             }
             let step = match way {
@@ -115,7 +119,7 @@ impl Proposer {
                 biased;
                 () = woken => {}
                 () = tokio::time::sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {}
-                () = self.groups.until_led_otherwise(self.group, leader), if self.peers.is_some() => {}
+                () = self.groups.until_led_otherwise(self.group, leader), if self.links.is_some() => {}
                 () = self.stopping.cancelled() => {}
             }
         }
@@ -126,7 +130,7 @@ impl Proposer {
             return Way::Here(term);
         }
         match leader {
-            Some(leader) if self.peers.is_some() && leader.node != self.of.origin => Way::To(leader),
+            Some(leader) if self.links.is_some() && leader.node != self.of.origin => Way::To(leader),
             _ => Way::Nowhere,
         }
     }
@@ -156,7 +160,7 @@ impl Proposer {
 
     async fn submit(&self, term: u64, entry: Bytes) {
         let (on_failure, outbox) = (self.on_failure.clone(), self.outbox.clone());
-        let has_others = self.peers.is_some();
+        let has_others = self.links.is_some();
         let answer = Box::new(move |outcome: SubmitOutcome| {
             let Err(refused) = outcome else { return };
             outbox.wake.notify_one();
@@ -170,7 +174,7 @@ impl Proposer {
 
     /// Sends an entry to the leader.
     async fn send(&self, leader: GroupLeader, waiting: &mut Waiting) -> Step {
-        let Some(peers) = &self.peers else { return Step::Wait(None) };
+        let Some((peers, _)) = &self.links else { return Step::Wait(None) };
         if self.outbox.take_refused() {
             tokio::time::sleep(REFUSED_WAIT).await;
             self.outbox.rewind();
@@ -219,8 +223,8 @@ pub(crate) struct ForwardMessages(pub(crate) Weak<Node>);
 impl ForwardMessages {
     fn with(&self, each: impl FnOnce(&Forwarding)) {
         let node = self.0.upgrade();
-        if let Some(forwarding) = node.as_ref().and_then(|node| node.storage.get()?.forwarding.as_ref()) {
-            each(forwarding);
+        if let Some(links) = node.as_ref().and_then(|node| node.storage.get()?.links.as_ref()) {
+            each(&links.forwarding);
         }
     }
 }

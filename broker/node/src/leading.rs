@@ -27,6 +27,9 @@ pub(crate) fn begin(
             entered.dispatch(now);
         }
     }
+    if let Some(links) = node.storage.get().and_then(|storage| storage.links.as_ref()) {
+        links.fronts.began(shard.group, term);
+    }
     agreement::agree(node, shards, shard, replica)
 }
 
@@ -34,6 +37,10 @@ pub(crate) fn begin(
 pub(crate) fn end(shard: &Shard, replica: &Replica) {
     shard.outbox.follow();
     for ReplicaQueue { queue, .. } in replica.queues() {
-        queue.enter().end();
+        queue.drop_nodes();
+        let mut entered = queue.enter();
+        if entered.is_leading() {
+            entered.end(); // otherwise another node is known to lead already
+        }
     }
 }

@@ -39,6 +39,8 @@ mod fetch;
 mod figures;
 mod files;
 mod forward;
+mod fronts;
+mod grants;
 mod health;
 mod held;
 mod identity;
@@ -168,6 +170,11 @@ pub(crate) struct Node {
 }
 
 impl Node {
+    /// Returns this start of the node. Before storage is opened, and without storage, it has no numbers.
+    pub(crate) fn run(&self) -> catalog::NodeRun {
+        self.run.get().copied().unwrap_or_default()
+    }
+
     fn queue_context(&self) -> queue::QueueContext {
         queue::QueueContext {
             memory: self.memory.clone(),
@@ -228,6 +235,8 @@ impl Broker {
         let broker = Self(Arc::new(node));
         let forward = forward::ForwardMessages(Arc::downgrade(&broker.0));
         broker.0.messages.register(forward::CHANNEL, Arc::new(forward));
+        let fronts = fronts::FrontMessages(Arc::downgrade(&broker.0));
+        broker.0.messages.register(fronts::CHANNEL, Arc::new(fronts));
         broker.spawn_critical("upkeep", broker.clone().upkeep());
         broker.spawn_critical("deliveries that go on", broker.clone().go_on());
         broker

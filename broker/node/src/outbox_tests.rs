@@ -17,7 +17,7 @@ fn publish(shard: &Shard, bytes: usize) {
 
 fn settle(shard: &Shard, first: u64, returned: bool) {
     let returned = if returned { vec![(first, 0)] } else { Vec::new() };
-    shard.changes(QueueId(1), 8, &DeliveryChanges { settled: vec![(first, 1)], returned });
+    shard.changes(QueueId(1), 8, &DeliveryChanges { settled: vec![(first, 1)], returned, released: Vec::new() });
 }
 
 /// Returns the operations of an entry as text: publishes as `p`, settlements by number, returns as `r`.
@@ -27,7 +27,7 @@ fn says(bytes: &Bytes) -> String {
         entry::operations(bytes, batch, |operation| match operation {
             Operation::Enqueue { .. } => said.push('p'),
             Operation::Settle { first, .. } => said.push_str(&first.to_string()),
-            Operation::Return { .. } => said.push('r'),
+            Operation::Return { .. } | Operation::Release { .. } => said.push('r'),
             Operation::Declare { .. } | Operation::Delete { .. } | Operation::Command { .. } => said.push('d'),
         })
         .unwrap();

@@ -1,12 +1,14 @@
 //! A queue of the node: the engine's queue behind its lock, and the bookkeeping at the end of every visit to it.
 use crate::deleted::DeletedQueue;
 use crate::due::DueQueues;
+use crate::fronts::NodeSink;
 use crate::memory::Memory;
 use crate::shards::Shards;
 use leveret_engine::catalog;
 use leveret_engine::queue as engine;
 use leveret_model::refusal::Refusal;
 use parking_lot::{Mutex, MutexGuard};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -45,6 +47,10 @@ pub struct Queue {
     /// The shards, if the queue's changes are logged; `None` otherwise.
     pub(crate) shards: Option<Arc<Shards>>,
     pub(crate) reads: Reads,
+    /// Set while the queue is on the list of those whose leader has to be told what their consumers want.
+    pub(crate) wants: AtomicBool,
+    /// The consumers in this queue that stand for those of other nodes, by node.
+    pub(crate) nodes: Mutex<BTreeMap<u64, Arc<NodeSink>>>,
 }
 
 /// The bytes that were reported to [`Memory`] after the last visit.
@@ -106,6 +112,8 @@ impl Queue {
             goes_on: AtomicBool::new(false),
             shards,
             reads: Reads::default(),
+            wants: AtomicBool::new(false),
+            nodes: Mutex::default(),
         }
     }
 
@@ -220,11 +228,11 @@ impl Queue {
         if !freed.is_empty() {
             shards.contents(self.id).free(freed);
         }
-        if shards.shard(self.id).term().is_none() {
-            return;
-        }
         if let Some(changes) = state.take_changes() {
             shards.shard(self.id).changes(self.id, state.epoch(), &changes);
+        }
+        if state.has_want() {
+            shards.wants.push(self.id, &self.wants);
         }
         if state.may_need_read() {
             shards.reads.waiting.push(self.id, &self.reads.is_waiting);

@@ -5,6 +5,7 @@ use leveret_engine::catalog::QueueId;
 use leveret_engine::queue::{DeliveryChanges, Publish};
 use leveret_replication::GroupId;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
 
 /// Receives the news that publishes are durable.
 pub trait Confirm: Send + Sync {
@@ -42,17 +43,29 @@ pub(crate) struct Shard {
     pub(crate) group: GroupId,
     /// The operations of this node for the log of the shard.
     pub(crate) outbox: Arc<Outbox>,
+    /// The term of the other node that leads the shard; 0 if none is known to.
+    front: AtomicU64,
 }
 
 impl Shard {
     pub(crate) fn new(group: GroupId) -> Self {
-        Self { group, outbox: Arc::new(Outbox::new()) }
+        Self { group, outbox: Arc::new(Outbox::new()), front: AtomicU64::new(0) }
     }
 
     /// Returns the term in which this node leads the shard and serves its queues, or `None` if it does not.
     #[inline]
     pub(crate) fn term(&self) -> Option<u64> {
         self.outbox.term()
+    }
+
+    /// Notes that another node leads the shard in `term`.
+    pub(crate) fn set_front(&self, term: u64) {
+        self.front.store(term, Release);
+    }
+
+    /// Returns the last known term in which another node leads the shard; `None` if none did.
+    pub(crate) fn front(&self) -> Option<u64> {
+        Some(self.front.load(Acquire)).filter(|term| *term > 0)
     }
 
     /// Appends the publish of one run to queues of this shard. `waiter` is told once all of the run is applied.
@@ -70,7 +83,7 @@ impl Shard {
 
     /// Appends the settlements and returns of a queue of this shard, of messages that were delivered in `epoch`.
     pub(crate) fn changes(&self, queue: QueueId, epoch: u64, changes: &DeliveryChanges) {
-        let visible = !changes.returned.is_empty();
+        let visible = !changes.returned.is_empty() || !changes.released.is_empty();
         entry::changes(queue, epoch, changes, |append| self.push(append, 0, visible));
     }
 

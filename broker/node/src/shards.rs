@@ -25,6 +25,8 @@ pub(crate) struct Shards {
     pub(crate) files: Arc<FileUses>,
     pub(crate) damage: Damage,
     pub(crate) reads: ReadQueue,
+    /// The queues whose leader, another node, has to be told what their consumers here want.
+    pub(crate) wants: DueQueues,
 }
 
 /// Contents that could not be read.
@@ -54,6 +56,7 @@ impl Shards {
             files,
             damage: Damage::default(),
             reads: ReadQueue { slots: Semaphore::new(READS_MAX), waiting: DueQueues::default() },
+            wants: DueQueues::default(),
         }
     }
 

@@ -7,6 +7,7 @@ use crate::apply::Applier;
 use crate::delivered::{self, Delivered, Reached};
 use crate::entry::BatchOf;
 use crate::forward::{Forwarding, Proposer};
+use crate::fronts::{Fronts, Outgoing};
 use crate::identity::NodeIdentity;
 use crate::inbox::Inbox;
 use crate::lacking::{FileEnds, MissingContents};
@@ -20,6 +21,7 @@ use futures::future::BoxFuture;
 use leveret_engine::catalog::{Command, NodeRun};
 use leveret_journal::{Disk, Driver, JournalOptions, RealDisk};
 use leveret_replication::{Groups, GroupsOptions, Peers};
+use parking_lot::Mutex;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -70,12 +72,11 @@ impl StorageOptions {
 /// The storage of a node, while it is open.
 pub(crate) struct Storage {
     pub(crate) groups: Groups,
-    peers: Option<Peers>,
     pub(crate) shards: Arc<Shards>,
     pub(crate) replicas: Arc<Replicas>,
     pub(crate) archive_next: AtomicU64,
-    /// What takes the batches of other nodes; `None` if there are none.
-    pub(crate) forwarding: Option<Forwarding>,
+    /// What connects this node with others; `None` if there are none.
+    pub(crate) links: Option<Links>,
     /// The driver that does blocking work; `None` to use threads.
     driver: Option<Arc<dyn Driver>>,
     /// The tasks of storage: proposers, fetch, maintenance and room.
@@ -83,12 +84,21 @@ pub(crate) struct Storage {
     pub(crate) on_failure: Arc<dyn Fn(String) + Send + Sync>,
 }
 
+/// What connects a node with the others of its cluster.
+pub(crate) struct Links {
+    peers: Peers,
+    /// Takes the batches of other nodes.
+    pub(crate) forwarding: Forwarding,
+    /// Serves consumers that are not where their queue is led.
+    pub(crate) fronts: Arc<Fronts>,
+}
+
 impl Storage {
     /// Ends the groups, the log and the links to other nodes.
     pub(crate) async fn end(&self) {
         self.groups.stop().await;
-        if let Some(peers) = &self.peers {
-            peers.stop().await;
+        if let Some(links) = &self.links {
+            links.peers.stop().await;
         }
     }
 
@@ -162,24 +172,13 @@ impl Broker {
         });
         let spawned = tasks.clone();
         let outboxes = self.outboxes(&shards);
-        let forwarding = peers.clone().map(|peers| {
-            let (outboxes, replicas) = (outboxes.clone(), replicas.clone());
-            Forwarding { outboxes, replicas, peers }
-        });
-        let _ = self.0.storage.set(Storage {
-            forwarding,
-            groups,
-            peers,
-            shards,
-            replicas,
-            archive_next,
-            driver,
-            tasks,
-            on_failure,
-        });
+        let links = peers.map(|peers| self.links(peers, &groups, &shards, &replicas, &outboxes));
+        let _ =
+            self.0.storage.set(Storage { links, groups, shards, replicas, archive_next, driver, tasks, on_failure });
         spawned.spawn(critical("fetch", self.clone().fetch()));
         spawned.spawn(critical("maintenance", self.clone().maintain()));
         spawned.spawn(critical("room", self.clone().watch_room()));
+        spawned.spawn(critical("wants", self.clone().say_wants()));
         if let Some(storage) = self.0.storage.get() {
             self.start_proposers(storage, outboxes, run);
             self.serve(storage, &delivered).await;
@@ -194,14 +193,49 @@ impl Broker {
         all.map(|outbox| (outbox.clone(), Arc::default())).collect()
     }
 
+    fn links(
+        &self,
+        peers: Peers,
+        groups: &Groups,
+        shards: &Arc<Shards>,
+        replicas: &Arc<Replicas>,
+        outboxes: &[(Arc<Outbox>, Arc<Inbox>)],
+    ) -> Links {
+        let fronts = Fronts {
+            node: Arc::downgrade(&self.0),
+            shards: shards.clone(),
+            replicas: replicas.clone(),
+            groups: groups.clone(),
+            outgoing: Outgoing { peers: peers.clone(), queues: Arc::default() },
+            boots: Mutex::default(),
+        };
+        let (outboxes, replicas) = (outboxes.to_vec(), replicas.clone());
+        let forwarding = Forwarding { outboxes, replicas, peers: peers.clone() };
+        Links { peers, forwarding, fronts: Arc::new(fronts) }
+    }
+
+    /// Tells the leaders of queues what the consumers of this node want.
+    async fn say_wants(self) {
+        let Some(storage) = self.0.storage.get() else { return };
+        loop {
+            let queues = tokio::select! {
+                biased;
+                queues = storage.shards.wants.take() => queues,
+                () = self.0.stopping.cancelled() => return,
+            };
+            let Some(links) = &storage.links else { continue };
+            queues.into_iter().filter_map(|id| self.queue(id)).for_each(|queue| links.fronts.say(&queue, false));
+        }
+    }
+
     /// Starts the tasks that hand entries to the logs of the groups, whose operations are in `outboxes`.
     fn start_proposers(&self, storage: &Storage, outboxes: Vec<(Arc<Outbox>, Arc<Inbox>)>, run: NodeRun) {
-        let Storage { groups, peers, tasks, on_failure, .. } = storage;
+        let Storage { groups, links, tasks, on_failure, .. } = storage;
         let of = BatchOf { origin: run.node, incarnation: run.incarnation };
         for (group, (outbox, inbox)) in (0..).zip(outboxes) {
-            let (groups, peers, stopping) = (groups.clone(), peers.clone(), self.0.stopping.clone());
-            let on_failure = on_failure.clone();
-            let proposer = Proposer { group, outbox, inbox, groups, peers, of, stopping, on_failure };
+            let (groups, stopping, on_failure) = (groups.clone(), self.0.stopping.clone(), on_failure.clone());
+            let links = links.as_ref().map(|links| (links.peers.clone(), links.fronts.clone()));
+            let proposer = Proposer { group, outbox, inbox, groups, links, of, stopping, on_failure };
             tasks.spawn(critical("proposer", proposer.run()));
         }
     }

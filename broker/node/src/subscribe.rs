@@ -2,7 +2,7 @@
 use crate::Broker;
 use crate::caller::Caller;
 use crate::queue::Queue;
-use leveret_engine::queue::{ConsumerId, ExclusiveUse, Got, Sink, Subscription};
+use leveret_engine::queue::{self as engine, ConsumerId, ExclusiveUse, Got, Sink, Subscription};
 use leveret_model::refusal::{Refusal, RefusalKind};
 use std::time::Duration;
 
@@ -43,7 +43,8 @@ impl Broker {
     /// To be called when a consumer has left and its deliveries are settled: deletes an auto-delete queue that has no more
     /// consumers.
     pub async fn consumer_left(&self, queue: &Queue) {
-        if queue.auto_delete && queue.look(|queue| queue.depth().consumers) == 0 {
+        let is_last = |queue: &engine::QueueCore| queue.depth().consumers == 0 && !queue.is_front();
+        if queue.auto_delete && queue.look(is_last) {
             self.delete_unused_queue(queue).await;
         }
     }

@@ -74,6 +74,18 @@ impl Consumers {
         self.turns.len() - self.gone
     }
 
+    /// Returns how many messages the consumers can take that are able to take some, as far as is known; at most `most`.
+    pub(super) fn credit_of_takers(&self, most: u64) -> u64 {
+        let mut credit = 0;
+        for consumer in self.turns.iter().filter_map(|id| self.by_id.get(id)) {
+            credit = most.min(consumer.credit().saturating_add(credit));
+            if credit == most {
+                break;
+            }
+        }
+        credit
+    }
+
     #[cfg(test)]
     pub(super) fn turns(&self) -> usize {
         self.turns.len()
@@ -173,7 +185,9 @@ impl QueueCore {
 
     /// Removes a consumer; its unacknowledged deliveries stay unacknowledged. Returns false if there is no such consumer.
     pub fn unsubscribe(&mut self, id: ConsumerId) -> bool {
-        self.lead.consumers.remove(id)
+        let was_there = self.lead.consumers.remove(id);
+        self.release_unused();
+        was_there
     }
 
     /// Removes all consumers of a queue that is deleted and returns them; the caller tells their sinks.

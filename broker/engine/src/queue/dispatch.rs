@@ -1,5 +1,6 @@
 //! Delivers ready messages to consumers, which take turns and get as many messages as they have credit and room for.
 use super::consumers::ConsumerState;
+use super::front::Front;
 use super::numbered::Spot;
 use super::run::{Cursor, MessageId, Run};
 use super::state::QueueState;
@@ -13,8 +14,8 @@ impl QueueCore {
     /// nanoseconds of the same clock as for `enqueue`.
     pub fn dispatch(&mut self, now: u64) {
         let mut left = DISPATCHED_MAX;
-        while self.lead.leading && self.state.ready() > 0 {
-            let share = share(self.state.ready(), self.lead.consumers.takers());
+        while let ready @ 1.. = self.deliverable() {
+            let share = share(ready, self.lead.consumers.takers());
             let Some(consumer) = self.lead.consumers.take_turn() else { return };
             let (id, no_ack, credit) = (consumer.id, consumer.subscription.no_ack, consumer.credit());
             if credit == 0 {
@@ -29,15 +30,26 @@ impl QueueCore {
                 Fill::Exhausted if taken == credit => ConsumerState::OutOfCredit,
                 Fill::Exhausted => ConsumerState::InTurn,
             };
-            self.lead.consumers.served(id, if no_ack { 0 } else { taken }, standing, taken > 0);
+            let unacked = if no_ack || sink.node().is_some() { 0 } else { taken };
+            self.lead.consumers.served(id, unacked, standing, taken > 0);
             if self.lead.blocked_on.is_some() || fill == Fill::Exhausted && taken == 0 {
                 return; // deliveries go on once the run has been read
             }
             left = left.saturating_sub(taken);
-            if left == 0 && self.state.ready() > 0 {
+            if left == 0 && self.deliverable() > 0 {
                 self.lead.unfinished = true;
                 return;
             }
+        }
+    }
+
+    /// Returns the number of messages that can be delivered here: those that are ready, or those that the leader granted.
+    #[inline]
+    fn deliverable(&self) -> u64 {
+        match (self.lead.leading, &self.lead.front) {
+            (true, _) => self.state.ready(),
+            (false, Some(_)) => self.state.returned() as u64,
+            (false, None) => 0,
         }
     }
 
@@ -79,14 +91,19 @@ impl QueueCore {
 
     /// Hands at most `limit` messages to `sink`. Returns why the sink stopped, and how many messages it took.
     fn serve(&mut self, sink: &dyn Sink, limit: u64, no_ack: bool, now: u64) -> (Fill, u64) {
-        if !self.lead.leading {
+        if !self.lead.leading && self.lead.front.is_none() {
             return (Fill::Blocked, 0);
         }
         let durable = self.is_durable();
-        let Lead { cursor, history, changes, blocked_on, .. } = &mut self.lead;
+        let Lead { cursor, history, front, granted_away, changes, blocked_on, .. } = &mut self.lead;
         let mut taking = ConsumerTurn::new(&mut self.state, cursor, now, limit, *history);
+        taking.front = front.as_mut();
+        taking.granted = sink.node().map(|_| Vec::new());
         let fill = sink.fill(&mut taking);
         *blocked_on = taking.cold;
+        if let (Some(node), Some(granted)) = (sink.node(), taking.granted.take()) {
+            granted_away.add(node, granted);
+        }
         let changes = durable.then_some(changes);
         (fill, taking.finish(no_ack, changes, &mut self.counters, &mut self.dwell))
     }
@@ -133,6 +150,12 @@ struct ConsumerTurn<'q> {
     history: History,
     /// The segment of the next message, if that message is cold.
     cold: Option<u64>,
+    /// The segments whose last message was taken.
+    over: Vec<u64>,
+    /// Set if another node leads the queue: only what it granted is delivered.
+    front: Option<&'q mut Front>,
+    /// The messages that were taken, if they are granted to another node.
+    granted: Option<Vec<MessageId>>,
 }
 
 /// Consecutive messages that were taken from one run.
@@ -159,6 +182,9 @@ impl<'q> ConsumerTurn<'q> {
             before: Vec::new(),
             history,
             cold: None,
+            over: Vec::new(),
+            front: None,
+            granted: None,
         }
     }
 
@@ -225,12 +251,21 @@ impl<'q> ConsumerTurn<'q> {
 
     /// Takes the returned message with the lowest sequence. Returns it and its run.
     fn returned(&mut self) -> Option<(MessageId, Run)> {
-        let (id, run) = self.state.first_returned()?;
+        let (id, run) = loop {
+            let (id, run) = self.state.first_returned()?;
+            if run.first <= id.sequence && !self.state.is_settled(id.sequence) {
+                break (id, run);
+            }
+            self.state.take_returned(); // it is gone
+        };
         if self.state.segments().cold(run.segment).is_some() {
             self.cold = Some(run.segment);
             return None;
         }
         self.state.take_returned();
+        if self.front.is_some() && id.sequence + 1 == run.end() {
+            self.over.push(run.segment);
+        }
         Some((id, run))
     }
 
@@ -247,6 +282,9 @@ impl<'q> ConsumerTurn<'q> {
         }
         if let Some(run) = self.run.filter(|run| self.cursor.index == run.count) {
             self.state.segments_mut().cool(run.segment); // all delivered; a returned message is read from the log
+        }
+        for segment in take(&mut self.over) {
+            self.state.segments_mut().cool(segment);
         }
         self.before.push(self.stretch);
         // Adjacent stretches are settled together.
@@ -285,9 +323,15 @@ impl Source for ConsumerTurn<'_> {
         if self.remaining == 0 {
             return None;
         }
-        let given_back = self.state.has_returned();
+        let given_back = self.state.has_returned() || self.front.is_some();
         let (id, run) = if given_back { self.returned()? } else { self.fresh()? };
-        let redelivered = given_back || id.sequence < self.history.delivered_below;
+        let redelivered = match &mut self.front {
+            Some(front) => front.take_again(id.sequence),
+            None => given_back || id.sequence < self.history.delivered_below,
+        };
+        if let Some(granted) = &mut self.granted {
+            granted.push(id);
+        }
         self.redelivered += u64::from(redelivered);
         let route_changed = self.count(id.sequence, &run);
         let segments = self.state.segments();

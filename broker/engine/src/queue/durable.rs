@@ -6,7 +6,7 @@
 //! queue that was read back from the log has no leader until [`QueueCore::lead`] is called: messages that were
 //! unacknowledged then are ready again and are delivered as redelivered.
 use super::logged::{DeliveryChanges, LoggedRun, ReadRequest, RunName};
-use super::run::Cursor;
+use super::run::{Cursor, MessageId};
 use super::{History, QueueCore};
 use bytes::Bytes;
 
@@ -15,6 +15,9 @@ impl QueueCore {
     /// are ready. Messages below `delivered_below` may have been delivered before and are marked as redelivered.
     pub fn lead(&mut self, delivered_below: u64, epoch: u64) {
         self.lead.leading = true;
+        self.lead.front = None;
+        self.lead.granted_away.clear();
+        self.lead.blocked_on = None;
         self.lead.epoch = epoch;
         let recovered_below = self.state.begin_lead();
         self.lead.history = History { recovered_below, delivered_below: delivered_below.min(recovered_below) };
@@ -37,13 +40,29 @@ impl QueueCore {
     /// Applies a settlement that was logged.
     pub fn apply_settled(&mut self, first: u64, count: u64) {
         self.state.settle_logged(first, count);
+        self.lead.granted_away.settled(first, count);
     }
 
     /// Applies the return of a message that was logged. The message had been delivered in `epoch`: if that is not the
-    /// present one, the message has been ready again since the present epoch began.
-    pub fn apply_returned(&mut self, sequence: u64, offset: u32, epoch: Option<u64>) {
-        let is_out = self.lead.leading && epoch == Some(self.lead.epoch);
+    /// present one, the message has been ready again since the present epoch began. `by` is the node that returned it, if
+    /// that is another one: it may have been granted to a third one meanwhile.
+    pub fn apply_returned(&mut self, sequence: u64, offset: u32, epoch: Option<u64>, by: Option<u64>) {
+        let is_granted = by.is_none_or(|node| self.lead.granted_away.returned(node, sequence));
+        let is_out = self.lead.leading && epoch == Some(self.lead.epoch) && is_granted;
         self.state.return_logged(sequence, offset, is_out);
+    }
+
+    /// Applies the release of a message that was granted to the node `by` in `epoch`; see [`DeliveryChanges::released`].
+    pub fn apply_released(&mut self, sequence: u64, offset: u32, epoch: u64, by: u64) {
+        if self.lead.leading && epoch == self.lead.epoch && self.lead.granted_away.returned(by, sequence) {
+            self.state.give_back(MessageId { sequence, offset });
+        }
+    }
+
+    /// Returns whether this node leads the queue.
+    #[must_use]
+    pub fn is_leading(&self) -> bool {
+        self.lead.leading
     }
 
     /// Returns whether the queue is served here in this epoch.
@@ -61,14 +80,16 @@ impl QueueCore {
     /// Returns the settlements and returns since the last call, which have to be logged; `None` if there are none.
     pub fn take_changes(&mut self) -> Option<DeliveryChanges> {
         let changes = &mut self.lead.changes;
-        (!changes.settled.is_empty() || !changes.returned.is_empty()).then(|| std::mem::take(changes))
+        let is_empty = changes.settled.is_empty() && changes.returned.is_empty() && changes.released.is_empty();
+        (!is_empty).then(|| std::mem::take(changes))
     }
 
     /// Returns whether a call of [`take_read`](Self::take_read) may find runs to be read.
     #[must_use]
     pub fn may_need_read(&self) -> bool {
         let ahead = || {
-            self.state.cold_ahead_maybe && self.lead.consumers.len() > 0 && self.lead.look_at <= self.lead.cursor.run
+            let looks = self.lead.leading && self.lead.look_at <= self.lead.cursor.run;
+            looks && self.state.cold_ahead_maybe && self.lead.consumers.len() > 0
         };
         let blocked = || self.lead.blocked_on.is_some_and(|segment| !self.lead.unreadable.contains_key(&segment));
         !self.lead.reading && (blocked() || ahead())
@@ -85,6 +106,7 @@ impl QueueCore {
         let blocked = self.lead.blocked_on.take().filter(|segment| !self.lead.unreadable.contains_key(segment));
         let mut runs = match blocked {
             Some(segment) => self.state.cold_from_segment(segment, bytes),
+            None if !self.lead.leading => ReadRequest::new(),
             None if tight && self.lead.consumers.takers() == 0 => {
                 self.lead.look_at = self.lead.cursor.run + 1;
                 ReadRequest::new()
@@ -172,7 +194,8 @@ impl QueueCore {
     #[must_use]
     pub fn takes_warm(&self) -> bool {
         let allowance = if self.lead.consumers.len() > 0 { WARM_BYTES } else { WARM_IDLE_BYTES };
-        self.state.segments().bytes() < allowance && (self.state.fresh() == 0 || !self.state.cold_ahead_maybe)
+        let is_next = !self.lead.leading || self.state.fresh() == 0 || !self.state.cold_ahead_maybe;
+        self.state.segments().bytes() < allowance && is_next
     }
 
     /// Returns the names of the runs that were removed since the last call: no message in them is live.

@@ -68,7 +68,7 @@ fn apply_changes(queue: &mut QueueCore) {
         queue.apply_settled(first, count);
     }
     for (sequence, offset) in changes.returned {
-        queue.apply_returned(sequence, offset, Some(queue.epoch()));
+        queue.apply_returned(sequence, offset, Some(queue.epoch()), None);
     }
 }
 
@@ -196,7 +196,7 @@ fn one_unacknowledged_message_holds_its_own_run_only() {
     // there.
     let digest = queue.digest();
     queue.apply_settled(1, 200_000);
-    queue.apply_returned(100, 4, Some(EPOCH));
+    queue.apply_returned(100, 4, Some(EPOCH), None);
     assert_eq!((queue.digest(), queue.depth().ready), (digest, 2));
     assert!(log.get(&mut queue, true).is_some() && log.get(&mut queue, true).is_some());
     apply_changes(&mut queue);
@@ -417,7 +417,7 @@ fn an_index_written_in_parts_is_restored_as_a_whole() {
         queue.apply_logged(&LoggedRun { run: &Bytes::new(), name, count: 2, body_bytes: 2, warm: false }, 0);
     }
     (1..400_000).step_by(4).for_each(|sequence| queue.apply_settled(sequence, 1));
-    (0..400_000).step_by(8).for_each(|sequence| queue.apply_returned(sequence, 0, Some(EPOCH)));
+    (0..400_000).step_by(8).for_each(|sequence| queue.apply_returned(sequence, 0, Some(EPOCH), None));
     let (mut parts, mut next, mut index) = (0, Some(Part::default()), Vec::new());
     while let Some(part) = next {
         let before = index.len();
@@ -468,10 +468,10 @@ fn a_return_from_an_earlier_epoch_counts_and_makes_no_message_ready_twice() {
     log.publish(&mut queue, &[b"1".to_vec()], true);
     let (sequence, offset, ..) = log.get(&mut queue, false).unwrap();
     queue.lead(u64::MAX, EPOCH + 1);
-    queue.apply_returned(sequence, offset, Some(EPOCH));
+    queue.apply_returned(sequence, offset, Some(EPOCH), None);
     assert_eq!(queue.depth().ready, 1);
     assert!(log.get(&mut queue, false).is_some_and(|(.., redelivered, _)| redelivered));
-    queue.apply_returned(sequence, offset, Some(EPOCH));
+    queue.apply_returned(sequence, offset, Some(EPOCH), None);
     assert_eq!((queue.depth().ready, queue.depth().unacked), (0, 1));
     queue.give_back(None, MessageId { sequence, offset });
     let limit_is_met = queue.take_changes().unwrap();

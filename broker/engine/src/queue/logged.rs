@@ -50,6 +50,9 @@ pub struct DeliveryChanges {
     pub settled: Vec<(u64, u64)>,
     /// Messages that are ready again: the sequence of each, and the offset in its segment.
     pub returned: Vec<(u64, u32)>,
+    /// Messages in the same form that were granted to this node and not delivered to a consumer: they are ready again, and
+    /// were not returned by anybody.
+    pub released: Vec<(u64, u32)>,
 }
 
 /// Runs to be read: the number of the segment and the name of each.

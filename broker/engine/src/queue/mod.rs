@@ -16,6 +16,7 @@ mod durable;
 #[cfg(test)]
 mod durable_tests;
 mod dwell;
+mod front;
 mod logged;
 mod numbered;
 mod ranges;
@@ -33,6 +34,7 @@ pub use consumers::{Consumer, ConsumerId, ExclusiveUse, Subscription};
 pub use content::{Body, Extent, Publish};
 pub use dispatch::Got;
 pub use dwell::{DWELL_BOUNDS_SECONDS, Dwell};
+pub use front::{Grant, Want};
 pub use logged::{DeliveryChanges, LoggedRun, OldPlace, ReadRequest, RunName};
 pub use run::MessageId;
 pub use sink::{ConsumerOwner, Delivery, Fill, Sink, Source};
@@ -40,6 +42,7 @@ pub use snapshot::{Damaged, Part};
 
 use crate::catalog::QueueSettings;
 use consumers::Consumers;
+use front::{Front, GrantedAway};
 use run::Cursor;
 use state::QueueState;
 use std::collections::BTreeMap;
@@ -62,6 +65,9 @@ struct Lead {
     /// The epoch in which the queue is served: a number that is different each time some node begins to serve the queue.
     epoch: u64,
     history: History,
+    /// Set while the queue is served through another node, which leads it.
+    front: Option<Front>,
+    granted_away: GrantedAway,
     /// The settings that the queue was declared with.
     settings: QueueSettings,
     /// Settlements and returns of deliveries that are still to be logged.
@@ -98,6 +104,8 @@ impl Default for Lead {
             leading: true,
             epoch: 0,
             history: History::default(),
+            front: None,
+            granted_away: GrantedAway::default(),
             settings: QueueSettings::default(),
             changes: DeliveryChanges::default(),
             unfinished: false,
@@ -182,10 +190,10 @@ impl QueueCore {
         self.state.next_sequence()
     }
 
-    /// Ends a queue that was deleted: nothing is delivered any more, and acknowledgements change nothing.
+    /// Stops serving the queue here: nothing is delivered any more.
     pub fn end(&mut self) {
         self.lead.leading = false;
-        self.lead.changes = DeliveryChanges::default();
+        self.lead.front = None;
     }
 
     /// Returns an empty transient queue that has ended, to stand for a queue that was deleted.
@@ -196,12 +204,14 @@ impl QueueCore {
         queue
     }
 
-    /// Returns the numbers of messages and consumers at this moment.
+    /// Returns the numbers of messages and consumers at this moment. Where the queue is not led, all messages count as ready,
+    /// and the consumers are those of this node.
     #[must_use]
     pub fn depth(&self) -> Depth {
+        let is_known = self.lead.leading || !self.is_durable();
         Depth {
-            ready: self.state.ready(),
-            unacked: self.state.unacked(),
+            ready: if is_known { self.state.ready() } else { self.state.live() },
+            unacked: if is_known { self.state.unacked() } else { 0 },
             body_bytes: self.state.body_bytes(),
             consumers: self.lead.consumers.len(),
         }

@@ -19,24 +19,18 @@ impl QueueCore {
     /// Returns a delivery: the message is ready again at its old place, and will be marked as redelivered.
     pub fn give_back(&mut self, consumer: Option<ConsumerId>, id: MessageId) {
         self.credit(consumer, 1);
-        if !self.lead.leading {
-            return;
-        }
         if self.is_durable() {
             self.log_return(id.sequence, id.offset);
-        } else {
+        } else if self.lead.leading {
             self.state.give_back(id);
         }
     }
 
-    /// Settles messages at once or, in a durable queue, once the settlement is logged.
+    /// Settles messages at once or, in a durable queue, once the settlement is logged, whoever leads the queue by then.
     fn settle(&mut self, sequence: u64, count: u64) {
-        if !self.lead.leading {
-            return;
-        }
         if self.is_durable() {
             self.lead.changes.settled.push((sequence, count));
-        } else {
+        } else if self.lead.leading {
             self.state.settle(sequence, count);
         }
     }

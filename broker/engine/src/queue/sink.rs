@@ -53,6 +53,12 @@ pub trait Sink: Send + Sync {
     /// Tells the sink that the queue was deleted, and the subscription with it.
     fn cancelled(&self) {}
 
+    /// Returns the other node whose consumers the sink stands for; `None` for a consumer of this node. Such a sink takes
+    /// what it is granted for, and the messages count as granted to that node until they are settled or returned.
+    fn node(&self) -> Option<u64> {
+        None
+    }
+
     /// Returns the client that the sink delivers to, for display; `None` if it is not a client's.
     fn owner(&self) -> Option<ConsumerOwner> {
         None

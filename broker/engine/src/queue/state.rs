@@ -242,12 +242,37 @@ impl QueueState {
     /// Returns the first returned message, and its run.
     pub(super) fn first_returned(&self) -> Option<(MessageId, Run)> {
         let (&sequence, &offset) = self.returned.first_key_value()?;
-        Some((MessageId { sequence, offset }, *self.holding(sequence)?.1))
+        let (_, run) = self.holding(sequence)?; // none: it was granted by the leader, and has not arrived here yet
+        Some((MessageId { sequence, offset }, *run))
     }
 
     /// Removes the first returned message: it is delivered again.
     pub(super) fn take_returned(&mut self) {
         self.returned.pop_first();
+    }
+
+    /// Returns the number of returned messages.
+    pub(super) fn returned(&self) -> usize {
+        self.returned.len()
+    }
+
+    /// Removes all returned messages: sequence and offset of each.
+    pub(super) fn take_all_returned(&mut self) -> BTreeMap<u64, u32> {
+        std::mem::take(&mut self.returned)
+    }
+
+    pub(super) fn forget_returned(&mut self) {
+        self.returned.clear();
+    }
+
+    /// Returns the number of messages that are not settled.
+    pub(super) fn live(&self) -> u64 {
+        self.live
+    }
+
+    /// Returns whether a message is not settled, or has not arrived yet.
+    pub(super) fn may_be_live(&self, sequence: u64) -> bool {
+        sequence >= self.next_sequence || self.is_live(sequence)
     }
 
     pub(super) fn has_returned(&self) -> bool {

@@ -1,0 +1,340 @@
+//! Consumers on other nodes than the one that leads their queue.
+//!
+//! A node with consumers of a queue that it does not lead is a *front*: it tells the leader how many messages its consumers
+//! can take, the leader grants that many, and the front delivers them from its own copy of the queue. What consumers settle
+//! or return goes into the log from where they are. See engine's `front` for the rules, and `grants` for the messages.
+//!
+//! The leader has one consumer in the queue for each front ([`NodeSink`]). If a front ends, or cannot be reached for long,
+//! what was granted to it and is not settled is ready again.
+use crate::Node;
+use crate::grants::GrantMessage;
+use crate::queue::{Queue, QueueId};
+use crate::replica::{ReplicaQueue, Replicas};
+use crate::shards::Shards;
+use bytes::Bytes;
+use leveret_engine::queue::{ConsumerId, Fill, Grant, Sink, Source, Subscription, Want};
+use leveret_replication::{GroupId, GroupLeader, Groups, LinkDirection, PeerMessages, Peers};
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// The fronts of this node, and those of other nodes for queues that this node leads.
+pub(crate) struct Fronts {
+    pub(crate) node: Weak<Node>,
+    pub(crate) shards: Arc<Shards>,
+    pub(crate) replicas: Arc<Replicas>,
+    pub(crate) groups: Groups,
+    pub(crate) outgoing: Outgoing,
+    /// The number of the last known start of each other node.
+    pub(crate) boots: Mutex<BTreeMap<u64, u64>>,
+}
+
+/// Sends messages to other nodes without waiting, in order. How many there are is bounded by what the nodes want.
+#[derive(Clone)]
+pub(crate) struct Outgoing {
+    pub(crate) peers: Peers,
+    pub(crate) queues: Arc<Mutex<BTreeMap<u64, mpsc::UnboundedSender<Bytes>>>>,
+}
+
+impl Outgoing {
+    fn send(&self, node: u64, message: Bytes) {
+        let mut queues = self.queues.lock();
+        let queue = queues.entry(node).or_insert_with(|| {
+            let (sender, mut waiting) = mpsc::unbounded_channel();
+            let peers = self.peers.clone();
+            self.peers.spawn(async move {
+                while let Some(message) = waiting.recv().await {
+                    // What is lost is said again once there is a connection.
+                    let _ = peers.send(node, CHANNEL, message).await;
+                }
+            });
+            sender
+        });
+        let _ = queue.send(message); // fails once the links have ended
+    }
+}
+
+/// The consumer in a queue that stands for the consumers of another node.
+pub(crate) struct NodeSink {
+    node: u64,
+    queue: QueueId,
+    epoch: u64,
+    outgoing: Outgoing,
+    id: OnceLock<ConsumerId>,
+    granted: Mutex<GrantedToNode>,
+}
+
+/// The grants to a node.
+struct GrantedToNode {
+    /// The number of grants that may be made in all.
+    allowed: u64,
+    /// The number of grants that were made.
+    made: u64,
+    /// The last of these grants, which are not known to have arrived.
+    unconfirmed: VecDeque<Grant>,
+}
+
+impl Sink for NodeSink {
+    fn fill(&self, source: &mut dyn Source) -> Fill {
+        let mut granted = self.granted.lock();
+        let (from, mut grants) = (granted.made, Vec::new());
+        let mut fill = Fill::Full;
+        while granted.made < granted.allowed {
+            let Some(delivery) = source.next() else {
+                fill = Fill::Exhausted;
+                break;
+            };
+            let grant = Grant { id: delivery.id, redelivered: delivery.redelivered };
+            grants.push(grant);
+            granted.unconfirmed.push_back(grant);
+            granted.made += 1;
+        }
+        if !grants.is_empty() {
+            self.send(from, grants);
+        }
+        fill
+    }
+
+    fn started(&self, id: ConsumerId) {
+        let _ = self.id.set(id);
+    }
+
+    fn node(&self) -> Option<u64> {
+        Some(self.node)
+    }
+}
+
+impl NodeSink {
+    fn send(&self, from: u64, grants: Vec<Grant>) {
+        let message = GrantMessage::Grants { queue: self.queue, epoch: self.epoch, from, grants };
+        self.outgoing.send(self.node, message.encode());
+    }
+
+    /// Notes what the node wants. Sends what has not arrived `again` if that is asked for.
+    fn want(&self, want: Want, again: bool) {
+        let mut granted = self.granted.lock();
+        granted.allowed = granted.allowed.max(want.allowed);
+        let first = granted.made - granted.unconfirmed.len() as u64;
+        let arrived = want.received.saturating_sub(first).min(granted.unconfirmed.len() as u64);
+        granted.unconfirmed.drain(..arrived as usize);
+        if again && !granted.unconfirmed.is_empty() {
+            self.send(first + arrived, granted.unconfirmed.iter().copied().collect());
+        }
+    }
+}
+
+impl Fronts {
+    /// Serves the consumers of a group's queues through the node that leads the group now. To be called whenever that is
+    /// another node.
+    pub(crate) fn led_by(&self, group: GroupId, leader: GroupLeader) {
+        if group == 0 {
+            return;
+        }
+        let shard = self.shards.shard_of(group);
+        shard.set_front(leader.term);
+        for ReplicaQueue { queue, .. } in self.replicas.of(group).queues() {
+            let mut entered = queue.enter();
+            // This node may have begun to lead meanwhile, which comes last then.
+            if shard.term().is_none() && !queue.is_deleted() {
+                entered.front(leader.term);
+            }
+        }
+    }
+
+    /// Tells all nodes that this node has begun to lead a group, so that they say what they want.
+    pub(crate) fn began(&self, group: GroupId, term: u64) {
+        let message = GrantMessage::Began { group, term }.encode();
+        for node in self.groups.members(group).into_iter().filter(|node| *node != self.outgoing.peers.node()) {
+            self.outgoing.send(node, message.clone());
+        }
+    }
+
+    /// Tells the leader of a queue what its consumers here want, if the leader does not know.
+    pub(crate) fn say(&self, queue: &Queue, again: bool) {
+        queue.wants.store(false, Relaxed);
+        let group = self.shards.shard(queue.id).group;
+        let mut entered = queue.enter();
+        if !again && !entered.has_want() {
+            return;
+        }
+        let (Some(leader), Some(want)) = (self.groups.leader(group), entered.take_want()) else { return };
+        drop(entered);
+        if leader.term == want.epoch {
+            self.outgoing.send(leader.node, GrantMessage::Want { queue: queue.id, want, again }.encode());
+        }
+    }
+
+    /// Tells again what the consumers want of the queues of a group, or of those that `node` leads.
+    fn say_again(&self, of: impl Fn(GroupId) -> bool) {
+        for shard in self.shards.list.iter().filter(|shard| shard.term().is_none() && of(shard.group)) {
+            for ReplicaQueue { queue, .. } in self.replicas.of(shard.group).queues() {
+                if queue.look(|queue| queue.is_front() && queue.consumers().len() > 0) {
+                    self.say(&queue, true);
+                }
+            }
+        }
+    }
+
+    fn received(&self, from: u64, message: &[u8]) {
+        let Some(node) = self.node.upgrade() else { return };
+        match GrantMessage::decode(message) {
+            Some(GrantMessage::Want { queue, want, again }) => {
+                let queue = node.queues.by_id.read().get(&queue).cloned();
+                if let Some(queue) = queue.filter(|queue| queue.shards.is_some()) {
+                    self.wanted(&node, from, &queue, want, again);
+                }
+            }
+            Some(GrantMessage::Grants { queue, epoch, from, grants }) => {
+                let queue = node.queues.by_id.read().get(&queue).cloned();
+                if let Some(queue) = queue.filter(|queue| !queue.is_deleted()) {
+                    let mut entered = queue.enter();
+                    entered.take_grants(epoch, from, &grants);
+                    entered.dispatch(node.clock.now());
+                }
+            }
+            Some(GrantMessage::Began { group, term }) => {
+                let is_leader = self.groups.leader(group) == Some(GroupLeader { node: from, term });
+                self.say_again(|other| other == group && is_leader);
+            }
+            None => tracing::warn!(from, "a message of another node about consumers is not known"),
+        }
+    }
+
+    /// Serves the consumers of another node, which wants messages of a queue.
+    fn wanted(&self, node: &Arc<Node>, from: u64, queue: &Arc<Queue>, want: Want, again: bool) {
+        if self.shards.shard(queue.id).term() != Some(want.epoch) {
+            return; // it will be told who leads
+        }
+        let mut entered = queue.enter();
+        if queue.is_deleted() || !entered.is_led_in(want.epoch) {
+            return;
+        }
+        let mut nodes = queue.nodes.lock();
+        if want.consumers == 0 {
+            let left = nodes.remove(&from);
+            drop(nodes);
+            if let Some(&id) = left.as_ref().and_then(|sink| sink.id.get()) {
+                entered.unsubscribe(id);
+            }
+            drop(entered);
+            let (broker, queue) = (crate::Broker(node.clone()), queue.clone());
+            self.outgoing.peers.spawn(async move { broker.consumer_left(&queue).await });
+            return;
+        }
+        let sink = nodes.entry(from).or_insert_with(|| {
+            let granted = GrantedToNode { allowed: want.allowed, made: want.received, unconfirmed: VecDeque::new() };
+            let (outgoing, granted) = (self.outgoing.clone(), Mutex::new(granted));
+            Arc::new(NodeSink {
+                node: from,
+                queue: queue.id,
+                epoch: want.epoch,
+                outgoing,
+                id: OnceLock::new(),
+                granted,
+            })
+        });
+        let sink = sink.clone();
+        drop(nodes);
+        sink.want(want, again);
+        match sink.id.get() {
+            Some(&id) => entered.drained(id, node.clock.now()),
+            None => {
+                let subscription = Subscription { sink, exclusive: false, no_ack: false, prefetch: 0 };
+                if entered.subscribe(subscription).is_err() {
+                    queue.nodes.lock().remove(&from); // a consumer has the queue for itself
+                }
+                entered.dispatch(node.clock.now());
+            }
+        }
+    }
+
+    /// Has everything that was granted to a node and is not settled ready again: the node has ended or cannot be reached.
+    fn expel(&self, gone: u64) {
+        let Some(node) = self.node.upgrade() else { return };
+        for shard in self.shards.list.iter().filter(|shard| shard.term().is_some()) {
+            for ReplicaQueue { queue, .. } in self.replicas.of(shard.group).queues() {
+                let mut entered = queue.enter();
+                let left = queue.nodes.lock().remove(&gone);
+                if let Some(&id) = left.as_ref().and_then(|sink| sink.id.get()) {
+                    entered.unsubscribe(id);
+                }
+                entered.return_granted(gone);
+                entered.dispatch(node.clock.now());
+            }
+        }
+    }
+
+    /// Watches a node that there is no connection to.
+    async fn watch(self: Arc<Self>, node: u64) {
+        let (peers, mut unconnected, mut connected) = (&self.outgoing.peers, 0, 0);
+        while unconnected < UNREACHABLE_LOOKS && !peers.is_gone(node) {
+            tokio::time::sleep(UNREACHABLE_MAX / UNREACHABLE_LOOKS).await;
+            if !peers.is_connected(node) {
+                (unconnected, connected) = (unconnected + 1, 0);
+            } else if connected < CONNECTED_LOOKS {
+                connected += 1; // its other connections may be about to end
+            } else {
+                return;
+            }
+        }
+        self.expel(node);
+    }
+}
+
+impl Queue {
+    /// Ends the consumers that stand for those of other nodes: this node does not lead the queue any more.
+    pub(crate) fn drop_nodes(&self) {
+        let mut entered = self.enter();
+        let nodes = std::mem::take(&mut *self.nodes.lock());
+        for id in nodes.values().filter_map(|sink| sink.id.get()) {
+            entered.unsubscribe(*id);
+        }
+    }
+}
+
+/// Takes the messages of other nodes about consumers, once storage is open.
+pub(crate) struct FrontMessages(pub(crate) Weak<Node>);
+
+impl FrontMessages {
+    fn with(&self, each: impl FnOnce(&Arc<Fronts>)) {
+        let node = self.0.upgrade();
+        if let Some(links) = node.as_ref().and_then(|node| node.storage.get()?.links.as_ref()) {
+            each(&links.fronts);
+        }
+    }
+}
+
+impl PeerMessages for FrontMessages {
+    fn received(&self, from: u64, _channel: u8, message: Bytes) {
+        self.with(|fronts| fronts.received(from, &message));
+    }
+
+    fn connected(&self, node: u64, boot: u64, direction: LinkDirection) {
+        self.with(|fronts| {
+            let before = fronts.boots.lock().insert(node, boot);
+            if before.is_some_and(|before| before != boot) {
+                fronts.expel(node);
+            }
+            if direction == LinkDirection::Outgoing {
+                let leads = |group| fronts.groups.leader(group).is_some_and(|leader| leader.node == node);
+                fronts.say_again(leads);
+            }
+        });
+    }
+
+    fn disconnected(&self, node: u64, _boot: u64, _direction: LinkDirection) {
+        self.with(|fronts| fronts.outgoing.peers.spawn(fronts.clone().watch(node)));
+    }
+}
+
+/// The channel between nodes for the messages of this file.
+pub(crate) const CHANNEL: u8 = 3;
+/// A node that cannot be reached for this time loses what was granted to it.
+const UNREACHABLE_MAX: Duration = Duration::from_secs(5);
+/// The number of looks in a row at which a node has to be connected so that it is not watched any longer.
+const CONNECTED_LOOKS: u32 = 10;
+/// The number of times that a node is looked at meanwhile.
+const UNREACHABLE_LOOKS: u32 = 50;
