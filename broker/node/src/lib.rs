@@ -10,7 +10,8 @@
 //! `files` (the state that the queues share), `storage` and `identity` (opening and closing), `apply` and `replica`
 //! (applying the log), `leading` (serving the queues of a shard), `agreement` (declarations that the shards lack after a start), `fetch` and `read` (reading contents
 //! back), `maintain`, `upkeep`, `relocate` and `archive` (keeping the log in bounds), `definitions` and `fact_log`
-//! (definitions as facts in the log). `health` reports whether all of that works, `tasks` decides which panics end the
+//! (definitions as facts in the log). Several nodes: `cluster` (who the members are and which of them leads) and
+//! `peer_messages` (what nodes send each other). `health` reports whether all of that works, `tasks` decides which panics end the
 //! process.
 //!
 //! Lock order: catalog, queues, queue, shard, output; catalog, facts; queue, contents, files. No lock is held across an
@@ -22,6 +23,7 @@ mod archive;
 mod auth;
 mod caller;
 mod clock;
+mod cluster;
 #[cfg(test)]
 mod cluster_tests;
 mod connections;
@@ -51,6 +53,7 @@ mod message;
 pub mod mutants;
 mod open_error;
 mod opened;
+mod peer_messages;
 mod place;
 mod publish;
 mod queue;
@@ -72,6 +75,9 @@ mod upkeep;
 pub use auth::{Identity, WrongLogin, owned_part};
 pub use caller::Caller;
 pub use clock::Clock;
+pub use cluster::{
+    ClusterError, ClusterOptions, ClusterTimes, ClusterView, GroupView, HandOverLate, MemberState, MemberView,
+};
 pub use connections::{ChannelView, Churn, Client, Connection, ConnectionId, Hello, Tuned};
 pub use declare::DeleteOnly;
 pub use deleted::DeletedQueue;
@@ -151,11 +157,21 @@ pub(crate) struct Node {
     queues: Queues,
     connections: connections::Connections,
     activity: activity::Activity,
-    listeners: figures::Listeners,
+    network: Network,
     stopping: CancellationToken,
     /// The shards; set when storage is announced or begins to open.
     shards: OnceLock<Arc<shards::Shards>>,
     storage: OnceLock<storage::Storage>,
+}
+
+/// Through what clients and other nodes reach the node.
+#[derive(Default)]
+struct Network {
+    listeners: figures::Listeners,
+    /// Who gets the messages of other nodes.
+    messages: Arc<peer_messages::MessageChannels>,
+    /// The cluster; not set if the node is the only one.
+    cluster: OnceLock<Arc<cluster::Cluster>>,
 }
 
 impl Node {
@@ -208,7 +224,7 @@ impl Broker {
             queues: Queues::default(),
             connections: connections::Connections::default(),
             activity: activity::Activity::default(),
-            listeners: figures::Listeners::default(),
+            network: Network::default(),
             stopping: CancellationToken::new(),
             shards: OnceLock::new(),
             storage: OnceLock::new(),

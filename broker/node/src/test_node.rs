@@ -6,7 +6,7 @@ use leveret_engine::queue::Publish;
 use leveret_journal::faulty::FaultyDisk;
 use leveret_journal::{Disk, DiskFile, Driver, Journal};
 use leveret_model::table::FieldTable;
-use leveret_replication::Peers;
+use leveret_replication::{Peers, TcpWires};
 use parking_lot::Mutex;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -188,8 +188,16 @@ pub(crate) async fn open_storage(
     peers: Option<Peers>,
 ) -> Result<TestNode, OpenError> {
     let failure = Arc::new(Mutex::new(None));
+    let storage = StorageOptions { driver, peers, ..storage_options(disk, &failure) };
+    let options = Options { memory_max, message_bytes_max: 64 << 10, ..Options::default() };
+    let broker = Broker::start(options);
+    broker.open_storage(storage).await?;
+    Ok(TestNode { broker, failure, upkeep: Upkeep::default() })
+}
+
+fn storage_options(disk: Arc<dyn Disk>, failure: &Arc<Mutex<Option<String>>>) -> StorageOptions {
     let said = failure.clone();
-    let storage = StorageOptions {
+    StorageOptions {
         disk,
         log_bytes_max: 0,
         segment_bytes: 0,
@@ -197,13 +205,31 @@ pub(crate) async fn open_storage(
         on_failure: Arc::new(move |reason| {
             said.lock().get_or_insert(reason);
         }),
-        driver,
-        peers,
-    };
-    let options = Options { memory_max, message_bytes_max: 64 << 10, ..Options::default() };
-    let broker = Broker::start(options);
+        driver: None,
+        peers: None,
+    }
+}
+
+/// Opens a node on `disk` that is part of a cluster. Others reach it over `wires`.
+pub(crate) async fn open_in_cluster(
+    disk: Arc<dyn Disk>,
+    cluster: ClusterOptions,
+    wires: TcpWires,
+) -> Result<TestNode, OpenError> {
+    let failure = Arc::new(Mutex::new(None));
+    let mut storage = storage_options(disk, &failure);
+    let name = format!("leveret@{}", cluster.address);
+    let broker = Broker::start(Options { name, message_bytes_max: 64 << 10, ..Options::default() });
+    broker.open_links(cluster, Arc::new(wires), &mut storage)?;
     broker.open_storage(storage).await?;
-    Ok(TestNode { broker, failure, upkeep: Upkeep::default() })
+    let node = TestNode { broker, failure, upkeep: Upkeep::default() };
+    match node.broker.begin_cluster().await {
+        Ok(()) => Ok(node),
+        Err(error) => {
+            node.end().await;
+            Err(error)
+        }
+    }
 }
 
 impl TestNode {

@@ -49,8 +49,8 @@ mod wire;
 
 pub use group::{GroupLeader, Groups};
 pub use link::{
-    AskError, LinkDirection, LinkTimes, PeerAnswer, PeerMessages, PeerQuestions, Peers, PeersOptions, SendError, TcpWires,
-    Wire, Wires,
+    AskError, LinkDirection, LinkTimes, PeerAnswer, PeerMessages, PeerQuestions, Peers, PeersOptions, SendError,
+    TcpWires, Wire, Wires,
 };
 pub use members::{GroupStatus, MemberError};
 pub use open_error::GroupsOpenError;
