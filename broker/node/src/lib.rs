@@ -90,6 +90,7 @@ pub use leveret_engine::queue::{
     Body, ConsumerId, ConsumerOwner, Counters, DWELL_BOUNDS_SECONDS, Delivery, Depth, Dwell, Extent, Fill, MessageId,
     Sink, Source, Subscription,
 };
+pub use leveret_replication::{TcpWires, Wires};
 pub use limits::{Limits, LimitsError, Permit, Wishes};
 pub use maintain::StorageUsage;
 pub use memory::{Memory, available_bytes, default_max};
@@ -168,7 +169,7 @@ pub(crate) struct Node {
 #[derive(Default)]
 struct Network {
     listeners: figures::Listeners,
-    /// Who gets the messages of other nodes.
+    /// The receivers of the messages of other nodes.
     messages: Arc<peer_messages::MessageChannels>,
     /// The cluster; not set if the node is the only one.
     cluster: OnceLock<Arc<cluster::Cluster>>,

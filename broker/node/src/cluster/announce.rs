@@ -1,6 +1,6 @@
 //! Tells the other members what this node reports of itself, and notes what follows from their reports.
 use super::formation::{self, Estranged, FoundPeer};
-use super::report::Stage;
+use super::report::MemberStage;
 use super::state::{self, Cluster};
 use bytes::Bytes;
 use futures::future::join_all;
@@ -30,7 +30,7 @@ impl Cluster {
     /// Looks whether the members that this node hears from say that it was removed.
     fn look_for_removal(&self) {
         let statuses = self.statuses();
-        let Some(status) = statuses.first().filter(|_| self.stage(&statuses) == Stage::Member) else { return };
+        let Some(status) = statuses.first().filter(|_| self.stage(&statuses) == MemberStage::Member) else { return };
         let members = state::addresses(status);
         let others = members.keys().filter_map(|member| {
             let report = self.report_of(*member)?;

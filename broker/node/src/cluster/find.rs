@@ -4,7 +4,7 @@ use super::formation::{self, Estranged, FormationStep, FoundPeer, Newcomer};
 use super::founders::{self, Addresses};
 use super::options::ClusterOptions;
 use super::question::{ClusterQuestion, ClusterReply};
-use super::report::Stage;
+use super::report::MemberStage;
 use super::state::{self, Cluster};
 use crate::open_error::OpenError;
 use futures::future::join_all;
@@ -20,7 +20,7 @@ impl Cluster {
     /// # Errors
     /// [`OpenError::ForeignCluster`] if one does.
     pub(super) async fn check_peers(&self) -> Result<(), OpenError> {
-        if self.stage(&self.statuses()) != Stage::Member {
+        if self.stage(&self.statuses()) != MemberStage::Member {
             return Ok(());
         }
         let found = self.ask_all().await;
@@ -35,10 +35,10 @@ impl Cluster {
         let look = self.options.times.look;
         loop {
             match self.stage(&self.statuses()) {
-                Stage::Removed => {}
-                Stage::Member => self.stay().await,
-                Stage::Founding => self.found().await,
-                Stage::Empty | Stage::Joining => self.enter().await,
+                MemberStage::Removed => {}
+                MemberStage::Member => self.stay().await,
+                MemberStage::Founding => self.found().await,
+                MemberStage::Empty | MemberStage::Joining => self.enter().await,
             }
             tokio::time::sleep(look).await;
         }
@@ -67,13 +67,13 @@ impl Cluster {
     async fn enter(&self) {
         let found = self.ask_all().await;
         let stage = self.stage(&self.statuses());
-        if !matches!(stage, Stage::Empty | Stage::Joining) {
+        if !matches!(stage, MemberStage::Empty | MemberStage::Joining) {
             return;
         }
         let own = Newcomer {
             node: self.node,
             address: &self.options.address,
-            is_empty: stage == Stage::Empty,
+            is_empty: stage == MemberStage::Empty,
             only_joins: self.options.peers.is_empty(),
         };
         let step = formation::next_step(&own, &found);

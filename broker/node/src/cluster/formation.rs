@@ -5,7 +5,7 @@
 //! promises durably to found this cluster and no other (the file `founders`), and only after that gives the groups their
 //! first members. Of two different sets of founders at most one can therefore get a majority.
 use super::founders::{Addresses, MEMBERS_MAX};
-use super::report::{NodeReport, Stage};
+use super::report::{MemberStage, NodeReport};
 
 /// What was found at the address of a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ pub(crate) fn next_step(own: &Newcomer<'_>, found: &[(String, FoundPeer)]) -> Fo
         return FormationStep::Found(founders.clone());
     }
     if let Some((address, ..)) =
-        nodes().find(|(_, _, report)| report.stage != Stage::Empty || report.founders.is_some())
+        nodes().find(|(_, _, report)| report.stage != MemberStage::Empty || report.founders.is_some())
     {
         return wait(format!("the node at {address} has data, but its cluster has no leader yet"));
     }
@@ -169,7 +169,7 @@ mod tests {
 
     fn member(id: u64, members: &[u64], configured_at: u64, last: u64) -> (String, FoundPeer) {
         let report = NodeReport {
-            stage: Stage::Member,
+            stage: MemberStage::Member,
             address: format!("h{id}:1"),
             members: nodes(members),
             configured_at: Some(configured_at),
@@ -181,7 +181,7 @@ mod tests {
 
     fn founding(id: u64, founders: &[u64]) -> (String, FoundPeer) {
         let report = NodeReport {
-            stage: Stage::Founding,
+            stage: MemberStage::Founding,
             address: format!("h{id}:1"),
             founders: Some(nodes(founders)),
             ..NodeReport::default()

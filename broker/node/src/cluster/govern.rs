@@ -3,7 +3,7 @@
 use super::founders::Addresses;
 use super::membership::{self, MemberStep};
 use super::question::{ClusterQuestion, ClusterReply};
-use super::report::Stage;
+use super::report::MemberStage;
 use super::state::{self, Cluster};
 use futures::future::join_all;
 use leveret_replication::{GroupId, GroupMember, GroupStatus, Groups};
@@ -28,7 +28,7 @@ impl Cluster {
             tokio::time::sleep(self.options.times.look).await;
             let Some(groups) = self.groups() else { return };
             let statuses = self.statuses();
-            if !matches!(self.stage(&statuses), Stage::Member | Stage::Removed) {
+            if !matches!(self.stage(&statuses), MemberStage::Member | MemberStage::Removed) {
                 continue;
             }
             self.forget_strangers(&statuses, &mut known);

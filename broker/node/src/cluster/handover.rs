@@ -1,7 +1,7 @@
 //! A node lets others lead the groups that it leads: before it stops or is removed, and in quiet times so that the leaders
 //! are spread over the nodes.
 use super::leaders;
-use super::report::Stage;
+use super::report::MemberStage;
 use super::state::Cluster;
 use leveret_replication::{GroupId, GroupStatus, Groups};
 use std::collections::BTreeMap;
@@ -66,7 +66,7 @@ impl Cluster {
 
     /// Returns whether a node can lead: it can be reached, is a member, and does not hand over its own groups.
     fn is_fit(&self, node: u64) -> bool {
-        self.report_of(node).is_some_and(|report| report.stage == Stage::Member && !report.is_leaving)
+        self.report_of(node).is_some_and(|report| report.stage == MemberStage::Member && !report.is_leaving)
     }
 
     /// Hands over all groups, and waits until all other members have all entries that there were then.

@@ -126,6 +126,11 @@ impl Broker {
         }
     }
 
+    /// Returns the name of the cluster; that of the node if the node is no part of one.
+    pub fn cluster_name(&self) -> &str {
+        self.cluster().map_or(self.name(), |cluster| &cluster.options.name)
+    }
+
     /// Returns the cluster as this node sees it; `None` if the node is no part of one.
     pub fn cluster_view(&self) -> Option<ClusterView> {
         Some(self.cluster()?.view())

@@ -1,6 +1,6 @@
 //! Whether a node can serve clients: it knows a leader for each group, that leader has a majority, and this node has the
 //! group's entries.
-use super::report::{GroupReport, Stage};
+use super::report::{GroupReport, MemberStage};
 use super::state::{Cluster, REMOVED};
 use leveret_replication::{GroupId, GroupStatus};
 
@@ -12,11 +12,11 @@ impl Cluster {
     pub(crate) fn readiness(&self) -> Result<(), String> {
         let statuses = self.statuses();
         match self.stage(&statuses) {
-            Stage::Removed => return Err(REMOVED.to_owned()),
-            Stage::Empty | Stage::Joining | Stage::Founding => {
+            MemberStage::Removed => return Err(REMOVED.to_owned()),
+            MemberStage::Empty | MemberStage::Joining | MemberStage::Founding => {
                 return Err(format!("this node is no member of a cluster yet: {}", self.waits_for.lock()));
             }
-            Stage::Member => {}
+            MemberStage::Member => {}
         }
         let groups = (0..).zip(&statuses);
         let problems: Vec<String> = groups.filter_map(|(group, status)| self.problem(group, status)).collect();

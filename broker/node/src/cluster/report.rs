@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 
 /// How far a node has got on its way into a cluster.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Stage {
-    /// Its data folder is empty, and it has promised nothing.
+pub(crate) enum MemberStage {
+    /// The data folder is empty, and the node has promised nothing.
     #[default]
     Empty = 0,
     /// It has promised to found a cluster, and not all groups have their members yet.
@@ -29,7 +29,7 @@ pub(crate) enum Stage {
 /// What a node reports of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct NodeReport {
-    pub(crate) stage: Stage,
+    pub(crate) stage: MemberStage,
     /// True while the node hands its groups to others.
     pub(crate) is_leaving: bool,
     /// The name of the node, for people.
@@ -73,7 +73,7 @@ impl NodeReport {
     /// Returns whether the node belongs to a cluster whose groups have had a leader.
     pub(crate) fn is_established(&self) -> bool {
         let has_begun = self.groups.first().is_some_and(|group| group.last >= Some(FIRST_OF_LEADER));
-        self.stage == Stage::Member && has_begun
+        self.stage == MemberStage::Member && has_begun
     }
 
     pub(crate) fn group(&self, group: GroupId) -> Option<&GroupReport> {
@@ -128,8 +128,8 @@ impl NodeReport {
     }
 }
 
-fn stage(number: u8) -> Option<Stage> {
-    use Stage::{Empty, Founding, Joining, Member, Removed};
+fn stage(number: u8) -> Option<MemberStage> {
+    use MemberStage::{Empty, Founding, Joining, Member, Removed};
     [Empty, Founding, Joining, Member, Removed].into_iter().find(|stage| *stage as u8 == number)
 }
 
@@ -181,7 +181,7 @@ mod tests {
         let led = LedReport { has_quorum: true, reached: [(2, 9), (3, 7)].into() };
         let group = GroupReport { leader: Some(1), term: 4, last: Some(9), applied: Some(8), led: Some(led) };
         let report = NodeReport {
-            stage: Stage::Member,
+            stage: MemberStage::Member,
             is_leaving: true,
             name: "leveret@a".to_owned(),
             address: "a:1".to_owned(),

@@ -2,7 +2,7 @@
 use super::founders::Addresses;
 use super::membership::Surroundings;
 use super::options::ClusterOptions;
-use super::report::{GroupReport, LedReport, NodeReport, Stage};
+use super::report::{GroupReport, LedReport, MemberStage, NodeReport};
 use crate::Node;
 use bytes::Bytes;
 use leveret_replication::{GroupId, GroupStatus, Groups, LinkDirection, PeerMessages, Peers};
@@ -140,16 +140,16 @@ impl Cluster {
         self.peers.is_connected(node).then_some(heard.report)
     }
 
-    pub(super) fn stage(&self, statuses: &[GroupStatus]) -> Stage {
+    pub(super) fn stage(&self, statuses: &[GroupStatus]) -> MemberStage {
         let has_entries = statuses.iter().any(|status| status.last.is_some() || !status.members.is_empty());
         let knows_members = statuses.first().is_some_and(|status| !status.members.is_empty());
         let has_promised = self.founders.lock().is_some();
         match (knows_members, has_promised, has_entries) {
-            _ if *self.removed.borrow() => Stage::Removed,
-            (true, ..) => Stage::Member,
-            (_, true, _) => Stage::Founding,
-            (_, _, true) => Stage::Joining,
-            _ => Stage::Empty,
+            _ if *self.removed.borrow() => MemberStage::Removed,
+            (true, ..) => MemberStage::Member,
+            (_, true, _) => MemberStage::Founding,
+            (_, _, true) => MemberStage::Joining,
+            _ => MemberStage::Empty,
         }
     }
 

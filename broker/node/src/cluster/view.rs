@@ -1,5 +1,5 @@
 //! What people see of a cluster.
-use super::report::Stage;
+use super::report::MemberStage;
 use super::state::Cluster;
 use leveret_replication::GroupId;
 
@@ -125,7 +125,7 @@ impl Cluster {
             (report.stage, report.is_leaving)
         };
         match stage {
-            Stage::Removed => MemberState::Removed,
+            MemberStage::Removed => MemberState::Removed,
             _ if !is_voter => MemberState::CatchingUp,
             _ if is_leaving => MemberState::Leaving,
             _ => MemberState::Running,
