@@ -81,7 +81,7 @@ pub(crate) fn next_step(own: &Newcomer<'_>, found: &[(String, FoundPeer)]) -> Fo
 /// Decides whether a node founds a cluster with others, all of which are empty.
 fn agree<'f>(
     own: &Newcomer<'_>,
-    others: impl Iterator<Item = (&'f String, u64, &'f NodeReport)> + Clone,
+    mut others: impl Iterator<Item = (&'f String, u64, &'f NodeReport)> + Clone,
 ) -> FormationStep {
     let mut proposal = Addresses::from([(own.node, own.address.to_owned())]);
     proposal.extend(others.clone().map(|(_, node, report)| (node, report.address.clone())));
@@ -98,7 +98,7 @@ fn agree<'f>(
     if let Some(reason) = problem {
         return FormationStep::Wait { reason, proposal: None };
     }
-    match others.clone().find(|(_, _, report)| report.proposal.as_ref() != Some(&proposal)) {
+    match others.find(|(_, _, report)| report.proposal.as_ref() != Some(&proposal)) {
         Some((address, ..)) => {
             let reason = format!("the node at {address} does not see the same nodes yet; are its peers the same?");
             FormationStep::Wait { reason, proposal: Some(proposal) }
@@ -241,7 +241,7 @@ mod tests {
             FormationStep::Join(vec!["h2:1".to_owned()])
         );
         let with_entries = Newcomer { is_empty: false, ..NEW };
-        assert_eq!(next_step(&with_entries, &[there.clone()]), FormationStep::Join(vec!["h2:1".to_owned()]));
+        assert_eq!(next_step(&with_entries, &[there]), FormationStep::Join(vec!["h2:1".to_owned()]));
         assert!(reason_of(&[own(), member(2, &[1, 2, 3], 5, 9)]).contains("was added"));
         // A member whose cluster never had a leader is not joined.
         assert!(reason_of(&[member(2, &[2, 3], 0, 0), empty(3, &[1, 2, 3])]).contains("no leader yet"));

@@ -31,7 +31,7 @@ impl Cluster {
             if !matches!(self.stage(&statuses), MemberStage::Member | MemberStage::Removed) {
                 continue;
             }
-            self.forget_strangers(&statuses, &mut known);
+            self.keep_links(&statuses, &mut known);
             if self.is_leaving() {
                 self.hand_over_all(Instant::now() + self.options.times.look).await;
                 continue;
@@ -72,9 +72,10 @@ impl Cluster {
         join_all(steps.collect::<Vec<_>>()).await;
     }
 
-    /// Returns the addresses that the members of a group report at the moment.
+    /// Returns the addresses that the members of a group report at the moment. A member that has moved can report it
+    /// although this node cannot reach it yet.
     fn reported_addresses(&self, status: &GroupStatus) -> Addresses {
-        let others = status.members.keys().filter_map(|node| Some((*node, self.report_of(*node)?.address.clone())));
+        let others = status.members.keys().filter_map(|node| Some((*node, self.fresh_report(*node)?.address.clone())));
         others.chain([(self.node, self.options.address.clone())]).collect()
     }
 
@@ -118,11 +119,16 @@ impl Cluster {
         }
     }
 
-    /// Closes the links to nodes that are members of no group any more. `known` has those that were members before.
-    fn forget_strangers(&self, statuses: &[GroupStatus], known: &mut BTreeSet<u64>) {
+    /// Closes the links to nodes that are members of no group any more; `known` has those that were members before. Has
+    /// members dialled where they say they are.
+    fn keep_links(&self, statuses: &[GroupStatus], known: &mut BTreeSet<u64>) {
         let members: BTreeSet<u64> = statuses.iter().flat_map(|status| status.members.keys().copied()).collect();
         known.difference(&members).for_each(|node| self.peers.forget(*node));
         *known = members;
+        let Some(definitions) = statuses.first() else { return };
+        let mut addresses = state::addresses(definitions);
+        addresses.extend(self.reported_addresses(definitions));
+        addresses.iter().for_each(|(node, address)| self.peers.introduce(*node, address));
     }
 }
 

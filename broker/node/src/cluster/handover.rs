@@ -21,13 +21,13 @@ impl Cluster {
         *leaves_until = (*leaves_until).max(Some(until));
     }
 
-    /// Hands all groups that this node leads to other voters. Gives up at `deadline`. Returns the groups that this node
-    /// still leads.
+    /// Hands all groups that this node leads to other voters. Gives up at `deadline`, and when no other voter can take one.
+    /// Returns the groups that this node still leads.
     pub(super) async fn hand_over_all(&self, deadline: Instant) -> Vec<GroupId> {
         loop {
             let Some(groups) = self.groups() else { return Vec::new() };
             let led: Vec<_> = (0..groups.len()).filter(|group| self.leads(&groups, *group)).collect();
-            let can = led.iter().any(|group| groups.status(*group).voters.len() > 1);
+            let can = led.iter().any(|group| !self.successors(*group, &groups.status(*group)).is_empty());
             if !can || Instant::now() >= deadline {
                 return led;
             }
@@ -41,12 +41,16 @@ impl Cluster {
     /// Hands a group to the first voter that takes it.
     pub(super) async fn hand_over(&self, groups: &Groups, group: GroupId) {
         let status = groups.status(group);
-        for to in leaders::successors(group, &status, self.node, |node| self.is_fit(node)) {
+        for to in self.successors(group, &status) {
             match groups.transfer(group, to).await {
                 Ok(()) => return,
                 Err(error) => tracing::debug!("group {group} is not handed over: {error}"),
             }
         }
+    }
+
+    fn successors(&self, group: GroupId, status: &GroupStatus) -> Vec<u64> {
+        leaders::successors(group, status, self.node, |node| self.is_fit(node))
     }
 
     /// Hands the groups that other nodes are to lead to these.
@@ -58,6 +62,11 @@ impl Cluster {
                 tracing::debug!("group {group} is not handed to its preferred node: {error}");
             }
         }
+    }
+
+    /// Returns whether there is no other member, so that nothing can be handed over.
+    pub(super) fn is_only_member(&self) -> bool {
+        self.statuses().iter().all(|status| status.members.keys().all(|member| *member == self.node))
     }
 
     fn leads(&self, groups: &Groups, group: GroupId) -> bool {
@@ -74,6 +83,9 @@ impl Cluster {
     /// # Errors
     /// [`HandOverLate`] with what is missing if that takes longer than `limit`.
     pub(super) async fn hand_over_and_wait(&self, limit: Duration) -> Result<(), HandOverLate> {
+        if self.is_only_member() {
+            return Ok(());
+        }
         let deadline = Instant::now() + limit;
         self.leave_for(limit.max(LEAVE_MIN));
         let mut wanted = BTreeMap::new();

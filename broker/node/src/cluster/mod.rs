@@ -110,9 +110,14 @@ impl Broker {
         self.cluster().map_or(Ok(()), |cluster| cluster.readiness())
     }
 
-    /// Waits until this node, as part of its cluster, can serve clients.
+    /// Waits until this node, as part of its cluster, can serve clients. Logs from time to time what is missing.
     pub async fn until_cluster_is_ready(&self) {
-        while self.cluster_readiness().is_err() {
+        let mut logged_at = Instant::now();
+        while let Err(missing) = self.cluster_readiness() {
+            if logged_at.elapsed() >= READY_LOG {
+                logged_at = Instant::now();
+                tracing::info!("not ready yet: {missing}");
+            }
             tokio::time::sleep(READY_LOOK).await;
         }
     }
@@ -170,7 +175,7 @@ impl Broker {
 
     /// Lets other nodes lead the groups that this node leads, within `limit`; for a node that is about to stop.
     pub async fn hand_over(&self, limit: Duration) {
-        let Some(cluster) = self.cluster() else { return };
+        let Some(cluster) = self.cluster().filter(|cluster| !cluster.is_only_member()) else { return };
         cluster.leave_for(STOP);
         let led = cluster.hand_over_all(Instant::now() + limit).await;
         if !led.is_empty() {
@@ -187,6 +192,8 @@ async fn until_stopped(stopping: tokio_util::sync::CancellationToken, task: impl
 const FRAME_MIN: usize = 128 << 10;
 /// The most bytes of messages that wait to be sent to one node.
 const MESSAGES_MAX: u32 = 8 << 20;
+/// Time between two log messages about what is missing.
+const READY_LOG: Duration = Duration::from_secs(10);
 const READY_LOOK: Duration = Duration::from_millis(50);
 /// The time for which a node that stops leads nothing: longer than it may take.
 const STOP: Duration = Duration::from_secs(600);

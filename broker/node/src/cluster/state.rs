@@ -136,8 +136,13 @@ impl Cluster {
 
     /// Returns the report of another node, if it is not too old and the node can be reached.
     pub(super) fn report_of(&self, node: u64) -> Option<Arc<NodeReport>> {
-        let heard = self.heard.of(node).filter(|heard| heard.at.elapsed() <= self.options.times.report_max)?;
-        self.peers.is_connected(node).then_some(heard.report)
+        self.fresh_report(node).filter(|_| self.peers.is_connected(node))
+    }
+
+    /// Returns the report of another node, if it is not too old.
+    pub(super) fn fresh_report(&self, node: u64) -> Option<Arc<NodeReport>> {
+        let heard = self.heard.of(node)?;
+        (heard.at.elapsed() <= self.options.times.report_max).then_some(heard.report)
     }
 
     pub(super) fn stage(&self, statuses: &[GroupStatus]) -> MemberStage {

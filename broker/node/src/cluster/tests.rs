@@ -261,6 +261,9 @@ async fn a_single_node_with_data_grows_to_three() {
     world.start(1).await;
     world.all_ready().await;
     world.equal(queue, 100).await;
+    world.stop(1).await;
+    let refused = TestNode::try_open(Arc::new(world.disks[&1].clone())).await.err().map(|error| error.to_string());
+    assert!(refused.as_ref().is_some_and(|text| text.contains("members on other nodes")), "{refused:?}");
     world.stop_all().await;
 }
 
@@ -344,6 +347,36 @@ async fn a_member_that_lost_its_disk_is_replaced_by_the_new_node_at_its_address(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_of_five_members_that_lost_their_disks_are_replaced() {
+    let mut world = World::formed(5).await;
+    let lost = world.ids(&[2, 4]);
+    for at in [2, 4] {
+        world.cut(at).await;
+        world.disks.insert(at, FaultyDisk::new(u64::from(at) + 40));
+    }
+    for at in [4, 2] {
+        world.start(at).await;
+    }
+    world.voters(&[1, 2, 3, 4, 5]).await;
+    assert!(world.ids(&[2, 4]).is_disjoint(&lost));
+    world.all_ready().await;
+    world.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_without_others_is_a_cluster_and_can_be_stopped_at_any_time() {
+    let mut world = World::formed(1).await;
+    world.nodes[&1].broker.hand_over_and_wait(Duration::ZERO).await.unwrap();
+    assert!(!world.leads_nothing(1));
+    let refused = world.nodes[&1].broker.remove_member(&world.addresses[&1]).await.unwrap_err();
+    assert!(refused.to_string().contains("only voter"), "{refused}");
+    world.stop(1).await;
+    world.start(1).await;
+    world.all_ready().await;
+    world.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_comes_back_when_all_nodes_were_stopped_and_says_what_is_missing_until_then() {
     let mut world = World::formed(3).await;
     let members = world.ids(&[1, 2, 3]);
@@ -366,6 +399,34 @@ async fn a_cluster_comes_back_when_all_nodes_were_stopped_and_says_what_is_missi
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_that_have_moved_are_found_at_their_new_addresses() {
+    let mut world = World::formed(3).await;
+    let moved = |world: &mut World, at: u8| {
+        world.addresses.insert(at, World::new(1).addresses.remove(&1).unwrap());
+    };
+    let known = async |world: &World| {
+        let expected: Addresses = (1..=3).map(|at| (world.id(at), world.addresses[&at].clone())).collect();
+        let all = || world.statuses(&[1, 2, 3]);
+        world.until("all know", || all().iter().all(|status| state::addresses(status) == expected)).await;
+    };
+    world.stop(3).await;
+    moved(&mut world, 3);
+    world.start(3).await;
+    world.all_ready().await;
+    known(&world).await;
+    for at in [1, 2, 3] {
+        world.stop(at).await;
+        moved(&mut world, at);
+    }
+    for at in [1, 2, 3] {
+        world.start(at).await;
+    }
+    world.all_ready().await;
+    known(&world).await;
+    world.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_hands_over_its_groups_before_it_stops_and_gets_them_back_later() {
     let mut world = World::formed(3).await;
     world.spread().await;
@@ -383,7 +444,7 @@ async fn a_node_hands_over_its_groups_before_it_stops_and_gets_them_back_later()
     world.stop(1).await;
     world.until("others see it", || state(&world, first) == Some(MemberState::Unreachable)).await;
     world.all_ready().await;
-    // Without the third, the second cannot be spared.
+    // Without the first, the second cannot be spared.
     let late = world.nodes[&2].broker.hand_over_and_wait(Duration::from_millis(300)).await.unwrap_err();
     assert!(late.0.contains("lacks entries or cannot be reached"), "{late}");
     world.start(1).await;
