@@ -59,7 +59,8 @@ impl Cluster {
             if let Some(to) = leaders::successor_when_quiet(group, status, self.node, |node| self.is_fit(node))
                 && let Err(error) = groups.transfer(group, to).await
             {
-                tracing::debug!("group {group} is not handed to its preferred node: {error}");
+                tracing::info!("group {group} is not handed to its preferred node: {error}");
+                return; // the group may take no entries for a moment: do not risk that for others too
             }
         }
     }

@@ -179,7 +179,7 @@ impl Broker {
         cluster.leave_for(STOP);
         let led = cluster.hand_over_all(Instant::now() + limit).await;
         if !led.is_empty() {
-            tracing::warn!("{} groups could not be handed to other nodes in time", led.len());
+            tracing::warn!("{} groups could not be handed to other nodes", led.len());
         }
     }
 }
