@@ -1,6 +1,7 @@
-//! The command line: `serve` with the flags of the settings, and `config`.
+//! The command line: `serve` with the flags of the settings, `config`, and `cluster`.
+use crate::cluster::{self, ClusterCommand};
 use crate::config::settings::{GivenIn, Setting, settings};
-use clap::{Arg, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -10,6 +11,8 @@ pub(crate) enum Request {
     Serve(Given),
     /// Print the annotated configuration file.
     Config,
+    /// Show or change the cluster of a running node.
+    Cluster(ClusterCommand),
 }
 
 /// The values that the command line and the environment give.
@@ -28,8 +31,15 @@ pub(crate) fn parse() -> Request {
 }
 
 fn request(matches: &ArgMatches) -> Request {
-    let Some(("serve", serve)) = matches.subcommand() else { return Request::Config };
-    let value = |setting: &Setting| Some((setting.key, serve.get_one::<String>(setting.key)?.clone()));
+    let serve = match matches.subcommand() {
+        Some(("serve", serve)) => serve,
+        Some(("cluster", asked)) => return cluster::parse(asked).map_or(Request::Config, Request::Cluster),
+        _ => return Request::Config,
+    };
+    let value = |setting: &Setting| {
+        let values: Vec<&str> = serve.get_many::<String>(setting.key)?.map(String::as_str).collect();
+        Some((setting.key, values.join(",")))
+    };
     let values = settings().iter().filter(|setting| setting.source != GivenIn::File).filter_map(value).collect();
     Request::Serve(Given { file: serve.get_one::<PathBuf>(CONFIG).cloned(), values })
 }
@@ -52,6 +62,7 @@ fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(serve)
+        .subcommand(cluster::command())
         .subcommand(Command::new("config").about("Print the annotated default configuration file"))
 }
 
@@ -61,8 +72,11 @@ fn flag(setting: &'static Setting) -> Option<Arg> {
         GivenIn::File => return None,
         GivenIn::Anywhere(value_name) => (value_name, false),
         GivenIn::Secret(value_name) => (value_name, true),
+        GivenIn::List(value_name) => (value_name, false),
     };
+    let is_list = matches!(setting.source, GivenIn::List(_));
     let flag = Arg::new(setting.key).long(&*setting.flag).env(&*setting.variable).value_name(value_name);
+    let flag = if is_list { flag.action(ArgAction::Append).value_delimiter(',') } else { flag };
     Some(flag.hide_env_values(is_secret).help(setting.summary()))
 }
 
@@ -81,5 +95,8 @@ mod tests {
         assert_eq!(given.values["amqp"], "a:1");
         assert_eq!(given.values["default_pass"], "secret");
         assert!(command().try_get_matches_from(["leveret", "serve", "--node-name", "n"]).is_err());
+        let line = ["leveret", "serve", "--peer", "a:1", "--peer", "b:2,c:3"];
+        let Request::Serve(given) = request(&command().get_matches_from(line)) else { panic!("no request to serve") };
+        assert_eq!(given.values["peer"], "a:1,b:2,c:3");
     }
 }

@@ -1,13 +1,15 @@
 //! Starts the parts of the broker, and stops them in order: accept no more clients, send clients away, stop the node.
 use crate::config::Config;
+use crate::config::cluster::ClusterConfig;
 use crate::data_dir::DataDir;
 use crate::listeners::{LISTENERS, ListenerRow, Stage};
 use anyhow::Context;
 use futures::future::join_all;
-use leveret_node::{Broker, Options, StorageOptions};
+use leveret_node::{Broker, ClusterOptions, Options, StorageOptions, TcpWires};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -22,52 +24,73 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
 
 async fn serve(config: Config) -> anyhow::Result<()> {
     let listening = listen(&config).await?;
+    let links = Links::listen(&config.cluster).await?;
     let data_dir = DataDir::open(&config.data_dir)?;
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut signals = Signals::new()?;
     let broker = Broker::start(Options {
-        name: config.node_name,
+        name: config.node_name.clone(),
         memory_max: config.memory_max,
         message_bytes_max: config.message_bytes_max,
-        default_user: config.default_user,
-        default_pass: config.default_pass,
+        default_user: config.default_user.clone(),
+        default_pass: config.default_pass.clone(),
         limits: config.limits,
     });
     let (stop_clients, stop_others) = (CancellationToken::new(), CancellationToken::new());
-    let storage = StorageOptions::in_folder(&config.data_dir);
+    let mut storage = StorageOptions::in_folder(&config.data_dir);
     broker.announce_storage(&storage);
-    let addresses = described(&listening);
+    let mut addresses = described(&listening);
     let (for_clients, others): (Vec<_>, Vec<_>) =
         listening.into_iter().partition(|one| one.listener.stage == Stage::Clients);
     // Health checks are answered from the start; everything else waits for the log to be read.
     let others = Administration::start(others, &broker, &stop_others)?;
+    let folder = || format!("cannot open the data folder {}", config.data_dir.display());
+    if let Some(Links { options, wires, address }) = links {
+        addresses += &format!(" cluster={address}");
+        broker.open_links(options, wires, &mut storage).with_context(folder)?;
+    }
     tracing::info!(data_dir = %config.data_dir.display(), "opening the data folder; {addresses}");
-    let opened = tokio::select! {
-        biased;
-        opened = broker.open_storage(storage) => Some(opened),
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
+    let opening = async {
+        broker.open_storage(storage).await?;
+        broker.begin_cluster().await
     };
-    let Some(opened) = opened else {
+    let Some(opened) = signals.unless_given(opening).await else {
         tracing::info!("stopped before the data folder was open");
         return Ok(());
     };
-    opened.with_context(|| format!("cannot open the data folder {}", config.data_dir.display()))?;
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
-        data_dir = %config.data_dir.display(),
-        memory_max = config.memory_max,
-        connections_max = config.limits.connections_max,
-        "leveret is ready; {addresses}"
-    );
+    opened.with_context(folder)?;
     let clients = TaskTracker::new();
-    for OpenListener { listener, socket, .. } in for_clients {
-        clients.spawn((listener.serve)(socket, broker.clone(), stop_clients.clone()));
+    if signals.unless_given(broker.until_cluster_is_ready()).await.is_some() {
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            data_dir = %config.data_dir.display(),
+            memory_max = config.memory_max,
+            connections_max = config.limits.connections_max,
+            "leveret is ready; {addresses}"
+        );
+        for OpenListener { listener, socket, .. } in for_clients {
+            clients.spawn((listener.serve)(socket, broker.clone(), stop_clients.clone()));
+        }
+        if signals.unless_given(broker.until_removed()).await.is_some() {
+            stop_clients.cancel();
+            signals.given().await;
+        }
     }
+    end(&config, &broker, clients, [stop_clients, stop_others], others).await;
+    drop(data_dir);
+    tracing::info!("stopped");
+    Ok(())
+}
 
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+/// Stops the parts of the broker in order. `stop` ends the listeners for clients and the other ones.
+async fn end(
+    config: &Config,
+    broker: &Broker,
+    clients: TaskTracker,
+    stop: [CancellationToken; 2],
+    others: Administration,
+) {
+    let [stop_clients, stop_others] = stop;
+    broker.hand_over(config.shutdown_grace).await;
     tracing::info!(grace = ?config.shutdown_grace, "stopping: clients are sent away");
     stop_clients.cancel();
     clients.close();
@@ -78,9 +101,55 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let _ = tokio::time::timeout(config.shutdown_grace, others.ended).await;
     broker.close_storage().await;
     broker.stop();
-    drop(data_dir);
-    tracing::info!("stopped");
-    Ok(())
+}
+
+/// The signals that end the broker.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Waits for a signal.
+    async fn given(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
+    /// Returns the result of `work`; `None` if a signal comes first.
+    async fn unless_given<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            done = work => Some(done),
+            () = self.given() => None,
+        }
+    }
+}
+
+/// The socket to which other nodes of the cluster connect, and the options of the cluster.
+struct Links {
+    options: ClusterOptions,
+    wires: Arc<TcpWires>,
+    address: SocketAddr,
+}
+
+impl Links {
+    /// Opens the socket; returns `None` if the node is no part of a cluster.
+    async fn listen(config: &ClusterConfig) -> anyhow::Result<Option<Self>> {
+        if config.is_alone() {
+            return Ok(None);
+        }
+        let socket = leveret_listener::listen(&config.listen, "other nodes").await?;
+        let address = socket.local_addr()?;
+        let options = config.options(address.port())?;
+        Ok(options.map(|options| Self { options, wires: Arc::new(TcpWires::new(socket)), address }))
+    }
 }
 
 /// A listener whose socket is open.

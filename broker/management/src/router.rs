@@ -3,7 +3,7 @@ use crate::api::Api;
 use crate::error::ApiError;
 use crate::metrics as scraped;
 use crate::routes::{
-    access, bindings, channels, connections, consumers, exchanges, health, nodes, overview, queues, vhosts,
+    access, bindings, channels, cluster, connections, consumers, exchanges, health, nodes, overview, queues, vhosts,
 };
 use axum::Router;
 use axum::http::{Method, Uri};
@@ -11,7 +11,7 @@ use axum::routing::{delete, get, post};
 
 /// Returns the routes of the management API under `/api`, and of the health checks under `/health`, which need no login.
 pub(crate) fn api(api: Api) -> Router {
-    let routes = definitions().merge(clients()).merge(node());
+    let routes = definitions().merge(clients()).merge(node()).merge(members());
     let router = Router::new()
         .nest("/api", routes)
         .route("/health/live", get(health::live))
@@ -94,6 +94,15 @@ fn node() -> Router<Api> {
         .route("/health/checks/port-listener/{port}", get(health::port_listener))
         .route("/health/checks/protocol-listener/{protocol}", get(health::protocol_listener))
         .route("/health/checks/certificate-expiration/{within}/{unit}", get(health::certificates))
+}
+
+/// The cluster: its members and leaders.
+fn members() -> Router<Api> {
+    Router::new()
+        .route("/leveret/cluster", get(cluster::get))
+        .route("/leveret/cluster/members", post(cluster::add))
+        .route("/leveret/cluster/members/{member}", delete(cluster::remove))
+        .route("/leveret/cluster/transfer", post(cluster::transfer))
 }
 
 /// Returns the routes that Prometheus scrapes.

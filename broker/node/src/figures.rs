@@ -21,12 +21,12 @@ pub(crate) struct Listeners(Mutex<Vec<Listener>>);
 impl Broker {
     /// Notes that clients of `protocol` are accepted at `address`.
     pub fn add_listener(&self, protocol: &'static str, address: SocketAddr) {
-        self.node().listeners.0.lock().push(Listener { protocol, address });
+        self.node().network.listeners.0.lock().push(Listener { protocol, address });
     }
 
     /// Returns the sockets on which clients are accepted, in the order in which the listeners were added.
     pub fn listeners(&self) -> Vec<Listener> {
-        self.node().listeners.0.lock().clone()
+        self.node().network.listeners.0.lock().clone()
     }
 
     /// Returns the number of queues.

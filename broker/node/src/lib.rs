@@ -6,14 +6,17 @@
 //! `caller` says who makes a request at a door. Behind the doors are `effects` (the consequences of a change of the
 //! catalog), `queue` (the engine's queue behind its lock), `connections`, `limits`, `auth`, `memory` and `clock`.
 //!
-//! Durable queues: `shard` and `entry` (the format and the order of logged operations), `shards`, `contents`, `place` and
-//! `files` (the state that the queues share), `storage` and `identity` (opening and closing), `apply` and `replica`
-//! (applying the log), `leading` (serving the queues of a shard), `agreement` (declarations that the shards lack after a start), `fetch` and `read` (reading contents
-//! back), `maintain`, `upkeep`, `relocate` and `archive` (keeping the log in bounds), `definitions` and `fact_log`
-//! (definitions as facts in the log). `health` reports whether all of that works, `tasks` decides which panics end the
-//! process.
+//! Durable queues: `shard`, `outbox` and `entry` (the operations of this node for the log, and their format), `forward` and
+//! `inbox` (handing them to the leader of the log), `shards`, `contents`, `place` and `files` (the state that the queues
+//! share), `storage` and `identity` (opening and closing), `apply` and `replica` (applying the log), `leading` (serving the
+//! queues of a shard), `agreement` (declarations that the shards lack after a start), `fetch` and `read` (reading contents
+//! back), `maintain`, `upkeep`, `relocate` and `archive` (keeping the log in bounds). Definitions: `definition_log` and
+//! `commands` (changes on their way into the log of group 0), `definitions` (their encoding in snapshots). Several nodes:
+//! `cluster` (who the members are and which of them leads), `fronts` and `grants` (consumers on nodes that do not lead
+//! their queue) and `peer_messages` (what nodes send each other). `health` reports whether all of that works, `tasks`
+//! decides which panics end the process.
 //!
-//! Lock order: catalog, queues, queue, shard, output; catalog, facts; queue, contents, files. No lock is held across an
+//! Lock order: catalog, queues, queue, outbox, output; queue, contents, files. No lock is held across an
 //! await.
 mod activity;
 mod agreement;
@@ -22,6 +25,7 @@ mod archive;
 mod auth;
 mod caller;
 mod clock;
+mod cluster;
 #[cfg(test)]
 mod cluster_tests;
 mod commands;
@@ -79,6 +83,9 @@ mod upkeep;
 pub use auth::{Identity, WrongLogin, owned_part};
 pub use caller::Caller;
 pub use clock::Clock;
+pub use cluster::{
+    ClusterError, ClusterOptions, ClusterTimes, ClusterView, GroupView, HandOverLate, MemberState, MemberView,
+};
 pub use connections::{ChannelView, Churn, Client, Connection, ConnectionId, Hello, Tuned};
 pub use declare::DeleteOnly;
 pub use deleted::DeletedQueue;
@@ -91,6 +98,7 @@ pub use leveret_engine::queue::{
     Body, ConsumerId, ConsumerOwner, Counters, DWELL_BOUNDS_SECONDS, Delivery, Depth, Dwell, Extent, Fill, MessageId,
     Sink, Source, Subscription,
 };
+pub use leveret_replication::{TcpWires, Wires};
 pub use limits::{Limits, LimitsError, Permit, Wishes};
 pub use maintain::StorageUsage;
 pub use memory::{Memory, available_bytes, default_max};
@@ -160,13 +168,21 @@ pub(crate) struct Node {
     queues: Queues,
     connections: connections::Connections,
     activity: activity::Activity,
-    listeners: figures::Listeners,
-    /// Who gets the messages of other nodes.
-    messages: Arc<peer_messages::MessageChannels>,
+    network: Network,
     stopping: CancellationToken,
     /// The shards; set when storage is announced or begins to open.
     shards: OnceLock<Arc<shards::Shards>>,
     storage: OnceLock<storage::Storage>,
+}
+
+/// Through what clients and other nodes reach the node.
+#[derive(Default)]
+struct Network {
+    listeners: figures::Listeners,
+    /// The receivers of the messages of other nodes.
+    messages: Arc<peer_messages::MessageChannels>,
+    /// The cluster; not set if the node is the only one.
+    cluster: OnceLock<Arc<cluster::Cluster>>,
 }
 
 impl Node {
@@ -225,8 +241,7 @@ impl Broker {
             queues: Queues::default(),
             connections: connections::Connections::default(),
             activity: activity::Activity::default(),
-            listeners: figures::Listeners::default(),
-            messages: Arc::default(),
+            network: Network::default(),
             stopping: CancellationToken::new(),
             shards: OnceLock::new(),
             storage: OnceLock::new(),
@@ -234,9 +249,9 @@ impl Broker {
         };
         let broker = Self(Arc::new(node));
         let forward = forward::ForwardMessages(Arc::downgrade(&broker.0));
-        broker.0.messages.register(forward::CHANNEL, Arc::new(forward));
+        broker.0.network.messages.register(forward::CHANNEL, Arc::new(forward));
         let fronts = fronts::FrontMessages(Arc::downgrade(&broker.0));
-        broker.0.messages.register(fronts::CHANNEL, Arc::new(fronts));
+        broker.0.network.messages.register(fronts::CHANNEL, Arc::new(fronts));
         broker.spawn_critical("upkeep", broker.clone().upkeep());
         broker.spawn_critical("deliveries that go on", broker.clone().go_on());
         broker

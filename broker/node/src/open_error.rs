@@ -44,4 +44,16 @@ pub enum OpenError {
     /// The file with the node's identity cannot be read or written, or the size of the disk cannot be determined.
     #[error("node: {0}")]
     Identity(std::io::Error),
+    /// A peer has data of another cluster, and this node has data too.
+    #[error(
+        "the node at {address} has data of another cluster, and this node has data of its own: two clusters cannot be \
+         joined; empty the data folder of one of the two nodes"
+    )]
+    ForeignCluster {
+        /// The address of the peer.
+        address: String,
+    },
+    /// The file `founders`, which has the nodes that formed the cluster, cannot be read.
+    #[error("founders: {0}")]
+    Founders(std::io::Error),
 }

@@ -360,7 +360,7 @@ const SEGMENT_BYTES: u64 = 64 << 20;
 /// A disk holds at least this many segments, unless the largest message needs larger ones.
 const SEGMENTS_OF_DISK: u64 = 64;
 /// The largest number of bytes that an entry holds beside its largest message.
-const ENTRY_SLACK: u64 = 1 << 20;
+pub(crate) const ENTRY_SLACK: u64 = 1 << 20;
 /// The default of [`StorageOptions::log_bytes_max`].
 const LOG_BYTES_MAX: u64 = 4 << 30;
 const SEGMENTS_MIN: u64 = 8;

@@ -188,12 +188,18 @@ pub(crate) async fn open_storage(
     links: Option<(PeersOptions, TcpWires)>,
 ) -> Result<TestNode, OpenError> {
     let failure = Arc::new(Mutex::new(None));
-    let said = failure.clone();
     let options = Options { memory_max, message_bytes_max: 64 << 10, ..Options::default() };
     let broker = Broker::start(options);
-    let messages = broker.0.messages.clone();
+    let messages = broker.0.network.messages.clone();
     let peers = links.map(|(options, wires)| Peers::start(options, Arc::new(wires), messages));
-    let storage = StorageOptions {
+    let storage = StorageOptions { driver, peers, ..storage_options(disk, &failure) };
+    broker.open_storage(storage).await?;
+    Ok(TestNode { broker, failure, upkeep: Upkeep::default() })
+}
+
+fn storage_options(disk: Arc<dyn Disk>, failure: &Arc<Mutex<Option<String>>>) -> StorageOptions {
+    let said = failure.clone();
+    StorageOptions {
         disk,
         log_bytes_max: 0,
         segment_bytes: 0,
@@ -201,11 +207,31 @@ pub(crate) async fn open_storage(
         on_failure: Arc::new(move |reason| {
             said.lock().get_or_insert(reason);
         }),
-        driver,
-        peers,
-    };
+        driver: None,
+        peers: None,
+    }
+}
+
+/// Opens a node on `disk` that is part of a cluster. Others reach it over `wires`.
+pub(crate) async fn open_in_cluster(
+    disk: Arc<dyn Disk>,
+    cluster: ClusterOptions,
+    wires: TcpWires,
+) -> Result<TestNode, OpenError> {
+    let failure = Arc::new(Mutex::new(None));
+    let mut storage = storage_options(disk, &failure);
+    let name = format!("leveret@{}", cluster.address);
+    let broker = Broker::start(Options { name, message_bytes_max: 64 << 10, ..Options::default() });
+    broker.open_links(cluster, Arc::new(wires), &mut storage)?;
     broker.open_storage(storage).await?;
-    Ok(TestNode { broker, failure, upkeep: Upkeep::default() })
+    let node = TestNode { broker, failure, upkeep: Upkeep::default() };
+    match node.broker.begin_cluster().await {
+        Ok(()) => Ok(node),
+        Err(error) => {
+            node.end().await;
+            Err(error)
+        }
+    }
 }
 
 impl TestNode {

@@ -48,7 +48,10 @@ mod types;
 mod wire;
 
 pub use group::{GroupLeader, Groups};
-pub use link::{LinkDirection, LinkTimes, PeerMessages, Peers, PeersOptions, SendError, TcpWires, Wire, Wires};
+pub use link::{
+    AskError, LinkDirection, LinkTimes, PeerAnswer, PeerMessages, PeerQuestions, Peers, PeersOptions, SendError,
+    TcpWires, Wire, Wires,
+};
 pub use members::{GroupStatus, MemberError};
 pub use open_error::GroupsOpenError;
 pub use proposal::{NotLeader, SubmitOutcome};

@@ -22,6 +22,10 @@ pub struct GroupStatus {
     pub voters: BTreeSet<u64>,
     /// The nodes that get the entries and do not vote.
     pub learners: BTreeSet<u64>,
+    /// Index of the entry that these members come from. Until that entry is applied, they are not agreed on.
+    pub configured_at: Option<u64>,
+    /// Whether voters are being changed.
+    pub is_changing: bool,
     /// The members with their addresses.
     pub members: BTreeMap<u64, GroupMember>,
     /// Index of the last entry in this node's log.
@@ -182,6 +186,8 @@ impl Groups {
             term: metrics.current_term,
             voters: membership.voter_ids().collect(),
             learners: membership.learner_ids().collect(),
+            configured_at: metrics.membership_config.log_id().map(|id| id.index),
+            is_changing: membership.get_joint_config().len() > 1,
             members: membership.nodes().map(|(node, member)| (*node, member.clone())).collect(),
             last: metrics.last_log_index,
             applied: metrics.last_applied.map(|id| id.index),

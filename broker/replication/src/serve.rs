@@ -26,7 +26,7 @@ impl PeerRequests for GroupRequests {
         let groups = self.groups.clone();
         match lane {
             Lane::Append => Box::new(AppendHandler { groups, answers, streams: HashMap::new() }),
-            Lane::Control | Lane::Snapshot | Lane::Messages => {
+            Lane::Control | Lane::Snapshot | Lane::Messages | Lane::Questions => {
                 Box::new(RequestHandler { groups, from, answers, places: Arc::new(Semaphore::new(REQUESTS_MAX)) })
             }
         }

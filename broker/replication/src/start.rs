@@ -132,6 +132,10 @@ impl Group {
             self.log.set_alone(is_alone);
             return if is_alone { self.until_applied().await } else { Ok(()) };
         }
+        let others = self.raft.with_raft_state(|state| state.membership_state.effective().membership().nodes().count());
+        if others.await.map_err(|error| failed(error.to_string()))? > 1 {
+            return Err(failed("it has members on other nodes: start this node as a member of its cluster".to_owned()));
+        }
         let initialized = self.raft.is_initialized().await.map_err(|error| failed(error.to_string()))?;
         if initialized {
             self.raft.trigger().elect(false).await.map_err(|error| failed(error.to_string()))?;

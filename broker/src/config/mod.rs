@@ -1,8 +1,10 @@
 //! The configuration: file, environment and command line become one `Config`, or an error that says where it is wrong.
+pub(crate) mod cluster;
 pub(crate) mod settings;
 mod size;
 
 use crate::args::Given;
+use crate::config::cluster::ClusterConfig;
 use crate::descriptors;
 use crate::listeners::LISTENERS;
 use leveret_node::{Limits, Wishes};
@@ -27,6 +29,7 @@ pub(crate) struct Config {
     pub(crate) default_user: String,
     pub(crate) default_pass: String,
     pub(crate) shutdown_grace: Duration,
+    pub(crate) cluster: ClusterConfig,
     /// The limits that were configured.
     wishes: Wishes,
     /// The limits that follow from `wishes`.
@@ -143,6 +146,7 @@ fn merge(given: &Given, file: &File, descriptors: u64) -> Result<Config, ConfigE
     }
     config.limits = Limits::share_out(descriptors, config.memory_max, config.wishes)
         .map_err(|error| ConfigError::Value { key: "connections_max", problem: error.to_string() })?;
+    config.cluster.check().map_err(|(key, problem)| ConfigError::Value { key, problem })?;
     Ok(config)
 }
 
@@ -217,6 +221,33 @@ mod tests {
         for wrong in ["0", "-1", "\"many\""] {
             let error = error_of(&format!("connections_max = {wrong}"));
             assert_eq!(error, "x.toml:1: connections_max: expected a number from 1 on, or \"auto\"");
+        }
+    }
+
+    #[test]
+    fn a_cluster_needs_a_secret_and_addresses_with_ports() {
+        let config = from_file("peer = [\"a:1\", \"[::1]:2\"]\ncluster_secret = \"s\"").unwrap();
+        assert_eq!(config.cluster.peers, ["a:1", "[::1]:2"]);
+        assert!(!format!("{config:?}").contains("\"s\""), "the secret is printed");
+        let given = given(&[("peer", "b:1, c:2"), ("cluster_secret_file", "/f")]);
+        assert_eq!(merge(&given, &File::default(), DESCRIPTORS).unwrap().cluster.peers, ["b:1", "c:2"]);
+        assert!(from_file("").unwrap().cluster.is_alone());
+        for (text, expected) in [
+            ("\npeer = [\"a\"]", "x.toml:2: peer: 'a' is no HOST:PORT"),
+            ("peer = [\"a:0\"]", "x.toml:1: peer: 'a:0' is no HOST:PORT"),
+            ("join = 5", "x.toml:1: join: expected a list of HOST:PORT"),
+            ("peeer = []", "x.toml:1: unknown key 'peeer': did you mean 'peer'?"),
+            ("cluster_address = \":5\"", "x.toml:1: cluster_address: ':5' is no HOST:PORT"),
+            (
+                "peer = \"a:1\"",
+                "cluster_secret: a node with peers needs the secret of its cluster: set cluster_secret or cluster_secret_file",
+            ),
+            (
+                "join = \"a:1\"\ncluster_secret = \"s\"\ncluster_secret_file = \"f\"",
+                "cluster_secret_file: cluster_secret is set as well",
+            ),
+        ] {
+            assert_eq!(error_of(text), expected);
         }
     }
 

@@ -3,6 +3,7 @@
 //! The flags of the command line, the environment variables, the keys of the file, `config/leveret.toml`, and the
 //! defaults all come from this table. The default is written as the file has it and is read in the same way as any other
 //! value.
+use super::cluster::{ClusterSecret, checked_address};
 use super::{Config, Log, size};
 use crate::listeners::{LISTENERS, ListenerRow};
 use serde::Deserialize;
@@ -39,6 +40,9 @@ pub(crate) enum GivenIn {
     Anywhere(&'static str),
     /// The same, but the reference text does not recommend the command line, which other users of the machine can see.
     Secret(&'static str),
+    /// As [`Anywhere`](Self::Anywhere), with several values: the flag can be repeated, and the environment and a text in the
+    /// file separate them by commas.
+    List(&'static str),
 }
 
 /// The way in which the value of a setting is stored in a configuration.
@@ -77,7 +81,7 @@ impl Setting {
     fn annotated(&self) -> String {
         let also = match self.source {
             GivenIn::File => String::new(),
-            GivenIn::Anywhere(_) => format!("\nAlso --{}, {}.", self.flag, self.variable),
+            GivenIn::Anywhere(_) | GivenIn::List(_) => format!("\nAlso --{}, {}.", self.flag, self.variable),
             GivenIn::Secret(_) => format!("\nAlso {}.", self.variable),
         };
         let lines: String = format!("{}{also}", self.about).lines().map(|line| format!("## {line}\n")).collect();
@@ -88,7 +92,9 @@ impl Setting {
 /// Returns the settings in the order in which the file has them.
 pub(crate) fn settings() -> &'static [Setting] {
     static ALL: OnceLock<Vec<Setting>> = OnceLock::new();
-    ALL.get_or_init(|| addresses().into_iter().chain(node()).chain(users_and_shutdown()).chain(limits()).collect())
+    ALL.get_or_init(|| {
+        addresses().into_iter().chain(node()).chain(users_and_shutdown()).chain(cluster()).chain(limits()).collect()
+    })
 }
 
 /// Returns the configuration file with every setting at its default and commented out, below its reference text.
@@ -205,6 +211,70 @@ fn users_and_shutdown() -> Vec<Setting> {
     ]
 }
 
+fn cluster() -> Vec<Setting> {
+    vec![
+        Setting::new(
+            "peer",
+            GivenIn::List("HOST:PORT"),
+            "[]",
+            "The nodes of the cluster that this node is part of, itself among them or not. The option can be repeated, and the\n\
+             variable separates them by commas. If all of them are empty, they form a cluster; if one is a member of a\n\
+             cluster, this node joins it. Without peers and without join this node is alone, and no port is opened for others.",
+            Set::Field(|config, value| addresses_of(value).map(|peers| config.cluster.peers = peers)),
+        ),
+        Setting::new(
+            "join",
+            GivenIn::List("HOST:PORT"),
+            "[]",
+            "Nodes of a cluster that exists, which this node joins. With join and without peers it never forms a cluster.",
+            Set::Field(|config, value| addresses_of(value).map(|join| config.cluster.join = join)),
+        ),
+        Setting::new(
+            "cluster_listen",
+            GivenIn::Anywhere("HOST:PORT"),
+            "\"[::]:25672\"",
+            "Where other nodes of the cluster connect.",
+            Set::Field(|config, value| take(value).map(|address| config.cluster.listen = address)),
+        ),
+        Setting::new(
+            "cluster_address",
+            GivenIn::Anywhere("HOST:PORT"),
+            "\"HOSTNAME:PORT\"",
+            "The address at which other nodes reach this one: a name or an address that means this node everywhere in the\n\
+             cluster, also after a restart. The default is the name of the machine with the port of cluster_listen.",
+            Set::Field(|config, value| {
+                let address: String = take(value)?;
+                let is_default = address == "HOSTNAME:PORT";
+                config.cluster.address = if is_default { None } else { Some(checked_address(address)?) };
+                Ok(())
+            }),
+        ),
+        Setting::new(
+            "cluster_name",
+            GivenIn::Anywhere("NAME"),
+            "\"leveret\"",
+            "The name of the cluster. Nodes of clusters with other names refuse each other.",
+            Set::Field(|config, value| take(value).map(|name| config.cluster.name = name)),
+        ),
+        Setting::new(
+            "cluster_secret",
+            GivenIn::Secret("SECRET"),
+            "\"\"",
+            "The secret that all nodes of the cluster share, and nobody else knows: whoever knows it can become a member. It\n\
+             is better set in the environment or in this file than on the command line.",
+            Set::Field(|config, value| take(value).map(|secret| config.cluster.secret = ClusterSecret(secret))),
+        ),
+        Setting::new(
+            "cluster_secret_file",
+            GivenIn::Anywhere("FILE"),
+            "\"\"",
+            "A file that holds the secret of the cluster, for example a mounted one, instead of cluster_secret. White space\n\
+             at its end does not count.",
+            Set::Field(|config, value| take(value).map(|file| config.cluster.secret_file = file)),
+        ),
+    ]
+}
+
 fn limits() -> Vec<Setting> {
     vec![
         Setting::new(
@@ -239,6 +309,22 @@ fn limits() -> Vec<Setting> {
 /// Reads a value of any type.
 fn take<T: DeserializeOwned>(value: ValueDeserializer<'_>) -> Result<T, String> {
     T::deserialize(value).map_err(|error| error.message().trim().replace('\n', ", "))
+}
+
+/// A list, or a text that separates its parts by commas.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a list of HOST:PORT")]
+enum Several {
+    Text(String),
+    List(Vec<String>),
+}
+
+fn addresses_of(value: ValueDeserializer<'_>) -> Result<Vec<String>, String> {
+    let all = match take(value)? {
+        Several::Text(text) => text.split(',').map(|part| part.trim().to_owned()).collect(),
+        Several::List(list) => list,
+    };
+    all.into_iter().filter(|address: &String| !address.is_empty()).map(checked_address).collect()
 }
 
 fn bytes(value: ValueDeserializer<'_>) -> Result<u64, String> {

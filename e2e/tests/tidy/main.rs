@@ -95,7 +95,17 @@ const ARROWS: [(&str, &[&str]); 14] = [
     ("leveret-listener", &["leveret-node"]),
     ("leveret-amqp091", &["leveret-listener", "leveret-node", "leveret-model"]),
     ("leveret-management", &["leveret-listener", "leveret-node", "leveret-model"]),
-    ("leveret", &["leveret-model", "leveret-node", "leveret-listener", "leveret-amqp091", "leveret-management"]),
+    (
+        "leveret",
+        &[
+            "leveret-model",
+            "leveret-node",
+            "leveret-listener",
+            "leveret-amqp091",
+            "leveret-management",
+            "leveret-client",
+        ],
+    ),
     ("leveret-api", &[]),
     ("leveret-client", &[]),
     ("leveret-operator", &["leveret-api", "leveret-client"]),

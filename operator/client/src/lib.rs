@@ -11,5 +11,8 @@ mod request;
 mod tests;
 
 pub use error::Error;
-pub use model::{Arguments, BindingInfo, ExchangeInfo, ObjectTotals, Overview, QueueInfo, QueueTotals, Vhost};
+pub use model::{
+    Arguments, BindingInfo, ClusterMember, ClusterStatus, ExchangeInfo, ObjectTotals, Overview, QueueInfo, QueueTotals,
+    Vhost,
+};
 pub use request::{Client, DeleteOnly, Made};

@@ -131,3 +131,43 @@ pub(crate) struct BindingBody<'a> {
     pub(crate) routing_key: &'a str,
     pub(crate) arguments: &'a Arguments,
 }
+
+/// The cluster of a Leveret node, as that node sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct ClusterStatus {
+    /// The name of the cluster.
+    pub name: String,
+    /// The identity of the node that was asked.
+    pub node: String,
+    /// Whether that node can serve clients.
+    pub ready: bool,
+    /// What it lacks if it cannot.
+    pub reason: Option<String>,
+    /// The members of the cluster.
+    pub members: Vec<ClusterMember>,
+}
+
+/// A member of a cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct ClusterMember {
+    /// The identity of the member.
+    pub node: String,
+    /// The name of the member, if it is known.
+    pub name: Option<String>,
+    /// The address at which other members reach it.
+    pub address: String,
+    /// The state: `running`, `catching up`, `leaving`, `removed` or `unreachable`.
+    pub state: String,
+    /// Whether it votes.
+    pub voter: bool,
+    /// The groups that it leads.
+    pub leads: Vec<u16>,
+}
+
+/// Request body that adds a member.
+#[derive(Serialize)]
+pub(crate) struct MemberBody<'a> {
+    pub(crate) address: &'a str,
+}

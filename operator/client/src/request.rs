@@ -1,6 +1,9 @@
 //! The client: one method for each request of the management API.
 use crate::Error;
-use crate::model::{BindingBody, BindingInfo, ExchangeBody, ExchangeInfo, Node, Overview, QueueBody, QueueInfo, Vhost};
+use crate::model::{
+    BindingBody, BindingInfo, ClusterStatus, ExchangeBody, ExchangeInfo, MemberBody, Node, Overview, QueueBody,
+    QueueInfo, Vhost,
+};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
@@ -22,6 +25,7 @@ pub struct Client {
     base: String,
     user: String,
     authorization: String,
+    request_max: Duration,
 }
 
 /// Result of a declaration.
@@ -70,7 +74,13 @@ impl Client {
         connector.set_connect_timeout(Some(CONNECT_MAX));
         let http = Http::builder(TokioExecutor::new()).pool_max_idle_per_host(IDLE_MAX).build(connector);
         let authorization = format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}")));
-        Ok(Self { http, base: base.trim_end_matches('/').to_owned(), user: user.to_owned(), authorization })
+        Ok(Self {
+            http,
+            base: base.trim_end_matches('/').to_owned(),
+            user: user.to_owned(),
+            authorization,
+            request_max: REQUEST_MAX,
+        })
     }
 
     /// Creates a client for the broker at `http://[USER:PASSWORD@]HOST:PORT`. User and password are percent-decoded;
@@ -88,6 +98,46 @@ impl Client {
             }
             None => Self::new(url, "guest", "guest"),
         }
+    }
+
+    /// Returns the client with another limit on the time that a request may take.
+    #[must_use]
+    pub fn within(self, request_max: Duration) -> Self {
+        Self { request_max, ..self }
+    }
+
+    /// Returns the cluster as the node sees it that is asked. Only Leveret has this.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if the node is no part of a cluster.
+    pub async fn cluster(&self) -> Result<ClusterStatus, Error> {
+        self.read("/api/leveret/cluster").await
+    }
+
+    /// Adds the node at `address` to the cluster. Only Leveret has this.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if the node cannot be added.
+    pub async fn add_member(&self, address: &str) -> Result<(), Error> {
+        let body = MemberBody { address };
+        self.write(Method::POST, "/api/leveret/cluster/members", &body).await.map(drop)
+    }
+
+    /// Removes the member with this identity, name or address from the cluster. Only Leveret has this.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is no such member, [`Error::Refused`] if the others could not go on without it.
+    pub async fn remove_member(&self, member: &str) -> Result<(), Error> {
+        self.delete(&path(&["leveret", "cluster", "members", member])).await
+    }
+
+    /// Lets other nodes lead what the node leads that is asked, and waits a while until all others have all entries. Only
+    /// Leveret has this.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with status 503 and what is missing, if that takes longer.
+    pub async fn transfer_leaders(&self) -> Result<(), Error> {
+        self.send(Method::POST, "/api/leveret/cluster/transfer", Bytes::new()).await.map(drop)
     }
 
     /// Returns version and totals of the broker.
@@ -254,11 +304,11 @@ impl Client {
                 Limited::new(response.into_body(), BODY_MAX).collect().await.map_err(|error| error.to_string())?;
             Ok::<_, String>((status, body.to_bytes()))
         };
-        match tokio::time::timeout(REQUEST_MAX, answer).await {
+        match tokio::time::timeout(self.request_max, answer).await {
             Ok(Ok((status, body))) if status.is_success() => Ok((status, body)),
             Ok(Ok((status, body))) => Err(self.refusal(status, &body)),
             Ok(Err(problem)) => Err(self.unreachable(&problem)),
-            Err(_) => Err(self.unreachable(&format!("no answer within {REQUEST_MAX:?}"))),
+            Err(_) => Err(self.unreachable(&format!("no answer within {:?}", self.request_max))),
         }
     }
 

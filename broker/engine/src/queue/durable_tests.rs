@@ -103,7 +103,7 @@ fn an_acknowledgement_takes_effect_once_it_is_logged() {
     let (sequence, ..) = log.get(&mut queue, false).unwrap();
     queue.acknowledge(None, sequence, 1);
     assert_eq!(queue.depth().unacked, 1);
-    assert_eq!(queue.take_changes(), Some(DeliveryChanges { settled: vec![(0, 1)], returned: vec![] }));
+    assert_eq!(queue.take_changes(), Some(DeliveryChanges { settled: vec![(0, 1)], ..DeliveryChanges::default() }));
     assert_eq!(queue.take_changes(), None);
     queue.apply_settled(0, 1);
     assert_eq!((queue.depth().ready, queue.depth().unacked), (1, 0));

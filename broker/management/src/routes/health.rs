@@ -20,7 +20,7 @@ fn readiness(broker: &Broker) -> Result<(), String> {
     match broker.storage_health() {
         Err(stopped @ StorageTrouble::Stopped(_)) => Err(stopped.to_string()),
         // Damaged contents stop only the queues that have them, which their state and the metrics show. The node is ready.
-        _ => Ok(()),
+        _ => broker.cluster_readiness(),
     }
 }
 

@@ -1,20 +1,50 @@
-//! The node, in the form of RabbitMQ's list of cluster nodes.
+//! The nodes, in the form of RabbitMQ's list of cluster nodes. Of other nodes than the one that is asked only the state is
+//! known.
 use super::ObjectAnswer;
 use super::overview::{COMPATIBLE_VERSION, contexts, exchange_types};
 use crate::error::ApiError;
 use crate::list::Query;
 use axum::Json;
 use axum::extract::{Path, State};
-use leveret_node::Broker;
+use leveret_node::{Broker, MemberState, MemberView};
 use serde_json::{Value, json};
 use std::sync::atomic::Ordering::Relaxed;
 
 pub(crate) async fn list(State(broker): State<Broker>, query: Query) -> Json<Value> {
-    Json(json!([query.pick(view(&broker))]))
+    Json(all(&broker).into_iter().map(|node| query.pick(node)).collect())
 }
 
 pub(crate) async fn get(State(broker): State<Broker>, Path(name): Path<String>, query: Query) -> ObjectAnswer {
-    if name == broker.name() { Ok(Json(query.pick(view(&broker)))) } else { Err(ApiError::no_object()) }
+    let named = all(&broker).into_iter().find(|node| node["name"] == name);
+    named.map(|node| Json(query.pick(node))).ok_or_else(ApiError::no_object)
+}
+
+/// Returns all members of the cluster; this node alone if it is no part of one.
+fn all(broker: &Broker) -> Vec<Value> {
+    let cluster = broker.cluster_view();
+    let members = cluster.iter().flat_map(|cluster| cluster.members.iter().map(|member| (cluster.node, member)));
+    let mut nodes: Vec<Value> = members
+        .map(|(own, member)| {
+            let mut node = if member.node == own { view(broker) } else { other(member) };
+            node["being_drained"] = json!(member.state == MemberState::Leaving);
+            node["cluster_address"] = json!(member.address);
+            node["cluster_state"] = json!(member.state.name());
+            node
+        })
+        .collect();
+    if !nodes.iter().any(|node| node["name"] == broker.name()) {
+        nodes.insert(0, view(broker));
+    }
+    nodes
+}
+
+/// Returns what is known of another member.
+fn other(member: &MemberView) -> Value {
+    let running = !matches!(member.state, MemberState::Unreachable | MemberState::Removed);
+    json!({
+        "name": member.name.as_ref().unwrap_or(&member.address), "type": "disc", "running": running, "mem_alarm": false,
+        "disk_free_alarm": false, "partitions": [], "cluster_links": [],
+    })
 }
 
 fn view(broker: &Broker) -> Value {

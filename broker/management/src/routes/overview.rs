@@ -30,7 +30,7 @@ pub(crate) async fn overview(State(api): State<Api>, query: Query) -> ObjectAnsw
         "erlang_full_version": format!("Erlang/OTP {COMPATIBLE_ERLANG} (Leveret is not written in Erlang)"),
         "product_name": "Leveret",
         "product_version": env!("CARGO_PKG_VERSION"),
-        "cluster_name": broker.name(),
+        "cluster_name": broker.cluster_name(),
         "node": broker.name(),
         "rates_mode": "basic",
         "sample_retention_policies": {"global": [], "basic": [], "detailed": []},
@@ -138,7 +138,7 @@ pub(crate) async fn version() -> Json<Value> {
 }
 
 pub(crate) async fn cluster_name(State(broker): State<Broker>) -> Json<Value> {
-    Json(json!({"name": broker.name()}))
+    Json(json!({"name": broker.cluster_name()}))
 }
 
 /// Answers with the pages that plugins add to the UI: there are none.

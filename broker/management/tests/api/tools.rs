@@ -373,3 +373,19 @@ async fn metrics_have_only_totals_for_many_queues_and_series_of_all_on_request()
     assert_eq!(served.ask("DELETE", "/api/queues/%2F/q7", "").await.0, 204);
     assert!(served.scrape("/metrics").await.contains("leveret_messages_published_total 5\n"));
 }
+
+#[tokio::test]
+async fn a_node_that_is_alone_says_so_and_can_always_be_stopped() {
+    let served = serve(Options::default()).await;
+    let (status, reason) = served.reason("GET", "/api/leveret/cluster", "").await;
+    assert_eq!((status, &*reason), (404, "this node was not started as part of a cluster"));
+    let added = r#"{"address": "a:1"}"#;
+    assert_eq!(served.ask("POST", "/api/leveret/cluster/members", added).await.0, 404);
+    assert_eq!(served.ask("POST", "/api/leveret/cluster/members", "").await.0, 400);
+    assert_eq!(served.ask("DELETE", "/api/leveret/cluster/members/a%3A1", "").await.0, 404);
+    assert_eq!(served.ask("POST", "/api/leveret/cluster/transfer", "").await.0, 204);
+    assert_eq!(
+        served.get("/api/nodes?columns=name,running").await,
+        json!([{"name": served.broker.name(), "running": true}])
+    );
+}

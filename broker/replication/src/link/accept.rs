@@ -1,4 +1,5 @@
 //! Accepts the connections of other nodes and serves them.
+use super::ask;
 use super::connection::{self, Answers, FrameHandler};
 use super::frame::LinkFrame;
 use super::handshake::{self, OtherSide};
@@ -39,6 +40,9 @@ async fn serve(peers: Arc<PeersInner>, mut wire: Wire, place: OwnedSemaphorePerm
         Err(_) => return peers.refusals.log(&format!("a connection from {}: no handshake in time", wire.from)),
     };
     drop(place);
+    if other.lane == Lane::Questions {
+        return ask::answer(&peers, wire, other).await;
+    }
     let (connection, replaced) = peers.accepted.add(other);
     let _ended = connection.ended.clone().drop_guard();
     for replaced in replaced {

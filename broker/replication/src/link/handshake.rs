@@ -2,7 +2,7 @@
 //! showing it.
 //!
 //! 1. The dialling side sends the hello: `magic "LVLK", version u8 = 1, lane u8, cluster u64, own node u64, expected node
-//!    u64, boot u64, nonce 32 bytes`.
+//!    u64, boot u64, nonce 32 bytes`. In order to ask a question, a node may expect the node 0: whichever is there.
 //! 2. The accepting side answers `0 u8, version u8, own node u64, boot u64, nonce 32 bytes, proof 32 bytes`, or refuses
 //!    with the number of a [`RefusedLink`] (u8), padded with zeros to the same length.
 //! 3. The dialling side sends `0 u8, proof 32 bytes`, or refuses in the same way.
@@ -57,7 +57,7 @@ pub(crate) enum HandshakeError {
     Wire(#[from] io::Error),
 }
 
-/// Shakes hands on a connection that this node has dialled in order to reach the node `expected`.
+/// Shakes hands on a connection that this node has dialled in order to reach the node `expected`, or [`ANY_NODE`].
 pub(crate) async fn dialled(
     wire: &mut Wire,
     options: &PeersOptions,
@@ -77,7 +77,7 @@ pub(crate) async fn dialled(
     let boot = rest.try_get_u64_le().map_err(|_| HandshakeError::Malformed)?;
     let refused = if version != VERSION {
         Some(RefusedLink::Version)
-    } else if node != expected {
+    } else if node != expected && expected != ANY_NODE {
         Some(RefusedLink::Node)
     } else {
         let proven = mac(options, ACCEPTED_LABEL, &hello, fields).verify_slice(proof);
@@ -157,13 +157,16 @@ fn check_hello(hello: &[u8; HELLO], options: &PeersOptions) -> Result<OtherSide,
     if cluster != options.cluster {
         return Err(RefusedLink::Cluster);
     }
-    if expected != options.node {
+    let lane = lane.ok_or(RefusedLink::Version)?;
+    let asks = lane == Lane::Questions;
+    if expected != options.node && !(asks && expected == ANY_NODE) {
         return Err(RefusedLink::Node);
     }
-    if node == options.node {
+    // A node that asks itself has to find that out from somebody who knows the secret.
+    if node == options.node && !asks {
         return Err(RefusedLink::Same);
     }
-    Ok(OtherSide { node, boot, lane: lane.ok_or(RefusedLink::Version)? })
+    Ok(OtherSide { node, boot, lane })
 }
 
 fn refused_by_other(number: u8) -> Result<(), HandshakeError> {
@@ -188,6 +191,8 @@ fn mac(options: &PeersOptions, label: &[u8], hello: &[u8], answer: &[u8]) -> Hma
     mac
 }
 
+/// Stands for whichever node is there.
+pub(super) const ANY_NODE: u64 = 0;
 const MAGIC: &[u8; 4] = b"LVLK";
 const VERSION: u8 = 1;
 const NONCE: usize = 32;

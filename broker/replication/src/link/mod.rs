@@ -7,10 +7,11 @@
 //! The files in the order of a connection's life: `wires` (streams of bytes: TCP, or whatever a simulation puts in its
 //! place), `dial` and `accept` with `accepted` (connections are made and replaced), `handshake` (both sides prove that they know the
 //! secret), `connection` with `frame` (frames are written and read until the connection breaks), `calls` (requests
-//! that wait for their answers). `peers` has [`Peers`], the handle to all links of a node, and `state` what their tasks
+//! that wait for their answers), and `ask` beside them (single questions to an address). `peers` has [`Peers`], the handle to all links of a node, and `state` what their tasks
 //! share; `options` has the settings, and `refusals` the log messages about strangers.
 mod accept;
 mod accepted;
+mod ask;
 mod calls;
 mod connection;
 mod dial;
@@ -24,7 +25,8 @@ mod state;
 mod tests;
 mod wires;
 
-pub use options::{LinkDirection, LinkTimes, PeerMessages, PeersOptions, SendError};
+pub use ask::{AskError, PeerAnswer};
+pub use options::{LinkDirection, LinkTimes, PeerMessages, PeerQuestions, PeersOptions, SendError};
 pub use peers::Peers;
 pub use wires::{TcpWires, Wire, Wires};
 

@@ -1,5 +1,6 @@
 //! The settings of the links, and the traits through which the rest of the node uses them.
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use std::time::Duration;
 
 /// The settings of a node's links.
@@ -65,13 +66,16 @@ pub(crate) enum Lane {
     Snapshot = 3,
     /// Messages of the node itself.
     Messages = 4,
+    /// One question and its answer. No such connection is kept open.
+    Questions = 5,
 }
 
 impl Lane {
+    /// The connections that are kept open.
     pub(crate) const ALL: [Self; 4] = [Self::Control, Self::Append, Self::Snapshot, Self::Messages];
 
     pub(crate) fn of(number: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|lane| *lane as u8 == number)
+        Self::ALL.into_iter().chain([Self::Questions]).find(|lane| *lane as u8 == number)
     }
 }
 
@@ -97,6 +101,13 @@ pub trait PeerMessages: Send + Sync + 'static {
     /// A connection for messages has ended, after all messages that came over it. Messages that were sent and have not
     /// arrived are lost.
     fn disconnected(&self, node: u64, boot: u64, direction: LinkDirection);
+}
+
+/// Answers the questions of other nodes.
+pub trait PeerQuestions: Send + Sync + 'static {
+    /// Returns the answer to a question of the node `from`. It is not sent if it takes longer than half a minute or has
+    /// more than 64 KiB.
+    fn answer(&self, from: u64, question: Bytes) -> BoxFuture<'static, Bytes>;
 }
 
 /// The reasons why a message is not sent.

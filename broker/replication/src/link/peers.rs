@@ -1,15 +1,18 @@
 //! [`Peers`], the handle to the links of a node.
 use super::accept;
+use super::ask::{self, AskError, PeerAnswer};
 use super::calls::{CallError, PendingAnswer};
 use super::connection::PeerRequests;
 use super::dial;
 use super::frame::FrameToSend;
-use super::options::{Lane, PeerMessages, PeersOptions, SendError};
+use super::options::{Lane, PeerMessages, PeerQuestions, PeersOptions, SendError};
 use super::state::{ChangeNotice, Peer, PeersInner};
 use super::wires::Wires;
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 /// The links to the other nodes of the cluster; cheap to clone.
 #[derive(Clone)]
@@ -94,6 +97,25 @@ impl Peers {
         open.queue.send(frame).await.map_err(|_| absent())
     }
 
+    /// Asks the node that listens at `address`, which need not be known, and waits for the answer for at most `limit`.
+    /// The connections that are kept open have no part in it.
+    ///
+    /// # Errors
+    /// [`AskError`] if there is no answer in time.
+    pub fn ask<'a>(
+        &'a self,
+        address: &'a str,
+        question: Bytes,
+        limit: Duration,
+    ) -> BoxFuture<'a, Result<PeerAnswer, AskError>> {
+        Box::pin(ask::ask(&self.0, address, question, limit))
+    }
+
+    /// Sets who answers the questions of other nodes. Until then they are not answered.
+    pub fn answer_with(&self, questions: Arc<dyn PeerQuestions>) {
+        *self.0.questions.lock() = Some(questions);
+    }
+
     /// Returns whether there is a connection to a node.
     #[must_use]
     pub fn is_connected(&self, node: u64) -> bool {
@@ -115,6 +137,7 @@ impl Peers {
         self.0.tasks.wait().await;
         self.0.requests.lock().take(); // these refer to the links
         self.0.changes.lock().take();
+        self.0.questions.lock().take();
     }
 
     /// Sends a request to a node. Returns when it is queued, with what its answer can be waited for with.

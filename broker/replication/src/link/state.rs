@@ -2,7 +2,7 @@
 use super::accepted::AcceptedConnections;
 use super::calls::OpenConnection;
 use super::connection::PeerRequests;
-use super::options::{Lane, PeerMessages, PeersOptions};
+use super::options::{Lane, PeerMessages, PeerQuestions, PeersOptions};
 use super::refusals::RefusalLog;
 use super::wires::Wires;
 use parking_lot::Mutex;
@@ -31,6 +31,9 @@ pub(super) struct PeersInner {
     pub(super) messages: Arc<dyn PeerMessages>,
     pub(super) requests: Mutex<Option<Arc<dyn PeerRequests>>>,
     pub(super) changes: Mutex<Option<ChangeNotice>>,
+    pub(super) questions: Mutex<Option<Arc<dyn PeerQuestions>>>,
+    /// Permits for answering a question.
+    pub(super) answering: Semaphore,
     pub(super) accepted: AcceptedConnections,
     pub(super) refusals: RefusalLog,
     pub(super) stopping: CancellationToken,
@@ -46,6 +49,8 @@ impl PeersInner {
             messages,
             requests: Mutex::default(),
             changes: Mutex::default(),
+            questions: Mutex::default(),
+            answering: Semaphore::new(ANSWERS_MAX),
             accepted: AcceptedConnections::default(),
             refusals: RefusalLog::default(),
             stopping: CancellationToken::new(),
@@ -93,3 +98,6 @@ impl Peer {
         &self.lanes[lane as usize - 1]
     }
 }
+
+/// The most questions that are answered at the same time; further ones wait.
+const ANSWERS_MAX: usize = 64;

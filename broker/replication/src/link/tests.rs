@@ -344,3 +344,66 @@ async fn links_run_over_tcp_and_a_refused_connection_is_told_from_a_silent_one()
     until("it is gone", || one.is_gone(2)).await;
     one.stop().await;
 }
+
+/// Answers each question with itself, after `pause`.
+struct Repeats {
+    pause: Duration,
+}
+
+impl PeerQuestions for Repeats {
+    fn answer(&self, from: u64, question: Bytes) -> BoxFuture<'static, Bytes> {
+        let pause = self.pause;
+        Box::pin(async move {
+            tokio::time::sleep(pause).await;
+            [&from.to_le_bytes(), &question[..]].concat().into()
+        })
+    }
+}
+
+async fn ask(node: &LinkNode, address: &str) -> Result<PeerAnswer, AskError> {
+    node.peers.ask(address, Bytes::from_static(b"who?"), Duration::from_secs(2)).await
+}
+
+fn failed(answer: Result<PeerAnswer, AskError>) -> String {
+    match answer {
+        Err(AskError::Failed { reason, .. }) => reason,
+        other => panic!("{other:?} is no failure"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_whose_address_alone_is_known_answers_a_question_and_tells_its_identity() {
+    let net = Arc::default();
+    let (one, two) = (node(&net, 1), node(&net, 2));
+    connected(&one, 2).await;
+    let noticed = one.heard.notices.lock().len() + two.heard.notices.lock().len();
+    failed(ask(&one, "2").await); // nobody answers yet
+    two.peers.answer_with(Arc::new(Repeats { pause: Duration::ZERO }));
+    let body = [&1u64.to_le_bytes()[..], b"who?"].concat().into();
+    assert_eq!(ask(&one, "2").await, Ok(PeerAnswer { node: 2, body }));
+    assert_eq!(one.heard.notices.lock().len() + two.heard.notices.lock().len(), noticed, "the links are left alone");
+    assert!(one.peers.is_connected(2));
+    assert_eq!(ask(&one, "1").await, Err(AskError::Own("1".to_owned())));
+    two.peers.answer_with(Arc::new(Repeats { pause: Duration::from_secs(10) }));
+    assert_eq!(failed(ask(&one, "2").await), "no answer in time");
+    failed(ask(&one, "3").await);
+    let long = one.peers.ask("2", vec![0; 100_000].into(), Duration::from_secs(2)).await;
+    assert!(failed(long).contains("too long"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn strangers_and_copies_of_a_node_get_no_answer() {
+    let net = Arc::default();
+    let one = node(&net, 1);
+    one.peers.answer_with(Arc::new(Repeats { pause: Duration::ZERO }));
+    let base = peers_options(2, 20);
+    let foreign = node_with(&net, PeersOptions { cluster: 6, ..base.clone() }, false);
+    assert!(failed(ask(&foreign, "1").await).contains("another cluster"));
+    net.leave(2);
+    let stranger = node_with(&net, PeersOptions { secret: Bytes::from_static(b"guessed"), ..base }, false);
+    assert!(failed(ask(&stranger, "1").await).contains("secret"));
+    let (heard, wires) = (Arc::new(Applied::default()), net.join(9));
+    let copy = Peers::start(peers_options(1, 99), wires, heard);
+    let asked = copy.ask("1", Bytes::new(), Duration::from_secs(2)).await;
+    assert!(failed(asked).contains("copied"));
+}

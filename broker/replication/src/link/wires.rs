@@ -38,7 +38,13 @@ impl TcpWires {
     /// # Errors
     /// The error of the system, for instance if the port is in use.
     pub async fn listen(address: &str) -> io::Result<Self> {
-        Ok(Self { listener: TcpListener::bind(address).await? })
+        Ok(Self::new(TcpListener::bind(address).await?))
+    }
+
+    /// Returns the connections that are accepted by a socket which listens already.
+    #[must_use]
+    pub fn new(listener: TcpListener) -> Self {
+        Self { listener }
     }
 
     /// Returns the address that this node listens at.

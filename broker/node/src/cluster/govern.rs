@@ -1,0 +1,137 @@
+//! The task that has the groups which this node leads follow: their members those of group 0, and their leaders the nodes
+//! that are to lead.
+use super::founders::Addresses;
+use super::membership::{self, MemberStep};
+use super::question::{ClusterQuestion, ClusterReply};
+use super::report::MemberStage;
+use super::state::{self, Cluster};
+use futures::future::join_all;
+use leveret_replication::{GroupId, GroupMember, GroupStatus, Groups};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, timeout};
+
+/// What has to be the same for a while before leaders are moved.
+#[derive(PartialEq, Eq)]
+struct Calm {
+    leaders: Vec<Option<u64>>,
+    members: Addresses,
+    connected: Vec<u64>,
+}
+
+impl Cluster {
+    /// Looks again and again whether a group that this node leads has to change.
+    pub(super) async fn govern(self: Arc<Self>) {
+        let (mut calm, mut calm_since, mut known) = (None, Instant::now(), BTreeSet::new());
+        loop {
+            tokio::time::sleep(self.options.times.look).await;
+            let Some(groups) = self.groups() else { return };
+            let statuses = self.statuses();
+            if !matches!(self.stage(&statuses), MemberStage::Member | MemberStage::Removed) {
+                continue;
+            }
+            self.keep_links(&statuses, &mut known);
+            if self.is_leaving() {
+                self.hand_over_all(Instant::now() + self.options.times.look).await;
+                continue;
+            }
+            self.follow_members(&groups, &statuses).await;
+            let now = Some(self.calm(&statuses));
+            if now != calm {
+                (calm, calm_since) = (now, Instant::now());
+            } else if calm_since.elapsed() >= self.options.times.quiet {
+                self.spread(&groups, &self.statuses()).await;
+            }
+        }
+    }
+
+    fn calm(&self, statuses: &[GroupStatus]) -> Calm {
+        let members = statuses.first().map(state::addresses).unwrap_or_default();
+        Calm {
+            leaders: statuses.iter().map(|status| status.leader).collect(),
+            connected: members.keys().copied().filter(|node| self.peers.is_connected(*node)).collect(),
+            members,
+        }
+    }
+
+    /// Takes the next step of each group that this node leads.
+    async fn follow_members(&self, groups: &Groups, statuses: &[GroupStatus]) {
+        let Some(definitions) = statuses.first() else { return };
+        let cluster = state::addresses(definitions);
+        let is_settled = !definitions.is_changing && definitions.configured_at <= definitions.applied;
+        let led = (0..).zip(statuses).filter(|(_, status)| status.leader == Some(self.node));
+        let steps = led.filter_map(|(group, status)| {
+            let step = self.with_surroundings(|around| match group {
+                0 => membership::step_of_definitions(status, &self.reported_addresses(status), around),
+                _ if !is_settled => None,
+                _ => membership::step_of_shard(status, &cluster, around),
+            });
+            step.map(|step| self.take(groups, group, step))
+        });
+        join_all(steps.collect::<Vec<_>>()).await;
+    }
+
+    /// Returns the addresses that the members of a group report at the moment. A member that has moved can report it
+    /// although this node cannot reach it yet.
+    fn reported_addresses(&self, status: &GroupStatus) -> Addresses {
+        let others = status.members.keys().filter_map(|node| Some((*node, self.fresh_report(*node)?.address.clone())));
+        others.chain([(self.node, self.options.address.clone())]).collect()
+    }
+
+    async fn take(&self, groups: &Groups, group: GroupId, step: MemberStep) {
+        if group > 0 && !self.is_confirmed(groups, &step).await {
+            return;
+        }
+        let change = match step.clone() {
+            MemberStep::Add { node, address } => groups.add_learner(group, node, GroupMember { address }),
+            MemberStep::Promote(node) => groups.promote(group, node),
+            MemberStep::Remove(node) => groups.remove(group, node),
+        };
+        match timeout(STEP_MAX, change).await {
+            Ok(Ok(())) => tracing::debug!(group, "the members have changed: {step:?}"),
+            Ok(Err(error)) => tracing::info!("the members are not changed yet: {error}"),
+            Err(_) => tracing::info!("group {group}: the members have not agreed on a change in time"),
+        }
+    }
+
+    /// Asks the leader of group 0 before a member is added to a shard or removed, because this node may not have the
+    /// newest entries of group 0.
+    async fn is_confirmed(&self, groups: &Groups, step: &MemberStep) -> bool {
+        let (node, is_wanted) = match step {
+            MemberStep::Promote(_) => return true,
+            MemberStep::Add { node, .. } => (*node, true),
+            MemberStep::Remove(node) => (*node, false),
+        };
+        let status = groups.status(0);
+        let Some(leader) = status.leader else { return false };
+        if leader == self.node {
+            return status.members.contains_key(&node) == is_wanted;
+        }
+        let Some(member) = status.members.get(&leader) else { return false };
+        match self.ask(&member.address, &ClusterQuestion::Report, ASK_MAX).await {
+            Ok((from, ClusterReply::Report(report))) => {
+                let leads = report.groups.first().is_some_and(|group| group.led.is_some());
+                let is_settled = report.configured_at.is_some();
+                from == leader && leads && is_settled && report.members.contains_key(&node) == is_wanted
+            }
+            _ => false,
+        }
+    }
+
+    /// Closes the links to nodes that are members of no group any more; `known` has those that were members before. Has
+    /// members dialled where they say they are.
+    fn keep_links(&self, statuses: &[GroupStatus], known: &mut BTreeSet<u64>) {
+        let members: BTreeSet<u64> = statuses.iter().flat_map(|status| status.members.keys().copied()).collect();
+        known.difference(&members).for_each(|node| self.peers.forget(*node));
+        *known = members;
+        let Some(definitions) = statuses.first() else { return };
+        let mut addresses = state::addresses(definitions);
+        addresses.extend(self.reported_addresses(definitions));
+        addresses.iter().for_each(|(node, address)| self.peers.introduce(*node, address));
+    }
+}
+
+/// The longest time that the members of a group may take to agree on a change.
+const STEP_MAX: Duration = Duration::from_secs(5);
+const ASK_MAX: Duration = Duration::from_secs(2);
