@@ -350,3 +350,96 @@ async fn consumers_of_all_nodes_share_a_queue_and_what_one_of_them_held_is_ready
         node.close().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_of_any_node_gets_purges_and_deletes_and_has_a_queue_for_itself() {
+    let cluster = Cluster::start().await;
+    cluster.all_led_by(1).await;
+    let caller = Caller::system();
+    let first = &cluster.nodes[&1];
+    let second = &cluster.nodes[&2];
+    let (_, queue) = second.broker.declare_queue(&caller, "/", "q", declaration(true, false)).await.unwrap();
+    second.publish_one_by_one(&queue, 0..10, 500).await;
+    let depth = |depth: Depth| (depth.ready, depth.unacked, depth.consumers);
+    assert_eq!(second.broker.depth(&queue).await.map(depth), Ok((10, 0, 0)));
+    let taker = test_node::Taker::default();
+    for no_ack in [true, false, false] {
+        assert_eq!(second.broker.get(&caller, &queue, &taker, no_ack).await, Ok(true));
+    }
+    let taken: Vec<(u64, Vec<u8>)> = taker.taken.lock().iter().map(|(id, body)| (id.sequence, body.clone())).collect();
+    assert_eq!(taken, (0..3u64).map(|number| (number, number.to_be_bytes().to_vec())).collect::<Vec<_>>());
+    // One is acknowledged, the other returned, where the client is.
+    let [acknowledged, returned] = [1, 2].map(|at| taker.taken.lock()[at].0);
+    queue.enter().acknowledge(None, acknowledged.sequence, 1);
+    queue.enter().give_back(None, returned);
+    let at_leader = first.broker.queue(queue.id).unwrap();
+    first.until("both is known", || at_leader.look(|queue| depth(queue.depth()) == (8, 0, 0))).await;
+    // A request whose client has gone leaves nothing behind.
+    for polls in 1..8 {
+        let mut get = std::pin::pin!(second.broker.get(&caller, &queue, &taker, false));
+        for _ in 0..polls {
+            tokio::select! {
+                biased;
+                _ = &mut get => break,
+                () = tokio::task::yield_now() => {}
+            }
+        }
+    }
+    let held = taker.taken.lock().len() as u64 - 3;
+    first.until("it is given back", || at_leader.look(|queue| depth(queue.depth()) == (8 - held, held, 0))).await;
+    let held: Vec<MessageId> = taker.taken.lock()[3..].iter().map(|(id, _)| *id).collect();
+    held.into_iter().for_each(|id| queue.enter().give_back(None, id));
+    first.until("all are ready", || at_leader.look(|queue| depth(queue.depth()) == (8, 0, 0))).await;
+    // An exclusive consumer has the queue for itself, on all nodes.
+    second.broker.claim(&queue, true).await.unwrap();
+    let sink = Arc::new(test_node::Taker::default());
+    let subscription = Subscription { sink: sink.clone(), exclusive: true, no_ack: false, prefetch: 1 };
+    let id = second.broker.subscribe(&caller, &queue, subscription).unwrap();
+    second.until("it has a message", || sink.taken.lock().len() == 1).await;
+    let third = &cluster.nodes[&3];
+    let at_third = third.broker.queue(queue.id).unwrap();
+    for refused in [third.broker.claim(&at_third, false).await, second.broker.claim(&queue, false).await] {
+        assert!(refused.unwrap_err().text.contains("in exclusive use"));
+    }
+    let only = DeleteOnly { if_unused: true, if_empty: false };
+    let refused = third.broker.delete_queue(&caller, "/", "q", only).await.err().unwrap();
+    assert!(refused.text.contains("in use"), "{refused}");
+    second.broker.unsubscribe(&queue, id);
+    first.until("the leader knows", || at_leader.look(|queue| queue.depth().consumers == 0)).await;
+    third.broker.claim(&at_third, false).await.unwrap();
+    let purged = third.broker.purge_queue(&caller, "/", "q").await.unwrap();
+    assert_eq!(purged, 7);
+    third.broker.delete_queue(&caller, "/", "q", DeleteOnly::default()).await.unwrap();
+    assert!(third.broker.catalog().queue_id("/", "q").is_none());
+    for (_, node) in cluster.nodes {
+        assert_eq!(node.failure.lock().take(), None);
+        node.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reply_reaches_the_exclusive_queue_of_a_client_of_another_node() {
+    let cluster = Cluster::start().await;
+    let connection = test_node::connection(&cluster.nodes[&3].broker);
+    let owner = Caller { origin: catalog::Origin::Connection(connection.id), ..Caller::system() };
+    let third = &cluster.nodes[&3];
+    let (_, queue) = third.broker.declare_queue(&owner, "/", "replies", declaration(false, true)).await.unwrap();
+    let (_, sink) = subscribe(third, &queue, 0);
+    let second = &cluster.nodes[&2];
+    second.until("the queue is known", || second.broker.catalog().queue_id("/", "replies").is_some()).await;
+    let route = second.broker.route(&Caller::system(), "/", "", b"replies", None).unwrap();
+    assert_eq!((route.recipients(), route.confirms()), (1, 0));
+    let bytes = b"\0\0reply one";
+    let messages = [Extent { properties_at: 0, properties_len: 2, body: Body::Inline { at: 2, len: 9 } }];
+    for _ in 0..50 {
+        let run = RoutedRun { route: &route, messages: &messages, waiter: None };
+        assert!(second.broker.publish(bytes, &[run]).is_none());
+    }
+    third.until("the replies have arrived", || sink.taken.lock().len() == 50).await;
+    assert!(sink.taken.lock().iter().all(|(_, body)| body == b"reply on"));
+    third.broker.disconnected(&connection).await;
+    second.until("the queue is gone", || second.broker.catalog().queue_id("/", "replies").is_none()).await;
+    for (_, node) in cluster.nodes {
+        node.close().await;
+    }
+}

@@ -3,6 +3,7 @@
 //! A change of the definitions is logged before it is carried out and answered (see `definition_log`). The log of a queue's
 //! shard gets its declaration next, and the queue takes messages from then on.
 use crate::Broker;
+use crate::ask::{QueueAnswer, QueueAsk};
 use crate::caller::Caller;
 use crate::definition_log::{Outcome, stopping};
 use crate::deleted::DeletedQueue;
@@ -17,9 +18,10 @@ use leveret_model::name::without_line_breaks;
 use leveret_model::refusal::Refusal;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 /// The conditions on which a queue is deleted.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeleteOnly {
     /// Only if the queue has no consumers.
     pub if_unused: bool,
@@ -191,15 +193,28 @@ impl Broker {
     /// # Errors
     /// 404 if the queue does not exist or is deleted meanwhile, or 405 if it belongs to another connection.
     pub async fn purge_queue(&self, caller: &Caller, vhost: &str, name: &str) -> Result<u64, Refusal> {
-        let name = without_line_breaks(name);
-        let queue = self.find_queue_for(Purpose::Administer, caller, vhost, &name)?;
+        let queue = self.find_queue_for(Purpose::Administer, caller, vhost, &without_line_breaks(name))?;
         queue.caught_up().await;
+        loop {
+            if self.is_served_here(&queue) {
+                return self.purge(&queue).await;
+            }
+            match self.ask_leader(&queue, QueueAsk::Purge).await? {
+                QueueAnswer::Done(purged) => return Ok(purged),
+                QueueAnswer::Refused(refusal) => return Err(refusal),
+                _ => {}
+            }
+        }
+    }
+
+    /// Removes the ready messages of a queue that this node serves. Returns how many were removed.
+    pub(crate) async fn purge(&self, queue: &Queue) -> Result<u64, Refusal> {
         let before = queue.look(engine::QueueCore::next_sequence);
         let mut purged = 0;
         loop {
             let (more, done) = queue.enter().purge_some(before, PURGED_AT_ONCE);
             if queue.is_deleted() {
-                return Err(Refusal::no_queue(vhost, &name));
+                return Err(queue.not_found());
             }
             purged += more;
             if done {
@@ -227,11 +242,33 @@ impl Broker {
         if only.if_empty {
             queue.settled().await;
         }
-        self.end_queue(&queue, only).await
+        loop {
+            if self.is_served_here(&queue) {
+                return self.end_queue(&queue, only).await;
+            }
+            match self.ask_leader(&queue, QueueAsk::Delete(only)).await? {
+                QueueAnswer::Done(ready) => {
+                    self.until_deleted_here(&queue).await;
+                    return Ok(DeletedQueue { ready, consumers: Vec::new(), contents: None });
+                }
+                QueueAnswer::Refused(refusal) => return Err(refusal),
+                _ => {}
+            }
+        }
     }
 
-    /// Deletes this queue, but not another one that has its name by now.
-    async fn end_queue(&self, queue: &Queue, only: DeleteOnly) -> Result<DeletedQueue, Refusal> {
+    /// Waits until the definitions of this node have a deletion that another node has carried out.
+    async fn until_deleted_here(&self, queue: &Queue) {
+        while self.catalog().queue_id(&queue.vhost, &queue.name) == Some(queue.id) {
+            tokio::select! {
+                () = tokio::time::sleep(DELETED_LOOK) => {}
+                () = self.node().stopping.cancelled() => return,
+            }
+        }
+    }
+
+    /// Deletes this queue, which this node serves, but not another one that has its name by now.
+    pub(crate) async fn end_queue(&self, queue: &Queue, only: DeleteOnly) -> Result<DeletedQueue, Refusal> {
         let (vhost, name) = (queue.vhost.to_string(), queue.name.to_string());
         if self.catalog().queue_id(&vhost, &name) != Some(queue.id) {
             return Err(queue.not_found());
@@ -309,6 +346,8 @@ fn refuse(queue: &Queue, only: DeleteOnly, depth: Depth) -> Result<(), Refusal> 
     Ok(())
 }
 
+/// The interval at which a node looks whether it knows of a deletion.
+const DELETED_LOOK: Duration = Duration::from_millis(1);
 /// The number of runs, about, that are purged in one visit to a queue: others want its lock as well.
 const PURGED_AT_ONCE: usize = 8192;
 /// The number of exclusive queues that are deleted at a time: others want the catalog too.

@@ -290,11 +290,16 @@ fn give_back(out: &mut Vec<u8>, operation: u8, queue: QueueId, epoch: u64, messa
     }
 }
 
+/// Decodes a single operation and hands it to `each`. Returns `None` if it is not known or not whole.
+pub(crate) fn operation(bytes: &Bytes, each: impl FnMut(Operation)) -> Option<()> {
+    operations(bytes, &Batch { id: None, operations: 0..bytes.len() }, each)
+}
+
 /// Decodes a batch of an entry and hands its operations to `each`, in order. Returns `None` if an operation is not known
 /// or is cut short; some operations may have been handed over then.
 pub(crate) fn operations(entry: &Bytes, batch: &Batch, mut each: impl FnMut(Operation)) -> Option<()> {
-    let end = batch.operations.end;
     let mut rest = entry.get(batch.operations.clone())?;
+    let end = batch.operations.end;
     while let Some((&number, after)) = rest.split_first() {
         rest = after;
         match number {

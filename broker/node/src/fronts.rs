@@ -8,18 +8,19 @@
 //! what was granted to it and is not settled is ready again.
 use crate::Node;
 use crate::grants::GrantMessage;
-use crate::queue::{Queue, QueueId};
+use crate::queue::{Queue, QueueId, QueueVisit};
 use crate::replica::{ReplicaQueue, Replicas};
 use crate::shards::Shards;
 use bytes::Bytes;
-use leveret_engine::queue::{ConsumerId, Fill, Grant, Sink, Source, Subscription, Want};
+use leveret_engine::queue::{ConsumerId, ExclusiveUse, Fill, Grant, Sink, Source, Subscription, Want};
+use leveret_model::refusal::Refusal;
 use leveret_replication::{GroupId, GroupLeader, Groups, LinkDirection, PeerMessages, Peers};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 /// The fronts of this node, and those of other nodes for queues that this node leads.
 pub(crate) struct Fronts {
@@ -36,24 +37,67 @@ pub(crate) struct Fronts {
 #[derive(Clone)]
 pub(crate) struct Outgoing {
     pub(crate) peers: Peers,
-    pub(crate) queues: Arc<Mutex<BTreeMap<u64, mpsc::UnboundedSender<Bytes>>>>,
+    pub(crate) queues: Arc<Mutex<BTreeMap<u64, OutgoingQueue>>>,
+}
+
+/// The messages to one node.
+#[derive(Clone)]
+pub(crate) struct OutgoingQueue {
+    sender: mpsc::UnboundedSender<(u8, Bytes)>,
+    /// The bytes of the messages that wait.
+    waiting: Arc<AtomicUsize>,
+    /// Notified when a message was sent.
+    sent: Arc<Notify>,
 }
 
 impl Outgoing {
-    fn send(&self, node: u64, message: Bytes) {
-        let mut queues = self.queues.lock();
-        let queue = queues.entry(node).or_insert_with(|| {
-            let (sender, mut waiting) = mpsc::unbounded_channel();
+    /// Sends a message on a channel. It is lost if there is no connection.
+    pub(crate) fn send(&self, node: u64, channel: u8, message: Bytes) {
+        let queue = self.queue(node);
+        queue.waiting.fetch_add(message.len(), Relaxed);
+        let _ = queue.sender.send((channel, message)); // fails once the links have ended
+    }
+
+    fn queue(&self, node: u64) -> OutgoingQueue {
+        let begin = || {
+            let (sender, mut messages) = mpsc::unbounded_channel::<(u8, Bytes)>();
+            let (waiting, sent) = (Arc::<AtomicUsize>::default(), Arc::<Notify>::default());
+            let queue = OutgoingQueue { sender, waiting: waiting.clone(), sent: sent.clone() };
             let peers = self.peers.clone();
             self.peers.spawn(async move {
-                while let Some(message) = waiting.recv().await {
+                while let Some((channel, message)) = messages.recv().await {
+                    let bytes = message.len();
                     // What is lost is said again once there is a connection.
-                    let _ = peers.send(node, CHANNEL, message).await;
+                    let _ = peers.send(node, channel, message).await;
+                    waiting.fetch_sub(bytes, Relaxed);
+                    sent.notify_waiters();
                 }
             });
-            sender
-        });
-        let _ = queue.send(message); // fails once the links have ended
+            queue
+        };
+        self.queues.lock().entry(node).or_insert_with(begin).clone()
+    }
+
+    /// Returns the messages to a node, if publishers should wait because many bytes wait to be sent.
+    pub(crate) fn full(&self, node: u64) -> Option<OutgoingQueue> {
+        Some(self.queue(node)).filter(OutgoingQueue::is_full)
+    }
+}
+
+impl OutgoingQueue {
+    fn is_full(&self) -> bool {
+        self.waiting.load(Relaxed) > WAITING_MAX
+    }
+
+    /// Waits while publishers should wait.
+    pub(crate) async fn until_room(&self) {
+        loop {
+            let sent = self.sent.notified();
+            if !self.is_full() {
+                return;
+            }
+            sent.await;
+        }
     }
 }
 
@@ -62,6 +106,8 @@ pub(crate) struct NodeSink {
     node: u64,
     queue: QueueId,
     epoch: u64,
+    /// True if the node has the queue for one consumer.
+    exclusive: bool,
     outgoing: Outgoing,
     id: OnceLock<ConsumerId>,
     granted: Mutex<GrantedToNode>,
@@ -110,7 +156,7 @@ impl Sink for NodeSink {
 impl NodeSink {
     fn send(&self, from: u64, grants: Vec<Grant>) {
         let message = GrantMessage::Grants { queue: self.queue, epoch: self.epoch, from, grants };
-        self.outgoing.send(self.node, message.encode());
+        self.outgoing.send(self.node, CHANNEL, message.encode());
     }
 
     /// Notes what the node wants. Sends what has not arrived `again` if that is asked for.
@@ -148,7 +194,7 @@ impl Fronts {
     pub(crate) fn began(&self, group: GroupId, term: u64) {
         let message = GrantMessage::Began { group, term }.encode();
         for node in self.groups.members(group).into_iter().filter(|node| *node != self.outgoing.peers.node()) {
-            self.outgoing.send(node, message.clone());
+            self.outgoing.send(node, CHANNEL, message.clone());
         }
     }
 
@@ -163,7 +209,8 @@ impl Fronts {
         let (Some(leader), Some(want)) = (self.groups.leader(group), entered.take_want()) else { return };
         drop(entered);
         if leader.term == want.epoch {
-            self.outgoing.send(leader.node, GrantMessage::Want { queue: queue.id, want, again }.encode());
+            let message = GrantMessage::Want { queue: queue.id, want, again };
+            self.outgoing.send(leader.node, CHANNEL, message.encode());
         }
     }
 
@@ -224,31 +271,55 @@ impl Fronts {
             self.outgoing.peers.spawn(async move { broker.consumer_left(&queue).await });
             return;
         }
-        let sink = nodes.entry(from).or_insert_with(|| {
-            let granted = GrantedToNode { allowed: want.allowed, made: want.received, unconfirmed: VecDeque::new() };
-            let (outgoing, granted) = (self.outgoing.clone(), Mutex::new(granted));
-            Arc::new(NodeSink {
-                node: from,
-                queue: queue.id,
-                epoch: want.epoch,
-                outgoing,
-                id: OnceLock::new(),
-                granted,
-            })
-        });
-        let sink = sink.clone();
+        let known = nodes.get(&from).cloned();
         drop(nodes);
+        let sink = match known {
+            Some(sink) => sink,
+            None => match self.begin(from, queue, &mut entered, (want.epoch, want.received), false) {
+                Ok(sink) => sink,
+                Err(ExclusiveUse) => return, // a consumer of this node was faster
+            },
+        };
         sink.want(want, again);
-        match sink.id.get() {
-            Some(&id) => entered.drained(id, node.clock.now()),
-            None => {
-                let subscription = Subscription { sink, exclusive: false, no_ack: false, prefetch: 0 };
-                if entered.subscribe(subscription).is_err() {
-                    queue.nodes.lock().remove(&from); // a consumer has the queue for itself
-                }
-                entered.dispatch(node.clock.now());
-            }
+        if let Some(&id) = sink.id.get() {
+            entered.drained(id, node.clock.now());
         }
+    }
+
+    /// Adds the consumer that stands for those of another node, which has received `received` grants of `epoch`.
+    fn begin(
+        &self,
+        from: u64,
+        queue: &Queue,
+        entered: &mut QueueVisit<'_>,
+        (epoch, received): (u64, u64),
+        exclusive: bool,
+    ) -> Result<Arc<NodeSink>, ExclusiveUse> {
+        let granted = GrantedToNode { allowed: received, made: received, unconfirmed: VecDeque::new() };
+        let (outgoing, granted, id) = (self.outgoing.clone(), Mutex::new(granted), OnceLock::new());
+        let sink = Arc::new(NodeSink { node: from, queue: queue.id, epoch, exclusive, outgoing, id, granted });
+        entered.subscribe(Subscription { sink: sink.clone(), exclusive, no_ack: false, prefetch: 0 })?;
+        queue.nodes.lock().insert(from, sink.clone());
+        Ok(sink)
+    }
+
+    /// Lets another node have consumers of a queue that this node leads.
+    ///
+    /// # Errors
+    /// The queue has an exclusive consumer, or has consumers while this one wants to be exclusive, or was deleted.
+    pub(crate) fn claim(&self, from: u64, queue: &Queue, exclusive: bool, received: u64) -> Result<(), Refusal> {
+        let mut entered = queue.enter();
+        if queue.is_deleted() {
+            return Err(queue.not_found());
+        }
+        let known = queue.nodes.lock().get(&from).cloned();
+        let epoch = entered.epoch();
+        let claimed = match known {
+            Some(sink) if exclusive || sink.exclusive => Err(ExclusiveUse),
+            Some(_) => Ok(()),
+            None => self.begin(from, queue, &mut entered, (epoch, received), exclusive).map(drop),
+        };
+        claimed.map_err(|ExclusiveUse| queue.in_exclusive_use())
     }
 
     /// Has everything that was granted to a node and is not settled ready again: the node has ended or cannot be reached.
@@ -332,6 +403,8 @@ impl PeerMessages for FrontMessages {
 
 /// The channel between nodes for the messages of this file.
 pub(crate) const CHANNEL: u8 = 3;
+/// Publishers wait while more bytes than this wait to be sent to a node.
+const WAITING_MAX: usize = 4 << 20;
 /// A node that cannot be reached for this time loses what was granted to it.
 const UNREACHABLE_MAX: Duration = Duration::from_secs(5);
 /// The number of looks in a row at which a node has to be connected so that it is not watched any longer.

@@ -12,7 +12,8 @@ fn ledger() -> (Ledger, Arc<ChannelView>, Arc<Queue>) {
     let declare = QueueDeclare::default();
     let _ = catalog.declare_queue(NodeRun::default(), "/", "q", declare, Origin::System).unwrap();
     let declared = catalog.queue("/", "q", Origin::System, Purpose::Use).unwrap();
-    let context = QueueContext { memory: Arc::new(Memory::new(u64::MAX)), unfinished: Arc::default(), shards: None };
+    let context =
+        QueueContext { memory: Arc::new(Memory::new(u64::MAX)), unfinished: Arc::default(), shards: None, node: 0 };
     let queue = Queue::new(declared, "/".into(), "q".into(), context);
     (Ledger::new(view.clone()), view, Arc::new(queue))
 }

@@ -12,7 +12,7 @@
 //! queues of a shard), `agreement` (declarations that the shards lack after a start), `fetch` and `read` (reading contents
 //! back), `maintain`, `upkeep`, `relocate` and `archive` (keeping the log in bounds). Definitions: `definition_log` and
 //! `commands` (changes on their way into the log of group 0), `definitions` (their encoding in snapshots). Several nodes:
-//! `cluster` (who the members are and which of them leads), `fronts` and `grants` (consumers on nodes that do not lead
+//! `cluster` (who the members are and which of them leads), `ask` (requests about a queue that its leader answers), `fronts` and `grants` (consumers on nodes that do not lead
 //! their queue) and `peer_messages` (what nodes send each other). `health` reports whether all of that works, `tasks`
 //! decides which panics end the process.
 //!
@@ -22,6 +22,7 @@ mod activity;
 mod agreement;
 mod apply;
 mod archive;
+mod ask;
 mod auth;
 mod caller;
 mod clock;
@@ -196,6 +197,7 @@ impl Node {
             memory: self.memory.clone(),
             unfinished: self.queues.unfinished.clone(),
             shards: self.shards.get().cloned(),
+            node: self.run().node,
         }
     }
 }
@@ -250,6 +252,10 @@ impl Broker {
         let broker = Self(Arc::new(node));
         let forward = forward::ForwardMessages(Arc::downgrade(&broker.0));
         broker.0.network.messages.register(forward::CHANNEL, Arc::new(forward));
+        let away = publish::AwayMessages(Arc::downgrade(&broker.0));
+        broker.0.network.messages.register(publish::AWAY_CHANNEL, Arc::new(away));
+        let asks = ask::AskMessages(Arc::downgrade(&broker.0));
+        broker.0.network.messages.register(ask::CHANNEL, Arc::new(asks));
         let fronts = fronts::FrontMessages(Arc::downgrade(&broker.0));
         broker.0.network.messages.register(fronts::CHANNEL, Arc::new(fronts));
         broker.spawn_critical("upkeep", broker.clone().upkeep());

@@ -1,15 +1,19 @@
 //! The door for messages: each run is routed once, copied into each queue under that queue's lock, and delivered at once.
-use crate::Broker;
 use crate::caller::Caller;
+use crate::entry::{self, Operation};
+use crate::fronts::OutgoingQueue;
 use crate::queue::{Queue, QueueId};
 use crate::shard::{Shard, Waiter};
+use crate::{Broker, Node};
+use bytes::Bytes;
 use leveret_engine::catalog;
-use leveret_engine::queue::{Extent, Publish};
+use leveret_engine::queue::{Extent, Publish, StoredRun};
 use leveret_model::refusal::Refusal;
 use leveret_model::table::FieldTable;
+use leveret_replication::{LinkDirection, PeerMessages};
 use smallvec::SmallVec;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::sync::{Arc, Weak};
 
 /// Counts the changes of the catalog, so that connections recognize cached routes that are out of date, and the memory that
 /// cached routes take.
@@ -58,6 +62,15 @@ pub struct Route {
     queues: SmallVec<[Arc<Queue>; 2]>,
     /// The queues whose messages are logged, by shard.
     shards: SmallVec<[ToShard; 1]>,
+    /// The transient queues that live on other nodes, by node.
+    away: Vec<ToNode>,
+}
+
+struct ToNode {
+    node: u64,
+    ids: Vec<QueueId>,
+    /// One of these queues, which a publisher that is too fast can wait for.
+    queue: Arc<Queue>,
 }
 
 struct ToShard {
@@ -70,12 +83,13 @@ struct ToShard {
 impl Route {
     /// Returns whether no queue gets the messages.
     pub fn is_unroutable(&self) -> bool {
-        self.queues.is_empty() && self.shards.is_empty()
+        self.queues.is_empty() && self.shards.is_empty() && self.away.is_empty()
     }
 
     /// Returns the number of queues that get each message.
     pub fn recipients(&self) -> usize {
-        self.queues.len() + self.shards.iter().map(|to| to.ids.len()).sum::<usize>()
+        let away: usize = self.away.iter().map(|to| to.ids.len()).sum();
+        self.queues.len() + away + self.shards.iter().map(|to| to.ids.len()).sum::<usize>()
     }
 
     /// Returns about how many bytes of memory the route takes.
@@ -115,13 +129,16 @@ pub struct Lag {
     pub messages: u64,
     /// The bytes of the bodies of these messages.
     pub body_bytes: u64,
+    /// Messages to the node that the queue lives on, which have to be sent first.
+    pub(crate) sending: Option<OutgoingQueue>,
 }
 
 impl Lag {
-    fn add(lag: &mut Option<Self>, queue: &Arc<Queue>, messages: &[Extent]) {
-        let lag = lag.get_or_insert_with(|| Self { queue: queue.clone(), messages: 0, body_bytes: 0 });
+    fn add<'l>(lag: &'l mut Option<Self>, queue: &Arc<Queue>, messages: &[Extent]) -> &'l mut Self {
+        let lag = lag.get_or_insert_with(|| Self { queue: queue.clone(), messages: 0, body_bytes: 0, sending: None });
         lag.messages += messages.len() as u64;
         lag.body_bytes += messages.iter().map(|message| message.body.len() as u64).sum::<u64>();
+        lag
     }
 }
 
@@ -188,8 +205,16 @@ impl Broker {
             self.catalog().route(vhost, exchange, routing_key, headers, &mut ids)?;
         let generation = generations[usize::from(by_queue_name)];
         let (mut queues, mut shards) = (SmallVec::new(), SmallVec::<[ToShard; 1]>::new());
+        let mut away = Vec::<ToNode>::new();
         let known = self.queues();
         for queue in ids.iter().filter_map(|id| known.get(id)) {
+            if let Some(node) = queue.away {
+                match away.iter_mut().find(|to| to.node == node) {
+                    Some(to) => to.ids.push(queue.id),
+                    None => away.push(ToNode { node, ids: vec![queue.id], queue: queue.clone() }),
+                }
+                continue;
+            }
             let Some(logged_by) = &queue.shards else {
                 queues.push(queue.clone());
                 continue;
@@ -205,7 +230,7 @@ impl Broker {
             }
         }
         let (exchange, routing_key) = (exchange.as_bytes().into(), routing_key.into());
-        Ok(Route { generation, by_queue_name, exchange, routing_key, by_headers, steps, queues, shards })
+        Ok(Route { generation, by_queue_name, exchange, routing_key, by_headers, steps, queues, shards, away })
     }
 
     /// Returns whether the route is current: nothing was declared, bound or deleted since it was made that may change it.
@@ -222,6 +247,9 @@ impl Broker {
         self.mark_activity();
         let mut lag = None;
         for run in routed {
+            if let Some((queue, sending)) = self.publish_away(run.route, &run.publish(bytes)) {
+                Lag::add(&mut lag, &queue, run.messages).sending = Some(sending);
+            }
             if let Some(queue) = Self::publish_to_shards(run.route, &run.publish(bytes), run.waiter.as_ref()) {
                 Lag::add(&mut lag, &queue, run.messages);
             }
@@ -240,7 +268,9 @@ impl Broker {
             let queue = parts[0].0;
             let runs = parts.iter().map(|(_, run)| &routed[*run]);
             if enter(queue, runs.clone().map(|run| run.publish(bytes)), now) {
-                runs.for_each(|run| Lag::add(&mut lag, queue, run.messages));
+                runs.for_each(|run| {
+                    Lag::add(&mut lag, queue, run.messages);
+                });
             }
         }
         lag
@@ -251,7 +281,7 @@ impl Broker {
     /// messages.
     pub async fn publish_in_parts(&self, bytes: &[u8], routed: RoutedRun<'_>) -> Option<Lag> {
         let publish = routed.publish(bytes);
-        let mut behind = None;
+        let (mut behind, mut sending) = self.publish_away(routed.route, &publish).unzip();
         for part in routed.route.queues.chunks(PART_QUEUES) {
             self.mark_activity();
             behind = self.publish_to_queues(part, &publish).or(behind);
@@ -259,7 +289,7 @@ impl Broker {
         }
         let behind = behind.or(Self::publish_to_shards(routed.route, &publish, routed.waiter.as_ref()))?;
         let mut lag = None;
-        Lag::add(&mut lag, &behind, routed.messages);
+        Lag::add(&mut lag, &behind, routed.messages).sending = sending.take();
         lag
     }
 
@@ -269,6 +299,23 @@ impl Broker {
             to.shard.publish(&to.ids, publish, waiter.cloned());
             if to.queue.is_behind() {
                 behind = Some(to.queue.clone());
+            }
+        }
+        behind
+    }
+
+    /// Sends messages to the nodes that their transient queues live on. Nothing is lost unless a connection breaks.
+    fn publish_away(&self, route: &Route, publish: &Publish<'_>) -> Option<(Arc<Queue>, OutgoingQueue)> {
+        let mut behind = None;
+        for to in &route.away {
+            let links = self.node().storage.get().and_then(|storage| storage.links.as_ref())?;
+            for (ids, messages) in entry::pieces(&to.ids, publish.messages) {
+                let mut message = Vec::new();
+                entry::enqueue(&mut message, ids, &Publish { messages, ..*publish });
+                links.fronts.outgoing.send(to.node, AWAY_CHANNEL, message.into());
+            }
+            if let Some(full) = links.fronts.outgoing.full(to.node) {
+                behind = Some((to.queue.clone(), full));
             }
         }
         behind
@@ -300,6 +347,35 @@ fn enter<'p>(queue: &Queue, publishes: impl Iterator<Item = Publish<'p>>, now: u
     queue.is_behind()
 }
 
+/// Takes the messages that other nodes send to transient queues of this one.
+pub(crate) struct AwayMessages(pub(crate) Weak<Node>);
+
+impl PeerMessages for AwayMessages {
+    fn received(&self, from: u64, _channel: u8, message: Bytes) {
+        let Some(node) = self.0.upgrade() else { return };
+        let broker = Broker(node);
+        let now = broker.clock().now();
+        let known = entry::operation(&message, |operation| {
+            let Operation::Enqueue { queues, run, .. } = operation else { return };
+            let Some(StoredRun { exchange, routing_key, messages }) = StoredRun::read(&run) else { return };
+            let publish = Publish { exchange, routing_key, bytes: &run, messages: &messages };
+            let queues = queues.into_iter().filter_map(|id| broker.queue(id));
+            for queue in queues.filter(|queue| queue.shards.is_none() && queue.away.is_none()) {
+                enter(&queue, std::iter::once(publish), now);
+            }
+        });
+        if known.is_none() {
+            tracing::warn!(from, "messages of another node for transient queues are not known");
+        }
+    }
+
+    fn connected(&self, _node: u64, _boot: u64, _direction: LinkDirection) {}
+
+    fn disconnected(&self, _node: u64, _boot: u64, _direction: LinkDirection) {}
+}
+
+/// The channel between nodes for messages to transient queues.
+pub(crate) const AWAY_CHANNEL: u8 = 5;
 /// The number of queues that a message is put into before other tasks have a turn.
 pub const PART_QUEUES: usize = 4096;
 /// The memory of a route in bytes, as the allocator rounds it, without the memory that it points to.

@@ -24,6 +24,8 @@ pub(crate) struct QueueContext {
     pub(crate) unfinished: Arc<DueQueues>,
     /// The log, for queues that survive a restart; `None` if the node has no storage.
     pub(crate) shards: Option<Arc<Shards>>,
+    /// This node.
+    pub(crate) node: u64,
 }
 
 /// A declared queue. Routes, consumers and deliveries hold it.
@@ -36,6 +38,8 @@ pub struct Queue {
     pub name: Arc<str>,
     /// Set if the queue is deleted when its last consumer leaves.
     pub(crate) auto_delete: bool,
+    /// The other node that a transient queue lives on; `None` for all queues whose messages this node has.
+    pub(crate) away: Option<u64>,
     state: Mutex<engine::QueueCore>,
     reported: ReportedBytes,
     pace: ConsumerPace,
@@ -92,7 +96,7 @@ impl Queue {
         name: Arc<str>,
         context: QueueContext,
     ) -> Self {
-        let QueueContext { memory, unfinished, shards } = context;
+        let QueueContext { memory, unfinished, shards, node } = context;
         let shards = shards.filter(|_| declared.is_logged());
         let mut state = engine::QueueCore::new(&declared.settings, shards.is_some());
         if let Some(term) = shards.as_ref().and_then(|shards| shards.shard(declared.id).term()) {
@@ -103,6 +107,7 @@ impl Queue {
             vhost,
             name,
             auto_delete: declared.auto_delete,
+            away: declared.home.map(|home| home.node).filter(|home| *home != node),
             state: Mutex::new(state),
             reported: ReportedBytes::default(),
             pace: ConsumerPace::default(),

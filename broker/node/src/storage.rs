@@ -4,6 +4,7 @@
 //! the queues served, and tasks read the contents that deliveries need (`fetch`) and keep the log in bounds (`maintain`).
 use crate::Broker;
 use crate::apply::Applier;
+use crate::ask::Asks;
 use crate::delivered::{self, Delivered, Reached};
 use crate::entry::BatchOf;
 use crate::forward::{Forwarding, Proposer};
@@ -91,6 +92,15 @@ pub(crate) struct Links {
     pub(crate) forwarding: Forwarding,
     /// Serves consumers that are not where their queue is led.
     pub(crate) fronts: Arc<Fronts>,
+    /// The requests about queues that go to other nodes, and come from them.
+    pub(crate) asks: Asks,
+}
+
+impl Links {
+    /// Spawns a task that ends when the links stop.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.peers.spawn(task);
+    }
 }
 
 impl Storage {
@@ -211,7 +221,7 @@ impl Broker {
         };
         let (outboxes, replicas) = (outboxes.to_vec(), replicas.clone());
         let forwarding = Forwarding { outboxes, replicas, peers: peers.clone() };
-        Links { peers, forwarding, fronts: Arc::new(fronts) }
+        Links { peers, forwarding, fronts: Arc::new(fronts), asks: Asks::new() }
     }
 
     /// Tells the leaders of queues what the consumers of this node want.

@@ -20,14 +20,12 @@ impl Broker {
         subscription: Subscription,
     ) -> Result<ConsumerId, Refusal> {
         self.mark_activity();
+        queue.check_here()?;
         let mut entered = queue.enter();
         if queue.is_deleted() {
             return Err(queue.not_found());
         }
-        let id = entered.subscribe(subscription).map_err(|ExclusiveUse| Refusal {
-            kind: RefusalKind::AccessRefused,
-            text: format!("queue '{}' in vhost '{}' in exclusive use", queue.name, queue.vhost),
-        })?;
+        let id = entered.subscribe(subscription).map_err(|ExclusiveUse| queue.in_exclusive_use())?;
         entered.dispatch(self.clock().now());
         Ok(id)
     }
@@ -70,7 +68,13 @@ impl Broker {
     /// # Errors
     /// The queue was deleted meanwhile, or its next message cannot be read.
     pub async fn get(&self, _caller: &Caller, queue: &Queue, sink: &dyn Sink, no_ack: bool) -> Result<bool, Refusal> {
+        queue.check_here()?;
         queue.caught_up().await;
+        while !self.is_served_here(queue) {
+            if let Some(found) = self.get_from_leader(queue, sink, no_ack).await? {
+                return Ok(found);
+            }
+        }
         let began = tokio::time::Instant::now();
         loop {
             let fetched = queue.reads.finished.notified();
@@ -126,6 +130,23 @@ impl Queue {
         let text =
             format!("the next message of queue '{}' in vhost '{}' cannot be read: {reason}", self.name, self.vhost);
         Refusal::precondition(text)
+    }
+
+    /// Checks that this node can hand out messages of the queue.
+    ///
+    /// # Errors
+    /// The queue is transient and lives on another node.
+    fn check_here(&self) -> Result<(), Refusal> {
+        let Some(node) = self.away else { return Ok(()) };
+        Err(Refusal::precondition(format!(
+            "queue '{}' in vhost '{}' is transient and lives on node {node:016x}: consume from it there, or declare it durable",
+            self.name, self.vhost
+        )))
+    }
+
+    pub(crate) fn in_exclusive_use(&self) -> Refusal {
+        let text = format!("queue '{}' in vhost '{}' in exclusive use", self.name, self.vhost);
+        Refusal::new(RefusalKind::AccessRefused, text)
     }
 
     pub(crate) fn not_found(&self) -> Refusal {

@@ -1,5 +1,6 @@
 //! The reasons to hold a publisher back, whatever its protocol: consumers or a log that are too slow, and memory or a disk
 //! that is used up. The protocol notes what its client publishes, and stops reading from it while the throttle says so.
+use crate::fronts::OutgoingQueue;
 use crate::memory::Memory;
 use crate::publish::Lag;
 use crate::queue::Queue;
@@ -11,6 +12,8 @@ use std::time::Duration;
 pub struct Throttle {
     /// A queue that was published to lately and whose consumers or log are too slow.
     lagging: Option<Arc<Queue>>,
+    /// Messages to the node that this queue lives on, which have to be sent first.
+    sending: Option<OutgoingQueue>,
     /// Decides how long the client waits for such consumers.
     pace: PublisherPace,
     /// True if something was published since [`is_alarmed`](Self::is_alarmed) was last asked.
@@ -34,6 +37,7 @@ impl Throttle {
         if let Some(lag) = lag {
             self.pace.published(lag.messages, lag.body_bytes);
             self.lagging = Some(lag.queue);
+            self.sending = lag.sending;
         }
     }
 
@@ -46,6 +50,9 @@ impl Throttle {
     pub async fn until_caught_up(&mut self) {
         let Some(queue) = self.lagging.take() else { return };
         queue.until_logged().await;
+        if let Some(sending) = self.sending.take() {
+            sending.until_room().await;
+        }
         if let Some((limit, messages)) = self.pace.wait() {
             let kept_up = queue.let_consumers_catch_up(limit, messages).await;
             self.pace.waited(kept_up);

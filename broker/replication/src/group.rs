@@ -132,6 +132,12 @@ impl Groups {
         Some(GroupLeader { node: metrics.current_leader?, term: metrics.current_term })
     }
 
+    /// Returns the index of the last entry of a group that is applied on this node; 0 if there is none.
+    #[must_use]
+    pub fn applied(&self, group: GroupId) -> u64 {
+        self.group(group).raft.metrics().borrow_watched().last_applied.map_or(0, |last| last.index)
+    }
+
     /// Returns the nodes that are members of a group, as far as this node knows.
     #[must_use]
     pub fn members(&self, group: GroupId) -> Vec<u64> {

@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 
 /// Handles `basic.consume` on a connection that already has `consumers` consumers.
-pub(super) fn consume(
+pub(super) async fn consume(
     context: &Context,
     channel: &mut Channel,
     consumers: usize,
@@ -34,6 +34,7 @@ pub(super) fn consume(
         "" => format!("amq.ctag-{}", broker.random_name()).into(),
         tag => tag.into(),
     };
+    broker.claim(&queue, consume.exclusive).await?;
     let opened = broker.count_opened(CONSUMER_BYTES)?;
     if channel.consumers.contains_key(&tag) {
         return Err(Failure::new(ReplyCode::NotAllowed, format!("attempt to reuse consumer tag '{tag}'")));

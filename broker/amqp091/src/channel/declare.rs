@@ -76,7 +76,7 @@ pub(super) async fn queue_declare(
         let new = catalog::QueueDeclare { durable, exclusive, auto_delete, arguments, server_named };
         context.broker.declare_queue(context.caller(), context.vhost(), &name, new).await?.1
     };
-    let depth = queue.look(|queue| queue.depth());
+    let depth = context.broker.depth(&queue).await?;
     channel.last_queue = Some(name);
     if !declare.no_wait {
         let (ready, consumers) = (to_u32(depth.ready), depth.consumers as u32);

@@ -98,7 +98,7 @@ impl Dispatcher<'_> {
             Method::ExchangeUnbind(binding) => declare::exchange_bind(context, number, &binding, false).await?,
             Method::BasicConsume(consume) => {
                 let consumers = self.channels.consumers();
-                consume::consume(context, self.channels.get(number)?, consumers, &consume)?;
+                consume::consume(context, self.channels.get(number)?, consumers, &consume).await?;
             }
             on_queue_or_basic => self.on_queue(number, on_queue_or_basic).await?,
         }

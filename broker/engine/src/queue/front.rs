@@ -91,6 +91,24 @@ impl QueueCore {
         self.lead.front.is_some()
     }
 
+    /// Returns the number of grants that have arrived since the epoch began.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.lead.front.as_ref().map_or(0, |front| front.received)
+    }
+
+    /// Notes that the leader expects consumers here, although there may be none.
+    pub fn is_expected(&mut self) {
+        if let Some(front) = &mut self.lead.front {
+            front.consumers = front.consumers.max(1);
+        }
+    }
+
+    /// Releases a message that the leader handed over for a client that has gone.
+    pub fn release(&mut self, id: MessageId) {
+        self.lead.changes.released.push((id.sequence, id.offset));
+    }
+
     /// Returns whether the leader has to be told what [`take_want`](Self::take_want) returns.
     #[must_use]
     pub fn has_want(&self) -> bool {

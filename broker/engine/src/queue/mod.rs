@@ -39,6 +39,7 @@ pub use logged::{DeliveryChanges, LoggedRun, OldPlace, ReadRequest, RunName};
 pub use run::MessageId;
 pub use sink::{ConsumerOwner, Delivery, Fill, Sink, Source};
 pub use snapshot::{Damaged, Part};
+pub use stored::StoredRun;
 
 use crate::catalog::QueueSettings;
 use consumers::Consumers;

@@ -7,6 +7,38 @@
 use super::content::{Body, Extent, Publish};
 use bytes::Bytes;
 
+/// A run that comes from another node, with its messages as extents of its bytes.
+pub struct StoredRun<'a> {
+    /// The exchange that the messages were published to.
+    pub exchange: &'a [u8],
+    /// The routing key that they were published with.
+    pub routing_key: &'a [u8],
+    /// The messages, as extents of the run's bytes.
+    pub messages: Vec<Extent>,
+}
+
+impl<'a> StoredRun<'a> {
+    /// Reads a whole run; `None` if the bytes are no run.
+    #[must_use]
+    pub fn read(run: &'a [u8]) -> Option<Self> {
+        let (&[exchange, key], names) = run.split_first_chunk()?;
+        let names = names.get(..usize::from(exchange) + usize::from(key))?;
+        let (exchange, routing_key) = names.split_at(usize::from(exchange));
+        let (mut at, mut messages) = (2 + names.len(), Vec::new());
+        while at < run.len() {
+            let head = run.get(at..at + HEAD)?;
+            let (properties, body) = (length(head, 0), length(head, 4));
+            let properties_at = at + HEAD;
+            let body_at = properties_at.checked_add(properties)?;
+            at = body_at.checked_add(body).filter(|end| *end <= run.len())?;
+            let body = Body::Inline { at: u32::try_from(body_at).ok()?, len: body as u32 };
+            let (properties_at, properties_len) = (properties_at as u32, properties as u32);
+            messages.push(Extent { properties_at, properties_len, body });
+        }
+        Some(Self { exchange, routing_key, messages })
+    }
+}
+
 /// One message, borrowed from a run.
 pub(super) struct StoredMessage<'a> {
     pub(super) properties: &'a [u8],
