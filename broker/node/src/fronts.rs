@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
 /// The fronts of this node, and those of other nodes for queues that this node leads.
 pub(crate) struct Fronts {
@@ -43,36 +43,36 @@ pub(crate) struct Outgoing {
 /// The messages to one node.
 #[derive(Clone)]
 pub(crate) struct OutgoingQueue {
-    sender: mpsc::UnboundedSender<(u8, Bytes)>,
+    messages: Arc<Mutex<VecDeque<(u8, Bytes)>>>,
     /// The bytes of the messages that wait.
     waiting: Arc<AtomicUsize>,
+    /// Notified when there is a message.
+    some: Arc<Notify>,
     /// Notified when a message was sent.
     sent: Arc<Notify>,
 }
 
 impl Outgoing {
-    /// Sends a message on a channel. It is lost if there is no connection.
+    /// Sends a message on a channel. It is lost if there is no connection, or if very many bytes wait.
     pub(crate) fn send(&self, node: u64, channel: u8, message: Bytes) {
         let queue = self.queue(node);
+        if queue.waiting.load(Relaxed) > OUTGOING_MAX {
+            return;
+        }
         queue.waiting.fetch_add(message.len(), Relaxed);
-        let _ = queue.sender.send((channel, message)); // fails once the links have ended
+        queue.messages.lock().push_back((channel, message));
+        queue.some.notify_one();
     }
 
     fn queue(&self, node: u64) -> OutgoingQueue {
         let begin = || {
-            let (sender, mut messages) = mpsc::unbounded_channel::<(u8, Bytes)>();
-            let (waiting, sent) = (Arc::<AtomicUsize>::default(), Arc::<Notify>::default());
-            let queue = OutgoingQueue { sender, waiting: waiting.clone(), sent: sent.clone() };
-            let peers = self.peers.clone();
-            self.peers.spawn(async move {
-                while let Some((channel, message)) = messages.recv().await {
-                    let bytes = message.len();
-                    // What is lost is said again once there is a connection.
-                    let _ = peers.send(node, channel, message).await;
-                    waiting.fetch_sub(bytes, Relaxed);
-                    sent.notify_waiters();
-                }
-            });
+            let queue = OutgoingQueue {
+                messages: Arc::default(),
+                waiting: Arc::default(),
+                some: Arc::default(),
+                sent: Arc::default(),
+            };
+            self.peers.spawn(queue.clone().send_all(self.peers.clone(), node));
             queue
         };
         self.queues.lock().entry(node).or_insert_with(begin).clone()
@@ -85,6 +85,22 @@ impl Outgoing {
 }
 
 impl OutgoingQueue {
+    /// Sends what waits, for ever.
+    async fn send_all(self, peers: Peers, node: u64) {
+        loop {
+            let next = self.messages.lock().pop_front();
+            let Some((channel, message)) = next else {
+                self.some.notified().await;
+                continue;
+            };
+            let bytes = message.len();
+            // What is lost is said again once there is a connection.
+            let _ = peers.send(node, channel, message).await;
+            self.waiting.fetch_sub(bytes, Relaxed);
+            self.sent.notify_waiters();
+        }
+    }
+
     fn is_full(&self) -> bool {
         self.waiting.load(Relaxed) > WAITING_MAX
     }
@@ -238,8 +254,12 @@ impl Fronts {
                 let queue = node.queues.by_id.read().get(&queue).cloned();
                 if let Some(queue) = queue.filter(|queue| !queue.is_deleted()) {
                     let mut entered = queue.enter();
-                    entered.take_grants(epoch, from, &grants);
+                    let is_whole = entered.take_grants(epoch, from, &grants);
                     entered.dispatch(node.clock.now());
+                    drop(entered);
+                    if !is_whole {
+                        self.say(&queue, true);
+                    }
                 }
             }
             Some(GrantMessage::Began { group, term }) => {
@@ -403,6 +423,8 @@ impl PeerMessages for FrontMessages {
 
 /// The channel between nodes for the messages of this file.
 pub(crate) const CHANNEL: u8 = 3;
+/// While more bytes than this wait to be sent to a node, further messages are lost.
+const OUTGOING_MAX: usize = 256 << 20;
 /// Publishers wait while more bytes than this wait to be sent to a node.
 const WAITING_MAX: usize = 4 << 20;
 /// A node that cannot be reached for this time loses what was granted to it.

@@ -221,7 +221,7 @@ async fn what_was_confirmed_on_any_node_is_delivered_whichever_nodes_are_killed(
     ensure!(book.confirmed.len() > 1_000, "only {} messages were confirmed", book.confirmed.len());
     let gaps: Vec<Duration> = book.gaps.values().map(|(longest, _)| *longest).collect();
     let again: u64 = book.delivered.values().map(|[again, _]| again).sum();
-    println!("{} confirmed, 0 lost, {again} redelivered, longest gaps {gaps:?}", book.confirmed.len());
+    eprintln!("{} confirmed, 0 lost, {again} redelivered, longest gaps {gaps:?}", book.confirmed.len());
     let output: Vec<String> = nodes.0.iter().filter_map(|node| Some(node.process.as_ref()?.output())).collect();
     ensure!(output.iter().all(|text| !text.contains("panicked")), "{output:?}");
     Ok(())

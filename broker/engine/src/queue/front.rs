@@ -141,13 +141,14 @@ impl QueueCore {
     }
 
     /// Takes grants of the leader of `epoch`; the first of them has the number `from` among those of the epoch. Dispatch
-    /// the queue afterwards.
-    pub fn take_grants(&mut self, epoch: u64, from: u64, grants: &[Grant]) {
+    /// the queue afterwards. Returns false, and takes nothing, if some before them are missing: the leader has to send
+    /// them again.
+    pub fn take_grants(&mut self, epoch: u64, from: u64, grants: &[Grant]) -> bool {
         if self.lead.epoch != epoch {
-            return;
+            return true;
         }
-        let Some(front) = &mut self.lead.front else { return };
-        let Some(known) = front.received.checked_sub(from) else { return }; // some are missing: they come again
+        let Some(front) = &mut self.lead.front else { return true };
+        let Some(known) = front.received.checked_sub(from) else { return false };
         for grant in grants.iter().skip(known as usize) {
             front.received += 1;
             if self.state.may_be_live(grant.id.sequence) {
@@ -158,6 +159,7 @@ impl QueueCore {
             }
         }
         self.release_unused();
+        true
     }
 
     /// Releases the messages that were granted if the queue has no consumers here any more.
