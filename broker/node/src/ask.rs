@@ -2,22 +2,17 @@
 //!
 //! A request that is sent again, because its answer may be lost, has the same number: it is done once. It names the last
 //! entry that the asking node has applied, so that the leader answers with what a client of that node has seen.
-//!
-//! Format, integers little-endian: an ask is `1 u8, number u64, uid u64, applied u64`, and 1 look; 2 purge; 3 delete `if unused
-//! u8, if empty u8`; 4 get `no ack u8`; 5 claim `exclusive u8, received u64`. An answer is `2 u8, number u64`, and 1 depth `ready
-//! u64, unacked u64, bytes u64, consumers u64`; 2 done `messages u64`; 3 message `sequence u64, offset u32, redelivered u8,
-//! ready after u64, length u32, run` (a run of one message in stored form); 4 nothing; 5 refused `kind u8, text`; 6 elsewhere.
 use crate::Broker;
+use crate::ask_messages::{Asked, CHANNEL, GotMessage, QueueAnswer, QueueAsk};
+use crate::ask_messages::{decode_answer, decode_ask, encode_answer, encode_ask};
 use crate::caller::Caller;
-use crate::declare::DeleteOnly;
-use crate::definition_log::stopping;
+use crate::outcome::stopping;
 use crate::queue::Queue;
-use crate::storage::{Links, Storage};
-use bytes::{Buf, BufMut, Bytes};
+use bytes::{Buf, Bytes};
 use leveret_engine::catalog::QueueId;
-use leveret_engine::queue::{Body, Delivery, Depth, Extent, Fill, MessageId, Publish, Sink, Source, StoredRun};
+use leveret_engine::queue::{Body, Delivery, Depth, Extent, Fill, Publish, Sink, Source, StoredRun};
 use leveret_model::refusal::{Refusal, RefusalKind};
-use leveret_replication::{GroupId, LinkDirection, PeerMessages};
+use leveret_replication::{GroupId, Groups, LinkDirection, PeerMessages};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Weak;
@@ -25,45 +20,6 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-
-/// A request about a queue.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum QueueAsk {
-    /// How many messages and consumers has it?
-    Look,
-    /// Remove its ready messages.
-    Purge,
-    /// Delete it.
-    Delete(DeleteOnly),
-    /// Hand over its next message.
-    Get { no_ack: bool },
-    /// Consumers of the asking node are about to be subscribed; it has received this many grants.
-    Claim { exclusive: bool, received: u64 },
-}
-
-/// The answer to a request.
-#[derive(Debug, PartialEq)]
-pub(crate) enum QueueAnswer {
-    Depth(Depth),
-    /// It is done; the number of messages that were removed.
-    Done(u64),
-    Message(GotMessage),
-    /// There is no message.
-    Nothing,
-    Refused(Refusal),
-    /// The node does not lead the queue.
-    Elsewhere,
-}
-
-/// A message that the leader handed over.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct GotMessage {
-    id: MessageId,
-    redelivered: bool,
-    ready_after: u64,
-    /// The message, as a run of its own in stored form.
-    run: Bytes,
-}
 
 /// The requests of this node that wait for an answer, and those of others.
 pub(crate) struct Asks {
@@ -76,9 +32,16 @@ pub(crate) struct Asks {
 /// The requests of other nodes, by node and number.
 #[derive(Default)]
 struct AnsweredAsks {
-    begun: BTreeSet<(u64, u64)>,
-    done: VecDeque<((u64, u64), Bytes)>,
+    begun: BTreeSet<AskId>,
+    done: VecDeque<(AskId, Bytes)>,
     bytes: usize,
+}
+
+/// The identity of a request of another node.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct AskId {
+    node: u64,
+    number: u64,
 }
 
 impl Asks {
@@ -90,14 +53,14 @@ impl Asks {
 
 impl AnsweredAsks {
     /// Notes that a request is begun. Returns false if it was begun before, with the answer if there is one.
-    fn begin(&mut self, of: (u64, u64)) -> Result<(), Option<Bytes>> {
+    fn begin(&mut self, of: AskId) -> Result<(), Option<Bytes>> {
         if self.begun.insert(of) {
             return Ok(());
         }
         Err(self.done.iter().find(|(done, _)| *done == of).map(|(_, answer)| answer.clone()))
     }
 
-    fn done(&mut self, of: (u64, u64), answer: Bytes) {
+    fn done(&mut self, of: AskId, answer: Bytes) {
         self.bytes += answer.len();
         self.done.push_back((of, answer));
         while self.done.len() > ANSWERS_KEPT || self.bytes > ANSWER_BYTES_KEPT && self.done.len() > 1 {
@@ -226,12 +189,11 @@ impl Broker {
     /// The queue was deleted meanwhile, the node is stopping, or the leader cannot be reached.
     pub(crate) async fn ask_leader(&self, queue: &Queue, ask: QueueAsk) -> Result<QueueAnswer, Refusal> {
         let node = self.node();
-        let Some((Storage { groups, shards, .. }, links)) =
-            node.storage.get().and_then(|storage| Some((storage, storage.links.as_ref()?)))
+        let Some((storage, links)) = node.storage.get().and_then(|storage| Some((storage, storage.links.as_ref()?)))
         else {
             return Ok(QueueAnswer::Elsewhere);
         };
-        let shard = shards.shard(queue.id);
+        let (groups, shard) = (&storage.groups, storage.shards.shard(queue.id));
         let number = links.asks.next.fetch_add(1, Relaxed);
         let began = Instant::now();
         while began.elapsed() < ASK_MAX {
@@ -276,14 +238,15 @@ impl Broker {
             return;
         };
         let Asked { number, queue, applied, ask } = asked;
-        let of = (from, number);
+        let of = AskId { node: from, number };
         let begun = links.asks.answered.lock().begin(of);
         let answer = match begun {
             Err(None) => return, // it is being done
             Err(Some(answer)) => answer,
             Ok(()) => {
                 let group = storage.shards.shard(queue).group;
-                let answer = match self.caught_up_with(storage, group, applied).await {
+                caught_up_with(&storage.groups, group, applied).await;
+                let answer = match storage.shards.shard_of(group).term().is_some() {
                     true => self.answer_to(from, queue, ask).await,
                     false => QueueAnswer::Elsewhere,
                 };
@@ -297,15 +260,6 @@ impl Broker {
             }
         };
         links.fronts.outgoing.send(from, CHANNEL, answer);
-    }
-
-    /// Waits until this node has applied an entry of a group. Returns whether it leads the group then.
-    async fn caught_up_with(&self, storage: &Storage, group: GroupId, applied: u64) -> bool {
-        let began = Instant::now();
-        while storage.groups.applied(group) < applied && began.elapsed() < ASK_MAX {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        storage.shards.shard_of(group).term().is_some()
     }
 
     async fn answer_to(&self, from: u64, id: QueueId, ask: QueueAsk) -> QueueAnswer {
@@ -337,120 +291,13 @@ impl Broker {
     }
 }
 
-/// A request of another node.
-#[derive(Debug, PartialEq)]
-struct Asked {
-    number: u64,
-    queue: QueueId,
-    /// The last entry of the queue's group that the asking node has applied.
-    applied: u64,
-    ask: QueueAsk,
-}
-
-fn encode_ask(number: u64, queue: QueueId, applied: u64, ask: QueueAsk) -> Bytes {
-    let mut out = vec![1];
-    [number, queue.0, applied].into_iter().for_each(|number| out.put_u64_le(number));
-    match ask {
-        QueueAsk::Look => out.push(1),
-        QueueAsk::Purge => out.push(2),
-        QueueAsk::Delete(DeleteOnly { if_unused, if_empty }) => out.extend([3, if_unused.into(), if_empty.into()]),
-        QueueAsk::Get { no_ack } => out.extend([4, no_ack.into()]),
-        QueueAsk::Claim { exclusive, received } => {
-            out.extend([5, exclusive.into()]);
-            out.put_u64_le(received);
-        }
+/// Waits until this node has applied an entry of a group, but not for ever.
+async fn caught_up_with(groups: &Groups, group: GroupId, applied: u64) {
+    let began = Instant::now();
+    while groups.applied(group) < applied && began.elapsed() < ASK_MAX {
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    out.into()
 }
-
-fn decode_ask(rest: &mut &[u8]) -> Option<Asked> {
-    let (number, queue) = (rest.try_get_u64_le().ok()?, QueueId(rest.try_get_u64_le().ok()?));
-    let applied = rest.try_get_u64_le().ok()?;
-    let kind = rest.try_get_u8().ok()?;
-    let mut flag = || Some(rest.try_get_u8().ok()? == 1);
-    let ask = match kind {
-        1 => QueueAsk::Look,
-        2 => QueueAsk::Purge,
-        3 => QueueAsk::Delete(DeleteOnly { if_unused: flag()?, if_empty: flag()? }),
-        4 => QueueAsk::Get { no_ack: flag()? },
-        5 => QueueAsk::Claim { exclusive: flag()?, received: rest.try_get_u64_le().ok()? },
-        _ => return None,
-    };
-    Some(Asked { number, queue, applied, ask })
-}
-
-fn encode_answer(number: u64, answer: &QueueAnswer) -> Bytes {
-    let mut out = vec![2];
-    out.put_u64_le(number);
-    match answer {
-        QueueAnswer::Depth(Depth { ready, unacked, body_bytes, consumers }) => {
-            out.push(1);
-            [*ready, *unacked, *body_bytes, *consumers as u64].into_iter().for_each(|number| out.put_u64_le(number));
-        }
-        QueueAnswer::Done(messages) => {
-            out.push(2);
-            out.put_u64_le(*messages);
-        }
-        QueueAnswer::Message(GotMessage { id, redelivered, ready_after, run }) => {
-            out.push(3);
-            out.put_u64_le(id.sequence);
-            out.put_u32_le(id.offset);
-            out.push((*redelivered).into());
-            out.put_u64_le(*ready_after);
-            out.put_u32_le(run.len() as u32);
-            out.extend_from_slice(run);
-        }
-        QueueAnswer::Nothing => out.push(4),
-        QueueAnswer::Refused(Refusal { kind, text }) => {
-            let kind = KINDS.iter().position(|known| known == kind).unwrap_or(0) as u8;
-            out.extend([5, kind]);
-            out.extend_from_slice(text.as_bytes());
-        }
-        QueueAnswer::Elsewhere => out.push(6),
-    }
-    out.into()
-}
-
-/// Decodes an answer and its number, without the byte before them.
-fn decode_answer(mut bytes: Bytes) -> Option<(u64, QueueAnswer)> {
-    let number = bytes.try_get_u64_le().ok()?;
-    let answer = match bytes.try_get_u8().ok()? {
-        1 => QueueAnswer::Depth(Depth {
-            ready: bytes.try_get_u64_le().ok()?,
-            unacked: bytes.try_get_u64_le().ok()?,
-            body_bytes: bytes.try_get_u64_le().ok()?,
-            consumers: bytes.try_get_u64_le().ok()? as usize,
-        }),
-        2 => QueueAnswer::Done(bytes.try_get_u64_le().ok()?),
-        3 => {
-            let id = MessageId { sequence: bytes.try_get_u64_le().ok()?, offset: bytes.try_get_u32_le().ok()? };
-            let (redelivered, ready_after) = (bytes.try_get_u8().ok()? == 1, bytes.try_get_u64_le().ok()?);
-            let length = bytes.try_get_u32_le().ok()? as usize;
-            let run = (bytes.len() == length).then_some(bytes)?;
-            StoredRun::read(&run).filter(|run| run.messages.len() == 1)?;
-            QueueAnswer::Message(GotMessage { id, redelivered, ready_after, run })
-        }
-        4 => QueueAnswer::Nothing,
-        5 => {
-            let kind = *KINDS.get(usize::from(bytes.try_get_u8().ok()?))?;
-            QueueAnswer::Refused(Refusal::new(kind, String::from_utf8(bytes.into()).ok()?))
-        }
-        6 => QueueAnswer::Elsewhere,
-        _ => return None,
-    };
-    Some((number, answer))
-}
-
-/// The kinds of refusals by the numbers that they have between nodes.
-const KINDS: [RefusalKind; 7] = [
-    RefusalKind::PreconditionFailed,
-    RefusalKind::AccessRefused,
-    RefusalKind::NotFound,
-    RefusalKind::ResourceLocked,
-    RefusalKind::CommandInvalid,
-    RefusalKind::NotAllowed,
-    RefusalKind::Stopping,
-];
 
 /// Takes the requests and answers of other nodes.
 pub(crate) struct AskMessages(pub(crate) Weak<crate::Node>);
@@ -461,11 +308,11 @@ impl PeerMessages for AskMessages {
         let Some(links) = node.storage.get().and_then(|storage| storage.links.as_ref()) else { return };
         match message.try_get_u8() {
             Ok(1) => match decode_ask(&mut &message[..]) {
-                Some(asked) => links.spawn(Broker(node.clone()).answer(from, asked)),
+                Some(asked) => links.fronts.outgoing.peers.spawn(Broker(node.clone()).answer(from, asked)),
                 None => tracing::warn!(from, "a request of another node is not known"),
             },
             Ok(2) => match decode_answer(message) {
-                Some((number, answer)) => answered(&Broker(node.clone()), links, number, answer),
+                Some((number, answer)) => answered(&Broker(node.clone()), &links.asks, number, answer),
                 None => tracing::warn!(from, "an answer of another node is not known"),
             },
             _ => tracing::warn!(from, "a message of another node about a queue is not known"),
@@ -478,8 +325,8 @@ impl PeerMessages for AskMessages {
 }
 
 /// Hands an answer to the request that waits for it. If nobody waits any more, what was handed over is given back.
-fn answered(broker: &Broker, links: &Links, number: u64, answer: QueueAnswer) {
-    let Some((id, asker)) = links.asks.waiting.lock().remove(&number) else { return };
+fn answered(broker: &Broker, asks: &Asks, number: u64, answer: QueueAnswer) {
+    let Some((id, asker)) = asks.waiting.lock().remove(&number) else { return };
     let Err(answer) = asker.send(answer) else { return };
     let Some(queue) = broker.queue(id) else { return };
     let mut entered = queue.enter();
@@ -490,8 +337,6 @@ fn answered(broker: &Broker, links: &Links, number: u64, answer: QueueAnswer) {
     }
 }
 
-/// The channel between nodes for the messages of this file.
-pub(crate) const CHANNEL: u8 = 4;
 /// The longest time that a request waits for its answer.
 const ASK_MAX: Duration = Duration::from_secs(10);
 /// The interval at which a node that has no leader to ask looks again.

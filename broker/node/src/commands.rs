@@ -8,47 +8,47 @@
 //! number u64`, a run `node u64, incarnation u64`. Texts, bindings and tables are encoded as in `definitions`.
 use crate::definitions::{bond, put_bond, put_run, put_table, put_texts, run, table, text};
 use bytes::{Buf, BufMut};
-use leveret_engine::catalog::{Command, ConnectionId, ExchangeDeclare, Origin, QueueDeclare, QueueId};
+use leveret_engine::catalog::{CatalogCommand, ConnectionId, ExchangeDeclare, Origin, QueueDeclare, QueueId};
 use leveret_model::exchange::ExchangeType;
 
 /// Appends a command.
-pub(crate) fn encode(out: &mut Vec<u8>, command: &Command) {
+pub(crate) fn encode(out: &mut Vec<u8>, command: &CatalogCommand) {
     match command {
-        Command::DeclareExchange { vhost, name, declare } => {
+        CatalogCommand::DeclareExchange { vhost, name, declare } => {
             put_texts(out, 1, &[vhost, name, declare.kind.name()]);
             put_flags(out, [declare.durable, declare.auto_delete, declare.internal, false]);
             put_table(out, &declare.arguments);
         }
-        Command::DeleteExchange { vhost, name, if_unused } => {
+        CatalogCommand::DeleteExchange { vhost, name, if_unused } => {
             put_texts(out, 2, &[vhost, name]);
             out.push(u8::from(*if_unused));
         }
-        Command::DeclareQueue { vhost, name, declare, origin } => {
+        CatalogCommand::DeclareQueue { vhost, name, declare, origin } => {
             let QueueDeclare { durable, exclusive, auto_delete, arguments, server_named } = declare;
             put_texts(out, 3, &[vhost, name]);
             put_flags(out, [*durable, *exclusive, *auto_delete, *server_named]);
             put_table(out, arguments);
             put_origin(out, *origin);
         }
-        Command::DeleteQueue { vhost, name, id } => {
+        CatalogCommand::DeleteQueue { vhost, name, id } => {
             put_texts(out, 4, &[vhost, name]);
             out.put_u64_le(id.0);
         }
-        Command::DeleteExclusive { owner, most } => {
+        CatalogCommand::DeleteExclusive { owner, most } => {
             out.push(5);
             put_connection(out, *owner);
             out.put_u32_le(*most);
         }
-        Command::Bind { bond, origin } => {
+        CatalogCommand::Bind { bond, origin } => {
             put_bond(out, 6, bond);
             put_origin(out, *origin);
         }
-        Command::Unbind { bond, origin } => {
+        CatalogCommand::Unbind { bond, origin } => {
             put_bond(out, 7, bond);
             put_origin(out, *origin);
         }
-        Command::NodeStarted => out.push(8),
-        Command::NodeGone(run) => {
+        CatalogCommand::NodeStarted => out.push(8),
+        CatalogCommand::NodeGone(run) => {
             out.push(9);
             put_run(out, *run);
         }
@@ -76,7 +76,7 @@ fn put_origin(out: &mut Vec<u8>, origin: Origin) {
 }
 
 /// Decodes a command; `None` if it is not known or not whole.
-pub(crate) fn decode(bytes: &[u8]) -> Option<Command> {
+pub(crate) fn decode(bytes: &[u8]) -> Option<CatalogCommand> {
     let rest = &mut &*bytes;
     let command = match rest.try_get_u8().ok()? {
         1 => {
@@ -84,27 +84,27 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<Command> {
             let kind = text(rest)?.parse::<ExchangeType>().ok()?;
             let [durable, auto_delete, internal, _] = flags(rest)?;
             let declare = ExchangeDeclare { kind, durable, auto_delete, internal, arguments: table(rest)? };
-            Command::DeclareExchange { vhost, name, declare }
+            CatalogCommand::DeclareExchange { vhost, name, declare }
         }
         2 => {
             let (vhost, name) = (text(rest)?, text(rest)?);
-            Command::DeleteExchange { vhost, name, if_unused: rest.try_get_u8().ok()? == 1 }
+            CatalogCommand::DeleteExchange { vhost, name, if_unused: rest.try_get_u8().ok()? == 1 }
         }
         3 => {
             let (vhost, name) = (text(rest)?, text(rest)?);
             let [durable, exclusive, auto_delete, server_named] = flags(rest)?;
             let declare = QueueDeclare { durable, exclusive, auto_delete, arguments: table(rest)?, server_named };
-            Command::DeclareQueue { vhost, name, declare, origin: origin(rest)? }
+            CatalogCommand::DeclareQueue { vhost, name, declare, origin: origin(rest)? }
         }
         4 => {
             let (vhost, name) = (text(rest)?, text(rest)?);
-            Command::DeleteQueue { vhost, name, id: QueueId(rest.try_get_u64_le().ok()?) }
+            CatalogCommand::DeleteQueue { vhost, name, id: QueueId(rest.try_get_u64_le().ok()?) }
         }
-        5 => Command::DeleteExclusive { owner: connection(rest)?, most: rest.try_get_u32_le().ok()? },
-        6 => Command::Bind { bond: bond(rest)?, origin: origin(rest)? },
-        7 => Command::Unbind { bond: bond(rest)?, origin: origin(rest)? },
-        8 => Command::NodeStarted,
-        9 => Command::NodeGone(run(rest)?),
+        5 => CatalogCommand::DeleteExclusive { owner: connection(rest)?, most: rest.try_get_u32_le().ok()? },
+        6 => CatalogCommand::Bind { bond: bond(rest)?, origin: origin(rest)? },
+        7 => CatalogCommand::Unbind { bond: bond(rest)?, origin: origin(rest)? },
+        8 => CatalogCommand::NodeStarted,
+        9 => CatalogCommand::NodeGone(run(rest)?),
         _ => return None,
     };
     rest.is_empty().then_some(command)
@@ -134,7 +134,7 @@ mod tests {
     use leveret_engine::catalog::{Bond, Destination, NodeRun};
     use leveret_model::table::{FieldTable, FieldValue};
 
-    fn commands() -> Vec<Command> {
+    fn commands() -> Vec<CatalogCommand> {
         let (vhost, name) = ("/".to_owned(), "name".to_owned());
         let arguments = FieldTable(vec![("x-queue-type".to_owned(), FieldValue::from("quorum"))]);
         let run = NodeRun { node: 5, incarnation: 6 };
@@ -156,15 +156,20 @@ mod tests {
         let queue = QueueDeclare { durable: true, exclusive: false, auto_delete: false, arguments, server_named: true };
         let both = (vhost.clone(), name.clone());
         vec![
-            Command::DeclareExchange { vhost: both.0.clone(), name: both.1.clone(), declare: exchange },
-            Command::DeleteExchange { vhost: both.0.clone(), name: both.1.clone(), if_unused: true },
-            Command::DeclareQueue { vhost: both.0, name: both.1, declare: queue, origin: Origin::Connection(owner) },
-            Command::DeleteQueue { vhost, name, id: QueueId(9) },
-            Command::DeleteExclusive { owner, most: 64 },
-            Command::Bind { bond: bond.clone(), origin: Origin::Api },
-            Command::Unbind { bond, origin: Origin::System },
-            Command::NodeStarted,
-            Command::NodeGone(run),
+            CatalogCommand::DeclareExchange { vhost: both.0.clone(), name: both.1.clone(), declare: exchange },
+            CatalogCommand::DeleteExchange { vhost: both.0.clone(), name: both.1.clone(), if_unused: true },
+            CatalogCommand::DeclareQueue {
+                vhost: both.0,
+                name: both.1,
+                declare: queue,
+                origin: Origin::Connection(owner),
+            },
+            CatalogCommand::DeleteQueue { vhost, name, id: QueueId(9) },
+            CatalogCommand::DeleteExclusive { owner, most: 64 },
+            CatalogCommand::Bind { bond: bond.clone(), origin: Origin::Api },
+            CatalogCommand::Unbind { bond, origin: Origin::System },
+            CatalogCommand::NodeStarted,
+            CatalogCommand::NodeGone(run),
         ]
     }
 

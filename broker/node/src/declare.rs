@@ -3,15 +3,14 @@
 //! A change of the definitions is logged before it is carried out and answered (see `definition_log`). The log of a queue's
 //! shard gets its declaration next, and the queue takes messages from then on.
 use crate::Broker;
-use crate::ask::{QueueAnswer, QueueAsk};
+use crate::ask_messages::{QueueAnswer, QueueAsk};
 use crate::caller::Caller;
-use crate::definition_log::{Outcome, stopping};
-use crate::deleted::DeletedQueue;
-use crate::effects::CreatedQueue;
+use crate::deleted::{DeleteOnly, DeletedQueue};
+use crate::outcome::{CreatedQueue, Outcome, stopping};
 use crate::queue::{Queue, QueueId};
 use leveret_engine::catalog::{
-    BindingDeclare, Bond, Command, CommandAnswer, ConnectionId, Destination, ExchangeDeclare, Purpose, QueueDeclare,
-    idle_arguments, on_default_exchange,
+    BindingDeclare, Bond, CatalogCommand, CommandAnswer, ConnectionId, Destination, ExchangeDeclare, Purpose,
+    QueueDeclare, idle_arguments, on_default_exchange,
 };
 use leveret_engine::queue::{self as engine, Depth};
 use leveret_model::name::without_line_breaks;
@@ -19,15 +18,6 @@ use leveret_model::refusal::Refusal;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
-
-/// The conditions on which a queue is deleted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DeleteOnly {
-    /// Only if the queue has no consumers.
-    pub if_unused: bool,
-    /// Only if the queue has no messages, neither ready nor unacknowledged.
-    pub if_empty: bool,
-}
 
 impl Broker {
     /// Returns whether the virtual host exists.
@@ -66,7 +56,7 @@ impl Broker {
         declare: ExchangeDeclare,
     ) -> Result<bool, Refusal> {
         let (vhost, name) = (vhost.to_owned(), without_line_breaks(name).into_owned());
-        self.changes(Command::DeclareExchange { vhost, name, declare }).await
+        self.changes(CatalogCommand::DeclareExchange { vhost, name, declare }).await
     }
 
     /// Deletes an exchange and its bindings. Returns whether it existed.
@@ -81,7 +71,7 @@ impl Broker {
         if_unused: bool,
     ) -> Result<bool, Refusal> {
         let (vhost, name) = (vhost.to_owned(), without_line_breaks(name).into_owned());
-        self.changes(Command::DeleteExchange { vhost, name, if_unused }).await
+        self.changes(CatalogCommand::DeleteExchange { vhost, name, if_unused }).await
     }
 
     /// Declares a queue, or checks that it exists with the declared properties. Returns whether it is new, and the queue.
@@ -104,7 +94,7 @@ impl Broker {
         let idle: Vec<String> = idle_arguments(&declare.arguments).map(str::to_owned).collect();
         loop {
             let (at, name) = (vhost.to_owned(), name.clone().into_owned());
-            let command = Command::DeclareQueue {
+            let command = CatalogCommand::DeclareQueue {
                 vhost: at,
                 name: name.clone(),
                 declare: declare.clone(),
@@ -274,7 +264,7 @@ impl Broker {
             return Err(queue.not_found());
         }
         queue.seal(|depth| refuse(queue, only, depth))?;
-        let outcome = self.command(Command::DeleteQueue { vhost, name, id: queue.id }).await?;
+        let outcome = self.command(CatalogCommand::DeleteQueue { vhost, name, id: queue.id }).await?;
         outcome.deleted.into_iter().next().ok_or_else(|| queue.not_found())
     }
 
@@ -292,7 +282,7 @@ impl Broker {
         }
         let broker = self.clone();
         let all_gone = async move {
-            while broker.changes(Command::DeleteExclusive { owner: connection, most: DELETED_AT_ONCE }).await? {
+            while broker.changes(CatalogCommand::DeleteExclusive { owner: connection, most: DELETED_AT_ONCE }).await? {
                 tokio::task::yield_now().await;
             }
             Ok(())
@@ -306,7 +296,7 @@ impl Broker {
     /// # Errors
     /// The catalog's refusals, or that the node is stopping.
     pub async fn bind(&self, caller: &Caller, vhost: &str, binding: BindingDeclare<'_>) -> Result<bool, Refusal> {
-        self.changes(Command::Bind { bond: bond(vhost, binding), origin: caller.origin }).await
+        self.changes(CatalogCommand::Bind { bond: bond(vhost, binding), origin: caller.origin }).await
     }
 
     /// Removes a binding. Returns whether it existed.
@@ -314,11 +304,11 @@ impl Broker {
     /// # Errors
     /// The catalog's refusals, or that the node is stopping.
     pub async fn unbind(&self, caller: &Caller, vhost: &str, binding: BindingDeclare<'_>) -> Result<bool, Refusal> {
-        self.changes(Command::Unbind { bond: bond(vhost, binding), origin: caller.origin }).await
+        self.changes(CatalogCommand::Unbind { bond: bond(vhost, binding), origin: caller.origin }).await
     }
 
     /// Has a command carried out. Returns whether it changed something.
-    async fn changes(&self, command: Command) -> Result<bool, Refusal> {
+    async fn changes(&self, command: CatalogCommand) -> Result<bool, Refusal> {
         Ok(self.command(command).await?.answer?.changed)
     }
 }

@@ -9,16 +9,15 @@
 //! is answered at once. Without storage, commands are carried out at once.
 use crate::Broker;
 use crate::commands;
-use crate::deleted::DeletedQueue;
-use crate::effects::CreatedQueue;
 use crate::entry::{self, Row};
 use crate::outbox::{Addition, Outbox};
+use crate::outcome::{Outcome, stopping};
 use crate::storage::Storage;
-use leveret_engine::catalog::{Command, CommandAnswer, NodeRun};
+use leveret_engine::catalog::{CatalogCommand, NodeRun};
 use leveret_model::refusal::{Refusal, RefusalKind};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -26,6 +25,8 @@ use tokio::time::Instant;
 /// The commands of this start of the node.
 pub(crate) struct DefinitionLog {
     pub(crate) outbox: Arc<Outbox>,
+    /// This start of the node; set when storage is opened.
+    pub(crate) run: OnceLock<NodeRun>,
     askers: Mutex<Askers>,
 }
 
@@ -37,30 +38,13 @@ struct Askers {
     waiting: BTreeMap<u64, oneshot::Sender<Outcome>>,
 }
 
-/// What a command came to on this node.
-pub(crate) struct Outcome {
-    /// The catalog's answer.
-    pub(crate) answer: Result<CommandAnswer, Refusal>,
-    /// The queue that was created, if one was.
-    pub(crate) created: Option<CreatedQueue>,
-    /// The queues that were deleted.
-    pub(crate) deleted: Vec<DeletedQueue>,
-}
-
-impl Outcome {
-    /// Returns the outcome of a command that changed nothing.
-    pub(crate) fn unchanged(answer: Result<CommandAnswer, Refusal>) -> Self {
-        Self { answer, created: None, deleted: Vec::new() }
-    }
-}
-
 impl DefinitionLog {
     pub(crate) fn new() -> Self {
-        Self { outbox: Arc::new(Outbox::new()), askers: Mutex::default() }
+        Self { outbox: Arc::new(Outbox::new()), run: OnceLock::new(), askers: Mutex::default() }
     }
 
     /// Puts a command on its way. Returns what gets its outcome.
-    fn ask(&self, command: &Command) -> oneshot::Receiver<Outcome> {
+    fn ask(&self, command: &CatalogCommand) -> oneshot::Receiver<Outcome> {
         let mut encoded = Vec::new();
         commands::encode(&mut encoded, command);
         let (sender, receiver) = oneshot::channel();
@@ -92,7 +76,7 @@ impl Broker {
     /// # Errors
     /// The catalog's refusals; that the node has no memory for more definitions; that it is starting or stopping; or that
     /// the log takes no commands, in which case the command may still be carried out later.
-    pub(crate) async fn command(&self, command: Command) -> Result<Outcome, Refusal> {
+    pub(crate) async fn command(&self, command: CatalogCommand) -> Result<Outcome, Refusal> {
         self.mark_activity();
         if self.is_recovering() {
             return Err(Refusal::new(RefusalKind::Stopping, "the node is starting".to_owned()));
@@ -170,10 +154,6 @@ impl Broker {
             Err(_) => Err(stopping()),
         }
     }
-}
-
-pub(crate) fn stopping() -> Refusal {
-    Refusal::new(RefusalKind::Stopping, "the node is stopping: what was asked may not be durable".to_owned())
 }
 
 /// A guard that ends the process when a panic drops it.

@@ -2,6 +2,15 @@
 //! drop.
 use leveret_engine::queue::{self as engine, Consumer};
 
+/// The conditions on which a queue is deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeleteOnly {
+    /// Only if the queue has no consumers.
+    pub if_unused: bool,
+    /// Only if the queue has no messages, neither ready nor unacknowledged.
+    pub if_empty: bool,
+}
+
 /// A queue that was deleted. Dropping this tells the queue's consumers: after the answer to the client that deleted the
 /// queue, and not before the deletion is durable.
 pub struct DeletedQueue {

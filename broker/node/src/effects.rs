@@ -3,30 +3,21 @@
 //! The effects of a command are followed while the catalog is still locked. A reader therefore always sees a catalog and
 //! queues that agree, and the log of a shard gets declarations and deletions in the order in which they were carried out.
 use crate::Broker;
-use crate::definition_log::{Outcome, stopping};
 use crate::definitions;
 use crate::deleted::DeletedQueue;
+use crate::outcome::{CreatedQueue, Outcome, stopping};
 use crate::queue::{Queue, QueueId};
 use crate::shard::ShardDefinition;
-use leveret_engine::catalog::{Change, Command, DeclaredQueue, Effect, NodeRun, UNLINKED_AT_ONCE};
+use leveret_engine::catalog::{CatalogCommand, Change, DeclaredQueue, Effect, NodeRun, UNLINKED_AT_ONCE};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use tokio::sync::oneshot;
-
-/// A queue that was created.
-pub(crate) enum CreatedQueue {
-    /// The queue exists.
-    Here(Arc<Queue>),
-    /// The queue exists once the log of its shard has its declaration, and is sent here then.
-    InShard(oneshot::Receiver<Arc<Queue>>),
-}
 
 impl Broker {
     /// Carries out a command of a start of a node, and follows the effects. `is_asker` says whether somebody on this node
     /// waits for the outcome.
-    pub(crate) fn carry_out(&self, by: NodeRun, command: &Command, is_asker: bool) -> Outcome {
+    pub(crate) fn carry_out(&self, by: NodeRun, command: &CatalogCommand, is_asker: bool) -> Outcome {
         let mut catalog = self.node().catalog.write();
-        if !catalog.may_run(by) && *command != Command::NodeStarted {
+        if !catalog.may_run(by) && *command != CatalogCommand::NodeStarted {
             return Outcome::unchanged(Err(stopping())); // it comes late, and nobody would end what it creates
         }
         let Change { answer, effects } = match catalog.execute(by, command) {

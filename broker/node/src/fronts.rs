@@ -7,20 +7,21 @@
 //! The leader has one consumer in the queue for each front ([`NodeSink`]). If a front ends, or cannot be reached for long,
 //! what was granted to it and is not settled is ready again.
 use crate::Node;
-use crate::grants::GrantMessage;
-use crate::queue::{Queue, QueueId, QueueVisit};
+use crate::grants::{CHANNEL, GrantMessage};
+use crate::node_sink::{GrantedToNode, NodeSink};
+use crate::outgoing::Outgoing;
+use crate::queue::{Queue, QueueVisit};
 use crate::replica::{ReplicaQueue, Replicas};
 use crate::shards::Shards;
 use bytes::Bytes;
-use leveret_engine::queue::{ConsumerId, ExclusiveUse, Fill, Grant, Sink, Source, Subscription, Want};
+use leveret_engine::queue::{ExclusiveUse, Subscription, Want};
 use leveret_model::refusal::Refusal;
-use leveret_replication::{GroupId, GroupLeader, Groups, LinkDirection, PeerMessages, Peers};
+use leveret_replication::{GroupId, GroupLeader, Groups, LinkDirection, PeerMessages};
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
-use tokio::sync::Notify;
 
 /// The fronts of this node, and those of other nodes for queues that this node leads.
 pub(crate) struct Fronts {
@@ -31,161 +32,6 @@ pub(crate) struct Fronts {
     pub(crate) outgoing: Outgoing,
     /// The number of the last known start of each other node.
     pub(crate) boots: Mutex<BTreeMap<u64, u64>>,
-}
-
-/// Sends messages to other nodes without waiting, in order. How many there are is bounded by what the nodes want.
-#[derive(Clone)]
-pub(crate) struct Outgoing {
-    pub(crate) peers: Peers,
-    pub(crate) queues: Arc<Mutex<BTreeMap<u64, OutgoingQueue>>>,
-}
-
-/// The messages to one node.
-#[derive(Clone)]
-pub(crate) struct OutgoingQueue {
-    messages: Arc<Mutex<VecDeque<(u8, Bytes)>>>,
-    /// The bytes of the messages that wait.
-    waiting: Arc<AtomicUsize>,
-    /// Notified when there is a message.
-    some: Arc<Notify>,
-    /// Notified when a message was sent.
-    sent: Arc<Notify>,
-}
-
-impl Outgoing {
-    /// Sends a message on a channel. It is lost if there is no connection, or if very many bytes wait.
-    pub(crate) fn send(&self, node: u64, channel: u8, message: Bytes) {
-        let queue = self.queue(node);
-        if queue.waiting.load(Relaxed) > OUTGOING_MAX {
-            return;
-        }
-        queue.waiting.fetch_add(message.len(), Relaxed);
-        queue.messages.lock().push_back((channel, message));
-        queue.some.notify_one();
-    }
-
-    fn queue(&self, node: u64) -> OutgoingQueue {
-        let begin = || {
-            let queue = OutgoingQueue {
-                messages: Arc::default(),
-                waiting: Arc::default(),
-                some: Arc::default(),
-                sent: Arc::default(),
-            };
-            self.peers.spawn(queue.clone().send_all(self.peers.clone(), node));
-            queue
-        };
-        self.queues.lock().entry(node).or_insert_with(begin).clone()
-    }
-
-    /// Returns the messages to a node, if publishers should wait because many bytes wait to be sent.
-    pub(crate) fn full(&self, node: u64) -> Option<OutgoingQueue> {
-        Some(self.queue(node)).filter(OutgoingQueue::is_full)
-    }
-}
-
-impl OutgoingQueue {
-    /// Sends what waits, for ever.
-    async fn send_all(self, peers: Peers, node: u64) {
-        loop {
-            let next = self.messages.lock().pop_front();
-            let Some((channel, message)) = next else {
-                self.some.notified().await;
-                continue;
-            };
-            let bytes = message.len();
-            // What is lost is said again once there is a connection.
-            let _ = peers.send(node, channel, message).await;
-            self.waiting.fetch_sub(bytes, Relaxed);
-            self.sent.notify_waiters();
-        }
-    }
-
-    fn is_full(&self) -> bool {
-        self.waiting.load(Relaxed) > WAITING_MAX
-    }
-
-    /// Waits while publishers should wait.
-    pub(crate) async fn until_room(&self) {
-        loop {
-            let sent = self.sent.notified();
-            if !self.is_full() {
-                return;
-            }
-            sent.await;
-        }
-    }
-}
-
-/// The consumer in a queue that stands for the consumers of another node.
-pub(crate) struct NodeSink {
-    node: u64,
-    queue: QueueId,
-    epoch: u64,
-    /// True if the node has the queue for one consumer.
-    exclusive: bool,
-    outgoing: Outgoing,
-    id: OnceLock<ConsumerId>,
-    granted: Mutex<GrantedToNode>,
-}
-
-/// The grants to a node.
-struct GrantedToNode {
-    /// The number of grants that may be made in all.
-    allowed: u64,
-    /// The number of grants that were made.
-    made: u64,
-    /// The last of these grants, which are not known to have arrived.
-    unconfirmed: VecDeque<Grant>,
-}
-
-impl Sink for NodeSink {
-    fn fill(&self, source: &mut dyn Source) -> Fill {
-        let mut granted = self.granted.lock();
-        let (from, mut grants) = (granted.made, Vec::new());
-        let mut fill = Fill::Full;
-        while granted.made < granted.allowed {
-            let Some(delivery) = source.next() else {
-                fill = Fill::Exhausted;
-                break;
-            };
-            let grant = Grant { id: delivery.id, redelivered: delivery.redelivered };
-            grants.push(grant);
-            granted.unconfirmed.push_back(grant);
-            granted.made += 1;
-        }
-        if !grants.is_empty() {
-            self.send(from, grants);
-        }
-        fill
-    }
-
-    fn started(&self, id: ConsumerId) {
-        let _ = self.id.set(id);
-    }
-
-    fn node(&self) -> Option<u64> {
-        Some(self.node)
-    }
-}
-
-impl NodeSink {
-    fn send(&self, from: u64, grants: Vec<Grant>) {
-        let message = GrantMessage::Grants { queue: self.queue, epoch: self.epoch, from, grants };
-        self.outgoing.send(self.node, CHANNEL, message.encode());
-    }
-
-    /// Notes what the node wants. Sends what has not arrived `again` if that is asked for.
-    fn want(&self, want: Want, again: bool) {
-        let mut granted = self.granted.lock();
-        granted.allowed = granted.allowed.max(want.allowed);
-        let first = granted.made - granted.unconfirmed.len() as u64;
-        let arrived = want.received.saturating_sub(first).min(granted.unconfirmed.len() as u64);
-        granted.unconfirmed.drain(..arrived as usize);
-        if again && !granted.unconfirmed.is_empty() {
-            self.send(first + arrived, granted.unconfirmed.iter().copied().collect());
-        }
-    }
 }
 
 impl Fronts {
@@ -216,7 +62,7 @@ impl Fronts {
 
     /// Tells the leader of a queue what its consumers here want, if the leader does not know.
     pub(crate) fn say(&self, queue: &Queue, again: bool) {
-        queue.wants.store(false, Relaxed);
+        queue.others.wants.store(false, Relaxed);
         let group = self.shards.shard(queue.id).group;
         let mut entered = queue.enter();
         if !again && !entered.has_want() {
@@ -279,7 +125,7 @@ impl Fronts {
         if queue.is_deleted() || !entered.is_led_in(want.epoch) {
             return;
         }
-        let mut nodes = queue.nodes.lock();
+        let mut nodes = queue.others.sinks.lock();
         if want.consumers == 0 {
             let left = nodes.remove(&from);
             drop(nodes);
@@ -295,7 +141,7 @@ impl Fronts {
         drop(nodes);
         let sink = match known {
             Some(sink) => sink,
-            None => match self.begin(from, queue, &mut entered, (want.epoch, want.received), false) {
+            None => match self.begin(from, queue, &mut entered, want.received, false) {
                 Ok(sink) => sink,
                 Err(ExclusiveUse) => return, // a consumer of this node was faster
             },
@@ -306,20 +152,20 @@ impl Fronts {
         }
     }
 
-    /// Adds the consumer that stands for those of another node, which has received `received` grants of `epoch`.
+    /// Adds the consumer that stands for those of another node, which has received `received` grants of the present epoch.
     fn begin(
         &self,
         from: u64,
         queue: &Queue,
         entered: &mut QueueVisit<'_>,
-        (epoch, received): (u64, u64),
+        received: u64,
         exclusive: bool,
     ) -> Result<Arc<NodeSink>, ExclusiveUse> {
-        let granted = GrantedToNode { allowed: received, made: received, unconfirmed: VecDeque::new() };
-        let (outgoing, granted, id) = (self.outgoing.clone(), Mutex::new(granted), OnceLock::new());
+        let (granted, epoch) = (Mutex::new(GrantedToNode::after(received)), entered.epoch());
+        let (outgoing, id) = (self.outgoing.clone(), OnceLock::new());
         let sink = Arc::new(NodeSink { node: from, queue: queue.id, epoch, exclusive, outgoing, id, granted });
         entered.subscribe(Subscription { sink: sink.clone(), exclusive, no_ack: false, prefetch: 0 })?;
-        queue.nodes.lock().insert(from, sink.clone());
+        queue.others.sinks.lock().insert(from, sink.clone());
         Ok(sink)
     }
 
@@ -332,12 +178,11 @@ impl Fronts {
         if queue.is_deleted() {
             return Err(queue.not_found());
         }
-        let known = queue.nodes.lock().get(&from).cloned();
-        let epoch = entered.epoch();
+        let known = queue.others.sinks.lock().get(&from).cloned();
         let claimed = match known {
             Some(sink) if exclusive || sink.exclusive => Err(ExclusiveUse),
             Some(_) => Ok(()),
-            None => self.begin(from, queue, &mut entered, (epoch, received), exclusive).map(drop),
+            None => self.begin(from, queue, &mut entered, received, exclusive).map(drop),
         };
         claimed.map_err(|ExclusiveUse| queue.in_exclusive_use())
     }
@@ -348,7 +193,7 @@ impl Fronts {
         for shard in self.shards.list.iter().filter(|shard| shard.term().is_some()) {
             for ReplicaQueue { queue, .. } in self.replicas.of(shard.group).queues() {
                 let mut entered = queue.enter();
-                let left = queue.nodes.lock().remove(&gone);
+                let left = queue.others.sinks.lock().remove(&gone);
                 if let Some(&id) = left.as_ref().and_then(|sink| sink.id.get()) {
                     entered.unsubscribe(id);
                 }
@@ -379,7 +224,7 @@ impl Queue {
     /// Ends the consumers that stand for those of other nodes: this node does not lead the queue any more.
     pub(crate) fn drop_nodes(&self) {
         let mut entered = self.enter();
-        let nodes = std::mem::take(&mut *self.nodes.lock());
+        let nodes = std::mem::take(&mut *self.others.sinks.lock());
         for id in nodes.values().filter_map(|sink| sink.id.get()) {
             entered.unsubscribe(*id);
         }
@@ -421,12 +266,6 @@ impl PeerMessages for FrontMessages {
     }
 }
 
-/// The channel between nodes for the messages of this file.
-pub(crate) const CHANNEL: u8 = 3;
-/// While more bytes than this wait to be sent to a node, further messages are lost.
-const OUTGOING_MAX: usize = 256 << 20;
-/// Publishers wait while more bytes than this wait to be sent to a node.
-const WAITING_MAX: usize = 4 << 20;
 /// A node that cannot be reached for this time loses what was granted to it.
 const UNREACHABLE_MAX: Duration = Duration::from_secs(5);
 /// The number of looks in a row at which a node has to be connected so that it is not watched any longer.

@@ -95,6 +95,9 @@ impl GrantMessage {
     }
 }
 
+/// The channel between nodes for these messages.
+pub(crate) const CHANNEL: u8 = 3;
+
 #[cfg(test)]
 mod tests {
     use super::*;

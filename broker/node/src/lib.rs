@@ -12,9 +12,10 @@
 //! queues of a shard), `agreement` (declarations that the shards lack after a start), `fetch` and `read` (reading contents
 //! back), `maintain`, `upkeep`, `relocate` and `archive` (keeping the log in bounds). Definitions: `definition_log` and
 //! `commands` (changes on their way into the log of group 0), `definitions` (their encoding in snapshots). Several nodes:
-//! `cluster` (who the members are and which of them leads), `ask` (requests about a queue that its leader answers), `fronts` and `grants` (consumers on nodes that do not lead
-//! their queue) and `peer_messages` (what nodes send each other). `health` reports whether all of that works, `tasks`
-//! decides which panics end the process.
+//! `cluster` (who the members are and which of them leads), `ask` with `ask_messages` (requests about a queue that its leader
+//! answers), `fronts` with `node_sink` and `grants` (consumers on nodes that do not lead their queue), `links`, `outgoing` and
+//! `peer_messages` (what nodes send each other). `health` reports whether all of that works, `tasks` decides which panics end
+//! the process.
 //!
 //! Lock order: catalog, queues, queue, outbox, output; queue, contents, files. No lock is held across an
 //! await.
@@ -23,6 +24,7 @@ mod agreement;
 mod apply;
 mod archive;
 mod ask;
+mod ask_messages;
 mod auth;
 mod caller;
 mod clock;
@@ -54,14 +56,18 @@ mod lacking;
 mod leading;
 mod ledger;
 mod limits;
+mod links;
 mod maintain;
 mod memory;
 mod message;
 #[cfg(any(test, feature = "mutants"))]
 pub mod mutants;
+mod node_sink;
 mod open_error;
 mod opened;
 mod outbox;
+mod outcome;
+mod outgoing;
 mod peer_messages;
 mod place;
 mod publish;
@@ -80,6 +86,7 @@ mod tasks;
 mod test_node;
 mod throttle;
 mod upkeep;
+mod waiter;
 
 pub use auth::{Identity, WrongLogin, owned_part};
 pub use caller::Caller;
@@ -88,8 +95,7 @@ pub use cluster::{
     ClusterError, ClusterOptions, ClusterTimes, ClusterView, GroupView, HandOverLate, MemberState, MemberView,
 };
 pub use connections::{ChannelView, Churn, Client, Connection, ConnectionId, Hello, Tuned};
-pub use declare::DeleteOnly;
-pub use deleted::DeletedQueue;
+pub use deleted::{DeleteOnly, DeletedQueue};
 pub use figures::{ConsumerView, Descriptors, Listener, descriptors};
 pub use health::{StorageTrouble, Trouble};
 pub use held::{HeldBytes, TooMuchHeld};
@@ -109,10 +115,10 @@ pub use opened::{OpenedMemory, TooMuchOpened};
 pub use publish::{Lag, PART_QUEUES, Route, RouteMemory, RoutedRun};
 pub use queue::{Queue, QueueId};
 pub use settle::{Outcome, Settlement};
-pub use shard::{Confirm, Waiter};
 pub use storage::StorageOptions;
 pub use tasks::{EXIT_AFTER_PANIC, install_panic_hook};
 pub use throttle::Throttle;
+pub use waiter::{Confirm, Waiter};
 
 use leveret_engine::catalog::Catalog;
 use parking_lot::{RwLock, RwLockReadGuard};
@@ -164,8 +170,6 @@ pub(crate) struct Node {
     catalog: RwLock<Catalog>,
     generations: publish::Generations,
     definitions: definition_log::DefinitionLog,
-    /// This start of the node; set when storage is opened.
-    run: OnceLock<catalog::NodeRun>,
     queues: Queues,
     connections: connections::Connections,
     activity: activity::Activity,
@@ -189,7 +193,7 @@ struct Network {
 impl Node {
     /// Returns this start of the node. Before storage is opened, and without storage, it has no numbers.
     pub(crate) fn run(&self) -> catalog::NodeRun {
-        self.run.get().copied().unwrap_or_default()
+        self.definitions.run.get().copied().unwrap_or_default()
     }
 
     fn queue_context(&self) -> queue::QueueContext {
@@ -239,7 +243,6 @@ impl Broker {
             catalog: RwLock::new(Catalog::new((options.memory_max / DEFINITIONS_PART) as usize)),
             generations: publish::Generations::default(),
             definitions: definition_log::DefinitionLog::new(),
-            run: OnceLock::new(),
             queues: Queues::default(),
             connections: connections::Connections::default(),
             activity: activity::Activity::default(),
@@ -255,9 +258,9 @@ impl Broker {
         let away = publish::AwayMessages(Arc::downgrade(&broker.0));
         broker.0.network.messages.register(publish::AWAY_CHANNEL, Arc::new(away));
         let asks = ask::AskMessages(Arc::downgrade(&broker.0));
-        broker.0.network.messages.register(ask::CHANNEL, Arc::new(asks));
+        broker.0.network.messages.register(ask_messages::CHANNEL, Arc::new(asks));
         let fronts = fronts::FrontMessages(Arc::downgrade(&broker.0));
-        broker.0.network.messages.register(fronts::CHANNEL, Arc::new(fronts));
+        broker.0.network.messages.register(grants::CHANNEL, Arc::new(fronts));
         broker.spawn_critical("upkeep", broker.clone().upkeep());
         broker.spawn_critical("deliveries that go on", broker.clone().go_on());
         broker

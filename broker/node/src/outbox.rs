@@ -12,7 +12,7 @@
 //! to it breaks, nobody knows whether the log has the batch: it is handed in again, in order ([`Outbox::rewind`]), and the
 //! log's reader skips what it has applied before.
 use crate::entry::{self, BatchOf, Row};
-use crate::shard::Waiter;
+use crate::waiter::Waiter;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::VecDeque;

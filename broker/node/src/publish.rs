@@ -1,9 +1,10 @@
 //! The door for messages: each run is routed once, copied into each queue under that queue's lock, and delivered at once.
 use crate::caller::Caller;
 use crate::entry::{self, Operation};
-use crate::fronts::OutgoingQueue;
+use crate::outgoing::OutgoingQueue;
 use crate::queue::{Queue, QueueId};
-use crate::shard::{Shard, Waiter};
+use crate::shard::Shard;
+use crate::waiter::Waiter;
 use crate::{Broker, Node};
 use bytes::Bytes;
 use leveret_engine::catalog;

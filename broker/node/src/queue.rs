@@ -1,8 +1,8 @@
 //! A queue of the node: the engine's queue behind its lock, and the bookkeeping at the end of every visit to it.
 use crate::deleted::DeletedQueue;
 use crate::due::DueQueues;
-use crate::fronts::NodeSink;
 use crate::memory::Memory;
+use crate::node_sink::NodeSink;
 use crate::shards::Shards;
 use leveret_engine::catalog;
 use leveret_engine::queue as engine;
@@ -51,10 +51,16 @@ pub struct Queue {
     /// The shards, if the queue's changes are logged; `None` otherwise.
     pub(crate) shards: Option<Arc<Shards>>,
     pub(crate) reads: Reads,
+    pub(crate) others: OtherNodes,
+}
+
+/// What a queue has to do with other nodes.
+#[derive(Default)]
+pub(crate) struct OtherNodes {
     /// Set while the queue is on the list of those whose leader has to be told what their consumers want.
     pub(crate) wants: AtomicBool,
     /// The consumers in this queue that stand for those of other nodes, by node.
-    pub(crate) nodes: Mutex<BTreeMap<u64, Arc<NodeSink>>>,
+    pub(crate) sinks: Mutex<BTreeMap<u64, Arc<NodeSink>>>,
 }
 
 /// The bytes that were reported to [`Memory`] after the last visit.
@@ -117,8 +123,7 @@ impl Queue {
             goes_on: AtomicBool::new(false),
             shards,
             reads: Reads::default(),
-            wants: AtomicBool::new(false),
-            nodes: Mutex::default(),
+            others: OtherNodes::default(),
         }
     }
 
@@ -237,7 +242,7 @@ impl Queue {
             shards.shard(self.id).changes(self.id, state.epoch(), &changes);
         }
         if state.has_want() {
-            shards.wants.push(self.id, &self.wants);
+            shards.wants.push(self.id, &self.others.wants);
         }
         if state.may_need_read() {
             shards.reads.waiting.push(self.id, &self.reads.is_waiting);

@@ -1,28 +1,12 @@
 //! A shard: the queues that share one Raft group, and the operations of this node for their log.
 use crate::entry::{self, Row};
 use crate::outbox::{Addition, Outbox};
+use crate::waiter::Waiter;
 use leveret_engine::catalog::QueueId;
 use leveret_engine::queue::{DeliveryChanges, Publish};
 use leveret_replication::GroupId;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
-
-/// Receives the news that publishes are durable.
-pub trait Confirm: Send + Sync {
-    /// Called when the publish that `token` stands for on `channel` is durable.
-    fn confirmed(&self, channel: u16, token: u64);
-}
-
-/// A publisher that waits until its publish is durable.
-#[derive(Clone)]
-pub struct Waiter {
-    /// The connection that is told.
-    pub to: Arc<dyn Confirm>,
-    /// The number of the channel that published.
-    pub channel: u16,
-    /// The connection's own number for the publish.
-    pub token: u64,
-}
 
 /// The declaration or deletion of a queue, which its shard's log gets after that of the definitions has it.
 #[derive(Clone, Debug, PartialEq)]

@@ -8,18 +8,20 @@ use crate::ask::Asks;
 use crate::delivered::{self, Delivered, Reached};
 use crate::entry::BatchOf;
 use crate::forward::{Forwarding, Proposer};
-use crate::fronts::{Fronts, Outgoing};
+use crate::fronts::Fronts;
 use crate::identity::NodeIdentity;
 use crate::inbox::Inbox;
 use crate::lacking::{FileEnds, MissingContents};
 use crate::leading;
+use crate::links::Links;
 use crate::open_error::OpenError;
 use crate::outbox::Outbox;
+use crate::outgoing::Outgoing;
 use crate::replica::Replicas;
 use crate::shards::Shards;
 use crate::tasks::critical;
 use futures::future::BoxFuture;
-use leveret_engine::catalog::{Command, NodeRun};
+use leveret_engine::catalog::{CatalogCommand, NodeRun};
 use leveret_journal::{Disk, Driver, JournalOptions, RealDisk};
 use leveret_replication::{Groups, GroupsOptions, Peers};
 use parking_lot::Mutex;
@@ -83,24 +85,6 @@ pub(crate) struct Storage {
     /// The tasks of storage: proposers, fetch, maintenance and room.
     tasks: TaskTracker,
     pub(crate) on_failure: Arc<dyn Fn(String) + Send + Sync>,
-}
-
-/// What connects a node with the others of its cluster.
-pub(crate) struct Links {
-    peers: Peers,
-    /// Takes the batches of other nodes.
-    pub(crate) forwarding: Forwarding,
-    /// Serves consumers that are not where their queue is led.
-    pub(crate) fronts: Arc<Fronts>,
-    /// The requests about queues that go to other nodes, and come from them.
-    pub(crate) asks: Asks,
-}
-
-impl Links {
-    /// Spawns a task that ends when the links stop.
-    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.peers.spawn(task);
-    }
 }
 
 impl Storage {
@@ -168,7 +152,7 @@ impl Broker {
         let shards = self.0.shards.get_or_init(|| Arc::new(Shards::new(SHARDS, incarnation, &self.0.memory))).clone();
         let replicas = Arc::new(Replicas::new(shards.list.len()));
         let run = NodeRun { node: identity.node, incarnation: shards.incarnation };
-        let _ = self.0.run.set(run);
+        let _ = self.0.definitions.run.set(run);
         let applier = Arc::new(Applier::new(&self.0, shards.clone(), replicas.clone()));
         let options = GroupsOptions { node: identity.node, groups: SHARDS + 1 };
         let groups = Groups::open(disk.clone(), journal, options, applier, peers.clone()).await?;
@@ -253,13 +237,13 @@ impl Broker {
     /// Tells the cluster that this node has started, so that what lived on its earlier starts is deleted. Waits for that
     /// if this node has no others to wait for, but not for long: the log may have no room.
     async fn begin_run(&self, storage: &Storage) {
-        let told = tokio::time::timeout(BEGIN_MAX, self.command(Command::NodeStarted));
+        let told = tokio::time::timeout(BEGIN_MAX, self.command(CatalogCommand::NodeStarted));
         if storage.groups.is_alone(0) && matches!(told.await, Ok(Ok(_))) {
             return;
         }
         let broker = self.clone();
         storage.tasks.spawn(critical("start", async move {
-            while !broker.0.stopping.is_cancelled() && broker.command(Command::NodeStarted).await.is_err() {
+            while !broker.0.stopping.is_cancelled() && broker.command(CatalogCommand::NodeStarted).await.is_err() {
                 tokio::time::sleep(ASK_AGAIN).await;
             }
         }));

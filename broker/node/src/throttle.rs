@@ -1,7 +1,7 @@
 //! The reasons to hold a publisher back, whatever its protocol: consumers or a log that are too slow, and memory or a disk
 //! that is used up. The protocol notes what its client publishes, and stops reading from it while the throttle says so.
-use crate::fronts::OutgoingQueue;
 use crate::memory::Memory;
+use crate::outgoing::OutgoingQueue;
 use crate::publish::Lag;
 use crate::queue::Queue;
 use std::sync::Arc;

@@ -3,9 +3,8 @@
 //! Two bindings are the same if they have the same ends, the same bytes as keys, and the same arguments in any order.
 use super::limits::{self, Usage};
 use super::refusals::on_default_exchange;
-use super::unlink::binding_bytes;
 use super::{Bond, Catalog, Change, Effect, ExchangeId, Origin, Purpose, QueueId, Vhost};
-use crate::exchange::check_headers_binding;
+use crate::exchange::{self, check_headers_binding};
 use leveret_model::exchange::ExchangeType;
 use leveret_model::name::ROUTING_KEY_BYTES_MAX;
 use leveret_model::refusal::{Refusal, RefusalKind};
@@ -456,5 +455,12 @@ fn unquoted(text: &str) -> Vec<u8> {
     out
 }
 
+/// Returns about how many bytes of memory a binding from an exchange of this type takes.
+pub(super) fn binding_bytes(kind: ExchangeType, routing_key: &[u8], arguments: &FieldTable) -> usize {
+    BINDING_BYTES + 3 * routing_key.len() + 3 * arguments.memory_bytes() + exchange::binding_bytes(kind, routing_key)
+}
+
 /// Bytes of the digest of the arguments: enough that nobody can find other arguments with the same digest.
 const ARGUMENTS_DIGEST_BYTES: usize = 16;
+/// The memory of a binding without keys and arguments, in bytes.
+const BINDING_BYTES: usize = 400;

@@ -8,7 +8,7 @@ use leveret_model::refusal::Refusal;
 
 /// A change of the definitions that somebody asks for.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Command {
+pub enum CatalogCommand {
     /// Declare an exchange.
     DeclareExchange {
         /// The virtual host.
@@ -88,33 +88,33 @@ impl Catalog {
     ///
     /// # Errors
     /// The refusals of the functions for each command, see there. Nothing is changed then.
-    pub fn execute(&mut self, by: NodeRun, command: &Command) -> Result<Change<CommandAnswer>, Refusal> {
+    pub fn execute(&mut self, by: NodeRun, command: &CatalogCommand) -> Result<Change<CommandAnswer>, Refusal> {
         Ok(match command {
-            Command::DeclareExchange { vhost, name, declare } => {
+            CatalogCommand::DeclareExchange { vhost, name, declare } => {
                 self.declare_exchange(by, vhost, name, declare.clone())?.map(CommandAnswer::changed)
             }
-            Command::DeleteExchange { vhost, name, if_unused } => {
+            CatalogCommand::DeleteExchange { vhost, name, if_unused } => {
                 self.delete_exchange(vhost, name, *if_unused)?.map(CommandAnswer::changed)
             }
-            Command::DeclareQueue { vhost, name, declare, origin } => {
+            CatalogCommand::DeclareQueue { vhost, name, declare, origin } => {
                 let declared = self.declare_queue(by, vhost, name, declare.clone(), *origin)?;
                 declared.map(|DeclareResult { id, created }| CommandAnswer { changed: created, queue: Some(id) })
             }
-            Command::DeleteQueue { vhost, name, id } => {
+            CatalogCommand::DeleteQueue { vhost, name, id } => {
                 self.delete_queue(vhost, name, *id)?.map(|()| CommandAnswer::changed(true))
             }
-            Command::DeleteExclusive { owner, most } => {
+            CatalogCommand::DeleteExclusive { owner, most } => {
                 let deleted = self.delete_exclusive_queues(*owner, *most as usize);
                 deleted.map(|count| CommandAnswer::changed(count > 0))
             }
-            Command::Bind { bond, origin } => {
+            CatalogCommand::Bind { bond, origin } => {
                 self.bind(&bond.vhost, bond.declared(), *origin)?.map(CommandAnswer::changed)
             }
-            Command::Unbind { bond, origin } => {
+            CatalogCommand::Unbind { bond, origin } => {
                 self.unbind(&bond.vhost, bond.declared(), *origin)?.map(CommandAnswer::changed)
             }
-            Command::NodeStarted => self.node_started(by).map(|()| CommandAnswer::changed(true)),
-            Command::NodeGone(run) => self.node_gone(*run).map(|()| CommandAnswer::changed(true)),
+            CatalogCommand::NodeStarted => self.node_started(by).map(|()| CommandAnswer::changed(true)),
+            CatalogCommand::NodeGone(run) => self.node_gone(*run).map(|()| CommandAnswer::changed(true)),
         })
     }
 
@@ -122,34 +122,34 @@ impl Catalog {
     ///
     /// # Errors
     /// The refusal with which the command would be answered.
-    pub fn preview(&self, command: &Command) -> Result<Option<CommandAnswer>, Refusal> {
+    pub fn preview(&self, command: &CatalogCommand) -> Result<Option<CommandAnswer>, Refusal> {
         let unchanged = |is_there: bool, answer| Ok(is_there.then_some(answer));
         let nothing = CommandAnswer::default();
         match command {
-            Command::DeclareExchange { vhost, name, declare } => {
+            CatalogCommand::DeclareExchange { vhost, name, declare } => {
                 unchanged(self.has_exchange_like(vhost, name, declare)?, nothing)
             }
-            Command::DeleteExchange { vhost, name, if_unused } => {
+            CatalogCommand::DeleteExchange { vhost, name, if_unused } => {
                 unchanged(self.exchange_to_delete(vhost, name, *if_unused)?.is_none(), nothing)
             }
-            Command::DeclareQueue { vhost, name, declare, origin } => {
+            CatalogCommand::DeclareQueue { vhost, name, declare, origin } => {
                 let queue = self.queue_like(vhost, name, declare, *origin)?;
                 unchanged(queue.is_some(), CommandAnswer { queue, ..nothing })
             }
-            Command::DeleteQueue { vhost, name, id } => match self.queue_id(vhost, name) == Some(*id) {
+            CatalogCommand::DeleteQueue { vhost, name, id } => match self.queue_id(vhost, name) == Some(*id) {
                 true => Ok(None),
                 false => Err(Refusal::no_queue(vhost, name)),
             },
-            Command::DeleteExclusive { owner, .. } => {
+            CatalogCommand::DeleteExclusive { owner, .. } => {
                 unchanged(self.exclusive_queues(*owner).next().is_none(), nothing)
             }
-            Command::Bind { bond, origin } => {
+            CatalogCommand::Bind { bond, origin } => {
                 unchanged(self.has_binding_like(&bond.vhost, bond.declared(), *origin)?, nothing)
             }
-            Command::Unbind { bond, origin } => {
+            CatalogCommand::Unbind { bond, origin } => {
                 unchanged(self.binding_to_remove(&bond.vhost, bond.declared(), *origin)?.is_none(), nothing)
             }
-            Command::NodeStarted | Command::NodeGone(_) => Ok(None),
+            CatalogCommand::NodeStarted | CatalogCommand::NodeGone(_) => Ok(None),
         }
     }
 
@@ -158,17 +158,17 @@ impl Catalog {
     ///
     /// # Errors
     /// 406 naming the limit.
-    pub fn admit(&self, command: &Command) -> Result<(), Refusal> {
+    pub fn admit(&self, command: &CatalogCommand) -> Result<(), Refusal> {
         match command {
-            Command::DeclareExchange { vhost, name, declare } => self.admit_exchange(vhost, name, declare),
-            Command::DeclareQueue { vhost, name, declare, .. } => self.admit_queue(vhost, name, declare),
-            Command::Bind { bond, .. } => self.admit_binding(bond),
-            Command::DeleteExchange { .. }
-            | Command::DeleteQueue { .. }
-            | Command::DeleteExclusive { .. }
-            | Command::Unbind { .. }
-            | Command::NodeStarted
-            | Command::NodeGone(_) => Ok(()),
+            CatalogCommand::DeclareExchange { vhost, name, declare } => self.admit_exchange(vhost, name, declare),
+            CatalogCommand::DeclareQueue { vhost, name, declare, .. } => self.admit_queue(vhost, name, declare),
+            CatalogCommand::Bind { bond, .. } => self.admit_binding(bond),
+            CatalogCommand::DeleteExchange { .. }
+            | CatalogCommand::DeleteQueue { .. }
+            | CatalogCommand::DeleteExclusive { .. }
+            | CatalogCommand::Unbind { .. }
+            | CatalogCommand::NodeStarted
+            | CatalogCommand::NodeGone(_) => Ok(()),
         }
     }
 }

@@ -1,8 +1,7 @@
 //! Declaring exchanges, comparing further declarations, and deleting them.
-use super::bindings::{Bindings, Destination, Target};
+use super::bindings::{Bindings, Destination, Target, binding_bytes};
 use super::limits::{self, EXCHANGES_MAX, Usage};
 use super::refusals::{Subject, on_default_exchange};
-use super::unlink::binding_bytes;
 use super::{Catalog, Change, Effect, ExchangeId, ExchangeSettings, NodeRun, Vhost};
 use crate::exchange::Router;
 use leveret_model::exchange::ExchangeType;

@@ -72,7 +72,7 @@ fn route(key: u8, arguments: u8, turned: bool) -> (&'static [u8], FieldTable) {
 }
 
 /// Returns the command for a step, and the node that gives it.
-fn command(catalog: &Catalog, step: &Step) -> (NodeRun, Command) {
+fn command(catalog: &Catalog, step: &Step) -> (NodeRun, CatalogCommand) {
     let vhost = "/".to_owned();
     let bond = |source, to, key, arguments, turned| {
         let ((key, arguments), source) = (route(key, arguments, turned), exchange(source).into());
@@ -84,29 +84,31 @@ fn command(catalog: &Catalog, step: &Step) -> (NodeRun, Command) {
             let kind = if name == 1 { ExchangeType::Headers } else { ExchangeType::Topic };
             let arguments = FieldTable::default();
             let declare = ExchangeDeclare { kind, durable, auto_delete, internal: false, arguments };
-            Command::DeclareExchange { vhost, name: exchange(name), declare }
+            CatalogCommand::DeclareExchange { vhost, name: exchange(name), declare }
         }
-        Step::DeleteExchange { name, if_unused } => Command::DeleteExchange { vhost, name: exchange(name), if_unused },
+        Step::DeleteExchange { name, if_unused } => {
+            CatalogCommand::DeleteExchange { vhost, name: exchange(name), if_unused }
+        }
         Step::Queue { name, durable, exclusive } => {
             let declare = QueueDeclare { durable, exclusive: exclusive.is_some(), ..QueueDeclare::default() };
             let origin = exclusive.map_or(Origin::System, |owner| Origin::Connection(connection(owner)));
             let by = exclusive.map_or(HERE, |owner| connection(owner).run);
-            return (by, Command::DeclareQueue { vhost, name: format!("q{name}"), declare, origin });
+            return (by, CatalogCommand::DeclareQueue { vhost, name: format!("q{name}"), declare, origin });
         }
         Step::DeleteQueue(name) => {
             let name = format!("q{name}");
             let id = catalog.queue_id("/", &name).unwrap_or(QueueId(0));
-            Command::DeleteQueue { vhost, name, id }
+            CatalogCommand::DeleteQueue { vhost, name, id }
         }
         Step::Bind { source, to, key, arguments } => {
-            Command::Bind { bond: bond(source, to, key, arguments, false), origin }
+            CatalogCommand::Bind { bond: bond(source, to, key, arguments, false), origin }
         }
         Step::Unbind { source, to, key, arguments } => {
-            Command::Unbind { bond: bond(source, to, key, arguments, true), origin }
+            CatalogCommand::Unbind { bond: bond(source, to, key, arguments, true), origin }
         }
-        Step::Disconnect(owner) => Command::DeleteExclusive { owner: connection(owner), most: u32::MAX },
-        Step::Start(run) => return (run, Command::NodeStarted),
-        Step::Gone(run) => Command::NodeGone(run),
+        Step::Disconnect(owner) => CatalogCommand::DeleteExclusive { owner: connection(owner), most: u32::MAX },
+        Step::Start(run) => return (run, CatalogCommand::NodeStarted),
+        Step::Gone(run) => CatalogCommand::NodeGone(run),
     };
     (HERE, command)
 }

@@ -27,7 +27,7 @@ mod unlink;
 pub use access::{Origin, Purpose};
 pub use arguments::{DeliveryLimit, ExchangeSettings, QueueSettings, QueueType, idle_arguments};
 pub use bindings::{Binding, BindingDeclare, Destination, properties_key};
-pub use command::{Command, CommandAnswer};
+pub use command::{CatalogCommand, CommandAnswer};
 pub use effects::{Change, Effect};
 pub use exchanges::{Exchange, ExchangeDeclare};
 pub use facts::{Bond, Fact, QueueLife};

@@ -265,7 +265,7 @@ fn declarations_beyond_the_limits_are_refused() {
     let mut small = Catalog::new(100_000);
     let declare = |at: usize| {
         let (vhost, name) = ("/".to_owned(), format!("q{at}"));
-        Command::DeclareQueue { vhost, name, declare: queue(false), origin: from(1) }
+        CatalogCommand::DeclareQueue { vhost, name, declare: queue(false), origin: from(1) }
     };
     let mut refused =
         (0..1000).filter_map(|at| small.admit(&declare(at)).and_then(|()| small.execute(HERE, &declare(at))).err());

@@ -5,12 +5,11 @@
 //! deletion removes only the bindings themselves at once. Left behind are entries that nobody sees: targets in routers,
 //! with identities that are not used any more, and the name of the exchange at its destinations. Until these are removed
 //! they count as definitions for new ones that are declared on this node.
-use super::bindings::{Binding, Taken, Target};
+use super::bindings::{Binding, Taken, Target, binding_bytes};
 use super::limits::Usage;
 use super::{Catalog, Exchange, ExchangeId, Vhost};
-use crate::exchange::{self, Router};
+use crate::exchange::Router;
 use leveret_model::exchange::ExchangeType;
-use leveret_model::table::FieldTable;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -154,13 +153,6 @@ fn binding_usage(kind: ExchangeType, binding: &Binding) -> Usage {
     Usage::of_binding(binding_bytes(kind, &binding.routing_key, &binding.arguments))
 }
 
-/// Returns about how many bytes of memory a binding from an exchange of this type takes.
-pub(super) fn binding_bytes(kind: ExchangeType, routing_key: &[u8], arguments: &FieldTable) -> usize {
-    BINDING_BYTES + 3 * routing_key.len() + 3 * arguments.memory_bytes() + exchange::binding_bytes(kind, routing_key)
-}
-
 /// The number of bindings that are unlinked at once, both by the deletion itself and by each further call of
 /// [`Catalog::unlink`].
 pub const UNLINKED_AT_ONCE: usize = 4096;
-/// The memory of a binding without keys and arguments, in bytes.
-const BINDING_BYTES: usize = 400;

@@ -1,0 +1,17 @@
+//! What connects a node with the others of its cluster.
+use crate::ask::Asks;
+use crate::forward::Forwarding;
+use crate::fronts::Fronts;
+use leveret_replication::Peers;
+use std::sync::Arc;
+
+/// What connects a node with the others of its cluster.
+pub(crate) struct Links {
+    pub(crate) peers: Peers,
+    /// Takes the batches of other nodes.
+    pub(crate) forwarding: Forwarding,
+    /// Serves consumers that are not where their queue is led.
+    pub(crate) fronts: Arc<Fronts>,
+    /// The requests about queues that go to other nodes, and come from them.
+    pub(crate) asks: Asks,
+}

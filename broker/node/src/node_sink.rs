@@ -1,0 +1,87 @@
+//! The consumer in a queue that stands for the consumers of another node (see `fronts`).
+use crate::grants::{CHANNEL, GrantMessage};
+use crate::outgoing::Outgoing;
+use leveret_engine::catalog::QueueId;
+use leveret_engine::queue::{ConsumerId, Fill, Grant, Sink, Source, Want};
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::sync::OnceLock;
+
+/// The consumer in a queue that stands for the consumers of another node.
+pub(crate) struct NodeSink {
+    pub(crate) node: u64,
+    pub(crate) queue: QueueId,
+    pub(crate) epoch: u64,
+    /// True if the node has the queue for one consumer.
+    pub(crate) exclusive: bool,
+    pub(crate) outgoing: Outgoing,
+    pub(crate) id: OnceLock<ConsumerId>,
+    pub(crate) granted: Mutex<GrantedToNode>,
+}
+
+/// The grants to a node.
+#[derive(Default)]
+pub(crate) struct GrantedToNode {
+    /// The number of grants that may be made in all.
+    allowed: u64,
+    /// The number of grants that were made.
+    made: u64,
+    /// The last of these grants, which are not known to have arrived.
+    unconfirmed: VecDeque<Grant>,
+}
+
+impl Sink for NodeSink {
+    fn fill(&self, source: &mut dyn Source) -> Fill {
+        let mut granted = self.granted.lock();
+        let (from, mut grants) = (granted.made, Vec::new());
+        let mut fill = Fill::Full;
+        while granted.made < granted.allowed {
+            let Some(delivery) = source.next() else {
+                fill = Fill::Exhausted;
+                break;
+            };
+            let grant = Grant { id: delivery.id, redelivered: delivery.redelivered };
+            grants.push(grant);
+            granted.unconfirmed.push_back(grant);
+            granted.made += 1;
+        }
+        if !grants.is_empty() {
+            self.send(from, grants);
+        }
+        fill
+    }
+
+    fn started(&self, id: ConsumerId) {
+        let _ = self.id.set(id);
+    }
+
+    fn node(&self) -> Option<u64> {
+        Some(self.node)
+    }
+}
+
+impl GrantedToNode {
+    /// Returns the state for a node that has received `received` grants, and may get no more for now.
+    pub(crate) fn after(received: u64) -> Self {
+        Self { allowed: received, made: received, unconfirmed: VecDeque::new() }
+    }
+}
+
+impl NodeSink {
+    fn send(&self, from: u64, grants: Vec<Grant>) {
+        let message = GrantMessage::Grants { queue: self.queue, epoch: self.epoch, from, grants };
+        self.outgoing.send(self.node, CHANNEL, message.encode());
+    }
+
+    /// Notes what the node wants. Sends what has not arrived `again` if that is asked for.
+    pub(crate) fn want(&self, want: Want, again: bool) {
+        let mut granted = self.granted.lock();
+        granted.allowed = granted.allowed.max(want.allowed);
+        let first = granted.made - granted.unconfirmed.len() as u64;
+        let arrived = want.received.saturating_sub(first).min(granted.unconfirmed.len() as u64);
+        granted.unconfirmed.drain(..arrived as usize);
+        if again && !granted.unconfirmed.is_empty() {
+            self.send(first + arrived, granted.unconfirmed.iter().copied().collect());
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! What a command that changes the definitions came to.
+use crate::deleted::DeletedQueue;
+use crate::queue::Queue;
+use leveret_engine::catalog::CommandAnswer;
+use leveret_model::refusal::{Refusal, RefusalKind};
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// What a command came to on this node.
+pub(crate) struct Outcome {
+    /// The catalog's answer.
+    pub(crate) answer: Result<CommandAnswer, Refusal>,
+    /// The queue that was created, if one was.
+    pub(crate) created: Option<CreatedQueue>,
+    /// The queues that were deleted.
+    pub(crate) deleted: Vec<DeletedQueue>,
+}
+
+impl Outcome {
+    /// Returns the outcome of a command that changed nothing.
+    pub(crate) fn unchanged(answer: Result<CommandAnswer, Refusal>) -> Self {
+        Self { answer, created: None, deleted: Vec::new() }
+    }
+}
+
+/// A queue that was created.
+pub(crate) enum CreatedQueue {
+    /// The queue exists.
+    Here(Arc<Queue>),
+    /// The queue exists once the log of its shard has its declaration, and is sent here then.
+    InShard(oneshot::Receiver<Arc<Queue>>),
+}
+
+/// Returns the refusal of a node that is about to end.
+pub(crate) fn stopping() -> Refusal {
+    Refusal::new(RefusalKind::Stopping, "the node is stopping: what was asked may not be durable".to_owned())
+}
