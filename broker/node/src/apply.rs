@@ -19,7 +19,7 @@ use crate::replica::{ReplicaQueue, Replicas};
 use crate::shards::Shards;
 use crate::{Broker, Node};
 use bytes::{Buf, BufMut, Bytes};
-use leveret_engine::catalog::{DeclaredQueue, Fact, NodeRun};
+use leveret_engine::catalog::{Catalog, DeclaredQueue, Fact, NodeRun};
 use leveret_engine::queue::{LoggedRun, Part, RunName};
 use leveret_engine::shard::{AppliedBatches, BatchId};
 use leveret_replication::{AppliedEntry, GroupId, GroupSnapshot, GroupStates};
@@ -209,6 +209,7 @@ impl Applier {
         };
         let mut catalog = node.catalog.write();
         facts.into_iter().for_each(|fact| catalog.replay(fact));
+        add_transient(node, &catalog);
         Ok(())
     }
 
@@ -380,6 +381,18 @@ impl Applier {
             Operation::Declare { fact, .. } => drop(self.declare(node, group, fact)),
             Operation::Delete { queue, .. } => self.delete(node, group, queue),
             Operation::Command { .. } => {}
+        }
+    }
+}
+
+/// Creates the queues of the catalog that are not logged and do not exist yet.
+fn add_transient(node: &Node, catalog: &Catalog) {
+    let mut queues = node.queues.by_id.write();
+    for vhost in catalog.vhosts() {
+        for (name, declared) in catalog.queues(vhost).into_iter().flatten().filter(|(_, queue)| !queue.is_logged()) {
+            let context = node.queue_context();
+            let queue = || Arc::new(Queue::new(declared, vhost.clone(), name.clone(), context));
+            queues.entry(declared.id).or_insert_with(queue);
         }
     }
 }

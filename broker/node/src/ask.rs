@@ -25,8 +25,31 @@ use tokio::time::Instant;
 pub(crate) struct Asks {
     next: AtomicU64,
     /// What gets the answer to each request, and the queue that it is about.
-    waiting: Mutex<BTreeMap<u64, (QueueId, oneshot::Sender<QueueAnswer>)>>,
+    waiting: Mutex<BTreeMap<u64, WaitingAsk>>,
     answered: Mutex<AnsweredAsks>,
+}
+
+/// A request that waits, or whose client has gone: then its answer is given back when it comes.
+struct WaitingAsk {
+    queue: QueueId,
+    asker: oneshot::Sender<QueueAnswer>,
+    since: Instant,
+}
+
+/// The answer to a request. What it hands over is given back unless it is taken.
+struct PendingAnswer<'b> {
+    broker: &'b Broker,
+    queue: QueueId,
+    answer: oneshot::Receiver<QueueAnswer>,
+}
+
+impl Drop for PendingAnswer<'_> {
+    fn drop(&mut self) {
+        self.answer.close();
+        if let Ok(answer) = self.answer.try_recv() {
+            give_back(self.broker, self.queue, answer);
+        }
+    }
 }
 
 /// The requests of other nodes, by node and number.
@@ -45,6 +68,15 @@ struct AskId {
 }
 
 impl Asks {
+    /// Adds a request. Forgets those that have waited for so long that no answer comes any more.
+    fn wait(&self, number: u64, ask: WaitingAsk) {
+        let mut waiting = self.waiting.lock();
+        while waiting.first_entry().is_some_and(|first| first.get().since.elapsed() > FORGOTTEN_AFTER) {
+            waiting.pop_first();
+        }
+        waiting.insert(number, ask);
+    }
+
     pub(crate) fn new() -> Self {
         let next = AtomicU64::new(rand::random::<u64>() >> 1);
         Self { next, waiting: Mutex::default(), answered: Mutex::default() }
@@ -157,6 +189,11 @@ impl Broker {
         Ok(())
     }
 
+    /// Notes that no consumer was subscribed to a queue although it was [claimed](Self::claim).
+    pub fn unclaim(&self, queue: &Queue) {
+        queue.enter().is_expected();
+    }
+
     /// Returns whether requests about a queue are answered by this node.
     pub(crate) fn is_served_here(&self, queue: &Queue) -> bool {
         let Some(shards) = &queue.shards else { return true };
@@ -194,7 +231,7 @@ impl Broker {
             return Ok(QueueAnswer::Elsewhere);
         };
         let (groups, shard) = (&storage.groups, storage.shards.shard(queue.id));
-        let number = links.asks.next.fetch_add(1, Relaxed);
+        let mut asked = None;
         let began = Instant::now();
         while began.elapsed() < ASK_MAX {
             if shard.term().is_some() {
@@ -208,13 +245,20 @@ impl Broker {
                 tokio::time::sleep(LOOK_AGAIN).await;
                 continue;
             };
-            let (sender, answer) = oneshot::channel();
-            links.asks.waiting.lock().insert(number, (queue.id, sender));
+            // Another leader is asked anew: the answer of the one before may still come, and hands over another message.
+            let number = match asked {
+                Some((number, before)) if before == leader => number,
+                _ => links.asks.next.fetch_add(1, Relaxed),
+            };
+            asked = Some((number, leader));
+            let (asker, answer) = oneshot::channel();
+            let mut pending = PendingAnswer { broker: self, queue: queue.id, answer };
+            links.asks.wait(number, WaitingAsk { queue: queue.id, asker, since: Instant::now() });
             let message = encode_ask(number, queue.id, groups.applied(shard.group), ask);
             links.fronts.outgoing.send(leader.node, CHANNEL, message);
             tokio::select! {
                 biased;
-                answer = answer => match answer {
+                answer = &mut pending.answer => match answer {
                     Ok(QueueAnswer::Elsewhere) | Err(_) => tokio::time::sleep(LOOK_AGAIN).await,
                     Ok(answer) => return Ok(answer),
                 },
@@ -326,8 +370,14 @@ impl PeerMessages for AskMessages {
 
 /// Hands an answer to the request that waits for it. If nobody waits any more, what was handed over is given back.
 fn answered(broker: &Broker, asks: &Asks, number: u64, answer: QueueAnswer) {
-    let Some((id, asker)) = asks.waiting.lock().remove(&number) else { return };
-    let Err(answer) = asker.send(answer) else { return };
+    let Some(WaitingAsk { queue, asker, .. }) = asks.waiting.lock().remove(&number) else { return };
+    if let Err(answer) = asker.send(answer) {
+        give_back(broker, queue, answer);
+    }
+}
+
+/// Gives back what an answer handed over for a client that has gone.
+fn give_back(broker: &Broker, id: QueueId, answer: QueueAnswer) {
     let Some(queue) = broker.queue(id) else { return };
     let mut entered = queue.enter();
     match answer {
@@ -339,6 +389,8 @@ fn answered(broker: &Broker, asks: &Asks, number: u64, answer: QueueAnswer) {
 
 /// The longest time that a request waits for its answer.
 const ASK_MAX: Duration = Duration::from_secs(10);
+/// After this time nobody answers a request any more.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 /// The interval at which a node that has no leader to ask looks again.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// A request without an answer is sent again after this time.

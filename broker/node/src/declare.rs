@@ -184,6 +184,7 @@ impl Broker {
     /// 404 if the queue does not exist or is deleted meanwhile, or 405 if it belongs to another connection.
     pub async fn purge_queue(&self, caller: &Caller, vhost: &str, name: &str) -> Result<u64, Refusal> {
         let queue = self.find_queue_for(Purpose::Administer, caller, vhost, &without_line_breaks(name))?;
+        queue.check_here()?;
         queue.caught_up().await;
         loop {
             if self.is_served_here(&queue) {
@@ -228,6 +229,9 @@ impl Broker {
         only: DeleteOnly,
     ) -> Result<DeletedQueue, Refusal> {
         let queue = self.find_queue_for(Purpose::Administer, caller, vhost, &without_line_breaks(name))?;
+        if only != DeleteOnly::default() {
+            queue.check_here()?;
+        }
         queue.caught_up().await;
         if only.if_empty {
             queue.settled().await;
@@ -263,6 +267,7 @@ impl Broker {
         if self.catalog().queue_id(&vhost, &name) != Some(queue.id) {
             return Err(queue.not_found());
         }
+        self.until_commands_have_room().await?; // a queue that was sealed must be deleted
         queue.seal(|depth| refuse(queue, only, depth))?;
         let outcome = self.command(CatalogCommand::DeleteQueue { vhost, name, id: queue.id }).await?;
         outcome.deleted.into_iter().next().ok_or_else(|| queue.not_found())

@@ -97,19 +97,27 @@ impl Broker {
                 return Ok(Outcome::unchanged(Ok(answer)));
             }
         }
-        let definitions = &self.node().definitions;
-        tokio::select! {
-            biased;
-            () = definitions.outbox.until_room() => {}
-            refusal = self.until_given_up(storage) => return Err(refusal),
-        }
-        let asked = definitions.ask(&command);
+        self.until_commands_have_room().await?;
+        let asked = self.node().definitions.ask(&command);
         let outcome = tokio::select! {
             biased;
             outcome = asked => outcome.map_err(|_| stopping())?,
             refusal = self.until_given_up(storage) => return Err(refusal),
         };
         outcome.answer.clone().map(|_| outcome)
+    }
+
+    /// Waits until a further command can be put on its way.
+    ///
+    /// # Errors
+    /// The node is stopping, or the log takes no commands.
+    pub(crate) async fn until_commands_have_room(&self) -> Result<(), Refusal> {
+        let Some(storage) = self.node().storage.get() else { return Ok(()) };
+        tokio::select! {
+            biased;
+            () = self.node().definitions.outbox.until_room() => Ok(()),
+            refusal = self.until_given_up(storage) => Err(refusal),
+        }
     }
 
     /// Waits until there is a reason to give a command up. Returns the reason.

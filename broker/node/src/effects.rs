@@ -48,7 +48,11 @@ impl Broker {
                         continue;
                     };
                     if is_asker {
-                        outcome.created = Some(CreatedQueue::InShard(node.queues.declared.wait_for(queue.id)));
+                        let there = node.queues.declared.wait_for(queue.id);
+                        outcome.created = Some(CreatedQueue::InShard(there));
+                        if let Some(queue) = self.queue(queue.id) {
+                            node.queues.declared.tell(&queue); // the log of the shard was faster
+                        }
                     }
                     shards.shard(queue.id).define(&declaration(vhost, name, queue));
                 }

@@ -19,8 +19,8 @@ use leveret_model::refusal::Refusal;
 use leveret_replication::{GroupId, GroupLeader, Groups, LinkDirection, PeerMessages};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// The fronts of this node, and those of other nodes for queues that this node leads.
@@ -30,8 +30,6 @@ pub(crate) struct Fronts {
     pub(crate) replicas: Arc<Replicas>,
     pub(crate) groups: Groups,
     pub(crate) outgoing: Outgoing,
-    /// The number of the last known start of each other node.
-    pub(crate) boots: Mutex<BTreeMap<u64, u64>>,
 }
 
 impl Fronts {
@@ -80,7 +78,8 @@ impl Fronts {
     fn say_again(&self, of: impl Fn(GroupId) -> bool) {
         for shard in self.shards.list.iter().filter(|shard| shard.term().is_none() && of(shard.group)) {
             for ReplicaQueue { queue, .. } in self.replicas.of(shard.group).queues() {
-                if queue.look(|queue| queue.is_front() && queue.consumers().len() > 0) {
+                if queue.look(|queue| queue.has_wanted() || queue.is_front() && queue.consumers().len() > 0) {
+                    queue.enter().is_expected(); // what was said last may be lost
                     self.say(&queue, true);
                 }
             }
@@ -126,47 +125,54 @@ impl Fronts {
             return;
         }
         let mut nodes = queue.others.sinks.lock();
-        if want.consumers == 0 {
-            let left = nodes.remove(&from);
-            drop(nodes);
-            if let Some(&id) = left.as_ref().and_then(|sink| sink.id.get()) {
-                entered.unsubscribe(id);
-            }
-            drop(entered);
-            let (broker, queue) = (crate::Broker(node.clone()), queue.clone());
-            self.outgoing.peers.spawn(async move { broker.consumer_left(&queue).await });
-            return;
+        if let Some(sink) = nodes.get(&from).filter(|sink| sink.is_of_another_start(want)).cloned() {
+            nodes.remove(&from);
+            end(&sink, &mut entered);
+            entered.return_granted(from);
         }
         let known = nodes.get(&from).cloned();
         drop(nodes);
+        if want.consumers == 0 {
+            // The numbers of its grants go on if it has consumers again.
+            if let Some(sink) = known {
+                sink.want(want, again);
+                end(&sink, &mut entered);
+            }
+            drop(entered);
+            self.consumer_left(node, queue);
+            return;
+        }
         let sink = match known {
             Some(sink) => sink,
-            None => match self.begin(from, queue, &mut entered, want.received, false) {
-                Ok(sink) => sink,
-                Err(ExclusiveUse) => return, // a consumer of this node was faster
-            },
+            None => self.begin(from, queue, want.received, want.exclusive),
         };
         sink.want(want, again);
-        if let Some(&id) = sink.id.get() {
+        if subscribe(&sink, &mut entered).is_err() {
+            return; // a consumer of another node was faster
+        }
+        let id = *sink.id.lock();
+        if let Some(id) = id {
             entered.drained(id, node.clock.now());
         }
     }
 
-    /// Adds the consumer that stands for those of another node, which has received `received` grants of the present epoch.
-    fn begin(
-        &self,
-        from: u64,
-        queue: &Queue,
-        entered: &mut QueueVisit<'_>,
-        received: u64,
-        exclusive: bool,
-    ) -> Result<Arc<NodeSink>, ExclusiveUse> {
-        let (granted, epoch) = (Mutex::new(GrantedToNode::after(received)), entered.epoch());
-        let (outgoing, id) = (self.outgoing.clone(), OnceLock::new());
+    /// Deletes an auto-delete queue whose last consumer was on another node.
+    fn consumer_left(&self, node: &Arc<Node>, queue: &Arc<Queue>) {
+        if queue.auto_delete {
+            let (broker, queue) = (crate::Broker(node.clone()), queue.clone());
+            self.outgoing.peers.spawn(async move { broker.consumer_left(&queue).await });
+        }
+    }
+
+    /// Adds what stands for the consumers of another node, which has received `received` grants of the present epoch.
+    fn begin(&self, from: u64, queue: &Queue, received: u64, exclusive: bool) -> Arc<NodeSink> {
+        let epoch = self.shards.shard(queue.id).term().unwrap_or(0);
+        let (granted, id) = (Mutex::new(GrantedToNode::after(received)), Mutex::new(None));
+        let exclusive = AtomicBool::new(exclusive);
+        let outgoing = self.outgoing.clone();
         let sink = Arc::new(NodeSink { node: from, queue: queue.id, epoch, exclusive, outgoing, id, granted });
-        entered.subscribe(Subscription { sink: sink.clone(), exclusive, no_ack: false, prefetch: 0 })?;
         queue.others.sinks.lock().insert(from, sink.clone());
-        Ok(sink)
+        sink
     }
 
     /// Lets another node have consumers of a queue that this node leads.
@@ -179,10 +185,15 @@ impl Fronts {
             return Err(queue.not_found());
         }
         let known = queue.others.sinks.lock().get(&from).cloned();
-        let claimed = match known {
-            Some(sink) if exclusive || sink.exclusive => Err(ExclusiveUse),
-            Some(_) => Ok(()),
-            None => self.begin(from, queue, &mut entered, received, exclusive).map(drop),
+        let sink = known.unwrap_or_else(|| self.begin(from, queue, received, exclusive));
+        let has_consumers = sink.id.lock().is_some();
+        let claimed = match has_consumers {
+            true if exclusive || sink.exclusive.load(Relaxed) => Err(ExclusiveUse),
+            true => Ok(()),
+            false => {
+                sink.exclusive.store(exclusive, Relaxed);
+                subscribe(&sink, &mut entered)
+            }
         };
         claimed.map_err(|ExclusiveUse| queue.in_exclusive_use())
     }
@@ -194,11 +205,13 @@ impl Fronts {
             for ReplicaQueue { queue, .. } in self.replicas.of(shard.group).queues() {
                 let mut entered = queue.enter();
                 let left = queue.others.sinks.lock().remove(&gone);
-                if let Some(&id) = left.as_ref().and_then(|sink| sink.id.get()) {
-                    entered.unsubscribe(id);
-                }
+                let had_consumers = left.is_some_and(|sink| end(&sink, &mut entered));
                 entered.return_granted(gone);
                 entered.dispatch(node.clock.now());
+                drop(entered);
+                if had_consumers {
+                    self.consumer_left(&node, &queue);
+                }
             }
         }
     }
@@ -220,23 +233,46 @@ impl Fronts {
     }
 }
 
+/// Has the consumers of another node served. Does nothing if they are.
+fn subscribe(sink: &Arc<NodeSink>, entered: &mut QueueVisit<'_>) -> Result<(), ExclusiveUse> {
+    if sink.id.lock().is_some() {
+        return Ok(());
+    }
+    let exclusive = sink.exclusive.load(Relaxed);
+    entered.subscribe(Subscription { sink: sink.clone(), exclusive, no_ack: false, prefetch: 0 }).map(drop)
+}
+
+/// Notes that another node has no consumers any more. Returns whether it had some.
+fn end(sink: &NodeSink, entered: &mut QueueVisit<'_>) -> bool {
+    let id = sink.id.lock().take();
+    id.is_some_and(|id| entered.unsubscribe(id))
+}
+
 impl Queue {
     /// Ends the consumers that stand for those of other nodes: this node does not lead the queue any more.
     pub(crate) fn drop_nodes(&self) {
         let mut entered = self.enter();
         let nodes = std::mem::take(&mut *self.others.sinks.lock());
-        for id in nodes.values().filter_map(|sink| sink.id.get()) {
-            entered.unsubscribe(*id);
+        for sink in nodes.values() {
+            end(sink, &mut entered);
         }
     }
 }
 
 /// Takes the messages of other nodes about consumers, once storage is open.
-pub(crate) struct FrontMessages(pub(crate) Weak<Node>);
+pub(crate) struct FrontMessages {
+    node: Weak<Node>,
+    /// The number of the last known start of each other node.
+    boots: Mutex<BTreeMap<u64, u64>>,
+}
 
 impl FrontMessages {
+    pub(crate) fn new(node: Weak<Node>) -> Self {
+        Self { node, boots: Mutex::default() }
+    }
+
     fn with(&self, each: impl FnOnce(&Arc<Fronts>)) {
-        let node = self.0.upgrade();
+        let node = self.node.upgrade();
         if let Some(links) = node.as_ref().and_then(|node| node.storage.get()?.links.as_ref()) {
             each(&links.fronts);
         }
@@ -248,16 +284,14 @@ impl PeerMessages for FrontMessages {
         self.with(|fronts| fronts.received(from, &message));
     }
 
-    fn connected(&self, node: u64, boot: u64, direction: LinkDirection) {
+    fn connected(&self, node: u64, boot: u64, _direction: LinkDirection) {
+        let before = self.boots.lock().insert(node, boot);
         self.with(|fronts| {
-            let before = fronts.boots.lock().insert(node, boot);
             if before.is_some_and(|before| before != boot) {
                 fronts.expel(node);
             }
-            if direction == LinkDirection::Outgoing {
-                let leads = |group| fronts.groups.leader(group).is_some_and(|leader| leader.node == node);
-                fronts.say_again(leads);
-            }
+            let leads = |group| fronts.groups.leader(group).is_some_and(|leader| leader.node == node);
+            fronts.say_again(leads);
         });
     }
 

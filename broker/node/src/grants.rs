@@ -1,7 +1,7 @@
 //! The messages between the node that leads a queue and the nodes with other consumers of it.
 //!
-//! Format, integers little-endian: `kind u8`, then 1 want `uid u64, epoch u64, received u64, allowed u64, consumers u32, again
-//! u8`; 2 grants `uid u64, epoch u64, from u64`, and stretches, each `first u64, messages u32, redelivered u8, offset u32
+//! Format, integers little-endian: `kind u8`, then 1 want `uid u64, epoch u64, received u64, allowed u64, consumers u32, exclusive
+//! u8, again u8`; 2 grants `uid u64, epoch u64, from u64`, and stretches, each `first u64, messages u32, redelivered u8, offset u32
 //! each`; 3 began `group u16, term u64`.
 use bytes::{Buf, BufMut, Bytes};
 use leveret_engine::catalog::QueueId;
@@ -34,10 +34,11 @@ impl GrantMessage {
     pub(crate) fn encode(&self) -> Bytes {
         let mut out = Vec::new();
         match self {
-            Self::Want { queue, want: Want { epoch, received, allowed, consumers }, again } => {
+            Self::Want { queue, want: Want { epoch, received, allowed, consumers, exclusive }, again } => {
                 out.put_u8(1);
                 [queue.0, *epoch, *received, *allowed].into_iter().for_each(|number| out.put_u64_le(number));
                 out.put_u32_le(*consumers);
+                out.put_u8((*exclusive).into());
                 out.put_u8((*again).into());
             }
             Self::Grants { queue, epoch, from, grants } => {
@@ -73,8 +74,9 @@ impl GrantMessage {
         match kind {
             1 => {
                 let (received, allowed) = (rest.try_get_u64_le().ok()?, rest.try_get_u64_le().ok()?);
-                let (consumers, again) = (rest.try_get_u32_le().ok()?, rest.try_get_u8().ok()? == 1);
-                Some(Self::Want { queue, want: Want { epoch, received, allowed, consumers }, again })
+                let (consumers, exclusive) = (rest.try_get_u32_le().ok()?, rest.try_get_u8().ok()? == 1);
+                let again = rest.try_get_u8().ok()? == 1;
+                Some(Self::Want { queue, want: Want { epoch, received, allowed, consumers, exclusive }, again })
             }
             2 => {
                 let from = rest.try_get_u64_le().ok()?;
@@ -106,7 +108,7 @@ mod tests {
     fn messages_are_decoded_as_they_were_encoded() {
         let grant = |sequence, offset, redelivered| Grant { id: MessageId { sequence, offset }, redelivered };
         let grants = vec![grant(5, 1, false), grant(6, 90, false), grant(7, 3, true), grant(9, 4, true)];
-        let want = Want { epoch: 3, received: 4, allowed: 5, consumers: 6 };
+        let want = Want { epoch: 3, received: 4, allowed: 5, consumers: 6, exclusive: true };
         for message in [
             GrantMessage::Want { queue: QueueId(8), want, again: true },
             GrantMessage::Grants { queue: QueueId(8), epoch: 3, from: 12, grants },

@@ -5,7 +5,7 @@ use leveret_engine::catalog::QueueId;
 use leveret_engine::queue::{ConsumerId, Fill, Grant, Sink, Source, Want};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
-use std::sync::OnceLock;
+use std::sync::atomic::AtomicBool;
 
 /// The consumer in a queue that stands for the consumers of another node.
 pub(crate) struct NodeSink {
@@ -13,9 +13,10 @@ pub(crate) struct NodeSink {
     pub(crate) queue: QueueId,
     pub(crate) epoch: u64,
     /// True if the node has the queue for one consumer.
-    pub(crate) exclusive: bool,
+    pub(crate) exclusive: AtomicBool,
     pub(crate) outgoing: Outgoing,
-    pub(crate) id: OnceLock<ConsumerId>,
+    /// The consumer, while the node has consumers.
+    pub(crate) id: Mutex<Option<ConsumerId>>,
     pub(crate) granted: Mutex<GrantedToNode>,
 }
 
@@ -52,7 +53,7 @@ impl Sink for NodeSink {
     }
 
     fn started(&self, id: ConsumerId) {
-        let _ = self.id.set(id);
+        *self.id.lock() = Some(id);
     }
 
     fn node(&self) -> Option<u64> {
@@ -71,6 +72,12 @@ impl NodeSink {
     fn send(&self, from: u64, grants: Vec<Grant>) {
         let message = GrantMessage::Grants { queue: self.queue, epoch: self.epoch, from, grants };
         self.outgoing.send(self.node, CHANNEL, message.encode());
+    }
+
+    /// Returns whether the node has received fewer grants than it said before: it was started again.
+    pub(crate) fn is_of_another_start(&self, want: Want) -> bool {
+        let granted = self.granted.lock();
+        want.received < granted.made - granted.unconfirmed.len() as u64
     }
 
     /// Notes what the node wants. Sends what has not arrived `again` if that is asked for.

@@ -272,19 +272,18 @@ impl Outbox {
         let waiters = {
             let mut state = self.state.lock();
             let in_flight = &mut state.rows[row as usize];
-            let first = in_flight.batches.pop_front();
-            in_flight.sent = in_flight.sent.saturating_sub(1);
-            match first {
-                Some(first) => {
-                    assert!(first.number == number, "batches are applied in their order");
-                    in_flight.bytes -= first.entry.len();
-                    if row == Row::Others {
-                        state.settles_applied = first.settles;
-                    }
-                    first.waiters
-                }
-                None => Vec::new(),
+            let (mut waiters, mut settles) = (Vec::new(), None);
+            // A snapshot may have brought several batches at once.
+            while let Some(first) = in_flight.batches.pop_front_if(|first| first.number <= number) {
+                in_flight.sent = in_flight.sent.saturating_sub(1);
+                in_flight.bytes -= first.entry.len();
+                settles = Some(first.settles);
+                waiters.extend(first.waiters);
             }
+            if row == Row::Others {
+                state.settles_applied = settles.unwrap_or(state.settles_applied);
+            }
+            waiters
         };
         self.wake.notify_one();
         self.progress.notify_waiters();
@@ -300,7 +299,19 @@ impl Outbox {
             let state = self.state.lock();
             (state.rows[Row::Publishes as usize].next + state.publishes.len() as u64, state.last_visible)
         };
-        self.until(|state| (state.held || state.has_published(publishes)) && state.has_settled(last_visible)).await;
+        let visible =
+            |state: &OutboxState| (state.held || state.has_published(publishes)) && state.has_settled(last_visible);
+        loop {
+            let before = self.unapplied();
+            match self.term() {
+                Some(_) => return self.until(visible).await,
+                // The leader may have no room, and does not say so.
+                None => match tokio::time::timeout(STANDSTILL_MAX, self.until(visible)).await {
+                    Err(_) if self.unapplied() != before => {}
+                    _ => return,
+                },
+            }
+        }
     }
 
     /// Waits until all operations other than publishes pushed so far are applied; does not wait for those that wait for
@@ -417,6 +428,8 @@ const IN_FLIGHT_BYTES_MAX: usize = 8 << 20;
 const LARGE_BYTES: usize = 2 * BATCH_BYTES;
 /// The interval at which a full log is asked for room.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
+/// A caller does not wait for publishes on their way to another node if none was applied for this time.
+const STANDSTILL_MAX: Duration = Duration::from_secs(1);
 /// The longest time that settlements wait for an operation that someone waits for, to share its entry.
 const LINGER: Duration = Duration::from_millis(2);
 /// Publishers wait while more bytes than this are not handed in, until only half of them are left.

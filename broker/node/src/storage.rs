@@ -24,7 +24,6 @@ use futures::future::BoxFuture;
 use leveret_engine::catalog::{CatalogCommand, NodeRun};
 use leveret_journal::{Disk, Driver, JournalOptions, RealDisk};
 use leveret_replication::{Groups, GroupsOptions, Peers};
-use parking_lot::Mutex;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -201,7 +200,6 @@ impl Broker {
             replicas: replicas.clone(),
             groups: groups.clone(),
             outgoing: Outgoing { peers: peers.clone(), queues: Arc::default() },
-            boots: Mutex::default(),
         };
         let (outboxes, replicas) = (outboxes.to_vec(), replicas.clone());
         let forwarding = Forwarding { outboxes, replicas, peers: peers.clone() };

@@ -136,7 +136,7 @@ impl Queue {
     ///
     /// # Errors
     /// The queue is transient and lives on another node.
-    fn check_here(&self) -> Result<(), Refusal> {
+    pub(crate) fn check_here(&self) -> Result<(), Refusal> {
         let Some(node) = self.away else { return Ok(()) };
         Err(Refusal::precondition(format!(
             "queue '{}' in vhost '{}' is transient and lives on node {node:016x}: consume from it there, or declare it durable",

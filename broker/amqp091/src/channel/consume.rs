@@ -34,13 +34,14 @@ pub(super) async fn consume(
         "" => format!("amq.ctag-{}", broker.random_name()).into(),
         tag => tag.into(),
     };
-    broker.claim(&queue, consume.exclusive).await?;
     let opened = broker.count_opened(CONSUMER_BYTES)?;
     if channel.consumers.contains_key(&tag) {
         return Err(Failure::new(ReplyCode::NotAllowed, format!("attempt to reuse consumer tag '{tag}'")));
     }
     let number = channel.number;
+    broker.claim(&queue, consume.exclusive).await?;
     let Some(subscriber) = output.lock().ledger(number).map(|ledger| ledger.open(queue.clone())) else {
+        broker.unclaim(&queue);
         return Ok(());
     };
     let sink = Arc::new(ConsumerSink {
@@ -65,6 +66,7 @@ pub(super) async fn consume(
             Ok(())
         }
         Err(refusal) => {
+            broker.unclaim(&queue);
             if let Some(ledger) = output.lock().ledger(number) {
                 ledger.end(subscriber);
             }

@@ -74,6 +74,10 @@ impl Consumers {
         self.turns.len() - self.gone
     }
 
+    pub(super) fn in_exclusive_use(&self) -> bool {
+        self.in_exclusive_use
+    }
+
     /// Returns how many messages the consumers can take that are able to take some, as far as is known; at most `most`.
     pub(super) fn credit_of_takers(&self, most: u64) -> u64 {
         let mut credit = 0;

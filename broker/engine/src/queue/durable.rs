@@ -39,6 +39,9 @@ impl QueueCore {
 
     /// Applies a settlement that was logged.
     pub fn apply_settled(&mut self, first: u64, count: u64) {
+        if self.lead.leading {
+            self.state.settle_undelivered(first, count, &self.lead.cursor);
+        }
         self.state.settle_logged(first, count);
         self.lead.granted_away.settled(first, count);
     }
@@ -48,7 +51,8 @@ impl QueueCore {
     /// that is another one: it may have been granted to a third one meanwhile.
     pub fn apply_returned(&mut self, sequence: u64, offset: u32, epoch: Option<u64>, by: Option<u64>) {
         let is_granted = by.is_none_or(|node| self.lead.granted_away.returned(node, sequence));
-        let is_out = self.lead.leading && epoch == Some(self.lead.epoch) && is_granted;
+        let was_delivered = self.state.position(&self.lead.cursor).is_none_or(|next| sequence < next);
+        let is_out = self.lead.leading && epoch == Some(self.lead.epoch) && is_granted && was_delivered;
         self.state.return_logged(sequence, offset, is_out);
     }
 

@@ -477,3 +477,21 @@ fn a_return_from_an_earlier_epoch_counts_and_makes_no_message_ready_twice() {
     let limit_is_met = queue.take_changes().unwrap();
     assert_eq!((limit_is_met.settled.len(), limit_is_met.returned.len()), (1, 0), "it was returned often enough");
 }
+
+#[test]
+fn what_a_consumer_of_an_earlier_epoch_settles_or_returns_counts_once() {
+    let (mut queue, mut log) = (led(None), Log::default());
+    log.publish(&mut queue, &[b"1".to_vec(), b"2".to_vec(), b"3".to_vec(), b"4".to_vec()], true);
+    // Nothing is delivered in this epoch yet: the first two were delivered in an earlier one.
+    queue.apply_settled(0, 1);
+    queue.apply_returned(1, 9, Some(EPOCH), None);
+    assert_eq!((queue.depth().ready, queue.depth().unacked), (3, 0));
+    let [first, second] = [0, 1].map(|_| log.get(&mut queue, false).unwrap().0);
+    assert_eq!([first, second], [1, 2]);
+    queue.give_back(None, MessageId { sequence: 1, offset: 0 });
+    apply_changes(&mut queue);
+    assert_eq!((queue.depth().ready, queue.depth().unacked), (2, 1));
+    // It is settled while it is ready again.
+    queue.apply_settled(1, 1);
+    assert_eq!((queue.depth().ready, queue.depth().unacked), (1, 1));
+}

@@ -27,6 +27,8 @@ pub struct Want {
     pub allowed: u64,
     /// The number of consumers; 0: the node has none any more.
     pub consumers: u32,
+    /// True if the only consumer has asked for exclusive use.
+    pub exclusive: bool,
 }
 
 /// The state of a queue that is served through its leader.
@@ -97,11 +99,17 @@ impl QueueCore {
         self.lead.front.as_ref().map_or(0, |front| front.received)
     }
 
-    /// Notes that the leader expects consumers here, although there may be none.
+    /// Notes that the leader may expect consumers here, or may have granted messages that were lost.
     pub fn is_expected(&mut self) {
         if let Some(front) = &mut self.lead.front {
             front.consumers = front.consumers.max(1);
         }
+    }
+
+    /// Returns whether the leader of this epoch was ever told of consumers.
+    #[must_use]
+    pub fn has_wanted(&self) -> bool {
+        self.lead.front.as_ref().is_some_and(|front| front.allowed > 0 || front.consumers > 0)
     }
 
     /// Releases a message that the leader handed over for a client that has gone.
@@ -117,7 +125,7 @@ impl QueueCore {
         if consumers == 0 {
             return front.consumers > 0;
         }
-        let open = front.allowed - front.received;
+        let open = front.allowed.saturating_sub(front.received);
         consumers != front.consumers || open <= WINDOW / 2 && self.wanted() > open
     }
 
@@ -131,7 +139,8 @@ impl QueueCore {
         }
         front.consumers = consumers;
         front.allowed = front.allowed.max(front.received + wanted);
-        Some(Want { epoch, received: front.received, allowed: front.allowed, consumers })
+        let exclusive = self.lead.consumers.in_exclusive_use();
+        Some(Want { epoch, received: front.received, allowed: front.allowed, consumers, exclusive })
     }
 
     /// Returns how many grants the consumers can take beside those that have arrived.
@@ -171,9 +180,8 @@ impl QueueCore {
 
     /// Has everything that was granted to a node returned, because the node has ended or cannot be reached.
     pub fn return_granted(&mut self, node: u64) {
-        for (sequence, offset) in self.lead.granted_away.0.remove(&node).unwrap_or_default() {
-            self.log_return(sequence, offset);
-        }
+        // Most of them reached no client: none is dropped because of the delivery limit.
+        self.lead.changes.returned.extend(self.lead.granted_away.0.remove(&node).unwrap_or_default());
     }
 }
 

@@ -111,6 +111,22 @@ impl QueueState {
         self.durable = Some(durable);
     }
 
+    /// Counts messages that are about to be settled and were not delivered since this node leads: a consumer of before has
+    /// settled them.
+    pub(super) fn settle_undelivered(&mut self, first: u64, count: u64, cursor: &Cursor) {
+        if !self.returned.is_empty() {
+            self.returned.extract_if(first..first.saturating_add(count), |_, _| true).for_each(drop);
+        }
+        let Some(next) = self.position(cursor) else { return };
+        let range = first.max(next).max(self.oldest())..first.saturating_add(count).min(self.next_sequence);
+        if range.start < range.end
+            && let Some(durable) = &self.durable
+        {
+            let undelivered: u64 = durable.settled.gaps(range).into_iter().map(|gap| gap.end - gap.start).sum();
+            self.fresh -= undelivered;
+        }
+    }
+
     /// Applies a logged return: the message is ready again if it was out here (`is_out`).
     pub(super) fn return_logged(&mut self, sequence: u64, offset: u32, is_out: bool) {
         if !self.is_live(sequence) {
