@@ -4,7 +4,7 @@
 //! shard gets its declaration next, and the queue takes messages from then on.
 use crate::Broker;
 use crate::caller::Caller;
-use crate::definition_log::{Outcome, stopping};
+use crate::definition_log::{Outcome, overtaken, stopping};
 use crate::deleted::DeletedQueue;
 use crate::effects::CreatedQueue;
 use crate::queue::{Queue, QueueId};
@@ -127,13 +127,13 @@ impl Broker {
     /// Returns the queue that was created, once it exists.
     ///
     /// # Errors
-    /// The node is stopping.
+    /// The node is stopping, or the queue was deleted while the node was cut off from the others.
     async fn once_created(&self, created: CreatedQueue) -> Result<Arc<Queue>, Refusal> {
         match created {
             CreatedQueue::Here(queue) => Ok(queue),
             CreatedQueue::InShard(queue) => tokio::select! {
                 biased;
-                queue = queue => queue.map_err(|_| stopping()),
+                queue = queue => queue.map_err(|_| overtaken()),
                 () = self.node().stopping.cancelled() => Err(stopping()),
             },
         }

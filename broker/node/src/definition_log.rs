@@ -80,6 +80,11 @@ impl DefinitionLog {
             let _ = asker.send(outcome); // fails if nobody waits any more
         }
     }
+
+    /// Notes that a command was carried out before a snapshot of a peer, which does not say what it came to.
+    pub(crate) fn overtaken(&self, number: u64) {
+        self.askers.lock().waiting.remove(&number);
+    }
 }
 
 impl Broker {
@@ -119,13 +124,20 @@ impl Broker {
             () = definitions.outbox.until_room() => {}
             refusal = self.until_given_up(storage) => return Err(refusal),
         }
-        let asked = definitions.ask(&command);
-        let outcome = tokio::select! {
-            biased;
-            outcome = asked => outcome.map_err(|_| stopping())?,
-            refusal = self.until_given_up(storage) => return Err(refusal),
-        };
-        outcome.answer.clone().map(|_| outcome)
+        loop {
+            let asked = definitions.ask(&command);
+            let outcome = tokio::select! {
+                biased;
+                outcome = asked => outcome,
+                refusal = self.until_given_up(storage) => return Err(refusal),
+            };
+            match outcome {
+                Ok(outcome) => return outcome.answer.clone().map(|_| outcome),
+                // It was carried out, and does nothing if it is carried out again.
+                Err(_) if !matches!(command, Command::DeleteQueue { .. }) => {}
+                Err(_) => return Err(overtaken()),
+            }
+        }
     }
 
     /// Waits until there is a reason to give a command up. Returns the reason.
@@ -174,6 +186,12 @@ impl Broker {
 
 pub(crate) fn stopping() -> Refusal {
     Refusal::new(RefusalKind::Stopping, "the node is stopping: what was asked may not be durable".to_owned())
+}
+
+/// Returns the refusal of a request that was carried out, or not, while this node was cut off.
+pub(crate) fn overtaken() -> Refusal {
+    let text = "the node was cut off from the others: what was asked has been done, or undone by another request since";
+    Refusal::new(RefusalKind::Stopping, text.to_owned())
 }
 
 /// A guard that ends the process when a panic drops it.
