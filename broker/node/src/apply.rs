@@ -9,21 +9,21 @@
 //! engine's `snapshot`). The local part says where the contents lie (see `contents`). In version 3 batches have no
 //! rows. Version 2 has neither batches nor declarations: each queue is `uid u64, length u64, index`. Version 1 has neither mark nor version either, and its lengths
 //! have 32 bits.
+use crate::catch_up::{keep_arrived, read_wanted};
 use crate::commands;
 use crate::definitions;
 use crate::delivered::Delivered;
 use crate::entry::{self, Operation, Row};
 use crate::leading;
-use crate::catch_up::{keep_arrived, read_wanted};
 use crate::queue::{Queue, QueueId};
 use crate::replica::{ReplicaQueue, Replicas};
 use crate::shards::Shards;
 use crate::{Broker, Node};
 use bytes::{BufMut, Bytes};
+use futures::future::BoxFuture;
 use leveret_engine::catalog::{DeclaredQueue, Fact, NodeRun};
 use leveret_engine::queue::{LoggedRun, Part, RunName};
 use leveret_engine::shard::BatchId;
-use futures::future::BoxFuture;
 use leveret_replication::{AppliedEntry, ContentsPart, GroupId, GroupSnapshot, GroupStates};
 use std::sync::{Arc, Weak};
 
@@ -154,7 +154,9 @@ impl GroupStates for Applier {
 
     fn read_contents(&self, group: GroupId, wanted: Bytes) -> BoxFuture<'static, Result<ContentsPart, String>> {
         let node = self.node();
-        Box::pin(async move { if group == 0 { Err(NO_CONTENTS.to_owned()) } else { read_wanted(node?, group, &wanted).await } })
+        Box::pin(async move {
+            if group == 0 { Err(NO_CONTENTS.to_owned()) } else { read_wanted(node?, group, &wanted).await }
+        })
     }
 
     /// Begins to serve the queues of the shard. At a start, that is done once storage is open.

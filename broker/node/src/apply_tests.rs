@@ -1,9 +1,9 @@
 //! Tests of snapshots of a shard (of this version, of the one before, and of later ones) and of entries that cannot be
 //! applied.
 use super::*;
-use bytes::Buf;
 use crate::contents::Contents;
 use crate::test_node::{TestNode, in_paused_time};
+use bytes::Buf;
 use leveret_engine::catalog::QueueSettings;
 use leveret_engine::queue::QueueCore;
 use leveret_journal::faulty::FaultyDisk;

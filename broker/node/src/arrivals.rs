@@ -100,7 +100,11 @@ impl Arrivals {
                 }
                 ArrivedRun::Absent => drop(state.here.insert(name, None)),
                 ArrivedRun::Damaged => {
-                    tracing::error!(entry = name.entry, at = name.at, "contents are damaged on the node that sends them");
+                    tracing::error!(
+                        entry = name.entry,
+                        at = name.at,
+                        "contents are damaged on the node that sends them"
+                    );
                     state.here.insert(name, None);
                 }
             }

@@ -5,8 +5,8 @@
 //! entry that follows on the snapshot and is agreed on: the receiver applies that entry before it may lead the shard, and no
 //! leader grants the run's messages to it. Until then the run is absent there (see `contents`).
 use crate::Node;
-use crate::arrivals;
 use crate::archive;
+use crate::arrivals;
 use crate::storage::{Storage, disk_free_min};
 use bytes::Bytes;
 use leveret_engine::queue::RunName;

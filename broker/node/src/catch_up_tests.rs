@@ -134,7 +134,8 @@ async fn a_node_with_an_empty_disk_gets_everything_and_can_lead() {
     go_on(&cluster.nodes[&1], &queue, 0..900, 10_000, 150).await;
     cluster.equal(queue.id, live(&queue)).await;
     purge(&cluster, &[1, 2, 3]).await;
-    let (wires, disk, cut) = (TcpWires::listen("127.0.0.1:0").await.unwrap(), FaultyDisk::new(4), Arc::new(Cut::default()));
+    let (wires, disk, cut) =
+        (TcpWires::listen("127.0.0.1:0").await.unwrap(), FaultyDisk::new(4), Arc::new(Cut::default()));
     let member = GroupMember { address: wires.local_address().unwrap().to_string() };
     NodeIdentity { node: 4, segment_bytes: 2 << 20, log_made: false }.write(&disk).unwrap();
     cluster.nodes.insert(4, open(4, &disk, wires, &cut).await);
@@ -163,8 +164,9 @@ async fn a_node_with_an_empty_disk_gets_everything_and_can_lead() {
 
 /// Waits until contents have arrived at a node, or all of them.
 async fn until_some_arrived(cluster: &Cluster, node: u64, id: QueueId, all: u64) {
-    let disk = &cluster.disks[&node];
-    let here = || cluster.nodes[&node].broker.queue(id).is_some_and(|queue| queue.look(|state| state.next_sequence()) >= all);
+    let disk = cluster.disks[&node].clone();
+    let here =
+        || cluster.nodes[&node].broker.queue(id).is_some_and(|queue| queue.look(|state| state.next_sequence()) >= all);
     let some = || disk.list("archive").unwrap().iter().any(|name| name.ends_with(".names"));
     cluster.nodes[&node].until("contents have arrived", || some() || here()).await;
 }
@@ -202,7 +204,8 @@ async fn a_transfer_goes_on_after_broken_connections_and_the_loss_of_power_of_ei
     cluster.start_again(1).await;
     cluster.equal(id, all).await;
     let lists = |disk: &FaultyDisk| disk.list("archive").unwrap().iter().any(|name| name.ends_with(".names"));
-    assert!(!lists(&cluster.disks[&3]), "what has been installed is no transfer any more");
+    let third = &cluster.nodes[&3];
+    third.until("what is installed is no transfer any more", || !lists(&cluster.disks[&3].clone())).await;
     cluster.cut(3).await;
     cluster.start_again(3).await;
     serves(&cluster, 3, id, &(0..all).collect::<Vec<_>>()).await;
@@ -306,7 +309,9 @@ async fn queues_that_were_declared_and_deleted_meanwhile_appear_and_go_on_a_runn
     assert!(!kept.cancelled.load(Relaxed) && Arc::ptr_eq(&stays, &find(third, "stays").unwrap()));
     assert!(Arc::ptr_eq(&own, &find(third, "own").unwrap()) && gone.is_deleted());
     let facts = |node: &TestNode| node.broker.catalog().facts();
-    third.until("all have the same definitions", || cluster.nodes.values().all(|node| facts(node) == facts(first))).await;
+    third
+        .until("all have the same definitions", || cluster.nodes.values().all(|node| facts(node) == facts(first)))
+        .await;
     cluster.equal(new.id, 50).await;
     first.publish_one_by_one(&find(first, "stays").unwrap(), 0..20, 500).await;
     third.until("the consumer gets messages", || kept.taken.lock().len() == 20).await;

@@ -91,11 +91,12 @@ impl Cluster {
     /// Has one node lead all groups.
     pub(crate) async fn all_led_by(&self, node: u64) {
         for group in 0..self.nodes[&node].storage().groups.len() {
-            for _ in 0..20 {
+            for _ in 0..200 {
                 let leader = self.leader(group).await;
                 if leader == node || self.nodes[&leader].storage().groups.transfer(group, node).await.is_ok() {
                     break;
                 }
+                tokio::time::sleep(Duration::from_millis(20)).await; // it may not be connected or up to date yet
             }
             assert_eq!(self.leader(group).await, node);
         }

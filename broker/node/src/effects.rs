@@ -59,6 +59,9 @@ impl Broker {
                     };
                     if is_asker {
                         outcome.created = Some(CreatedQueue::InShard(node.queues.declared.wait_for(queue.id)));
+                        if let Some(queue) = self.queue(queue.id) {
+                            node.queues.declared.tell(&queue); // the shard was faster, which another node leads
+                        }
                     }
                     shards.shard(queue.id).define(&declaration(vhost, name, queue));
                 }

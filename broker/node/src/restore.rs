@@ -36,9 +36,9 @@ impl Applier {
         let (batches, facts) = match state.split_first() {
             Some((&DEFINITIONS_VERSION, mut rest)) => {
                 let batches = AppliedBatches::decode(&mut rest).ok_or(SHORT)?;
-                (batches, definitions::facts(rest).ok_or_else(unknown)?)
+                (Some(batches), definitions::facts(rest).ok_or_else(unknown)?)
             }
-            _ => (AppliedBatches::default(), definitions::decode(state).ok_or_else(unknown)?.1),
+            _ => (None, definitions::decode(state).ok_or_else(unknown)?.1),
         };
         let (replaced, closed) = {
             let mut catalog = node.catalog.write();
@@ -49,7 +49,9 @@ impl Applier {
             (replaced, closed)
         };
         drop((replaced, closed)); // the catalog may be large, and consumers are told
-        *self.replicas.definitions.lock() = batches;
+        if let Some(batches) = batches {
+            *self.replicas.definitions.lock() = batches;
+        }
         for shard in self.shards.list.iter().filter(|shard| shard.term().is_some()) {
             agreement::agree(node, &self.shards, shard, self.replicas.of(shard.group));
         }
@@ -81,9 +83,9 @@ impl Applier {
             Some(marked) => *marked.first().ok_or(SHORT)?,
         };
         let batches = match version {
-            1 => self.restore_implied(&mut restore, state, 1)?,
-            2 => self.restore_implied(&mut restore, &state[9..], 2)?,
-            3 | SNAPSHOT_VERSION => self.restore_declared(&mut restore, &state[9..], version)?,
+            1 => self.restore_implied(&mut restore, state, 1).map(|()| None)?,
+            2 => self.restore_implied(&mut restore, &state[9..], 2).map(|()| None)?,
+            3 | SNAPSHOT_VERSION => Some(self.restore_declared(&mut restore, &state[9..], version)?),
             _ => return Err(format!("the snapshot is of version {version}, which is not known")),
         };
         let replica = self.replicas.of(group);
@@ -92,7 +94,9 @@ impl Applier {
                 self.delete(node, group, queue.id);
             }
         }
-        replica.set_batches(batches);
+        if let Some(batches) = batches {
+            replica.set_batches(batches);
+        }
         self.note_covered(node, group, &self.shards.shard_of(group).outbox);
         node.forget_undeclared();
         Ok(())
@@ -118,12 +122,7 @@ impl Applier {
     }
 
     /// Restores a snapshot of an earlier version, whose queues were declared in group 0 alone.
-    fn restore_implied(
-        &self,
-        restore: &mut ShardRestore<'_>,
-        mut rest: &[u8],
-        version: u8,
-    ) -> Result<AppliedBatches, String> {
+    fn restore_implied(&self, restore: &mut ShardRestore<'_>, mut rest: &[u8], version: u8) -> Result<(), String> {
         self.declare_implied(restore.node, restore.group);
         while !rest.is_empty() {
             let id = QueueId(rest.try_get_u64_le().map_err(|_| SHORT)?);
@@ -138,7 +137,7 @@ impl Applier {
         }
         let declared = self.replicas.of(restore.group).queues();
         restore.queues.extend(declared.iter().map(|declared| declared.queue.id)); // also those without messages
-        Ok(AppliedBatches::default())
+        Ok(())
     }
 
     fn restore_queue(&self, restore: &mut ShardRestore<'_>, queue: &Queue, mut index: &[u8]) -> Result<(), String> {
