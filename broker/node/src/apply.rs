@@ -1,4 +1,5 @@
-//! Applies committed log entries: those of group 0 to the catalog, those of the shards to their queues.
+//! Applies committed log entries: those of group 0 to the catalog, those of the shards to their queues. `restore` puts a
+//! snapshot in place, `catch_up` brings the contents that the snapshot of a peer refers to.
 //!
 //! Format of the snapshot of group 0: `version u8 = 2`, the batches that were applied, and facts (see `definitions`). Version
 //! 1 consists of facts alone.
@@ -8,8 +9,8 @@
 //! engine's `snapshot`). The local part says where the contents lie (see `contents`). In version 3 batches have no
 //! rows. Version 2 has neither batches nor declarations: each queue is `uid u64, length u64, index`. Version 1 has neither mark nor version either, and its lengths
 //! have 32 bits.
+use crate::catch_up::{keep_arrived, read_wanted};
 use crate::commands;
-use crate::contents::StoredPlaces;
 use crate::definitions;
 use crate::delivered::Delivered;
 use crate::entry::{self, Operation, Row};
@@ -18,18 +19,19 @@ use crate::queue::{Queue, QueueId};
 use crate::replica::{ReplicaQueue, Replicas};
 use crate::shards::Shards;
 use crate::{Broker, Node};
-use bytes::{Buf, BufMut, Bytes};
-use leveret_engine::catalog::{Catalog, DeclaredQueue, Fact, NodeRun};
+use bytes::{BufMut, Bytes};
+use futures::future::BoxFuture;
+use leveret_engine::catalog::{DeclaredQueue, Fact, NodeRun};
 use leveret_engine::queue::{LoggedRun, Part, RunName};
-use leveret_engine::shard::{AppliedBatches, BatchId};
-use leveret_replication::{AppliedEntry, GroupId, GroupSnapshot, GroupStates};
+use leveret_engine::shard::BatchId;
+use leveret_replication::{AppliedEntry, ContentsPart, GroupId, GroupSnapshot, GroupStates};
 use std::sync::{Arc, Weak};
 
 /// Applies the log of a node to its catalog and its queues.
 pub(crate) struct Applier {
     node: Weak<Node>,
-    shards: Arc<Shards>,
-    replicas: Arc<Replicas>,
+    pub(crate) shards: Arc<Shards>,
+    pub(crate) replicas: Arc<Replicas>,
 }
 
 impl GroupStates for Applier {
@@ -101,20 +103,60 @@ impl GroupStates for Applier {
 
     fn restore(&self, group: GroupId, GroupSnapshot { state, local }: &GroupSnapshot) -> Result<(), String> {
         let node = self.node()?;
-        if group == 0 {
-            return self.restore_definitions(&node, state);
+        match group {
+            0 => self.restore_definitions(&node, state),
+            _ => self.restore_shard(&node, group, state, local),
         }
-        let mut places = StoredPlaces::decode(local).ok_or("its places are of a version that is not known")?;
-        let version = match state.strip_prefix(&SNAPSHOT_MARK.to_le_bytes()) {
-            None => 1,
-            Some(marked) => *marked.first().ok_or(SHORT)?,
-        };
-        match version {
-            1 => self.restore_implied(&node, group, state, 1, &mut places),
-            2 => self.restore_implied(&node, group, &state[9..], 2, &mut places),
-            3 | SNAPSHOT_VERSION => self.restore_declared(&node, group, &state[9..], version, &mut places),
-            _ => Err(format!("the snapshot is of version {version}, which is not known")),
+    }
+
+    fn local(&self, group: GroupId) -> Vec<u8> {
+        if group == 0 { Vec::new() } else { self.shards.contents_of(group).encode() }
+    }
+
+    fn installed(&self, group: GroupId) {
+        if group > 0 {
+            self.free_replaced(group);
         }
+    }
+
+    fn begin_contents(&self, group: GroupId, state: &[u8]) -> Result<(), String> {
+        if group > 0 {
+            self.find_lacking(group, state)?;
+        }
+        Ok(())
+    }
+
+    fn wanted_contents(&self, group: GroupId) -> BoxFuture<'static, Result<Bytes, String>> {
+        let (node, shards) = (self.node(), self.shards.clone());
+        Box::pin(async move {
+            if group == 0 {
+                return Ok(Bytes::new());
+            }
+            let arrivals = shards.arrivals_of(group);
+            keep_arrived(node?, group, arrivals.flush()).await?;
+            Ok(arrivals.wanted())
+        })
+    }
+
+    fn take_contents(&self, group: GroupId, part: Bytes) -> BoxFuture<'static, Result<(), String>> {
+        let (node, shards) = (self.node(), self.shards.clone());
+        Box::pin(async move {
+            if group == 0 {
+                return Err(NO_CONTENTS.to_owned());
+            }
+            keep_arrived(node?, group, shards.arrivals_of(group).take(part)?).await
+        })
+    }
+
+    fn has_contents(&self, group: GroupId) -> bool {
+        group == 0 || self.shards.arrivals_of(group).is_complete()
+    }
+
+    fn read_contents(&self, group: GroupId, wanted: Bytes) -> BoxFuture<'static, Result<ContentsPart, String>> {
+        let node = self.node();
+        Box::pin(async move {
+            if group == 0 { Err(NO_CONTENTS.to_owned()) } else { read_wanted(node?, group, &wanted).await }
+        })
     }
 
     /// Begins to serve the queues of the shard. At a start, that is done once storage is open.
@@ -152,7 +194,7 @@ impl Applier {
     }
 
     /// Returns the node, or an error once the node is gone, so that no entry is skipped and no empty snapshot is written.
-    fn node(&self) -> Result<Arc<Node>, String> {
+    pub(crate) fn node(&self) -> Result<Arc<Node>, String> {
         self.node.upgrade().ok_or_else(|| "the node is gone".to_owned())
     }
 
@@ -197,94 +239,8 @@ impl Applier {
         Ok(())
     }
 
-    fn restore_definitions(&self, node: &Node, state: &[u8]) -> Result<(), String> {
-        let unknown = || "definitions of a version that is not known".to_owned();
-        let facts = match state.split_first() {
-            Some((&DEFINITIONS_VERSION, mut rest)) => {
-                let batches = AppliedBatches::decode(&mut rest).ok_or(SHORT)?;
-                *self.replicas.definitions.lock() = batches;
-                definitions::facts(rest).ok_or_else(unknown)?
-            }
-            _ => definitions::decode(state).ok_or_else(unknown)?.1,
-        };
-        let mut catalog = node.catalog.write();
-        facts.into_iter().for_each(|fact| catalog.replay(fact));
-        add_transient(node, &catalog);
-        Ok(())
-    }
-
-    /// Restores a snapshot of this version, without its mark and version.
-    fn restore_declared(
-        &self,
-        node: &Node,
-        group: GroupId,
-        mut rest: &[u8],
-        version: u8,
-        places: &mut StoredPlaces,
-    ) -> Result<(), String> {
-        let batches = match version {
-            3 => AppliedBatches::decode_without_rows(&mut rest),
-            _ => AppliedBatches::decode(&mut rest),
-        };
-        let batches = batches.ok_or(SHORT)?;
-        self.replicas.of(group).set_batches(batches);
-        while !rest.is_empty() {
-            let length = rest.try_get_u32_le().map_err(|_| SHORT)? as usize;
-            let mut declaration = rest.split_off(..length).ok_or(SHORT)?;
-            let fact = definitions::fact(&mut declaration).ok_or("a declaration in the snapshot is not known")?;
-            let queue =
-                self.declare(node, group, fact).ok_or("a declaration in the snapshot is not that of a queue")?;
-            let length = rest.try_get_u64_le().map_err(|_| SHORT)? as usize;
-            let index = rest.split_off(..length).ok_or(SHORT)?;
-            self.restore_queue(node, group, &queue, index, places)?;
-        }
-        Ok(())
-    }
-
-    /// Restores a snapshot of an earlier version, whose queues were declared in group 0 alone.
-    fn restore_implied(
-        &self,
-        node: &Node,
-        group: GroupId,
-        mut rest: &[u8],
-        version: u8,
-        places: &mut StoredPlaces,
-    ) -> Result<(), String> {
-        self.declare_implied(node, group);
-        while !rest.is_empty() {
-            let id = QueueId(rest.try_get_u64_le().map_err(|_| SHORT)?);
-            let length = match version {
-                1 => rest.try_get_u32_le().map_err(|_| SHORT)?.into(),
-                _ => rest.try_get_u64_le().map_err(|_| SHORT)?,
-            };
-            let index = rest.split_off(..length as usize).ok_or(SHORT)?;
-            if let Some(queue) = self.replicas.of(group).queue(id) {
-                self.restore_queue(node, group, &queue, index, places)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn restore_queue(
-        &self,
-        node: &Node,
-        group: GroupId,
-        queue: &Queue,
-        mut index: &[u8],
-        places: &mut StoredPlaces,
-    ) -> Result<(), String> {
-        let mut entered = queue.enter();
-        let restored = entered.restore(&mut index, node.clock.now(), &mut |old| places.name(old));
-        restored.map_err(|damaged| format!("queue '{}': {}", queue.name, damaged.0))?;
-        let contents = self.shards.contents_of(group);
-        match entered.runs().all(|(_, name)| contents.hold_stored(name, places)) {
-            true => Ok(()),
-            false => Err(format!("queue '{}': the snapshot does not say where all of its contents lie", queue.name)),
-        }
-    }
-
     /// Creates the queue that a fact declares, unless it exists. Returns the queue; `None` if the fact declares no queue.
-    fn declare(&self, node: &Node, group: GroupId, fact: Fact) -> Option<Arc<Queue>> {
+    pub(crate) fn declare(&self, node: &Node, group: GroupId, fact: Fact) -> Option<Arc<Queue>> {
         let replica = self.replicas.of(group);
         let Fact::Queue { id, .. } = fact else { return None };
         if let Some(queue) = replica.queue(id) {
@@ -312,7 +268,7 @@ impl Applier {
 
     /// Creates the queues of the shard that group 0 declared, as earlier versions of the program expected it; does so only
     /// once.
-    fn declare_implied(&self, node: &Node, group: GroupId) {
+    pub(crate) fn declare_implied(&self, node: &Node, group: GroupId) {
         self.replicas.of(group).implied.get_or_init(|| {
             let mut facts = node.catalog.read().facts();
             facts.retain(|fact| matches!(fact, Fact::Queue { id, .. } if self.shards.shard(*id).group == group));
@@ -321,7 +277,7 @@ impl Applier {
     }
 
     /// Ends a queue that was deleted. The definitions of this node may not have the deletion yet.
-    fn delete(&self, node: &Node, group: GroupId, id: QueueId) {
+    pub(crate) fn delete(&self, node: &Node, group: GroupId, id: QueueId) {
         drop(node.queues.stop_serving(id));
         self.replicas.of(group).remove(id);
     }
@@ -385,18 +341,6 @@ impl Applier {
     }
 }
 
-/// Creates the queues of the catalog that are not logged and do not exist yet.
-fn add_transient(node: &Node, catalog: &Catalog) {
-    let mut queues = node.queues.by_id.write();
-    for vhost in catalog.vhosts() {
-        for (name, declared) in catalog.queues(vhost).into_iter().flatten().filter(|(_, queue)| !queue.is_logged()) {
-            let context = node.queue_context();
-            let queue = || Arc::new(Queue::new(declared, vhost.clone(), name.clone(), context));
-            queues.entry(declared.id).or_insert_with(queue);
-        }
-    }
-}
-
 /// What surrounds an operation.
 struct OperationContext<'e> {
     applied: &'e AppliedEntry,
@@ -417,10 +361,10 @@ fn not_known(entry: &[u8]) -> String {
 const SETTLED_AT_ONCE: usize = 8192;
 /// The mark at the beginning of a snapshot. Snapshots of version 1 have the identity of a queue in this place, which is
 /// never this number.
-const SNAPSHOT_MARK: u64 = u64::MAX;
-const SNAPSHOT_VERSION: u8 = 4;
-const DEFINITIONS_VERSION: u8 = 2;
-const SHORT: &str = "the snapshot ends too early";
+pub(crate) const SNAPSHOT_MARK: u64 = u64::MAX;
+pub(crate) const SNAPSHOT_VERSION: u8 = 4;
+pub(crate) const DEFINITIONS_VERSION: u8 = 2;
+const NO_CONTENTS: &str = "the definitions have no contents";
 
 #[cfg(test)]
 #[path = "apply_tests.rs"]

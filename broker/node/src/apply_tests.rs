@@ -3,6 +3,7 @@
 use super::*;
 use crate::contents::Contents;
 use crate::test_node::{TestNode, in_paused_time};
+use bytes::Buf;
 use leveret_engine::catalog::QueueSettings;
 use leveret_engine::queue::QueueCore;
 use leveret_journal::faulty::FaultyDisk;

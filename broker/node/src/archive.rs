@@ -9,17 +9,18 @@ use crate::read_failure::ReadFailure;
 use bytes::Bytes;
 use leveret_journal::Disk;
 use std::io::{self, ErrorKind, IoSlice};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// The bit that marks the number of an archive file; numbers without it are segments of the log.
 pub(crate) const ARCHIVE: u64 = 1 << 63;
 
-/// Returns the first number from `next` on that no file has.
+/// Takes the first number from `next` on that no file has.
 ///
 /// # Errors
 /// The error of the disk, if it cannot say whether a file exists.
-pub(crate) fn free_number(disk: &dyn Disk, next: u64) -> io::Result<u64> {
-    let mut number = next;
+pub(crate) fn free_number(disk: &dyn Disk, next: &AtomicU64) -> io::Result<u64> {
     loop {
+        let number = next.fetch_add(1, Relaxed);
         match disk.open(&name(number)) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(number),
             taken => drop(taken?),
@@ -28,7 +29,6 @@ pub(crate) fn free_number(disk: &dyn Disk, next: u64) -> io::Result<u64> {
             file = name(number),
             "a file of the archive is there that was not known: its number is passed over"
         );
-        number += 1;
     }
 }
 
@@ -42,10 +42,9 @@ pub(crate) fn write(disk: &dyn Disk, number: u64, runs: &[Bytes]) -> io::Result<
     for (head, run) in heads.iter().zip(runs) {
         parts.push(IoSlice::new(head));
         parts.push(IoSlice::new(run));
-        let run_len = run.len() as u32;
-        let len = HEAD as u32 + run_len;
-        places.push(Place { file: ARCHIVE | number, offset, len, at: HEAD as u32, run_len });
-        offset += len;
+        let place = place(number, offset, run.len() as u32);
+        offset += place.len;
+        places.push(place);
     }
     let file = disk.create(&name(number), u64::from(offset), false)?;
     let written = file.write_at(&mut parts, 0).and_then(|()| file.sync_data()).and_then(|()| disk.sync_folder(FOLDER));
@@ -54,6 +53,11 @@ pub(crate) fn write(disk: &dyn Disk, number: u64, runs: &[Bytes]) -> io::Result<
         return Err(error);
     }
     Ok(places)
+}
+
+/// Returns the place of a run that begins at `offset` in file `number`.
+pub(crate) fn place(number: u64, offset: u32, run_len: u32) -> Place {
+    Place { file: ARCHIVE | number, offset, len: (HEAD as u32).saturating_add(run_len), at: HEAD as u32, run_len }
 }
 
 /// Reads the run at `place` and checks its length and checksum.

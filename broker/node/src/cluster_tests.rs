@@ -2,6 +2,7 @@
 //! of them, and the node that leads next serves it.
 use crate::identity::NodeIdentity;
 use crate::test_node::{TestNode, open_storage};
+use crate::test_wires::{Cut, CutWires};
 use crate::*;
 use bytes::Bytes;
 use leveret_engine::catalog::QueueDeclare;
@@ -10,7 +11,7 @@ use leveret_replication::{GroupId, GroupMember, LinkTimes, PeersOptions, TcpWire
 use std::collections::BTreeMap;
 
 /// Opens the node that listens on `wires`.
-async fn open(node: u64, disk: &FaultyDisk, wires: TcpWires) -> TestNode {
+pub(crate) async fn open(node: u64, disk: &FaultyDisk, wires: TcpWires, cut: &Arc<Cut>) -> TestNode {
     let options = PeersOptions {
         node,
         cluster: 7,
@@ -20,48 +21,52 @@ async fn open(node: u64, disk: &FaultyDisk, wires: TcpWires) -> TestNode {
         message_bytes_max: 8 << 20,
         times: LinkTimes::default(),
     };
+    let wires = Arc::new(CutWires { wires, cut: cut.clone() });
     open_storage(Arc::new(disk.clone()), u64::MAX / 2, None, Some((options, wires))).await.unwrap()
 }
 
 /// The nodes that run, by identity, and the disks and addresses of all.
-struct Cluster {
-    nodes: BTreeMap<u64, TestNode>,
-    disks: BTreeMap<u64, FaultyDisk>,
-    members: BTreeMap<u64, GroupMember>,
+pub(crate) struct Cluster {
+    pub(crate) nodes: BTreeMap<u64, TestNode>,
+    pub(crate) disks: BTreeMap<u64, FaultyDisk>,
+    pub(crate) members: BTreeMap<u64, GroupMember>,
+    pub(crate) cuts: BTreeMap<u64, Arc<Cut>>,
 }
 
 impl Cluster {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let (mut wires, mut members) = (BTreeMap::new(), BTreeMap::new());
         for node in 1..=3 {
             let wire = TcpWires::listen("127.0.0.1:0").await.unwrap();
             members.insert(node, GroupMember { address: wire.local_address().unwrap().to_string() });
             wires.insert(node, wire);
         }
-        let (mut nodes, mut disks) = (BTreeMap::new(), BTreeMap::new());
+        let (mut nodes, mut disks, mut cuts) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for (node, wire) in wires {
             let disk = FaultyDisk::new(node);
             let identity = NodeIdentity { node, segment_bytes: 2 << 20, log_made: false };
             identity.write(&disk).unwrap();
-            nodes.insert(node, open(node, &disk, wire).await);
+            let cut = Arc::new(Cut::default());
+            nodes.insert(node, open(node, &disk, wire, &cut).await);
             disks.insert(node, disk);
+            cuts.insert(node, cut);
         }
         for node in nodes.values() {
             for group in 0..node.storage().groups.len() {
                 node.storage().groups.initialize(group, members.clone()).await.unwrap();
             }
         }
-        Self { nodes, disks, members }
+        Self { nodes, disks, members, cuts }
     }
 
     /// Cuts the power of a node.
-    async fn cut(&mut self, node: u64) {
+    pub(crate) async fn cut(&mut self, node: u64) {
         self.disks[&node].crash();
         self.nodes.remove(&node).unwrap().end().await;
     }
 
     /// Starts a node again that was cut off.
-    async fn start_again(&mut self, node: u64) {
+    pub(crate) async fn start_again(&mut self, node: u64) {
         // The tasks of the node that was cut off may still have to end.
         let listen = async || loop {
             match TcpWires::listen(&self.members[&node].address).await {
@@ -70,12 +75,12 @@ impl Cluster {
             }
         };
         let wires = tokio::time::timeout(Duration::from_secs(30), listen()).await.unwrap();
-        let again = open(node, &self.disks[&node], wires).await;
+        let again = open(node, &self.disks[&node], wires, &self.cuts[&node]).await;
         self.nodes.insert(node, again);
     }
 
     /// Returns the node that all others agree leads the group.
-    async fn leader(&self, group: GroupId) -> u64 {
+    pub(crate) async fn leader(&self, group: GroupId) -> u64 {
         let leaders = || self.nodes.values().map(|node| node.storage().groups.leader(group).map(|leader| leader.node));
         let agreed = || leaders().next().flatten().filter(|first| self.nodes.contains_key(first));
         let (_, any) = self.nodes.first_key_value().unwrap();
@@ -84,20 +89,21 @@ impl Cluster {
     }
 
     /// Has one node lead all groups.
-    async fn all_led_by(&self, node: u64) {
+    pub(crate) async fn all_led_by(&self, node: u64) {
         for group in 0..self.nodes[&node].storage().groups.len() {
-            for _ in 0..20 {
+            for _ in 0..200 {
                 let leader = self.leader(group).await;
                 if leader == node || self.nodes[&leader].storage().groups.transfer(group, node).await.is_ok() {
                     break;
                 }
+                tokio::time::sleep(Duration::from_millis(20)).await; // it may not be connected or up to date yet
             }
             assert_eq!(self.leader(group).await, node);
         }
     }
 
     /// Waits until all nodes have a queue with the same messages, `count` of them.
-    async fn equal(&self, id: QueueId, count: u64) {
+    pub(crate) async fn equal(&self, id: QueueId, count: u64) {
         let held = |node: &TestNode| {
             let queue = node.broker.queue(id)?;
             Some(

@@ -5,6 +5,9 @@
 //! A snapshot of the shard carries the table along, because the log cannot tell where the contents of entries lie that were
 //! cut off it. Format, integers little-endian: `version u8 = 1`, then each run as `entry u64, at u32, length u32, file u64,
 //! offset u32, record length u32`.
+//!
+//! A run may be *absent*: it came with the snapshot of a peer (see `arrivals`), and was settled on the peer since. The
+//! entries that follow settle it here, too. Its file has the number with all bits set.
 use crate::archive::{self, ARCHIVE};
 use crate::files::{FilePin, FileUses};
 use crate::memory::Memory;
@@ -27,7 +30,8 @@ pub(crate) struct Contents {
 /// Where a run lies, and how many queues need it.
 #[derive(Clone, Copy)]
 struct StoredRun {
-    record: Record,
+    /// `None` if the run is absent.
+    record: Option<Record>,
     queues: u32,
 }
 
@@ -42,7 +46,7 @@ struct Record {
 /// The places of the runs of a snapshot, from which a shard is restored.
 #[derive(Default)]
 pub(crate) struct StoredPlaces {
-    records: BTreeMap<RunName, Record>,
+    records: BTreeMap<RunName, Option<Record>>,
     /// The numbers given to the records of a snapshot that has no names, by file and offset.
     unnamed: BTreeMap<(u64, u32), u64>,
 }
@@ -83,21 +87,40 @@ impl Contents {
     }
 
     fn hold_in(&self, name: RunName, record: Record) {
-        let mut runs = self.runs.lock();
-        let run = runs.entry(name).or_insert(StoredRun { record, queues: 0 });
-        run.queues += 1;
-        if run.queues == 1 {
-            self.files.hold(&record.place(&name));
+        self.hold_run(&mut self.runs.lock(), name, Some(record));
+    }
+
+    fn hold_run(&self, runs: &mut BTreeMap<RunName, StoredRun>, name: RunName, record: Option<Record>) {
+        let run = runs.entry(name).or_insert_with(|| {
             self.memory.account(0, RUN_BYTES);
+            StoredRun { record: None, queues: 0 }
+        });
+        run.queues += 1;
+        if run.record.is_none() {
+            run.record = record;
+            record.iter().for_each(|record| self.files.hold(&record.place(&name)));
         }
     }
 
     /// Counts a queue that needs the run, as [`hold`](Self::hold) does, for a run that comes from a snapshot. Returns false
-    /// if the snapshot does not say where the run lies.
+    /// if neither this table nor the snapshot says where the run lies.
     pub(crate) fn hold_stored(&self, name: RunName, places: &StoredPlaces) -> bool {
-        let Some(&record) = places.records.get(&name) else { return false };
-        self.hold_in(name, record);
+        let mut runs = self.runs.lock();
+        let record = places.records.get(&name).copied();
+        if record.is_none() && !runs.contains_key(&name) {
+            return false;
+        }
+        self.hold_run(&mut runs, name, record.flatten());
         true
+    }
+
+    /// Returns those of the runs that are not here, in order.
+    pub(crate) fn lacking(&self, mut names: Vec<RunName>) -> Vec<RunName> {
+        names.sort_unstable();
+        names.dedup();
+        let runs = self.runs.lock();
+        names.retain(|name| runs.get(name).is_none_or(|run| run.record.is_none()));
+        names
     }
 
     /// Stops counting one queue for each of the runs: it does not need them any more.
@@ -110,13 +133,13 @@ impl Contents {
             };
             run.queues -= 1;
             if run.queues == 0 {
-                ended.push(run.record.place(&name));
+                ended.push(run.record.map(|record| record.place(&name)));
                 runs.remove(&name);
             }
         }
         drop(runs);
         self.memory.account(ended.len() as u64 * RUN_BYTES, 0);
-        self.files.free(ended);
+        self.files.free(ended.into_iter().flatten());
     }
 
     /// Returns where runs lie that are to be read, and keeps their files until they were read: as many of the first runs as
@@ -125,7 +148,7 @@ impl Contents {
         let runs = self.runs.lock();
         let (mut located, mut bytes, mut last) = (Vec::with_capacity(wanted.len()), 0, None);
         for (segment, name) in wanted {
-            let record = runs.get(&name).map(|run| run.record);
+            let record = runs.get(&name).and_then(|run| run.record);
             if let Some(record) = record.filter(|record| last != Some(*record)) {
                 bytes += u64::from(record.len);
                 if bytes > record_bytes_max && !located.is_empty() {
@@ -141,7 +164,7 @@ impl Contents {
 
     /// Returns the location of a run, if it is needed.
     pub(crate) fn place(&self, name: &RunName) -> Option<Place> {
-        self.runs.lock().get(name).map(|run| run.record.place(name))
+        self.runs.lock().get(name)?.record.map(|record| record.place(name))
     }
 
     /// Returns runs behind `after` that lie in files that `wanted` accepts, at most `most` of them. Also returns the run to
@@ -159,8 +182,8 @@ impl Contents {
             if looked_at == LOOKED_AT_MAX || found.len() == most {
                 return (found, last);
             }
-            if wanted(run.record.file) {
-                found.push((*name, run.record.place(name)));
+            if let Some(record) = run.record.filter(|record| wanted(record.file)) {
+                found.push((*name, record.place(name)));
             }
             last = Some(*name);
         }
@@ -169,16 +192,17 @@ impl Contents {
 
     /// Calls `with` for the location of each run. To be called at a start, while nobody else uses the table.
     pub(crate) fn each(&self, mut with: impl FnMut(Place)) {
-        self.runs.lock().iter().for_each(|(name, run)| with(run.record.place(name)));
+        let runs = self.runs.lock();
+        runs.iter().filter_map(|(name, run)| Some(run.record?.place(name))).for_each(&mut with);
     }
 
     /// Notes that a run was copied to another place. Returns false if nothing needs it any more.
     pub(crate) fn moved(&self, name: &RunName, to: Place) -> bool {
         let mut runs = self.runs.lock();
         let Some(run) = runs.get_mut(name) else { return false };
-        let before = std::mem::replace(&mut run.record, to.into());
+        let before = run.record.replace(to.into());
         self.files.hold(&to);
-        self.files.free([before.place(name)]);
+        self.files.free(before.map(|before| before.place(name)));
         true
     }
 
@@ -187,18 +211,20 @@ impl Contents {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let (mut out, mut after) = (vec![VERSION], None);
         loop {
-            let (runs, more) = self.runs_in(&|_| true, after, LOOKED_AT_MAX);
-            for (name, Place { file, offset, len, .. }) in runs {
+            let runs = self.runs.lock();
+            let mut rest = runs.range((after.map_or(Unbounded, Excluded), Unbounded));
+            for (name, run) in rest.by_ref().take(LOOKED_AT_MAX) {
+                let Record { file, offset, len } = run.record.unwrap_or(ABSENT);
                 out.put_u64_le(name.entry);
                 out.put_u32_le(name.at);
                 out.put_u32_le(name.len);
                 out.put_u64_le(file);
                 out.put_u32_le(offset);
                 out.put_u32_le(len);
+                after = Some(*name);
             }
-            match more {
-                Some(_) => after = more,
-                None => return out,
+            if rest.next().is_none() {
+                return out;
             }
         }
     }
@@ -222,7 +248,8 @@ impl StoredPlaces {
             let (entry, at) = (bytes.try_get_u64_le().ok()?, bytes.try_get_u32_le().ok()?);
             let name = RunName { entry, at, len: bytes.try_get_u32_le().ok()? };
             let (file, offset) = (bytes.try_get_u64_le().ok()?, bytes.try_get_u32_le().ok()?);
-            places.records.insert(name, Record { file, offset, len: bytes.try_get_u32_le().ok()? });
+            let record = Record { file, offset, len: bytes.try_get_u32_le().ok()? };
+            places.records.insert(name, Some(record).filter(|record| *record != ABSENT));
         }
         Some(places)
     }
@@ -234,12 +261,19 @@ impl StoredPlaces {
         let next = self.unnamed.len() as u64;
         let entry = UNNAMED | *self.unnamed.entry((file, offset)).or_insert(next);
         let name = RunName { entry, at, len: run_len };
-        self.records.insert(name, Record { file, offset, len });
+        self.records.insert(name, Some(Record { file, offset, len }));
         name
+    }
+
+    /// Adds a run that came from a peer; `None` if it is absent.
+    pub(crate) fn add(&mut self, name: RunName, place: Option<Place>) {
+        self.records.insert(name, place.map(Record::from));
     }
 }
 
 const VERSION: u8 = 1;
+/// The record of an absent run.
+const ABSENT: Record = Record { file: u64::MAX, offset: 0, len: 0 };
 /// The number of runs that one call looks at: others want the table as well.
 const LOOKED_AT_MAX: usize = 64 << 10;
 /// About how many bytes of memory a run takes in the table.

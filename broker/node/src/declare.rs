@@ -6,7 +6,7 @@ use crate::Broker;
 use crate::ask_messages::{QueueAnswer, QueueAsk};
 use crate::caller::Caller;
 use crate::deleted::{DeleteOnly, DeletedQueue};
-use crate::outcome::{CreatedQueue, Outcome, stopping};
+use crate::outcome::{CreatedQueue, Outcome, overtaken, stopping};
 use crate::queue::{Queue, QueueId};
 use leveret_engine::catalog::{
     BindingDeclare, Bond, CatalogCommand, CommandAnswer, ConnectionId, Destination, ExchangeDeclare, Purpose,
@@ -119,13 +119,13 @@ impl Broker {
     /// Returns the queue that was created, once it exists.
     ///
     /// # Errors
-    /// The node is stopping.
+    /// The node is stopping, or the queue was deleted while the node was cut off from the others.
     async fn once_created(&self, created: CreatedQueue) -> Result<Arc<Queue>, Refusal> {
         match created {
             CreatedQueue::Here(queue) => Ok(queue),
             CreatedQueue::InShard(queue) => tokio::select! {
                 biased;
-                queue = queue => queue.map_err(|_| stopping()),
+                queue = queue => queue.map_err(|_| overtaken()),
                 () = self.node().stopping.cancelled() => Err(stopping()),
             },
         }

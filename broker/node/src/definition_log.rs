@@ -11,7 +11,7 @@ use crate::Broker;
 use crate::commands;
 use crate::entry::{self, Row};
 use crate::outbox::{Addition, Outbox};
-use crate::outcome::{Outcome, stopping};
+use crate::outcome::{Outcome, overtaken, stopping};
 use crate::storage::Storage;
 use leveret_engine::catalog::{CatalogCommand, NodeRun};
 use leveret_model::refusal::{Refusal, RefusalKind};
@@ -64,6 +64,11 @@ impl DefinitionLog {
             let _ = asker.send(outcome); // fails if nobody waits any more
         }
     }
+
+    /// Notes that a command was carried out before a snapshot of a peer, which does not say what it came to.
+    pub(crate) fn overtaken(&self, number: u64) {
+        self.askers.lock().waiting.remove(&number);
+    }
 }
 
 impl Broker {
@@ -98,13 +103,20 @@ impl Broker {
             }
         }
         self.until_commands_have_room().await?;
-        let asked = self.node().definitions.ask(&command);
-        let outcome = tokio::select! {
-            biased;
-            outcome = asked => outcome.map_err(|_| stopping())?,
-            refusal = self.until_given_up(storage) => return Err(refusal),
-        };
-        outcome.answer.clone().map(|_| outcome)
+        loop {
+            let asked = self.node().definitions.ask(&command);
+            let outcome = tokio::select! {
+                biased;
+                outcome = asked => outcome,
+                refusal = self.until_given_up(storage) => return Err(refusal),
+            };
+            match outcome {
+                Ok(outcome) => return outcome.answer.clone().map(|_| outcome),
+                // It was carried out, and does nothing if it is carried out again.
+                Err(_) if !matches!(command, CatalogCommand::DeleteQueue { .. }) => {}
+                Err(_) => return Err(overtaken()),
+            }
+        }
     }
 
     /// Waits until a further command can be put on its way.

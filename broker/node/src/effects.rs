@@ -8,7 +8,8 @@ use crate::deleted::DeletedQueue;
 use crate::outcome::{CreatedQueue, Outcome, stopping};
 use crate::queue::{Queue, QueueId};
 use crate::shard::ShardDefinition;
-use leveret_engine::catalog::{CatalogCommand, Change, DeclaredQueue, Effect, NodeRun, UNLINKED_AT_ONCE};
+use leveret_engine::catalog::{Catalog, CatalogCommand, Change, DeclaredQueue, Effect, NodeRun, UNLINKED_AT_ONCE};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -73,6 +74,25 @@ impl Broker {
         if !effects.is_empty() {
             node.generations.changed(effects.iter().any(Effect::changes_bindings));
         }
+    }
+
+    /// Creates and closes queues so that the node agrees with a catalog that came with a snapshot. Queues that are logged
+    /// are created by the logs of their shards. Returns the queues that were closed.
+    pub(crate) fn follow_restored(&self, catalog: &Catalog) -> Vec<DeletedQueue> {
+        let run = self.run();
+        let mut named = BTreeSet::new();
+        for vhost in catalog.vhosts() {
+            for (name, queue) in catalog.queues(vhost).into_iter().flatten() {
+                named.insert(queue.id);
+                let is_over = queue.home.is_some_and(|home| home.node == run.node && home != run);
+                if !is_over && !queue.is_logged() && self.queue(queue.id).is_none() {
+                    self.add_queue(vhost, name, queue);
+                }
+            }
+        }
+        let ids: Vec<QueueId> = self.queues().keys().copied().collect();
+        let gone = ids.into_iter().filter(|id| id.0 < catalog.next_identity() && !named.contains(id));
+        gone.filter_map(|id| self.remove_queue(id)).collect()
     }
 
     /// Creates a queue that is not logged.

@@ -4,6 +4,7 @@
 //! are missing, or are shorter than they were, are noted at once for every queue that has messages in them: the queue stops
 //! before these messages, and says so in its status, in health and in metrics, without waiting for a consumer to get there.
 use crate::archive::{self, ARCHIVE};
+use crate::arrivals;
 use crate::open_error::OpenError;
 use crate::queue::Queue;
 use crate::shards::Shards;
@@ -24,7 +25,8 @@ pub(crate) struct MissingContents {
 pub(crate) type FileEnds = BTreeMap<u64, u64>;
 
 impl MissingContents {
-    /// Looks for the files that are needed, and removes the files of the archive that no queue needs.
+    /// Looks for the files that are needed, and removes the files of the archive that no queue needs and that are not part of
+    /// a transfer (see `arrivals`).
     ///
     /// # Errors
     /// [`OpenError`] if the archive cannot be listed or the log cannot be read.
@@ -47,8 +49,17 @@ impl MissingContents {
         let disk = &**journal.disk();
         let there: BTreeSet<u64> = archive::list(disk).map_err(OpenError::Archive)?.into_iter().collect();
         self.archive_next = there.last().map_or(0, |last| last + 1);
-        for &number in there.iter().filter(|number| !ends.contains_key(&(ARCHIVE | **number))) {
-            let _ = archive::remove(disk, number);
+        for &number in &there {
+            let is_needed = ends.contains_key(&(ARCHIVE | number));
+            match arrivals::read_list(disk, number).filter(|(group, _)| shards.has_group(*group) && !is_needed) {
+                Some((group, places)) => shards.arrivals_of(group).written(&shards.files, number, places),
+                None => {
+                    arrivals::remove_list(disk, number);
+                    if !is_needed {
+                        let _ = archive::remove(disk, number);
+                    }
+                }
+            }
         }
         for (&file, &end) in ends.iter().filter(|(file, _)| **file & ARCHIVE != 0) {
             let number = file & !ARCHIVE;

@@ -9,7 +9,8 @@
 //! Durable queues: `shard`, `outbox` and `entry` (the operations of this node for the log, and their format), `forward` and
 //! `inbox` (handing them to the leader of the log), `shards`, `contents`, `place` and `files` (the state that the queues
 //! share), `storage` and `identity` (opening and closing), `apply` and `replica` (applying the log), `leading` (serving the
-//! queues of a shard), `agreement` (declarations that the shards lack after a start), `fetch` and `read` (reading contents
+//! queues of a shard), `restore` (putting a snapshot in place), `catch_up` and `arrivals` (the contents that come with the
+//! snapshot of another node), `agreement` (declarations that the shards lack after a start), `fetch` and `read` (reading contents
 //! back), `maintain`, `upkeep`, `relocate` and `archive` (keeping the log in bounds). Definitions: `definition_log` and
 //! `commands` (changes on their way into the log of group 0), `definitions` (their encoding in snapshots). Several nodes:
 //! `cluster` (who the members are and which of them leads), `ask` with `ask_messages` (requests about a queue that its leader
@@ -23,10 +24,14 @@ mod activity;
 mod agreement;
 mod apply;
 mod archive;
+mod arrivals;
 mod ask;
 mod ask_messages;
 mod auth;
 mod caller;
+mod catch_up;
+#[cfg(test)]
+mod catch_up_tests;
 mod clock;
 mod cluster;
 #[cfg(test)]
@@ -76,6 +81,7 @@ mod read;
 mod read_failure;
 mod relocate;
 mod replica;
+mod restore;
 mod settle;
 mod shard;
 mod shards;
@@ -84,6 +90,8 @@ mod subscribe;
 mod tasks;
 #[cfg(test)]
 mod test_node;
+#[cfg(test)]
+mod test_wires;
 mod throttle;
 mod upkeep;
 mod waiter;

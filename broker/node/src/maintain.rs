@@ -7,7 +7,7 @@ use crate::relocate::movable;
 use crate::replica::Replica;
 use crate::shards::Shards;
 use crate::storage::{Storage, disk_free_min};
-use crate::upkeep::Upkeep;
+use crate::upkeep::{LogCut, Upkeep};
 use leveret_journal as journal;
 use std::collections::BTreeSet;
 use std::io;
@@ -134,6 +134,7 @@ impl Broker {
         let needed = (0..groups.len()).filter_map(|group| groups.first_segment(group)).min();
         let current = groups.journal().usage().current;
         let freed = self.free_ended(storage).await;
+        shards.end_idle_arrivals(&**groups.journal().disk());
         release(storage, shards, needed.unwrap_or(current).min(current), &upkeep.emptied);
         let failed: Vec<_> = [cut, relocated, compacted, noted, freed].into_iter().filter_map(Result::err).collect();
         upkeep.wait_if_in_vain(&failed);
@@ -151,20 +152,35 @@ impl Broker {
         queues.iter().for_each(|queue| queue.enter().cool_idle());
     }
 
-    /// Makes a snapshot of each group whose log reaches back too far, so that the log is cut.
-    async fn cut_logs(&self, storage: &Storage, upkeep: &Upkeep) -> io::Result<()> {
+    /// Makes a snapshot of each group whose log reaches back too far, so that the log is cut. Entries that a member lacks stay
+    /// for it while it can be reached, but not in the older half of the log: a member that lags that far is sent a snapshot.
+    async fn cut_logs(&self, storage: &Storage, upkeep: &mut Upkeep) -> io::Result<()> {
         let groups = &storage.groups;
         if upkeep.waits() {
             return Ok(());
         }
         for group in 0..groups.len() {
             let usage = groups.journal().usage();
+            let kept_from = usage.current.saturating_sub(u64::from(usage.segments_max / 2));
             let behind = usage.current.saturating_sub(groups.first_segment(group).unwrap_or(usage.current));
-            if behind >= behind_max(&usage, groups.journal().segment_bytes(), groups.snapshot_bytes(group))
-                || groups.log_len(group) > LOG_ENTRIES_MAX
-            {
-                groups.snapshot(group).await?;
+            let (behind_max, len) = (
+                behind_max(&usage, groups.journal().segment_bytes(), groups.snapshot_bytes(group)),
+                groups.log_len(group),
+            );
+            let before = upkeep.cuts.get_mut(&group).filter(|_| !groups.is_alone(group)).map(|cut| {
+                cut.left = cut.left.min(len); // it was purged by now
+                *cut
+            });
+            if behind < behind_max && len <= LOG_ENTRIES_MAX {
+                continue;
             }
+            // What a member still lacks does not become less by another snapshot.
+            if before.is_some_and(|cut| usage.current < cut.segment + behind_max && len <= cut.left + LOG_ENTRIES_MAX) {
+                groups.purge_within(group, kept_from).await?;
+                continue;
+            }
+            groups.snapshot_within(group, kept_from).await?;
+            upkeep.cuts.insert(group, LogCut { segment: usage.current, left: groups.log_len(group) });
         }
         Ok(())
     }

@@ -292,6 +292,24 @@ impl Outbox {
         }
     }
 
+    /// Notes that all batches of a row below `next` are applied, because a snapshot covers them. Returns their entries, each
+    /// of which holds one batch.
+    pub(crate) fn applied_below(&self, row: Row, next: u64) -> Vec<Bytes> {
+        let is_covered = |sent: &Sent| sent.number < next;
+        let covered: Vec<(u64, Bytes)> = {
+            let state = self.state.lock();
+            let batches = &state.rows[row as usize].batches;
+            batches.iter().take_while(|sent| is_covered(sent)).map(|sent| (sent.number, sent.entry.clone())).collect()
+        };
+        covered
+            .into_iter()
+            .map(|(number, entry)| {
+                self.applied(row, number);
+                entry
+            })
+            .collect()
+    }
+
     /// Waits until all operations pushed so far are applied that change which messages are ready; does not wait for
     /// publishes that wait for room.
     pub(crate) async fn until_visible(&self) {

@@ -35,3 +35,9 @@ pub(crate) enum CreatedQueue {
 pub(crate) fn stopping() -> Refusal {
     Refusal::new(RefusalKind::Stopping, "the node is stopping: what was asked may not be durable".to_owned())
 }
+
+/// Returns the refusal of a request that was carried out, or not, while this node was cut off.
+pub(crate) fn overtaken() -> Refusal {
+    let text = "the node was cut off from the others: what was asked has been done, or undone by another request since";
+    Refusal::new(RefusalKind::Stopping, text.to_owned())
+}

@@ -19,6 +19,8 @@ use leveret_journal::Journal;
 use leveret_replication::GroupId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::sync::atomic::AtomicU64;
+#[cfg(any(test, feature = "mutants"))]
 use std::sync::atomic::Ordering::Relaxed;
 
 /// A run that is to be copied.
@@ -73,9 +75,8 @@ impl Broker {
     async fn relocate_some(&self, storage: &Storage, moves: &[Move], upkeep: &mut Upkeep) -> io::Result<()> {
         let Storage { groups, shards, archive_next, .. } = storage;
         let froms: Vec<Place> = moves.iter().map(|run| run.from).collect();
-        let (journal, next) = (groups.journal().clone(), archive_next.load(Relaxed));
-        let copied = storage.off_thread(move || copy(&journal, next, &froms)).await?;
-        archive_next.store(copied.number + 1, Relaxed);
+        let (journal, next) = (groups.journal().clone(), archive_next.clone());
+        let copied = storage.off_thread(move || copy(&journal, &next, &froms)).await?;
         #[cfg(any(test, feature = "mutants"))]
         let (moves, copied) = forget_first(shards, moves, copied);
         let mut held = false;
@@ -195,7 +196,7 @@ fn of_one_file(moves: &[Move]) -> usize {
 
 /// Copies the runs at `froms`, which must be in order, into a new file of the archive, with the first free number from
 /// `next` on. No file is written if no run can be read.
-fn copy(journal: &Journal, next: u64, froms: &[Place]) -> io::Result<ArchiveFile> {
+fn copy(journal: &Journal, next: &AtomicU64, froms: &[Place]) -> io::Result<ArchiveFile> {
     let disk = &**journal.disk();
     let mut reader = RunReader::new(journal);
     let mut runs: Vec<Bytes> = Vec::new();

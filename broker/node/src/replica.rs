@@ -1,5 +1,6 @@
 //! The state of one shard on this node: it follows from the shard's log, whatever the definitions say meanwhile.
 use crate::queue::{Queue, QueueId};
+use leveret_engine::queue::RunName;
 use leveret_engine::shard::{AppliedBatches, BatchId};
 use leveret_replication::GroupId;
 use parking_lot::Mutex;
@@ -25,6 +26,8 @@ pub(crate) struct Replica {
     queues: Mutex<BTreeMap<QueueId, ReplicaQueue>>,
     /// The queues that the log deleted and whose contents are not freed yet.
     ended: Mutex<Vec<Arc<Queue>>>,
+    /// The runs of the state before a snapshot of a peer, which are freed once that snapshot is on the disk.
+    replaced: Mutex<Vec<RunName>>,
     /// Set once the queues were created that an earlier version of the program declared in the log of the definitions alone.
     pub(crate) implied: OnceLock<()>,
     /// The queues that may have something to deliver since the last entries.
@@ -110,6 +113,16 @@ impl Replica {
         }
     }
 
+    /// Notes that a snapshot has replaced the state of a queue that needed these runs.
+    pub(crate) fn replaced(&self, runs: Vec<RunName>) {
+        self.replaced.lock().extend(runs);
+    }
+
+    /// Returns the runs that the states need not any more that were replaced.
+    pub(crate) fn take_replaced(&self) -> Vec<RunName> {
+        std::mem::take(&mut self.replaced.lock())
+    }
+
     /// Notes that a queue may have something to deliver.
     pub(crate) fn is_ready(&self, queue: Arc<Queue>) {
         let mut ready = self.ready.lock();
@@ -155,6 +168,17 @@ impl DeclaredQueues {
         if let Some(sender) = waiting {
             let _ = sender.send(queue.clone()); // fails if nobody waits any more
         }
+        self.appeared.notify_waiters();
+    }
+
+    /// Has nobody wait any longer for the queues for which `is_gone` holds.
+    pub(crate) fn forget(&self, is_gone: impl Fn(QueueId) -> bool) {
+        self.waiting.lock().retain(|id, _| !is_gone(*id));
+        self.look_again();
+    }
+
+    /// Has those look again who wait for a queue: it may be gone.
+    pub(crate) fn look_again(&self) {
         self.appeared.notify_waiters();
     }
 

@@ -1,11 +1,13 @@
 //! The state that durable queues share: the shards that log their operations, the files that hold their contents, and the
 //! reads of contents.
+use crate::arrivals::Arrivals;
 use crate::contents::Contents;
 use crate::due::DueQueues;
 use crate::files::FileUses;
 use crate::memory::Memory;
 use crate::shard::Shard;
 use leveret_engine::catalog::QueueId;
+use leveret_journal::Disk;
 use leveret_replication::GroupId;
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
@@ -21,6 +23,8 @@ pub(crate) struct Shards {
     pub(crate) list: Vec<Arc<Shard>>,
     /// Where the contents of each shard's queues lie, in the order of `list`.
     contents: Vec<Contents>,
+    /// The contents that come from a peer, for each shard, in the order of `list`.
+    arrivals: Vec<Arrivals>,
     /// The files that hold contents.
     pub(crate) files: Arc<FileUses>,
     pub(crate) damage: Damage,
@@ -53,6 +57,7 @@ impl Shards {
             incarnation,
             list: (1..=count).map(|group| Arc::new(Shard::new(group))).collect(),
             contents: (0..count).map(|_| Contents::new(files.clone(), memory.clone())).collect(),
+            arrivals: (0..count).map(|_| Arrivals::new()).collect(),
             files,
             damage: Damage::default(),
             reads: ReadQueue { slots: Semaphore::new(READS_MAX), waiting: DueQueues::default() },
@@ -78,6 +83,21 @@ impl Shards {
     /// Returns where the contents of the queues of a group's shard lie.
     pub(crate) fn contents_of(&self, group: GroupId) -> &Contents {
         &self.contents[usize::from(group) - 1]
+    }
+
+    /// Returns the contents of a group's shard that come from a peer.
+    pub(crate) fn arrivals_of(&self, group: GroupId) -> &Arrivals {
+        &self.arrivals[usize::from(group) - 1]
+    }
+
+    /// Gives up the transfers of contents that have not gone on for long.
+    pub(crate) fn end_idle_arrivals(&self, disk: &dyn Disk) {
+        self.arrivals.iter().for_each(|arrivals| arrivals.end_if_idle(disk));
+    }
+
+    /// Returns whether a group is that of a shard.
+    pub(crate) fn has_group(&self, group: GroupId) -> bool {
+        (1..=self.list.len()).contains(&usize::from(group))
     }
 
     /// Returns where the contents of each shard's queues lie, with the group of the shard.

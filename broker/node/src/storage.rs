@@ -76,7 +76,8 @@ pub(crate) struct Storage {
     pub(crate) groups: Groups,
     pub(crate) shards: Arc<Shards>,
     pub(crate) replicas: Arc<Replicas>,
-    pub(crate) archive_next: AtomicU64,
+    /// The number of the next file of the archive.
+    pub(crate) archive_next: Arc<AtomicU64>,
     /// What connects this node with others; `None` if there are none.
     pub(crate) links: Option<Links>,
     /// The driver that does blocking work; `None` to use threads.
@@ -157,7 +158,7 @@ impl Broker {
         let groups = Groups::open(disk.clone(), journal, options, applier, peers.clone()).await?;
         identity.log_is_made(&*disk).map_err(OpenError::Identity)?;
         let delivered = delivered::take(&*disk).map_err(OpenError::Delivered)?;
-        let archive_next = AtomicU64::new(self.find_missing(&shards, &groups)?);
+        let archive_next = Arc::new(AtomicU64::new(self.find_missing(&shards, &groups)?));
         let (tasks, stopping) = (TaskTracker::new(), self.0.stopping.clone());
         let on_failure: Arc<dyn Fn(String) + Send + Sync> = Arc::new(move |reason| match stopping.is_cancelled() {
             true => tracing::debug!(reason, "given up while stopping"), // that is no failure

@@ -6,7 +6,7 @@ use leveret_engine::queue::Publish;
 use leveret_journal::faulty::FaultyDisk;
 use leveret_journal::{Disk, DiskFile, Driver, Journal};
 use leveret_model::table::FieldTable;
-use leveret_replication::{Peers, PeersOptions, TcpWires};
+use leveret_replication::{Peers, PeersOptions, TcpWires, Wires};
 use parking_lot::Mutex;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -185,13 +185,13 @@ pub(crate) async fn open_storage(
     disk: Arc<dyn Disk>,
     memory_max: u64,
     driver: Option<Arc<dyn Driver>>,
-    links: Option<(PeersOptions, TcpWires)>,
+    links: Option<(PeersOptions, Arc<dyn Wires>)>,
 ) -> Result<TestNode, OpenError> {
     let failure = Arc::new(Mutex::new(None));
     let options = Options { memory_max, message_bytes_max: 64 << 10, ..Options::default() };
     let broker = Broker::start(options);
     let messages = broker.0.network.messages.clone();
-    let peers = links.map(|(options, wires)| Peers::start(options, Arc::new(wires), messages));
+    let peers = links.map(|(options, wires)| Peers::start(options, wires, messages));
     let storage = StorageOptions { driver, peers, ..storage_options(disk, &failure) };
     broker.open_storage(storage).await?;
     Ok(TestNode { broker, failure, upkeep: Upkeep::default() })

@@ -13,6 +13,8 @@ pub(crate) struct Upkeep {
     pub(crate) emptied: BTreeSet<u64>,
     /// The files that could not be read, with the round from which on reading them is tried again.
     aside: BTreeMap<u64, u64>,
+    /// The last snapshot that each group's log was cut by.
+    pub(crate) cuts: BTreeMap<GroupId, LogCut>,
     /// The number of rounds since the start of the node.
     pub(crate) rounds: u64,
     /// The first round in which a snapshot may be begun again, after a step of a round failed.
@@ -23,6 +25,15 @@ pub(crate) struct Upkeep {
     compacted: BTreeSet<u64>,
     /// Set if there may be more to compact, which is done in the next round.
     pub(crate) compacts: bool,
+}
+
+/// A snapshot that a log was cut by.
+#[derive(Clone, Copy)]
+pub(crate) struct LogCut {
+    /// The number of the segment that was written to at that time.
+    pub(crate) segment: u64,
+    /// The number of entries that were left in the log.
+    pub(crate) left: u64,
 }
 
 impl Upkeep {

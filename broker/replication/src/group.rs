@@ -183,6 +183,27 @@ impl Groups {
         Box::pin(self.write_snapshot(group, first_segment))
     }
 
+    /// Has openraft purge the entries that the snapshot on the disk covers, as [`snapshot_within`](Self::snapshot_within)
+    /// does after it has written one. To be called when members have caught up since.
+    pub fn purge_within(&self, group: GroupId, first_segment: u64) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(async move {
+            let covered = self.group(group).raft.metrics().borrow_watched().snapshot;
+            match covered {
+                Some(covered) => self.purge(group, covered.index, first_segment).await,
+                None => Ok(()),
+            }
+        })
+    }
+
+    async fn purge(&self, group: GroupId, covered: u64, first_segment: u64) -> io::Result<()> {
+        let group = self.group(group);
+        let purged = group.log.table.lock().purged;
+        match group.purge_upto(covered, first_segment).filter(|upto| purged.is_none_or(|purged| purged.index < *upto)) {
+            Some(upto) => group.raft.trigger().purge_log(upto).await.map_err(io::Error::other),
+            None => Ok(()),
+        }
+    }
+
     async fn write_snapshot(&self, group: GroupId, first_segment: u64) -> io::Result<()> {
         let Group { raft, builds, .. } = self.group(group);
         let applied = raft.metrics().borrow_watched().last_applied;
@@ -210,10 +231,7 @@ impl Groups {
         let wait = raft.wait(None);
         let written = wait.metrics(|metrics| metrics.snapshot >= applied, "the snapshot is written");
         let Some(covered) = written.await.map_err(io::Error::other)?.snapshot else { return Ok(()) };
-        match self.group(group).purge_upto(covered.index, first_segment) {
-            Some(upto) => raft.trigger().purge_log(upto).await.map_err(io::Error::other),
-            None => Ok(()),
-        }
+        self.purge(group, covered.index, first_segment).await
     }
 
     /// Returns the number of bytes of a group's state in its snapshot on the disk; 0 if there is no snapshot.

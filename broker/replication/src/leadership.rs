@@ -8,7 +8,7 @@ use std::sync::Arc;
 pub(crate) struct Leadership {
     pub(crate) group: GroupId,
     node: u64,
-    states: Arc<dyn GroupStates>,
+    pub(crate) states: Arc<dyn GroupStates>,
     state: Mutex<LeadState>,
 }
 

@@ -6,7 +6,7 @@
 //! `network` with `remote` and `wire` (it is sent to the other members), `serve` (a member receives it), `state_machine`
 //! (it is applied, in order, by an implementation of [`GroupStates`]), `snapshot` (the state is written to a file, and the
 //! log before it is purged). `snapshot_data`, `send_snapshot` and `receive_snapshot` bring a snapshot to a member that
-//! lacks purged entries.
+//! lacks purged entries, with the contents to which its state refers.
 //!
 //! Beside these, `start` opens the groups (`open_error` says why that fails), `members` changes who belongs to them,
 //! `leadership` tells when this node leads, and `takeover` replaces a leader whose process has ended. `link` has the
@@ -59,6 +59,7 @@ pub use start::GroupsOptions;
 pub use types::GroupMember;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use leveret_journal::RecordPlace;
 
 /// Number of a Raft group of the node. At a start the log of group 0 is applied completely before those of the others.
@@ -84,11 +85,49 @@ pub trait GroupStates: Send + Sync + 'static {
     fn snapshot(&self, group: GroupId) -> Result<GroupSnapshot, String>;
 
     /// Replaces the state of the group with one that [`snapshot`](Self::snapshot) returned. At a start this comes
-    /// before any entry.
+    /// before any entry. Later, the state comes from a peer: the local part is empty, and the contents have arrived.
     ///
     /// # Errors
     /// The reason why the bytes cannot be decoded.
     fn restore(&self, group: GroupId, snapshot: &GroupSnapshot) -> Result<(), String>;
+
+    /// Returns the local part that belongs to the state after [`restore`](Self::restore).
+    fn local(&self, _group: GroupId) -> Vec<u8> {
+        Vec::new()
+    }
+
+    /// Called when the state that came from a peer is on the disk. What belonged to the state before can be freed.
+    fn installed(&self, _group: GroupId) {}
+
+    /// Begins to receive the contents to which a state refers that came from a peer: finds those that this node lacks.
+    ///
+    /// # Errors
+    /// The reason why the bytes cannot be decoded.
+    fn begin_contents(&self, _group: GroupId, _state: &[u8]) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Makes durable what [`take_contents`](Self::take_contents) took. Returns which contents are to be sent next, in a
+    /// form that is opaque to the groups; it is empty if all are here.
+    fn wanted_contents(&self, _group: GroupId) -> BoxFuture<'static, Result<Bytes, String>> {
+        Box::pin(std::future::ready(Ok(Bytes::new())))
+    }
+
+    /// Takes a part of the contents. Parts may come more than once, and in any order.
+    fn take_contents(&self, group: GroupId, _part: Bytes) -> BoxFuture<'static, Result<(), String>> {
+        Box::pin(std::future::ready(Err(format!("group {group} has no contents"))))
+    }
+
+    /// Returns whether all contents are here and durable of the state for which
+    /// [`begin_contents`](Self::begin_contents) was called last.
+    fn has_contents(&self, _group: GroupId) -> bool {
+        true
+    }
+
+    /// Reads the first of the contents that a peer wants, about a mebibyte of them.
+    fn read_contents(&self, group: GroupId, _wanted: Bytes) -> BoxFuture<'static, Result<ContentsPart, String>> {
+        Box::pin(std::future::ready(Err(format!("group {group} has no contents"))))
+    }
 
     /// Called when this node leads the group in `term` and everything of earlier terms is applied. It leads until
     /// [`follow`](Self::follow) is called.
@@ -110,6 +149,15 @@ pub struct AppliedEntry {
     pub bytes: Bytes,
     /// The place of the bytes in the journal of this node.
     pub place: RecordPlace,
+}
+
+/// Some of the contents that a peer wants.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ContentsPart {
+    /// The contents, for the peer's [`take_contents`](GroupStates::take_contents).
+    pub part: Bytes,
+    /// What the peer wants beside these; shorter than what it wanted before.
+    pub later: Bytes,
 }
 
 /// The state of a group after an entry of its log, encoded.

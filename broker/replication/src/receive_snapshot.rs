@@ -1,9 +1,11 @@
 //! Receives a snapshot from the leader of a group. What has arrived is kept while the connection is down, so that a
-//! transfer goes on where it broke off; a replica receives one snapshot at a time.
+//! transfer goes on where it broke off; a replica receives one snapshot at a time. It is installed once all of the
+//! contents that its state refers to are on the disk.
 use crate::replica::{ArrivingSnapshot, Group};
 use crate::snapshot_data::{SnapshotData, WholeSnapshot};
 use crate::types::{TypeConfig, Vote};
 use crate::wire::SnapshotHead;
+use bytes::Bytes;
 use openraft::alias::{SnapshotMetaOf, SnapshotOf};
 use openraft::async_runtime::watch::WatchReceiver;
 
@@ -20,9 +22,9 @@ pub(crate) fn begin(group: &Group, from: u64, head: SnapshotHead) -> Result<u64,
         same_state && known.membership == head.membership
     });
     // The vote may have changed: another leader has the same snapshot only by chance, but then it may go on with it.
-    let state = continued.map(|arriving| arriving.state).unwrap_or_default();
+    let (state, is_whole) = continued.map(|arriving| (arriving.state, arriving.is_whole)).unwrap_or_default();
     let len = state.len() as u64;
-    *arriving = Some(ArrivingSnapshot { from, head, state });
+    *arriving = Some(ArrivingSnapshot { from, head, state, is_whole });
     Ok(len)
 }
 
@@ -40,12 +42,40 @@ pub(crate) fn part(group: &Group, from: u64, offset: u64, bytes: &[u8]) -> Resul
     Ok(arriving.state.len() as u64)
 }
 
+/// Returns which contents are to be sent next; nothing if all are here.
+pub(crate) async fn wanted(group: &Group, from: u64) -> Result<Bytes, String> {
+    let states = &group.log.leadership.states;
+    {
+        let mut arriving = group.arriving.lock();
+        let arriving = arriving.as_mut().filter(|arriving| arriving.from == from).ok_or(NOT_BEGUN)?;
+        if !arriving.is_whole {
+            let ArrivingSnapshot { head, state, .. } = &*arriving;
+            if state.len() as u64 != head.bytes || crc32fast::hash(state) != head.crc {
+                arriving.state = Vec::new();
+                return Err("the snapshot did not arrive intact".to_owned());
+            }
+            states.begin_contents(group.log.group, state)?;
+            arriving.is_whole = true;
+        }
+    }
+    states.wanted_contents(group.log.group).await
+}
+
+/// Takes a part of the contents.
+pub(crate) async fn contents(group: &Group, from: u64, part: Bytes) -> Result<(), String> {
+    let is_begun = group.arriving.lock().as_ref().is_some_and(|arriving| arriving.from == from && arriving.is_whole);
+    if !is_begun {
+        return Err(NOT_BEGUN.to_owned());
+    }
+    group.log.leadership.states.take_contents(group.log.group, part).await
+}
+
 /// Ends the transfer and installs the snapshot. Returns the vote of this replica.
 pub(crate) async fn end(group: &Group, from: u64) -> Result<Vote, String> {
-    let arrived = group.arriving.lock().take_if(|arriving| arriving.from == from).ok_or(NOT_BEGUN)?;
-    let ArrivingSnapshot { head, state, .. } = arrived;
-    if state.len() as u64 != head.bytes || crc32fast::hash(&state) != head.crc {
-        return Err("the snapshot did not arrive intact".to_owned());
+    let arrived = group.arriving.lock().take_if(|arriving| arriving.from == from && arriving.is_whole);
+    let ArrivingSnapshot { head, state, .. } = arrived.ok_or(NOT_BEGUN)?;
+    if !group.log.leadership.states.has_contents(group.log.group) {
+        return Err("not all contents of the snapshot are here".to_owned());
     }
     let committed = group.raft.metrics().borrow_watched().local_committed;
     if committed.is_some_and(|committed| committed < head.last && head.last.index <= committed.index) {

@@ -31,6 +31,8 @@ pub(crate) struct ArrivingSnapshot {
     pub(crate) head: SnapshotHead,
     /// What is here of the state.
     pub(crate) state: Vec<u8>,
+    /// True once the state is known to be whole, and its contents are arriving.
+    pub(crate) is_whole: bool,
 }
 
 impl Group {

@@ -95,6 +95,8 @@ async fn handle(group: &Group, from: u64, frame: LinkFrame) -> Result<Bytes, Str
             let offset = wire::decode_offset(&mut body).ok_or(MALFORMED)?;
             receive_snapshot::part(group, from, offset, &body).map(wire::encode_offset)
         }
+        wire::CONTENTS_WANTED => receive_snapshot::wanted(group, from).await,
+        wire::CONTENTS_PART => receive_snapshot::contents(group, from, frame.body).await.map(|()| Bytes::new()),
         wire::SNAPSHOT_END => receive_snapshot::end(group, from).await.map(|vote| wire::encode_vote(&vote)),
         kind => Err(format!("requests of kind {kind} are not known")),
     }

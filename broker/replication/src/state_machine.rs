@@ -206,14 +206,19 @@ impl RaftStateMachine<TypeConfig> for Machine {
         if let Some((last, chain)) = meta.last_log_id.zip(chain) {
             self.log.keep_installed(last, chain).await?;
         }
-        let snapshot = GroupSnapshot { state, local: Vec::new() };
+        let mut snapshot = GroupSnapshot { state, local: Vec::new() };
         self.applied.restore(self.group, &snapshot).map_err(io::Error::other)?;
+        snapshot.local = self.applied.local(self.group);
         self.last = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         self.log.set_alone(types::has_one_member(self.membership.membership()));
         let bytes = snapshot.bytes();
         self.write(Arc::new(snapshot)).await?;
         self.builds.set_stored(self.last, self.membership.clone(), bytes);
+        if let Some(last) = self.last {
+            self.log.table.lock().applied(last.index);
+        }
+        self.applied.installed(self.group);
         Ok(())
     }
 

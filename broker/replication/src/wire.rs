@@ -15,6 +15,9 @@
 //!   of its last entry.
 //! - **Begin of a snapshot**: see [`SnapshotHead`]. The answer is `offset u64`: how many bytes the receiver has already.
 //! - **Part of a snapshot**: `offset u64`, then bytes. The answer is the offset after these bytes.
+//! - **Contents wanted**: nothing. The answer is what the states of the receiver say, for those of the sender: which
+//!   contents are to be sent. It is empty if none are. These two bodies and the next have no version here.
+//! - **Part of the contents**: as the states of the sender say. The answer is empty.
 //! - **End of a snapshot**: nothing. The answer is the receiver's vote.
 //!
 //! An answer of the kind [`REFUSAL`] has the reason as text in UTF-8.
@@ -35,6 +38,8 @@ pub(crate) const ASK: u8 = 6;
 pub(crate) const SNAPSHOT_BEGIN: u8 = 7;
 pub(crate) const SNAPSHOT_PART: u8 = 8;
 pub(crate) const SNAPSHOT_END: u8 = 9;
+pub(crate) const CONTENTS_WANTED: u8 = 10;
+pub(crate) const CONTENTS_PART: u8 = 11;
 pub(crate) const ANSWER: u8 = 128;
 pub(crate) const REFUSAL: u8 = 129;
 

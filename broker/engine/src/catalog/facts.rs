@@ -6,7 +6,7 @@ use super::bindings::{Destination, Ends};
 use super::exchanges::ExchangeDeclare;
 use super::{Catalog, ConnectionId, DeclaredQueue, NodeRun, QueueId, QueueSettings};
 use leveret_model::table::FieldTable;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// A definition that was made or deleted.
@@ -115,6 +115,26 @@ pub struct Bond {
 }
 
 impl Catalog {
+    /// Returns the catalog that [`facts`](Self::facts) were made of, with the bounds of this one. Its exchanges get
+    /// identities that those of this one never had, so that no cached route means another exchange.
+    #[must_use]
+    pub fn restored(&self, facts: Vec<Fact>) -> Self {
+        let mut restored = Self {
+            vhosts: BTreeMap::new(),
+            next_queue: 1,
+            next_exchange: self.next_exchange,
+            running: BTreeMap::new(),
+            exclusive: BTreeMap::new(),
+            bytes_max: self.bytes_max,
+            unlinked_at_once: self.unlinked_at_once,
+        };
+        if !facts.iter().any(|fact| matches!(fact, Fact::Vhost(_))) {
+            restored.replay(Fact::Vhost("/".into())); // earlier versions did not say that it is there
+        }
+        facts.into_iter().for_each(|fact| restored.replay(fact));
+        restored
+    }
+
     /// Applies a fact of the log. The change was accepted when it was logged, so nothing is refused, and all consequences
     /// of the change are facts of their own. A fact that was applied before changes nothing.
     pub fn replay(&mut self, fact: Fact) {

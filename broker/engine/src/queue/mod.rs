@@ -38,7 +38,7 @@ pub use front::{Grant, Want};
 pub use logged::{DeliveryChanges, LoggedRun, OldPlace, ReadRequest, RunName};
 pub use run::MessageId;
 pub use sink::{ConsumerOwner, Delivery, Fill, Sink, Source};
-pub use snapshot::{Damaged, Part};
+pub use snapshot::{Damaged, Part, index_runs};
 pub use stored::StoredRun;
 
 use crate::catalog::QueueSettings;

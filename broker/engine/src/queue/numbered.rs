@@ -199,10 +199,15 @@ impl<T> Numbered<T> {
         self.room * size_of::<T>() + self.chunks.capacity() * size_of::<Chunk<T>>()
     }
 
+    /// Returns an empty list that goes on with the numbers of this one.
+    pub(super) fn successor(&self) -> Self {
+        Self { next: self.next, ..Self::default() }
+    }
+
     /// Frees the memory that an empty list keeps.
     pub(super) fn trim(&mut self) {
         if self.len == 0 {
-            *self = Self { next: self.next, ..Self::default() };
+            *self = self.successor();
         }
     }
 

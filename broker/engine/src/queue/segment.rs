@@ -54,6 +54,11 @@ impl Segments {
         self.push(Contents::Shared { head: Vec::with_capacity(head_bytes), body })
     }
 
+    /// Returns an empty list that goes on with the numbers of this one.
+    pub(super) fn successor(&self) -> Self {
+        Self { list: self.list.successor(), ..Self::default() }
+    }
+
     fn push(&mut self, contents: Contents) -> u64 {
         if self.list.last_mut().is_some_and(|last| last.live == 0) {
             let last = self.last_number();

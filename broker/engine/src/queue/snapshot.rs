@@ -5,7 +5,7 @@
 //! counts of returns `u64 n` of `sequence u64, count u32`. Contents are not in it. Version 1 had the location of a run,
 //! `file u64, offset u32, length u32, at u32, run length u32`, in place of its name (the last three fields of a run).
 use super::logged::{Durable, OldPlace, RunName};
-use super::run::Run;
+use super::run::{Cursor, Run};
 use super::{QueueCore, QueueState};
 #[cfg(any(test, feature = "mutants"))]
 use crate::mutants;
@@ -48,20 +48,76 @@ impl QueueCore {
         self.state.snapshot_part(out, part)
     }
 
-    /// Restores the index into an empty queue, and removes it from the beginning of `bytes`. `now` is the arrival time
-    /// that its messages get, in nanoseconds. `name` gives a name to a run of an index of version 1.
+    /// Replaces the messages of the queue with those of an index, and removes the index from the beginning of `bytes`. The
+    /// consumers stay, and so does what they were delivered or granted. `now` is the arrival time that the messages get, in
+    /// nanoseconds. `name` gives a name to a run of an index of version 1.
     ///
     /// # Errors
     /// [`Damaged`] if the bytes are not a snapshot of a known version, or if the digest does not match the restored
-    /// messages.
+    /// messages. The queue is as it was before then.
     pub fn restore(
         &mut self,
         bytes: &mut &[u8],
         now: u64,
         name: &mut dyn FnMut(OldPlace) -> RunName,
     ) -> Result<(), Damaged> {
-        self.state.restore(bytes, now, name)
+        let mut state = self.state.successor();
+        state.restore(bytes, now, name)?;
+        self.state.succeed(state);
+        self.lead.cursor = Cursor::at(self.state.runs_first());
+        self.lead.blocked_on = None;
+        self.lead.look_at = 0;
+        self.lead.revived.clear();
+        self.lead.unreadable.clear();
+        Ok(())
     }
+}
+
+/// Calls `each` with the name of each run that the index of a queue refers to, and removes the index from the beginning of
+/// `bytes`.
+///
+/// # Errors
+/// [`Damaged`] if the bytes are not a whole index with names.
+pub fn index_runs(bytes: &mut &[u8], mut each: impl FnMut(RunName)) -> Result<(), Damaged> {
+    let version = bytes.try_get_u8().map_err(short)?;
+    if version != VERSION {
+        return Err(Damaged(format!("an index of version {version} does not have the names of its runs")));
+    }
+    let (_, _) = (long(bytes)?, long(bytes)?);
+    for _ in 0..long(bytes)? {
+        let run = run_numbers(bytes)?;
+        let name = run_name(bytes)?;
+        if run.live > 0 {
+            each(name);
+        }
+    }
+    for item_bytes in [RANGE_BYTES, COUNT_BYTES] {
+        let items = long(bytes)?;
+        let len = items.checked_mul(item_bytes).filter(|len| *len <= bytes.len() as u64);
+        bytes.advance(len.ok_or_else(ends_early)? as usize);
+    }
+    Ok(())
+}
+
+fn long(bytes: &mut &[u8]) -> Result<u64, Damaged> {
+    bytes.try_get_u64_le().map_err(short)
+}
+
+fn word(bytes: &mut &[u8]) -> Result<u32, Damaged> {
+    bytes.try_get_u32_le().map_err(short)
+}
+
+/// Reads the fields of a run that come before its name.
+fn run_numbers(bytes: &mut &[u8]) -> Result<Run, Damaged> {
+    let (first, count, live, body_bytes) = (long(bytes)?, word(bytes)?, word(bytes)?, long(bytes)?);
+    if live > count || first.checked_add(u64::from(count)).is_none() {
+        return Err(Damaged(format!("a run of a queue's index has {live} of {count} messages from {first} on")));
+    }
+    Ok(Run { first, count, live, segment: 0, offset: 0, arrived: 0, body_bytes })
+}
+
+fn run_name(bytes: &mut &[u8]) -> Result<RunName, Damaged> {
+    Ok(RunName { entry: long(bytes)?, at: word(bytes)?, len: word(bytes)? })
 }
 
 impl QueueState {
@@ -140,8 +196,6 @@ impl QueueState {
         now: u64,
         name: &mut dyn FnMut(OldPlace) -> RunName,
     ) -> Result<(), Damaged> {
-        let long = |bytes: &mut &[u8]| bytes.try_get_u64_le().map_err(short);
-        let word = |bytes: &mut &[u8]| bytes.try_get_u32_le().map_err(short);
         let version = bytes.try_get_u8().map_err(short)?;
         if !(1..=VERSION).contains(&version) {
             return Err(Damaged(format!("version {version} of a queue's index is not known, {VERSION} is")));
@@ -150,13 +204,16 @@ impl QueueState {
         let mut durable = Durable { digest, ..Durable::default() };
         let (mut sum, mut end, mut gaps) = (0u64, None, Vec::new());
         for _ in 0..runs {
-            let (first, count, live) = (long(bytes)?, word(bytes)?, word(bytes)?);
-            let body_bytes = long(bytes)?;
+            let run = run_numbers(bytes)?;
             let name = match version {
                 1 => name(old_place(bytes).map_err(short)?),
-                _ => RunName { entry: long(bytes)?, at: word(bytes)?, len: word(bytes)? },
+                _ => run_name(bytes)?,
             };
-            self.restore_run(Run { first, count, live, segment: 0, offset: 0, arrived: now, body_bytes }, name);
+            let Run { first, count, .. } = run;
+            if end.is_some_and(|end| first < end) || run.end() > next_sequence {
+                return Err(Damaged(format!("the run from {first} on is not in its place in a queue's index")));
+            }
+            self.restore_run(Run { arrived: now, ..run }, name);
             sum = sum.wrapping_add(Durable::range_digest(first, u64::from(count)));
             gaps.extend(end.replace(first.saturating_add(u64::from(count))).map(|end| end..first));
         }
@@ -200,9 +257,16 @@ fn old_place(bytes: &mut &[u8]) -> Result<OldPlace, TryGetError> {
 }
 
 fn short(_: TryGetError) -> Damaged {
+    ends_early()
+}
+
+fn ends_early() -> Damaged {
     Damaged("a queue's index ends too early".to_owned())
 }
 
 const VERSION: u8 = 2;
+/// The length of a settled range and of a count of returns, in bytes.
+const RANGE_BYTES: u64 = 16;
+const COUNT_BYTES: u64 = 12;
 /// The number of runs, ranges or counts in one part.
 const PART: usize = 32 << 10;

@@ -187,6 +187,18 @@ impl QueueState {
         }
     }
 
+    /// Returns an empty state whose runs and segments get numbers that those of this state never had, so that a read which
+    /// is under way concerns none of them.
+    pub(super) fn successor(&self) -> Self {
+        Self { runs: self.runs.successor(), segments: self.segments.successor(), ..Self::default() }
+    }
+
+    /// Becomes `state`. Messages that were granted by the leader and not delivered yet are still so.
+    pub(super) fn succeed(&mut self, state: Self) {
+        let returned = std::mem::take(&mut self.returned);
+        *self = Self { returned, cold_ahead_maybe: true, ..state };
+    }
+
     pub(super) fn segments_mut(&mut self) -> &mut Segments {
         &mut self.segments
     }
