@@ -7,7 +7,7 @@
 use crate::Node;
 use crate::archive;
 use crate::arrivals;
-use crate::storage::{Storage, disk_free_min};
+use crate::files::disk_free_min;
 use bytes::Bytes;
 use leveret_engine::queue::RunName;
 use leveret_replication::{ContentsPart, GroupId};
@@ -28,7 +28,7 @@ pub(crate) async fn keep_arrived(
     if runs.is_empty() {
         return Ok(());
     }
-    let Storage { groups, shards, archive_next, .. } = storage;
+    let (groups, shards, archive_next) = (&storage.groups, &storage.shards, &storage.archive_next);
     let (journal, next) = (groups.journal().clone(), archive_next.clone());
     let written = storage.off_thread(move || {
         let disk = &**journal.disk();

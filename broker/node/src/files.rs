@@ -103,6 +103,15 @@ impl Drop for FilePin {
     }
 }
 
+/// Returns the free space in bytes that the disk must have for publishers to go on, if segments have `segment_bytes` bytes:
+/// snapshots and a restart need some.
+pub(crate) fn disk_free_min(segment_bytes: u64) -> u64 {
+    DISK_FREE_MIN + segment_bytes
+}
+
+/// The free space in bytes that is kept beside that of one segment.
+const DISK_FREE_MIN: u64 = 32 << 20;
+
 #[cfg(test)]
 mod tests {
     use super::*;

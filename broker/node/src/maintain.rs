@@ -3,10 +3,11 @@
 use crate::Broker;
 use crate::archive::{self, ARCHIVE};
 use crate::files::FileUse;
+use crate::files::disk_free_min;
 use crate::relocate::movable;
 use crate::replica::Replica;
 use crate::shards::Shards;
-use crate::storage::{Storage, disk_free_min};
+use crate::storage::Storage;
 use crate::upkeep::{LogCut, Upkeep};
 use leveret_journal as journal;
 use std::collections::BTreeSet;

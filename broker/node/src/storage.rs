@@ -7,6 +7,7 @@ use crate::apply::Applier;
 use crate::ask::Asks;
 use crate::delivered::{self, Delivered, Reached};
 use crate::entry::BatchOf;
+use crate::files::disk_free_min;
 use crate::forward::{Forwarding, Proposer};
 use crate::fronts::Fronts;
 use crate::identity::NodeIdentity;
@@ -341,12 +342,6 @@ fn segments_max(total: u64, log_bytes_max: u64, segment_bytes: u64, message: u64
     Ok((log_bytes_max.min(total / 4) / segment_bytes).max(SEGMENTS_MIN).min(fitting) as u32)
 }
 
-/// Returns the free space in bytes that the disk must have for publishers to go on, if segments have `segment_bytes` bytes:
-/// snapshots and a restart need some.
-pub(crate) fn disk_free_min(segment_bytes: u64) -> u64 {
-    DISK_FREE_MIN + segment_bytes
-}
-
 /// The number of shards of a node.
 const SHARDS: u16 = 12;
 const SEGMENT_BYTES: u64 = 64 << 20;
@@ -360,8 +355,6 @@ const SEGMENTS_MIN: u64 = 8;
 /// The smallest number of segments that a volume must hold. With fewer, publishers would never be let in: two are in
 /// reserve, one more has to be free, and two are in use while one is emptied.
 const SEGMENTS_LEAST: u64 = 6;
-/// The free space in bytes that is kept beside that of one segment.
-const DISK_FREE_MIN: u64 = 32 << 20;
 const CLOSE_MAX: Duration = Duration::from_secs(10);
 /// The longest time that a start waits for the end of what lived on earlier starts.
 const BEGIN_MAX: Duration = Duration::from_secs(2);
