@@ -480,8 +480,9 @@ fn a_return_from_an_earlier_epoch_counts_and_makes_no_message_ready_twice() {
 
 #[test]
 fn what_a_consumer_of_an_earlier_epoch_settles_or_returns_counts_once() {
-    let (mut queue, mut log) = (led(None), Log::default());
+    let (mut queue, mut log) = (durable(None), Log::default());
     log.publish(&mut queue, &[b"1".to_vec(), b"2".to_vec(), b"3".to_vec(), b"4".to_vec()], true);
+    queue.lead(u64::MAX, EPOCH);
     // Nothing is delivered in this epoch yet: the first two were delivered in an earlier one.
     queue.apply_settled(0, 1);
     queue.apply_returned(1, 9, Some(EPOCH), None);
