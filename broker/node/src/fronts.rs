@@ -44,7 +44,7 @@ impl Fronts {
         for ReplicaQueue { queue, .. } in self.replicas.of(group).queues() {
             let mut entered = queue.enter();
             // This node may have begun to lead meanwhile, which comes last then.
-            if shard.term().is_none() && !queue.is_deleted() {
+            if shard.term().is_none() && !queue.is_deleted() && !entered.is_front_in(leader.term) {
                 entered.front(leader.term);
             }
         }
@@ -66,12 +66,11 @@ impl Fronts {
         if !again && !entered.has_want() {
             return;
         }
-        let (Some(leader), Some(want)) = (self.groups.leader(group), entered.take_want()) else { return };
+        let Some(leader) = self.groups.leader(group).filter(|leader| leader.term == entered.epoch()) else { return };
+        let Some(want) = entered.take_want() else { return };
         drop(entered);
-        if leader.term == want.epoch {
-            let message = GrantMessage::Want { queue: queue.id, want, again };
-            self.outgoing.send(leader.node, CHANNEL, message.encode());
-        }
+        let message = GrantMessage::Want { queue: queue.id, want, again };
+        self.outgoing.send(leader.node, CHANNEL, message.encode());
     }
 
     /// Tells again what the consumers want of the queues of a group, or of those that `node` leads.

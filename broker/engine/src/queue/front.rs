@@ -93,6 +93,12 @@ impl QueueCore {
         self.lead.front.is_some()
     }
 
+    /// Returns whether the queue is served through the node that leads it in this epoch.
+    #[must_use]
+    pub fn is_front_in(&self, epoch: u64) -> bool {
+        self.lead.front.is_some() && self.lead.epoch == epoch
+    }
+
     /// Returns the number of grants that have arrived since the epoch began.
     #[must_use]
     pub fn received(&self) -> u64 {
