@@ -63,7 +63,7 @@ fn stopped() -> Result<(Folder, PathBuf)> {
         Ok(())
     })?;
     process.terminate(PATIENCE)?;
-    let begun = |path: &PathBuf| std::fs::read(path).is_ok_and(|bytes| bytes[..8] == *b"LVRTWAL\0");
+    let begun = |path: &PathBuf| std::fs::read(path).is_ok_and(|bytes| bytes.starts_with(b"LVRTWAL\0"));
     let files = std::fs::read_dir(folder.path().join("data/wal"))?.map(|entry| entry.map(|entry| entry.path()));
     let files: Vec<PathBuf> = files.collect::<Result<_, _>>()?;
     let segment = files.into_iter().find(begun).context("no segment has a header")?;
