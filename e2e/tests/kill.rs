@@ -14,9 +14,10 @@ use lapin::options::{
     ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ExchangeKind};
 use leveret_e2e::broker::command;
 use leveret_e2e::process::{Folder, Process, address};
+use leveret_e2e::trouble::{connect, durable, random, variable};
 use leveret_e2e::wait::PATIENCE;
 use rustix::process::Signal;
 
@@ -53,24 +54,6 @@ async fn bounded<T>(what: &str, call: impl Future<Output = T>) -> Result<T> {
 
 /// A time far longer than a broker lives in this test.
 const CALL_MAX: Duration = Duration::from_secs(10);
-
-fn random(seed: &mut u64) -> u64 {
-    *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-    *seed >> 33
-}
-
-fn variable(name: &str, or: u64) -> u64 {
-    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(or)
-}
-
-fn durable() -> QueueDeclareOptions {
-    QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() }
-}
-
-async fn connect(host: &str) -> Result<Connection> {
-    let url = format!("amqp://guest:guest@{host}:5672/%2f");
-    Ok(Connection::connect(&url, ConnectionProperties::default()).await?)
-}
 
 /// Starts the broker with its data in the folder, and connects to it. Returns also how long that took.
 async fn start(folder: &Folder, host: &str) -> Result<(Process, Connection, Duration)> {

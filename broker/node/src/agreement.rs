@@ -7,7 +7,7 @@ use crate::effects::declaration;
 use crate::replica::{Replica, ReplicaQueue};
 use crate::shard::{Shard, ShardDefinition};
 use crate::shards::Shards;
-use leveret_engine::catalog::Catalog;
+use leveret_engine::catalog::{Catalog, DeclaredQueue};
 
 /// Has the log of a shard get the declarations and deletions that it lacks. Returns how many these are. To be called when
 /// this node has begun to lead the shard.
@@ -39,16 +39,12 @@ fn deletions(node: &Node, catalog: &Catalog, replica: &Replica) -> Vec<ShardDefi
 
 /// Returns the declarations that the shard lacks.
 fn declarations(catalog: &Catalog, shards: &Shards, shard: &Shard, replica: &Replica) -> Vec<ShardDefinition> {
-    let mut found = Vec::new();
-    for vhost in catalog.vhosts() {
-        for (name, queue) in catalog.queues(vhost).into_iter().flatten() {
-            let is_here = queue.is_logged() && shards.shard(queue.id).group == shard.group;
-            if is_here && replica.queue(queue.id).is_none() {
-                found.push(declaration(vhost, name, queue));
-            }
-        }
-    }
-    found
+    let lacks = |queue: &DeclaredQueue| {
+        let is_here = queue.is_logged() && shards.shard(queue.id).group == shard.group;
+        is_here && replica.queue(queue.id).is_none()
+    };
+    let lacking = catalog.all_queues().filter(|(_, _, queue)| lacks(queue));
+    lacking.map(|(vhost, name, queue)| declaration(vhost, name, queue)).collect()
 }
 
 #[cfg(test)]

@@ -201,7 +201,7 @@ impl Applier {
     /// Returns a batch of this start of the node with its row; `None` for one of another.
     fn own(&self, id: Option<BatchId>) -> Option<(BatchId, Row)> {
         let id = id.filter(|id| id.incarnation == self.shards.incarnation)?;
-        Some((id, if id.row == 0 { Row::Publishes } else { Row::Others }))
+        Some((id, Row::of(id)))
     }
 
     /// Applies an entry of the log of the definitions.

@@ -3,8 +3,9 @@
 //! A request that is sent again, because its answer may be lost, has the same number: it is done once. It names the last
 //! entry that the asking node has applied, so that the leader answers with what a client of that node has seen.
 use crate::Broker;
-use crate::ask_messages::{Asked, CHANNEL, GotMessage, QueueAnswer, QueueAsk};
-use crate::ask_messages::{decode_answer, decode_ask, encode_answer, encode_ask};
+use crate::ask_messages::{
+    Asked, CHANNEL, GotMessage, QueueAnswer, QueueAsk, decode_answer, decode_ask, encode_answer, encode_ask,
+};
 use crate::caller::Caller;
 use crate::outcome::stopping;
 use crate::queue::Queue;
@@ -12,7 +13,7 @@ use bytes::{Buf, Bytes};
 use leveret_engine::catalog::QueueId;
 use leveret_engine::queue::{Body, Delivery, Depth, Extent, Fill, Publish, Sink, Source, StoredRun};
 use leveret_model::refusal::{Refusal, RefusalKind};
-use leveret_replication::{GroupId, Groups, LinkDirection, PeerMessages};
+use leveret_replication::{GroupId, Groups, PeerMessages};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Weak;
@@ -164,10 +165,8 @@ impl Broker {
             if self.is_served_here(queue) {
                 return Ok(queue.look(|queue| queue.depth()));
             }
-            match self.ask_leader(queue, QueueAsk::Look).await? {
-                QueueAnswer::Depth(depth) => return Ok(depth),
-                QueueAnswer::Refused(refusal) => return Err(refusal),
-                _ => {}
+            if let QueueAnswer::Depth(depth) = self.ask_leader(queue, QueueAsk::Look).await? {
+                return Ok(depth);
             }
         }
     }
@@ -180,10 +179,8 @@ impl Broker {
     pub async fn claim(&self, queue: &Queue, exclusive: bool) -> Result<(), Refusal> {
         while !self.is_served_here(queue) {
             let received = queue.look(|queue| queue.received());
-            match self.ask_leader(queue, QueueAsk::Claim { exclusive, received }).await? {
-                QueueAnswer::Done(_) => return Ok(()),
-                QueueAnswer::Refused(refusal) => return Err(refusal),
-                _ => {}
+            if let QueueAnswer::Done(_) = self.ask_leader(queue, QueueAsk::Claim { exclusive, received }).await? {
+                return Ok(());
             }
         }
         Ok(())
@@ -197,8 +194,7 @@ impl Broker {
     /// Returns whether requests about a queue are answered by this node.
     pub(crate) fn is_served_here(&self, queue: &Queue) -> bool {
         let Some(shards) = &queue.shards else { return true };
-        let has_links = self.node().storage.get().is_some_and(|storage| storage.links.is_some());
-        !has_links || shards.shard(queue.id).term().is_some()
+        self.node().links().is_none() || shards.shard(queue.id).term().is_some()
     }
 
     /// Hands the next message of a queue that another node leads to `sink`. Returns whether there was one; `None` if this
@@ -215,7 +211,6 @@ impl Broker {
                 Ok(Some(true))
             }
             QueueAnswer::Nothing => Ok(Some(false)),
-            QueueAnswer::Refused(refusal) => Err(refusal),
             _ => Ok(None),
         }
     }
@@ -223,11 +218,10 @@ impl Broker {
     /// Asks the node that leads a queue. The answer is [`QueueAnswer::Elsewhere`] if this node leads it by now.
     ///
     /// # Errors
-    /// The queue was deleted meanwhile, the node is stopping, or the leader cannot be reached.
+    /// What the leader refuses; the queue was deleted meanwhile, the node is stopping, or the leader cannot be reached.
     pub(crate) async fn ask_leader(&self, queue: &Queue, ask: QueueAsk) -> Result<QueueAnswer, Refusal> {
         let node = self.node();
-        let Some((storage, links)) = node.storage.get().and_then(|storage| Some((storage, storage.links.as_ref()?)))
-        else {
+        let (Some(storage), Some(links)) = (node.storage.get(), node.links()) else {
             return Ok(QueueAnswer::Elsewhere);
         };
         let (groups, shard) = (&storage.groups, storage.shards.shard(queue.id));
@@ -260,6 +254,7 @@ impl Broker {
                 biased;
                 answer = &mut pending.answer => match answer {
                     Ok(QueueAnswer::Elsewhere) | Err(_) => tokio::time::sleep(LOOK_AGAIN).await,
+                    Ok(QueueAnswer::Refused(refusal)) => return Err(refusal),
                     Ok(answer) => return Ok(answer),
                 },
                 () = groups.until_led_otherwise(shard.group, Some(leader)) => {}
@@ -276,11 +271,7 @@ impl Broker {
 
     /// Answers a request of another node.
     async fn answer(self, from: u64, asked: Asked) {
-        let Some((storage, links)) =
-            self.node().storage.get().and_then(|storage| Some((storage, storage.links.as_ref()?)))
-        else {
-            return;
-        };
+        let (Some(storage), Some(links)) = (self.node().storage.get(), self.node().links()) else { return };
         let Asked { number, queue, applied, ask } = asked;
         let of = AskId { node: from, number };
         let begun = links.asks.answered.lock().begin(of);
@@ -327,8 +318,7 @@ impl Broker {
                 }
             }
             QueueAsk::Claim { exclusive, received } => {
-                let links = self.node().storage.get().and_then(|storage| storage.links.as_ref());
-                let Some(links) = links else { return QueueAnswer::Elsewhere };
+                let Some(links) = self.node().links() else { return QueueAnswer::Elsewhere };
                 refused(links.fronts.claim(from, &queue, exclusive, received).map(|()| QueueAnswer::Done(0)))
             }
         }
@@ -349,7 +339,7 @@ pub(crate) struct AskMessages(pub(crate) Weak<crate::Node>);
 impl PeerMessages for AskMessages {
     fn received(&self, from: u64, _channel: u8, mut message: Bytes) {
         let Some(node) = self.0.upgrade() else { return };
-        let Some(links) = node.storage.get().and_then(|storage| storage.links.as_ref()) else { return };
+        let Some(links) = node.links() else { return };
         match message.try_get_u8() {
             Ok(1) => match decode_ask(&mut &message[..]) {
                 Some(asked) => links.fronts.outgoing.peers.spawn(Broker(node.clone()).answer(from, asked)),
@@ -362,10 +352,6 @@ impl PeerMessages for AskMessages {
             _ => tracing::warn!(from, "a message of another node about a queue is not known"),
         }
     }
-
-    fn connected(&self, _node: u64, _boot: u64, _direction: LinkDirection) {}
-
-    fn disconnected(&self, _node: u64, _boot: u64, _direction: LinkDirection) {}
 }
 
 /// Hands an answer to the request that waits for it. If nobody waits any more, what was handed over is given back.

@@ -102,6 +102,14 @@ impl Cluster {
         }
     }
 
+    /// Stops all nodes in order. None of them may have failed.
+    pub(crate) async fn close(self) {
+        for (_, node) in self.nodes {
+            assert_eq!(node.failure.lock().take(), None);
+            node.close().await;
+        }
+    }
+
     /// Waits until all nodes have a queue with the same messages, `count` of them.
     pub(crate) async fn equal(&self, id: QueueId, count: u64) {
         let held = |node: &TestNode| {
@@ -151,10 +159,7 @@ async fn what_was_confirmed_is_served_by_the_node_that_leads_next() {
     node.publish_one_by_one(&queue, 300..310, 1_000).await;
     assert_eq!(node.drain(&queue).await, (300..310).collect::<Vec<_>>());
     cluster.equal(id, 0).await;
-    for (_, node) in cluster.nodes {
-        assert_eq!(node.failure.lock().take(), None);
-        node.close().await;
-    }
+    cluster.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -186,10 +191,7 @@ async fn what_was_confirmed_survives_the_power_of_the_leader_and_comes_back_to_i
     let node = &cluster.nodes[&next];
     assert_eq!(node.drain(&queue).await, (0..there).collect::<Vec<_>>());
     cluster.equal(id, 0).await;
-    for (_, node) in cluster.nodes {
-        assert_eq!(node.failure.lock().take(), None);
-        node.close().await;
-    }
+    cluster.close().await;
 }
 
 fn declaration(durable: bool, exclusive: bool) -> QueueDeclare {
@@ -245,10 +247,7 @@ async fn definitions_are_decided_in_one_order_and_answered_where_they_were_asked
     let facts = |node: &TestNode| node.broker.catalog().facts();
     let equal = || cluster.nodes.values().all(|node| facts(node) == facts(first));
     first.until("all have the same definitions", equal).await;
-    for (_, node) in cluster.nodes {
-        assert_eq!(node.failure.lock().take(), None);
-        node.close().await;
-    }
+    cluster.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -290,10 +289,7 @@ async fn what_is_published_anywhere_is_confirmed_once_also_when_the_leader_loses
         assert_eq!(of_node, (node * 1_000_000..node * 1_000_000 + EACH).collect::<Vec<_>>(), "of node {node}");
     }
     cluster.equal(id, 0).await;
-    for (_, node) in cluster.nodes {
-        assert_eq!(node.failure.lock().take(), None);
-        node.close().await;
-    }
+    cluster.close().await;
 }
 
 /// Subscribes a consumer that acknowledges nothing. Returns what it takes.
@@ -351,10 +347,7 @@ async fn consumers_of_all_nodes_share_a_queue_and_what_one_of_them_held_is_ready
     let (_, all) = subscribe(second, &second.broker.queue(id).unwrap(), 0);
     second.until("the rest is delivered elsewhere", || taken(&all) == 60).await;
     assert_eq!(queue.look(|queue| (queue.depth().ready, queue.depth().unacked)), (0, 70));
-    for (_, node) in cluster.nodes {
-        assert_eq!(node.failure.lock().take(), None);
-        node.close().await;
-    }
+    cluster.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -417,10 +410,7 @@ async fn a_client_of_any_node_gets_purges_and_deletes_and_has_a_queue_for_itself
     assert_eq!(purged, 7);
     third.broker.delete_queue(&caller, "/", "q", DeleteOnly::default()).await.unwrap();
     assert!(third.broker.catalog().queue_id("/", "q").is_none());
-    for (_, node) in cluster.nodes {
-        assert_eq!(node.failure.lock().take(), None);
-        node.close().await;
-    }
+    cluster.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -445,7 +435,5 @@ async fn a_reply_reaches_the_exclusive_queue_of_a_client_of_another_node() {
     assert!(sink.taken.lock().iter().all(|(_, body)| body == b"reply on"));
     third.broker.disconnected(&connection).await;
     second.until("the queue is gone", || second.broker.catalog().queue_id("/", "replies").is_none()).await;
-    for (_, node) in cluster.nodes {
-        node.close().await;
-    }
+    cluster.close().await;
 }

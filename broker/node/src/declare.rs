@@ -6,7 +6,7 @@ use crate::Broker;
 use crate::ask_messages::{QueueAnswer, QueueAsk};
 use crate::caller::Caller;
 use crate::deleted::{DeleteOnly, DeletedQueue};
-use crate::outcome::{CreatedQueue, Outcome, overtaken, stopping};
+use crate::outcome::{CommandOutcome, CreatedQueue, overtaken, stopping};
 use crate::queue::{Queue, QueueId};
 use leveret_engine::catalog::{
     BindingDeclare, Bond, CatalogCommand, CommandAnswer, ConnectionId, Destination, ExchangeDeclare, Purpose,
@@ -100,8 +100,8 @@ impl Broker {
                 declare: declare.clone(),
                 origin: caller.origin,
             };
-            let Outcome { answer, created, .. } = self.command(command).await?;
-            let CommandAnswer { queue: Some(id), .. } = answer? else { continue };
+            let CommandOutcome { answer, created, .. } = self.command(command).await?;
+            let CommandAnswer { queue: Some(id), .. } = answer else { continue };
             let Some(created) = created else {
                 if let Some(queue) = self.until_in_shard(vhost, &name, id).await? {
                     queue.caught_up().await;
@@ -190,10 +190,8 @@ impl Broker {
             if self.is_served_here(&queue) {
                 return self.purge(&queue).await;
             }
-            match self.ask_leader(&queue, QueueAsk::Purge).await? {
-                QueueAnswer::Done(purged) => return Ok(purged),
-                QueueAnswer::Refused(refusal) => return Err(refusal),
-                _ => {}
+            if let QueueAnswer::Done(purged) = self.ask_leader(&queue, QueueAsk::Purge).await? {
+                return Ok(purged);
             }
         }
     }
@@ -240,13 +238,9 @@ impl Broker {
             if self.is_served_here(&queue) {
                 return self.end_queue(&queue, only).await;
             }
-            match self.ask_leader(&queue, QueueAsk::Delete(only)).await? {
-                QueueAnswer::Done(ready) => {
-                    self.until_deleted_here(&queue).await;
-                    return Ok(DeletedQueue { ready, consumers: Vec::new(), contents: None });
-                }
-                QueueAnswer::Refused(refusal) => return Err(refusal),
-                _ => {}
+            if let QueueAnswer::Done(ready) = self.ask_leader(&queue, QueueAsk::Delete(only)).await? {
+                self.until_deleted_here(&queue).await;
+                return Ok(DeletedQueue { ready, consumers: Vec::new(), contents: None });
             }
         }
     }
@@ -314,7 +308,7 @@ impl Broker {
 
     /// Has a command carried out. Returns whether it changed something.
     async fn changes(&self, command: CatalogCommand) -> Result<bool, Refusal> {
-        Ok(self.command(command).await?.answer?.changed)
+        Ok(self.command(command).await?.answer.changed)
     }
 }
 

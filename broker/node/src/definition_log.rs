@@ -11,7 +11,7 @@ use crate::Broker;
 use crate::commands;
 use crate::entry::{self, Row};
 use crate::outbox::{Addition, Outbox};
-use crate::outcome::{Outcome, overtaken, stopping};
+use crate::outcome::{CommandOutcome, overtaken, stopping};
 use crate::storage::Storage;
 use leveret_engine::catalog::{CatalogCommand, NodeRun};
 use leveret_model::refusal::{Refusal, RefusalKind};
@@ -35,7 +35,7 @@ pub(crate) struct DefinitionLog {
 struct Askers {
     /// The number of the next command.
     next: u64,
-    waiting: BTreeMap<u64, oneshot::Sender<Outcome>>,
+    waiting: BTreeMap<u64, oneshot::Sender<Result<CommandOutcome, Refusal>>>,
 }
 
 impl DefinitionLog {
@@ -44,7 +44,7 @@ impl DefinitionLog {
     }
 
     /// Puts a command on its way. Returns what gets its outcome.
-    fn ask(&self, command: &CatalogCommand) -> oneshot::Receiver<Outcome> {
+    fn ask(&self, command: &CatalogCommand) -> oneshot::Receiver<Result<CommandOutcome, Refusal>> {
         let mut encoded = Vec::new();
         commands::encode(&mut encoded, command);
         let (sender, receiver) = oneshot::channel();
@@ -58,7 +58,7 @@ impl DefinitionLog {
     }
 
     /// Tells the caller of a command what it came to.
-    pub(crate) fn tell(&self, number: u64, outcome: Outcome) {
+    pub(crate) fn tell(&self, number: u64, outcome: Result<CommandOutcome, Refusal>) {
         let asker = self.askers.lock().waiting.remove(&number);
         if let Some(asker) = asker {
             let _ = asker.send(outcome); // fails if nobody waits any more
@@ -81,15 +81,14 @@ impl Broker {
     /// # Errors
     /// The catalog's refusals; that the node has no memory for more definitions; that it is starting or stopping; or that
     /// the log takes no commands, in which case the command may still be carried out later.
-    pub(crate) async fn command(&self, command: CatalogCommand) -> Result<Outcome, Refusal> {
+    pub(crate) async fn command(&self, command: CatalogCommand) -> Result<CommandOutcome, Refusal> {
         self.mark_activity();
         if self.is_recovering() {
             return Err(Refusal::new(RefusalKind::Stopping, "the node is starting".to_owned()));
         }
         let Some(storage) = self.node().storage.get() else {
             self.catalog().admit(&command)?;
-            let outcome = self.carry_out(self.run(), &command, true);
-            return outcome.answer.clone().map(|_| outcome);
+            return self.carry_out(self.run(), &command, true);
         };
         {
             let catalog = self.catalog();
@@ -99,7 +98,7 @@ impl Broker {
                 && self.node().definitions.outbox.is_idle()
                 && let Some(answer) = catalog.preview(&command)?
             {
-                return Ok(Outcome::unchanged(Ok(answer)));
+                return Ok(CommandOutcome::unchanged(answer));
             }
         }
         self.until_commands_have_room().await?;
@@ -111,7 +110,7 @@ impl Broker {
                 refusal = self.until_given_up(storage) => return Err(refusal),
             };
             match outcome {
-                Ok(outcome) => return outcome.answer.clone().map(|_| outcome),
+                Ok(outcome) => return outcome,
                 // It was carried out, and does nothing if it is carried out again.
                 Err(_) if !matches!(command, CatalogCommand::DeleteQueue { .. }) => {}
                 Err(_) => return Err(overtaken()),

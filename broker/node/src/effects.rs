@@ -5,10 +5,11 @@
 use crate::Broker;
 use crate::definitions;
 use crate::deleted::DeletedQueue;
-use crate::outcome::{CreatedQueue, Outcome, stopping};
+use crate::outcome::{CommandOutcome, CreatedQueue, stopping};
 use crate::queue::{Queue, QueueId};
 use crate::shard::ShardDefinition;
 use leveret_engine::catalog::{Catalog, CatalogCommand, Change, DeclaredQueue, Effect, NodeRun, UNLINKED_AT_ONCE};
+use leveret_model::refusal::Refusal;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -16,28 +17,33 @@ use std::sync::atomic::Ordering::Relaxed;
 impl Broker {
     /// Carries out a command of a start of a node, and follows the effects. `is_asker` says whether somebody on this node
     /// waits for the outcome.
-    pub(crate) fn carry_out(&self, by: NodeRun, command: &CatalogCommand, is_asker: bool) -> Outcome {
+    ///
+    /// # Errors
+    /// The catalog's refusals.
+    pub(crate) fn carry_out(
+        &self,
+        by: NodeRun,
+        command: &CatalogCommand,
+        is_asker: bool,
+    ) -> Result<CommandOutcome, Refusal> {
         let mut catalog = self.node().catalog.write();
         if !catalog.may_run(by) && *command != CatalogCommand::NodeStarted {
-            return Outcome::unchanged(Err(stopping())); // it comes late, and nobody would end what it creates
+            return Err(stopping()); // it comes late, and nobody would end what it creates
         }
-        let Change { answer, effects } = match catalog.execute(by, command) {
-            Ok(change) => change,
-            Err(refusal) => return Outcome::unchanged(Err(refusal)),
-        };
-        let mut outcome = Outcome::unchanged(Ok(answer));
+        let Change { answer, effects } = catalog.execute(by, command)?;
+        let mut outcome = CommandOutcome::unchanged(answer);
         self.follow(&effects, is_asker, &mut outcome);
         let is_unlinking = catalog.is_unlinking();
         drop(catalog);
         if is_unlinking {
             self.go_on_unlinking();
         }
-        outcome
+        Ok(outcome)
     }
 
     /// Creates and closes queues, invalidates cached routes that may have changed, and has the logs of the shards that this
     /// node leads get the declarations and deletions of their queues.
-    fn follow(&self, effects: &[Effect], is_asker: bool, outcome: &mut Outcome) {
+    fn follow(&self, effects: &[Effect], is_asker: bool, outcome: &mut CommandOutcome) {
         let node = self.node();
         for effect in effects {
             match effect {
@@ -81,13 +87,11 @@ impl Broker {
     pub(crate) fn follow_restored(&self, catalog: &Catalog) -> Vec<DeletedQueue> {
         let run = self.run();
         let mut named = BTreeSet::new();
-        for vhost in catalog.vhosts() {
-            for (name, queue) in catalog.queues(vhost).into_iter().flatten() {
-                named.insert(queue.id);
-                let is_over = queue.home.is_some_and(|home| home.node == run.node && home != run);
-                if !is_over && !queue.is_logged() && self.queue(queue.id).is_none() {
-                    self.add_queue(vhost, name, queue);
-                }
+        for (vhost, name, queue) in catalog.all_queues() {
+            named.insert(queue.id);
+            let is_over = queue.home.is_some_and(|home| home.node == run.node && home != run);
+            if !is_over && !queue.is_logged() && self.queue(queue.id).is_none() {
+                self.add_queue(vhost, name, queue);
             }
         }
         let ids: Vec<QueueId> = self.queues().keys().copied().collect();

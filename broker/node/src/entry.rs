@@ -19,7 +19,7 @@
 //! are logged ([`pieces`], [`changes`]).
 use crate::definitions;
 use bytes::{Buf, BufMut, Bytes};
-use leveret_engine::catalog::{Fact, QueueId};
+use leveret_engine::catalog::{Fact, NodeRun, QueueId};
 use leveret_engine::queue::{DeliveryChanges, Extent, Publish};
 use leveret_engine::shard::BatchId;
 use smallvec::SmallVec;
@@ -108,18 +108,16 @@ pub(crate) enum Row {
     Others = 1,
 }
 
-/// The start of a node that batches come from.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct BatchOf {
-    pub(crate) origin: u64,
-    pub(crate) incarnation: u64,
+impl Row {
+    /// Returns the row of a batch.
+    pub(crate) fn of(batch: BatchId) -> Self {
+        if batch.row == Self::Publishes as u8 { Self::Publishes } else { Self::Others }
+    }
 }
 
-impl BatchOf {
-    /// Returns the identity of one of the batches.
-    pub(crate) fn batch(self, row: Row, number: u64) -> BatchId {
-        BatchId { origin: self.origin, incarnation: self.incarnation, row: row as u8, number }
-    }
+/// Returns the identity of a batch of a start of a node.
+pub(crate) fn batch_of(NodeRun { node, incarnation }: NodeRun, row: Row, number: u64) -> BatchId {
+    BatchId { origin: node, incarnation, row: row as u8, number }
 }
 
 /// Begins an entry of one batch, with room for `bytes` bytes. The identity of the batch is filled in by [`seal`].

@@ -5,12 +5,13 @@
 //! A message to the leader is `kind u8 = 1, group u16` little-endian, and an entry (see `entry`). The leader answers one
 //! that it cannot take, because it does not lead or because an earlier one is missing, with `kind u8 = 2, group u16`.
 use crate::Node;
-use crate::entry::BatchOf;
 use crate::fronts::Fronts;
 use crate::inbox::Inbox;
 use crate::outbox::{Next, Outbox};
+use crate::outgoing::Outgoing;
 use crate::replica::Replicas;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use leveret_engine::catalog::NodeRun;
 use leveret_replication::{GroupId, GroupLeader, Groups, LinkDirection, PeerMessages, Peers, SubmitOutcome};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -27,7 +28,7 @@ pub(crate) struct Proposer {
     /// The links to the other nodes, and what serves consumers through them; `None` if there are none.
     pub(crate) links: Option<(Peers, Arc<Fronts>)>,
     /// This start of the node.
-    pub(crate) of: BatchOf,
+    pub(crate) of: NodeRun,
     pub(crate) stopping: CancellationToken,
     /// Called if the group refuses an entry.
     pub(crate) on_failure: Arc<dyn Fn(String) + Send + Sync>,
@@ -130,7 +131,7 @@ impl Proposer {
             return Way::Here(term);
         }
         match leader {
-            Some(leader) if self.links.is_some() && leader.node != self.of.origin => Way::To(leader),
+            Some(leader) if self.links.is_some() && leader.node != self.of.node => Way::To(leader),
             _ => Way::Nowhere,
         }
     }
@@ -223,7 +224,7 @@ pub(crate) struct ForwardMessages(pub(crate) Weak<Node>);
 impl ForwardMessages {
     fn with(&self, each: impl FnOnce(&Forwarding)) {
         let node = self.0.upgrade();
-        if let Some(links) = node.as_ref().and_then(|node| node.storage.get()?.links.as_ref()) {
+        if let Some(links) = node.as_ref().and_then(|node| node.links()) {
             each(&links.forwarding);
         }
     }
@@ -239,15 +240,13 @@ impl PeerMessages for ForwardMessages {
             self.with(Forwarding::connected);
         }
     }
-
-    fn disconnected(&self, _node: u64, _boot: u64, _direction: LinkDirection) {}
 }
 
 /// The batches of other nodes, and what has to be sent to them again.
 pub(crate) struct Forwarding {
     pub(crate) outboxes: Vec<(Arc<Outbox>, Arc<Inbox>)>,
     pub(crate) replicas: Arc<Replicas>,
-    pub(crate) peers: Peers,
+    pub(crate) outgoing: Outgoing,
 }
 
 impl Forwarding {
@@ -259,7 +258,8 @@ impl Forwarding {
                 let taken = inbox.receive(outbox.term(), from, entry, |batch| self.replicas.next_batch(group, batch));
                 match taken {
                     true => outbox.wake.notify_one(),
-                    false => self.refuse(from, group),
+                    // A refusal that is lost is made up for: batches of which nothing is applied are sent again anyway.
+                    false => self.outgoing.send(from, CHANNEL, ForwardMessage::Refused(group).encode()),
                 }
             }
             Some(ForwardMessage::Refused(group)) => {
@@ -269,14 +269,6 @@ impl Forwarding {
             }
             None => tracing::warn!(from, "a message of another node about batches is not known"),
         }
-    }
-
-    fn refuse(&self, from: u64, group: GroupId) {
-        let peers = self.peers.clone();
-        // An answer that is lost is made up for: batches of which nothing is applied are sent again in any case.
-        self.peers.spawn(async move {
-            let _ = peers.send(from, CHANNEL, ForwardMessage::Refused(group).encode()).await;
-        });
     }
 
     /// Notes that there is a new connection to a node: what was on its way through the one before may be lost.

@@ -6,13 +6,13 @@
 //!
 //! The leader has one consumer in the queue for each front ([`NodeSink`]). If a front ends, or cannot be reached for long,
 //! what was granted to it and is not settled is ready again.
-use crate::Node;
 use crate::grants::{CHANNEL, GrantMessage};
 use crate::node_sink::{GrantedToNode, NodeSink};
 use crate::outgoing::Outgoing;
 use crate::queue::{Queue, QueueVisit};
 use crate::replica::{ReplicaQueue, Replicas};
 use crate::shards::Shards;
+use crate::{Broker, Node};
 use bytes::Bytes;
 use leveret_engine::queue::{ExclusiveUse, Subscription, Want};
 use leveret_model::refusal::Refusal;
@@ -53,7 +53,8 @@ impl Fronts {
     /// Tells all nodes that this node has begun to lead a group, so that they say what they want.
     pub(crate) fn began(&self, group: GroupId, term: u64) {
         let message = GrantMessage::Began { group, term }.encode();
-        for node in self.groups.members(group).into_iter().filter(|node| *node != self.outgoing.peers.node()) {
+        let members = self.groups.status(group).members.into_keys();
+        for node in members.filter(|node| *node != self.outgoing.peers.node()) {
             self.outgoing.send(node, CHANNEL, message.clone());
         }
     }
@@ -86,20 +87,18 @@ impl Fronts {
     }
 
     fn received(&self, from: u64, message: &[u8]) {
-        let Some(node) = self.node.upgrade() else { return };
+        let Some(broker) = self.node.upgrade().map(Broker) else { return };
         match GrantMessage::decode(message) {
             Some(GrantMessage::Want { queue, want, again }) => {
-                let queue = node.queues.by_id.read().get(&queue).cloned();
-                if let Some(queue) = queue.filter(|queue| queue.shards.is_some()) {
-                    self.wanted(&node, from, &queue, want, again);
+                if let Some(queue) = broker.queue(queue).filter(|queue| queue.shards.is_some()) {
+                    self.wanted(&broker, from, &queue, want, again);
                 }
             }
             Some(GrantMessage::Grants { queue, epoch, from, grants }) => {
-                let queue = node.queues.by_id.read().get(&queue).cloned();
-                if let Some(queue) = queue.filter(|queue| !queue.is_deleted()) {
+                if let Some(queue) = broker.queue(queue).filter(|queue| !queue.is_deleted()) {
                     let mut entered = queue.enter();
                     let is_whole = entered.take_grants(epoch, from, &grants);
-                    entered.dispatch(node.clock.now());
+                    entered.dispatch(broker.clock().now());
                     drop(entered);
                     if !is_whole {
                         self.say(&queue, true);
@@ -115,7 +114,7 @@ impl Fronts {
     }
 
     /// Serves the consumers of another node, which wants messages of a queue.
-    fn wanted(&self, node: &Arc<Node>, from: u64, queue: &Arc<Queue>, want: Want, again: bool) {
+    fn wanted(&self, broker: &Broker, from: u64, queue: &Arc<Queue>, want: Want, again: bool) {
         if self.shards.shard(queue.id).term() != Some(want.epoch) {
             return; // it will be told who leads
         }
@@ -123,14 +122,10 @@ impl Fronts {
         if queue.is_deleted() || !entered.is_led_in(want.epoch) {
             return;
         }
-        let mut nodes = queue.others.sinks.lock();
-        if let Some(sink) = nodes.get(&from).filter(|sink| sink.is_of_another_start(want)).cloned() {
-            nodes.remove(&from);
-            end(&sink, &mut entered);
-            entered.return_granted(from);
+        let mut known = queue.others.sinks.lock().get(&from).cloned();
+        if known.take_if(|sink| sink.is_of_another_start(want)).is_some() {
+            lose(queue, &mut entered, from);
         }
-        let known = nodes.get(&from).cloned();
-        drop(nodes);
         if want.consumers == 0 {
             // The numbers of its grants go on if it has consumers again.
             if let Some(sink) = known {
@@ -138,7 +133,7 @@ impl Fronts {
                 end(&sink, &mut entered);
             }
             drop(entered);
-            self.consumer_left(node, queue);
+            self.consumer_left(broker, queue);
             return;
         }
         let sink = match known {
@@ -151,14 +146,14 @@ impl Fronts {
         }
         let id = *sink.id.lock();
         if let Some(id) = id {
-            entered.drained(id, node.clock.now());
+            entered.drained(id, broker.clock().now());
         }
     }
 
     /// Deletes an auto-delete queue whose last consumer was on another node.
-    fn consumer_left(&self, node: &Arc<Node>, queue: &Arc<Queue>) {
+    fn consumer_left(&self, broker: &Broker, queue: &Arc<Queue>) {
         if queue.auto_delete {
-            let (broker, queue) = (crate::Broker(node.clone()), queue.clone());
+            let (broker, queue) = (broker.clone(), queue.clone());
             self.outgoing.peers.spawn(async move { broker.consumer_left(&queue).await });
         }
     }
@@ -199,17 +194,15 @@ impl Fronts {
 
     /// Has everything that was granted to a node and is not settled ready again: the node has ended or cannot be reached.
     fn expel(&self, gone: u64) {
-        let Some(node) = self.node.upgrade() else { return };
+        let Some(broker) = self.node.upgrade().map(Broker) else { return };
         for shard in self.shards.list.iter().filter(|shard| shard.term().is_some()) {
             for ReplicaQueue { queue, .. } in self.replicas.of(shard.group).queues() {
                 let mut entered = queue.enter();
-                let left = queue.others.sinks.lock().remove(&gone);
-                let had_consumers = left.is_some_and(|sink| end(&sink, &mut entered));
-                entered.return_granted(gone);
-                entered.dispatch(node.clock.now());
+                let had_consumers = lose(&queue, &mut entered, gone);
+                entered.dispatch(broker.clock().now());
                 drop(entered);
                 if had_consumers {
-                    self.consumer_left(&node, &queue);
+                    self.consumer_left(&broker, &queue);
                 }
             }
         }
@@ -247,6 +240,14 @@ fn end(sink: &NodeSink, entered: &mut QueueVisit<'_>) -> bool {
     id.is_some_and(|id| entered.unsubscribe(id))
 }
 
+/// Forgets another node, which has ended or cannot be reached, and has everything returned that was granted to it. Returns
+/// whether it had consumers.
+fn lose(queue: &Queue, entered: &mut QueueVisit<'_>, gone: u64) -> bool {
+    let left = queue.others.sinks.lock().remove(&gone);
+    entered.return_granted(gone);
+    left.is_some_and(|sink| end(&sink, entered))
+}
+
 impl Queue {
     /// Ends the consumers that stand for those of other nodes: this node does not lead the queue any more.
     pub(crate) fn drop_nodes(&self) {
@@ -272,7 +273,7 @@ impl FrontMessages {
 
     fn with(&self, each: impl FnOnce(&Arc<Fronts>)) {
         let node = self.node.upgrade();
-        if let Some(links) = node.as_ref().and_then(|node| node.storage.get()?.links.as_ref()) {
+        if let Some(links) = node.as_ref().and_then(|node| node.links()) {
             each(&links.fronts);
         }
     }
@@ -301,7 +302,7 @@ impl PeerMessages for FrontMessages {
 
 /// A node that cannot be reached for this time loses what was granted to it.
 const UNREACHABLE_MAX: Duration = Duration::from_secs(5);
-/// The number of looks in a row at which a node has to be connected so that it is not watched any longer.
-const CONNECTED_LOOKS: u32 = 10;
 /// The number of times that a node is looked at meanwhile.
 const UNREACHABLE_LOOKS: u32 = 50;
+/// The number of looks in a row at which a node has to be connected so that it is not watched any longer.
+const CONNECTED_LOOKS: u32 = 10;

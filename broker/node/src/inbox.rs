@@ -3,12 +3,11 @@
 //! Batches of a row of a node are taken in the order of their numbers alone. What is missing is sent again by the node,
 //! and what comes twice is dropped.
 use crate::entry::{self, Row};
-use crate::outbox::Next;
+use crate::outbox::{ASK_AGAIN, Next};
 use bytes::Bytes;
 use leveret_engine::shard::BatchId;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Duration;
 use tokio::time::Instant;
 
 /// The batches of other nodes for one group.
@@ -114,7 +113,7 @@ impl InboxState {
             let (mut publishes, mut others) = (Vec::new(), Vec::new());
             let batches = entry::batches(&entry).unwrap_or_default();
             for batch in &batches {
-                let is_publish = batch.id.is_some_and(|id| id.row == Row::Publishes as u8);
+                let is_publish = batch.id.map(Row::of) == Some(Row::Publishes);
                 if is_publish { &mut publishes } else { &mut others }.push(batch);
             }
             if !others.is_empty() {
@@ -132,25 +131,23 @@ impl InboxState {
 /// Returns whether an entry has a batch of this row.
 fn has(entry: &Bytes, row: Row) -> bool {
     let batches = entry::batches(entry).unwrap_or_default();
-    batches.iter().any(|batch| batch.id.is_some_and(|id| id.row == row as u8))
+    batches.iter().any(|batch| batch.id.map(Row::of) == Some(row))
 }
 
 /// While entries of more bytes than this wait, further ones are refused. The nodes have fewer on their way.
 const BYTES_MAX: usize = 64 << 20;
-/// The interval at which a full log is asked for room.
-const ASK_AGAIN: Duration = Duration::from_millis(20);
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::entry::BatchOf;
+    use leveret_engine::catalog::NodeRun;
 
-    const OF: BatchOf = BatchOf { origin: 5, incarnation: 6 };
+    const OF: NodeRun = NodeRun { node: 5, incarnation: 6 };
 
     fn batch(row: Row, number: u64) -> Vec<u8> {
         let mut bytes = entry::begin(0);
         entry::command(&mut bytes, number, b"");
-        entry::seal(&mut bytes, OF.batch(row, number));
+        entry::seal(&mut bytes, entry::batch_of(OF, row, number));
         bytes
     }
 

@@ -27,7 +27,7 @@ pub(crate) fn begin(
             entered.dispatch(now);
         }
     }
-    if let Some(links) = node.storage.get().and_then(|storage| storage.links.as_ref()) {
+    if let Some(links) = node.links() {
         links.fronts.began(shard.group, term);
     }
     agreement::agree(node, shards, shard, replica)

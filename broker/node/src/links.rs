@@ -1,4 +1,5 @@
 //! What connects a node with the others of its cluster.
+use crate::Node;
 use crate::ask::Asks;
 use crate::forward::Forwarding;
 use crate::fronts::Fronts;
@@ -14,4 +15,11 @@ pub(crate) struct Links {
     pub(crate) fronts: Arc<Fronts>,
     /// The requests about queues that go to other nodes, and come from them.
     pub(crate) asks: Asks,
+}
+
+impl Node {
+    /// Returns what connects the node with others; `None` before storage is open, and if there are no others.
+    pub(crate) fn links(&self) -> Option<&Links> {
+        self.storage.get()?.links.as_ref()
+    }
 }

@@ -21,7 +21,6 @@ pub(crate) struct NodeSink {
 }
 
 /// The grants to a node.
-#[derive(Default)]
 pub(crate) struct GrantedToNode {
     /// The number of grants that may be made in all.
     allowed: u64,

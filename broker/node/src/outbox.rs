@@ -11,9 +11,10 @@
 //! A batch that was handed in is kept until it is applied. If the leader of the group changes before that, or a connection
 //! to it breaks, nobody knows whether the log has the batch: it is handed in again, in order ([`Outbox::rewind`]), and the
 //! log's reader skips what it has applied before.
-use crate::entry::{self, BatchOf, Row};
+use crate::entry::{self, Row};
 use crate::waiter::Waiter;
 use bytes::Bytes;
+use leveret_engine::catalog::NodeRun;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
@@ -192,7 +193,7 @@ impl Outbox {
 
     /// Returns the next entry to hand in. `of` identifies this start of the node. `has_room` is called with the length of an
     /// entry in bytes and whether the entry is free of publishes; if it returns true, the room is reserved for that entry.
-    pub(crate) fn next(&self, of: BatchOf, has_room: impl Fn(usize, bool) -> bool) -> Next {
+    pub(crate) fn next(&self, of: NodeRun, has_room: impl Fn(usize, bool) -> bool) -> Next {
         let mut locked = self.state.lock();
         let state = &mut *locked;
         let mut is_blocked = false;
@@ -267,7 +268,8 @@ impl Outbox {
         self.state.lock().rows.each_ref().map(|row| row.batches.front().map(|sent| sent.number))
     }
 
-    /// Notes that a batch of this start of the node was applied, and tells its publishers.
+    /// Notes that the batches of a row up to this number, which are of this start of the node, were applied, and tells their
+    /// publishers.
     pub(crate) fn applied(&self, row: Row, number: u64) {
         let waiters = {
             let mut state = self.state.lock();
@@ -295,19 +297,15 @@ impl Outbox {
     /// Notes that all batches of a row below `next` are applied, because a snapshot covers them. Returns their entries, each
     /// of which holds one batch.
     pub(crate) fn applied_below(&self, row: Row, next: u64) -> Vec<Bytes> {
-        let is_covered = |sent: &Sent| sent.number < next;
-        let covered: Vec<(u64, Bytes)> = {
+        let covered: Vec<Bytes> = {
             let state = self.state.lock();
-            let batches = &state.rows[row as usize].batches;
-            batches.iter().take_while(|sent| is_covered(sent)).map(|sent| (sent.number, sent.entry.clone())).collect()
+            let batches = state.rows[row as usize].batches.iter();
+            batches.take_while(|sent| sent.number < next).map(|sent| sent.entry.clone()).collect()
         };
+        if !covered.is_empty() {
+            self.applied(row, next - 1);
+        }
         covered
-            .into_iter()
-            .map(|(number, entry)| {
-                self.applied(row, number);
-                entry
-            })
-            .collect()
     }
 
     /// Waits until all operations pushed so far are applied that change which messages are ready; does not wait for
@@ -386,40 +384,30 @@ impl OutboxState {
     }
 
     /// Numbers the batches and notes that they are on their way. Returns the entry of both.
-    fn hand_in(&mut self, of: BatchOf, publishes: Option<Draft>, others: Option<Draft>) -> Bytes {
+    fn hand_in(&mut self, of: NodeRun, publishes: Option<Draft>, others: Option<Draft>) -> Bytes {
         if let Some(draft) = &publishes {
             self.last_len = draft.bytes.len().min(BATCH_BYTES * 5 / 4);
         }
-        let drafts = [(Row::Publishes, publishes), (Row::Others, others)];
-        let mut whole: Option<Vec<u8>> = None;
-        let mut sent = Vec::with_capacity(2);
-        for (row, draft) in drafts.into_iter().filter_map(|(row, draft)| Some((row, draft?))) {
-            let Draft { mut bytes, waiters, settles, .. } = draft;
-            let number = self.rows[row as usize].next;
-            self.rows[row as usize].next += 1;
-            entry::seal(&mut bytes, of.batch(row, number));
-            sent.push((row, bytes.len(), Sent { number, entry: Bytes::new(), waiters, settles }));
-            match &mut whole {
-                None => whole = Some(bytes),
-                Some(whole) => whole.extend_from_slice(&bytes[1..]), // without the version, which `whole` has
-            }
+        let others = others.map(|draft| self.send(of, Row::Others, draft, &[]));
+        match publishes {
+            Some(draft) => self.send(of, Row::Publishes, draft, others.as_deref().unwrap_or_default()),
+            None => others.unwrap_or_default(),
         }
-        let whole = Bytes::from(whole.unwrap_or_default());
-        let is_shared = sent.len() > 1;
-        let mut at = 0;
-        for (row, len, mut one) in sent {
-            // A batch that shares its entry is copied if it is short, so that it can be handed in by itself.
-            one.entry = match (is_shared, at) {
-                (false, _) => whole.clone(),
-                (true, 0) => whole.slice(..len),
-                (true, at) => [&whole[..1], &whole[at..at + len - 1]].concat().into(),
-            };
-            at += if at == 0 { len } else { len - 1 };
-            let in_flight = &mut self.rows[row as usize];
-            in_flight.bytes += one.entry.len();
-            in_flight.batches.push_back(one);
-            in_flight.sent = in_flight.batches.len();
-        }
+    }
+
+    /// Numbers a batch and notes that it is on its way. Returns an entry of it and of the batch in the entry `beside`, if
+    /// that is not empty.
+    fn send(&mut self, of: NodeRun, row: Row, draft: Draft, beside: &[u8]) -> Bytes {
+        let Draft { mut bytes, waiters, settles, .. } = draft;
+        let in_flight = &mut self.rows[row as usize];
+        let (number, len) = (in_flight.next, bytes.len());
+        entry::seal(&mut bytes, entry::batch_of(of, row, number));
+        bytes.extend_from_slice(beside.get(1..).unwrap_or_default()); // without the version, which the entry has
+        let whole = Bytes::from(bytes);
+        in_flight.next += 1;
+        in_flight.bytes += len;
+        in_flight.batches.push_back(Sent { number, entry: whole.slice(..len), waiters, settles });
+        in_flight.sent = in_flight.batches.len();
         whole
     }
 
@@ -445,7 +433,7 @@ const IN_FLIGHT_MAX: usize = 8;
 const IN_FLIGHT_BYTES_MAX: usize = 8 << 20;
 const LARGE_BYTES: usize = 2 * BATCH_BYTES;
 /// The interval at which a full log is asked for room.
-const ASK_AGAIN: Duration = Duration::from_millis(20);
+pub(crate) const ASK_AGAIN: Duration = Duration::from_millis(20);
 /// A caller does not wait for publishes on their way to another node if none was applied for this time.
 const STANDSTILL_MAX: Duration = Duration::from_secs(1);
 /// The longest time that settlements wait for an operation that someone waits for, to share its entry.

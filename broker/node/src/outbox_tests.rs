@@ -6,7 +6,7 @@ use crate::shard::Shard;
 use leveret_engine::catalog::QueueId;
 use leveret_engine::queue::{Body, DeliveryChanges, Extent, Publish};
 
-const OF: BatchOf = BatchOf { origin: 6, incarnation: 7 };
+const OF: NodeRun = NodeRun { node: 6, incarnation: 7 };
 
 fn publish(shard: &Shard, bytes: usize) {
     let body = vec![b'x'; bytes + 2];
@@ -37,8 +37,7 @@ fn says(bytes: &Bytes) -> String {
 
 /// Returns the row and the number of each batch of an entry.
 fn numbers(entry: &[u8]) -> Vec<(Row, u64)> {
-    let row = |row| if row == 0 { Row::Publishes } else { Row::Others };
-    entry::batches(entry).unwrap().iter().map(|batch| batch.id.unwrap()).map(|id| (row(id.row), id.number)).collect()
+    entry::batches(entry).unwrap().iter().map(|batch| batch.id.unwrap()).map(|id| (Row::of(id), id.number)).collect()
 }
 
 fn applied(shard: &Shard, entry: &[u8]) {

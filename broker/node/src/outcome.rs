@@ -7,18 +7,18 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 /// What a command came to on this node.
-pub(crate) struct Outcome {
+pub(crate) struct CommandOutcome {
     /// The catalog's answer.
-    pub(crate) answer: Result<CommandAnswer, Refusal>,
+    pub(crate) answer: CommandAnswer,
     /// The queue that was created, if one was.
     pub(crate) created: Option<CreatedQueue>,
     /// The queues that were deleted.
     pub(crate) deleted: Vec<DeletedQueue>,
 }
 
-impl Outcome {
+impl CommandOutcome {
     /// Returns the outcome of a command that changed nothing.
-    pub(crate) fn unchanged(answer: Result<CommandAnswer, Refusal>) -> Self {
+    pub(crate) fn unchanged(answer: CommandAnswer) -> Self {
         Self { answer, created: None, deleted: Vec::new() }
     }
 }

@@ -11,7 +11,7 @@ use leveret_engine::catalog;
 use leveret_engine::queue::{Extent, Publish, StoredRun};
 use leveret_model::refusal::Refusal;
 use leveret_model::table::FieldTable;
-use leveret_replication::{LinkDirection, PeerMessages};
+use leveret_replication::PeerMessages;
 use smallvec::SmallVec;
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::sync::{Arc, Weak};
@@ -309,7 +309,7 @@ impl Broker {
     fn publish_away(&self, route: &Route, publish: &Publish<'_>) -> Option<(Arc<Queue>, OutgoingQueue)> {
         let mut behind = None;
         for to in &route.away {
-            let links = self.node().storage.get().and_then(|storage| storage.links.as_ref())?;
+            let links = self.node().links()?;
             for (ids, messages) in entry::pieces(&to.ids, publish.messages) {
                 let mut message = Vec::new();
                 entry::enqueue(&mut message, ids, &Publish { messages, ..*publish });
@@ -369,10 +369,6 @@ impl PeerMessages for AwayMessages {
             tracing::warn!(from, "messages of another node for transient queues are not known");
         }
     }
-
-    fn connected(&self, _node: u64, _boot: u64, _direction: LinkDirection) {}
-
-    fn disconnected(&self, _node: u64, _boot: u64, _direction: LinkDirection) {}
 }
 
 /// The channel between nodes for messages to transient queues.

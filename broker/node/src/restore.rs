@@ -16,7 +16,7 @@ use crate::{Broker, Node};
 use bytes::{Buf, Bytes};
 use leveret_engine::catalog::Fact;
 use leveret_engine::queue::{RunName, index_runs};
-use leveret_engine::shard::{AppliedBatches, BatchId};
+use leveret_engine::shard::AppliedBatches;
 use leveret_replication::GroupId;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -190,13 +190,9 @@ impl Applier {
     /// Notes that the batches of this start of the node are applied that a snapshot covers, and tells their publishers.
     /// Returns the entries of these batches.
     fn note_covered(&self, node: &Node, group: GroupId, outbox: &Outbox) -> Vec<Bytes> {
-        let of = |row: Row| BatchId { row: row as u8, ..self.first_batch(node) };
-        let rows = [Row::Publishes, Row::Others];
-        rows.into_iter().flat_map(|row| outbox.applied_below(row, self.replicas.next_batch(group, of(row)))).collect()
-    }
-
-    fn first_batch(&self, node: &Node) -> BatchId {
-        BatchId { origin: node.run().node, incarnation: self.shards.incarnation, ..BatchId::default() }
+        let covered =
+            |row: Row| outbox.applied_below(row, self.replicas.next_batch(group, entry::batch_of(node.run(), row, 0)));
+        [Row::Publishes, Row::Others].into_iter().flat_map(covered).collect()
     }
 }
 
@@ -221,11 +217,7 @@ impl Node {
     /// Has nobody wait any longer for the declarations of queues that were deleted meanwhile.
     fn forget_undeclared(&self) {
         let catalog = self.catalog.read();
-        let declared: BTreeSet<QueueId> = catalog
-            .vhosts()
-            .flat_map(|vhost| catalog.queues(vhost).into_iter().flatten())
-            .map(|(_, queue)| queue.id)
-            .collect();
+        let declared: BTreeSet<QueueId> = catalog.all_queues().map(|(_, _, queue)| queue.id).collect();
         let next = catalog.next_identity();
         drop(catalog);
         self.queues.declared.forget(|id| id.0 < next && !declared.contains(&id));

@@ -6,7 +6,6 @@ use crate::Broker;
 use crate::apply::Applier;
 use crate::ask::Asks;
 use crate::delivered::{self, Delivered, Reached};
-use crate::entry::BatchOf;
 use crate::files::disk_free_min;
 use crate::forward::{Forwarding, Proposer};
 use crate::fronts::Fronts;
@@ -196,15 +195,16 @@ impl Broker {
         replicas: &Arc<Replicas>,
         outboxes: &[(Arc<Outbox>, Arc<Inbox>)],
     ) -> Links {
+        let outgoing = Outgoing { peers: peers.clone(), queues: Arc::default() };
         let fronts = Fronts {
             node: Arc::downgrade(&self.0),
             shards: shards.clone(),
             replicas: replicas.clone(),
             groups: groups.clone(),
-            outgoing: Outgoing { peers: peers.clone(), queues: Arc::default() },
+            outgoing: outgoing.clone(),
         };
         let (outboxes, replicas) = (outboxes.to_vec(), replicas.clone());
-        let forwarding = Forwarding { outboxes, replicas, peers: peers.clone() };
+        let forwarding = Forwarding { outboxes, replicas, outgoing };
         Links { peers, forwarding, fronts: Arc::new(fronts), asks: Asks::new() }
     }
 
@@ -225,11 +225,10 @@ impl Broker {
     /// Starts the tasks that hand entries to the logs of the groups, whose operations are in `outboxes`.
     fn start_proposers(&self, storage: &Storage, outboxes: Vec<(Arc<Outbox>, Arc<Inbox>)>, run: NodeRun) {
         let Storage { groups, links, tasks, on_failure, .. } = storage;
-        let of = BatchOf { origin: run.node, incarnation: run.incarnation };
         for (group, (outbox, inbox)) in (0..).zip(outboxes) {
             let (groups, stopping, on_failure) = (groups.clone(), self.0.stopping.clone(), on_failure.clone());
             let links = links.as_ref().map(|links| (links.peers.clone(), links.fronts.clone()));
-            let proposer = Proposer { group, outbox, inbox, groups, links, of, stopping, on_failure };
+            let proposer = Proposer { group, outbox, inbox, groups, links, of: run, stopping, on_failure };
             tasks.spawn(critical("proposer", proposer.run()));
         }
     }

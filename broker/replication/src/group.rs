@@ -138,14 +138,6 @@ impl Groups {
         self.group(group).raft.metrics().borrow_watched().last_applied.map_or(0, |last| last.index)
     }
 
-    /// Returns the nodes that are members of a group, as far as this node knows.
-    #[must_use]
-    pub fn members(&self, group: GroupId) -> Vec<u64> {
-        let metrics = self.group(group).raft.metrics();
-        let metrics = metrics.borrow_watched();
-        metrics.membership_config.membership().nodes().map(|(node, _)| *node).collect()
-    }
-
     /// Waits until the leader of a group is another than `known`, as far as this node knows, or the group stops.
     pub async fn until_led_otherwise(&self, group: GroupId, known: Option<GroupLeader>) {
         let mut metrics = self.group(group).raft.metrics();

@@ -9,10 +9,10 @@ use anyhow::{Context, Result, bail, ensure};
 use futures::StreamExt;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
-    QueueDeclareOptions,
 };
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Confirmation, Connection, ConnectionProperties};
+use lapin::{BasicProperties, Confirmation};
+use leveret_e2e::trouble::{connect, durable, random, variable};
 use leveret_e2e::wait::PATIENCE;
 use rustix::process::Signal;
 use tokio_util::sync::CancellationToken;
@@ -36,28 +36,14 @@ struct Book {
 
 type Shared = Arc<Mutex<Book>>;
 
-fn random(seed: &mut u64) -> u64 {
-    *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-    *seed >> 33
-}
-
-fn variable(name: &str, or: u64) -> u64 {
-    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(or)
-}
-
 /// Gives up a call of the client library that never ends because its node stands still or is gone.
 async fn bounded<T>(what: &str, call: impl Future<Output = T>) -> Result<T> {
     tokio::time::timeout(CALL_MAX, call).await.with_context(|| format!("no end of {what}"))
 }
 
-async fn connect(host: &str) -> Result<Connection> {
-    let url = format!("amqp://guest:guest@{host}:5672/%2f");
-    Ok(bounded("connecting", Connection::connect(&url, ConnectionProperties::default())).await??)
-}
-
 /// Publishes with confirms, one message after the other, until something fails or the test is over.
 async fn publish(host: &str, publisher: u64, next: &mut u64, book: &Shared, over: &CancellationToken) -> Result<()> {
-    let connection = connect(host).await?;
+    let connection = bounded("connecting", connect(host)).await??;
     let channel = bounded("opening a channel", connection.create_channel()).await??;
     bounded("asking for confirms", channel.confirm_select(ConfirmSelectOptions::default())).await??;
     while !over.is_cancelled() {
@@ -84,7 +70,7 @@ async fn publish(host: &str, publisher: u64, next: &mut u64, book: &Shared, over
 
 /// Consumes from all queues until something fails or the test is over.
 async fn consume(host: &str, book: &Shared, over: &CancellationToken) -> Result<()> {
-    let connection = connect(host).await?;
+    let connection = bounded("connecting", connect(host)).await??;
     let channel = bounded("opening a channel", connection.create_channel()).await??;
     bounded("setting the prefetch", channel.basic_qos(20, BasicQosOptions::default())).await??;
     let mut all = Vec::new();
@@ -185,8 +171,7 @@ async fn what_was_confirmed_on_any_node_is_delivered_whichever_nodes_are_killed(
     let connection = connect(&hosts[1]).await?;
     let channel = connection.create_channel().await?;
     for queue in QUEUES {
-        let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-        channel.queue_declare(queue.into(), durable, FieldTable::default()).await?;
+        channel.queue_declare(queue.into(), durable(), FieldTable::default()).await?;
     }
     let (book, published, over) = (Shared::default(), CancellationToken::new(), CancellationToken::new());
     let publishers = clients(&hosts, &book, &published, true);

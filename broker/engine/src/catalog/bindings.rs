@@ -200,28 +200,25 @@ impl Catalog {
     /// 403 on the default exchange, 404 for a missing end, 405 for another connection's queue, 406 for a key or arguments
     /// that the type of the source does not accept, and beyond the limits of the virtual host.
     pub fn bind(&mut self, vhost: &str, binding: BindingDeclare<'_>, origin: Origin) -> Result<Change<bool>, Refusal> {
-        if self.has_binding_like(vhost, binding, origin)? {
-            return Ok(Change::nothing(false));
-        }
-        let BindingDeclare { source, destination, routing_key, arguments } = binding;
-        let ends = self.ends(vhost, source, destination, origin)?;
+        let Some(ends) = self.binding_to_make(vhost, binding, origin)? else { return Ok(Change::nothing(false)) };
+        let BindingDeclare { routing_key, arguments, .. } = binding;
         let in_vhost = self.vhost_mut(vhost)?;
         in_vhost.add_binding(&ends, routing_key, arguments);
         Ok(Change::one(true, Effect::Bound { binding: in_vhost.bond(&ends, routing_key, arguments) }))
     }
 
-    /// Returns whether there is this binding; false if there is none and it may be made.
+    /// Returns the ends of a binding that may be made; `None` if it exists.
     ///
     /// # Errors
     /// As [`bind`](Self::bind).
-    pub(super) fn has_binding_like(
+    pub(super) fn binding_to_make(
         &self,
         vhost: &str,
         binding: BindingDeclare<'_>,
         origin: Origin,
-    ) -> Result<bool, Refusal> {
+    ) -> Result<Option<Ends>, Refusal> {
         let BindingDeclare { source, destination, routing_key, arguments } = binding;
-        self.ends(vhost, source, destination, origin)?;
+        let ends = self.ends(vhost, source, destination, origin)?;
         check_key(source, routing_key)?;
         limits::check_arguments("a binding of exchange", source, arguments)?;
         let (in_vhost, from) = (self.vhost(vhost)?, self.exchange(vhost, source)?);
@@ -229,11 +226,11 @@ impl Catalog {
             check_headers_binding(arguments)?;
         }
         if from.bindings.map.contains_key(&BindingIdentity::new(destination, routing_key, arguments)) {
-            return Ok(true);
+            return Ok(None);
         }
         let added = Usage::of_binding(from.binding_bytes(routing_key, arguments));
         in_vhost.usage.check(added, limits::BYTES_MAX, vhost)?;
-        Ok(false)
+        Ok(Some(ends))
     }
 
     /// Checks that this node has memory for a binding, unless it exists or an end is missing.

@@ -144,7 +144,7 @@ impl Catalog {
                 unchanged(self.exclusive_queues(*owner).next().is_none(), nothing)
             }
             CatalogCommand::Bind { bond, origin } => {
-                unchanged(self.has_binding_like(&bond.vhost, bond.declared(), *origin)?, nothing)
+                unchanged(self.binding_to_make(&bond.vhost, bond.declared(), *origin)?.is_none(), nothing)
             }
             CatalogCommand::Unbind { bond, origin } => {
                 unchanged(self.binding_to_remove(&bond.vhost, bond.declared(), *origin)?.is_none(), nothing)

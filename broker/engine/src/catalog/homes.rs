@@ -15,7 +15,7 @@ pub struct NodeRun {
 impl Catalog {
     /// Notes that a node has started, and deletes what lived on its earlier starts.
     pub fn node_started(&mut self, run: NodeRun) -> Change<()> {
-        self.running.insert(run.node, run.incarnation);
+        self.set_running(run);
         Change { answer: (), effects: self.end_homes(run.node, Some(run.incarnation)) }
     }
 

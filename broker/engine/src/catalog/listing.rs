@@ -26,6 +26,11 @@ impl Catalog {
         Ok(self.vhost(vhost)?.queues.iter())
     }
 
+    /// Returns the queues of all virtual hosts, each with the names of its virtual host and its own.
+    pub fn all_queues(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<str>, &DeclaredQueue)> {
+        self.vhosts.iter().flat_map(|(vhost, at)| at.queues.iter().map(move |(name, queue)| (vhost, name, queue)))
+    }
+
     /// Returns the bindings of a virtual host with their sources. The bindings of the default exchange (one for each
     /// queue) are not stored and not included.
     ///

@@ -74,9 +74,8 @@ impl Catalog {
         if let Some(id) = self.queue_like(vhost, name, &declare, origin)? {
             return Ok(Change::nothing(DeclareResult { id, created: false }));
         }
-        let subject = Subject::queue(vhost, name);
-        let settings = QueueSettings::parse(subject, &declare.arguments)?;
-        let owner = owner(subject, declare.exclusive, origin)?;
+        let settings = QueueSettings::of_accepted(&declare.arguments);
+        let owner = owner(Subject::queue(vhost, name), declare.exclusive, origin)?;
         let id = self.next_queue();
         let QueueDeclare { durable, auto_delete, arguments, .. } = declare;
         let (home, sources) = ((!durable || owner.is_some()).then_some(by), BTreeSet::new());

@@ -43,17 +43,9 @@ impl Cluster {
                     led => ClusterReply::Refused(format!("it still leads {led} groups")),
                 }
             }
-            ClusterQuestion::Join(address) => match self.elsewhere() {
+            change => match self.elsewhere() {
                 Some(elsewhere) => elsewhere,
-                None => self.admit(from, address).await,
-            },
-            ClusterQuestion::Add(address) => match self.elsewhere() {
-                Some(elsewhere) => elsewhere,
-                None => self.add(address).await,
-            },
-            ClusterQuestion::Remove(node) => match self.elsewhere() {
-                Some(elsewhere) => elsewhere,
-                None => self.remove(node).await,
+                None => self.carry_out(from, &change).await,
             },
         }
     }

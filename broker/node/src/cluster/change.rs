@@ -1,8 +1,7 @@
 //! Changes of the members on request. The leader of group 0 carries them out; other nodes pass them on to it.
-use super::founders::Addresses;
 use super::membership;
-use super::question::{ClusterQuestion, ClusterReply};
-use super::state::{self, Cluster};
+use super::question::{CHANGE_MAX, ClusterQuestion, ClusterReply, REPORT_MAX};
+use super::state::Cluster;
 use leveret_replication::{GroupMember, MemberError};
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
@@ -41,7 +40,7 @@ impl Cluster {
 
     /// Asks who is at an address, and adds that node. To be called on the leader of group 0.
     pub(super) async fn add(&self, address: String) -> ClusterReply {
-        match self.ask(&address, &ClusterQuestion::Report, ASK_MAX).await {
+        match self.ask(&address, &ClusterQuestion::Report, REPORT_MAX).await {
             Err(error) => ClusterReply::Refused(error.to_string()),
             Ok((node, ClusterReply::Report(report))) => {
                 let is_member = self.groups().is_some_and(|groups| groups.status(0).members.contains_key(&node));
@@ -95,8 +94,7 @@ impl Cluster {
     }
 
     fn address_of(&self, node: u64) -> String {
-        let members = self.groups().map(|groups| state::addresses(&groups.status(0))).unwrap_or_default();
-        members.get(&node).cloned().unwrap_or_default()
+        self.addresses().remove(&node).unwrap_or_default()
     }
 
     /// Waits for a change of the members, but not for ever: without a majority it is never agreed on.
@@ -117,7 +115,7 @@ impl Cluster {
         let mut why = "group 0 has no leader".to_owned();
         while Instant::now() < deadline {
             let mut leader = match self.elsewhere() {
-                None => self.carry_out(question).await,
+                None => self.carry_out(self.node, question).await,
                 Some(elsewhere) => elsewhere,
             };
             if let ClusterReply::Elsewhere(address) = &leader
@@ -139,11 +137,15 @@ impl Cluster {
         Err(ClusterError::Unavailable(format!("the change was not made in time: {why}")))
     }
 
-    async fn carry_out(&self, question: &ClusterQuestion) -> ClusterReply {
+    /// Makes a change that the node `from` asks for. To be called on the leader of group 0.
+    pub(super) async fn carry_out(&self, from: u64, question: &ClusterQuestion) -> ClusterReply {
         match question {
+            ClusterQuestion::Join(address) => self.admit(from, address.clone()).await,
             ClusterQuestion::Add(address) => self.add(address.clone()).await,
             ClusterQuestion::Remove(node) => self.remove(*node).await,
-            _ => ClusterReply::Refused("this is no change of the members".to_owned()),
+            ClusterQuestion::Report | ClusterQuestion::HandOver => {
+                ClusterReply::Refused("this is no change of the members".to_owned())
+            }
         }
     }
 
@@ -152,7 +154,7 @@ impl Cluster {
     /// # Errors
     /// [`ClusterError::NotFound`] if there is no such member.
     pub(super) fn member_named(&self, text: &str) -> Result<u64, ClusterError> {
-        let members: Addresses = self.groups().map(|groups| state::addresses(&groups.status(0))).unwrap_or_default();
+        let members = self.addresses();
         let named = |node: u64| self.name_of(node).is_some_and(|name| name == text);
         let is_meant = |node: &u64, address: &str| format!("{node:016x}") == text || address == text || named(*node);
         // Two members may have one address while a lost one is replaced: then only the identity is clear.
@@ -169,14 +171,10 @@ fn closing() -> ClusterReply {
     ClusterReply::Refused("the node is stopping".to_owned())
 }
 
-/// The longest time that a member may take to report.
-const ASK_MAX: Duration = Duration::from_secs(3);
 /// The longest time that a removed member may take to hand over its groups.
 const HAND_OVER_MAX: Duration = Duration::from_secs(8);
 /// The time for which a member that is being removed leads no group.
 pub(super) const LEAVE: Duration = Duration::from_secs(30);
 /// The longest time that the members may take to agree on a change.
 const AGREE_MAX: Duration = Duration::from_secs(5);
-/// The longest time that a change on request may take.
-const CHANGE_MAX: Duration = Duration::from_secs(20);
 const RETRY: Duration = Duration::from_millis(200);

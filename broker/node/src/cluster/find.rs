@@ -3,7 +3,7 @@
 use super::formation::{self, Estranged, FormationStep, FoundPeer, Newcomer};
 use super::founders::{self, Addresses};
 use super::options::ClusterOptions;
-use super::question::{ClusterQuestion, ClusterReply};
+use super::question::{CHANGE_MAX, ClusterQuestion, ClusterReply, REPORT_MAX};
 use super::report::MemberStage;
 use super::state::{self, Cluster};
 use crate::open_error::OpenError;
@@ -142,8 +142,7 @@ impl Cluster {
     async fn ask_all(&self) -> Vec<(String, FoundPeer)> {
         let ClusterOptions { peers, join, .. } = &self.options;
         let mut addresses: BTreeSet<String> = peers.iter().chain(join).cloned().collect();
-        let members = self.groups().map(|groups| state::addresses(&groups.status(0))).unwrap_or_default();
-        addresses.extend(members.into_values().filter(|address| !address.is_empty()));
+        addresses.extend(self.addresses().into_values().filter(|address| !address.is_empty()));
         addresses.remove(&self.options.address);
         let asked = addresses.into_iter().map(|address| async {
             let found = match self.ask(&address, &ClusterQuestion::Report, REPORT_MAX).await {
@@ -178,7 +177,3 @@ impl Cluster {
 
 /// The most members that are asked in a row to add this node.
 const JOIN_ASKED_MAX: usize = 8;
-/// The longest time that a report may take.
-const REPORT_MAX: Duration = Duration::from_secs(3);
-/// The longest time that a change of the members may take.
-pub(super) const CHANGE_MAX: Duration = Duration::from_secs(20);

@@ -7,6 +7,7 @@
 use super::founders::{put_text, take_text};
 use super::report::NodeReport;
 use bytes::{Buf, BufMut, Bytes};
+use std::time::Duration;
 
 /// What one node asks another.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,6 +107,10 @@ fn kind(bytes: &[u8]) -> Option<(u8, &[u8])> {
 }
 
 const VERSION: u8 = 1;
+/// The longest time that a node may take to report.
+pub(super) const REPORT_MAX: Duration = Duration::from_secs(3);
+/// The longest time that a change of the members may take.
+pub(super) const CHANGE_MAX: Duration = Duration::from_secs(20);
 
 #[cfg(test)]
 mod tests {

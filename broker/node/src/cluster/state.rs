@@ -5,7 +5,7 @@ use super::options::ClusterOptions;
 use super::report::{GroupReport, LedReport, MemberStage, NodeReport};
 use crate::Node;
 use bytes::Bytes;
-use leveret_replication::{GroupId, GroupStatus, Groups, LinkDirection, PeerMessages, Peers};
+use leveret_replication::{GroupId, GroupStatus, Groups, PeerMessages, Peers};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
@@ -75,13 +75,14 @@ impl PeerMessages for HeardReports {
             None => tracing::debug!(from, "a report that this version does not know"),
         }
     }
-
-    fn connected(&self, _: u64, _: u64, _: LinkDirection) {}
-
-    fn disconnected(&self, _: u64, _: u64, _: LinkDirection) {}
 }
 
 impl Cluster {
+    /// Returns the addresses of the members of group 0, as far as this node knows.
+    pub(super) fn addresses(&self) -> Addresses {
+        self.groups().map(|groups| addresses(&groups.status(0))).unwrap_or_default()
+    }
+
     pub(super) fn new(
         node: &Arc<Node>,
         options: ClusterOptions,

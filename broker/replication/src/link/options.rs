@@ -94,13 +94,13 @@ pub trait PeerMessages: Send + Sync + 'static {
     /// A message has arrived. The messages of one connection arrive in the order in which they were sent.
     fn received(&self, from: u64, channel: u8, message: Bytes);
 
-    /// A connection for messages is open. All messages of an incoming connection come after this call. `boot` is the
+    /// A connection for messages is open. All messages of an incoming connection come after this call. The boot is the
     /// number of the other node's start: if it differs from the one before, that node was restarted.
-    fn connected(&self, node: u64, boot: u64, direction: LinkDirection);
+    fn connected(&self, _node: u64, _boot: u64, _direction: LinkDirection) {}
 
     /// A connection for messages has ended, after all messages that came over it. Messages that were sent and have not
     /// arrived are lost.
-    fn disconnected(&self, node: u64, boot: u64, direction: LinkDirection);
+    fn disconnected(&self, _node: u64, _boot: u64, _direction: LinkDirection) {}
 }
 
 /// Answers the questions of other nodes.
