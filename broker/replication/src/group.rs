@@ -1,5 +1,6 @@
 //! [`Groups`], the handle to the Raft groups of a node, which share one journal: opens them, submits entries, takes
 //! snapshots.
+use crate::beat;
 use crate::link::{PeerChange, Peers};
 use crate::open_error::GroupsOpenError;
 use crate::proposal::{self, NotLeader, SubmitOutcome};
@@ -67,6 +68,7 @@ impl Groups {
         let (journal, groups) = start::open_all(context, journal).await?;
         if let Some(peers) = peers {
             groups.iter().for_each(|group| peers.spawn(group.clone().watch(peers.clone())));
+            peers.spawn(beat::run(groups.clone()));
             let (served, watched, links) = (groups.clone(), groups.clone(), peers.clone());
             let changes = Arc::new(move |node, change| match change {
                 PeerChange::Gone => takeover::begin(&watched, &links, node),
@@ -127,9 +129,9 @@ impl Groups {
     /// been replaced meanwhile, and after a start it is the one of before until another leader is heard of.
     #[must_use]
     pub fn leader(&self, group: GroupId) -> Option<GroupLeader> {
-        let metrics = self.group(group).raft.metrics();
-        let metrics = metrics.borrow_watched();
-        Some(GroupLeader { node: metrics.current_leader?, term: metrics.current_term })
+        let metrics = self.group(group).raft.server_metrics();
+        let vote = metrics.borrow_watched().vote;
+        vote.committed.then_some(GroupLeader { node: vote.leader_id.voted_for, term: vote.leader_id.term })
     }
 
     /// Returns the index of the last entry of a group that is applied on this node; 0 if there is none.
@@ -140,7 +142,7 @@ impl Groups {
 
     /// Waits until the leader of a group is another than `known`, as far as this node knows, or the group stops.
     pub async fn until_led_otherwise(&self, group: GroupId, known: Option<GroupLeader>) {
-        let mut metrics = self.group(group).raft.metrics();
+        let mut metrics = self.group(group).raft.server_metrics(); // the others change with each entry
         while self.leader(group) == known {
             if metrics.changed().await.is_err() {
                 return std::future::pending().await;

@@ -17,6 +17,7 @@
 //! openraft wrote them, because both are records of the journal. No entry is purged that is not covered by a snapshot.
 //! A leader that restarts is a follower first: with `enable_leader_restore` it would give other entries the indexes of
 //! a lost tail.
+mod beat;
 mod durable;
 mod group;
 mod leadership;

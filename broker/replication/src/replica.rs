@@ -1,4 +1,5 @@
 //! The replica of one group on this node.
+use crate::beat::Heard;
 use crate::link::Peers;
 use crate::log_store::{self, LogStore};
 use crate::state_machine::{Builds, Machine};
@@ -20,6 +21,8 @@ pub(crate) struct Group {
     pub(crate) arriving: Arc<Mutex<Option<ArrivingSnapshot>>>,
     /// Why the group was stopped because its log differs from that of its leader.
     pub(crate) diverged: Arc<OnceLock<String>>,
+    /// When a leader was heard of last.
+    pub(crate) heard: Arc<Heard>,
     /// The links to other nodes; `None` if this node is the only one.
     pub(crate) peers: Option<Peers>,
 }
@@ -66,12 +69,12 @@ impl Group {
     /// Keeps links to all members of the group. Tells when this node stops leading although no newer vote is saved,
     /// because it was removed from the group.
     pub(crate) async fn watch(self, peers: Peers) {
-        let mut metrics = self.raft.metrics();
+        let mut metrics = self.raft.server_metrics(); // the others change with each entry
         let mut known = None;
         loop {
             {
                 let now = metrics.borrow_and_update();
-                if matches!(now.state, ServerState::Follower | ServerState::Learner | ServerState::Shutdown) {
+                if matches!(now.state, ServerState::Follower | ServerState::Learner) {
                     self.log.leadership.resigned(&now.vote);
                 }
                 let membership = &now.membership_config;
@@ -81,7 +84,7 @@ impl Group {
                 }
             }
             if metrics.changed().await.is_err() {
-                return;
+                return self.log.leadership.stop(); // the group has stopped
             }
         }
     }

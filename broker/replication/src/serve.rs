@@ -105,7 +105,11 @@ async fn handle(group: &Group, from: u64, frame: LinkFrame) -> Result<Bytes, Str
 async fn heartbeat(group: &Group, body: Bytes) -> Result<StreamAppendResult<TypeConfig>, String> {
     let request = checked(group, body)?.request;
     let (prev, entries) = (request.prev_log_id, request.entries.last().map(|entry| entry.log_id));
-    Ok(match group.raft.append_entries(request).await.map_err(|error| error.to_string())? {
+    let answer = group.raft.append_entries(request).await.map_err(|error| error.to_string())?;
+    if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
+        group.heard.now();
+    }
+    Ok(match answer {
         AppendEntriesResponse::Success => Ok(entries.or(prev)),
         AppendEntriesResponse::PartialSuccess(agreed) => Ok(agreed),
         AppendEntriesResponse::Conflict => Err(StreamAppendError::Conflict(prev.ok_or(MALFORMED)?)),
@@ -232,6 +236,9 @@ async fn answer_appends(
     while let Some(answer) = answered.next().await {
         let Some(request) = waiting.lock().pop_front() else { return };
         let number = group.log.group;
+        if let Ok(Ok(_) | Err(StreamAppendError::Conflict(_))) = answer {
+            group.heard.now();
+        }
         match answer {
             Ok(answer) => answers.send(wire::ANSWER, request, number, wire::encode_append_answer(&answer)).await,
             Err(fatal) => answers.send(wire::REFUSAL, request, number, fatal.to_string().into()).await,

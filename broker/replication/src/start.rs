@@ -115,8 +115,8 @@ async fn open(log: LogStore, context: &StartContext) -> Result<Group, GroupsOpen
     if peers.is_some() {
         log.table.lock().keep_hot(HOT_BYTES / usize::from(options.groups.max(1)));
     }
-    let (arriving, diverged) = (Arc::default(), Arc::default());
-    Ok(Group { node: options.node, raft, log, builds, arriving, diverged, peers: peers.clone() })
+    let (arriving, diverged, heard) = (Arc::default(), Arc::default(), Arc::default());
+    Ok(Group { node: options.node, raft, log, builds, arriving, diverged, heard, peers: peers.clone() })
 }
 
 impl Group {

@@ -217,7 +217,7 @@ impl Catalog {
     #[must_use]
     pub fn facts(&self) -> Vec<Fact> {
         let mut facts = vec![Fact::NextId(self.next_queue)];
-        facts.extend(self.running().map(Fact::Running));
+        facts.extend(self.starts().map(Fact::Running));
         let mut bonds = Vec::new();
         for (at, vhost) in &self.vhosts {
             facts.push(Fact::Vhost(at.clone()));

@@ -19,13 +19,13 @@ impl Catalog {
         Change { answer: (), effects: self.end_homes(run.node, Some(run.incarnation)) }
     }
 
-    /// Notes that a start of a node has ended for good, and deletes what lived on it. Does nothing if the node has started
-    /// again.
+    /// Notes that a node, whose last start was this one, has ended for good, and deletes what lived on it. Does nothing if
+    /// the node has started again. What it asked for and comes late is refused from now on.
     pub fn node_gone(&mut self, run: NodeRun) -> Change<()> {
         if self.running.get(&run.node).is_some_and(|now| *now != run.incarnation) {
             return Change::nothing(());
         }
-        self.running.remove(&run.node);
+        self.set_running(NodeRun { incarnation: GONE, ..run });
         Change { answer: (), effects: self.end_homes(run.node, None) }
     }
 
@@ -37,6 +37,11 @@ impl Catalog {
 
     /// Returns the last start of each node that is not known to have ended.
     pub fn running(&self) -> impl Iterator<Item = NodeRun> {
+        self.starts().filter(|run| run.incarnation != GONE)
+    }
+
+    /// Returns the last start of each node, also of those that have ended for good.
+    pub(super) fn starts(&self) -> impl Iterator<Item = NodeRun> {
         self.running.iter().map(|(node, incarnation)| NodeRun { node: *node, incarnation: *incarnation })
     }
 
@@ -87,3 +92,6 @@ impl Ended {
         Self { queues, exchanges }
     }
 }
+
+/// The incarnation of a node that has ended for good.
+const GONE: u64 = 0;

@@ -5,7 +5,9 @@ use super::membership::{self, MemberStep};
 use super::question::{ClusterQuestion, ClusterReply};
 use super::report::MemberStage;
 use super::state::{self, Cluster};
+use crate::Broker;
 use futures::future::join_all;
+use leveret_engine::catalog::CatalogCommand;
 use leveret_replication::{GroupId, GroupMember, GroupStatus, Groups};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -37,12 +39,30 @@ impl Cluster {
                 continue;
             }
             self.follow_members(&groups, &statuses).await;
+            self.end_removed(&statuses).await;
             let now = Some(self.calm(&statuses));
             if now != calm {
                 (calm, calm_since) = (now, Instant::now());
             } else if calm_since.elapsed() >= self.options.times.quiet {
                 self.spread(&groups, &self.statuses()).await;
             }
+        }
+    }
+
+    /// As the leader of group 0, deletes what lived on nodes that are members no longer. Their identities never come back.
+    async fn end_removed(&self, statuses: &[GroupStatus]) {
+        let (Some(node), Some(definitions)) = (self.broker(), statuses.first()) else { return };
+        if definitions.leader != Some(self.node) || !state::is_settled(definitions) {
+            return;
+        }
+        let broker = Broker(node);
+        let removed = broker.catalog().running().find(|run| !definitions.members.contains_key(&run.node));
+        let Some(run) = removed else { return }; // the next one follows soon
+        tracing::info!("what lived on node {:016x}, which was removed, is deleted", run.node);
+        match timeout(STEP_MAX, broker.command(CatalogCommand::NodeGone(run))).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(refused)) => tracing::info!("it is not deleted yet: {}", refused.text),
+            Err(_) => tracing::info!("it is not deleted yet: the members have not agreed on it in time"),
         }
     }
 
@@ -59,7 +79,7 @@ impl Cluster {
     async fn follow_members(&self, groups: &Groups, statuses: &[GroupStatus]) {
         let Some(definitions) = statuses.first() else { return };
         let cluster = state::addresses(definitions);
-        let is_settled = !definitions.is_changing && definitions.configured_at <= definitions.applied;
+        let is_settled = state::is_settled(definitions);
         let led = (0..).zip(statuses).filter(|(_, status)| status.leader == Some(self.node));
         let steps = led.filter_map(|(group, status)| {
             let step = self.with_surroundings(|around| match group {

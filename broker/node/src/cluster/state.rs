@@ -225,6 +225,11 @@ impl Cluster {
     }
 }
 
+/// Returns whether the newest configuration of a group's members is applied, and none is being introduced.
+pub(super) fn is_settled(status: &GroupStatus) -> bool {
+    !status.is_changing && status.configured_at <= status.applied
+}
+
 /// Returns the members of a group with their addresses.
 pub(super) fn addresses(status: &GroupStatus) -> Addresses {
     status.members.iter().map(|(node, member)| (*node, member.address.clone())).collect()
