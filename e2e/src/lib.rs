@@ -3,14 +3,18 @@
 //! A test starts a [`broker::BrokerProcess`], runs [`clients::Client`]s or its own lapin connection against it, scrapes it
 //! with a real [`prometheus::Prometheus`], and sends requests over [`http`]. [`raw`] is an AMQP client that does what no
 //! client library does. [`programs`] finds the programs to run, [`process`] runs and ends them, [`wait`] waits for
-//! conditions. [`trouble`] has what the tests share in which brokers are killed.
+//! conditions. [`trouble`] has what the tests share in which brokers are killed: [`nodes`] are three of them that form a
+//! cluster, [`traffic`] the clients that use it meanwhile, and [`network`] cuts nodes off from one another.
 
 pub mod broker;
 pub mod clients;
 pub mod http;
+pub mod network;
+pub mod nodes;
 pub mod process;
 pub mod programs;
 pub mod prometheus;
 pub mod raw;
+pub mod traffic;
 pub mod trouble;
 pub mod wait;

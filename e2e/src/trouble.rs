@@ -21,11 +21,11 @@ pub fn durable() -> QueueDeclareOptions {
     QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() }
 }
 
-/// Connects to the broker at an address, as the default user.
+/// Connects to the broker at an address, as a user whose password is its name.
 ///
 /// # Errors
 /// The error of the client library.
-pub async fn connect(host: &str) -> Result<Connection> {
-    let url = format!("amqp://guest:guest@{host}:5672/%2f");
+pub async fn connect(host: &str, user: &str) -> Result<Connection> {
+    let url = format!("amqp://{user}:{user}@{host}:5672/%2f");
     Ok(Connection::connect(&url, ConnectionProperties::default()).await?)
 }

@@ -61,7 +61,7 @@ async fn start(folder: &Folder, host: &str) -> Result<(Process, Connection, Dura
     let began = Instant::now();
     let mut process = Process::start(&mut command)?;
     loop {
-        if let Ok(connection) = connect(host).await {
+        if let Ok(connection) = connect(host, "guest").await {
             return Ok((process, connection, began.elapsed()));
         }
         if let Some(status) = process.ended()? {
@@ -111,7 +111,7 @@ async fn check_declared(connection: &Connection) -> Result<()> {
 
 /// Publishes with confirms until the connection breaks.
 async fn publish(host: String, publisher: u64, book: Shared) -> Result<()> {
-    let connection = bounded("connecting", connect(&host)).await??;
+    let connection = bounded("connecting", connect(&host, "guest")).await??;
     let channel = bounded("opening a channel", connection.create_channel()).await??;
     bounded("asking for confirms", channel.confirm_select(ConfirmSelectOptions::default())).await??;
     let mut waiting = VecDeque::new();
@@ -159,7 +159,7 @@ fn note(book: &Shared, id: Id, redelivered: bool) {
 
 /// Consumes until the connection breaks, and acknowledges, requeues or keeps the messages.
 async fn consume(host: String, queue: &'static str, book: Shared) -> Result<()> {
-    let connection = bounded("connecting", connect(&host)).await??;
+    let connection = bounded("connecting", connect(&host, "guest")).await??;
     let channel = bounded("opening a channel", connection.create_channel()).await??;
     bounded("setting the prefetch", channel.basic_qos(100, BasicQosOptions::default())).await??;
     let options = BasicConsumeOptions::default();

@@ -85,7 +85,7 @@ fn node() -> Router<Api> {
         .route("/health/checks/alarms", get(health::alarms))
         .route("/health/checks/local-alarms", get(health::alarms))
         .route("/health/checks/virtual-hosts", get(health::serving))
-        .route("/health/checks/node-is-quorum-critical", get(health::fine))
+        .route("/health/checks/node-is-quorum-critical", get(health::quorum_critical))
         .route("/health/checks/node-is-mirror-sync-critical", get(health::fine))
         .route("/health/checks/is-in-service", get(health::serving))
         .route("/health/checks/ready-to-serve-clients", get(health::serving))

@@ -7,7 +7,7 @@ use crate::ask_messages::{
     Asked, CHANNEL, GotMessage, QueueAnswer, QueueAsk, decode_answer, decode_ask, encode_answer, encode_ask,
 };
 use crate::caller::Caller;
-use crate::outcome::stopping;
+use crate::outcome::{no_majority, stopping};
 use crate::queue::Queue;
 use bytes::{Buf, Bytes};
 use leveret_engine::catalog::QueueId;
@@ -191,6 +191,14 @@ impl Broker {
         queue.enter().is_expected();
     }
 
+    /// Checks that this node can reach a majority, if requests about the queue need one.
+    ///
+    /// # Errors
+    /// That it cannot.
+    pub(crate) fn check_majority(&self, queue: &Queue) -> Result<(), Refusal> {
+        if queue.shards.is_some() && self.memory().is_cluster_alarmed() { Err(no_majority()) } else { Ok(()) }
+    }
+
     /// Returns whether requests about a queue are answered by this node.
     pub(crate) fn is_served_here(&self, queue: &Queue) -> bool {
         let Some(shards) = &queue.shards else { return true };
@@ -234,6 +242,7 @@ impl Broker {
             if queue.is_deleted() {
                 return Err(queue.not_found());
             }
+            self.check_majority(queue)?;
             let leader = groups.leader(shard.group).filter(|leader| leader.node != self.run().node);
             let Some(leader) = leader else {
                 tokio::time::sleep(LOOK_AGAIN).await;

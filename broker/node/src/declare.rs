@@ -186,6 +186,7 @@ impl Broker {
         let queue = self.find_queue_for(Purpose::Administer, caller, vhost, &without_line_breaks(name))?;
         queue.check_here()?;
         queue.caught_up().await;
+        self.check_majority(&queue)?;
         loop {
             if self.is_served_here(&queue) {
                 return self.purge(&queue).await;
@@ -273,7 +274,8 @@ impl Broker {
         let _ = self.end_queue(queue, DeleteOnly { if_unused: true, if_empty: false }).await;
     }
 
-    /// Deletes the exclusive queues of a connection that has ended.
+    /// Deletes the exclusive queues of a connection that has ended. Returns before that is done if most nodes of the cluster
+    /// cannot be reached.
     pub(crate) async fn delete_exclusive_queues(&self, connection: ConnectionId) {
         let has_some = self.catalog().exclusive_queues(connection).next().is_some();
         if !has_some && self.node().definitions.outbox.is_idle() {
@@ -281,13 +283,20 @@ impl Broker {
         }
         let broker = self.clone();
         let all_gone = async move {
-            while broker.changes(CatalogCommand::DeleteExclusive { owner: connection, most: DELETED_AT_ONCE }).await? {
-                tokio::task::yield_now().await;
+            loop {
+                match broker.changes(CatalogCommand::DeleteExclusive { owner: connection, most: DELETED_AT_ONCE }).await
+                {
+                    Ok(true) => tokio::task::yield_now().await,
+                    Ok(false) => return Ok(()),
+                    Err(refusal) if broker.node().stopping.is_cancelled() => return Err(refusal),
+                    Err(_) => broker.memory().until_majority(DELETE_AGAIN).await,
+                }
             }
-            Ok(())
         };
-        // A refusal means that the node is stopping.
-        let _ = self.to_its_end(all_gone).await;
+        tokio::select! {
+            _ = self.to_its_end(all_gone) => {}
+            () = self.memory().until_cluster_alarmed() => {}
+        }
     }
 
     /// Binds an exchange to a queue or another exchange. Returns whether the binding is new.
@@ -341,6 +350,8 @@ const DELETED_LOOK: Duration = Duration::from_millis(1);
 const PURGED_AT_ONCE: usize = 8192;
 /// The number of exclusive queues that are deleted at a time: others want the catalog too.
 const DELETED_AT_ONCE: u32 = 64;
+/// Pause before the exclusive queues of a connection are deleted again, if that was refused.
+const DELETE_AGAIN: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 #[path = "declare_tests.rs"]

@@ -11,7 +11,7 @@ use crate::Broker;
 use crate::commands;
 use crate::entry::{self, Row};
 use crate::outbox::{Addition, Outbox};
-use crate::outcome::{CommandOutcome, overtaken, stopping};
+use crate::outcome::{CommandOutcome, no_majority, overtaken, stopping};
 use crate::storage::Storage;
 use leveret_engine::catalog::{CatalogCommand, NodeRun};
 use leveret_model::refusal::{Refusal, RefusalKind};
@@ -143,11 +143,10 @@ impl Broker {
             if let Some(reason) = storage.groups.stopped() {
                 return Refusal::new(RefusalKind::Stopping, format!("what was asked may not be durable: {reason}"));
             }
-            if storage.groups.leader(0).is_some() {
+            if storage.groups.leader(0).is_some() && !self.memory().is_cluster_alarmed() {
                 led_at = Instant::now();
             } else if led_at.elapsed() >= LEADERLESS_MAX {
-                let text = "most nodes of the cluster cannot be reached: what was asked may be done once they can";
-                return Refusal::new(RefusalKind::Stopping, text.to_owned());
+                return no_majority();
             }
         }
     }

@@ -3,6 +3,7 @@
 //! Queues report the memory of their contents and indexes exactly and at once; the memory that the process takes in fact
 //! (buffers, fragmentation) is sampled. The larger of the two counts. Consumers and everything else go on.
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 use tokio::sync::Notify;
 
 /// The memory budget, the memory in use, and the alarms because of which publishers wait.
@@ -19,6 +20,8 @@ pub struct Memory {
     alarmed: AtomicBool,
     /// Set while the disk has no room for further messages.
     disk_alarm: AtomicBool,
+    /// Set while most nodes of the cluster cannot be reached.
+    cluster_alarm: AtomicBool,
     changed: Notify,
 }
 
@@ -34,6 +37,7 @@ impl Memory {
             opened: AtomicU64::new(0),
             alarmed: AtomicBool::new(false),
             disk_alarm: AtomicBool::new(false),
+            cluster_alarm: AtomicBool::new(false),
             changed: Notify::new(),
         }
     }
@@ -102,13 +106,16 @@ impl Memory {
 
     /// Notes whether the disk has no room for further messages (`full`), or has room again.
     pub(crate) fn set_disk_alarm(&self, full: bool) {
-        if self.disk_alarm.swap(full, Relaxed) == full {
-            return;
-        }
-        if full {
-            tracing::debug!("publishers are held back until the log has room");
-        } else {
-            tracing::debug!("the log has room: publishers go on");
+        self.set(&self.disk_alarm, full);
+    }
+
+    /// Notes whether most nodes of the cluster cannot be reached (`lost`), or can be reached again.
+    pub(crate) fn set_cluster_alarm(&self, lost: bool) {
+        self.set(&self.cluster_alarm, lost);
+    }
+
+    fn set(&self, alarm: &AtomicBool, raised: bool) {
+        if alarm.swap(raised, Relaxed) != raised {
             self.changed.notify_waiters();
         }
     }
@@ -147,10 +154,20 @@ impl Memory {
         self.max
     }
 
-    /// Returns whether publishers have to wait because memory is used up or the disk has no room.
+    /// Returns whether publishers have to wait: memory is used up, the disk has no room, or most nodes of the cluster
+    /// cannot be reached.
     #[inline]
     pub fn is_alarmed(&self) -> bool {
-        self.alarmed.load(Relaxed) || self.disk_alarm.load(Relaxed)
+        self.alarmed.load(Relaxed) || self.disk_alarm.load(Relaxed) || self.cluster_alarm.load(Relaxed)
+    }
+
+    /// Returns why publishers have to wait, for them to read.
+    pub fn alarm_in_words(&self) -> &'static str {
+        match (self.is_cluster_alarmed(), self.is_disk_alarmed()) {
+            (true, _) => NO_MAJORITY,
+            (_, true) => "low on disk",
+            _ => "low on memory",
+        }
     }
 
     /// Returns whether publishers have to wait because memory is used up.
@@ -163,11 +180,31 @@ impl Memory {
         self.disk_alarm.load(Relaxed)
     }
 
+    /// Returns whether publishers have to wait because most nodes of the cluster cannot be reached.
+    pub fn is_cluster_alarmed(&self) -> bool {
+        self.cluster_alarm.load(Relaxed)
+    }
+
     /// Waits until publishers may go on.
     pub async fn until_cleared(&self) {
+        self.until(|memory| !memory.is_alarmed()).await;
+    }
+
+    /// Waits for `pause`, and then until most nodes of the cluster can be reached.
+    pub(crate) async fn until_majority(&self, pause: Duration) {
+        tokio::time::sleep(pause).await;
+        self.until(|memory| !memory.is_cluster_alarmed()).await;
+    }
+
+    /// Waits until most nodes of the cluster cannot be reached.
+    pub async fn until_cluster_alarmed(&self) {
+        self.until(Self::is_cluster_alarmed).await;
+    }
+
+    async fn until(&self, is_so: impl Fn(&Self) -> bool) {
         loop {
             let changed = self.changed.notified();
-            if !self.is_alarmed() {
+            if is_so(self) {
                 return;
             }
             changed.await;
@@ -175,6 +212,8 @@ impl Memory {
     }
 }
 
+/// What a node says that is cut off from most others.
+pub(crate) const NO_MAJORITY: &str = "most nodes of the cluster cannot be reached";
 /// The largest number of bytes of durable queues' contents that stay in memory to be delivered soon.
 const WARM_MAX: u64 = 64 << 20;
 

@@ -1,5 +1,6 @@
 //! What a command that changes the definitions came to.
 use crate::deleted::DeletedQueue;
+use crate::memory::NO_MAJORITY;
 use crate::queue::Queue;
 use leveret_engine::catalog::CommandAnswer;
 use leveret_model::refusal::{Refusal, RefusalKind};
@@ -34,6 +35,11 @@ pub(crate) enum CreatedQueue {
 /// Returns the refusal of a node that is about to end.
 pub(crate) fn stopping() -> Refusal {
     Refusal::new(RefusalKind::Stopping, "the node is stopping: what was asked may not be durable".to_owned())
+}
+
+/// Returns the refusal of a request that needs a majority of the nodes while this node cannot reach one.
+pub(crate) fn no_majority() -> Refusal {
+    Refusal::new(RefusalKind::Stopping, format!("{NO_MAJORITY}: what was asked may be done once they can"))
 }
 
 /// Returns the refusal of a request that was carried out, or not, while this node was cut off.

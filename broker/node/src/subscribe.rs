@@ -70,6 +70,7 @@ impl Broker {
     pub async fn get(&self, _caller: &Caller, queue: &Queue, sink: &dyn Sink, no_ack: bool) -> Result<bool, Refusal> {
         queue.check_here()?;
         queue.caught_up().await;
+        self.check_majority(queue)?;
         while !self.is_served_here(queue) {
             if let Some(found) = self.get_from_leader(queue, sink, no_ack).await? {
                 return Ok(found);

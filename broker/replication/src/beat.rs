@@ -5,25 +5,9 @@
 use crate::replica::Group;
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
-use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, MissedTickBehavior};
-
-/// When a group heard of its leader last.
-#[derive(Default)]
-pub(crate) struct Heard(Mutex<Option<Instant>>);
-
-impl Heard {
-    /// Notes that an append or heartbeat of the leader was accepted.
-    pub(crate) fn now(&self) {
-        *self.0.lock() = Some(Instant::now());
-    }
-
-    fn is_recent(&self) -> bool {
-        self.0.lock().is_some_and(|at| at.elapsed() < QUIET)
-    }
-}
+use tokio::time::MissedTickBehavior;
 
 /// Sends the heartbeats of the groups, and switches openraft's timers on and off.
 pub(crate) async fn run(groups: Arc<[Group]>) {
@@ -33,7 +17,7 @@ pub(crate) async fn run(groups: Arc<[Group]>) {
         beat.tick().await;
         for group in groups.iter() {
             let leads = group.raft.server_metrics().borrow_watched().state == ServerState::Leader;
-            group.raft.runtime_config().tick(!leads && !group.heard.is_recent());
+            group.raft.runtime_config().tick(!leads && !group.heard.is_within(QUIET));
             if leads {
                 let _ = group.raft.trigger().heartbeat().await; // fails if the group stops
             }

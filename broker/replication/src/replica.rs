@@ -1,5 +1,4 @@
 //! The replica of one group on this node.
-use crate::beat::Heard;
 use crate::link::Peers;
 use crate::log_store::{self, LogStore};
 use crate::state_machine::{Builds, Machine};
@@ -9,6 +8,8 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{Raft, ServerState};
 use parking_lot::Mutex;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::time::Instant;
 
 #[derive(Clone)]
 pub(crate) struct Group {
@@ -25,6 +26,22 @@ pub(crate) struct Group {
     pub(crate) heard: Arc<Heard>,
     /// The links to other nodes; `None` if this node is the only one.
     pub(crate) peers: Option<Peers>,
+}
+
+/// When a group heard of its leader last.
+#[derive(Default)]
+pub(crate) struct Heard(Mutex<Option<Instant>>);
+
+impl Heard {
+    /// Notes that an append or heartbeat of the leader was accepted.
+    pub(crate) fn now(&self) {
+        *self.0.lock() = Some(Instant::now());
+    }
+
+    /// Returns whether that was less than `time` ago.
+    pub(crate) fn is_within(&self, time: Duration) -> bool {
+        self.0.lock().is_some_and(|at| at.elapsed() < time)
+    }
 }
 
 /// A snapshot that is arriving.

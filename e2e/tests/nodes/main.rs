@@ -1,12 +1,11 @@
 //! Three brokers as processes that are one cluster: they form it from empty folders, tell people about it, and go on
 //! without one of them; clients of all nodes lose nothing that was confirmed.
 mod clients;
-mod nodes;
 
 use anyhow::{Result, ensure};
 use leveret_e2e::http;
+use leveret_e2e::nodes::{Nodes, SECRET};
 use leveret_e2e::wait::PATIENCE;
-use nodes::{Nodes, SECRET};
 use rustix::process::Signal;
 
 #[test]

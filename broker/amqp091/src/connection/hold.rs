@@ -80,7 +80,15 @@ pub(crate) async fn back(
     ends: &ConnectionEnds<'_>,
 ) -> Result<(), End> {
     if throttle.lags() {
-        until(throttle.until_caught_up(), socket, ends).await?;
+        // The log takes nothing any more while most nodes cannot be reached, and the client is told so.
+        let caught_up = async {
+            tokio::select! {
+                biased;
+                () = throttle.until_caught_up() => {}
+                () = context.broker.memory().until_cluster_alarmed() => {}
+            }
+        };
+        until(caught_up, socket, ends).await?;
     }
     if !throttle.is_alarmed(context.broker.memory()) {
         return Ok(());
@@ -88,7 +96,7 @@ pub(crate) async fn back(
     let Context { output, connection, broker, capabilities, .. } = context;
     connection.blocked.store(true, Relaxed);
     if capabilities.connection_blocked {
-        let reason = if broker.memory().is_disk_alarmed() { "low on disk" } else { "low on memory" };
+        let reason = broker.memory().alarm_in_words();
         output.write(|state| encode::connection_blocked(&mut state.buffer, reason));
     }
     // The client's heartbeats are not read meanwhile. It counts as present as long as it accepts ours.

@@ -55,16 +55,31 @@ pub(crate) async fn aliveness(State(broker): State<Broker>, Path(vhost): Path<St
     Ok(ready(State(broker)).await)
 }
 
-/// Succeeds if neither the memory alarm nor the disk alarm is in effect.
+/// Succeeds if no alarm is in effect: memory, disk, or a cluster of which most nodes cannot be reached.
 pub(crate) async fn alarms(State(broker): State<Broker>) -> Checked {
     let memory = broker.memory();
-    let alarms =
-        [("memory", memory.is_memory_alarmed()), ("disk", memory.is_disk_alarmed())].into_iter().filter(|(_, is)| *is);
+    let alarms = [
+        ("memory", memory.is_memory_alarmed()),
+        ("disk", memory.is_disk_alarmed()),
+        ("cluster", memory.is_cluster_alarmed()),
+    ];
+    let alarms = alarms.into_iter().filter(|(_, is)| *is);
     let alarms: Vec<_> = alarms.map(|(resource, _)| json!({"node": broker.name(), "resource": resource})).collect();
     if !alarms.is_empty() {
         return failed(json!({"reason": "There are alarms in effect in the cluster", "alarms": alarms}));
     }
     (StatusCode::OK, fine().await)
+}
+
+/// Succeeds if all Raft groups would keep a majority without this node.
+pub(crate) async fn quorum_critical(State(broker): State<Broker>) -> Checked {
+    match broker.groups_in_need() {
+        0 => (StatusCode::OK, fine().await),
+        groups => failed(json!({
+            "reason": format!("{groups} Raft groups, and the queues in them, would lose their majority without this node"),
+            "queues": [],
+        })),
+    }
 }
 
 /// Succeeds if one of the broker's listeners has this port.

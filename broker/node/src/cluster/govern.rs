@@ -25,11 +25,12 @@ struct Calm {
 impl Cluster {
     /// Looks again and again whether a group that this node leads has to change.
     pub(super) async fn govern(self: Arc<Self>) {
-        let (mut calm, mut calm_since, mut known) = (None, Instant::now(), BTreeSet::new());
+        let (mut calm, mut calm_since, mut known, mut lost_at) = (None, Instant::now(), BTreeSet::new(), None);
         loop {
             tokio::time::sleep(self.options.times.look).await;
             let Some(groups) = self.groups() else { return };
             let statuses = self.statuses();
+            self.look_for_majority(&statuses, &mut lost_at);
             if !matches!(self.stage(&statuses), MemberStage::Member | MemberStage::Removed) {
                 continue;
             }

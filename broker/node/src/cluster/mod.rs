@@ -20,6 +20,7 @@ mod govern;
 mod handover;
 mod leaders;
 mod membership;
+mod minority;
 mod options;
 mod question;
 mod readiness;

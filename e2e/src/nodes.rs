@@ -1,0 +1,146 @@
+//! The nodes of a cluster, as processes.
+
+use std::process::{Command, ExitStatus};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::broker::{command, run};
+use crate::process::{Folder, Process, address};
+use crate::wait::{PATIENCE, until_ok};
+use crate::{http, network, programs};
+
+/// The secret that the nodes share.
+pub const SECRET: &str = "a-secret-of-the-tests";
+
+/// The user of the nodes, whose password is its name. Unlike `guest` it may come from another machine.
+pub const USER: &str = "tester";
+
+/// A node of the cluster, which runs or not, with its data.
+pub struct Node {
+    pub folder: Folder,
+    pub host: String,
+    /// The network namespace that the node runs in; `None` for that of the test.
+    space: Option<String>,
+    pub process: Option<Process>,
+}
+
+/// The three nodes of a cluster.
+pub struct Nodes(pub Vec<Node>);
+
+impl Nodes {
+    /// Returns three nodes that are not started yet.
+    ///
+    /// # Errors
+    /// If their folders cannot be created.
+    pub fn new() -> Result<Self> {
+        let node = |_| Ok(Node { folder: Folder::new()?, host: address(), space: None, process: None });
+        (0..3).map(node).collect::<Result<_>>().map(Self)
+    }
+
+    /// Returns nodes that are not started yet, each in a namespace of the network.
+    ///
+    /// # Errors
+    /// If their folders cannot be created.
+    pub fn in_network(network: &network::Network) -> Result<Self> {
+        let node = |at| {
+            let (host, space) = (network.address(at), Some(network.space(at)));
+            Ok(Node { folder: Folder::new()?, host, space, process: None })
+        };
+        (0..3).map(node).collect::<Result<_>>().map(Self)
+    }
+
+    /// Starts a node. Does not wait until it is ready.
+    ///
+    /// # Errors
+    /// If the program cannot be started.
+    pub fn start(&mut self, at: usize) -> Result<()> {
+        let peers: Vec<String> = self.0.iter().map(|node| node.cluster()).collect();
+        let node = &mut self.0[at];
+        let name = format!("node_name = \"leveret@{at}\"\n");
+        let mut serve = command(&node.folder, &node.host)?;
+        serve.arg("--config").arg(node.folder.write("leveret.toml", &name)?);
+        for flag in ["--cluster-listen", "--cluster-address"] {
+            serve.arg(flag).arg(node.cluster());
+        }
+        serve.arg("--peer").arg(peers.join(",")).env("LEVERET_CLUSTER_SECRET", SECRET);
+        as_user(&mut serve);
+        node.process = Some(match &node.space {
+            Some(space) => Process::start(&mut network::within(space, &serve))?,
+            None => Process::start(&mut serve)?,
+        });
+        Ok(())
+    }
+
+    /// Waits until the readiness of a node is answered with a status and a text.
+    ///
+    /// # Errors
+    /// If that takes too long, with what the node printed.
+    pub fn answers(&self, at: usize, status: u16, text: &str) -> Result<()> {
+        let node = &self.0[at];
+        let url = format!("{}/health/ready", node.http());
+        let answered = until_ok(PATIENCE, format!("node {at} to answer {status} {text}"), || {
+            let answer = http::get(&url)?;
+            ensure!(answer.status == status && answer.body.contains(text), "{} {}", answer.status, answer.body);
+            Ok(())
+        });
+        answered.with_context(|| node.process.as_ref().map(Process::output).unwrap_or_default())
+    }
+
+    /// Waits until nodes are ready.
+    ///
+    /// # Errors
+    /// If that takes too long, with what the node printed.
+    pub fn ready(&self, nodes: &[usize]) -> Result<()> {
+        nodes.iter().try_for_each(|at| self.answers(*at, 200, "ok"))
+    }
+
+    /// Waits until a node shows the members in these states, in the order of the nodes.
+    ///
+    /// # Errors
+    /// If that takes too long, with what it shows.
+    pub fn shows(&self, at: usize, states: [&str; 3]) -> Result<()> {
+        until_ok(PATIENCE, format!("node {at} to show {states:?}"), || {
+            let (status, table) = self.0[at].asked(&["status"])?;
+            ensure!(status.success(), "{table}");
+            for (node, state) in self.0.iter().zip(states) {
+                let row = table.lines().find(|line| line.contains(&node.cluster())).context(table.clone())?;
+                ensure!(row.contains(state), "{table}");
+            }
+            Ok(())
+        })
+    }
+}
+
+impl Node {
+    /// Returns the address at which other nodes reach the node.
+    pub fn cluster(&self) -> String {
+        format!("{}:25672", self.host)
+    }
+
+    /// Returns the URL of the management API, with user and password.
+    pub fn http(&self) -> String {
+        format!("http://{USER}:{USER}@{}:15672", self.host)
+    }
+
+    /// Runs `leveret cluster` against the node. Returns its status and what it printed.
+    ///
+    /// # Errors
+    /// If the program cannot be started, or runs for too long.
+    pub fn asked(&self, arguments: &[&str]) -> Result<(ExitStatus, String)> {
+        let mut asked = Command::new(programs::built("leveret", &[])?);
+        asked.arg("cluster").args(arguments).arg("--url").arg(format!("http://{}:15672", self.host));
+        run(as_user(asked.env_clear()), PATIENCE)
+    }
+
+    /// Returns the process of the node.
+    ///
+    /// # Errors
+    /// If the node was not started.
+    pub fn process(&mut self) -> Result<&mut Process> {
+        self.process.as_mut().context("the node does not run")
+    }
+}
+
+fn as_user(command: &mut Command) -> &mut Command {
+    command.env("LEVERET_DEFAULT_USER", USER).env("LEVERET_DEFAULT_PASS", USER)
+}

@@ -1,0 +1,118 @@
+//! Nodes of a cluster that are cut off from one another, while clients of all of them publish and consume. Needs root, as
+//! each node runs in a network namespace of its own.
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use lapin::options::BasicGetOptions;
+use lapin::types::FieldTable;
+use leveret_e2e::http;
+use leveret_e2e::network::Network;
+use leveret_e2e::nodes::{Nodes, USER};
+use leveret_e2e::traffic::Traffic;
+use leveret_e2e::trouble::{connect, durable};
+use leveret_e2e::wait::{PATIENCE, until_ok};
+
+/// Three nodes, each in a namespace, and their clients.
+struct World {
+    network: Network,
+    nodes: Nodes,
+    traffic: Traffic,
+}
+
+impl World {
+    async fn start() -> Result<Self> {
+        let network = Network::new()?;
+        let mut nodes = Nodes::in_network(&network)?;
+        (0..3).try_for_each(|at| nodes.start(at))?;
+        tokio::task::block_in_place(|| nodes.ready(&[0, 1, 2]))?;
+        let hosts: Vec<String> = nodes.0.iter().map(|node| node.host.clone()).collect();
+        let traffic = Traffic::start(&hosts).await?;
+        traffic.goes_on().await?;
+        Ok(Self { network, nodes, traffic })
+    }
+
+    /// Lets all packets through, and waits until all nodes are ready and each publisher goes on.
+    async fn heal(&self) -> Result<()> {
+        self.network.heal()?;
+        tokio::task::block_in_place(|| self.nodes.ready(&[0, 1, 2]))?;
+        self.traffic.goes_on().await
+    }
+
+    /// Checks that the node, which is cut off, says so and confirms nothing, while the clients go on at the others.
+    async fn is_alone(&self, node: usize) -> Result<()> {
+        tokio::task::block_in_place(|| {
+            self.nodes.answers(node, 503, "1 of 3 voters can be reached")?;
+            let url = format!("{}/api/health/checks/alarms", self.nodes.0[node].http());
+            until_ok(PATIENCE, "an alarm", || {
+                let alarms = http::get(&url)?;
+                ensure!(alarms.status == 503 && alarms.body.contains("cluster"), "{}", alarms.body);
+                Ok(())
+            })
+        })?;
+        let before = self.traffic.by_node()[node];
+        let host = &self.nodes.0[node].host;
+        let refused = |error: lapin::Error| {
+            let text = error.to_string();
+            ensure!(text.contains("most nodes of the cluster cannot be reached"), "refused with {text}");
+            Ok(())
+        };
+        let (began, channel) = (Instant::now(), connect(host, USER).await?.create_channel().await?);
+        let got = channel.basic_get("q0".into(), BasicGetOptions::default()).await;
+        refused(got.err().context("a get on a node that is alone succeeded")?)?;
+        let channel = connect(host, USER).await?.create_channel().await?;
+        let declared = channel.queue_declare("later".into(), durable(), FieldTable::default()).await;
+        refused(declared.err().context("a declaration on a node that is alone succeeded")?)?;
+        ensure!(began.elapsed() < REFUSED_MAX, "the refusals took {:?}", began.elapsed());
+        self.traffic.goes_on().await?;
+        let after = self.traffic.by_node()[node];
+        ensure!(before == after, "{} messages were confirmed by a node that is alone", after - before);
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_confirmed_is_delivered_however_nodes_are_cut_off_from_one_another() -> Result<()> {
+    let world = World::start().await?;
+    let others = |node: usize| [(node + 1) % 3, (node + 2) % 3];
+    // Both ways, each node once: one of them leads, at least.
+    for node in 0..3 {
+        for other in others(node) {
+            world.network.cut(node, other)?;
+            world.network.cut(other, node)?;
+        }
+        world.is_alone(node).await?;
+        world.heal().await?;
+    }
+    // One way: the node hears the others, or they hear it.
+    for (from, to) in [(0, [1, 2]), (1, [2, 0])] {
+        to.iter().try_for_each(|to| world.network.cut(from, *to))?;
+        world.is_alone(from).await?;
+        world.heal().await?;
+    }
+    for from in [0, 1] {
+        world.network.cut(from, 2)?;
+    }
+    world.is_alone(2).await?;
+    world.heal().await?;
+    // Two nodes that do not reach each other, but the third.
+    world.network.cut(0, 1)?;
+    world.network.cut(1, 0)?;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    world.traffic.goes_on().await?;
+    world.heal().await?;
+    // Connections are reset again and again, although all nodes live.
+    for round in 0..6 {
+        world.network.reset(round % 3, (round + 1) % 3)?;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        world.network.heal()?;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    world.heal().await?;
+    eprintln!("{}", world.traffic.finish().await?);
+    let output: Vec<String> = world.nodes.0.iter().filter_map(|node| Some(node.process.as_ref()?.output())).collect();
+    ensure!(output.iter().all(|text| !text.contains("panicked")), "{output:?}");
+    Ok(())
+}
+
+/// Two refusals on a node that is alone take no longer than this.
+const REFUSED_MAX: Duration = Duration::from_secs(15);
