@@ -59,19 +59,24 @@ impl Fronts {
         }
     }
 
-    /// Tells the leader of a queue what its consumers here want, if the leader does not know.
-    pub(crate) fn say(&self, queue: &Queue, again: bool) {
-        queue.others.wants.store(false, Relaxed);
+    /// Tells the leader of a queue what its consumers here want, if the leader does not know. Returns false if that has to
+    /// be said later, because it is not known who leads. The queue then stays on the list of those that want something if
+    /// it is on it: with each visit it would be put there again.
+    pub(crate) fn say(&self, queue: &Queue, again: bool) -> bool {
         let group = self.shards.shard(queue.id).group;
         let mut entered = queue.enter();
-        if !again && !entered.has_want() {
-            return;
+        let has_want = again || entered.has_want();
+        let leader = self.groups.leader(group).filter(|leader| leader.term == entered.epoch());
+        if has_want && entered.is_front() && leader.is_none() {
+            return false;
         }
-        let Some(leader) = self.groups.leader(group).filter(|leader| leader.term == entered.epoch()) else { return };
-        let Some(want) = entered.take_want() else { return };
-        drop(entered);
-        let message = GrantMessage::Want { queue: queue.id, want, again };
-        self.outgoing.send(leader.node, CHANNEL, message.encode());
+        queue.others.wants.store(false, Relaxed);
+        if let (true, Some(leader), Some(want)) = (has_want, leader, entered.take_want()) {
+            drop(entered);
+            let message = GrantMessage::Want { queue: queue.id, want, again };
+            self.outgoing.send(leader.node, CHANNEL, message.encode());
+        }
+        true
     }
 
     /// Tells again what the consumers want of the queues of a group, or of those that `node` leads.
