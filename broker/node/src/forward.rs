@@ -5,6 +5,8 @@
 //! A message to the leader is `kind u8 = 1, group u16` little-endian, and an entry (see `entry`). The leader answers one
 //! that it cannot take, because it does not lead or because an earlier one is missing, with `kind u8 = 2, group u16`.
 use crate::Node;
+#[cfg(any(test, feature = "mutants"))]
+use crate::entry;
 use crate::fronts::Fronts;
 use crate::inbox::Inbox;
 use crate::outbox::{Next, Outbox};
@@ -162,8 +164,12 @@ impl Proposer {
     async fn submit(&self, term: u64, entry: Bytes) {
         let (on_failure, outbox) = (self.on_failure.clone(), self.outbox.clone());
         let has_others = self.links.is_some();
+        #[cfg(any(test, feature = "mutants"))]
+        let (of, handed_in) = (self.of, entry.clone());
         let answer = Box::new(move |outcome: SubmitOutcome| {
             let Err(refused) = outcome else { return };
+            #[cfg(any(test, feature = "mutants"))]
+            confirm_stale(&outbox, of, &handed_in);
             outbox.wake.notify_one();
             // That a group has stopped is noticed elsewhere. That another node leads is no failure, if there are others.
             if !refused.is_open && !has_others {
@@ -215,6 +221,16 @@ impl Proposer {
             return Step::Done;
         }
         Step::Wait(Some(waiting.since + SILENCE_MAX))
+    }
+}
+
+/// Confirms the batches of this start of the node that did not get into the log.
+#[cfg(any(test, feature = "mutants"))]
+fn confirm_stale(outbox: &Outbox, of: NodeRun, handed_in: &[u8]) {
+    if crate::mutants::STALE_LEADER_CONFIRMS.load(std::sync::atomic::Ordering::Relaxed) {
+        let batches = entry::batches(handed_in).unwrap_or_default();
+        let own = batches.iter().filter_map(|batch| batch.id).filter(|id| id.incarnation == of.incarnation);
+        own.for_each(|id| outbox.applied(entry::Row::of(id), id.number));
     }
 }
 

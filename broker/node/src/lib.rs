@@ -85,6 +85,8 @@ mod restore;
 mod settle;
 mod shard;
 mod shards;
+#[cfg(feature = "simulated")]
+mod simulated;
 mod storage;
 mod subscribe;
 mod tasks;
@@ -123,6 +125,8 @@ pub use opened::{OpenedMemory, TooMuchOpened};
 pub use publish::{Lag, PART_QUEUES, Route, RouteMemory, RoutedRun};
 pub use queue::{Queue, QueueId};
 pub use settle::{Outcome, Settlement};
+#[cfg(feature = "simulated")]
+pub use simulated::ReplicaView;
 pub use storage::StorageOptions;
 pub use tasks::{EXIT_AFTER_PANIC, install_panic_hook};
 pub use throttle::Throttle;
