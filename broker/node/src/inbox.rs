@@ -74,6 +74,12 @@ impl Inbox {
         !is_refused
     }
 
+    /// Forgets what was taken: the log did not take an entry, so its nodes have to send it again, with what follows. What is
+    /// in the log already comes twice then, and is applied once.
+    pub(crate) fn forget(&self) {
+        *self.0.lock() = InboxState::default();
+    }
+
     /// Returns the next entry to hand in. `has_room` is called with its length in bytes and whether it is free of
     /// publishes; if it returns true, the room is reserved.
     pub(crate) fn next(&self, term: u64, has_room: impl Fn(usize, bool) -> bool) -> Next {
@@ -192,6 +198,10 @@ mod tests {
         assert!(receive(Some(9), 5, Bytes::from_static(b"\x09no entry")));
         assert_eq!(handed_in(&inbox, |_, _| true), "p3+0 1 p4");
         assert!(receive(Some(9), 5, entry(Some(5), None)));
+        inbox.forget();
+        assert!(receive(Some(9), 5, entry(Some(3), None)), "the log did not take what was taken before");
+        assert_eq!(handed_in(&inbox, |_, _| true), "p3");
+        assert!(receive(Some(9), 5, entry(Some(4), None)));
         assert!(receive(Some(10), 5, entry(Some(3), None)), "a term begins with what is applied");
         assert_eq!(handed_in(&inbox, |_, _| true), "", "what came in an earlier term is gone");
     }
