@@ -198,6 +198,8 @@ struct Network {
     listeners: figures::Listeners,
     /// The receivers of the messages of other nodes.
     messages: Arc<peer_messages::MessageChannels>,
+    /// The starts of other nodes from which messages come.
+    starts: fronts::KnownStarts,
     /// The cluster; not set if the node is the only one.
     cluster: OnceLock<Arc<cluster::Cluster>>,
 }
@@ -271,7 +273,7 @@ impl Broker {
         broker.0.network.messages.register(publish::AWAY_CHANNEL, Arc::new(away));
         let asks = ask::AskMessages(Arc::downgrade(&broker.0));
         broker.0.network.messages.register(ask_messages::CHANNEL, Arc::new(asks));
-        let fronts = fronts::FrontMessages::new(Arc::downgrade(&broker.0));
+        let fronts = fronts::FrontMessages(Arc::downgrade(&broker.0));
         broker.0.network.messages.register(grants::CHANNEL, Arc::new(fronts));
         broker.spawn_critical("upkeep", broker.clone().upkeep());
         broker.spawn_critical("deliveries that go on", broker.clone().go_on());
