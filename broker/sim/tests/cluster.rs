@@ -7,7 +7,8 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 /// The number of seeds that are played, unless `LEVERET_SIM_SEEDS` gives another one. `LEVERET_SIM_SEED` is the first seed,
-/// and `LEVERET_SIM_WITHOUT` names kinds of faults to leave out, separated by commas.
+/// `LEVERET_SIM_WITHOUT` names kinds of faults to leave out, separated by commas, and `LEVERET_SIM_NODES` is the number of nodes
+/// of all clusters.
 const SEEDS: u64 = 40;
 /// The longest time that a seed may take.
 const SEED_MAX: Duration = Duration::from_secs(120);
@@ -19,7 +20,7 @@ fn variable(name: &str) -> Option<u64> {
 fn scenario(seed: u64) -> ClusterScenario {
     let without = std::env::var("LEVERET_SIM_WITHOUT").unwrap_or_default();
     let without: Vec<&str> = without.split(',').collect();
-    let nodes = [3, 3, 1, 3, 5][seed as usize % 5];
+    let nodes = variable("LEVERET_SIM_NODES").map_or([3, 3, 1, 3, 5][seed as usize % 5], |nodes| nodes as usize);
     let mut scenario = ClusterScenario { nodes, ..ClusterScenario::default() };
     scenario.kinds.retain(|kind| !without.contains(&&*format!("{kind:?}")));
     scenario

@@ -6,9 +6,11 @@ use super::network::Network;
 use super::pipe::Host;
 use super::record::{Record, SessionId};
 use super::replicas::Replicas;
-use super::session::{PhaseBoard, Session, SessionHandle};
+use super::session::{DURABLE, PhaseBoard, Session, SessionHandle};
+use crate::names::name;
 use crate::random::Random;
 use crate::weather;
+use leveret_node::Caller;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -124,7 +126,7 @@ impl Fleet {
 
     fn take_lines(&mut self, session: &SessionHandle) {
         let lines = session.clients.with(|state| std::mem::take(&mut state.trace));
-        lines.into_iter().for_each(|line| self.note(line));
+        lines.into_iter().for_each(|line| self.note(format!("session {}: {line}", session.number)));
     }
 
     /// Lets a millisecond pass.
@@ -365,12 +367,22 @@ impl Fleet {
         Ok(())
     }
 
-    /// Notes how far each node is in each group.
+    /// Notes how far each node is in each group, and what each of its queues holds.
     fn note_views(&mut self) {
+        let unsettled = self.record.lock().unsettled();
+        unsettled.into_iter().for_each(|line| self.note(line));
         for host in 0..self.hosts.len() {
-            let view = self.hosts[host].process.as_ref().and_then(|process| process.broker.cluster_view());
+            let Some(process) = &self.hosts[host].process else { continue };
+            let broker = process.broker.clone();
+            let view = broker.cluster_view();
             for group in view.iter().flat_map(|view| &view.groups) {
                 self.note(format!("node {host}: {group:x?}"));
+            }
+            for slot in 0..DURABLE as usize {
+                let Ok(queue) = broker.find_queue(&Caller::system(), "/", &name(slot)) else { continue };
+                let (depth, epoch) = queue.look(|queue| (queue.depth(), queue.epoch()));
+                let (leads, is_front) = queue.look(|queue| (queue.is_leading(), queue.is_front()));
+                self.note(format!("node {host}: {} leads {leads}, front {is_front}, epoch {epoch}, {depth:?}", queue.name));
             }
         }
     }

@@ -48,7 +48,7 @@ pub(crate) struct QueueRecord {
 }
 
 /// The record of one message in a queue.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct MessageRecord {
     publisher: SessionId,
     size: usize,
@@ -234,6 +234,13 @@ impl Record {
         number
     }
 
+    /// Returns a description of the messages that were not settled by a client.
+    pub(crate) fn unsettled(&self) -> Vec<String> {
+        let messages = self.queues.values().flat_map(|queue| queue.messages.iter().map(|found| (queue.slot, found)));
+        let left = messages.filter(|(_, (_, message))| message.settled.is_none());
+        left.map(|(slot, (number, message))| format!("q{slot}, {number}: {message:?}")).take(UNSETTLED_SHOWN).collect()
+    }
+
     /// Returns a description of each queue that still owes messages.
     pub(crate) fn owing(&self) -> Vec<String> {
         let owed = |message: &MessageRecord| message.confirmed && !message.uncertain && message.settled.is_none();
@@ -262,3 +269,5 @@ pub(crate) struct PublishRecord<'p> {
 const SETTLED_AFTER: u64 = 2_000;
 /// The longest time after which a purge that was not answered may still happen, in milliseconds.
 const PURGE_MAX: u64 = 20_000;
+/// The number of unsettled messages that are described.
+const UNSETTLED_SHOWN: usize = 100;

@@ -156,8 +156,7 @@ impl Session {
     }
 
     fn trace(&self, line: String) {
-        let number = self.handle.number;
-        self.handle.clients.trace(format!("session {number}: {line}"));
+        self.handle.clients.trace(line);
     }
 
     fn publish(&mut self) {
