@@ -33,7 +33,8 @@ mod world;
 mod writer;
 
 pub use cluster::{
-    Broken, ClusterFault, ClusterReport, ClusterScenario, FAULT_KINDS, FaultKind, LinkFault, NodeFault, Strike, play, shorten,
+    Broken, ClusterFault, ClusterReport, ClusterScenario, FAULT_KINDS, FaultKind, LinkFault, NodeFault, Strike, play,
+    shorten,
 };
 pub use lives::run;
 pub use scenario::{FAULTS, Fault, Report, Scenario, WEATHER, Weather};

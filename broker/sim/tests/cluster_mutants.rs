@@ -25,7 +25,11 @@ fn the_simulation_of_a_cluster_finds_each_defect() {
 
     found("a leader that restarts leads on", &[&leveret_replication::mutants::LEADER_RESTORED], &ends);
     found("a vote counts before the sync", &[&leveret_replication::mutants::VOTE_UNSYNCED], &powers);
-    found("messages are confirmed and applied before the sync", &[&leveret_journal::mutants::CONFIRM_BEFORE_SYNC], &powers);
+    found(
+        "messages are confirmed and applied before the sync",
+        &[&leveret_journal::mutants::CONFIRM_BEFORE_SYNC],
+        &powers,
+    );
     found("a stale leader confirms", &[&leveret_node::mutants::STALE_LEADER_CONFIRMS], &links);
     let retries = [&leveret_node::mutants::RETRY_TAKEN, &leveret_engine::mutants::RETRY_APPLIED];
     found("a batch that is sent again is applied again", &retries, &links);

@@ -213,8 +213,12 @@ impl Fleet {
             if session.is_some() || next_at > self.now {
                 continue;
             }
-            let serving: Vec<Host> =
-                self.hosts.iter().filter(|host| host.serving().is_some() && host.is_ready().is_ok()).map(|host| host.host).collect();
+            let serving: Vec<Host> = self
+                .hosts
+                .iter()
+                .filter(|host| host.serving().is_some() && host.is_ready().is_ok())
+                .map(|host| host.host)
+                .collect();
             if serving.is_empty() {
                 continue;
             }
@@ -382,7 +386,10 @@ impl Fleet {
                 let Ok(queue) = broker.find_queue(&Caller::system(), "/", &name(slot)) else { continue };
                 let (depth, epoch) = queue.look(|queue| (queue.depth(), queue.epoch()));
                 let (leads, is_front) = queue.look(|queue| (queue.is_leading(), queue.is_front()));
-                self.note(format!("node {host}: {} leads {leads}, front {is_front}, epoch {epoch}, {depth:?}", queue.name));
+                self.note(format!(
+                    "node {host}: {} leads {leads}, front {is_front}, epoch {epoch}, {depth:?}",
+                    queue.name
+                ));
             }
         }
     }

@@ -142,7 +142,11 @@ impl SimHost {
         sessions.iter().for_each(|session| session.end(&broker));
         drop(entered);
         drop(runtime);
-        if power_fails { self.disk.crash() } else { self.disk.end_process() }
+        if power_fails {
+            self.disk.crash()
+        } else {
+            self.disk.end_process()
+        }
         self.disk = self.disk.clone();
         sessions
     }

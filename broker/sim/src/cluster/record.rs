@@ -209,7 +209,9 @@ impl Record {
             Some("with other bytes than were published".to_owned())
         } else if message.delivered && !redelivered {
             Some("again without the redelivered flag".to_owned())
-        } else if let Some(at) = message.settled.filter(|at| calm.was_calm(*at, (at + SETTLED_AFTER).min(now)) && *at + SETTLED_AFTER < now) {
+        } else if let Some(at) =
+            message.settled.filter(|at| calm.was_calm(*at, (at + SETTLED_AFTER).min(now)) && *at + SETTLED_AFTER < now)
+        {
             Some(format!("which was settled at {at} ms, when no fault had an effect"))
         } else if let Some((holder, since)) = message.holder.filter(|(_, since)| calm.was_calm(*since, now)) {
             Some(format!("which session {holder} has had since {since} ms, and no fault has had an effect since"))

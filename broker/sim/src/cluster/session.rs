@@ -123,7 +123,7 @@ impl Session {
             self.refresh();
             match self.phase.read() {
                 Phase::Play => self.step().await,
-                Phase::Confirm if !std::mem::replace(&mut has_closed, true) => {
+                Phase::Confirm | Phase::Drain if !std::mem::replace(&mut has_closed, true) => {
                     (0..CHANNELS).for_each(|channel| self.close_channel(channel));
                 }
                 Phase::Drain if self.client == 0 => self.drain(),
@@ -174,8 +174,7 @@ impl Session {
         let queues: Vec<QueueId> = slots.iter().filter_map(|slot| self.named(*slot)).collect();
         let maybe: Vec<QueueId> = BOUND_AT_TIMES.iter().filter(|_| fan).filter_map(|slot| self.named(*slot)).collect();
         let (bytes, messages, sizes) = self.messages();
-        let publish =
-            PublishRecord { queues: &queues, maybe: &maybe, sizes: &sizes, confirms: route.confirms() };
+        let publish = PublishRecord { queues: &queues, maybe: &maybe, sizes: &sizes, confirms: route.confirms() };
         let token = self.record.lock().publish(number, publish);
         let first = sizes.first().map_or(0, |(number, _)| *number);
         self.trace(format!("publishes {token}: {} messages from {first} to {exchange} {key}", sizes.len()));
