@@ -1,7 +1,8 @@
 //! The simulation of a cluster with many seeds and every kind of fault.
 use leveret_sim::{Broken, ClusterFault, ClusterReport, ClusterScenario, FAULT_KINDS, play, shorten};
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
@@ -62,17 +63,17 @@ fn play_all(first: u64, seeds: u64) -> (Vec<ClusterReport>, BTreeMap<u64, Box<Br
                         return;
                     }
                     match play_in_time(seed) {
-                        Ok(report) => kept.lock().unwrap().push(report),
+                        Ok(report) => kept.lock().push(report),
                         Err(failed) => {
                             eprintln!("seed {seed}: {}", failed.promise);
-                            broken.lock().unwrap().insert(seed, failed);
+                            broken.lock().insert(seed, failed);
                         }
                     }
                 }
             });
         }
     });
-    (kept.into_inner().unwrap(), broken.into_inner().unwrap())
+    (kept.into_inner(), broken.into_inner())
 }
 
 fn kind(fault: &ClusterFault) -> String {

@@ -109,8 +109,8 @@ pub enum FaultKind {
     SlowLink,
     /// [`ClusterFault::HoldConnection`].
     HoldConnection,
-    /// [`ClusterFault::AddNode`], [`ClusterFault::RemoveNode`] or [`ClusterFault::LoseDisk`]; at most one of the last two, so that a
-    /// majority of the disks stays.
+    /// [`ClusterFault::AddNode`], [`ClusterFault::RemoveNode`] or [`ClusterFault::LoseDisk`]; at most one of the last
+    /// two, so that a majority of the disks stays.
     Members,
 }
 

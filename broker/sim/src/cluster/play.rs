@@ -131,7 +131,7 @@ impl Fleet {
         self.until("a cluster is formed", FORM_MAX, |fleet| fleet.unready())?;
         let set_up = SetUp::begin(&self.hosts[0]);
         self.until("queues are declared", ANSWER_MAX, |_| set_up.missing())?;
-        self.until("all nodes have the queues", ANSWER_MAX, Self::lacks_queues)?;
+        self.until("all nodes have the queues", ANSWER_MAX, |fleet| fleet.lacks_queues())?;
         self.let_clients_in();
         let begin = self.now;
         let mut strikes = strikes.iter().peekable();
@@ -180,7 +180,7 @@ impl Fleet {
         (0..ms).try_for_each(|_| self.pass())
     }
 
-    fn lacks_queues(&mut self) -> Option<String> {
+    fn lacks_queues(&self) -> Option<String> {
         self.members().find_map(|host| {
             let broker = &host.process.as_ref()?.broker;
             let lacks = |at| broker.find_queue(&Caller::system(), "/", &name(at)).is_err();
@@ -189,7 +189,7 @@ impl Fleet {
     }
 
     /// Returns a queue that holds messages on some node; `None` if there is none.
-    fn held(&mut self) -> Option<String> {
+    fn held(&self) -> Option<String> {
         self.members().find_map(|host| {
             let broker = &host.process.as_ref()?.broker;
             (0..DURABLE as usize).find_map(|at| {
