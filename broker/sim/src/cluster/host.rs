@@ -173,7 +173,7 @@ impl SimHost {
     /// Returns whether the node is a member of a cluster that can serve clients.
     pub(crate) fn is_ready(&self) -> Result<(), String> {
         match &self.process {
-            Some(process) if process.state() == ProcessState::Open => process.broker.cluster_readiness(),
+            Some(process) if process.state() == ProcessState::Open => process.readiness(),
             Some(process) => Err(format!("{:?}", process.state())),
             None => Err("it does not run".to_owned()),
         }
@@ -183,6 +183,12 @@ impl SimHost {
 impl Process {
     pub(crate) fn state(&self) -> ProcessState {
         self.state.lock().clone()
+    }
+
+    /// Returns whether the node can serve clients, by its own clock.
+    fn readiness(&self) -> Result<(), String> {
+        let _by_its_clock = self.runtime.enter();
+        self.broker.cluster_readiness()
     }
 
     /// Lets a millisecond pass for the process.
