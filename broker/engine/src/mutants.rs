@@ -5,3 +5,7 @@ use std::sync::atomic::AtomicBool;
 pub static DIGEST_IGNORED: AtomicBool = AtomicBool::new(false);
 /// If set, the index of a queue is written without its last run.
 pub static SNAPSHOT_FORGETS: AtomicBool = AtomicBool::new(false);
+/// If set, a batch that gets into the log twice is applied twice.
+pub static RETRY_APPLIED: AtomicBool = AtomicBool::new(false);
+/// If set, a message that is returned is ready again although it was delivered in an earlier epoch.
+pub static RETURN_WITHOUT_EPOCH: AtomicBool = AtomicBool::new(false);

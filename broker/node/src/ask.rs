@@ -278,8 +278,8 @@ impl Broker {
         Err(Refusal::new(RefusalKind::Stopping, text))
     }
 
-    /// Answers a request of another node.
-    async fn answer(self, from: u64, asked: Asked) {
+    /// Answers a request of another node, which came from its start `start`.
+    async fn answer(self, from: u64, start: Option<u64>, asked: Asked) {
         let (Some(storage), Some(links)) = (self.node().storage.get(), self.node().links()) else { return };
         let Asked { number, queue, applied, ask } = asked;
         let of = AskId { node: from, number };
@@ -294,6 +294,13 @@ impl Broker {
                     true => self.answer_to(from, queue, ask).await,
                     false => QueueAnswer::Elsewhere,
                 };
+                // What was granted to that start was returned when the next one connected, perhaps before this.
+                if let QueueAnswer::Message(message) = &answer
+                    && self.node().network.starts.of(from) != start
+                    && let Some(queue) = self.queue(queue)
+                {
+                    queue.enter().return_granted_one(from, message.id);
+                }
                 let encoded = encode_answer(number, &answer);
                 let mut answered = links.asks.answered.lock();
                 match answer {
@@ -351,7 +358,10 @@ impl PeerMessages for AskMessages {
         let Some(links) = node.links() else { return };
         match message.try_get_u8() {
             Ok(1) => match decode_ask(&mut &message[..]) {
-                Some(asked) => links.fronts.outgoing.peers.spawn(Broker(node.clone()).answer(from, asked)),
+                Some(asked) => {
+                    let start = node.network.starts.of(from);
+                    links.fronts.outgoing.peers.spawn(Broker(node.clone()).answer(from, start, asked));
+                }
                 None => tracing::warn!(from, "a request of another node is not known"),
             },
             Ok(2) => match decode_answer(message) {

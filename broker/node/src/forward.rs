@@ -5,6 +5,8 @@
 //! A message to the leader is `kind u8 = 1, group u16` little-endian, and an entry (see `entry`). The leader answers one
 //! that it cannot take, because it does not lead or because an earlier one is missing, with `kind u8 = 2, group u16`.
 use crate::Node;
+#[cfg(any(test, feature = "mutants"))]
+use crate::entry;
 use crate::fronts::Fronts;
 use crate::inbox::Inbox;
 use crate::outbox::{Next, Outbox};
@@ -138,6 +140,11 @@ impl Proposer {
 
     /// Hands an entry of this node and one of another node to the log.
     async fn propose(&self, term: u64) -> Step {
+        if self.outbox.take_refused() {
+            tokio::time::sleep(NO_LEASE_WAIT).await;
+            self.outbox.rewind();
+            return Step::Done;
+        }
         let has_room = |bytes: usize, control: bool| self.groups.has_room_for(bytes, control);
         let (mut done, mut until) = (false, None);
         match self.outbox.next(self.of, has_room) {
@@ -160,15 +167,25 @@ impl Proposer {
     }
 
     async fn submit(&self, term: u64, entry: Bytes) {
-        let (on_failure, outbox) = (self.on_failure.clone(), self.outbox.clone());
+        let (on_failure, outbox, inbox) = (self.on_failure.clone(), self.outbox.clone(), self.inbox.clone());
         let has_others = self.links.is_some();
+        #[cfg(any(test, feature = "mutants"))]
+        let (of, handed_in) = (self.of, entry.clone());
         let answer = Box::new(move |outcome: SubmitOutcome| {
             let Err(refused) = outcome else { return };
+            #[cfg(any(test, feature = "mutants"))]
+            confirm_stale(&outbox, of, &handed_in);
             outbox.wake.notify_one();
-            // That a group has stopped is noticed elsewhere. That another node leads is no failure, if there are others.
-            if !refused.is_open && !has_others {
-                on_failure(refused.to_string());
+            // That a group has stopped is noticed elsewhere.
+            if refused.is_open {
+                return;
             }
+            if !has_others {
+                return on_failure(refused.to_string());
+            }
+            // A leader that has not heard from the others for long takes no entries, and may lead on in the same term.
+            inbox.forget();
+            outbox.refused();
         });
         self.groups.submit(self.group, term, entry, answer).await;
     }
@@ -215,6 +232,16 @@ impl Proposer {
             return Step::Done;
         }
         Step::Wait(Some(waiting.since + SILENCE_MAX))
+    }
+}
+
+/// Confirms the batches of this start of the node that did not get into the log.
+#[cfg(any(test, feature = "mutants"))]
+fn confirm_stale(outbox: &Outbox, of: NodeRun, handed_in: &[u8]) {
+    if crate::mutants::STALE_LEADER_CONFIRMS.load(std::sync::atomic::Ordering::Relaxed) {
+        let batches = entry::batches(handed_in).unwrap_or_default();
+        let own = batches.iter().filter_map(|batch| batch.id).filter(|id| id.incarnation == of.incarnation);
+        own.for_each(|id| outbox.applied(entry::Row::of(id), id.number));
     }
 }
 
@@ -285,6 +312,9 @@ pub(crate) const CHANNEL: u8 = 2;
 const UNCONNECTED_WAIT: Duration = Duration::from_millis(50);
 /// Batches that were refused are sent again after this time: the leader may be about to begin.
 const REFUSED_WAIT: Duration = Duration::from_millis(2);
+/// Entries that the log did not take although this node leads are handed in again after this time: it may hear from the
+/// others again.
+const NO_LEASE_WAIT: Duration = Duration::from_millis(20);
 /// Batches of which nothing was applied for this time are sent again.
 const SILENCE_MAX: Duration = Duration::from_secs(1);
 

@@ -59,19 +59,24 @@ impl Fronts {
         }
     }
 
-    /// Tells the leader of a queue what its consumers here want, if the leader does not know.
-    pub(crate) fn say(&self, queue: &Queue, again: bool) {
-        queue.others.wants.store(false, Relaxed);
+    /// Tells the leader of a queue what its consumers here want, if the leader does not know. Returns false if that has to
+    /// be said later, because it is not known who leads. The queue then stays on the list of those that want something if
+    /// it is on it: with each visit it would be put there again.
+    pub(crate) fn say(&self, queue: &Queue, again: bool) -> bool {
         let group = self.shards.shard(queue.id).group;
         let mut entered = queue.enter();
-        if !again && !entered.has_want() {
-            return;
+        let has_want = again || entered.has_want();
+        let leader = self.groups.leader(group).filter(|leader| leader.term == entered.epoch());
+        if has_want && entered.is_front() && leader.is_none() {
+            return false;
         }
-        let Some(leader) = self.groups.leader(group).filter(|leader| leader.term == entered.epoch()) else { return };
-        let Some(want) = entered.take_want() else { return };
-        drop(entered);
-        let message = GrantMessage::Want { queue: queue.id, want, again };
-        self.outgoing.send(leader.node, CHANNEL, message.encode());
+        queue.others.wants.store(false, Relaxed);
+        if let (true, Some(leader), Some(want)) = (has_want, leader, entered.take_want()) {
+            drop(entered);
+            let message = GrantMessage::Want { queue: queue.id, want, again };
+            self.outgoing.send(leader.node, CHANNEL, message.encode());
+        }
+        true
     }
 
     /// Tells again what the consumers want of the queues of a group, or of those that `node` leads.
@@ -259,20 +264,23 @@ impl Queue {
     }
 }
 
-/// Takes the messages of other nodes about consumers, once storage is open.
-pub(crate) struct FrontMessages {
-    node: Weak<Node>,
-    /// The number of the last known start of each other node.
-    boots: Mutex<BTreeMap<u64, u64>>,
+/// The start of each other node from which the last messages came.
+#[derive(Default)]
+pub(crate) struct KnownStarts(Mutex<BTreeMap<u64, u64>>);
+
+impl KnownStarts {
+    /// Returns the number of the start of a node from which messages come now; `None` if there were none.
+    pub(crate) fn of(&self, node: u64) -> Option<u64> {
+        self.0.lock().get(&node).copied()
+    }
 }
 
-impl FrontMessages {
-    pub(crate) fn new(node: Weak<Node>) -> Self {
-        Self { node, boots: Mutex::default() }
-    }
+/// Takes the messages of other nodes about consumers, once storage is open.
+pub(crate) struct FrontMessages(pub(crate) Weak<Node>);
 
+impl FrontMessages {
     fn with(&self, each: impl FnOnce(&Arc<Fronts>)) {
-        let node = self.node.upgrade();
+        let node = self.0.upgrade();
         if let Some(links) = node.as_ref().and_then(|node| node.links()) {
             each(&links.fronts);
         }
@@ -284,8 +292,12 @@ impl PeerMessages for FrontMessages {
         self.with(|fronts| fronts.received(from, &message));
     }
 
-    fn connected(&self, node: u64, boot: u64, _direction: LinkDirection) {
-        let before = self.boots.lock().insert(node, boot);
+    fn connected(&self, node: u64, boot: u64, direction: LinkDirection) {
+        // All messages of an earlier start of the node have come before this, and none of this start has.
+        let before = match (direction, self.0.upgrade()) {
+            (LinkDirection::Incoming, Some(here)) => here.network.starts.0.lock().insert(node, boot),
+            _ => None,
+        };
         self.with(|fronts| {
             if before.is_some_and(|before| before != boot) {
                 fronts.expel(node);

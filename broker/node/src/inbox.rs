@@ -60,8 +60,8 @@ impl Inbox {
             let next = state.next.entry(row).or_insert_with(|| applied(id));
             if id.number > *next || state.bytes > BYTES_MAX {
                 is_refused |= state.refused.insert(row);
-            } else if id.number == *next {
-                *next += 1;
+            } else if id.number == *next || retries_are_taken() {
+                *next = (*next).max(id.number + 1);
                 state.refused.remove(&row);
                 taken.push(batch);
             }
@@ -72,6 +72,12 @@ impl Inbox {
             state.push(entry::only(&entry, &taken));
         }
         !is_refused
+    }
+
+    /// Forgets what was taken: the log did not take an entry, so its nodes have to send it again, with what follows. What is
+    /// in the log already comes twice then, and is applied once.
+    pub(crate) fn forget(&self) {
+        *self.0.lock() = InboxState::default();
     }
 
     /// Returns the next entry to hand in. `has_room` is called with its length in bytes and whether it is free of
@@ -126,6 +132,15 @@ impl InboxState {
             }
         }
     }
+}
+
+/// Returns whether batches are taken that were taken before: never.
+fn retries_are_taken() -> bool {
+    #[cfg(any(test, feature = "mutants"))]
+    if crate::mutants::RETRY_TAKEN.load(std::sync::atomic::Ordering::Relaxed) {
+        return true;
+    }
+    false
 }
 
 /// Returns whether an entry has a batch of this row.
@@ -183,6 +198,10 @@ mod tests {
         assert!(receive(Some(9), 5, Bytes::from_static(b"\x09no entry")));
         assert_eq!(handed_in(&inbox, |_, _| true), "p3+0 1 p4");
         assert!(receive(Some(9), 5, entry(Some(5), None)));
+        inbox.forget();
+        assert!(receive(Some(9), 5, entry(Some(3), None)), "the log did not take what was taken before");
+        assert_eq!(handed_in(&inbox, |_, _| true), "p3");
+        assert!(receive(Some(9), 5, entry(Some(4), None)));
         assert!(receive(Some(10), 5, entry(Some(3), None)), "a term begins with what is applied");
         assert_eq!(handed_in(&inbox, |_, _| true), "", "what came in an earlier term is gone");
     }

@@ -85,6 +85,8 @@ mod restore;
 mod settle;
 mod shard;
 mod shards;
+#[cfg(feature = "simulated")]
+mod simulated;
 mod storage;
 mod subscribe;
 mod tasks;
@@ -123,6 +125,8 @@ pub use opened::{OpenedMemory, TooMuchOpened};
 pub use publish::{Lag, PART_QUEUES, Route, RouteMemory, RoutedRun};
 pub use queue::{Queue, QueueId};
 pub use settle::{Outcome, Settlement};
+#[cfg(feature = "simulated")]
+pub use simulated::ReplicaView;
 pub use storage::StorageOptions;
 pub use tasks::{EXIT_AFTER_PANIC, install_panic_hook};
 pub use throttle::Throttle;
@@ -194,6 +198,8 @@ struct Network {
     listeners: figures::Listeners,
     /// The receivers of the messages of other nodes.
     messages: Arc<peer_messages::MessageChannels>,
+    /// The starts of other nodes from which messages come.
+    starts: fronts::KnownStarts,
     /// The cluster; not set if the node is the only one.
     cluster: OnceLock<Arc<cluster::Cluster>>,
 }
@@ -267,7 +273,7 @@ impl Broker {
         broker.0.network.messages.register(publish::AWAY_CHANNEL, Arc::new(away));
         let asks = ask::AskMessages(Arc::downgrade(&broker.0));
         broker.0.network.messages.register(ask_messages::CHANNEL, Arc::new(asks));
-        let fronts = fronts::FrontMessages::new(Arc::downgrade(&broker.0));
+        let fronts = fronts::FrontMessages(Arc::downgrade(&broker.0));
         broker.0.network.messages.register(grants::CHANNEL, Arc::new(fronts));
         broker.spawn_critical("upkeep", broker.clone().upkeep());
         broker.spawn_critical("deliveries that go on", broker.clone().go_on());

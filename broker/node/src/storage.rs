@@ -208,17 +208,21 @@ impl Broker {
         Links { peers, forwarding, fronts: Arc::new(fronts), asks: Asks::new() }
     }
 
-    /// Tells the leaders of queues what the consumers of this node want.
+    /// Tells the leaders of queues what the consumers of this node want; while it is not known who leads, looks again after
+    /// a pause.
     async fn say_wants(self) {
         let Some(storage) = self.0.storage.get() else { return };
+        let mut later = Vec::new();
         loop {
             let queues = tokio::select! {
                 biased;
                 queues = storage.shards.wants.take() => queues,
+                () = tokio::time::sleep(SAY_AGAIN), if !later.is_empty() => std::mem::take(&mut later),
                 () = self.0.stopping.cancelled() => return,
             };
             let Some(links) = &storage.links else { continue };
-            queues.into_iter().filter_map(|id| self.queue(id)).for_each(|queue| links.fronts.say(&queue, false));
+            let queues = queues.into_iter().filter_map(|id| self.queue(id));
+            later.extend(queues.filter(|queue| !links.fronts.say(queue, false)).map(|queue| queue.id));
         }
     }
 
@@ -357,6 +361,8 @@ const SEGMENTS_LEAST: u64 = 6;
 const CLOSE_MAX: Duration = Duration::from_secs(10);
 /// The longest time that a start waits for the end of what lived on earlier starts.
 const BEGIN_MAX: Duration = Duration::from_secs(2);
+/// Pause before a leader that was not known is looked for again, to tell it what consumers want.
+const SAY_AGAIN: Duration = Duration::from_millis(20);
 /// The interval at which a node that has started tells so, until the cluster knows.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 

@@ -261,6 +261,15 @@ impl Groups {
         self.group(group).log.table.lock().first_segment()
     }
 
+    /// Returns the index of the last entry to which the state of a group has got, if there is any.
+    #[cfg(feature = "simulated")]
+    #[must_use]
+    pub fn state_upto(&self, group: GroupId) -> Option<u64> {
+        let Group { log, builds, .. } = self.group(group);
+        let applied = log.table.lock().applied_upto();
+        applied.max(builds.covered())
+    }
+
     /// Returns the number of groups.
     #[must_use]
     pub fn len(&self) -> u16 {

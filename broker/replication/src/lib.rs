@@ -37,7 +37,7 @@ mod responder;
 mod send_snapshot;
 mod serve;
 #[cfg(feature = "simulated")]
-mod simulated;
+pub mod simulated;
 mod snapshot;
 mod snapshot_data;
 mod start;

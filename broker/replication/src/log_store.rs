@@ -333,7 +333,14 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.leadership.voted(vote);
         let (term, node) = (vote.leader_id.term, vote.leader_id.voted_for);
         let note = u32::from(vote.committed);
-        self.keep(Head { group: self.group, kind: VOTE, index: node, term, note }).await?;
+        let head = Head { group: self.group, kind: VOTE, index: node, term, note };
+        #[cfg(any(test, feature = "mutants"))]
+        if crate::mutants::VOTE_UNSYNCED.load(Relaxed) {
+            self.journal.append(head, Bytes::new(), true, None).map_err(io::Error::other)?;
+            *self.vote.lock() = Some(*vote);
+            return Ok(());
+        }
+        self.keep(head).await?;
         *self.vote.lock() = Some(*vote);
         Ok(())
     }

@@ -257,6 +257,12 @@ impl LogTable {
         (before > 0).then(|| self.first + before - 1)
     }
 
+    /// Returns the index of the last entry that was applied since the start, if any was.
+    #[cfg(feature = "simulated")]
+    pub(crate) fn applied_upto(&self) -> Option<u64> {
+        self.applied.checked_sub(1)
+    }
+
     /// Returns the number of entries in the log that are applied.
     pub(crate) fn applied_len(&self) -> u64 {
         self.applied.saturating_sub(self.first)

@@ -126,6 +126,7 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         tokio::select! {
+            biased;
             closed = cancel => Err(StreamingError::Closed(closed)),
             sent = send_snapshot::send(self, vote, snapshot.snapshot) => match sent {
                 Ok(vote) => Ok(SnapshotResponse { vote }),

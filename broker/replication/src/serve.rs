@@ -12,7 +12,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, StreamAppendError, StreamAppendResult};
 use parking_lot::Mutex;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc};
 
@@ -25,7 +25,7 @@ impl PeerRequests for GroupRequests {
     fn handler(&self, from: u64, lane: Lane, answers: Answers) -> Box<dyn FrameHandler> {
         let groups = self.groups.clone();
         match lane {
-            Lane::Append => Box::new(AppendHandler { groups, answers, streams: HashMap::new() }),
+            Lane::Append => Box::new(AppendHandler { groups, answers, streams: BTreeMap::new() }),
             Lane::Control | Lane::Snapshot | Lane::Messages | Lane::Questions => {
                 Box::new(RequestHandler { groups, from, answers, places: Arc::new(Semaphore::new(REQUESTS_MAX)) })
             }
@@ -146,7 +146,7 @@ fn checked(group: &Group, body: Bytes) -> Result<ReceivedAppend, String> {
 struct AppendHandler {
     groups: Arc<[Group]>,
     answers: Answers,
-    streams: HashMap<GroupId, AppendStream>,
+    streams: BTreeMap<GroupId, AppendStream>,
 }
 
 /// The newest stream of a group.

@@ -1,17 +1,29 @@
 //! openraft's runtime for simulations, in which the same seed has to give the same run. It is tokio's runtime with two
 //! changes: the tasks that wait for a watch channel are woken in the order in which they began to wait (tokio's own
 //! watch channel puts each on a random one of eight lists), and the random numbers, with which openraft spreads its
-//! timers, are always the same.
+//! timers, follow from a seed.
 use openraft::async_runtime::AsyncRuntime;
 use openraft::async_runtime::watch::{RecvError, SendError, Watch, WatchReceiver, WatchSender};
 use openraft::impls::TokioRuntime;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
+use std::cell::Cell;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 use tokio::sync::Notify;
+
+thread_local! {
+    /// What the next random numbers on this thread follow from; `None` if they are always the same.
+    static SEED: Cell<Option<u64>> = const { Cell::new(None) };
+}
+
+/// Has the random numbers of all groups on this thread follow from a seed, so that nodes do not hold elections at the same
+/// time. With `None` they are always the same.
+pub fn seed_timers(seed: Option<u64>) {
+    SEED.set(seed);
+}
 
 #[derive(Debug)]
 pub(crate) struct SimulatedRuntime(TokioRuntime);
@@ -54,7 +66,9 @@ impl AsyncRuntime for SimulatedRuntime {
     }
 
     fn thread_rng() -> SmallRng {
-        SmallRng::seed_from_u64(0)
+        let seed = SEED.get();
+        SEED.set(seed.map(|seed| seed.wrapping_add(1)));
+        SmallRng::seed_from_u64(seed.unwrap_or(0))
     }
 
     fn new(threads: usize) -> Self {

@@ -201,7 +201,7 @@ fn config(group: GroupId, has_peers: bool) -> Result<Arc<Config>, String> {
         heartbeat_min_interval: Some(100),
         election_timeout_min: 300,
         election_timeout_max: 600,
-        enable_leader_restore: Some(false),
+        enable_leader_restore: Some(restores_leader()),
         enable_pre_vote: Some(true),
         enable_tick: has_peers,
         snapshot_policy: SnapshotPolicy::Never,
@@ -210,6 +210,15 @@ fn config(group: GroupId, has_peers: bool) -> Result<Arc<Config>, String> {
         ..Config::default()
     };
     config.validate().map(Arc::new).map_err(|error| error.to_string())
+}
+
+/// Returns whether a leader that restarts leads on: never, as it may have lost entries that it gave others the numbers of.
+fn restores_leader() -> bool {
+    #[cfg(any(test, feature = "mutants"))]
+    if crate::mutants::LEADER_RESTORED.load(std::sync::atomic::Ordering::Relaxed) {
+        return true;
+    }
+    false
 }
 
 /// The journal keeps 40 records; each group has up to three.

@@ -58,6 +58,12 @@ impl Builds {
         self.bytes.store(bytes as u64, Relaxed);
     }
 
+    /// Returns the index of the last entry that the snapshot on the disk covers.
+    #[cfg(feature = "simulated")]
+    pub(crate) fn covered(&self) -> Option<u64> {
+        self.stored.lock().0.map(|last| last.index)
+    }
+
     /// Returns the number of bytes of the state in the snapshot on the disk; 0 if there is none.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Relaxed)

@@ -1,10 +1,10 @@
 //! The record of what clients published, what they were promised and what they have seen; `invariants` draws conclusions.
 use crate::names::{Bound, Brief, Name, SLOTS, delivery_limit, is_durable};
+use crate::watcher::{SeenDelivery, Watcher};
 use leveret_node::QueueId;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The number of a message, which is unique in a simulation and grows from message to message.
-pub(crate) type Number = u64;
+pub(crate) use crate::watcher::Number;
 
 /// The record of one message in a queue. A message is settled by an acknowledgement, a rejection, a purge, or a delivery
 /// that needs no acknowledgement.
@@ -247,6 +247,24 @@ impl Checker {
     /// Returns the queues that are not deleted.
     pub(crate) fn living(&self) -> impl Iterator<Item = (&QueueId, &Held)> {
         self.queues.iter().filter(|(_, held)| !held.deleted)
+    }
+}
+
+impl Watcher for Checker {
+    fn delivered(&mut self, id: QueueId, delivery: &SeenDelivery<'_>) -> Number {
+        self.delivery(id, delivery.body, delivery.redelivered, delivery.no_ack)
+    }
+
+    fn settled(&mut self, id: QueueId, number: Number, given_back: bool) {
+        Self::settled(self, id, number, given_back);
+    }
+
+    fn confirmed(&mut self, token: u64) {
+        self.confirm(token);
+    }
+
+    fn failed(&mut self, text: String) {
+        self.fail(|| text);
     }
 }
 

@@ -1,5 +1,6 @@
-//! The clients: their channels, the deliveries on each, and the checker, all behind one lock.
-use crate::checker::{Checker, Number};
+//! The clients: their channels, the deliveries on each, and who watches what they see, all behind one lock.
+use crate::checker::Checker;
+use crate::watcher::{Number, SeenDelivery, Watcher};
 use leveret_engine::queue::{ConsumerId, Fill, Sink, Source};
 use leveret_node::{ChannelView, Confirm, Ledger, Queue, QueueId, Settlement, Subscriber};
 use parking_lot::Mutex;
@@ -7,11 +8,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
-/// The state that all clients of one life share.
-pub(crate) struct Clients(Mutex<State>);
+/// The state that clients share: all of one life, or those of one connection.
+pub(crate) struct Clients<W = Checker>(Mutex<State<W>>);
 
-pub(crate) struct State {
-    pub(crate) checker: Checker,
+pub(crate) struct State<W = Checker> {
+    pub(crate) checker: W,
     pub(crate) channels: Vec<Channel>,
     pub(crate) trace: Vec<String>,
     /// The number of requests that a client gave up.
@@ -50,19 +51,19 @@ impl Channel {
     }
 }
 
-impl Clients {
-    pub(crate) fn new(checker: Checker) -> Arc<Self> {
+impl<W: Watcher> Clients<W> {
+    pub(crate) fn new(checker: W) -> Arc<Self> {
         let channels = (0..CHANNELS).map(|_| Channel::new(0, 0)).collect();
         Arc::new(Self(Mutex::new(State { checker, channels, trace: Vec::new(), cancelled: 0 })))
     }
 
-    pub(crate) fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
+    pub(crate) fn with<T>(&self, work: impl FnOnce(&mut State<W>) -> T) -> T {
         work(&mut self.0.lock())
     }
 
     /// Records a broken promise.
     pub(crate) fn broken(&self, text: String) {
-        self.with(|state| state.checker.fail(|| text));
+        self.with(|state| state.checker.failed(text));
     }
 
     pub(crate) fn trace(&self, line: String) {
@@ -70,7 +71,7 @@ impl Clients {
     }
 }
 
-impl State {
+impl<W: Watcher> State<W> {
     /// Takes the delivery `tag` of a channel, or with `multiple` all up to it (0: all), out of the ledger into
     /// `settlement`.
     pub(crate) fn settle(
@@ -98,7 +99,7 @@ impl State {
         };
         if known.is_err() || taken != settled.len() {
             let count = settled.len();
-            checker.fail(|| format!("the ledger took {taken} of {count} deliveries up to {tag} of channel {channel}"));
+            checker.failed(format!("the ledger took {taken} of {count} deliveries up to {tag} of channel {channel}"));
         }
         for tag in settled {
             let Some(Unacked { queue, number, .. }) = unacked.remove(&tag) else { continue };
@@ -108,18 +109,18 @@ impl State {
     }
 }
 
-impl Confirm for Clients {
+impl<W: Watcher> Confirm for Clients<W> {
     fn confirmed(&self, _channel: u16, token: u64) {
         self.with(|state| {
             state.trace.push(format!("confirmed {token}"));
-            state.checker.confirm(token);
+            state.checker.confirmed(token);
         });
     }
 }
 
 /// A consumer of a queue, or a client that asks for one message.
-pub(crate) struct Consumer {
-    clients: Arc<Clients>,
+pub(crate) struct Consumer<W = Checker> {
+    clients: Arc<Clients<W>>,
     pub(crate) queue: Arc<Queue>,
     pub(crate) channel: usize,
     generation: u64,
@@ -133,9 +134,9 @@ pub(crate) struct Consumer {
     pub(crate) cancelled: AtomicBool,
 }
 
-impl Consumer {
+impl<W: Watcher> Consumer<W> {
     pub(crate) fn new(
-        clients: &Arc<Clients>,
+        clients: &Arc<Clients<W>>,
         queue: &Arc<Queue>,
         channel: usize,
         (no_ack, prefetch): (bool, u32),
@@ -174,7 +175,7 @@ impl Consumer {
     }
 }
 
-impl Sink for Consumer {
+impl<W: Watcher> Sink for Consumer<W> {
     fn started(&self, id: ConsumerId) {
         *self.id.lock() = Some(id);
         self.clients.with(|state| state.channels[self.channel].ledger.set_consumer(self.account, id));
@@ -193,7 +194,9 @@ impl Sink for Consumer {
             }
             let Some(delivery) = source.next() else { return Fill::Exhausted };
             self.room.fetch_sub(1, Relaxed);
-            let number = checker.delivery(self.queue.id, delivery.body, delivery.redelivered, self.no_ack);
+            let no_ack = self.no_ack;
+            let seen = SeenDelivery { body: delivery.body, redelivered: delivery.redelivered, no_ack };
+            let number = checker.delivered(self.queue.id, &seen);
             if self.no_ack {
                 channel.ledger.deliver_settled();
             } else {

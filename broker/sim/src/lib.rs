@@ -16,6 +16,7 @@
 mod brief;
 mod checker;
 mod clients;
+mod cluster;
 mod finish;
 mod invariants;
 mod life;
@@ -26,9 +27,14 @@ mod requests;
 mod rot;
 mod scenario;
 mod steps;
+mod watcher;
 mod weather;
 mod world;
 mod writer;
 
+pub use cluster::{
+    Broken, ClusterFault, ClusterReport, ClusterScenario, FAULT_KINDS, FaultKind, LinkFault, NodeFault, Strike, play,
+    shorten,
+};
 pub use lives::run;
 pub use scenario::{FAULTS, Fault, Report, Scenario, WEATHER, Weather};

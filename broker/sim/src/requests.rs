@@ -251,7 +251,7 @@ fn found(broker: &Broker, clients: &Clients, at: usize, answered: bool) -> Optio
     found
 }
 
-fn declaration(at: usize) -> QueueDeclare {
+pub(crate) fn declaration(at: usize) -> QueueDeclare {
     let mut arguments = FieldTable::default();
     if let Some(limit) = delivery_limit(at) {
         let quorum = [("x-queue-type", FieldValue::from("quorum")), ("x-delivery-limit", FieldValue::UInt32(limit))];

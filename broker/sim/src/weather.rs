@@ -66,6 +66,12 @@ impl Forecast {
     }
 }
 
+/// Returns a trouble in which one of the coming calls that change the disk fails.
+pub(crate) fn write_trouble(random: &mut Random) -> DiskTrouble {
+    let (after, error) = (random.below(30), *random.pick(&[Errno::Io, Errno::NoSpace]));
+    DiskTrouble { calls: CHANGING.to_vec(), error, after, times: 1 }
+}
+
 fn event(random: &mut Random, weather: Weather) -> Option<Event> {
     let mut trouble = |calls: &[Call], errors: &[Errno], times: u64| {
         let most = *random.pick(&[3, 30, 300]);

@@ -9,6 +9,7 @@ use leveret_journal::{Driver, Journal};
 use parking_lot::Mutex;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::time::sleep;
 
@@ -18,19 +19,27 @@ pub(crate) struct Writer {
     at_once: bool,
     /// True if stalls of the disk are frequent.
     slow: bool,
+    /// While this is true, the journal is not written.
+    stands: Arc<AtomicBool>,
 }
 
 impl Writer {
     pub(crate) fn new(seed: u64, slow: bool) -> Self {
         let mut random = Random::new(seed);
         let at_once = random.once_in(2);
-        Self { random: Arc::new(Mutex::new(random)), at_once, slow }
+        Self { random: Arc::new(Mutex::new(random)), at_once, slow, stands: Arc::default() }
+    }
+
+    /// Has the journal not be written while `stands` is true.
+    pub(crate) fn that_stands_while(self, stands: &Arc<AtomicBool>) -> Self {
+        Self { stands: stands.clone(), ..self }
     }
 }
 
 impl Driver for Writer {
     fn drive(&self, journal: Journal) {
         let (random, stalls) = (self.random.clone(), if self.slow { 20 } else { 200 });
+        let stands = self.stands.clone();
         tokio::spawn(async move {
             loop {
                 let (wait, whole) = {
@@ -39,13 +48,15 @@ impl Driver for Writer {
                     (wait, random.once_in(3))
                 };
                 sleep(Duration::from_millis(wait)).await; // disks stall now and then
-                if whole { journal.turn() } else { journal.step() }
+                if !stands.load(Relaxed) {
+                    if whole { journal.turn() } else { journal.step() }
+                }
             }
         });
     }
 
     fn writes_at_once(&self) -> bool {
-        self.at_once && self.random.lock().once_in(2)
+        self.at_once && !self.stands.load(Relaxed) && self.random.lock().once_in(2)
     }
 
     fn off_thread(&self, work: Box<dyn FnOnce() + Send>) -> Pin<Box<dyn Future<Output = ()> + Send>> {

@@ -184,6 +184,13 @@ impl QueueCore {
         }
     }
 
+    /// Has one message returned that was granted to a node, if it still is: whoever asked for it has ended.
+    pub fn return_granted_one(&mut self, node: u64, id: MessageId) {
+        if self.lead.granted_away.returned(node, id.sequence) {
+            self.lead.changes.returned.push((id.sequence, id.offset));
+        }
+    }
+
     /// Has everything that was granted to a node returned, because the node has ended or cannot be reached.
     pub fn return_granted(&mut self, node: u64) {
         // Most of them reached no client: none is dropped because of the delivery limit.

@@ -3,14 +3,14 @@
 use super::handshake::OtherSide;
 use super::options::Lane;
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use tokio_util::sync::CancellationToken;
 
 /// The accepted connections, by node and lane.
 #[derive(Default)]
 pub(super) struct AcceptedConnections {
-    open: Mutex<HashMap<(u64, Lane), AcceptedConnection>>,
+    open: Mutex<BTreeMap<(u64, Lane), AcceptedConnection>>,
     newest: AtomicU64,
 }
 
@@ -35,7 +35,7 @@ impl AcceptedConnections {
         let replaced = |(node, lane): &(u64, Lane), earlier: &mut AcceptedConnection| {
             *node == other.node && (*lane == other.lane || earlier.boot != other.boot)
         };
-        let replaced = open.extract_if(replaced).map(|(_, earlier)| earlier).collect();
+        let replaced = open.extract_if(.., replaced).map(|(_, earlier)| earlier).collect();
         open.insert((other.node, other.lane), connection.clone());
         (connection, replaced)
     }

@@ -4,7 +4,7 @@ use super::frame::{FrameToSend, LinkFrame};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use tokio::sync::{mpsc, oneshot};
@@ -33,7 +33,7 @@ pub(super) struct OpenConnection {
 #[derive(Default)]
 pub(super) struct Waiting {
     next: AtomicU64,
-    answers: Mutex<HashMap<u64, oneshot::Sender<LinkFrame>>>,
+    answers: Mutex<BTreeMap<u64, oneshot::Sender<LinkFrame>>>,
 }
 
 /// The answer to a request that was sent. Dropping it gives the request up; an answer that arrives later is ignored.

@@ -71,6 +71,7 @@ pub(super) async fn run(
     let mut writing = std::pin::pin!(write_all(writer, to_send, times));
     let mut reading = std::pin::pin!(read_all(reader, handler, times, body_bytes_max));
     tokio::select! {
+        biased; // so that a simulation runs the same way each time
         end = &mut reading => end,
         end = &mut writing => end,
     }
