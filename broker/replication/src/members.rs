@@ -52,7 +52,7 @@ pub enum MemberError {
         reason: String,
     },
     /// The node to lead has not become the leader in time.
-    #[error("node {to} has not become the leader of group {group} in time")]
+    #[error("node {to:016x} has not become the leader of group {group} in time")]
     Late {
         /// Number of the group.
         group: GroupId,
@@ -164,13 +164,13 @@ impl Groups {
             return Err(NotLeader { group, leader: status.leader, is_open: false, reason }.into());
         }
         if to == *node || !status.voters.contains(&to) {
-            return refused(format!("node {to} is no other voter"));
+            return refused(format!("node {to:016x} is no other voter"));
         }
         if !peers.as_ref().is_some_and(|peers| peers.is_connected(to)) {
-            return refused(format!("node {to} cannot be reached"));
+            return refused(format!("node {to:016x} cannot be reached"));
         }
         let lag = status.last.unwrap_or(0).saturating_sub(status.matched.get(&to).copied().flatten().unwrap_or(0));
-        if lag > TRANSFER_LAG_MAX { refused(format!("node {to} lags {lag} entries behind")) } else { Ok(()) }
+        if lag > TRANSFER_LAG_MAX { refused(format!("node {to:016x} lags {lag} entries behind")) } else { Ok(()) }
     }
 
     /// Returns what this node knows of a group.

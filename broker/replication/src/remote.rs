@@ -25,11 +25,11 @@ pub(crate) enum ReplicaError {
     NoPeers,
     #[error(transparent)]
     Call(#[from] CallError),
-    #[error("node {0} does not answer in time")]
+    #[error("node {0:016x} does not answer in time")]
     Late(u64),
-    #[error("node {0} refuses: {1}")]
+    #[error("node {0:016x} refuses: {1}")]
     Refused(u64, String),
-    #[error("the answer of node {0} cannot be decoded")]
+    #[error("the answer of node {0:016x} cannot be decoded")]
     Malformed(u64),
     #[error("an entry that was to be sent is not in the log any more")]
     Truncated,

@@ -24,7 +24,7 @@ pub(crate) enum SendSnapshotError {
     Replica(#[from] ReplicaError),
     #[error("the log does not continue the snapshot on the disk")]
     Chain,
-    #[error("node {0} asks for bytes that the snapshot does not have")]
+    #[error("node {0:016x} asks for bytes that the snapshot does not have")]
     Offset(u64),
     #[error("the contents cannot be read: {0}")]
     Contents(String),
@@ -40,7 +40,7 @@ pub(crate) async fn send(network: &PeerNetwork, vote: Vote, snapshot: SnapshotDa
     let began = wire::encode_snapshot_head(&head);
     let mut offset = call(network, wire::SNAPSHOT_BEGIN, vec![began], PART_MAX, offset).await?;
     let (group, target) = (network.log.group, network.target);
-    tracing::info!(group, "sending a snapshot of {bytes} bytes to node {target}, from byte {offset} on");
+    tracing::info!(group, "sending a snapshot of {bytes} bytes to node {target:016x}, from byte {offset} on");
     while offset < bytes {
         let end = bytes.min(offset + PART_BYTES);
         let part = state.slice(offset as usize..end as usize);

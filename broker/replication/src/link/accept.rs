@@ -53,7 +53,7 @@ async fn serve(peers: Arc<PeersInner>, mut wire: Wire, place: OwnedSemaphorePerm
     if let Some(mut handler) = handler(&peers, other, Answers(queue)) {
         let run = connection::run(wire, to_send, &mut *handler, options.times, options.frame_bytes_max);
         if let Some(end) = connection.end.run_until_cancelled(run).await {
-            tracing::debug!("the connection of node {} for {:?} has ended: {end}", other.node, other.lane);
+            tracing::debug!("the connection of node {:016x} for {:?} has ended: {end}", other.node, other.lane);
         }
     }
     peers.accepted.remove(other, connection.number);

@@ -53,7 +53,7 @@ pub(super) async fn keep_open(peers: Arc<PeersInner>, peer: Arc<Peer>, lane: Lan
 fn note_refusal(peers: &PeersInner, peer: &Peer, lane: Lane, error: &DialError) {
     let refused = matches!(error, DialError::Wire { error, .. } if error.kind() == io::ErrorKind::ConnectionRefused);
     if refused && lane == Lane::Control && !peer.is_gone.swap(true, Relaxed) {
-        tracing::warn!("the process of node {} has ended", peer.node);
+        tracing::warn!("the process of node {:016x} has ended", peer.node);
         peers.tell(peer.node, PeerChange::Gone);
     }
 }
@@ -123,7 +123,7 @@ impl DialLog {
     fn ended(&mut self, end: &ConnectionEnd) {
         self.last = None;
         if self.lane == Lane::Control {
-            tracing::warn!("the connection to node {} has ended: {end}", self.node);
+            tracing::warn!("the connection to node {:016x} has ended: {end}", self.node);
         }
     }
 
@@ -131,7 +131,7 @@ impl DialLog {
         let text = error.to_string();
         let is_new = self.last.as_ref().is_none_or(|(last, at)| *last != text || at.elapsed() >= LOG_EVERY);
         if is_new && self.lane == Lane::Control {
-            tracing::warn!("node {} cannot be reached: {text}", self.node);
+            tracing::warn!("node {:016x} cannot be reached: {text}", self.node);
         }
         if is_new {
             self.last = Some((text, Instant::now()));
