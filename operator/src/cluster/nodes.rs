@@ -157,10 +157,9 @@ fn trouble_of(member: &ClusterMember) -> Option<String> {
 
 /// Returns the nodes that take part in a group and are no members of the cluster.
 fn strangers(view: &ClusterStatus) -> BTreeSet<&String> {
-    let mut taking_part: BTreeSet<_> =
-        view.groups.iter().flat_map(|group| group.voters.iter().chain(&group.learners)).collect();
-    view.members.iter().for_each(|member| drop(taking_part.remove(&member.node)));
-    taking_part
+    let members: BTreeSet<_> = view.members.iter().map(|member| &member.node).collect();
+    let taking_part = view.groups.iter().flat_map(|group| group.voters.iter().chain(&group.learners));
+    taking_part.filter(|node| !members.contains(node)).collect()
 }
 
 /// Checks that each group has a leader and the members of the cluster, except for those at the address `spared`.

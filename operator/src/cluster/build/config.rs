@@ -31,7 +31,8 @@ pub(in crate::cluster) fn build(broker: &Broker) -> Result<ConfigMap, Problem> {
     let peers: Vec<_> = (0..broker.spec.replicas).map(|pod| super::node_address(broker, pod)).collect();
     let cluster_name = format!("{}/{}", broker.namespace().unwrap_or_default(), broker.name_any());
     // Ours come first, because what follows a table of spec.config would belong to that table.
-    let cluster = toml::Table::from_iter([("cluster_name".to_owned(), cluster_name.into()), ("peer".to_owned(), peers.into())]);
+    let cluster =
+        toml::Table::from_iter([("cluster_name".to_owned(), cluster_name.into()), ("peer".to_owned(), peers.into())]);
     let cluster = toml::to_string(&cluster).map_err(unwritable)?;
     let text = format!("# Made by leveret-operator: the nodes of the cluster\n{cluster}{OF_SPEC}{text}");
     Ok(ConfigMap {
