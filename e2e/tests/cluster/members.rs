@@ -1,5 +1,6 @@
 //! Brokers of several members: any pod, any volume and any node of Kubernetes may go, and no confirmed message with it.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::Instant;
 
@@ -121,8 +122,17 @@ async fn lose_pods_and_volumes(shop: &Shop, traffic: &Traffic<'_>) -> Result<()>
     let moved = shop.another_pod(&pod).await;
     kubectl(&["uncordon", node])?;
     drained?;
-    ensure!(node_of(&moved?) != Some(node), "the pod is on {node} again");
-    recovers(shop, traffic, "a node drained", &[pod]).await
+    let moved = moved?;
+    ensure!(node_of(&moved) != Some(node), "the pod is on {node} again");
+    recovers(shop, traffic, "a node drained", &[pod]).await?;
+
+    // Pods are spread over the nodes, so the next one comes to the node that has none.
+    api.delete("shop-2", &DeleteParams::default()).await?;
+    recovers(shop, traffic, "the pod of that node deleted", &[moved]).await?;
+    let all = pods(&shop.world).await?;
+    let nodes: BTreeSet<_> = all.iter().filter_map(node_of).collect();
+    ensure!(nodes.len() == 3, "the pods are on {nodes:?}");
+    Ok(())
 }
 
 /// A node of Kubernetes is killed, and another one disconnected; each comes back.

@@ -89,8 +89,8 @@ impl Shop {
 
     /// Waits until the broker has a ready pod other than `before`, and returns it.
     pub(crate) async fn another_pod(&self, before: &Pod) -> Result<Pod> {
-        let pods = self.world.api::<Pod>();
-        let pod = wait(&pods, &before.name_any(), "another pod that is ready", |pod: &Pod| {
+        let (pods, name) = (self.world.api::<Pod>(), before.name_any());
+        let pod = wait(&pods, &name, "another pod that is ready", |pod: &Pod| {
             let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
             let ready = conditions.is_some_and(|list| {
                 list.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")

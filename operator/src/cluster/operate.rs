@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::api::{DeleteParams, EvictParams, Preconditions};
 use kube::{Api, Resource, ResourceExt};
 use leveret_api::Broker;
+use leveret_client::Error;
 
 /// The progress of the steps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,7 +73,10 @@ impl Operator<'_> {
     async fn remove(&self, ordinal: i32, node: &str, ask: i32) -> kube::Result<Operation> {
         let pod = self.pod_name(ordinal);
         let removed = match self.client(ask).await {
-            Ok(client) => client.remove_member(node).await.map_err(|error| error.to_string()),
+            Ok(client) => match client.remove_member(node).await {
+                Err(Error::NotFound(_)) => return Ok(Operation::taken()), // the answer to an earlier request was lost
+                removed => removed.map_err(|error| error.to_string()),
+            },
             Err(words) => Err(words),
         };
         if let Err(words) = removed {
