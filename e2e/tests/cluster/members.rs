@@ -158,6 +158,11 @@ async fn lose_nodes(shop: &Shop, traffic: &Traffic<'_>, spared: &str) -> Result<
     traffic.report("the killed node started again")?;
 
     let Some(pod) = pod_elsewhere(&shop.world, spared).await? else { return Ok(()) };
+    until_ok(PATIENCE, "each node to lead groups again", || {
+        let shown = shop.world.kubectl(&["exec", "shop-0", "--", "/leveret", "cluster", "status"])?;
+        ensure!(shown.lines().all(|line| !line.ends_with(" -")), "{shown}");
+        Ok(())
+    })?;
     script("cable", &pod, &["down"])?;
     let lost = async {
         traffic.report("a node disconnected")?;
