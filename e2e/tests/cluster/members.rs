@@ -115,6 +115,7 @@ async fn lose_pods_and_volumes(shop: &Shop, traffic: &Traffic<'_>) -> Result<()>
     shop.world.kubectl(&["patch", "broker.leveret.dev", "shop", "--type=merge", "--patch", patch])?;
     recovers(shop, traffic, "all pods restarted one after the other", &all).await?;
 
+    grow_volumes(shop, traffic).await?;
     let pod = api.get("shop-2").await?;
     let node = node_of(&pod).context("the pod has no node")?;
     let selector = "--pod-selector=app.kubernetes.io/instance=shop";
@@ -133,6 +134,26 @@ async fn lose_pods_and_volumes(shop: &Shop, traffic: &Traffic<'_>) -> Result<()>
     let nodes: BTreeSet<_> = all.iter().filter_map(node_of).collect();
     ensure!(nodes.len() == 3, "the pods are on {nodes:?}");
     Ok(())
+}
+
+/// The volumes of all pods are enlarged, without a restart.
+async fn grow_volumes(shop: &Shop, traffic: &Traffic<'_>) -> Result<()> {
+    let (begin, before) = (Instant::now(), pods(&shop.world).await?);
+    let patch = "{\"spec\":{\"storage\":{\"size\":\"400Mi\"}}}";
+    shop.world.kubectl(&["patch", "broker.leveret.dev", "shop", "--type=merge", "--patch", patch])?;
+    let claims = shop.world.api::<PersistentVolumeClaim>();
+    for ordinal in 0..3 {
+        let is_large = |claim: &PersistentVolumeClaim| {
+            let capacity = claim.status.as_ref().and_then(|status| status.capacity.as_ref());
+            capacity.and_then(|capacity| capacity.get("storage")).is_some_and(|size| size.0 == "400Mi")
+        };
+        wait(&claims, &format!("data-shop-{ordinal}"), "of 400Mi", is_large).await?;
+    }
+    is_whole(&shop.world, "3/3").await?;
+    let uids = |pods: &[Pod]| pods.iter().map(ResourceExt::uid).collect::<BTreeSet<_>>();
+    ensure!(uids(&pods(&shop.world).await?) == uids(&before), "a pod was restarted");
+    figure("three volumes enlarged", begin.elapsed());
+    traffic.report("three volumes enlarged")
 }
 
 /// A node of Kubernetes is killed, and another one disconnected; each comes back.

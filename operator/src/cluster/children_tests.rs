@@ -215,3 +215,14 @@ async fn pods_are_not_restarted_for_a_login_that_could_not_be_written() {
         "2Gi"
     );
 }
+
+#[tokio::test]
+async fn a_stateful_set_of_an_earlier_operator_does_not_replace_pods_by_itself_any_more() {
+    let fake = Fake::default();
+    assert_eq!(write_all(&fake, &broker(json!({}))).await, None);
+    let mut earlier = fake.get(SET).unwrap();
+    earlier["spec"]["updateStrategy"] = json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0}});
+    fake.put(SET, earlier);
+    assert_eq!(write_all(&fake, &broker(json!({}))).await, None);
+    assert_eq!(fake.get(SET).unwrap()["spec"]["updateStrategy"], json!({"type": "OnDelete"}));
+}
