@@ -206,8 +206,8 @@ async fn three_members_lose_nothing_whichever_pod_volume_or_node_goes() -> Resul
     let spared = node_of_operator(&shop.world).await?;
     let clients = Clients::start_on(&shop, "clients", Some(&spared)).await?;
     let traffic = Traffic::start(&clients, QUEUES)?;
-    lose_pods_and_volumes(&shop, &traffic).await?;
-    lose_nodes(&shop, &traffic, &spared).await?;
+    Box::pin(lose_pods_and_volumes(&shop, &traffic)).await?;
+    Box::pin(lose_nodes(&shop, &traffic, &spared)).await?;
     let shown = shop.world.kubectl(&["get", "broker.leveret.dev", "shop"])?;
     ensure!(shown.contains("3/3") && shown.contains("WAITS FOR"), "{shown}");
     traffic.check()

@@ -112,7 +112,7 @@ async fn a_member_is_removed_by_another_and_its_volume_deleted_afterwards() {
     scene.api.allow(&claim);
     scene.writes();
     assert_eq!(scene.step(1).await, "");
-    assert_eq!(scene.writes(), [claim.clone()]);
+    assert_eq!(scene.writes(), [&*claim]);
     // If it is wanted after all, it gets an empty volume.
     assert_eq!(scene.step(3).await, "");
     assert_eq!(scene.writes(), [claim, format!("DELETE {CORE}/pods/shop-2")]);

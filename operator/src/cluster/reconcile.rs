@@ -234,8 +234,8 @@ mod tests {
     /// Gathers, builds and applies, against the fake API server that `work` writes to.
     async fn applied(fake: &Fake, work: &Work, broker: &Broker) -> AppliedChildren {
         let gathered = gather(&fake.client(), broker).await.unwrap();
-        let nodes = ask::observe(work, broker, None).await.unwrap();
-        build_and_apply(broker, work, gathered, &nodes).await.unwrap()
+        let nodes = Box::pin(ask::observe(work, broker, None)).await.unwrap();
+        Box::pin(build_and_apply(broker, work, gathered, &nodes)).await.unwrap()
     }
 
     #[tokio::test]
