@@ -1,8 +1,8 @@
 //! The nodes of a Broker: their pods, their claims, and what the brokers in the pods say of themselves and of their cluster.
 //! Pure: questions to what was observed.
 //!
-//! Who is a member is only believed if nodes that are ready say so: they have a majority and all entries. Nodes that are not
-//! ready may know an old state.
+//! The members of the cluster are only believed to be those that ready nodes name, because these have a majority and all
+//! entries. Nodes that are not ready may know an old state.
 use super::pods;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::ResourceExt;

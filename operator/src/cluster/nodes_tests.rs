@@ -1,4 +1,4 @@
-//! Who is a member, and what keeps a cluster from being whole.
+//! Which nodes are members, and what keeps a cluster from being whole.
 use super::*;
 use leveret_client::ClusterGroup;
 use serde_json::{Value, json};
