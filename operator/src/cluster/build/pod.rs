@@ -174,4 +174,4 @@ const FORBIDDEN: [&str; 4] = ["hostNetwork", "hostPID", "hostIPC", "initContaine
 /// The user and the group that the broker runs as.
 const USER: i64 = 65532;
 /// How long a pod that is being stopped waits at most until others lead and have all entries, in seconds.
-const TRANSFER_SECONDS_MAX: u64 = 15;
+const TRANSFER_SECONDS_MAX: u64 = 5;

@@ -137,7 +137,7 @@ fn pods_form_a_cluster_and_leave_it_in_order() {
     let (set, _) = made(json!({"replicas": 3, "config": {"shutdown_grace_seconds": 20}})).unwrap();
     assert_eq!(set["spec"]["updateStrategy"], json!({"type": "OnDelete"}));
     let pod = &set["spec"]["template"]["spec"];
-    assert_eq!(pod["terminationGracePeriodSeconds"], 85);
+    assert_eq!(pod["terminationGracePeriodSeconds"], 75);
     let container = &pod["containers"][0];
     assert_eq!(container["lifecycle"]["preStop"]["exec"]["command"][2], "transfer");
     let variable = |name: &str| container["env"].as_array().unwrap().iter().find(|one| one["name"] == name).unwrap();
