@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::Path;
+use std::time::Duration;
 
 /// Holds the lock of the folder until it is dropped or the process ends, however that happens.
 pub(crate) struct DataDir {
@@ -12,8 +13,13 @@ pub(crate) struct DataDir {
 }
 
 impl DataDir {
-    /// Creates the folder `path` if it does not exist, and locks it.
+    /// Creates the folder `path` if it does not exist, and locks it. A broker that is being killed may have the lock for a
+    /// moment longer, as when Kubernetes has replaced its pod at once: it is waited for.
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
+        Self::open_within(path, LOCK_WAIT_MAX)
+    }
+
+    fn open_within(path: &Path, wait_max: Duration) -> anyhow::Result<Self> {
         let folder = path.display();
         std::fs::DirBuilder::new()
             .recursive(true)
@@ -27,10 +33,18 @@ impl DataDir {
             .truncate(false)
             .open(path.join("lock"))
             .with_context(|| format!("cannot write to the data folder {folder}"))?;
-        if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            let mut owner = String::new();
-            let _ = lock.read_to_string(&mut owner);
-            bail!("the data folder {folder} is in use by another leveret (process {})", owner.trim());
+        let mut waited = Duration::ZERO;
+        while rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            if waited >= wait_max {
+                let mut owner = String::new();
+                let _ = lock.read_to_string(&mut owner);
+                bail!("the data folder {folder} is in use by another leveret (process {})", owner.trim());
+            }
+            if waited.is_zero() {
+                tracing::warn!("the data folder {folder} is in use by another leveret: waiting for its end");
+            }
+            std::thread::sleep(LOCK_PAUSE);
+            waited += LOCK_PAUSE;
         }
         // Only people read the number, so a volume that is full to the last byte does not prevent the start.
         let number = format!("{}\n", std::process::id());
@@ -38,6 +52,10 @@ impl DataDir {
         Ok(Self { _lock: lock })
     }
 }
+
+/// How long the end of the broker is waited for that has the lock.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(10);
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
 mod tests {
@@ -47,13 +65,18 @@ mod tests {
     fn a_data_folder_is_used_by_one_broker_at_a_time() {
         let folder = std::env::temp_dir().join(format!("leveret-data-dir-{}", std::process::id()));
         let held = DataDir::open(&folder).unwrap();
-        let refused = DataDir::open(&folder).err().unwrap().to_string();
+        let refused = DataDir::open_within(&folder, Duration::ZERO).err().unwrap().to_string();
         assert!(
             refused.ends_with(&format!("is in use by another leveret (process {})", std::process::id())),
             "{refused}"
         );
-        drop(held);
+        // It gets the folder once the other one has ended.
+        let ending = std::thread::spawn(move || {
+            std::thread::sleep(LOCK_PAUSE * 3);
+            drop(held);
+        });
         DataDir::open(&folder).unwrap();
+        ending.join().unwrap();
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -50,6 +50,12 @@ impl Process {
         self.output.lock().map_or_else(|poisoned| poisoned.into_inner().clone(), |text| text.clone())
     }
 
+    /// Returns the whole lines that the process has printed after the first `from` bytes.
+    pub fn output_after(&self, from: usize) -> String {
+        let after = |text: &String| text.get(from..).unwrap_or_default().to_owned();
+        self.output.lock().map_or_else(|poisoned| after(&poisoned.into_inner()), |text| after(&text))
+    }
+
     /// Returns the status of the process; `None` while it runs.
     ///
     /// # Errors

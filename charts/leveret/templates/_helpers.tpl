@@ -64,14 +64,18 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [get, create, update]
-# The operator patches claims to enlarge volumes.
+# The operator deletes the claim of a member that has left the cluster of a Broker, and patches claims to enlarge volumes.
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
-  verbs: [get{{ if .Values.growVolumes }}, patch{{ end }}]
-# To find out why a pod is not ready, the operator reads its status and the events about it.
+  verbs: [get, delete{{ if .Values.growVolumes }}, patch{{ end }}]
+# To find out why a pod is not ready, the operator reads its status and the events about it. It restarts pods one after the
+# other: it evicts those that serve clients, so that their PodDisruptionBudget is respected, and deletes those that do not.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get]
+  verbs: [get, delete]
+- apiGroups: [""]
+  resources: [pods/eviction]
+  verbs: [create]
 - apiGroups: [""]
   resources: [events]
   verbs: [list]

@@ -22,9 +22,15 @@ pub(crate) struct Clients<'a> {
 impl<'a> Clients<'a> {
     /// Creates the pod, and waits until it runs.
     pub(crate) async fn start(shop: &'a Shop, name: &str) -> Result<Self> {
+        Self::start_on(shop, name, None).await
+    }
+
+    /// Creates the pod, on this node of Kubernetes if one is given, and waits until it runs.
+    pub(crate) async fn start_on(shop: &'a Shop, name: &str, node: Option<&str>) -> Result<Self> {
         let pod = json!({
             "metadata": {"name": name},
             "spec": {
+                "nodeName": node,
                 "terminationGracePeriodSeconds": 0,
                 "securityContext": {"runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
                 "containers": [{
@@ -60,6 +66,11 @@ impl<'a> Clients<'a> {
             "{client} {arguments:?} ended with {status}:\n{output}"
         );
         Ok(output)
+    }
+
+    /// Runs a command of the shell in the pod.
+    pub(crate) fn shell(&self, command: &str) -> Result<String> {
+        self.shop.world.kubectl(&["exec", &self.name, "--", "/bin/sh", "-c", command])
     }
 
     /// Starts a client that holds messages until its pod is deleted.

@@ -56,8 +56,13 @@ pub(crate) struct Shop {
 impl Shop {
     /// Applies all resources in one file, and waits until all of them are ready.
     pub(crate) async fn open() -> Result<Self> {
+        Self::open_with(1).await
+    }
+
+    /// Does the same with a broker of several pods.
+    pub(crate) async fn open_with(replicas: i32) -> Result<Self> {
         let world = World::new().await?;
-        world.apply(OBJECTS)?;
+        world.apply(&OBJECTS.replace("spec: {storage:", &format!("spec: {{replicas: {replicas}, storage:")))?;
         is_ready(&world.api::<Broker>(), "shop").await?;
         for queue in ["billing", "audit"] {
             is_ready(&world.api::<Queue>(), queue).await?;
@@ -84,8 +89,8 @@ impl Shop {
 
     /// Waits until the broker has a ready pod other than `before`, and returns it.
     pub(crate) async fn another_pod(&self, before: &Pod) -> Result<Pod> {
-        let pods = self.world.api::<Pod>();
-        let pod = wait(&pods, "shop-0", "another pod that is ready", |pod: &Pod| {
+        let (pods, name) = (self.world.api::<Pod>(), before.name_any());
+        let pod = wait(&pods, &name, "another pod that is ready", |pod: &Pod| {
             let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
             let ready = conditions.is_some_and(|list| {
                 list.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")

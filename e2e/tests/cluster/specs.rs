@@ -17,7 +17,8 @@ fn object(kind: &str, spec: &str) -> String {
 async fn the_api_server_refuses_specs_that_are_invalid_by_themselves() -> Result<()> {
     let world = World::new().await?;
     for (kind, spec, words) in [
-        ("Broker", "replicas: 3", "replicas"),
+        ("Broker", "replicas: 2", "replicas must be 1, 3 or 5"),
+        ("Broker", "replicas: 0", "replicas must be 1, 3 or 5"),
         ("Broker", "replica: 1", "replica"),
         ("Broker", "storage: {size: lots}", "size"),
         ("Broker", "storage: {size: -5Gi}", "size"),

@@ -18,23 +18,26 @@ use std::collections::BTreeMap;
     status = "BrokerStatus",
     derive = "PartialEq",
     doc = "An AMQP message broker. The operator runs it as pods with persistent volumes, a Service for clients and a Secret with their login.",
-    printcolumn(name = "Replicas", type_ = "integer", json_path = ".spec.replicas"),
-    printcolumn(name = "Up", type_ = "integer", json_path = ".status.readyReplicas"),
+    printcolumn(name = "Members", type_ = "string", json_path = ".status.members"),
     printcolumn(name = "Queues", type_ = "integer", json_path = ".status.queues"),
     printcolumn(name = "Messages", type_ = "integer", json_path = ".status.messages"),
     printcolumn(name = "Connections", type_ = "integer", json_path = ".status.connections"),
     printcolumn(name = "Image", type_ = "string", json_path = ".status.image", priority = 1),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
+    printcolumn(name = "Waits for", type_ = "string", json_path = ".status.waitsFor"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[kube(validation = Rule::new("size(self.metadata.name) <= 40").message("a Broker's name must have at most 40 characters, because the names of its pods and Services are derived from it"))]
 #[kube(validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("a Broker's name must consist of lower-case letters, digits and '-', begin with a letter and not end with '-', because its Services are named after it"))]
 #[serde(rename_all = "camelCase")]
 pub struct BrokerSpec {
-    /// Number of broker pods. Default: 1, which is the only number supported until queues are replicated.
+    /// Number of broker pods: 1 (the default), 3 or 5. Several pods form a cluster, in which each has all durable messages: a
+    /// confirm then means that a majority has the message on disk. Of 3 pods one may be lost, of 5 two, with their nodes and
+    /// volumes. A change restarts no pod. If the number is reduced, the members with the highest ordinals leave the cluster
+    /// one after the other, and then their pods and volumes are deleted.
     #[serde(default = "one")]
-    #[x_kube(validation = Rule::new("self == 1").message("replicas must be 1: more are not supported until queues are replicated"))]
+    #[x_kube(validation = Rule::new("self in [1, 3, 5]").message("replicas must be 1, 3 or 5: one more than 1 or 3 would let no more of them be lost"))]
     pub replicas: i32,
     /// Container image of the broker. Default: the operator's default image. Once the Broker has been Ready with the
     /// default image, it keeps that image (`status.defaultImage`), so that an upgrade of the operator does not restart
@@ -53,15 +56,16 @@ pub struct BrokerSpec {
     pub service: Service,
     /// Settings for the broker's configuration file, by key, such as `shutdown_grace_seconds: 20`. Default: none. The
     /// command `leveret config` prints all keys and their defaults. The keys `data_dir`, `amqp`, `http`, `metrics`,
-    /// `default_user` and `default_pass` are set by the operator: if one of them is given, nothing of the Broker is
-    /// changed and the condition Degraded has the reason `InvalidSpec`. A change restarts the pods.
+    /// `default_user`, `default_pass`, `node_name`, `peer`, `join` and those that begin with `cluster_` are set by the
+    /// operator: if one of them is given, nothing of the Broker is changed and the condition Degraded has the reason
+    /// `InvalidSpec`. A change restarts the pods, one after the other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "any_object")]
     pub config: Option<serde_json::Map<String, serde_json::Value>>,
     /// Which namespaces may declare exchanges, queues and bindings on this Broker.
     #[serde(default)]
     pub topology: Topology,
-    /// Labels, annotations and scheduling of the pods. A change restarts the pods.
+    /// Labels, annotations and scheduling of the pods. A change restarts the pods, one after the other.
     #[serde(default)]
     pub pod_template: PodTemplate,
     /// Whether the operator leaves this Broker alone: while it is true, the operator changes neither the objects that
@@ -181,7 +185,8 @@ pub struct PodTemplate {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
     /// Fields that are added to the pods' spec, such as `nodeSelector`, `tolerations`, `affinity`,
-    /// `topologySpreadConstraints`, `priorityClassName` and `imagePullSecrets`. Default: none. If a field is unknown,
+    /// `topologySpreadConstraints`, `priorityClassName` and `imagePullSecrets`. Default: none, except that the pods are
+    /// spread over nodes and zones as far as possible unless `topologySpreadConstraints` are given. If a field is unknown,
     /// or is one that the operator sets or forbids (such as `containers`, `initContainers`, `volumes`,
     /// `securityContext` and `hostNetwork`), nothing of the Broker is changed and the condition Degraded has the reason
     /// `InvalidSpec`.
@@ -200,8 +205,10 @@ pub struct BrokerStatus {
     /// The conditions of the Broker:
     /// - `Ready`: all pods are ready, and the broker has answered AMQP and its management API through the Services. It
     ///   stays True as long as all pods are ready; if the broker stops answering, `Degraded` says so.
-    /// - `Progressing`: pods are being started or replaced, volumes grow, or the Service waits for the address of a
-    ///   load balancer.
+    /// - `Available`: clients can use the broker, because at least one pod is ready. A pod is ready only while a majority
+    ///   of the members is up. Topology resources are processed while it is True.
+    /// - `Progressing`: pods are being started or replaced, members join or leave, volumes grow, or the Service waits for
+    ///   the address of a load balancer.
     /// - `Degraded`: something is not as specified or does not work; the message says what.
     ///
     /// The messages quote the API server, the scheduler, the kubelet or the broker where one of them has reported the
@@ -212,13 +219,20 @@ pub struct BrokerStatus {
     /// Number of pods that are ready.
     #[serde(default)]
     pub ready_replicas: i32,
-    /// Number of queues on the broker. Updated at most every five seconds; absent while a pod is not ready.
+    /// How many members of the cluster are up and vote, and how many there are to be, such as `3/3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub members: Option<String>,
+    /// What the Broker waits for, in the words of the broker, of Kubernetes or of the operator. Absent if it waits for
+    /// nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<String>,
+    /// Number of queues on the broker. Updated at most every five seconds; absent while no pod is ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queues: Option<i64>,
-    /// Number of messages in all queues. Updated at most every five seconds; absent while a pod is not ready.
+    /// Number of messages in all queues. Updated at most every five seconds; absent while no pod is ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub messages: Option<i64>,
-    /// Number of client connections. Updated at most every five seconds; absent while a pod is not ready.
+    /// Number of client connections. Updated at most every five seconds; absent while no pod is ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connections: Option<i64>,
     /// Resources that the broker has run short of: `memory`, `disk`. Publishers are blocked as long as one is listed.

@@ -12,7 +12,7 @@ mod tests;
 
 pub use error::Error;
 pub use model::{
-    Arguments, BindingInfo, ClusterMember, ClusterStatus, ExchangeInfo, ObjectTotals, Overview, QueueInfo, QueueTotals,
-    Vhost,
+    Arguments, BindingInfo, ClusterGroup, ClusterMember, ClusterStatus, ExchangeInfo, ObjectTotals, Overview,
+    QueueInfo, QueueTotals, Vhost,
 };
 pub use request::{Client, DeleteOnly, Made};

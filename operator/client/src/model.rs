@@ -144,8 +144,26 @@ pub struct ClusterStatus {
     pub ready: bool,
     /// What it lacks if it cannot.
     pub reason: Option<String>,
+    /// Whether that node was removed from the cluster, and serves nothing any more.
+    pub removed: bool,
     /// The members of the cluster.
     pub members: Vec<ClusterMember>,
+    /// The Raft groups, in the order of their numbers.
+    pub groups: Vec<ClusterGroup>,
+}
+
+/// A Raft group of a cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct ClusterGroup {
+    /// The number of the group.
+    pub group: u16,
+    /// The identity of the node that leads it, if that is known.
+    pub leader: Option<String>,
+    /// The identities of the members that vote.
+    pub voters: Vec<String>,
+    /// The identities of the members that do not vote yet.
+    pub learners: Vec<String>,
 }
 
 /// A member of a cluster.

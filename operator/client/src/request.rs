@@ -106,6 +106,14 @@ impl Client {
         Self { request_max, ..self }
     }
 
+    /// Checks whether the node that is asked can serve clients. Only Leveret has this; it needs no login.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with status 503 and what is missing, if it cannot.
+    pub async fn readiness(&self) -> Result<(), Error> {
+        self.send(Method::GET, "/health/ready", Bytes::new()).await.map(drop)
+    }
+
     /// Returns the cluster as the node sees it that is asked. Only Leveret has this.
     ///
     /// # Errors

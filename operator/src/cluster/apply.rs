@@ -1,6 +1,7 @@
 //! The fourth step: writes the children as they were built, and has volumes grow.
 use super::build::Children;
 use super::children;
+use super::operate::Operation;
 use super::pods::Trouble;
 use super::problem::Problem;
 use super::validate::ImageChoice;
@@ -23,6 +24,8 @@ pub(super) struct AppliedChildren {
     pub(super) growing: Option<String>,
     /// The reason why the Service has no address outside the cluster, if it is to have one.
     pub(super) missing_address: Option<Trouble>,
+    /// The progress of what takes several steps.
+    pub(super) operation: Operation,
 }
 
 impl AppliedChildren {
@@ -69,5 +72,6 @@ pub(super) async fn apply(
         problem: growth.problem.or(written.problem),
         growing: growth.waiting,
         missing_address,
+        operation: Operation::default(),
     })
 }

@@ -1,6 +1,6 @@
 //! Whose the children are, and what the problem says when one of them cannot be written.
 use super::*;
-use crate::cluster::build::tests::{broker, children_of, image};
+use crate::cluster::build::tests::{broker, children_of, image, secrets};
 use crate::cluster::gather::gather;
 use crate::cluster::login::{Login, Logins};
 use crate::kubernetes::fake::Fake;
@@ -11,7 +11,7 @@ const SET: &str = "/apis/apps/v1/namespaces/trade/statefulsets/shop";
 
 fn children(broker: &Broker) -> Children {
     let current = Login { username: "u".to_owned(), password: "p".to_owned() };
-    children_of(broker, image("image:1"), &Logins { current, previous: None, version: "v1".to_owned() })
+    children_of(broker, image("image:1"), &secrets(Logins { current, previous: None, version: "v1".to_owned() }))
 }
 
 async fn write_all(fake: &Fake, broker: &Broker) -> Option<Problem> {
@@ -30,7 +30,7 @@ async fn write_all(fake: &Fake, broker: &Broker) -> Option<Problem> {
 async fn all_children_are_made_and_then_left_alone() {
     let fake = Fake::default();
     assert_eq!(write_all(&fake, &broker(json!({}))).await, None);
-    assert_eq!(fake.writes().len(), 9);
+    assert_eq!(fake.writes().len(), 10);
     assert_eq!(write_all(&fake, &broker(json!({}))).await, None);
     assert_eq!(fake.writes(), [""; 0], "nothing is written when nothing changed");
 }
@@ -45,6 +45,7 @@ async fn nothing_is_taken_from_others_and_nothing_half_made() {
         ("serviceaccounts/shop", "ServiceAccount"),
         ("secrets/shop-default-user", "Secret"),
         ("secrets/shop-login", "Secret"),
+        ("secrets/shop-cluster", "Secret"),
         ("persistentvolumeclaims/data-shop-0", "PersistentVolumeClaim"),
         ("../../../apis/policy/v1/namespaces/trade/poddisruptionbudgets/shop", "PodDisruptionBudget"),
         ("../../../apis/apps/v1/namespaces/trade/statefulsets/shop", "StatefulSet"),
@@ -148,7 +149,7 @@ async fn applications_get_a_login_only_when_the_pods_are_to_run_with_it() {
     let changed = |version: &str| {
         let current = Login { username: "u".to_owned(), password: "new".to_owned() };
         let logins = Logins { current, previous: None, version: version.to_owned() };
-        children_of(&broker(json!({})), image("image:1"), &logins)
+        children_of(&broker(json!({})), image("image:1"), &secrets(logins))
     };
     let write_login = async |version: &str| {
         let changed = changed(version);
@@ -213,4 +214,15 @@ async fn pods_are_not_restarted_for_a_login_that_could_not_be_written() {
         fake.get(SET).unwrap()["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"],
         "2Gi"
     );
+}
+
+#[tokio::test]
+async fn a_stateful_set_of_an_earlier_operator_does_not_replace_pods_by_itself_any_more() {
+    let fake = Fake::default();
+    assert_eq!(write_all(&fake, &broker(json!({}))).await, None);
+    let mut earlier = fake.get(SET).unwrap();
+    earlier["spec"]["updateStrategy"] = json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0}});
+    fake.put(SET, earlier);
+    assert_eq!(write_all(&fake, &broker(json!({}))).await, None);
+    assert_eq!(fake.get(SET).unwrap()["spec"]["updateStrategy"], json!({"type": "OnDelete"}));
 }

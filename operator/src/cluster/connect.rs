@@ -29,13 +29,19 @@ pub(crate) async fn client(kubernetes: &Kubernetes, broker: &Broker) -> anyhow::
     let secrets: Api<Secret> = Api::namespaced(kubernetes.clone(), &namespace);
     let secret = secrets.get(&name).await.with_context(|| format!("cannot read Secret {namespace}/{name}"))?;
     let logins = Logins::read(&secret).with_context(|| format!("Secret {namespace}/{name} holds no login"))?;
-    let refused = match login(broker, &logins.current).await {
-        Err(error @ Error::Unauthorized { .. }) => error,
-        answer => return Ok(answer?),
-    };
-    match &logins.previous {
-        Some(previous) => Ok(login(broker, previous).await?),
-        None => Err(refused.into()),
+    let all: Vec<&Login> = [Some(&logins.current), logins.previous.as_ref()].into_iter().flatten().collect();
+    let attempts = if all.len() > 1 { ATTEMPTS_MAX } else { 1 };
+    let mut attempt = 0;
+    loop {
+        // Each connection leads to any pod, and not all of them may have the new login yet.
+        let refused = match login(broker, all[attempt % all.len()]).await {
+            Err(error @ Error::Unauthorized { .. }) => error,
+            answer => return Ok(answer?),
+        };
+        attempt += 1;
+        if attempt >= attempts {
+            return Err(refused.into());
+        }
     }
 }
 
@@ -70,6 +76,8 @@ async fn greet(address: &str, limit: Duration) -> anyhow::Result<()> {
 
 /// The first bytes of a connection (0-9-1 spec 4.2.2).
 const PROTOCOL_HEADER: &[u8; 8] = b"AMQP\0\0\x09\x01";
+/// How often the operator tries to log in while there are two logins.
+const ATTEMPTS_MAX: usize = 6;
 /// How long the answer to the protocol header may take.
 const AMQP_MAX: Duration = Duration::from_secs(2);
 

@@ -14,6 +14,8 @@ pub(super) struct Prerequisites {
     pub(super) public: Option<Secret>,
     /// The Secret for the pods.
     pub(super) private: Option<Secret>,
+    /// The Secret that the nodes of the cluster share.
+    pub(super) shared: Option<Secret>,
     pub(super) set: Option<StatefulSet>,
     /// The objects that have the name of a child and do not belong to the Broker, in words.
     pub(super) foreign: Vec<String>,
@@ -24,16 +26,24 @@ pub(super) async fn gather(client: &Client, broker: &Broker) -> kube::Result<Pre
     let owner = owner_uid(broker);
     let places = build::secret_places(broker);
     let set_place = build::set_place(broker);
-    let (public, private, set, mut foreign_objects) = tokio::try_join!(
+    let (public, private, shared, set, mut foreign_objects) = tokio::try_join!(
         inspect(&places.public, client, &owner),
         inspect(&places.private, client, &owner),
+        inspect(&places.shared, client, &owner),
         inspect(&set_place, client, &owner),
         foreign_claims(client, broker),
     )?;
-    for (place, ownership) in [(&places.public, &public), (&places.private, &private), (&set_place, &set)] {
+    let read = [(&places.public, &public), (&places.private, &private), (&places.shared, &shared), (&set_place, &set)];
+    for (place, ownership) in read {
         foreign_objects.extend(foreign(place, ownership));
     }
-    Ok(Prerequisites { public: own(public)?, private: own(private)?, set: own(set)?, foreign: foreign_objects })
+    Ok(Prerequisites {
+        public: own(public)?,
+        private: own(private)?,
+        shared: own(shared)?,
+        set: own(set)?,
+        foreign: foreign_objects,
+    })
 }
 
 /// Returns, in words, the claims that have the names that the StatefulSet would use but were not made by a StatefulSet

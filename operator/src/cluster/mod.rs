@@ -2,20 +2,31 @@
 //!
 //! `reconcile` goes through the five steps: `gather`, `validate`, `build` (one file per child), `apply`, `status`. The
 //! last step derives the status from the results of `apply` and from the `health` of the pods. `children` reads and
-//! writes the children, `login` decides which password the pods run with, `volumes` has volumes grow, `pods` finds out
-//! why a pod is not ready, and `address` why a Service has no address. The rest of the operator reaches a broker
-//! through `connect`.
+//! writes the children, `login` decides which password the pods run with and `shared_secret` by which secret their nodes
+//! know each other, `volumes` has volumes grow, `pods` finds out why a pod is not ready, and `address` why a Service has no
+//! address. The rest of the operator reaches a broker through `connect`.
+//!
+//! What the nodes of a Broker are and say (`nodes`) is observed by `ask`. From that follow how many pods there are now
+//! (`size`), which member leaves the cluster next (`departure`), and which pod is restarted next (`rollout`); `operate` takes
+//! these steps. They are decided again and again from what is so at the moment, so each may fail or be cut short.
 mod address;
 mod apply;
+mod ask;
 mod build;
 mod children;
 pub(crate) mod connect;
+mod departure;
 mod gather;
 mod health;
 mod login;
+mod nodes;
+mod operate;
 mod pods;
 mod problem;
 mod reconcile;
+mod rollout;
+mod shared_secret;
+mod size;
 mod status;
 mod validate;
 mod volumes;
@@ -44,27 +55,41 @@ pub(crate) struct Defaults {
 pub(crate) struct Work {
     pub(crate) context: Context,
     pub(crate) defaults: Defaults,
+    /// Returns the URL of the management API of the broker in the pod with an IP address.
+    management: Box<dyn Fn(&str) -> String + Send + Sync>,
     /// The times when the numbers of Brokers were last written, by uid.
     numbers_written: Mutex<HashMap<String, Instant>>,
-    /// The Brokers that do not answer although their pods are ready: by uid, the time of the first attempt without an
-    /// answer.
-    silent_since: Mutex<HashMap<String, Instant>>,
+    /// The Brokers that do not answer although pods are ready.
+    silent: Waiting,
+    /// The Brokers whose next step waits.
+    stalled: Waiting,
+}
+
+/// The Brokers that wait for something: by uid, the time of the first attempt without success.
+#[derive(Default)]
+pub(crate) struct Waiting(Mutex<HashMap<String, Instant>>);
+
+impl Waiting {
+    /// Notes that a Broker does not wait any more.
+    pub(crate) fn end(&self, broker: &Broker) {
+        let uid = broker.metadata.uid.as_deref().unwrap_or_default();
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+
+    /// Returns how long to wait before the next attempt: a short time at first, because most things need only a moment,
+    /// then a longer and longer one.
+    pub(crate) fn next_try(&self, broker: &Broker) -> Duration {
+        let uid = broker.metadata.uid.clone().unwrap_or_default();
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        pause(waiting.entry(uid).or_insert_with(Instant::now).elapsed())
+    }
 }
 
 impl Work {
-    /// Notes that a Broker answers, or has no pods that could answer.
-    pub(crate) fn end_silence(&self, broker: &Broker) {
-        let uid = broker.metadata.uid.as_deref().unwrap_or_default();
-        self.silent_since.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
-    }
-
-    /// Returns how long to wait before the next attempt to reach a Broker that does not answer although its pods are
-    /// ready: a short time at first, because a Service may need a moment until it leads to new pods, then a longer and
-    /// longer one.
-    pub(crate) fn next_try(&self, broker: &Broker) -> Duration {
-        let uid = broker.metadata.uid.clone().unwrap_or_default();
-        let mut silent = self.silent_since.lock().unwrap_or_else(PoisonError::into_inner);
-        pause(silent.entry(uid).or_insert_with(Instant::now).elapsed())
+    fn new(context: Context, defaults: Defaults) -> Self {
+        let management = Box::new(ask::management);
+        let (numbers_written, silent, stalled) = (Mutex::default(), Waiting::default(), Waiting::default());
+        Self { context, defaults, management, numbers_written, silent, stalled }
     }
 
     /// Returns whether the numbers of a Broker may be written again; if so, they count as written now.
@@ -83,8 +108,7 @@ impl Work {
 pub(crate) async fn run(context: Context, defaults: Defaults, stop: CancellationToken) {
     let brokers: Vec<Api<Guard<Broker>>> = context.scope.apis(&context.client);
     let sets: Vec<Api<StatefulSet>> = context.scope.apis(&context.client);
-    let (numbers_written, silent_since) = (Mutex::default(), Mutex::default());
-    let work = Arc::new(Work { context, defaults, numbers_written, silent_since });
+    let work = Arc::new(Work::new(context, defaults));
     let controllers = brokers.into_iter().zip(sets).map(|(brokers, sets)| {
         let metrics = work.context.metrics.clone();
         Controller::new(brokers, watcher::Config::default())
@@ -113,7 +137,7 @@ fn retry(broker: Arc<Guard<Broker>>, error: &kube::Error, _: Arc<Work>) -> Actio
     Action::requeue(Duration::from_secs(2))
 }
 
-/// Returns how long to wait before asking again a Broker that has not answered for the time `silent`.
+/// Returns how long to wait before the next attempt after the time `silent` without success.
 fn pause(silent: Duration) -> Duration {
     if silent < OPENS_WITHIN { TRY_MIN } else { (silent / 10).min(TRY_MAX) }
 }

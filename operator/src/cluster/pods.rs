@@ -60,8 +60,14 @@ pub(super) struct Trouble {
     pub(super) is_wrong: bool,
 }
 
-/// Returns the trouble of the first pod that is not ready and about which something is known.
-pub(super) async fn trouble(client: &Client, broker: &Broker, set: &StatefulSet) -> kube::Result<Option<Trouble>> {
+/// Returns the trouble of the first pod that is not ready and about which something is known. `said` returns what the
+/// broker in a pod says that it lacks.
+pub(super) async fn trouble(
+    client: &Client,
+    broker: &Broker,
+    set: &StatefulSet,
+    said: &(dyn Fn(i32) -> Option<String> + Sync),
+) -> kube::Result<Option<Trouble>> {
     let namespace = broker.namespace().unwrap_or_default();
     let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
     for ordinal in 0..broker.spec.replicas {
@@ -75,10 +81,19 @@ pub(super) async fn trouble(client: &Client, broker: &Broker, set: &StatefulSet)
             None => with_warning(client, &pod, pod_trouble(&pod)).await?,
         };
         let Some(mut trouble) = trouble else { continue };
-        if trouble.reason == UNSCHEDULABLE
-            && let Some(warning) = claim_warning(client, &namespace, &build::claim_name(broker, ordinal)).await?
-        {
-            trouble.message = format!("{}; {warning}", trouble.message);
+        if let Some(words) = said(ordinal).filter(|_| is_running(&pod)) {
+            trouble.message = format!("{}; it says: {}", trouble.message, shortened(&words));
+        }
+        if trouble.reason == UNSCHEDULABLE {
+            let claim = build::claim_name(broker, ordinal);
+            if let Some(warning) = claim_warning(client, &namespace, &claim).await? {
+                trouble.message = format!("{}; {warning}", trouble.message);
+            }
+            if broker.spec.replicas > 1 && trouble.message.contains("volume node affinity") {
+                let advice =
+                    format!("if the node with the volume is gone for good, delete the claim {claim} and the pod");
+                trouble.message = format!("{}; {advice}: an empty member then takes its place", trouble.message);
+            }
         }
         return Ok(Some(trouble));
     }
@@ -101,8 +116,15 @@ pub(super) async fn are_uncounted(client: &Client, broker: &Broker, set: &Statef
     Ok(broker.spec.replicas > 0)
 }
 
+/// Returns whether the broker's container runs in a pod.
+pub(super) fn is_running(pod: &Pod) -> bool {
+    let containers = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+    let mut ours = containers.into_iter().flatten().filter(|container| container.name == pod::CONTAINER);
+    ours.any(|container| container.state.as_ref().is_some_and(|state| state.running.is_some()))
+}
+
 /// Returns whether a pod is ready and is not being stopped.
-fn is_ready(pod: &Pod) -> bool {
+pub(super) fn is_ready(pod: &Pod) -> bool {
     let is_ready = condition(pod, "Ready").is_some_and(|condition| condition.status == "True");
     is_ready && pod.metadata.deletion_timestamp.is_none()
 }

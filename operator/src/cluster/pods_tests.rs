@@ -119,17 +119,17 @@ async fn a_pod_that_cannot_be_made_is_explained_by_its_events() {
     let set: StatefulSet = serde_json::from_value(json!({"metadata": {"name": "shop", "uid": "s"}})).unwrap();
     let event = |time: &str, message: &str| json!({"metadata": {"name": time}, "involvedObject": {"uid": "s"}, "lastTimestamp": time, "message": message, "type": "Warning"});
     let events = "/api/v1/namespaces/trade/events";
-    assert_eq!(trouble(&fake.client(), &broker, &set).await.unwrap(), None, "it is not told yet");
+    assert_eq!(trouble(&fake.client(), &broker, &set, &|_| None).await.unwrap(), None, "it is not told yet");
     fake.put(&format!("{events}/b"), event("2026-01-01T00:00:02Z", "no PriorityClass with name x was found"));
     fake.put(&format!("{events}/a"), event("2026-01-01T00:00:01Z", "older"));
-    let told = trouble(&fake.client(), &broker, &set).await.unwrap().unwrap();
+    let told = trouble(&fake.client(), &broker, &set, &|_| None).await.unwrap().unwrap();
     assert_eq!((&*told.reason, &*told.message), ("PodNotCreated", "no PriorityClass with name x was found"));
     // A pod that waits for a volume is told what the volume waits for.
     let waits = json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "unbound claims"}]});
     fake.put("/api/v1/namespaces/trade/pods/shop-0", json!({"metadata": {"name": "shop-0"}, "status": waits}));
     let claim = json!({"metadata": {"name": "data-shop-0", "uid": "s"}, "status": {"phase": "Pending"}});
     fake.put("/api/v1/namespaces/trade/persistentvolumeclaims/data-shop-0", claim);
-    let told = trouble(&fake.client(), &broker, &set).await.unwrap().unwrap();
+    let told = trouble(&fake.client(), &broker, &set, &|_| None).await.unwrap().unwrap();
     assert_eq!(told.message, "pod shop-0: unbound claims; volume data-shop-0: no PriorityClass with name x was found");
 }
 
@@ -149,7 +149,7 @@ async fn a_pod_that_is_not_ready_for_long_is_explained_by_its_newest_warning() {
         let event = json!({"metadata": {"name": name}, "involvedObject": {"uid": "p"}, "reason": reason, "lastTimestamp": time, "message": message, "type": "Warning"});
         fake.put(&format!("/api/v1/namespaces/trade/events/{name}"), event);
     };
-    let told = async || trouble(&fake.client(), &broker, &set).await.unwrap().unwrap();
+    let told = async || trouble(&fake.client(), &broker, &set, &|_| None).await.unwrap().unwrap();
     let (now, long_ago) = (Timestamp::now().to_string(), "2026-01-01T00:00:00Z".to_owned());
     let creating = json!({"waiting": {"reason": "ContainerCreating"}});
     event("c", "FailedScheduling", "2026-01-01T00:00:09Z", "0/3 nodes are available");

@@ -1,11 +1,15 @@
 //! The reconciliation of one Broker in five steps: gather, validate, build, apply, status.
 use super::apply::{AppliedChildren, apply};
+use super::build::Secrets;
 use super::gather::{Prerequisites, gather};
 use super::health::{self, Health};
 use super::login::{Decision, Login, Logins};
+use super::nodes::BrokerNodes;
+use super::operate::operate;
 use super::pods::PodCounts;
+use super::shared_secret::SharedSecret;
 use super::validate::{ImageChoice, Valid, validate};
-use super::{Work, build, connect, status};
+use super::{Work, ask, build, connect, size, status};
 use crate::kubernetes::events::Notice;
 use crate::kubernetes::guard::Guard;
 use crate::kubernetes::place::Place;
@@ -40,28 +44,42 @@ async fn reconcile_broker(broker: &Broker, work: &Work) -> kube::Result<Action> 
     }
     let client = &work.context.client;
     let gathered = gather(client, broker).await?;
+    let nodes = ask::observe(work, broker, gathered.private.as_ref().and_then(Logins::read).as_ref()).await?;
     let applied = if broker.spec.paused {
         AppliedChildren::paused(gathered.set)
     } else {
-        build_and_apply(broker, work, gathered).await?
+        build_and_apply(broker, work, gathered, &nodes).await?
     };
-    let health = health::observe(client, broker, applied.set.as_ref()).await?;
+    let health = health::observe(client, broker, applied.set.as_ref(), &nodes).await?;
     write_status(broker, work, &applied, &health).await?;
     Ok(Action::requeue(next_reconciliation(broker, work, &applied, &health)))
 }
 
 /// Goes through the steps from the gathered state to what was applied. A problem ends them early.
-async fn build_and_apply(broker: &Broker, work: &Work, gathered: Prerequisites) -> kube::Result<AppliedChildren> {
+async fn build_and_apply(
+    broker: &Broker,
+    work: &Work,
+    gathered: Prerequisites,
+    nodes: &BrokerNodes,
+) -> kube::Result<AppliedChildren> {
     let image = ImageChoice::of(broker, &work.defaults.image);
-    let Valid { config, pod } = match validate(broker, &gathered, &image, &work.defaults) {
+    let sized = build::with_pods(broker, size::pods(broker.spec.replicas, gathered.set.as_ref(), nodes));
+    let Valid { config, pod } = match validate(&sized, &gathered, &image, &work.defaults) {
         Ok(valid) => valid,
         Err(problem) => return Ok(AppliedChildren::refused(gathered.set, image, problem)),
     };
     let logins = decide_logins(broker, work, &gathered).await;
-    match build::children(broker, &config, pod, &logins) {
-        Ok(children) => Box::pin(apply(broker, work, children, image, gathered.set)).await,
-        Err(problem) => Ok(AppliedChildren::refused(gathered.set, image, problem)),
+    let shared = SharedSecret::decide(gathered.shared.as_ref(), gathered.private.as_ref(), &rand::random());
+    let secrets = Secrets { logins, shared };
+    let children = match build::children(&sized, &config, pod, &secrets) {
+        Ok(children) => children,
+        Err(problem) => return Ok(AppliedChildren::refused(gathered.set, image, problem)),
+    };
+    let mut applied = Box::pin(apply(&sized, work, children, image, gathered.set)).await?;
+    if let Some(set) = &applied.set {
+        applied.operation = Box::pin(operate(broker, work, set, nodes, &secrets.logins)).await?;
     }
+    Ok(applied)
 }
 
 /// Decides which logins follow from the Secrets. Asks the broker if the Secrets alone do not decide it.
@@ -110,26 +128,37 @@ async fn write_status(broker: &Broker, work: &Work, applied: &AppliedChildren, h
 
 /// Returns the time until the next reconciliation, unless something changes before.
 fn next_reconciliation(broker: &Broker, work: &Work, applied: &AppliedChildren, health: &Health) -> Duration {
-    let AppliedChildren { set, problem, growing, missing_address, .. } = applied;
+    let AppliedChildren { set, problem, growing, missing_address, operation, .. } = applied;
+    if operation.is_under_way {
+        return work.stalled.next_try(broker);
+    }
+    work.stalled.end(broker);
     let is_settled = PodCounts::of(broker, set.as_ref()).are_rolled_out()
         && problem.is_none()
         && growing.is_none()
         && missing_address.is_none();
     if health.is_answering() || !health.is_up() {
-        work.end_silence(broker);
+        work.silent.end(broker);
     }
     match (is_settled, health.is_answering()) {
         (true, true) => SETTLED_EVERY,
-        (true, false) if health.is_up() => work.next_try(broker),
+        (true, false) if health.is_up() => work.silent.next_try(broker),
         _ => UNSETTLED_EVERY,
     }
 }
 
-/// Returns whether two statuses differ only in their numbers. Numbers change with every message, and each write of a
-/// status leads to another reconciliation.
+/// Returns whether two statuses differ only in numbers, or in texts that may have numbers in them. Numbers change with every
+/// message, and each write of a status leads to another reconciliation.
 fn only_numbers_differ(before: &BrokerStatus, after: &BrokerStatus) -> bool {
-    let BrokerStatus { queues, messages, connections, .. } = before.clone();
-    BrokerStatus { queues, messages, connections, ..after.clone() } == *before
+    let BrokerStatus { queues, messages, connections, waits_for, .. } = before.clone();
+    let mut conditions = after.conditions.clone();
+    for (condition, old) in conditions.iter_mut().zip(&before.conditions) {
+        if (&condition.type_, &condition.status, &condition.reason) == (&old.type_, &old.status, &old.reason) {
+            condition.message.clone_from(&old.message);
+        }
+    }
+    let is_waiting = waits_for.is_some() == after.waits_for.is_some();
+    is_waiting && BrokerStatus { queues, messages, connections, waits_for, conditions, ..after.clone() } == *before
 }
 
 /// Records an event for each condition that has become bad or good.
@@ -160,7 +189,6 @@ mod tests {
     use crate::kubernetes::fake::Fake;
     use crate::metrics::Metrics;
     use serde_json::json;
-    use std::sync::Mutex;
 
     #[test]
     fn a_broker_keeps_its_image_whatever_becomes_of_its_stateful_set() {
@@ -176,9 +204,9 @@ mod tests {
                 "status": {"replicas": 1, "readyReplicas": ready, "updatedReplicas": ready, "observedGeneration": 1},
             });
             let health = if ready > 0 {
-                Health::PodsReady { overview: Ok(leveret_client::Overview::default()), alarms: Vec::new() }
+                Health { answer: Some(Ok(leveret_client::Overview::default())), ..Health::up() }
             } else {
-                Health::PodsNotReady(None)
+                Health::default()
             };
             let applied =
                 AppliedChildren { image, set: serde_json::from_value(set).unwrap(), ..AppliedChildren::default() };
@@ -200,14 +228,14 @@ mod tests {
 
     fn work(fake: &Fake) -> Work {
         let context = Context::new(fake.client(), Vec::new(), "i", Metrics::new().unwrap());
-        let defaults = Defaults { image: "i:1".to_owned(), pull_secrets: Vec::new() };
-        Work { context, defaults, numbers_written: Mutex::default(), silent_since: Mutex::default() }
+        Work::new(context, Defaults { image: "i:1".to_owned(), pull_secrets: Vec::new() })
     }
 
     /// Gathers, builds and applies, against the fake API server that `work` writes to.
     async fn applied(fake: &Fake, work: &Work, broker: &Broker) -> AppliedChildren {
         let gathered = gather(&fake.client(), broker).await.unwrap();
-        build_and_apply(broker, work, gathered).await.unwrap()
+        let nodes = Box::pin(ask::observe(work, broker, None)).await.unwrap();
+        Box::pin(build_and_apply(broker, work, gathered, &nodes)).await.unwrap()
     }
 
     #[tokio::test]

@@ -11,7 +11,7 @@ use leveret_api::{Broker, BrokerStatus, DefaultUser, NamedSecret};
 /// Returns the status of a Broker that follows from a reconciliation. `before` is its present status.
 pub(super) fn next(broker: &Broker, before: &BrokerStatus, applied: &AppliedChildren, health: &Health) -> BrokerStatus {
     let counted = PodCounts::of(broker, applied.set.as_ref());
-    let pods = if health.is_up() { counted.all_ready() } else { counted };
+    let pods = if health.are_pods_ready { counted.all_ready() } else { counted };
     StatusInputs { broker, before, applied, health, pods }.status()
 }
 
@@ -30,13 +30,15 @@ impl StatusInputs<'_> {
         let generation = broker.metadata.generation;
         let ready = self.ready();
         let is_ready = ready.is_true();
-        let states = [("Ready", ready), ("Progressing", self.progressing()), ("Degraded", self.degraded())];
+        let states = [
+            ("Ready", ready),
+            ("Available", self.available()),
+            ("Progressing", self.progressing()),
+            ("Degraded", self.degraded()),
+        ];
         let conditions =
             states.map(|(type_, state)| conditions::condition(&before.conditions, type_, state, generation));
-        let (overview, alarms) = match health {
-            Health::PodsReady { overview, alarms } => (overview.as_ref().ok(), alarms.clone()),
-            Health::PodsNotReady(_) => (None, Vec::new()),
-        };
+        let overview = health.answer.as_ref().and_then(|answer| answer.as_ref().ok());
         // A broker that does not answer for a moment keeps its numbers.
         let number = |number: Option<i64>, before: Option<i64>| number.or(before).filter(|_| health.is_up());
         let secret = build::secret::name(broker);
@@ -44,10 +46,12 @@ impl StatusInputs<'_> {
             observed_generation: generation,
             conditions: conditions.into(),
             ready_replicas: pods.ready,
+            members: Some(format!("{}/{}", self.members_up(), broker.spec.replicas)),
+            waits_for: self.waits_for(),
             queues: number(overview.map(|overview| overview.object_totals.queues), before.queues),
             messages: number(overview.map(|overview| overview.queue_totals.messages), before.messages),
             connections: number(overview.map(|overview| overview.object_totals.connections), before.connections),
-            alarms,
+            alarms: health.alarms.clone(),
             image: applied.image.as_ref().map(|image| image.name().to_owned()).or_else(|| before.image.clone()),
             default_image: self.default_image(is_ready),
             default_user: Some(DefaultUser { secret_name: secret.clone(), service_name: broker.name_any() }),
@@ -57,39 +61,58 @@ impl StatusInputs<'_> {
 
     fn ready(&self) -> State<'_> {
         let PodCounts { wanted, ready, .. } = self.pods;
-        let was_ready = conditions::is_true(&self.before.conditions, "Ready");
-        match self.health {
-            // One late answer is no reason to report a broker as not ready: it was ready before, and its pods are.
-            Health::PodsReady { .. } if was_ready => State::new("True", "AllPodsReady", "all pods answer"),
-            Health::PodsReady { overview: Ok(_), .. } => State::new("True", "AllPodsReady", "all pods answer"),
-            Health::PodsReady { overview: Err(error), .. } => State::new("False", "NotAnswering", error),
-            Health::PodsNotReady(trouble) => {
-                let waiting = format!("{ready} of {wanted} pods are ready");
-                match (&self.applied.problem, trouble) {
-                    (Some(problem), _) => {
-                        State::new("False", &problem.reason, format!("{waiting}: {}", problem.message))
-                    }
-                    (_, Some(trouble)) => {
-                        State::new("False", &trouble.reason, format!("{waiting}; {}", trouble.message))
-                    }
-                    _ => {
-                        let message = format!("{waiting}; see the pods of StatefulSet {}", self.broker.name_any());
-                        State::new("False", "PodsNotReady", message)
-                    }
+        if !self.health.are_pods_ready {
+            let waiting = format!("{ready} of {wanted} pods are ready");
+            return match (&self.applied.problem, &self.health.trouble) {
+                (Some(problem), _) => State::new("False", &problem.reason, format!("{waiting}: {}", problem.message)),
+                (_, Some(trouble)) => State::new("False", &trouble.reason, format!("{waiting}; {}", trouble.message)),
+                _ => {
+                    let message = format!("{waiting}; see the pods of StatefulSet {}", self.broker.name_any());
+                    State::new("False", "PodsNotReady", message)
                 }
+            };
+        }
+        let was_ready = conditions::is_true(&self.before.conditions, "Ready");
+        match &self.health.answer {
+            // One late answer is no reason to report a broker as not ready: it was ready before, and its pods are.
+            Some(Err(error)) if !was_ready => State::new("False", "NotAnswering", error),
+            _ => State::new("True", "AllPodsReady", "all pods answer"),
+        }
+    }
+
+    fn available(&self) -> State<'_> {
+        let PodCounts { wanted, ready, .. } = self.pods;
+        let was_available = conditions::is_true(&self.before.conditions, "Available");
+        match &self.health.answer {
+            None => {
+                let State { reason, message, .. } = self.ready();
+                State { status: "False", reason, message }
             }
+            Some(Err(error)) if !was_available => State::new("False", "NotAnswering", error),
+            Some(_) if ready < wanted => {
+                let message = format!("{ready} of {wanted} pods are ready, and a majority of the members is up");
+                State::new("True", "MajorityUp", message)
+            }
+            Some(_) => State::new("True", "AllPodsReady", "all pods answer"),
         }
     }
 
     fn progressing(&self) -> State<'_> {
         let PodCounts { wanted, ready, updated } = self.pods;
+        let waits = self.applied.operation.waits_for.as_ref().map(|words| format!("; {words}")).unwrap_or_default();
+        let present = self.present_pods();
         if self.broker.spec.paused {
             State::new("False", "Paused", "spec.paused is set: nothing is changed")
         } else if let Some(problem) = &self.applied.problem {
             State::new("False", &problem.reason, "not everything is as specified: see the condition Degraded")
+        } else if present > wanted {
+            State::new("True", "MembersLeave", format!("there are {present} pods, and are to be {wanted}{waits}"))
         } else if !self.pods.are_rolled_out() {
-            let message = format!("{ready} of {wanted} pods are ready, {updated} of {wanted} have the newest template");
+            let message =
+                format!("{ready} of {wanted} pods are ready, {updated} of {wanted} have the newest template{waits}");
             State::new("True", "RollingOut", message)
+        } else if self.applied.operation.is_under_way {
+            State::new("True", "RollingOut", format!("{wanted} pods are ready{waits}"))
         } else if let Some(growing) = &self.applied.growing {
             State::new("True", "VolumesGrow", growing)
         } else if let Some(address) = &self.applied.missing_address {
@@ -103,26 +126,44 @@ impl StatusInputs<'_> {
         if let Some(problem) = &self.applied.problem {
             return State::new("True", &problem.reason, &problem.message);
         }
-        if let Health::PodsNotReady(Some(trouble)) = self.health
-            && trouble.is_wrong
-        {
+        let missing_address = self.applied.missing_address.as_ref();
+        if let Some(trouble) = self.health.trouble.as_ref().or(missing_address).filter(|trouble| trouble.is_wrong) {
             return State::new("True", &trouble.reason, &trouble.message);
         }
-        if let Some(address) = self.applied.missing_address.as_ref().filter(|address| address.is_wrong) {
-            return State::new("True", &address.reason, &address.message);
-        }
-        match self.health {
+        match &self.health.answer {
             // A Service may need a moment until it leads to a pod that has just become ready, so this is no reason to
             // warn.
-            Health::PodsReady { overview: Err(error), .. } if conditions::is_true(&self.before.conditions, "Ready") => {
+            Some(Err(error)) if conditions::is_true(&self.before.conditions, "Ready") => {
                 State::new("True", "NotAnswering", error)
             }
-            Health::PodsReady { alarms, .. } if !alarms.is_empty() => {
-                let message = format!("the broker has run short of {}: publishers are held back", alarms.join(" and "));
+            Some(_) if !self.health.alarms.is_empty() => {
+                let alarms = self.health.alarms.join(" and ");
+                let message = format!("the broker has run short of {alarms}: publishers are held back");
                 State::new("True", "ResourceAlarm", message)
             }
             _ => State::new("False", "AsSpecified", ""),
         }
+    }
+
+    /// Returns the number of pods that the StatefulSet has to run.
+    fn present_pods(&self) -> i32 {
+        self.applied.set.as_ref().and_then(|set| set.spec.as_ref()?.replicas).unwrap_or(0)
+    }
+
+    /// Returns the number of members that are up. While no node is ready to tell it, there is no majority.
+    fn members_up(&self) -> usize {
+        let ready = if self.health.is_up() { usize::try_from(self.pods.ready).unwrap_or(0) } else { 0 };
+        self.health.members_up.unwrap_or(ready)
+    }
+
+    fn waits_for(&self) -> Option<String> {
+        let (health, applied) = (self.health, self.applied);
+        let problem = applied.problem.as_ref().map(|problem| &problem.message);
+        let trouble = health.trouble.as_ref().map(|trouble| &trouble.message);
+        let silent = health.answer.as_ref().and_then(|answer| answer.as_ref().err());
+        let address = applied.missing_address.as_ref().map(|address| &address.message);
+        let operation = applied.operation.waits_for.as_ref();
+        problem.or(operation).or(trouble).or(applied.growing.as_ref()).or(address).or(silent).cloned()
     }
 
     /// Returns the default image that the Broker keeps, which is one that it has been ready with. An image that has

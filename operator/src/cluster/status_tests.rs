@@ -16,21 +16,28 @@ fn set(ready: i32) -> Option<StatefulSet> {
 
 fn up(alarms: &[&str]) -> Health {
     let alarms = alarms.iter().map(|alarm| (*alarm).to_owned()).collect();
-    Health::PodsReady { overview: Ok(Overview::default()), alarms }
+    Health { answer: Some(Ok(Overview::default())), alarms, ..Health::up() }
 }
 
-fn silent() -> Health {
-    Health::PodsReady { overview: Err("no answer".to_owned()), alarms: Vec::new() }
+fn down(trouble: Option<Trouble>) -> Health {
+    Health { trouble, ..Health::default() }
 }
 
 fn with_set(ready: i32) -> AppliedChildren {
     AppliedChildren { set: set(ready), ..AppliedChildren::default() }
 }
 
-fn conditions_of(before: &BrokerStatus, applied: &AppliedChildren, health: &Health) -> Vec<String> {
-    let broker = build::tests::broker(json!({}));
-    let status = next(&broker, before, applied, health);
-    status.conditions.iter().map(|one| format!("{} {} {}", one.type_, one.status, one.reason)).collect()
+/// Returns the reasons of the conditions Ready, Available, Progressing and Degraded, with `+` before those that are True.
+fn conditions_of(before: &BrokerStatus, applied: &AppliedChildren, health: &Health) -> String {
+    shown(&next(&build::tests::broker(json!({})), before, applied, health))
+}
+
+fn shown(status: &BrokerStatus) -> String {
+    let one = |type_: &str| {
+        let condition = status.conditions.iter().find(|condition| condition.type_ == type_).unwrap();
+        format!("{} {}", if condition.status == "True" { "+" } else { "-" }, condition.reason)
+    };
+    ["Ready", "Available", "Progressing", "Degraded"].map(one).join(", ")
 }
 
 #[test]
@@ -45,41 +52,21 @@ fn conditions_agree() {
     let table = [
         (
             AppliedChildren { problem: taken(), ..AppliedChildren::default() },
-            Health::PodsNotReady(None),
-            ["Ready False NameTaken", "Progressing False NameTaken", "Degraded True NameTaken"],
+            down(None),
+            "- NameTaken, - NameTaken, - NameTaken, + NameTaken",
         ),
-        (
-            with_set(0),
-            Health::PodsNotReady(Some(crash)),
-            ["Ready False CrashLoopBackOff", "Progressing True RollingOut", "Degraded True CrashLoopBackOff"],
-        ),
-        (
-            with_set(0),
-            Health::PodsNotReady(Some(starting)),
-            ["Ready False Starting", "Progressing True RollingOut", "Degraded False AsSpecified"],
-        ),
-        (with_set(1), silent(), ["Ready False NotAnswering", "Progressing False Done", "Degraded False AsSpecified"]),
-        (with_set(1), up(&[]), ["Ready True AllPodsReady", "Progressing False Done", "Degraded False AsSpecified"]),
-        (
-            without_address(false),
-            up(&[]),
-            ["Ready True AllPodsReady", "Progressing True NoAddress", "Degraded False AsSpecified"],
-        ),
-        (
-            without_address(true),
-            up(&[]),
-            ["Ready True AllPodsReady", "Progressing True NoAddress", "Degraded True NoAddress"],
-        ),
+        (with_set(0), down(Some(crash)), "- CrashLoopBackOff, - CrashLoopBackOff, + RollingOut, + CrashLoopBackOff"),
+        (with_set(0), down(Some(starting)), "- Starting, - Starting, + RollingOut, - AsSpecified"),
+        (with_set(1), Health::up(), "- NotAnswering, - NotAnswering, - Done, - AsSpecified"),
+        (with_set(1), up(&[]), "+ AllPodsReady, + AllPodsReady, - Done, - AsSpecified"),
+        (without_address(false), up(&[]), "+ AllPodsReady, + AllPodsReady, + NoAddress, - AsSpecified"),
+        (without_address(true), up(&[]), "+ AllPodsReady, + AllPodsReady, + NoAddress, + NoAddress"),
         (
             AppliedChildren { problem: taken(), ..with_set(1) },
             up(&[]),
-            ["Ready True AllPodsReady", "Progressing False NameTaken", "Degraded True NameTaken"],
+            "+ AllPodsReady, + AllPodsReady, - NameTaken, + NameTaken",
         ),
-        (
-            with_set(1),
-            up(&["disk"]),
-            ["Ready True AllPodsReady", "Progressing False Done", "Degraded True ResourceAlarm"],
-        ),
+        (with_set(1), up(&["disk"]), "+ AllPodsReady, + AllPodsReady, - Done, + ResourceAlarm"),
     ];
     for (applied, health, expected) in table {
         assert_eq!(conditions_of(&BrokerStatus::default(), &applied, &health), expected);
@@ -90,9 +77,9 @@ fn conditions_agree() {
 fn one_late_answer_says_nothing_against_a_broker_that_was_ready() {
     let broker = build::tests::broker(json!({}));
     let before = next(&broker, &BrokerStatus::default(), &with_set(1), &up(&[]));
-    let expected = ["Ready True AllPodsReady", "Progressing False Done", "Degraded True NotAnswering"];
-    assert_eq!(conditions_of(&before, &with_set(1), &silent()), expected);
-    assert_eq!(conditions_of(&before, &with_set(0), &Health::PodsNotReady(None))[0], "Ready False PodsNotReady");
+    let expected = "+ AllPodsReady, + AllPodsReady, - Done, + NotAnswering";
+    assert_eq!(conditions_of(&before, &with_set(1), &Health::up()), expected);
+    assert!(conditions_of(&before, &with_set(0), &down(None)).starts_with("- PodsNotReady"));
 }
 
 #[test]
@@ -112,4 +99,30 @@ fn a_stateful_set_that_is_made_anew_around_its_pods_changes_nothing() {
     // The first StatefulSet of a Broker has no pods yet.
     broker.status = None;
     assert!(!PodCounts::of(&broker, anew.set.as_ref()).are_ready());
+}
+
+#[test]
+fn a_broker_is_available_while_a_majority_is_up_and_says_what_it_waits_for() {
+    let broker = build::tests::broker(json!({"replicas": 3}));
+    let set = json!({
+        "metadata": {"name": "shop", "generation": 1},
+        "spec": {"replicas": 3, "selector": {}, "serviceName": "", "template": {}},
+        "status": {"replicas": 3, "readyReplicas": 2, "updatedReplicas": 3, "observedGeneration": 1},
+    });
+    let mut applied = AppliedChildren { set: serde_json::from_value(set).unwrap(), ..AppliedChildren::default() };
+    let message = "pod shop-1: it runs, and is not ready yet; it says: no majority".to_owned();
+    let trouble = Trouble { reason: "Starting".to_owned(), message: message.clone(), is_wrong: false };
+    let health = Health { are_pods_ready: false, trouble: Some(trouble), members_up: Some(2), ..up(&[]) };
+    let status = next(&broker, &BrokerStatus::default(), &applied, &health);
+    assert_eq!(shown(&status), "- Starting, + MajorityUp, + RollingOut, - AsSpecified");
+    assert_eq!((status.members.as_deref(), status.waits_for), (Some("2/3"), Some(message)));
+    assert_eq!(status.queues, Some(0), "numbers are shown while a majority is up");
+
+    // Members leave: those that stay are ready.
+    let broker = build::tests::broker(json!({"replicas": 1}));
+    applied.operation.waits_for = Some("a member leaves once the others are whole".to_owned());
+    let health = Health { members_up: Some(3), ..up(&[]) };
+    let status = next(&broker, &BrokerStatus::default(), &applied, &health);
+    assert_eq!(shown(&status), "+ AllPodsReady, + AllPodsReady, + MembersLeave, - AsSpecified");
+    assert_eq!((status.members.as_deref(), status.waits_for), (Some("3/1"), applied.operation.waits_for));
 }

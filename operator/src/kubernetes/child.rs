@@ -217,7 +217,7 @@ pub(crate) const OURS: &str = "leveret.dev/annotations";
 
 /// The fields that the API server and the providers of load balancers fill in if they are not set: defaults, and values
 /// that they allocate. `externalIPs` is not among them, because it can divert the traffic of others.
-const FILLED_IN: [&str; 37] = [
+const FILLED_IN: [&str; 35] = [
     // A Service.
     "allocateLoadBalancerNodePorts",
     "clusterIP",
@@ -243,11 +243,9 @@ const FILLED_IN: [&str; 37] = [
     "matchLabelKeys",
     "nodeAffinityPolicy",
     "nodeTaintsPolicy",
-    "partition",
     "periodSeconds",
     "restartPolicy",
     "revisionHistoryLimit",
-    "rollingUpdate",
     "scheme",
     "schedulerName",
     "serviceAccount",

@@ -85,8 +85,13 @@ impl State {
 
     fn answer(&mut self, method: &Method, path: &str, sent: Value) -> (StatusCode, Value) {
         let name = sent["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-        let at = if method == Method::POST { format!("{path}/{name}") } else { path.to_owned() };
-        let call = format!("{method} {at}");
+        let evicted = path.strip_suffix("/eviction");
+        let at = match evicted {
+            Some(pod) => pod.to_owned(),
+            None if method == Method::POST => format!("{path}/{name}"),
+            None => path.to_owned(),
+        };
+        let call = format!("{method} {}", if evicted.is_some() { path } else { &at });
         if method != Method::GET {
             self.writes.push(call.clone());
         }
@@ -97,6 +102,10 @@ impl State {
         match (method.as_str(), there) {
             ("GET", Some(object)) => (StatusCode::OK, object),
             ("GET", None) if is_list(path) => (StatusCode::OK, self.list(path)),
+            ("POST", Some(_)) if evicted.is_some() => {
+                self.objects.remove(&at);
+                (StatusCode::CREATED, json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}))
+            }
             ("POST", None) => (StatusCode::CREATED, self.store(&at, sent)),
             ("POST", Some(_)) => refused(409, "AlreadyExists", &format!("{name} already exists")),
             ("PUT", Some(object)) if object["metadata"]["resourceVersion"] != sent["metadata"]["resourceVersion"] => {

@@ -68,5 +68,5 @@ pub(super) fn finalizer_refused(error: kube::Error) -> Option<Outcome> {
     }
 }
 
-/// The reason if the Broker is not Ready.
+/// The reason if the Broker is not Available.
 pub(super) const BROKER_NOT_READY: &str = "BrokerNotReady";

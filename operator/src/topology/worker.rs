@@ -53,7 +53,7 @@ struct Connection {
 #[derive(PartialEq, Eq)]
 struct BrokerState {
     uid: String,
-    is_ready: bool,
+    is_available: bool,
 }
 
 /// A write to a resource that follows from a report.
@@ -185,7 +185,7 @@ impl Worker {
     fn current_broker_state(&self) -> Option<BrokerState> {
         let broker = self.index.broker(&self.broker)?.ok();
         let uid = broker.as_ref().and_then(|broker| broker.metadata.uid.clone()).unwrap_or_default();
-        Some(BrokerState { uid, is_ready: broker.is_some_and(|broker| is_ready(&broker)) })
+        Some(BrokerState { uid, is_available: broker.is_some_and(|broker| is_available(&broker)) })
     }
 
     /// Removes the reports that the broker cannot be asked while that has lasted only a short time, as during a restart
@@ -250,7 +250,7 @@ impl Worker {
             let message = format!("there is no Broker {name} in namespace {namespace}");
             return Err(Outcome::waiting("BrokerNotFound", message));
         };
-        if !is_ready(broker) {
+        if !is_available(broker) {
             return Err(Outcome::waiting(BROKER_NOT_READY, format!("Broker {namespace}/{name} is not ready")));
         }
         let broker_uid = broker.metadata.uid.clone().unwrap_or_default();
@@ -381,8 +381,9 @@ fn log_failed_write(resource: &ClusterResource, error: &kube::Error) {
     }
 }
 
-fn is_ready(broker: &Broker) -> bool {
-    broker.status.as_ref().is_some_and(|status| conditions::is_true(&status.conditions, "Ready"))
+/// Returns whether a majority of the Broker's members is up, so that any pod that is ready can be asked.
+fn is_available(broker: &Broker) -> bool {
+    broker.status.as_ref().is_some_and(|status| conditions::is_true(&status.conditions, "Available"))
 }
 
 fn unavailable(error: leveret_client::Error) -> Outcome {

@@ -67,7 +67,7 @@ fn ready_broker(is_ready: &str) -> Broker {
     let broker = json!({
         "apiVersion": "leveret.dev/v1alpha1", "kind": "Broker",
         "metadata": {"name": "shop", "namespace": "n", "uid": "u"}, "spec": {},
-        "status": {"conditions": [{"type": "Ready", "status": is_ready, "reason": "x", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]},
+        "status": {"conditions": [{"type": "Available", "status": is_ready, "reason": "x", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]},
     });
     serde_json::from_value(broker).unwrap()
 }

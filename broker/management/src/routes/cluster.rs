@@ -56,6 +56,7 @@ fn shown(view: &ClusterView) -> Value {
     });
     json!({
         "name": view.name, "node": id(view.node), "ready": view.lacks.is_none(), "reason": view.lacks,
+        "removed": view.is_removed,
         "members": members.collect::<Vec<_>>(), "groups": groups.collect::<Vec<_>>(),
     })
 }

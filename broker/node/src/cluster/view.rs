@@ -12,6 +12,8 @@ pub struct ClusterView {
     pub node: u64,
     /// What that node lacks before it can serve clients; `None` if it can.
     pub lacks: Option<String>,
+    /// Whether that node was removed from the cluster.
+    pub is_removed: bool,
     /// The members in the order of their identities.
     pub members: Vec<MemberView>,
     /// The groups in the order of their numbers.
@@ -112,6 +114,7 @@ impl Cluster {
             name: self.options.name.clone(),
             node: self.node,
             lacks: self.readiness().err(),
+            is_removed: *self.removed.borrow(),
             members: members.collect(),
             groups,
         }

@@ -1,7 +1,7 @@
-//! Test client with unmodified lapin; scenarios: publish, consume, roundtrip, hold, conformance.
+//! Test client with unmodified lapin; scenarios: publish, consume, roundtrip, hold, steady, conformance.
 //!
 //! The programs in `e2e/clients` have the same command line and print the same lines, which the README there describes.
-//! Only this one has `--size`, for messages that fill a disk.
+//! Only this one has `--size`, for messages that fill a disk, and `steady`, for traffic while nodes are lost.
 
 mod broker;
 mod connections;
@@ -10,6 +10,7 @@ mod entities;
 mod messages;
 mod routes;
 mod scenarios;
+mod steady;
 mod tally;
 
 use std::process::ExitCode;
@@ -33,7 +34,7 @@ async fn main() -> ExitCode {
         Ok(command) => command,
         Err(error) => {
             eprintln!(
-                "{error:#}\nusage: lapin-client --url URL [--rabbitmq] [--queue Q] [--exchange E] [--key K] [--count N] [--size BYTES] publish|consume|roundtrip|hold|conformance"
+                "{error:#}\nusage: lapin-client --url URL [--rabbitmq] [--queue Q] [--exchange E] [--key K] [--count N] [--size BYTES] publish|consume|roundtrip|hold|steady|conformance"
             );
             return ExitCode::from(2);
         }
@@ -44,6 +45,7 @@ async fn main() -> ExitCode {
         "conformance" => conformance(&mut tally, &broker).await,
         "publish" => tally.run("publish", scenarios::publish(&broker, options)).await,
         "consume" => tally.run("consume", scenarios::consume(&broker, options)).await,
+        "steady" => tally.run("steady", steady::run(&command.url, &options.queue)).await,
         "roundtrip" => tally.run("roundtrip", scenarios::roundtrip(&broker, options)).await,
         _ => tally.run("hold", scenarios::hold(&broker, options)).await,
     }
@@ -71,7 +73,7 @@ fn command_line() -> Result<CommandLine> {
             "--key" => command.options.key = Some(value()?),
             "--size" => command.options.size = value()?.parse().context("--size needs a number")?,
             "--count" => command.options.count = value()?.parse().context("--count needs a number")?,
-            "publish" | "consume" | "roundtrip" | "hold" | "conformance" => command.scenario = word,
+            "publish" | "consume" | "roundtrip" | "hold" | "steady" | "conformance" => command.scenario = word,
             other => bail!("unknown argument {other}"),
         }
     }

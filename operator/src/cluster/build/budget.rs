@@ -1,4 +1,5 @@
-//! The PodDisruptionBudget: a drain of nodes evicts one pod at a time.
+//! The PodDisruptionBudget: a drain of nodes evicts one pod at a time, and only while all others are ready, so that a
+//! majority of the members stays up.
 use super::{label_selector, meta};
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;

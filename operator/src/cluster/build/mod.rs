@@ -10,6 +10,7 @@ pub(super) mod tests;
 
 use super::login::Logins;
 use super::problem::Problem;
+use super::shared_secret::SharedSecret;
 use crate::kubernetes::child::Child;
 use crate::kubernetes::place::Place;
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -48,17 +49,39 @@ pub(super) struct SecretPlaces {
     pub(super) public: Place,
     /// The Secret for the pods.
     pub(super) private: Place,
+    /// The Secret that the nodes of the cluster share.
+    pub(super) shared: Place,
 }
 
 pub(super) fn secret_places(broker: &Broker) -> SecretPlaces {
     let namespace = broker.namespace().unwrap_or_default();
     let place = |name: String| Place::of::<Secret>(&namespace, &name);
-    SecretPlaces { public: place(secret::name(broker)), private: place(secret::login_name(broker)) }
+    SecretPlaces {
+        public: place(secret::name(broker)),
+        private: place(secret::login_name(broker)),
+        shared: place(secret::shared_name(broker)),
+    }
 }
 
 /// Returns the place of a Broker's StatefulSet.
 pub(super) fn set_place(broker: &Broker) -> Place {
     Place::of::<StatefulSet>(&broker.namespace().unwrap_or_default(), &broker.name_any())
+}
+
+/// The secrets of a Broker.
+#[derive(Clone, Debug)]
+pub(super) struct Secrets {
+    /// What clients and the operator log in with.
+    pub(super) logins: Logins,
+    /// What the nodes of the cluster know each other by.
+    pub(super) shared: SharedSecret,
+}
+
+/// Returns the Broker as it is built while it has that number of pods, which is not always the one that it is to have.
+pub(super) fn with_pods(broker: &Broker, pods: i32) -> Broker {
+    let mut broker = broker.clone();
+    broker.spec.replicas = pods;
+    broker
 }
 
 /// Builds the children of a Broker from the parts that were found to be valid.
@@ -69,8 +92,9 @@ pub(super) fn children(
     broker: &Broker,
     config: &ConfigMap,
     pod: PodSpec,
-    logins: &Logins,
+    secrets: &Secrets,
 ) -> Result<Children, Problem> {
+    let logins = &secrets.logins;
     let account = ServiceAccount {
         metadata: meta(broker, broker.name_any()),
         automount_service_account_token: Some(false),
@@ -79,7 +103,8 @@ pub(super) fn children(
     let unwritable =
         |error: serde_json::Error| Problem::invalid_spec(format!("the children cannot be written: {error}"));
     let before = [
-        Child::new(&secret::build_login(broker, logins)),
+        Child::new(&secret::build_login(broker, secrets)),
+        Child::new(&secret::build_shared(broker, &secrets.shared)),
         Child::new(config),
         Child::new(&account),
         Child::new(&service::nodes(broker)),
@@ -88,7 +113,7 @@ pub(super) fn children(
         Child::new(&budget::build(broker)),
     ];
     let before = before.into_iter().collect::<Result<_, _>>().map_err(unwritable)?;
-    let set = Child::new(&set::build(broker, pod, config, &logins.version)).map_err(unwritable)?;
+    let set = Child::new(&set::build(broker, pod, config, secrets)).map_err(unwritable)?;
     let after = Child::new(&secret::build(broker, &logins.current)).map_err(unwritable)?;
     Ok(Children { before, set, after, login_version: logins.version.clone() })
 }
@@ -101,6 +126,11 @@ pub(super) fn login_version(set: &StatefulSet) -> Option<String> {
 /// Returns the name of the claim of a pod's volume, as StatefulSets form it.
 pub(super) fn claim_name(broker: &Broker, pod: i32) -> String {
     format!("{}-{}-{pod}", pod::DATA, broker.name_any())
+}
+
+/// Returns the address at which the other nodes of the cluster reach the node in a pod.
+pub(super) fn node_address(broker: &Broker, pod: i32) -> String {
+    format!("{}.{}", pod_name(broker, pod), service::nodes_host(broker))
 }
 
 /// Returns the name of a pod, as StatefulSets form it.
@@ -146,3 +176,5 @@ pub(super) const SELECTOR: &str = "app.kubernetes.io/managed-by=leveret-operator
 pub(super) const AMQP: i32 = 5672;
 pub(super) const HTTP: i32 = 15672;
 const METRICS: i32 = 15692;
+/// The port for the other nodes of the cluster.
+const CLUSTER: i32 = 25672;

@@ -1,10 +1,12 @@
-//! The two Secrets of the default user: one for applications, in the shape that the Service Binding specification defines,
-//! and one for the broker's pods and the operator.
+//! The Secrets of a Broker: one for applications, in the shape that the Service Binding specification defines, one with the
+//! login of the broker's pods and the operator, and one that the nodes of the cluster share.
 //!
 //! Users edit the first one to change the password. The second one holds the login that the pods are to run with, so that
-//! neither an edit nor the loss of the first one locks anybody out.
-use super::{AMQP, meta};
-use crate::cluster::login::{Login, Logins};
+//! neither an edit nor the loss of the first one locks anybody out. It has a copy of the third one, so that the loss of one
+//! of the two does not keep the nodes from knowing each other.
+use super::{AMQP, Secrets, meta};
+use crate::cluster::login::Login;
+use crate::cluster::shared_secret::{COPY, COPY_VERSION, SECRET, SharedSecret, VERSION};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
@@ -19,6 +21,11 @@ pub(crate) fn name(broker: &Broker) -> String {
 /// Returns the name of the Secret for the pods.
 pub(crate) fn login_name(broker: &Broker) -> String {
     format!("{}-login", broker.name_any())
+}
+
+/// Returns the name of the Secret that the nodes of the cluster share.
+pub(crate) fn shared_name(broker: &Broker) -> String {
+    format!("{}-cluster", broker.name_any())
 }
 
 /// Returns the Secret for applications, with everything that they need to connect.
@@ -38,9 +45,15 @@ pub(super) fn build(broker: &Broker, login: &Login) -> Secret {
     secret(broker, name(broker), "servicebinding.io/rabbitmq", &fields)
 }
 
-/// Returns the Secret for the pods: the login, its version, and the previous login while a pod may still run with that
-/// one.
-pub(super) fn build_login(broker: &Broker, logins: &Logins) -> Secret {
+/// Returns the Secret that the nodes of the cluster share.
+pub(super) fn build_shared(broker: &Broker, shared: &SharedSecret) -> Secret {
+    let fields = [(SECRET, shared.secret.clone()), (VERSION, shared.version.clone())];
+    secret(broker, shared_name(broker), "leveret.dev/cluster", &fields)
+}
+
+/// Returns the Secret for the pods: the login, its version, the previous login while a pod may still run with that one, and
+/// a copy of the secret of the cluster.
+pub(super) fn build_login(broker: &Broker, Secrets { logins, shared }: &Secrets) -> Secret {
     let previous = logins.previous.clone().unwrap_or_default();
     let fields = [
         ("username", logins.current.username.clone()),
@@ -48,6 +61,8 @@ pub(super) fn build_login(broker: &Broker, logins: &Logins) -> Secret {
         ("version", logins.version.clone()),
         ("previous-username", previous.username),
         ("previous-password", previous.password),
+        (COPY, shared.secret.clone()),
+        (COPY_VERSION, shared.version.clone()),
     ];
     secret(broker, login_name(broker), "leveret.dev/login", &fields)
 }

@@ -1,5 +1,5 @@
 //! The Services: one for clients, one for management and metrics, and one that gives each pod a name.
-use super::{AMQP, HTTP, METRICS, meta, selector};
+use super::{AMQP, CLUSTER, HTTP, METRICS, meta, selector};
 use crate::kubernetes::child::OURS;
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -53,7 +53,7 @@ pub(super) fn nodes(broker: &Broker) -> Service {
         publish_not_ready_addresses: Some(true),
         selector: Some(selector(broker)),
         session_affinity: Some("None".to_owned()),
-        ports: Some(vec![port("amqp", AMQP, "amqp"), port("http", HTTP, "http")]),
+        ports: Some(vec![port("amqp", AMQP, "amqp"), port("http", HTTP, "http"), port("cluster", CLUSTER, "tcp")]),
         ..ServiceSpec::default()
     };
     Service { metadata: meta(broker, nodes_name(broker)), spec: Some(spec), ..Service::default() }
@@ -65,6 +65,11 @@ pub(crate) fn management_name(broker: &Broker) -> String {
 
 pub(super) fn nodes_name(broker: &Broker) -> String {
     format!("{}-nodes", broker.name_any())
+}
+
+/// Returns the part of the address of each node that follows the name of its pod.
+pub(super) fn nodes_host(broker: &Broker) -> String {
+    format!("{}.{}.svc:{CLUSTER}", nodes_name(broker), broker.namespace().unwrap_or_default())
 }
 
 fn port(name: &str, port: i32, protocol: &str) -> ServicePort {

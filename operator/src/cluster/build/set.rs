@@ -1,8 +1,7 @@
 //! The StatefulSet: each pod has a name and a volume of its own.
-use super::{label_selector, meta, pod, service};
+use super::{Secrets, config, label_selector, meta, pod, service};
 use k8s_openapi::api::apps::v1::{
-    RollingUpdateStatefulSetStrategy, StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec,
-    StatefulSetUpdateStrategy,
+    StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec, StatefulSetUpdateStrategy,
 };
 use k8s_openapi::api::core::v1::{
     ConfigMap, PersistentVolumeClaim, PersistentVolumeClaimSpec, PodSpec, VolumeResourceRequirements,
@@ -11,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use leveret_api::{Broker, Retention};
 
-pub(super) fn build(broker: &Broker, pod: PodSpec, config: &ConfigMap, login_version: &str) -> StatefulSet {
+pub(super) fn build(broker: &Broker, pod: PodSpec, config: &ConfigMap, secrets: &Secrets) -> StatefulSet {
     let when_deleted = match broker.spec.storage.retention {
         Retention::Retain => "Retain",
         Retention::Delete => "Delete",
@@ -21,17 +20,16 @@ pub(super) fn build(broker: &Broker, pod: PodSpec, config: &ConfigMap, login_ver
         service_name: Some(service::nodes_name(broker)),
         pod_management_policy: Some("Parallel".to_owned()),
         selector: label_selector(broker),
-        template: pod::template(broker, pod, &hash(config), login_version),
+        template: pod::template(broker, pod, &config::hash(config), secrets),
         volume_claim_templates: Some(vec![claim(broker)]),
         persistent_volume_claim_retention_policy: Some(StatefulSetPersistentVolumeClaimRetentionPolicy {
             when_deleted: Some(when_deleted.to_owned()),
+            // The operator deletes the volume of a member only once that has left the cluster.
             when_scaled: Some("Retain".to_owned()),
         }),
         revision_history_limit: Some(10),
-        update_strategy: Some(StatefulSetUpdateStrategy {
-            type_: Some("RollingUpdate".to_owned()),
-            rolling_update: Some(RollingUpdateStatefulSetStrategy { partition: Some(0), ..Default::default() }),
-        }),
+        // The StatefulSet would replace a pod while another one is not ready: the operator restarts them (see `rollout`).
+        update_strategy: Some(StatefulSetUpdateStrategy { type_: Some("OnDelete".to_owned()), rolling_update: None }),
         ..StatefulSetSpec::default()
     };
     StatefulSet { metadata: meta(broker, broker.name_any()), spec: Some(spec), ..StatefulSet::default() }
@@ -50,13 +48,4 @@ fn claim(broker: &Broker) -> PersistentVolumeClaim {
         }),
         ..PersistentVolumeClaim::default()
     }
-}
-
-/// Returns a hash of the configuration (FNV-1a).
-fn hash(config: &ConfigMap) -> String {
-    let text = config.data.iter().flat_map(|data| data.values()).flat_map(|text| text.bytes());
-    format!(
-        "{:016x}",
-        text.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
-    )
 }

@@ -1,6 +1,7 @@
 //! The children of a Broker, without a cluster.
 use super::*;
 use crate::cluster::login::Login;
+use crate::cluster::shared_secret::SharedSecret;
 use serde_json::{Value, json};
 
 pub(crate) fn broker(spec: Value) -> Broker {
@@ -15,9 +16,20 @@ pub(crate) fn image(name: &str) -> Image<'_> {
     Image { name, pull_secrets: &[] }
 }
 
-/// The children of a Broker with a login of that version.
-pub(crate) fn children_of(broker: &Broker, image: Image<'_>, logins: &Logins) -> Children {
-    children(broker, &config(broker).unwrap(), pod_spec(broker, image).unwrap(), logins).unwrap()
+/// These logins, with a secret of the cluster.
+pub(crate) fn secrets(logins: Logins) -> Secrets {
+    Secrets { logins, shared: SharedSecret { secret: "s".to_owned(), version: "s1".to_owned() } }
+}
+
+/// Secrets with a login of that version.
+fn secrets_of(version: &str) -> Secrets {
+    let current = Login { username: "u".to_owned(), password: "p".to_owned() };
+    secrets(Logins { current, previous: None, version: version.to_owned() })
+}
+
+/// The children of a Broker with these secrets.
+pub(crate) fn children_of(broker: &Broker, image: Image<'_>, secrets: &Secrets) -> Children {
+    children(broker, &config(broker).unwrap(), pod_spec(broker, image).unwrap(), secrets).unwrap()
 }
 
 /// The StatefulSet and the configuration; the message of the problem if the spec is wrong.
@@ -26,7 +38,7 @@ fn made(spec: Value) -> Result<(Value, String), String> {
     let message = |problem: Problem| problem.message;
     let config = config(&broker).map_err(message)?;
     let text = config.data.as_ref().unwrap()["leveret.toml"].clone();
-    let set = set::build(&broker, pod_spec(&broker, image("image:1")).map_err(message)?, &config, "v1");
+    let set = set::build(&broker, pod_spec(&broker, image("image:1")).map_err(message)?, &config, &secrets_of("v1"));
     Ok((serde_json::to_value(set).unwrap(), text))
 }
 
@@ -84,7 +96,7 @@ fn outside_the_cluster_only_amqp_is_published() {
 fn pods_are_restarted_with_another_login_and_say_last_why_they_end() {
     let of = |version: &str| {
         let broker = broker(json!({}));
-        set::build(&broker, pod_spec(&broker, image("i")).unwrap(), &config(&broker).unwrap(), version)
+        set::build(&broker, pod_spec(&broker, image("i")).unwrap(), &config(&broker).unwrap(), &secrets_of(version))
     };
     assert_ne!(of("a").spec.unwrap().template, of("b").spec.unwrap().template);
     assert_eq!(login_version(&of("a")).as_deref(), Some("a"));
@@ -101,8 +113,44 @@ fn configuration_reaches_the_file_and_the_pod() {
     let annotation =
         |set: &Value| set["spec"]["template"]["metadata"]["annotations"]["leveret.dev/config-hash"].clone();
     assert_ne!(annotation(&one), annotation(&made(json!({})).unwrap().0));
-    let refused = made(json!({"config": {"amqp": "x"}})).err().unwrap();
-    assert_eq!(refused, "spec.config: amqp is set by the operator");
+    for key in ["amqp", "peer", "node_name", "cluster_name", "cluster_anything"] {
+        let refused = made(json!({"config": {key: "x"}})).err().unwrap();
+        assert_eq!(refused, format!("spec.config: {key} is set by the operator"));
+    }
+}
+
+#[test]
+fn more_nodes_change_the_configuration_file_and_no_pod() {
+    let of = |replicas: i32| made(json!({"replicas": replicas, "config": {"log": "json"}})).unwrap();
+    let ((one, file_of_one), (three, file_of_three)) = (of(1), of(3));
+    assert_eq!(one["spec"]["template"], three["spec"]["template"]);
+    assert_eq!((&one["spec"]["replicas"], &three["spec"]["replicas"]), (&json!(1), &json!(3)));
+    let read = |file: &str| file.parse::<toml::Table>().unwrap();
+    let (one, three) = (read(&file_of_one), read(&file_of_three));
+    assert_eq!(one["peer"].as_array().unwrap().len(), 1);
+    assert_eq!(three["peer"].as_array().unwrap()[2].as_str(), Some("shop-2.shop-nodes.trade.svc:25672"));
+    assert_eq!((three["cluster_name"].as_str(), three["log"].as_str()), (Some("trade/shop"), Some("json")));
+}
+
+#[test]
+fn pods_form_a_cluster_and_leave_it_in_order() {
+    let (set, _) = made(json!({"replicas": 3, "config": {"shutdown_grace_seconds": 20}})).unwrap();
+    assert_eq!(set["spec"]["updateStrategy"], json!({"type": "OnDelete"}));
+    let pod = &set["spec"]["template"]["spec"];
+    assert_eq!(pod["terminationGracePeriodSeconds"], 75);
+    let container = &pod["containers"][0];
+    assert_eq!(container["lifecycle"]["preStop"]["exec"]["command"][2], "transfer");
+    let variable = |name: &str| container["env"].as_array().unwrap().iter().find(|one| one["name"] == name).unwrap();
+    assert_eq!(variable("LEVERET_CLUSTER_ADDRESS")["value"], "$(POD_NAME).shop-nodes.trade.svc:25672");
+    assert_eq!(variable("LEVERET_CLUSTER_SECRET")["valueFrom"]["secretKeyRef"]["name"], "shop-cluster");
+    let spread = pod["topologySpreadConstraints"].as_array().unwrap();
+    assert!(spread.iter().all(|one| one["whenUnsatisfiable"] == "ScheduleAnyway") && spread.len() == 2, "{spread:?}");
+    let own = json!({"podTemplate": {"spec": {"topologySpreadConstraints": []}}});
+    assert_eq!(made(own).unwrap().0["spec"]["template"]["spec"]["topologySpreadConstraints"], json!([]));
+    let nodes = service::nodes(&broker(json!({}))).spec.unwrap();
+    assert!(
+        nodes.publish_not_ready_addresses == Some(true) && nodes.ports.unwrap().iter().any(|port| port.port == 25672)
+    );
 }
 
 #[test]
@@ -143,7 +191,7 @@ fn images_are_pulled_with_the_secrets_of_all_brokers_unless_a_broker_has_its_own
     let secrets = |spec: Value| {
         let broker = broker(spec);
         let image = Image { name: "image:1", pull_secrets: &names };
-        let set = set::build(&broker, pod_spec(&broker, image).unwrap(), &config(&broker).unwrap(), "v1");
+        let set = set::build(&broker, pod_spec(&broker, image).unwrap(), &config(&broker).unwrap(), &secrets_of("v1"));
         let secrets = set.spec.unwrap().template.spec.unwrap().image_pull_secrets.unwrap();
         secrets.into_iter().map(|secret| secret.name).collect::<Vec<_>>()
     };
