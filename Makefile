@@ -9,7 +9,7 @@ test-cluster:
 sim:
 	LEVERET_SIM_SEEDS=$(SEEDS) cargo test --profile quick -p leveret-sim --test one_node --test cluster -- --nocapture promises_hold
 mutants:
-	cargo test --profile quick -p leveret-sim --test mutants --test cluster_mutants -- --nocapture
+	cargo test --profile quick -p leveret-sim --test mutants --test cluster_mutants -- --nocapture --include-ignored
 images:
 	./e2e/cluster/push-images "$(REGISTRY)" $(TAG)
 up:
