@@ -16,9 +16,13 @@ pub(crate) async fn run(groups: Arc<[Group]>) {
     loop {
         beat.tick().await;
         for group in groups.iter() {
-            let leads = group.raft.server_metrics().borrow_watched().state == ServerState::Leader;
+            let (leads, has_others) = {
+                let metrics = group.raft.server_metrics();
+                let now = metrics.borrow_watched();
+                (now.state == ServerState::Leader, now.membership_config.membership().nodes().count() > 1)
+            };
             group.raft.runtime_config().tick(!leads && !group.heard.is_within(QUIET));
-            if leads {
+            if leads && has_others {
                 let _ = group.raft.trigger().heartbeat().await; // fails if the group stops
             }
         }

@@ -58,7 +58,10 @@ async fn replace(group: &Group, peers: &Peers, lost_vote: Vote) {
             }
             let own = (last(&group.log), group.node);
             if agreed.iter().all(|other| *other < own) || round >= PATIENT_ROUNDS {
-                tracing::info!(group = number, "node {lost:016x} does not lead any more: asking the others for their votes");
+                tracing::info!(
+                    group = number,
+                    "node {lost:016x} does not lead any more: asking the others for their votes"
+                );
                 let _ = group.raft.trigger().elect(true).await; // fails if the group stops
                 pause = ELECTION;
             }

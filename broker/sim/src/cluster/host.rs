@@ -66,7 +66,7 @@ pub(crate) enum ProcessState {
     Open,
     /// It refused to start, for this reason.
     Refused(String),
-    /// Its storage failed, for this reason, so it ends itself.
+    /// Ends itself, because its storage failed for this reason.
     Failed(String),
     /// It was stopped in order.
     Stopped,
