@@ -294,6 +294,7 @@ impl Broker {
             }
         };
         tokio::select! {
+            biased; // the first has to be begun, whatever the second says
             _ = self.to_its_end(all_gone) => {}
             () = self.memory().until_cluster_alarmed() => {}
         }

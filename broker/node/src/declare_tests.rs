@@ -252,6 +252,30 @@ async fn exclusive_queues_are_deleted_although_nobody_waits_for_the_deletion() {
 }
 
 #[tokio::test]
+async fn exclusive_queues_are_deleted_although_their_connections_end_without_a_majority() {
+    let node = Node::start(FaultyDisk::new(14)).await;
+    let owners = (1..=10).map(|number| ConnectionId { run: node.broker.run(), number });
+    for owner in owners.clone() {
+        let declare = QueueDeclare { exclusive: true, ..declare(false) };
+        node.broker.declare_queue(&of(owner), "/", &owner.number.to_string(), declare).await.unwrap();
+    }
+    node.stalled.store(true, Relaxed);
+    node.broker.memory().set_cluster_alarm(true);
+    for owner in owners {
+        node.broker.delete_exclusive_queues(owner).await; // does not wait
+    }
+    assert_eq!(node.broker.queues().len(), 10);
+    node.broker.memory().set_cluster_alarm(false);
+    node.stalled.store(false, Relaxed);
+    let all_gone = async {
+        while !node.broker.queues().is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), all_gone).await.expect("all are deleted");
+}
+
+#[tokio::test]
 async fn many_declarations_share_a_sync() {
     let node = Node::start(FaultyDisk::new(5)).await;
     node.stalled.store(true, Relaxed);
