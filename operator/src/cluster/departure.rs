@@ -43,9 +43,7 @@ pub(super) fn next(wanted: i32, present: i32, nodes: &BrokerNodes) -> DepartureS
             }
         }
         (None, None) => DepartureStep::Wait("a member leaves the groups of the cluster".to_owned()),
-        (None, Some(_)) if is_removed(node) && node.claim.is_some() && !is_claim_deleted(node) => {
-            DepartureStep::DeleteClaim(top)
-        }
+        (None, Some(_)) if node.is_removed() && node.keeps_claim() => DepartureStep::DeleteClaim(top),
         (None, Some(_)) => DepartureStep::Wait("the pod of a member that has left is stopped".to_owned()),
     }
 }
@@ -57,13 +55,13 @@ fn renewal(present: i32, nodes: &BrokerNodes) -> DepartureStep {
             node.claim.as_ref().and_then(|claim| claim.status.as_ref()).and_then(|status| status.phase.as_deref());
         if phase == Some("Lost") {
             Some("its volume is lost")
-        } else if is_removed(node) && nodes.is_member(node.ordinal) == Some(false) {
+        } else if node.is_removed() && nodes.is_member(node.ordinal) == Some(false) {
             Some("it was removed from the cluster")
         } else {
             None
         }
     };
-    let useless = nodes.0.iter().filter(|node| node.ordinal < present && !is_claim_deleted(node));
+    let useless = nodes.0.iter().filter(|node| node.ordinal < present && (node.claim.is_none() || node.keeps_claim()));
     let Some((node, reason)) = useless.filter_map(|node| Some((node, reason(node)?))).next() else {
         return DepartureStep::Done;
     };
@@ -73,14 +71,6 @@ fn renewal(present: i32, nodes: &BrokerNodes) -> DepartureStep {
         Ok(()) => DepartureStep::Done,
         Err(missing) => DepartureStep::Wait(format!("a node is replaced once the others are whole: {missing}")),
     }
-}
-
-fn is_removed(node: &BrokerNode) -> bool {
-    node.answer.cluster.as_ref().is_some_and(|cluster| cluster.removed)
-}
-
-fn is_claim_deleted(node: &BrokerNode) -> bool {
-    node.claim.as_ref().is_some_and(|claim| claim.metadata.deletion_timestamp.is_some())
 }
 
 #[cfg(test)]

@@ -50,6 +50,16 @@ impl BrokerNode {
         self.pod.as_ref().is_some_and(|pod| pod.metadata.deletion_timestamp.is_some())
     }
 
+    /// Returns whether the node has said that it was removed from the cluster.
+    pub(super) fn is_removed(&self) -> bool {
+        self.answer.cluster.as_ref().is_some_and(|cluster| cluster.removed)
+    }
+
+    /// Returns whether the claim of the node is there and not being deleted.
+    pub(super) fn keeps_claim(&self) -> bool {
+        self.claim.as_ref().is_some_and(|claim| claim.metadata.deletion_timestamp.is_none())
+    }
+
     /// Returns the reason why the node is not ready, in words.
     fn problem(&self) -> Option<String> {
         let Some(pod) = &self.pod else { return Some(format!("pod {} does not exist", self.pod_name())) };

@@ -6,9 +6,10 @@ use super::nodes::{BrokerNode, BrokerNodes};
 use super::rollout::{self, RolloutStep};
 use super::{Work, ask};
 use crate::kubernetes::events::Notice;
+use crate::kubernetes::only;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
-use kube::api::{DeleteParams, EvictParams, Preconditions};
+use kube::api::EvictParams;
 use kube::{Api, Resource, ResourceExt};
 use leveret_api::Broker;
 use leveret_client::Error;
@@ -122,11 +123,9 @@ impl Operator<'_> {
     async fn evict(&self, ordinal: i32, present: i32) -> kube::Result<Operation> {
         let Some(pod) = self.pod(ordinal) else { return Ok(Operation::taken()) };
         if present > 1 {
-            let transferred = match self.client(ordinal).await {
-                Ok(client) => client.transfer_leaders().await.map_err(|error| error.to_string()),
-                Err(words) => Err(words),
-            };
-            if let Err(words) = transferred {
+            let transferred =
+                async { self.client(ordinal).await?.transfer_leaders().await.map_err(|error| error.to_string()) };
+            if let Err(words) = transferred.await {
                 let message = format!("pod {} is restarted once other nodes lead: {words}", pod.name_any());
                 return Ok(Operation::waiting(message));
             }
@@ -185,11 +184,6 @@ impl Operator<'_> {
     async fn event(&self, notice: Notice) {
         self.work.context.event(&self.broker.object_ref(&()), notice).await;
     }
-}
-
-/// Returns the parameters that delete an object only if it is still the one with this uid.
-fn only(uid: Option<String>) -> DeleteParams {
-    DeleteParams { preconditions: Some(Preconditions { uid, ..Preconditions::default() }), ..DeleteParams::default() }
 }
 
 #[cfg(test)]

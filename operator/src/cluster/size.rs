@@ -25,10 +25,7 @@ pub(super) fn pods(wanted: i32, set: Option<&StatefulSet>, nodes: &BrokerNodes) 
 
 /// Returns the number of nodes from the first one on that have a volume.
 fn with_volumes(nodes: &BrokerNodes) -> i32 {
-    let kept = nodes
-        .0
-        .iter()
-        .take_while(|node| node.claim.as_ref().is_some_and(|claim| claim.metadata.deletion_timestamp.is_none()));
+    let kept = nodes.0.iter().take_while(|node| node.keeps_claim());
     kept.last().map_or(0, |node| node.ordinal + 1)
 }
 
@@ -37,8 +34,7 @@ fn has_let_go(nodes: &BrokerNodes, ordinal: i32) -> bool {
     let Some(node) = nodes.of(ordinal) else { return true };
     let Some(cluster) = &node.answer.cluster else { return true };
     let was_member = cluster.removed || !cluster.members.is_empty();
-    let has_volume = node.claim.as_ref().is_some_and(|claim| claim.metadata.deletion_timestamp.is_none());
-    !was_member || cluster.removed && !has_volume
+    !was_member || cluster.removed && !node.keeps_claim()
 }
 
 #[cfg(test)]

@@ -3,11 +3,11 @@
 use super::problem::Problem;
 use super::{Work, build};
 use crate::kubernetes::events::Notice;
-use crate::kubernetes::quantity;
+use crate::kubernetes::{only, quantity};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, VolumeResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy};
+use kube::api::{DeleteParams, Patch, PatchParams, PropagationPolicy};
 use kube::{Api, Resource, ResourceExt};
 use leveret_api::Broker;
 use serde_json::json;
@@ -113,8 +113,7 @@ async fn remake_set(work: &Work, set: &StatefulSet, wanted: u128, mut growth: Gr
         let sets: Api<StatefulSet> = Api::namespaced(work.context.client.clone(), &set.namespace().unwrap_or_default());
         let orphan = DeleteParams {
             propagation_policy: Some(PropagationPolicy::Orphan), // the pods run on; the next StatefulSet adopts them
-            preconditions: Some(Preconditions { uid: set.uid(), ..Preconditions::default() }),
-            ..DeleteParams::default()
+            ..only(set.uid())
         };
         match sets.delete(&set.name_any(), &orphan).await {
             Err(kube::Error::Api(refusal)) if matches!(refusal.code, 404 | 409) => {}

@@ -14,6 +14,7 @@ pub(crate) mod unreadable;
 
 use crate::watchdog::Watchdog;
 use kube::Client;
+use kube::api::{DeleteParams, Preconditions};
 use kube::runtime::events::{Recorder, Reporter};
 
 /// The access to the cluster, and the health and metrics of the operator itself.
@@ -43,6 +44,11 @@ impl Context {
     fn one_time_recorder(&self) -> Recorder {
         Recorder::new(self.client.clone(), self.reporter.clone())
     }
+}
+
+/// Returns the parameters that delete an object only if it is still the one with this uid.
+pub(crate) fn only(uid: Option<String>) -> DeleteParams {
+    DeleteParams { preconditions: Some(Preconditions { uid, ..Preconditions::default() }), ..DeleteParams::default() }
 }
 
 /// The field manager of everything that the operator writes.
