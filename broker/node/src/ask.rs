@@ -299,7 +299,7 @@ impl Broker {
                     && self.node().network.starts.of(from) != start
                     && let Some(queue) = self.queue(queue)
                 {
-                    queue.enter().return_granted_one(from, message.id);
+                    queue.enter().return_granted_one(from, message.id.message);
                 }
                 let encoded = encode_answer(number, &answer);
                 let mut answered = links.asks.answered.lock();

@@ -2,12 +2,13 @@
 //!
 //! Format, integers little-endian: an ask is `1 u8, number u64, uid u64, applied u64`, and 1 look; 2 purge; 3 delete `if unused
 //! u8, if empty u8`; 4 get `no ack u8`; 5 claim `exclusive u8, received u64`. An answer is `2 u8, number u64`, and 1 depth `ready
-//! u64, unacked u64, bytes u64, consumers u64`; 2 done `messages u64`; 3 message `sequence u64, offset u32, redelivered u8,
-//! ready after u64, length u32, run` (a run of one message in stored form); 4 nothing; 5 refused `kind u8, text`; 6 elsewhere.
+//! u64, unacked u64, bytes u64, consumers u64`; 2 done `messages u64`; 3 message `sequence u64, offset u32, epoch u64,
+//! redelivered u8, ready after u64, length u32, run` (a run of one message in stored form); 4 nothing; 5 refused `kind u8, text`;
+//! 6 elsewhere.
 use crate::deleted::DeleteOnly;
 use bytes::{Buf, BufMut, Bytes};
 use leveret_engine::catalog::QueueId;
-use leveret_engine::queue::{Depth, MessageId, StoredRun};
+use leveret_engine::queue::{DeliveryId, Depth, MessageId, StoredRun};
 use leveret_model::refusal::{Refusal, RefusalKind};
 
 /// A request about a queue.
@@ -42,7 +43,7 @@ pub(crate) enum QueueAnswer {
 /// A message that the leader handed over.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct GotMessage {
-    pub(crate) id: MessageId,
+    pub(crate) id: DeliveryId,
     pub(crate) redelivered: bool,
     pub(crate) ready_after: u64,
     /// The message, as a run of its own in stored form.
@@ -105,8 +106,9 @@ pub(crate) fn encode_answer(number: u64, answer: &QueueAnswer) -> Bytes {
         }
         QueueAnswer::Message(GotMessage { id, redelivered, ready_after, run }) => {
             out.push(3);
-            out.put_u64_le(id.sequence);
-            out.put_u32_le(id.offset);
+            out.put_u64_le(id.message.sequence);
+            out.put_u32_le(id.message.offset);
+            out.put_u64_le(id.epoch);
             out.push((*redelivered).into());
             out.put_u64_le(*ready_after);
             out.put_u32_le(run.len() as u32);
@@ -135,7 +137,8 @@ pub(crate) fn decode_answer(mut bytes: Bytes) -> Option<(u64, QueueAnswer)> {
         }),
         2 => QueueAnswer::Done(bytes.try_get_u64_le().ok()?),
         3 => {
-            let id = MessageId { sequence: bytes.try_get_u64_le().ok()?, offset: bytes.try_get_u32_le().ok()? };
+            let message = MessageId { sequence: bytes.try_get_u64_le().ok()?, offset: bytes.try_get_u32_le().ok()? };
+            let id = DeliveryId { message, epoch: bytes.try_get_u64_le().ok()? };
             let (redelivered, ready_after) = (bytes.try_get_u8().ok()? == 1, bytes.try_get_u64_le().ok()?);
             let length = bytes.try_get_u32_le().ok()? as usize;
             let run = (bytes.len() == length).then_some(bytes)?;

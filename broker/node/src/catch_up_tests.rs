@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 #[derive(Default)]
 struct Checker {
     taken: Mutex<Vec<u64>>,
-    ids: Mutex<Vec<MessageId>>,
+    ids: Mutex<Vec<DeliveryId>>,
     cancelled: AtomicBool,
 }
 
@@ -75,7 +75,11 @@ async fn go_on(node: &TestNode, queue: &Queue, numbers: std::ops::Range<u64>, si
     queue.enter().acknowledge(None, first, consumed);
     for at in 0..100 {
         let id = sink.taken.lock()[(consumed + at) as usize].0;
-        if at % 3 == 0 { queue.enter().acknowledge(None, id.sequence, 1) } else { queue.enter().give_back(None, id) }
+        if at % 3 == 0 {
+            queue.enter().acknowledge(None, id.message.sequence, 1)
+        } else {
+            queue.enter().give_back(None, id)
+        }
     }
     let after = before - consumed - 34;
     node.until("that is settled", || queue.look(|state| state.depth().unacked + state.depth().ready) == after).await;
@@ -252,9 +256,9 @@ async fn a_running_node_goes_on_with_its_consumers_and_publishers_after_a_snapsh
     // The consumer goes on: it settles what it has and gets all others.
     let mut settled = 0;
     while live(&here) > 0 {
-        let ids: Vec<MessageId> = sink.ids.lock()[settled..].to_vec();
+        let ids: Vec<DeliveryId> = sink.ids.lock()[settled..].to_vec();
         settled += ids.len();
-        ids.iter().for_each(|message| here.enter().acknowledge(Some(consumer), message.sequence, 1));
+        ids.iter().for_each(|message| here.enter().acknowledge(Some(consumer), message.message.sequence, 1));
         here.enter().dispatch(0);
         third.until("it gets more", || sink.ids.lock().len() > settled || live(&here) == 0).await;
     }

@@ -316,7 +316,7 @@ async fn consumers_of_all_nodes_share_a_queue_and_what_one_of_them_held_is_ready
     assert_eq!(queue(1).look(|queue| (queue.depth().ready, queue.depth().unacked)), (70, 30));
     // Each acknowledges what it has, and gets more.
     for (node, (consumer, sink)) in [(1, &one), (2, &two), (3, &three)] {
-        let sequences: Vec<u64> = sink.taken.lock().iter().map(|(id, _)| id.sequence).collect();
+        let sequences: Vec<u64> = sink.taken.lock().iter().map(|(id, _)| id.message.sequence).collect();
         let queue = queue(node);
         let mut entered = queue.enter();
         sequences.iter().for_each(|sequence| entered.acknowledge(Some(*consumer), *sequence, 1));
@@ -326,12 +326,12 @@ async fn consumers_of_all_nodes_share_a_queue_and_what_one_of_them_held_is_ready
     first.until("what was acknowledged is gone", || queue(1).look(|queue| queue.depth().ready) == 40).await;
     let mut seen: Vec<u64> = Vec::new();
     for (_, sink) in [&one, &two, &three] {
-        seen.extend(sink.taken.lock().iter().map(|(id, _)| id.sequence));
+        seen.extend(sink.taken.lock().iter().map(|(id, _)| id.message.sequence));
     }
     seen.sort_unstable();
     assert_eq!(seen, (0..60).collect::<Vec<_>>(), "each message went to one of them");
     // A consumer leaves; what it held is returned where it is, and counts once.
-    let held: Vec<MessageId> = two.1.taken.lock()[10..].iter().map(|(id, _)| *id).collect();
+    let held: Vec<DeliveryId> = two.1.taken.lock()[10..].iter().map(|(id, _)| *id).collect();
     cluster.nodes[&2].broker.unsubscribe(&queue(2), two.0);
     held.iter().for_each(|id| queue(2).enter().give_back(None, *id));
     first.until("it is ready again", || queue(1).look(|queue| queue.depth().ready) == 50).await;
@@ -365,11 +365,12 @@ async fn a_client_of_any_node_gets_purges_and_deletes_and_has_a_queue_for_itself
     for no_ack in [true, false, false] {
         assert_eq!(second.broker.get(&caller, &queue, &taker, no_ack).await, Ok(true));
     }
-    let taken: Vec<(u64, Vec<u8>)> = taker.taken.lock().iter().map(|(id, body)| (id.sequence, body.clone())).collect();
+    let taken: Vec<(u64, Vec<u8>)> =
+        taker.taken.lock().iter().map(|(id, body)| (id.message.sequence, body.clone())).collect();
     assert_eq!(taken, (0..3u64).map(|number| (number, number.to_be_bytes().to_vec())).collect::<Vec<_>>());
     // One is acknowledged, the other returned, where the client is.
     let [acknowledged, returned] = [1, 2].map(|at| taker.taken.lock()[at].0);
-    queue.enter().acknowledge(None, acknowledged.sequence, 1);
+    queue.enter().acknowledge(None, acknowledged.message.sequence, 1);
     queue.enter().give_back(None, returned);
     let at_leader = first.broker.queue(queue.id).unwrap();
     first.until("both is known", || at_leader.look(|queue| depth(queue.depth()) == (8, 0, 0))).await;
@@ -386,7 +387,7 @@ async fn a_client_of_any_node_gets_purges_and_deletes_and_has_a_queue_for_itself
     }
     let held = taker.taken.lock().len() as u64 - 3;
     first.until("it is given back", || at_leader.look(|queue| depth(queue.depth()) == (8 - held, held, 0))).await;
-    let held: Vec<MessageId> = taker.taken.lock()[3..].iter().map(|(id, _)| *id).collect();
+    let held: Vec<DeliveryId> = taker.taken.lock()[3..].iter().map(|(id, _)| *id).collect();
     held.into_iter().for_each(|id| queue.enter().give_back(None, id));
     first.until("all are ready", || at_leader.look(|queue| depth(queue.depth()) == (8, 0, 0))).await;
     // An exclusive consumer has the queue for itself, on all nodes.

@@ -20,7 +20,7 @@
 use crate::definitions;
 use bytes::{Buf, BufMut, Bytes};
 use leveret_engine::catalog::{Fact, NodeRun, QueueId};
-use leveret_engine::queue::{DeliveryChanges, Extent, Publish};
+use leveret_engine::queue::{DeliveryChanges, DeliveryId, Extent, Publish};
 use leveret_engine::shard::BatchId;
 use smallvec::SmallVec;
 use std::ops::Range;
@@ -235,14 +235,9 @@ pub(crate) fn command(out: &mut Vec<u8>, number: u64, command: &[u8]) {
     out.extend_from_slice(command);
 }
 
-/// Encodes the settlements and returns of a queue that were delivered in `epoch`. Each call of `push` gets a function that appends to an entry either at
-/// most 4,096 settle operations or one return operation of at most 8,192 messages. Adjacent settled ranges are joined.
-pub(crate) fn changes(
-    queue: QueueId,
-    epoch: u64,
-    changes: &DeliveryChanges,
-    mut push: impl FnMut(&dyn Fn(&mut Vec<u8>)),
-) {
+/// Encodes the settlements and returns of a queue. Each call of `push` gets a function that appends to an entry either at most
+/// 4,096 settle operations or one return operation of at most 8,192 messages. Adjacent settled ranges are joined.
+pub(crate) fn changes(queue: QueueId, changes: &DeliveryChanges, mut push: impl FnMut(&dyn Fn(&mut Vec<u8>))) {
     let mut settled = Vec::with_capacity(changes.settled.len().min(RANGES_MAX));
     for &(first, count) in &changes.settled {
         if let Some((before, messages)) = settled.last_mut()
@@ -260,11 +255,12 @@ pub(crate) fn changes(
     if !settled.is_empty() {
         push(&|out| settle(out, queue, &settled));
     }
-    for messages in changes.returned.chunks(RETURNS_MAX) {
-        push(&|out| give_back(out, RETURN, queue, epoch, messages));
-    }
-    for messages in changes.released.chunks(RETURNS_MAX) {
-        push(&|out| give_back(out, RELEASE, queue, epoch, messages));
+    for (operation, messages) in [(RETURN, &changes.returned), (RELEASE, &changes.released)] {
+        for of_epoch in messages.chunk_by(|one, next| one.epoch == next.epoch) {
+            for messages in of_epoch.chunks(RETURNS_MAX) {
+                push(&|out| give_back(out, operation, queue, messages));
+            }
+        }
     }
 }
 
@@ -275,16 +271,17 @@ fn settle(out: &mut Vec<u8>, queue: QueueId, ranges: &[(u64, u64)]) {
     }
 }
 
-fn give_back(out: &mut Vec<u8>, operation: u8, queue: QueueId, epoch: u64, messages: &[(u64, u32)]) {
-    let stretches = || messages.chunk_by(|(one, _), (next, _)| one + 1 == *next);
+/// Encodes the return or the release of messages, which were all delivered in the same epoch.
+fn give_back(out: &mut Vec<u8>, operation: u8, queue: QueueId, messages: &[DeliveryId]) {
+    let stretches = || messages.chunk_by(|one, next| one.message.sequence + 1 == next.message.sequence);
     out.push(operation);
     out.put_u64_le(queue.0);
-    out.put_u64_le(epoch);
+    out.put_u64_le(messages.first().map_or(0, |first| first.epoch));
     out.put_u32_le(stretches().count() as u32);
     for stretch in stretches() {
-        out.put_u64_le(stretch[0].0);
+        out.put_u64_le(stretch[0].message.sequence);
         out.put_u32_le(stretch.len() as u32);
-        stretch.iter().for_each(|(_, offset)| out.put_u32_le(*offset));
+        stretch.iter().for_each(|id| out.put_u32_le(id.message.offset));
     }
 }
 

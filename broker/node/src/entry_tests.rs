@@ -53,18 +53,23 @@ fn read_batch(entry: &Bytes, batch: &Batch, read: &mut Read) -> Option<()> {
     })
 }
 
+/// Returns the identities of deliveries in [`EPOCH`], from the sequence and the offset of each message.
+fn ids(messages: &[(u64, u32)]) -> Vec<DeliveryId> {
+    messages.iter().map(|(sequence, offset)| DeliveryId::new(*sequence, *offset, EPOCH)).collect()
+}
+
 /// Encodes settlements and returns, with the operations of each call of `push` in an entry of their own.
 fn parts(what: &DeliveryChanges) -> Vec<Vec<u8>> {
     let mut parts = Vec::new();
-    changes(QueueId(7), EPOCH, what, |append| parts.push(sealed(append)));
+    changes(QueueId(7), what, |append| parts.push(sealed(append)));
     parts
 }
 
 #[test]
 fn adjacent_messages_are_settled_and_returned_as_ranges() {
     let settled = vec![(4, 1), (5, 2), (7, 1), (9, 1)];
-    let returned = vec![(20, 1), (21, 50), (23, 1)];
-    let parts = parts(&DeliveryChanges { settled, returned, released: vec![(30, 4)] });
+    let returned = ids(&[(20, 1), (21, 50), (23, 1)]);
+    let parts = parts(&DeliveryChanges { settled, returned, released: ids(&[(30, 4)]) });
     let read: Read = parts.iter().cloned().filter_map(read).flatten().collect();
     let expected = [
         (7, "settle", 4, 4),
@@ -80,7 +85,7 @@ fn adjacent_messages_are_settled_and_returned_as_ranges() {
 #[test]
 fn very_many_settlements_and_returns_are_split() {
     let most = 64 << 10;
-    let returned: Vec<(u64, u32)> = (0..180_000).map(|at| (at * 2, at as u32)).collect();
+    let returned: Vec<DeliveryId> = (0..180_000).map(|at| DeliveryId::new(at * 2, at as u32, EPOCH)).collect();
     let settled: Vec<(u64, u64)> = (0..180_000).map(|at| (1 + at * 2, 1)).collect();
     let parts = parts(&DeliveryChanges { settled: settled.clone(), returned: returned.clone(), released: Vec::new() });
     assert!(parts.iter().all(|part| part.len() <= 3 * most), "{:?}", parts.iter().map(Vec::len).max());
@@ -135,10 +140,10 @@ fn entries_of_version_1_are_read() {
 
 #[test]
 fn an_entry_of_a_later_version_or_one_cut_short_is_not_decoded() {
-    let mut entry = sealed(|entry| give_back(entry, RETURN, QueueId(1), EPOCH, &[(1, 1), (2, 2)]));
+    let mut entry = sealed(|entry| give_back(entry, RETURN, QueueId(1), &ids(&[(1, 1), (2, 2)])));
     assert!((1..entry.len()).all(|len| len == 1 || read(entry[..len].to_vec()).is_none()));
     let short = sealed(|entry| {
-        give_back(entry, RETURN, QueueId(1), EPOCH, &[(1, 1), (2, 2)]);
+        give_back(entry, RETURN, QueueId(1), &ids(&[(1, 1), (2, 2)]));
         entry.pop();
     });
     assert!(read(short).is_none(), "the batch is whole, its operation is not");
@@ -154,9 +159,9 @@ fn publish_and_settle(entry: &mut Vec<u8>) {
     let messages = [message(13, 13, 5), message(13, 18, 0), shared];
     let publish = Publish { exchange: b"ex", routing_key: b"key", bytes, messages: &messages };
     enqueue(entry, &[QueueId(7), QueueId(19)], &publish);
-    let delivered =
-        DeliveryChanges { settled: vec![(3, 1), (4, 2)], returned: vec![(9, 7), (10, 40)], released: Vec::new() };
-    changes(QueueId(7), EPOCH, &delivered, |append| append(entry));
+    let returned = ids(&[(9, 7), (10, 40)]);
+    let delivered = DeliveryChanges { settled: vec![(3, 1), (4, 2)], returned, released: Vec::new() };
+    changes(QueueId(7), &delivered, |append| append(entry));
 }
 
 /// The bytes of a publish and of a settlement, which are the same in all versions.

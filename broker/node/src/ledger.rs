@@ -10,7 +10,7 @@ use crate::connections::ChannelView;
 use crate::memory::Memory;
 use crate::queue::{Queue, QueueId};
 use blocks::{Blocks, Outstanding};
-use leveret_engine::queue::{ConsumerId, MessageId};
+use leveret_engine::queue::{ConsumerId, DeliveryId, MessageId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -73,6 +73,10 @@ pub struct Subscriber {
     ended: bool,
     /// The tag of the last delivery.
     last_tag: u64,
+    /// The epoch of the queue in which the last delivery was made.
+    epoch: u64,
+    /// The tag of the first delivery of that epoch. Those before it were made in earlier ones.
+    epoch_from: u64,
     /// The account's place in the line if it waits.
     place: Option<LinePlace>,
 }
@@ -130,8 +134,17 @@ impl Ledger {
 
     fn insert(&mut self, queue: Arc<Queue>, is_limited: bool) -> u32 {
         self.memory.get_or_insert_with(|| queue.memory.clone());
-        let account =
-            Subscriber { queue, consumer: None, is_limited, outstanding: 0, ended: false, last_tag: 0, place: None };
+        let account = Subscriber {
+            queue,
+            consumer: None,
+            is_limited,
+            outstanding: 0,
+            ended: false,
+            last_tag: 0,
+            epoch: 0,
+            epoch_from: 0,
+            place: None,
+        };
         let number = self.subscribers.insert(account) as u32;
         self.account_places();
         number
@@ -261,14 +274,18 @@ impl Ledger {
 
     /// Enters a delivery for the account `subscriber` and returns its tag.
     #[inline]
-    pub fn deliver(&mut self, subscriber: u32, id: MessageId) -> u64 {
+    pub fn deliver(&mut self, subscriber: u32, id: DeliveryId) -> u64 {
+        let DeliveryId { message: MessageId { sequence, offset }, epoch } = id;
         let tag = self.deliver_settled();
-        self.blocks.push(tag, Outstanding { sequence: id.sequence, offset: id.offset, subscriber });
+        self.blocks.push(tag, Outstanding { sequence, offset, subscriber });
         self.outstanding += 1;
         self.view.unacked.store(self.outstanding, Relaxed);
         if let Some(account) = self.subscribers.get_mut(subscriber as usize) {
             account.outstanding += 1;
             account.last_tag = tag;
+            if account.epoch < epoch {
+                (account.epoch, account.epoch_from) = (epoch, tag);
+            }
             self.got += u64::from(!account.is_limited);
         }
         if self.blocks.bytes() != self.accounted {
@@ -288,9 +305,9 @@ impl Ledger {
     ///
     /// # Errors
     /// [`UnknownTag`] if the delivery is not outstanding.
-    pub fn take(&mut self, tag: u64, mut taken: impl FnMut(&Subscriber, MessageId)) -> Result<(), UnknownTag> {
+    pub fn take(&mut self, tag: u64, mut taken: impl FnMut(&Subscriber, DeliveryId)) -> Result<(), UnknownTag> {
         let entry = self.blocks.take(tag).ok_or(UnknownTag)?;
-        self.taken(entry, &mut taken);
+        self.taken(tag, entry, &mut taken);
         self.is_changed();
         Ok(())
     }
@@ -310,20 +327,23 @@ impl Ledger {
 
     /// Removes outstanding deliveries up to and including the tag `last` and hands them to `taken` in order: about 8192 in
     /// one call. Returns whether there may be more.
-    pub fn take_up_to(&mut self, last: u64, mut taken: impl FnMut(&Subscriber, MessageId)) -> bool {
+    pub fn take_up_to(&mut self, last: u64, mut taken: impl FnMut(&Subscriber, DeliveryId)) -> bool {
         let mut blocks = std::mem::take(&mut self.blocks);
-        let more = blocks.take_up_to(last, TAKEN_AT_ONCE, &mut |entry| self.taken(entry, &mut taken));
+        let more = blocks.take_up_to(last, TAKEN_AT_ONCE, &mut |tag, entry| self.taken(tag, entry, &mut taken));
         self.blocks = blocks;
         self.is_changed();
         more
     }
 
     #[inline]
-    fn taken(&mut self, entry: Outstanding, taken: &mut impl FnMut(&Subscriber, MessageId)) {
+    fn taken(&mut self, tag: u64, entry: Outstanding, taken: &mut impl FnMut(&Subscriber, DeliveryId)) {
         self.outstanding -= 1;
         let index = entry.subscriber as usize;
         let Some(account) = self.subscribers.get_mut(index) else { return };
-        taken(account, MessageId { sequence: entry.sequence, offset: entry.offset });
+        let message = MessageId { sequence: entry.sequence, offset: entry.offset };
+        // Each epoch is later than the one before: it is enough to know that a delivery is not of the last one.
+        let epoch = if tag >= account.epoch_from { account.epoch } else { 0 };
+        taken(account, DeliveryId { message, epoch });
         account.outstanding -= 1;
         self.got -= u64::from(!account.is_limited);
         if account.ended && account.outstanding == 0 {

@@ -22,9 +22,9 @@ fn taken(ledger: &mut Ledger, tag: u64, multiple: bool) -> Result<Vec<u64>, Unkn
     let mut sequences = Vec::new();
     if multiple {
         let last = ledger.last_of(tag)?;
-        while ledger.take_up_to(last, |_, id| sequences.push(id.sequence)) {}
+        while ledger.take_up_to(last, |_, id| sequences.push(id.message.sequence)) {}
     } else {
-        ledger.take(tag, |_, id| sequences.push(id.sequence))?;
+        ledger.take(tag, |_, id| sequences.push(id.message.sequence))?;
     }
     Ok(sequences)
 }
@@ -33,7 +33,7 @@ fn taken(ledger: &mut Ledger, tag: u64, multiple: bool) -> Result<Vec<u64>, Unkn
 fn tags_are_settled_once() {
     let (mut ledger, view, queue) = ledger();
     let account = ledger.open(queue);
-    let tags: Vec<u64> = (10..15).map(|sequence| ledger.deliver(account, MessageId { sequence, offset: 0 })).collect();
+    let tags: Vec<u64> = (10..15).map(|sequence| ledger.deliver(account, message(sequence))).collect();
     assert_eq!(tags, [1, 2, 3, 4, 5]);
     assert_eq!(taken(&mut ledger, 2, false), Ok(vec![11]));
     assert_eq!(taken(&mut ledger, 2, false), Err(UnknownTag));
@@ -46,7 +46,7 @@ fn tags_are_settled_once() {
     assert_eq!(taken(&mut ledger, 0, true), Ok(vec![13, 14]));
     assert_eq!(taken(&mut ledger, 0, true), Ok(vec![]));
     assert_eq!(ledger.deliver_settled(), 6);
-    assert_eq!(ledger.deliver(account, MessageId { sequence: 20, offset: 0 }), 7);
+    assert_eq!(ledger.deliver(account, message(20)), 7);
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn very_many_deliveries_are_taken_in_parts_without_those_made_meanwhile() {
         ledger.deliver(account, message(sequence));
     }
     let (last, mut sequences, mut parts) = (ledger.last_of(0).unwrap(), Vec::new(), 0);
-    while ledger.take_up_to(last, |_, id| sequences.push(id.sequence)) {
+    while ledger.take_up_to(last, |_, id| sequences.push(id.message.sequence)) {
         parts += 1;
         assert!(sequences.len() < parts * 9_000);
         ledger.deliver(account, message(1_000_000));
@@ -66,8 +66,8 @@ fn very_many_deliveries_are_taken_in_parts_without_those_made_meanwhile() {
     assert_eq!(ledger.outstanding(), parts as u64);
 }
 
-fn message(sequence: u64) -> MessageId {
-    MessageId { sequence, offset: 0 }
+fn message(sequence: u64) -> DeliveryId {
+    DeliveryId::new(sequence, 0, 1)
 }
 
 #[test]
@@ -340,4 +340,18 @@ proptest! {
             prop_assert!(ledger.blocks.bytes() <= left * 300, "{} bytes for {left}", ledger.blocks.bytes());
         }
     }
+}
+
+#[test]
+fn a_delivery_is_taken_with_the_epoch_in_which_it_was_made_if_that_is_the_last_one() {
+    let (mut ledger, _, queue) = ledger();
+    let (one, other) = (ledger.open(queue.clone()), ledger.open(queue));
+    let made = [(one, 4), (other, 4), (one, 4), (one, 7), (other, 4), (one, 7)];
+    for (at, (account, epoch)) in made.into_iter().enumerate() {
+        ledger.deliver(account, DeliveryId::new(at as u64, 0, epoch));
+    }
+    let mut epochs = Vec::new();
+    ledger.take(2, |_, id| epochs.push(id.epoch)).unwrap();
+    ledger.take_up_to(6, |_, id| epochs.push(id.epoch));
+    assert_eq!(epochs, [4, 0, 0, 7, 4, 7], "0 for an epoch that is over");
 }

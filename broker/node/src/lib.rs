@@ -112,8 +112,8 @@ pub use held::{HeldBytes, TooMuchHeld};
 pub use ledger::{Ledger, Subscriber, UnknownTag};
 pub use leveret_engine::catalog;
 pub use leveret_engine::queue::{
-    Body, ConsumerId, ConsumerOwner, Counters, DWELL_BOUNDS_SECONDS, Delivery, Depth, Dwell, Extent, Fill, MessageId,
-    Sink, Source, Subscription,
+    Body, ConsumerId, ConsumerOwner, Counters, DWELL_BOUNDS_SECONDS, Delivery, DeliveryId, Depth, Dwell, Extent, Fill,
+    MessageId, Sink, Source, Subscription,
 };
 pub use leveret_replication::{TcpWires, Wires};
 pub use limits::{Limits, LimitsError, Permit, Wishes};

@@ -227,7 +227,7 @@ fn the_warm_contents_of_all_queues_together_are_bounded() {
         assert!(node.broker.memory().warm() < 2 << 20, "{} bytes", node.broker.memory().warm());
         for (queue, id, sink) in &sinks {
             let (first, _) = sink.taken.lock()[0];
-            queue.enter().acknowledge(Some(*id), first.sequence, 1);
+            queue.enter().acknowledge(Some(*id), first.message.sequence, 1);
             node.broker.unsubscribe(queue, *id);
             assert_eq!(node.drain(queue).await, [1, 2, 3, 4]);
         }

@@ -40,7 +40,7 @@ impl Sink for NodeSink {
                 fill = Fill::Exhausted;
                 break;
             };
-            let grant = Grant { id: delivery.id, redelivered: delivery.redelivered };
+            let grant = Grant { id: delivery.id.message, redelivered: delivery.redelivered };
             grants.push(grant);
             granted.unconfirmed.push_back(grant);
             granted.made += 1;

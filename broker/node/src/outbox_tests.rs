@@ -16,8 +16,8 @@ fn publish(shard: &Shard, bytes: usize) {
 }
 
 fn settle(shard: &Shard, first: u64, returned: bool) {
-    let returned = if returned { vec![(first, 0)] } else { Vec::new() };
-    shard.changes(QueueId(1), 8, &DeliveryChanges { settled: vec![(first, 1)], returned, released: Vec::new() });
+    let returned = if returned { vec![leveret_engine::queue::DeliveryId::new(first, 0, 8)] } else { Vec::new() };
+    shard.changes(QueueId(1), &DeliveryChanges { settled: vec![(first, 1)], returned, released: Vec::new() });
 }
 
 /// Returns the operations of an entry as text: publishes as `p`, settlements by number, returns as `r`.

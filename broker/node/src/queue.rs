@@ -239,7 +239,7 @@ impl Queue {
             shards.contents(self.id).free(freed);
         }
         if let Some(changes) = state.take_changes() {
-            shards.shard(self.id).changes(self.id, state.epoch(), &changes);
+            shards.shard(self.id).changes(self.id, &changes);
         }
         if state.has_want() {
             shards.wants.push(self.id, &self.others.wants);

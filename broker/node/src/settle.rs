@@ -2,7 +2,7 @@
 use crate::Broker;
 use crate::ledger::Subscriber;
 use crate::queue::Queue;
-use leveret_engine::queue::{ConsumerId, MessageId};
+use leveret_engine::queue::{ConsumerId, DeliveryId, MessageId};
 use std::sync::Arc;
 
 /// The outcome of deliveries.
@@ -28,6 +28,8 @@ struct SettlementPart {
     /// The sequence number of the first of `count` consecutive messages.
     first: u64,
     count: u64,
+    /// The epoch in which they were delivered.
+    epoch: u64,
     /// The offset of each message, in order; empty unless `keep_offsets`.
     offsets: Vec<u32>,
     keep_offsets: bool,
@@ -42,11 +44,13 @@ impl SettlementPart {
 
 impl Settlement {
     /// Adds a delivery that came from `from`. The `outcome` must be the same for all deliveries of a settlement.
-    pub fn add(&mut self, from: &Subscriber, id: MessageId, outcome: Outcome) {
+    pub fn add(&mut self, from: &Subscriber, id: DeliveryId, outcome: Outcome) {
+        let DeliveryId { message: id, epoch } = id;
         if let Some(last) = self.parts.last_mut()
             && last.first + last.count == id.sequence
             && last.offsets.len() < VISIT_MAX
             && last.consumer == from.consumer
+            && last.epoch == epoch
             && Arc::ptr_eq(&last.queue, &from.queue)
         {
             last.count += 1;
@@ -58,7 +62,7 @@ impl Settlement {
         let keep_offsets = outcome == Outcome::Returned;
         let offsets = if keep_offsets { vec![id.offset] } else { Vec::new() };
         let (queue, consumer) = (from.queue.clone(), from.consumer);
-        self.parts.push(SettlementPart { queue, consumer, first: id.sequence, count: 1, offsets, keep_offsets });
+        self.parts.push(SettlementPart { queue, consumer, first: id.sequence, count: 1, epoch, offsets, keep_offsets });
     }
 
     /// Returns whether no delivery was added.
@@ -99,7 +103,8 @@ fn settle_part(queue: &mut leveret_engine::queue::QueueCore, part: &SettlementPa
         Outcome::Rejected => queue.reject(part.consumer, part.first, part.count),
         Outcome::Returned => {
             for (sequence, &offset) in (part.first..).zip(&part.offsets) {
-                queue.give_back(part.consumer, MessageId { sequence, offset });
+                let message = MessageId { sequence, offset };
+                queue.give_back(part.consumer, DeliveryId { message, epoch: part.epoch });
             }
         }
     }

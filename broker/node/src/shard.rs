@@ -65,10 +65,10 @@ impl Shard {
         }
     }
 
-    /// Appends the settlements and returns of a queue of this shard, of messages that were delivered in `epoch`.
-    pub(crate) fn changes(&self, queue: QueueId, epoch: u64, changes: &DeliveryChanges) {
+    /// Appends the settlements and returns of a queue of this shard.
+    pub(crate) fn changes(&self, queue: QueueId, changes: &DeliveryChanges) {
         let visible = !changes.returned.is_empty() || !changes.released.is_empty();
-        entry::changes(queue, epoch, changes, |append| self.push(append, 0, visible));
+        entry::changes(queue, changes, |append| self.push(append, 0, visible));
     }
 
     /// Appends the declaration or deletion of a queue of this shard, if this node leads it. To be called while the catalog is

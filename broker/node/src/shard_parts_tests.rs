@@ -9,7 +9,7 @@ use leveret_journal::faulty::FaultyDisk;
 const MESSAGES: u64 = 180_000;
 
 /// Has all messages of `queue` delivered to a consumer, which leaves without settling them. Returns the messages.
-async fn deliver_all(node: &TestNode, queue: &Arc<crate::Queue>) -> Vec<crate::MessageId> {
+async fn deliver_all(node: &TestNode, queue: &Arc<crate::Queue>) -> Vec<crate::DeliveryId> {
     let sink = Arc::new(Taker::default());
     let subscription = Subscription { sink: sink.clone(), exclusive: false, no_ack: false, prefetch: 0 };
     let id = node.broker.subscribe(&Caller::system(), queue, subscription).unwrap();
@@ -51,7 +51,7 @@ fn very_many_unacknowledged_messages_can_be_returned_and_settled() {
         let taken = deliver_all(&node, &queue).await;
         {
             let mut entered = queue.enter();
-            taken.iter().step_by(2).for_each(|id| entered.acknowledge(None, id.sequence, 1));
+            taken.iter().step_by(2).for_each(|id| entered.acknowledge(None, id.message.sequence, 1));
         }
         node.until("half of it is settled", || queue.look(|queue| queue.depth().unacked) == MESSAGES / 2).await;
         let (node, queue) = restarted(node, &disk).await;

@@ -22,8 +22,8 @@ pub(crate) struct TestNode {
 /// A sink that takes every message, and keeps the beginning of each body.
 #[derive(Default)]
 pub(crate) struct Taker {
-    /// The sequence number of each message, and the first bytes of its body.
-    pub(crate) taken: Mutex<Vec<(MessageId, Vec<u8>)>>,
+    /// The identity of each delivery, and the first bytes of its body.
+    pub(crate) taken: Mutex<Vec<(DeliveryId, Vec<u8>)>>,
 }
 
 impl Sink for Taker {

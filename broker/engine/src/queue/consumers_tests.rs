@@ -38,7 +38,7 @@ impl Sink for Taker {
                 }
                 let Some(delivery) = source.next() else { return Fill::Exhausted };
                 taken.room -= 1;
-                taken.got.push(delivery.id.sequence);
+                taken.got.push(delivery.id.message.sequence);
             }
         })
     }
@@ -185,7 +185,7 @@ proptest! {
                         // The offset of a message does not matter here: all messages are alike.
                         let offset = 3;
                         match back {
-                            true => queue.give_back(Some(member.id), MessageId { sequence, offset }),
+                            true => queue.give_back(Some(member.id), DeliveryId::new(sequence, offset, queue.epoch())),
                             false => queue.acknowledge(Some(member.id), sequence, 1),
                         }
                     }

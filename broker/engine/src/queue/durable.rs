@@ -6,7 +6,7 @@
 //! queue that was read back from the log has no leader until [`QueueCore::lead`] is called: messages that were
 //! unacknowledged then are ready again and are delivered as redelivered.
 use super::logged::{DeliveryChanges, LoggedRun, ReadRequest, RunName};
-use super::run::{Cursor, MessageId};
+use super::run::{Cursor, DeliveryId, MessageId};
 use super::{History, QueueCore};
 use bytes::Bytes;
 
@@ -231,12 +231,13 @@ impl QueueCore {
     }
 
     /// Notes that a delivery was returned. A message that exceeds the delivery limit by that is settled instead.
-    pub(super) fn log_return(&mut self, sequence: u64, offset: u32) {
+    pub(super) fn log_return(&mut self, id: DeliveryId) {
+        let sequence = id.message.sequence;
         let count = self.state.durable.as_ref().and_then(|durable| durable.counts.get(&sequence)).map_or(0, |&n| n);
         if self.lead.settings.returns_max().is_some_and(|limit| count >= limit) {
             self.lead.changes.settled.push((sequence, 1));
         } else {
-            self.lead.changes.returned.push((sequence, offset));
+            self.lead.changes.returned.push(id);
         }
     }
 }

@@ -18,7 +18,7 @@ struct Recorder(Mutex<Vec<Message>>);
 impl Sink for Recorder {
     fn fill(&self, source: &mut dyn Source) -> Fill {
         while let Some(Delivery { id, redelivered, body, .. }) = source.next() {
-            self.0.lock().unwrap().push((id.sequence, id.offset, redelivered, body.to_vec()));
+            self.0.lock().unwrap().push((id.message.sequence, id.message.offset, redelivered, body.to_vec()));
         }
         Fill::Exhausted
     }
@@ -67,8 +67,8 @@ fn apply_changes(queue: &mut QueueCore) {
     for (first, count) in changes.settled {
         queue.apply_settled(first, count);
     }
-    for (sequence, offset) in changes.returned {
-        queue.apply_returned(sequence, offset, Some(queue.epoch()), None);
+    for DeliveryId { message: MessageId { sequence, offset }, epoch } in changes.returned {
+        queue.apply_returned(sequence, offset, Some(epoch), None);
     }
 }
 
@@ -151,7 +151,7 @@ fn a_message_returned_too_often_is_dropped() {
     for round in 0..3 {
         let (sequence, offset, redelivered, _) = log.get(&mut queue, false).unwrap();
         assert_eq!(redelivered, round > 0);
-        queue.give_back(None, MessageId { sequence, offset });
+        queue.give_back(None, DeliveryId::new(sequence, offset, queue.epoch()));
         apply_changes(&mut queue);
         queue = restarted(&queue, Some(2));
     }
@@ -289,7 +289,7 @@ fn a_purge_of_returned_messages_has_parts_of_few_ranges() {
     (0..200).for_each(|_| log.publish(&mut queue, &vec![b"x".to_vec(); 100], true));
     let out: Vec<_> = (0..19_000).map(|_| log.get(&mut queue, false).unwrap()).collect();
     for &(sequence, offset, ..) in &out[10..] {
-        queue.give_back(None, MessageId { sequence, offset });
+        queue.give_back(None, DeliveryId::new(sequence, offset, queue.epoch()));
     }
     apply_changes(&mut queue);
     let (before, mut purged, mut parts, mut ranges) = (queue.next_sequence(), 0, 0, Vec::new());
@@ -360,7 +360,7 @@ proptest! {
                     let sequence = *out.keys().nth(at % out.len()).unwrap();
                     let (offset, body) = out.remove(&sequence).unwrap();
                     if back {
-                        queue.give_back(None, MessageId { sequence, offset });
+                        queue.give_back(None, DeliveryId::new(sequence, offset, queue.epoch()));
                         returned.insert(sequence, (true, body));
                     } else {
                         queue.acknowledge(None, sequence, 1);
@@ -471,9 +471,11 @@ fn a_return_from_an_earlier_epoch_counts_and_makes_no_message_ready_twice() {
     queue.apply_returned(sequence, offset, Some(EPOCH), None);
     assert_eq!(queue.depth().ready, 1);
     assert!(log.get(&mut queue, false).is_some_and(|(.., redelivered, _)| redelivered));
-    queue.apply_returned(sequence, offset, Some(EPOCH), None);
+    // Another consumer has it by now.
+    queue.give_back(None, DeliveryId::new(sequence, offset, EPOCH));
+    apply_changes(&mut queue);
     assert_eq!((queue.depth().ready, queue.depth().unacked), (0, 1));
-    queue.give_back(None, MessageId { sequence, offset });
+    queue.give_back(None, DeliveryId::new(sequence, offset, queue.epoch()));
     let limit_is_met = queue.take_changes().unwrap();
     assert_eq!((limit_is_met.settled.len(), limit_is_met.returned.len()), (1, 0), "it was returned often enough");
 }
@@ -489,7 +491,7 @@ fn what_a_consumer_of_an_earlier_epoch_settles_or_returns_counts_once() {
     assert_eq!((queue.depth().ready, queue.depth().unacked), (3, 0));
     let [first, second] = [0, 1].map(|_| log.get(&mut queue, false).unwrap().0);
     assert_eq!([first, second], [1, 2]);
-    queue.give_back(None, MessageId { sequence: 1, offset: 0 });
+    queue.give_back(None, DeliveryId::new(1, 0, queue.epoch()));
     apply_changes(&mut queue);
     assert_eq!((queue.depth().ready, queue.depth().unacked), (2, 1));
     // It is settled while it is ready again.

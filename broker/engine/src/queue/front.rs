@@ -4,6 +4,7 @@
 //!
 //! Grants are numbered. Both sides name absolute numbers, so that what is said twice changes nothing, and what was lost is
 //! said again.
+use super::run::DeliveryId;
 use super::{MessageId, QueueCore};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -119,8 +120,8 @@ impl QueueCore {
     }
 
     /// Releases a message that the leader handed over for a client that has gone.
-    pub fn release(&mut self, id: MessageId) {
-        self.lead.changes.released.push((id.sequence, id.offset));
+    pub fn release(&mut self, id: DeliveryId) {
+        self.lead.changes.released.push(id);
     }
 
     /// Returns whether the leader has to be told what [`take_want`](Self::take_want) returns.
@@ -180,21 +181,25 @@ impl QueueCore {
     /// Releases the messages that were granted if the queue has no consumers here any more.
     pub(super) fn release_unused(&mut self) {
         if self.lead.front.is_some() && self.lead.consumers.len() == 0 && self.state.has_returned() {
-            self.lead.changes.released.extend(self.state.take_all_returned());
+            let (unused, epoch) = (self.state.take_all_returned(), self.lead.epoch);
+            let granted = unused.into_iter().map(|(sequence, offset)| DeliveryId::new(sequence, offset, epoch));
+            self.lead.changes.released.extend(granted);
         }
     }
 
     /// Has one message returned that was granted to a node, if it still is: whoever asked for it has ended.
     pub fn return_granted_one(&mut self, node: u64, id: MessageId) {
         if self.lead.granted_away.returned(node, id.sequence) {
-            self.lead.changes.returned.push((id.sequence, id.offset));
+            self.lead.changes.returned.push(DeliveryId { message: id, epoch: self.lead.epoch });
         }
     }
 
     /// Has everything that was granted to a node returned, because the node has ended or cannot be reached.
     pub fn return_granted(&mut self, node: u64) {
         // Most of them reached no client: none is dropped because of the delivery limit.
-        self.lead.changes.returned.extend(self.lead.granted_away.0.remove(&node).unwrap_or_default());
+        let (granted, epoch) = (self.lead.granted_away.0.remove(&node).unwrap_or_default(), self.lead.epoch);
+        let returned = granted.into_iter().map(|(sequence, offset)| DeliveryId::new(sequence, offset, epoch));
+        self.lead.changes.returned.extend(returned);
     }
 }
 

@@ -1,5 +1,6 @@
 //! The types that durable queues and the log exchange: names of runs, settlements and returns, and requests to read.
 use super::ranges::Ranges;
+use super::run::DeliveryId;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -48,11 +49,11 @@ pub struct LoggedRun<'a> {
 pub struct DeliveryChanges {
     /// Messages that are gone for good: the first sequence of each range, and the number of messages.
     pub settled: Vec<(u64, u64)>,
-    /// Messages that are ready again: the sequence of each, and the offset in its segment.
-    pub returned: Vec<(u64, u32)>,
-    /// Messages in the same form that were granted to this node and not delivered to a consumer: they are ready again, and
-    /// were not returned by anybody.
-    pub released: Vec<(u64, u32)>,
+    /// Messages that are ready again.
+    pub returned: Vec<DeliveryId>,
+    /// Messages that were granted to this node and not delivered to a consumer: they are ready again, and were not returned
+    /// by anybody.
+    pub released: Vec<DeliveryId>,
 }
 
 /// Runs to be read: the number of the segment and the name of each.

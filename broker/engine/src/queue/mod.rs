@@ -36,7 +36,7 @@ pub use dispatch::Got;
 pub use dwell::{DWELL_BOUNDS_SECONDS, Dwell};
 pub use front::{Grant, Want};
 pub use logged::{DeliveryChanges, LoggedRun, OldPlace, ReadRequest, RunName};
-pub use run::MessageId;
+pub use run::{DeliveryId, MessageId};
 pub use sink::{ConsumerOwner, Delivery, Fill, Sink, Source};
 pub use snapshot::{Damaged, Part, index_runs};
 pub use stored::StoredRun;

@@ -10,6 +10,24 @@ pub struct MessageId {
     pub offset: u32,
 }
 
+/// The identity of a delivery of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeliveryId {
+    /// The message.
+    pub message: MessageId,
+    /// The epoch of the queue in which the message was delivered. In each later epoch the message is ready anew, and may be
+    /// with another consumer.
+    pub epoch: u64,
+}
+
+impl DeliveryId {
+    /// Returns the identity of the delivery in `epoch` of the message with this sequence and offset.
+    #[must_use]
+    pub fn new(sequence: u64, offset: u32, epoch: u64) -> Self {
+        Self { message: MessageId { sequence, offset }, epoch }
+    }
+}
+
 /// Consecutive messages: `first..first + count`. A run is removed when none of them is live.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Run {

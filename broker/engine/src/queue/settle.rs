@@ -1,5 +1,5 @@
 //! Settling and returning deliveries at the request of their consumers.
-use super::{ConsumerId, MessageId, QueueCore};
+use super::{ConsumerId, DeliveryId, QueueCore};
 
 impl QueueCore {
     /// Settles `count` messages from `sequence` on, which were delivered to `consumer` (`None`: by a get). The caller's
@@ -16,13 +16,14 @@ impl QueueCore {
         self.settle(sequence, count);
     }
 
-    /// Returns a delivery: the message is ready again at its old place, and will be marked as redelivered.
-    pub fn give_back(&mut self, consumer: Option<ConsumerId>, id: MessageId) {
+    /// Returns a delivery: the message is ready again at its old place, and will be marked as redelivered. A message that was
+    /// delivered in an earlier epoch has been ready since the present one began.
+    pub fn give_back(&mut self, consumer: Option<ConsumerId>, id: DeliveryId) {
         self.credit(consumer, 1);
         if self.is_durable() {
-            self.log_return(id.sequence, id.offset);
+            self.log_return(id);
         } else if self.lead.leading {
-            self.state.give_back(id);
+            self.state.give_back(id.message);
         }
     }
 

@@ -17,8 +17,8 @@ pub struct Delivery<'a> {
     pub body: &'a [u8],
     /// The memory that the body is a part of, if that memory is shared, so that the body need not be copied.
     pub shared: Option<&'a Bytes>,
-    /// The identity of the message, to settle it with.
-    pub id: super::MessageId,
+    /// The identity of the delivery, to settle it with.
+    pub id: super::DeliveryId,
     /// The number of messages that are still ready after this one.
     pub ready_after: u64,
 }

@@ -34,7 +34,7 @@ impl Sink for Recorder {
         while got.len() < *self.room.lock().unwrap() {
             let Some(delivery) = source.next() else { return Fill::Exhausted };
             let Delivery { id, redelivered, routing_key, body, .. } = delivery;
-            got.push((id.sequence, id.offset, redelivered, routing_key.to_vec(), body.to_vec()));
+            got.push((id.message.sequence, id.message.offset, redelivered, routing_key.to_vec(), body.to_vec()));
         }
         Fill::Full
     }
@@ -106,7 +106,7 @@ fn a_purge_in_parts_removes_the_messages_ready_at_its_start() {
     let out = sink.take();
     queue.unsubscribe(consumer);
     for (sequence, offset, ..) in &out[..2] {
-        queue.give_back(None, MessageId { sequence: *sequence, offset: *offset });
+        queue.give_back(None, DeliveryId::new(*sequence, *offset, queue.epoch()));
     }
     let (before, mut parts, mut purged) = (queue.next_sequence(), 0, 0);
     loop {
@@ -167,7 +167,7 @@ fn returned_messages_are_delivered_first_and_marked_as_redelivered() {
     queue.dispatch(0);
     let got = sink.take();
     for (sequence, offset, ..) in got.iter().rev() {
-        queue.give_back(Some(consumer), MessageId { sequence: *sequence, offset: *offset });
+        queue.give_back(Some(consumer), DeliveryId::new(*sequence, *offset, queue.epoch()));
     }
     queue.dispatch(0);
     let again: Vec<_> = sink.take().into_iter().map(|(sequence, _, again, ..)| (sequence, again)).collect();
@@ -194,11 +194,11 @@ fn a_purge_removes_ready_messages_and_keeps_unacknowledged_ones() {
     publish(&mut queue, "k", &["1", "2", "3", "4"]);
     assert!(take_one(&mut queue, &sink, false) && take_one(&mut queue, &sink, false));
     let got = sink.take();
-    queue.give_back(None, MessageId { sequence: got[0].0, offset: got[0].1 });
+    queue.give_back(None, DeliveryId::new(got[0].0, got[0].1, queue.epoch()));
     assert_eq!(queue.purge(), 3);
     assert_eq!(queue.depth(), Depth { ready: 0, unacked: 1, body_bytes: 4, consumers: 0 });
     publish(&mut queue, "k", &["5"]);
-    queue.give_back(None, MessageId { sequence: got[1].0, offset: got[1].1 });
+    queue.give_back(None, DeliveryId::new(got[1].0, got[1].1, queue.epoch()));
     assert!(
         take_one(&mut queue, &sink, true) && take_one(&mut queue, &sink, true) && !take_one(&mut queue, &sink, true)
     );
@@ -240,7 +240,7 @@ fn one_unacknowledged_message_holds_its_own_run_only() {
         assert!(queue.memory_bytes() < 512 << 10, "{} bytes after {run} times 1,000", queue.memory_bytes());
     }
     assert_eq!(queue.depth(), Depth { ready: 0, unacked: 1, body_bytes: 4, consumers: 1 });
-    queue.give_back(None, MessageId { sequence: 0, offset: 4 });
+    queue.give_back(None, DeliveryId::new(0, 4, queue.epoch()));
     queue.dispatch(0);
     assert_eq!(sink.bodies(), ["held"]);
 }
@@ -352,7 +352,7 @@ proptest! {
                     let sequence = *model.out.keys().nth(at % model.out.len()).unwrap();
                     let (offset, body) = model.out.remove(&sequence).unwrap();
                     if back {
-                        queue.give_back(None, MessageId { sequence, offset });
+                        queue.give_back(None, DeliveryId::new(sequence, offset, queue.epoch()));
                         let place = model.ready.partition_point(|(other, ..)| *other < sequence);
                         model.ready.insert(place, (sequence, true, body));
                     } else {

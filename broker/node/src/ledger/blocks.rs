@@ -84,7 +84,7 @@ impl Blocks {
 
     /// Takes entries up to and including the tag `last`, in the order of their tags. No further block is begun once the
     /// blocks begun so far had `most` entries. Returns whether there may be more.
-    pub(super) fn take_up_to(&mut self, last: u64, most: usize, taken: &mut impl FnMut(Outstanding)) -> bool {
+    pub(super) fn take_up_to(&mut self, last: u64, most: usize, taken: &mut impl FnMut(u64, Outstanding)) -> bool {
         let mut begun = 0;
         while let Some(mut oldest) = self.older.first_entry() {
             if begun >= most {
@@ -146,13 +146,13 @@ impl Block {
         Some(entry)
     }
 
-    fn take_up_to(&mut self, last: u64, taken: &mut impl FnMut(Outstanding)) {
+    fn take_up_to(&mut self, last: u64, taken: &mut impl FnMut(u64, Outstanding)) {
         let Some(step) = last.checked_sub(self.first_tag) else { return };
         while let Some(entry) = self.entries.get_mut(self.taken_below)
             && u64::from(self.steps[self.taken_below]) <= step
         {
             if entry.subscriber != TAKEN {
-                taken(*entry);
+                taken(self.first_tag + u64::from(self.steps[self.taken_below]), *entry);
                 entry.subscriber = TAKEN;
                 self.left -= 1;
             }
