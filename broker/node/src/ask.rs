@@ -6,13 +6,12 @@ use crate::Broker;
 use crate::ask_messages::{
     Asked, CHANNEL, GotMessage, QueueAnswer, QueueAsk, decode_answer, decode_ask, encode_answer, encode_ask,
 };
-use crate::caller::Caller;
 use crate::outcome::{no_majority, stopping};
 use crate::queue::Queue;
 use bytes::{Buf, Bytes};
 use leveret_engine::catalog::QueueId;
 use leveret_engine::queue::{Body, Delivery, Depth, Extent, Fill, Publish, Sink, Source, StoredRun};
-use leveret_model::refusal::{Refusal, RefusalKind};
+use leveret_model::refusal::Refusal;
 use leveret_replication::{GroupId, Groups, PeerMessages};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -271,11 +270,7 @@ impl Broker {
                 () = node.stopping.cancelled() => return Err(stopping()),
             }
         }
-        let text = format!(
-            "queue '{}' in vhost '{}' has no leader that can be reached: most nodes of the cluster may be down",
-            queue.name, queue.vhost
-        );
-        Err(Refusal::new(RefusalKind::Stopping, text))
+        Err(queue.without_leader())
     }
 
     /// Answers a request of another node, which came from its start `start`.
@@ -315,7 +310,6 @@ impl Broker {
 
     async fn answer_to(&self, from: u64, id: QueueId, ask: QueueAsk) -> QueueAnswer {
         let Some(queue) = self.queue(id).filter(|queue| queue.shards.is_some()) else { return QueueAnswer::Elsewhere };
-        let caller = Caller::system();
         let refused = |answer: Result<QueueAnswer, Refusal>| answer.unwrap_or_else(QueueAnswer::Refused);
         match ask {
             QueueAsk::Look => QueueAnswer::Depth(queue.look(|queue| queue.depth())),
@@ -325,12 +319,14 @@ impl Broker {
             }
             QueueAsk::Get { no_ack } => {
                 let sink = HandOver { node: (!no_ack).then_some(from), got: Mutex::new(None) };
-                let got = self.get(&caller, &queue, &sink, no_ack).await;
+                // Another leader is asked by that node itself: what is granted to it has to be known there.
+                let got = self.get_here(&queue, &sink, no_ack).await;
                 let message = sink.got.lock().take();
                 match (got, message) {
-                    (Ok(_), Some(message)) => QueueAnswer::Message(message),
-                    (Ok(_), None) => QueueAnswer::Nothing,
-                    (Err(refusal), _) => QueueAnswer::Refused(refusal),
+                    (_, Some(message)) => QueueAnswer::Message(message),
+                    (Ok(Some(_)), None) => QueueAnswer::Nothing,
+                    (Ok(None), None) => QueueAnswer::Elsewhere,
+                    (Err(refusal), None) => QueueAnswer::Refused(refusal),
                 }
             }
             QueueAsk::Claim { exclusive, received } => {

@@ -5,6 +5,7 @@ use crate::queue::Queue;
 use leveret_engine::queue::{self as engine, ConsumerId, ExclusiveUse, Got, Sink, Subscription};
 use leveret_model::refusal::{Refusal, RefusalKind};
 use std::time::Duration;
+use tokio::time::Instant;
 
 impl Broker {
     /// Subscribes a consumer: calls `started` on its sink, then delivers ready messages to it. Returns the identity of the
@@ -66,29 +67,42 @@ impl Broker {
     /// message that is only on the disk for ten seconds at most, and for one second if reads fail.
     ///
     /// # Errors
-    /// The queue was deleted meanwhile, or its next message cannot be read.
+    /// The queue was deleted meanwhile, its next message cannot be read, or its leader cannot be reached.
     pub async fn get(&self, _caller: &Caller, queue: &Queue, sink: &dyn Sink, no_ack: bool) -> Result<bool, Refusal> {
         queue.check_here()?;
         queue.caught_up().await;
         self.check_majority(queue)?;
-        while !self.is_served_here(queue) {
-            if let Some(found) = self.get_from_leader(queue, sink, no_ack).await? {
-                return Ok(found);
+        let began = Instant::now();
+        loop {
+            let got = match self.is_served_here(queue) {
+                true => self.get_here(queue, sink, no_ack).await?,
+                false => self.get_from_leader(queue, sink, no_ack).await?,
+            };
+            match got {
+                Some(found) => return Ok(found),
+                None if began.elapsed() > READ_MAX => return Err(queue.without_leader()),
+                None => tokio::time::sleep(LOOK_AGAIN).await,
             }
         }
-        let began = tokio::time::Instant::now();
+    }
+
+    /// Does what [`get`](Self::get) does, if this node leads the queue; returns `None` if it does not lead it any more.
+    pub(crate) async fn get_here(&self, queue: &Queue, sink: &dyn Sink, no_ack: bool) -> Result<Option<bool>, Refusal> {
+        let began = Instant::now();
         loop {
             let fetched = queue.reads.finished.notified();
             let (got, standstill) = {
                 let mut entered = queue.enter();
-                let got = entered.get(sink, no_ack, self.clock().now());
+                // What another leader has granted to this node is for its consumers.
+                let got = entered.is_leading().then(|| entered.get(sink, no_ack, self.clock().now()));
                 (got, entered.standstill().map(str::to_owned))
             };
             match got {
-                Got::Message => return Ok(true),
+                Some(Got::Message) => return Ok(Some(true)),
                 _ if queue.is_deleted() => return Err(queue.not_found()),
-                Got::Empty => return Ok(false),
-                Got::Cold => {}
+                Some(Got::Empty) => return Ok(Some(false)),
+                Some(Got::Cold) => {}
+                None => return Ok(None),
             }
             let waited = began.elapsed();
             if let Some(reason) = standstill.or_else(|| queue.reason_to_give_up(waited)) {
@@ -98,7 +112,7 @@ impl Broker {
             tokio::select! {
                 biased;
                 _ = tokio::time::timeout_at(until, fetched) => {}
-                () = self.node().stopping.cancelled() => return Ok(false),
+                () = self.node().stopping.cancelled() => return Ok(Some(false)),
             }
         }
     }
@@ -150,6 +164,15 @@ impl Queue {
         Refusal::new(RefusalKind::AccessRefused, text)
     }
 
+    /// The refusal of a request for which the leader of the queue would be needed.
+    pub(crate) fn without_leader(&self) -> Refusal {
+        let text = format!(
+            "queue '{}' in vhost '{}' has no leader that can be reached: most nodes of the cluster may be down",
+            self.name, self.vhost
+        );
+        Refusal::new(RefusalKind::Stopping, text)
+    }
+
     pub(crate) fn not_found(&self) -> Refusal {
         Refusal::no_queue(&self.vhost, &self.name)
     }
@@ -159,3 +182,5 @@ impl Queue {
 const READ_MAX: Duration = Duration::from_secs(10);
 /// The longest time that it waits if reads fail.
 const READ_TROUBLE_MAX: Duration = Duration::from_secs(1);
+/// The interval at which a client's request looks again for the node that leads the queue.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
