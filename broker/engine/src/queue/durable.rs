@@ -50,14 +50,15 @@ impl QueueCore {
     /// present one, the message has been ready again since the present epoch began. `by` is the node that returned it, if
     /// that is another one: it may have been granted to a third one meanwhile.
     pub fn apply_returned(&mut self, sequence: u64, offset: u32, epoch: Option<u64>, by: Option<u64>) {
-        let is_granted = by.is_none_or(|node| self.lead.granted_away.returned(node, sequence));
         let was_delivered = self.state.position(&self.lead.cursor).is_none_or(|next| sequence < next);
-        let is_out = self.lead.leading && epoch == Some(self.lead.epoch) && is_granted && was_delivered;
+        let is_of_now = epoch == Some(self.lead.epoch);
         #[cfg(any(test, feature = "mutants"))]
-        let is_out = is_out
-            || crate::mutants::RETURN_WITHOUT_EPOCH.load(std::sync::atomic::Ordering::Relaxed)
-                && self.lead.leading
-                && was_delivered;
+        let is_of_now = is_of_now || crate::mutants::RETURN_WITHOUT_EPOCH.load(std::sync::atomic::Ordering::Relaxed);
+        // What was granted in this epoch stays so if it is returned from an earlier one.
+        let is_out = self.lead.leading
+            && is_of_now
+            && was_delivered
+            && by.is_none_or(|node| self.lead.granted_away.returned(node, sequence));
         self.state.return_logged(sequence, offset, is_out);
     }
 
