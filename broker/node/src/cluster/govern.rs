@@ -7,7 +7,7 @@ use super::report::MemberStage;
 use super::state::{self, Cluster};
 use crate::Broker;
 use futures::future::join_all;
-use leveret_engine::catalog::CatalogCommand;
+use leveret_engine::catalog::{CatalogCommand, NodeRun};
 use leveret_replication::{GroupId, GroupMember, GroupStatus, Groups};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ impl Cluster {
                 continue;
             }
             self.follow_members(&groups, &statuses).await;
-            self.end_removed(&statuses).await;
+            self.end_removed(&groups).await;
             let now = Some(self.calm(&statuses));
             if now != calm {
                 (calm, calm_since) = (now, Instant::now());
@@ -51,13 +51,15 @@ impl Cluster {
     }
 
     /// As the leader of group 0, deletes what lived on nodes that are members no longer. Their identities never come back.
-    async fn end_removed(&self, statuses: &[GroupStatus]) {
-        let (Some(node), Some(definitions)) = (self.broker(), statuses.first()) else { return };
-        if definitions.leader != Some(self.node) || !state::is_settled(definitions) {
+    async fn end_removed(&self, groups: &Groups) {
+        let Some(broker) = self.broker().map(Broker) else { return };
+        // Read before the members: a node that runs by now was a member by then.
+        let running: Vec<NodeRun> = broker.catalog().running().collect();
+        let definitions = groups.status(0);
+        if definitions.leader != Some(self.node) || !state::is_settled(&definitions) {
             return;
         }
-        let broker = Broker(node);
-        let removed = broker.catalog().running().find(|run| !definitions.members.contains_key(&run.node));
+        let removed = running.into_iter().find(|run| !definitions.members.contains_key(&run.node));
         let Some(run) = removed else { return }; // the next one follows soon
         tracing::info!("what lived on node {:016x}, which was removed, is deleted", run.node);
         match timeout(STEP_MAX, broker.command(CatalogCommand::NodeGone(run))).await {
