@@ -121,6 +121,16 @@ impl Groups {
         })
     }
 
+    /// Ends a change of the voters that has come half way, because the leader that began it has ended: see
+    /// [`GroupStatus::is_changing`]. Only on the leader.
+    ///
+    /// # Errors
+    /// [`MemberError`] if this node does not lead the group, or if the first half is not agreed on yet.
+    pub fn finish_change(&self, group: GroupId) -> BoxFuture<'_, Result<(), MemberError>> {
+        // Without a further voter, what follows a change that has come half way is its second half.
+        Box::pin(self.change(group, ChangeMembers::AddVoterIds(BTreeSet::new()), false))
+    }
+
     async fn change(
         &self,
         group: GroupId,

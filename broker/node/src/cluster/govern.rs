@@ -110,6 +110,7 @@ impl Cluster {
             MemberStep::Add { node, address } => groups.add_learner(group, node, GroupMember { address }),
             MemberStep::Promote(node) => groups.promote(group, node),
             MemberStep::Remove(node) => groups.remove(group, node),
+            MemberStep::Finish => groups.finish_change(group),
         };
         match timeout(STEP_MAX, change).await {
             Ok(Ok(())) => tracing::debug!(group, "the members have changed: {step:?}"),
@@ -122,7 +123,7 @@ impl Cluster {
     /// newest entries of group 0.
     async fn is_confirmed(&self, groups: &Groups, step: &MemberStep) -> bool {
         let (node, is_wanted) = match step {
-            MemberStep::Promote(_) => return true,
+            MemberStep::Promote(_) | MemberStep::Finish => return true,
             MemberStep::Add { node, .. } => (*node, true),
             MemberStep::Remove(node) => (*node, false),
         };

@@ -18,6 +18,8 @@ pub(crate) enum MemberStep {
     Promote(u64),
     /// Remove a member.
     Remove(u64),
+    /// End a change of the voters that an earlier leader has begun.
+    Finish,
 }
 
 /// What a leader knows of the other nodes.
@@ -46,7 +48,10 @@ pub(crate) fn step_of_shard(
     cluster: &Addresses,
     around: &Surroundings<'_>,
 ) -> Option<MemberStep> {
-    if is_unsettled(status) || !cluster.contains_key(&around.own) {
+    if is_unsettled(status) {
+        return finish(status);
+    }
+    if !cluster.contains_key(&around.own) {
         return None; // a leader that is no member of the cluster any more lets another node lead first
     }
     let lacking = cluster.iter().find(|(node, address)| {
@@ -69,7 +74,7 @@ pub(crate) fn step_of_definitions(
     around: &Surroundings<'_>,
 ) -> Option<MemberStep> {
     if is_unsettled(status) {
-        return None;
+        return finish(status);
     }
     let moved = status.members.iter().find_map(|(node, member)| {
         let address = reported.get(node).filter(|address| **address != member.address && !address.is_empty())?;
@@ -106,6 +111,12 @@ fn promotion(status: &GroupStatus, around: &Surroundings<'_>) -> Option<MemberSt
         around.reaches(**node) && matched.is_some_and(|matched| matched + PROMOTION_LAG_MAX >= last)
     };
     status.learners.iter().find(is_near).copied().map(MemberStep::Promote)
+}
+
+/// Returns the step that ends a change of the voters which has come half way: whoever began it does not lead any more, or
+/// has given up.
+fn finish(status: &GroupStatus) -> Option<MemberStep> {
+    (status.is_changing && status.configured_at <= status.applied).then_some(MemberStep::Finish)
 }
 
 /// Returns whether an earlier change is not finished.
@@ -218,13 +229,16 @@ mod tests {
 
     #[test]
     fn nothing_is_changed_while_an_earlier_change_is_not_finished() {
-        for unsettled in [
-            GroupStatus { is_changing: true, ..status(&[1], &[]) },
-            GroupStatus { applied: Some(6), ..status(&[1], &[]) },
+        let half_way = GroupStatus { is_changing: true, ..status(&[1], &[]) };
+        for (unsettled, next) in [
+            (half_way.clone(), Some(MemberStep::Finish)),
+            (GroupStatus { applied: Some(6), ..half_way }, None),
+            (GroupStatus { applied: Some(6), ..status(&[1], &[]) }, None),
         ] {
-            assert_eq!(shard(&unsettled, &[1, 2], &[]), None);
+            assert_eq!(shard(&unsettled, &[1, 2], &[]), next);
+            assert_eq!(shard(&unsettled, &[2], &[]), next, "whoever leads ends it");
             let around = Surroundings { own: 1, is_reachable: &|_| true };
-            assert_eq!(step_of_definitions(&unsettled, &cluster(&[1]), &around), None);
+            assert_eq!(step_of_definitions(&unsettled, &cluster(&[1]), &around), next);
             admit(&unsettled, 2, "h2:1", &around).unwrap_err();
         }
     }
