@@ -91,6 +91,19 @@ impl Fronts {
         }
     }
 
+    /// Sends a node again what was granted to it and is not known to have arrived: messages to it may be lost until there is
+    /// a connection to it, even if there is one from it.
+    fn grant_again(&self, node: u64) {
+        for shard in self.shards.list.iter().filter(|shard| shard.term().is_some()) {
+            for ReplicaQueue { queue, .. } in self.replicas.of(shard.group).queues() {
+                let sink = queue.others.sinks.lock().get(&node).cloned();
+                if let Some(sink) = sink {
+                    sink.send_again();
+                }
+            }
+        }
+    }
+
     fn received(&self, from: u64, message: &[u8]) {
         let Some(broker) = self.node.upgrade().map(Broker) else { return };
         match GrantMessage::decode(message) {
@@ -304,6 +317,9 @@ impl PeerMessages for FrontMessages {
             }
             let leads = |group| fronts.groups.leader(group).is_some_and(|leader| leader.node == node);
             fronts.say_again(leads);
+            if direction == LinkDirection::Outgoing {
+                fronts.grant_again(node);
+            }
         });
     }
 

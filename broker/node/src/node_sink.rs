@@ -86,8 +86,20 @@ impl NodeSink {
         let first = granted.made - granted.unconfirmed.len() as u64;
         let arrived = want.received.saturating_sub(first).min(granted.unconfirmed.len() as u64);
         granted.unconfirmed.drain(..arrived as usize);
-        if again && !granted.unconfirmed.is_empty() {
-            self.send(first + arrived, granted.unconfirmed.iter().copied().collect());
+        if again {
+            self.send_unconfirmed(&granted);
+        }
+    }
+
+    /// Sends all grants again that are not known to have arrived.
+    pub(crate) fn send_again(&self) {
+        self.send_unconfirmed(&self.granted.lock());
+    }
+
+    fn send_unconfirmed(&self, granted: &GrantedToNode) {
+        if !granted.unconfirmed.is_empty() {
+            let first = granted.made - granted.unconfirmed.len() as u64;
+            self.send(first, granted.unconfirmed.iter().copied().collect());
         }
     }
 }

@@ -132,6 +132,7 @@ impl Fleet {
         let set_up = SetUp::begin(&self.hosts[0]);
         self.until("queues are declared", ANSWER_MAX, |_| set_up.missing())?;
         self.until("all nodes have the queues", ANSWER_MAX, |fleet| fleet.lacks_queues())?;
+        self.until("all nodes have the bindings", ANSWER_MAX, |fleet| Replicas::behind(fleet.members()))?;
         self.let_clients_in();
         let begin = self.now;
         let mut strikes = strikes.iter().peekable();
