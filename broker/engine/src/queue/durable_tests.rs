@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 type Message = (u64, u32, bool, Vec<u8>);
 
 /// The epoch in which the tests serve queues.
-const EPOCH: u64 = 7;
+pub(super) const EPOCH: u64 = 7;
 
 #[derive(Default)]
 struct Recorder(Mutex<Vec<Message>>);
@@ -26,10 +26,10 @@ impl Sink for Recorder {
 
 /// The log: its runs by the number of their file.
 #[derive(Default)]
-struct Log(Vec<Bytes>);
+pub(super) struct Log(Vec<Bytes>);
 
 impl Log {
-    fn publish(&mut self, queue: &mut QueueCore, bodies: &[Vec<u8>], warm: bool) {
+    pub(super) fn publish(&mut self, queue: &mut QueueCore, bodies: &[Vec<u8>], warm: bool) {
         let mut run = vec![1, 1, b'e', b'k'];
         for body in bodies {
             run.extend_from_slice(&0u32.to_le_bytes());
@@ -90,7 +90,7 @@ fn restarted(queue: &QueueCore, limit: Option<u32>) -> QueueCore {
     next
 }
 
-fn led(limit: Option<u32>) -> QueueCore {
+pub(super) fn led(limit: Option<u32>) -> QueueCore {
     let mut queue = durable(limit);
     queue.lead(u64::MAX, EPOCH);
     queue

@@ -17,6 +17,8 @@ mod durable;
 mod durable_tests;
 mod dwell;
 mod front;
+#[cfg(test)]
+mod front_tests;
 mod logged;
 mod numbered;
 mod ranges;

@@ -2,9 +2,10 @@
 //! is noted, and the first one is the outcome of the simulation.
 //!
 //! The promises: a confirmed message is delivered, unless a client settled it or deleted its queue. A delivery has the bytes
-//! that were published to that queue. What was delivered before comes again only with the redelivered flag. While no fault has
-//! an effect, a message is with one consumer at a time, and one that was settled does not come back. If a queue has a single
-//! consumer at the end, what was never delivered before comes in the order in which each client published it.
+//! that were published to that queue. At most one delivery of a message is without the redelivered flag: the first one, unless
+//! another node has begun to lead the queue just before. While no fault has an effect, a message is with one consumer at a
+//! time, and one that was settled does not come back. If a queue has a single consumer at the end, what was never delivered
+//! before comes in the order in which each client published it.
 use super::calm::Calm;
 use crate::checker::is_body;
 use crate::names::delivery_limit;
@@ -57,7 +58,10 @@ pub(crate) struct MessageRecord {
     uncertain: bool,
     /// The time at which a client settled it.
     settled: Option<u64>,
-    delivered: bool,
+    /// The time of the last delivery.
+    delivered: Option<u64>,
+    /// True if a delivery had no redelivered flag.
+    unmarked: bool,
     /// The session that has it unacknowledged, and since when.
     holder: Option<(SessionId, u64)>,
 }
@@ -207,7 +211,7 @@ impl Record {
         };
         let problem = if !is_body(body, number, message.size) {
             Some("with other bytes than were published".to_owned())
-        } else if message.delivered && !redelivered {
+        } else if !redelivered && (message.unmarked || message.delivered.is_some_and(|at| calm.was_calm(at, now))) {
             Some("again without the redelivered flag".to_owned())
         } else if let Some(at) =
             message.settled.filter(|at| calm.was_calm(*at, (at + SETTLED_AFTER).min(now)) && *at + SETTLED_AFTER < now)
@@ -218,9 +222,10 @@ impl Record {
         } else {
             None
         };
-        let (publisher, is_first) = (message.publisher, !message.delivered);
+        let (publisher, is_first) = (message.publisher, message.delivered.is_none());
         message.uncertain |= delivery_limit(slot).is_some(); // it may be dropped after some returns
-        (message.delivered, message.holder) = (true, (!no_ack).then_some((session, now)));
+        message.unmarked |= !redelivered;
+        (message.delivered, message.holder) = (Some(now), (!no_ack).then_some((session, now)));
         if no_ack {
             message.settled.get_or_insert(now);
         }
