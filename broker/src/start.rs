@@ -5,7 +5,7 @@ use crate::data_dir::DataDir;
 use crate::listeners::{LISTENERS, ListenerRow, Stage};
 use anyhow::Context;
 use futures::future::join_all;
-use leveret_node::{Broker, ClusterOptions, Options, StorageOptions, TcpWires};
+use leveret_node::{Broker, ClusterOptions, Options, StorageOptions, TcpWires, TlsWires, Wires};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -46,6 +46,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let folder = || format!("cannot open the data folder {}", config.data_dir.display());
     if let Some(Links { options, wires, address }) = links {
         addresses += &format!(" cluster={address}");
+        if config.cluster.tls.files().is_some() {
+            addresses += " (TLS)";
+        }
         broker.open_links(options, wires, &mut storage).with_context(folder)?;
     }
     tracing::info!(data_dir = %config.data_dir.display(), "opening the data folder; {addresses}");
@@ -135,20 +138,24 @@ impl Signals {
 /// The socket to which other nodes of the cluster connect, and the options of the cluster.
 struct Links {
     options: ClusterOptions,
-    wires: Arc<TcpWires>,
+    wires: Arc<dyn Wires>,
     address: SocketAddr,
 }
 
 impl Links {
-    /// Opens the socket; returns `None` if the node is no part of a cluster.
+    /// Opens the socket, and reads the files for TLS if there is any; returns `None` if the node is no part of a cluster.
     async fn listen(config: &ClusterConfig) -> anyhow::Result<Option<Self>> {
         if config.is_alone() {
             return Ok(None);
         }
         let socket = leveret_listener::listen(&config.listen, "other nodes").await?;
         let address = socket.local_addr()?;
-        let options = config.options(address.port())?;
-        Ok(options.map(|options| Self { options, wires: Arc::new(TcpWires::new(socket)), address }))
+        let Some(options) = config.options(address.port())? else { return Ok(None) };
+        let mut wires: Arc<dyn Wires> = Arc::new(TcpWires::new(socket));
+        if let Some(files) = config.tls.files() {
+            wires = Arc::new(TlsWires::new(wires, files, &options.address)?);
+        }
+        Ok(Some(Self { options, wires, address }))
     }
 }
 

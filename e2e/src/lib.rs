@@ -7,6 +7,7 @@
 //! cluster, [`traffic`] the clients that use it meanwhile, and [`network`] cuts nodes off from one another.
 
 pub mod broker;
+pub mod certificates;
 pub mod clients;
 pub mod http;
 pub mod network;

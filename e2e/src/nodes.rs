@@ -5,6 +5,7 @@ use std::process::{Command, ExitStatus};
 use anyhow::{Context, Result, ensure};
 
 use crate::broker::{command, run};
+use crate::certificates::Papers;
 use crate::process::{Folder, Process, address};
 use crate::wait::{PATIENCE, until_ok};
 use crate::{http, network, programs};
@@ -21,10 +22,15 @@ pub struct Node {
     pub host: String,
     /// The network namespace that the node runs in; `None` for that of the test.
     space: Option<String>,
+    /// Whether the node is started with [`SECRET`].
+    pub has_secret: bool,
+    /// Whether the node is started with the certificates that [`Papers::write`](crate::certificates::Papers::write) has put
+    /// into its folder.
+    pub has_tls: bool,
     pub process: Option<Process>,
 }
 
-/// The three nodes of a cluster.
+/// The three nodes of a cluster, and nodes that want to join them.
 pub struct Nodes(pub Vec<Node>);
 
 impl Nodes {
@@ -33,8 +39,16 @@ impl Nodes {
     /// # Errors
     /// If their folders cannot be created.
     pub fn new() -> Result<Self> {
-        let node = |_| Ok(Node { folder: Folder::new()?, host: address(), space: None, process: None });
-        (0..3).map(node).collect::<Result<_>>().map(Self)
+        (0..3).map(|_| Node::new(address(), None)).collect::<Result<_>>().map(Self)
+    }
+
+    /// Adds a node that is not started yet and wants to join the three.
+    ///
+    /// # Errors
+    /// If its folder cannot be created.
+    pub fn add(&mut self) -> Result<&mut Node> {
+        let node = Node::new(address(), None)?;
+        Ok(self.0.push_mut(node))
     }
 
     /// Returns nodes that are not started yet, each in a namespace of the network.
@@ -42,10 +56,7 @@ impl Nodes {
     /// # Errors
     /// If their folders cannot be created.
     pub fn in_network(network: &network::Network) -> Result<Self> {
-        let node = |at| {
-            let (host, space) = (network.address(at), Some(network.space(at)));
-            Ok(Node { folder: Folder::new()?, host, space, process: None })
-        };
+        let node = |at| Node::new(network.address(at), Some(network.space(at)));
         (0..3).map(node).collect::<Result<_>>().map(Self)
     }
 
@@ -54,7 +65,7 @@ impl Nodes {
     /// # Errors
     /// If the program cannot be started.
     pub fn start(&mut self, at: usize) -> Result<()> {
-        let peers: Vec<String> = self.0.iter().map(|node| node.cluster()).collect();
+        let peers: Vec<String> = self.0[..3].iter().map(Node::cluster).collect();
         let node = &mut self.0[at];
         let name = format!("node_name = \"leveret@{at}\"\n");
         let mut serve = command(&node.folder, &node.host)?;
@@ -62,7 +73,13 @@ impl Nodes {
         for flag in ["--cluster-listen", "--cluster-address"] {
             serve.arg(flag).arg(node.cluster());
         }
-        serve.arg("--peer").arg(peers.join(",")).env("LEVERET_CLUSTER_SECRET", SECRET);
+        serve.arg(if at < 3 { "--peer" } else { "--join" }).arg(peers.join(","));
+        if node.has_secret {
+            serve.env("LEVERET_CLUSTER_SECRET", SECRET);
+        }
+        if node.has_tls {
+            Papers::name_files(&mut serve, &node.folder);
+        }
         as_user(&mut serve);
         node.process = Some(match &node.space {
             Some(space) => Process::start(&mut network::within(space, &serve))?,
@@ -84,6 +101,18 @@ impl Nodes {
             Ok(())
         });
         answered.with_context(|| node.process.as_ref().map(Process::output).unwrap_or_default())
+    }
+
+    /// Waits until a node has logged a text.
+    ///
+    /// # Errors
+    /// If that takes too long, with what the node printed.
+    pub fn logs(&self, at: usize, text: &str) -> Result<()> {
+        until_ok(PATIENCE, format!("node {at} to log '{text}'"), || {
+            let output = self.0[at].process.as_ref().context("the node does not run")?.output();
+            ensure!(output.contains(text), "{output}");
+            Ok(())
+        })
     }
 
     /// Waits until nodes are ready.
@@ -112,6 +141,10 @@ impl Nodes {
 }
 
 impl Node {
+    fn new(host: String, space: Option<String>) -> Result<Self> {
+        Ok(Self { folder: Folder::new()?, host, space, has_secret: true, has_tls: false, process: None })
+    }
+
     /// Returns the address at which other nodes reach the node.
     pub fn cluster(&self) -> String {
         format!("{}:25672", self.host)

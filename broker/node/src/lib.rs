@@ -115,7 +115,7 @@ pub use leveret_engine::queue::{
     Body, ConsumerId, ConsumerOwner, Counters, DWELL_BOUNDS_SECONDS, Delivery, DeliveryId, Depth, Dwell, Extent, Fill,
     MessageId, Sink, Source, Subscription,
 };
-pub use leveret_replication::{TcpWires, Wires};
+pub use leveret_replication::{TcpWires, TlsFileError, TlsFiles, TlsWires, Wires};
 pub use limits::{Limits, LimitsError, Permit, Wishes};
 pub use maintain::StorageUsage;
 pub use memory::{Memory, available_bytes, default_max};

@@ -51,7 +51,7 @@ mod wire;
 pub use group::{GroupLeader, Groups};
 pub use link::{
     AskError, LinkDirection, LinkTimes, PeerAnswer, PeerMessages, PeerQuestions, Peers, PeersOptions, SendError,
-    TcpWires, Wire, Wires,
+    TcpWires, TlsFileError, TlsFiles, TlsWires, Wire, Wires,
 };
 pub use members::{GroupStatus, MemberError};
 pub use open_error::GroupsOpenError;

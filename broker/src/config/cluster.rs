@@ -1,6 +1,6 @@
 //! The part of the configuration that makes a node part of a cluster.
 use anyhow::{Context, ensure};
-use leveret_node::{ClusterOptions, ClusterTimes};
+use leveret_node::{ClusterOptions, ClusterTimes, TlsFiles};
 use std::fmt;
 use std::path::PathBuf;
 
@@ -15,6 +15,15 @@ pub(crate) struct ClusterConfig {
     pub(crate) name: String,
     pub(crate) secret: ClusterSecret,
     pub(crate) secret_file: PathBuf,
+    pub(crate) tls: ClusterTls,
+}
+
+/// The files for TLS between nodes; all of them are empty if there is none.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct ClusterTls {
+    pub(crate) cert: PathBuf,
+    pub(crate) key: PathBuf,
+    pub(crate) ca: PathBuf,
 }
 
 /// A secret, which is not printed.
@@ -39,10 +48,11 @@ impl ClusterConfig {
     /// The key that is wrong, and what is wrong with it.
     pub(super) fn check(&self) -> Result<(), (&'static str, String)> {
         let (has_secret, has_file) = (!self.secret.0.is_empty(), !self.secret_file.as_os_str().is_empty());
+        let has_tls = self.tls.check()?;
         match (self.is_alone(), has_secret, has_file) {
-            (false, false, false) => {
-                let problem =
-                    "a node with peers needs the secret of its cluster: set cluster_secret or cluster_secret_file";
+            (false, false, false) if !has_tls => {
+                let problem = "a node with peers needs the secret of its cluster, or certificates: set cluster_secret, or \
+                               cluster_secret_file, or cluster_tls_cert, cluster_tls_key and cluster_tls_ca";
                 Err(("cluster_secret", problem.to_owned()))
             }
             (_, true, true) => Err(("cluster_secret_file", "cluster_secret is set as well".to_owned())),
@@ -59,7 +69,7 @@ impl ClusterConfig {
             return Ok(None);
         }
         let mut secret = self.secret.0.clone();
-        if secret.is_empty() {
+        if !self.secret_file.as_os_str().is_empty() {
             let file = self.secret_file.display();
             let text = std::fs::read_to_string(&self.secret_file)
                 .with_context(|| format!("cluster_secret_file: cannot read {file}"))?;
@@ -76,6 +86,28 @@ impl ClusterConfig {
             join: self.join.clone(),
             times: ClusterTimes::default(),
         }))
+    }
+}
+
+impl ClusterTls {
+    /// Checks that all of the files are given, or none. Returns whether they are.
+    fn check(&self) -> Result<bool, (&'static str, String)> {
+        let files = [("cluster_tls_cert", &self.cert), ("cluster_tls_key", &self.key), ("cluster_tls_ca", &self.ca)];
+        let (given, missing): (Vec<_>, Vec<_>) = files.iter().partition(|(_, file)| !file.as_os_str().is_empty());
+        let keys: Vec<&str> = missing.iter().map(|(key, _)| *key).collect();
+        match given.first() {
+            Some((key, _)) if !keys.is_empty() => {
+                let verb = if keys.len() == 1 { "is" } else { "are" };
+                Err((key, format!("TLS between nodes needs {} as well, which {verb} not set", keys.join(" and "))))
+            }
+            given => Ok(given.is_some()),
+        }
+    }
+
+    /// Returns the files; `None` without TLS between nodes.
+    pub(crate) fn files(&self) -> Option<TlsFiles> {
+        let Self { cert, key, ca } = self.clone();
+        (!cert.as_os_str().is_empty()).then_some(TlsFiles { cert, key, ca })
     }
 }
 

@@ -124,7 +124,7 @@ fn unknown(key: &str) -> String {
 
 /// Returns the configuration for a process that may have `descriptors` file descriptors.
 fn merge(given: &Given, file: &File, descriptors: u64) -> Result<Config, ConfigError> {
-    let (mut config, mut in_file) = (Config::default(), file.values()?);
+    let (mut config, mut in_file, mut spans) = (Config::default(), file.values()?, BTreeMap::new());
     for setting in settings() {
         let key = setting.key;
         if let Some(value) = in_file.remove(key) {
@@ -133,6 +133,7 @@ fn merge(given: &Given, file: &File, descriptors: u64) -> Result<Config, ConfigE
             let span = value.span();
             let read = setting.read(&mut config, value.into());
             read.map_err(|problem| file.wrong(&span, format!("{key}: {problem}")))?;
+            spans.insert(key, span);
         } else {
             let default = ValueDeserializer::parse(setting.default).map_err(|error| error.to_string());
             let read = default.and_then(|default| setting.read(&mut config, default));
@@ -142,11 +143,15 @@ fn merge(given: &Given, file: &File, descriptors: u64) -> Result<Config, ConfigE
             let value = Spanned::new(0..0, DeValue::String(text.into()));
             let read = setting.read(&mut config, value.into());
             read.map_err(|problem| ConfigError::Value { key, problem })?;
+            spans.remove(key);
         }
     }
     config.limits = Limits::share_out(descriptors, config.memory_max, config.wishes)
         .map_err(|error| ConfigError::Value { key: "connections_max", problem: error.to_string() })?;
-    config.cluster.check().map_err(|(key, problem)| ConfigError::Value { key, problem })?;
+    config.cluster.check().map_err(|(key, problem)| match spans.get(key) {
+        Some(span) => file.wrong(span, format!("{key}: {problem}")),
+        None => ConfigError::Value { key, problem },
+    })?;
     Ok(config)
 }
 
@@ -240,15 +245,40 @@ mod tests {
             ("cluster_address = \":5\"", "x.toml:1: cluster_address: ':5' is no HOST:PORT"),
             (
                 "peer = \"a:1\"",
-                "cluster_secret: a node with peers needs the secret of its cluster: set cluster_secret or cluster_secret_file",
+                "cluster_secret: a node with peers needs the secret of its cluster, or certificates: set cluster_secret, or \
+                 cluster_secret_file, or cluster_tls_cert, cluster_tls_key and cluster_tls_ca",
             ),
             (
                 "join = \"a:1\"\ncluster_secret = \"s\"\ncluster_secret_file = \"f\"",
-                "cluster_secret_file: cluster_secret is set as well",
+                "x.toml:3: cluster_secret_file: cluster_secret is set as well",
             ),
         ] {
             assert_eq!(error_of(text), expected);
         }
+    }
+
+    #[test]
+    fn certificates_come_with_their_key_and_authorities_and_may_replace_the_secret() {
+        let all = "peer = \"a:1\"\ncluster_tls_cert = \"c\"\ncluster_tls_key = \"k\"\ncluster_tls_ca = \"a\"";
+        let files = from_file(all).unwrap().cluster.tls.files().unwrap();
+        assert_eq!([files.cert, files.key, files.ca], ["c", "k", "a"].map(PathBuf::from));
+        assert!(from_file(&format!("{all}\ncluster_secret = \"s\"")).is_ok());
+        assert!(from_file("").unwrap().cluster.tls.files().is_none());
+        for (text, expected) in [
+            (
+                "peer = \"a:1\"\ncluster_tls_cert = \"c\"\ncluster_tls_ca = \"a\"",
+                "x.toml:2: cluster_tls_cert: TLS between nodes needs cluster_tls_key as well, which is not set",
+            ),
+            (
+                "\n\ncluster_tls_key = \"k\"",
+                "x.toml:3: cluster_tls_key: TLS between nodes needs cluster_tls_cert and cluster_tls_ca as well, which are not set",
+            ),
+        ] {
+            assert_eq!(error_of(text), expected);
+        }
+        let on_the_line = merge(&given(&[("cluster_tls_ca", "a")]), &file("\ncluster_tls_ca = \"b\""), DESCRIPTORS);
+        let error = on_the_line.unwrap_err().to_string();
+        assert!(error.starts_with("cluster_tls_ca: TLS between nodes needs"), "{error}");
     }
 
     #[test]

@@ -93,7 +93,8 @@ impl Setting {
 pub(crate) fn settings() -> &'static [Setting] {
     static ALL: OnceLock<Vec<Setting>> = OnceLock::new();
     ALL.get_or_init(|| {
-        addresses().into_iter().chain(node()).chain(users_and_shutdown()).chain(cluster()).chain(limits()).collect()
+        let groups = [addresses(), node(), users_and_shutdown(), cluster(), cluster_tls(), limits()];
+        groups.into_iter().flatten().collect()
     })
 }
 
@@ -271,6 +272,37 @@ fn cluster() -> Vec<Setting> {
             "A file that holds the secret of the cluster, for example a mounted one, instead of cluster_secret. White space\n\
              at its end does not count.",
             Set::Field(|config, value| take(value).map(|file| config.cluster.secret_file = file)),
+        ),
+    ]
+}
+
+fn cluster_tls() -> Vec<Setting> {
+    vec![
+        Setting::new(
+            "cluster_tls_cert",
+            GivenIn::Anywhere("FILE"),
+            "\"\"",
+            "The certificate of this node for TLS between nodes, with those between it and its authority: a file in PEM form.\n\
+             With cluster_tls_cert, cluster_tls_key and cluster_tls_ca, all links between nodes are TLS 1.3, and both sides\n\
+             check the other's certificate. It must be for the address at which others reach this node (cluster_address),\n\
+             and for server and client authentication if it says what it is for. If cluster_secret is set, it is checked\n\
+             as well; without it the certificate alone admits. All three files are read again when they change.",
+            Set::Field(|config, value| take(value).map(|file| config.cluster.tls.cert = file)),
+        ),
+        Setting::new(
+            "cluster_tls_key",
+            GivenIn::Anywhere("FILE"),
+            "\"\"",
+            "The private key of cluster_tls_cert: a file in PEM form that is not encrypted.",
+            Set::Field(|config, value| take(value).map(|file| config.cluster.tls.key = file)),
+        ),
+        Setting::new(
+            "cluster_tls_ca",
+            GivenIn::Anywhere("FILE"),
+            "\"\"",
+            "The certificates of the authorities that other nodes may have theirs from: a file in PEM form with one or more.\n\
+             Without cluster_secret, whoever has a certificate from one of them can become a member.",
+            Set::Field(|config, value| take(value).map(|file| config.cluster.tls.ca = file)),
         ),
     ]
 }

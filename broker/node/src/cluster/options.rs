@@ -7,7 +7,7 @@ use std::time::Duration;
 pub struct ClusterOptions {
     /// The name of the cluster. Nodes of clusters with other names refuse each other.
     pub name: String,
-    /// The secret that all nodes of the cluster share; not empty.
+    /// The secret that all nodes of the cluster share. It may only be empty if the wires authenticate the other side.
     pub secret: Bytes,
     /// The address at which other nodes reach this one, as `HOST:PORT`.
     pub address: String,

@@ -2,7 +2,7 @@
 use super::ask;
 use super::connection::{self, Answers, FrameHandler};
 use super::frame::LinkFrame;
-use super::handshake::{self, OtherSide};
+use super::handshake::{self, HandshakeError, OtherSide};
 use super::options::{Lane, LinkDirection, PeerMessages};
 use super::state::PeersInner;
 use super::wires::Wire;
@@ -32,12 +32,12 @@ pub(super) async fn accept_all(peers: Arc<PeersInner>) {
 }
 
 /// Serves a connection to its end. `place` is one of those for connections that are not authenticated yet.
-async fn serve(peers: Arc<PeersInner>, mut wire: Wire, place: OwnedSemaphorePermit) {
-    let options = &peers.options;
-    let other = match timeout(options.times.handshake_max, handshake::accepted(&mut wire, options)).await {
-        Ok(Ok(other)) => other,
-        Ok(Err(error)) => return peers.refusals.log(&format!("a connection from {}: {error}", wire.from)),
-        Err(_) => return peers.refusals.log(&format!("a connection from {}: no handshake in time", wire.from)),
+async fn serve(peers: Arc<PeersInner>, wire: Wire, place: OwnedSemaphorePermit) {
+    let (options, from) = (&peers.options, wire.from.clone());
+    let (wire, other) = match timeout(options.times.handshake_max, authenticate(&peers, wire)).await {
+        Ok(Ok(Authenticated { wire, other })) => (wire, other),
+        Ok(Err(error)) => return peers.refusals.log(&format!("a connection from {from}: {error}")),
+        Err(_) => return peers.refusals.log(&format!("a connection from {from}: no handshake in time")),
     };
     drop(place);
     if other.lane == Lane::Questions {
@@ -57,6 +57,26 @@ async fn serve(peers: Arc<PeersInner>, mut wire: Wire, place: OwnedSemaphorePerm
         }
     }
     peers.accepted.remove(other, connection.number);
+}
+
+/// A connection whose other side is known.
+pub(super) struct Authenticated {
+    wire: Wire,
+    other: OtherSide,
+}
+
+/// Finds out who is at the other side of a connection, and whether it belongs to the cluster. The caller bounds the time.
+pub(super) async fn authenticate(peers: &PeersInner, wire: Wire) -> Result<Authenticated, HandshakeError> {
+    let mut wire = peers.wires.admit(wire).await?;
+    match handshake::accepted(&mut wire, &peers.options).await {
+        Ok(other) => Ok(Authenticated { wire, other }),
+        Err(error) => {
+            if matches!(error, HandshakeError::SpeaksTls) {
+                wire.part().await; // it has sent more than was read
+            }
+            Err(error)
+        }
+    }
 }
 
 /// Returns the handler for a connection, or `None` if requests are not handled yet.

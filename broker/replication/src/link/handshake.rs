@@ -10,8 +10,9 @@
 //!
 //! A proof is the HMAC-SHA256, with the secret as its key, of a label for the direction, the hello, and the answer
 //! without its proof. It covers both nonces, so a proof of an earlier connection is worth nothing, and the label keeps
-//! one side's proof from being sent back as the other's. Integers are little-endian. What follows the handshake is
-//! neither encrypted nor authenticated: the secret keeps strangers out, not somebody who can change packets on the way.
+//! one side's proof from being sent back as the other's. Integers are little-endian. A node without a secret, which has
+//! certificates instead (`tls`), proves that it knows the empty one. What follows the handshake is neither encrypted nor
+//! authenticated by it: without TLS the secret keeps strangers out, not somebody who can change packets on the way.
 use super::options::{Lane, PeersOptions};
 use super::wires::Wire;
 use bytes::{Buf, BufMut};
@@ -53,8 +54,21 @@ pub(crate) enum HandshakeError {
     RefusedByOther(RefusedLink),
     #[error("the other side sent something that is no handshake")]
     Malformed,
+    #[error("the other side speaks TLS, and this node does not: it has no cluster_tls_cert")]
+    SpeaksTls,
+    #[error("the other side has closed the connection during the handshake")]
+    Closed,
     #[error(transparent)]
-    Wire(#[from] io::Error),
+    Wire(io::Error),
+}
+
+impl From<io::Error> for HandshakeError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => Self::Closed,
+            _ => Self::Wire(error),
+        }
+    }
 }
 
 /// Shakes hands on a connection that this node has dialled in order to reach the node `expected`, or [`ANY_NODE`].
@@ -68,7 +82,11 @@ pub(crate) async fn dialled(
     wire.writer.write_all(&hello).await?;
     wire.writer.flush().await?;
     let mut answer = [0; ANSWER];
-    wire.reader.read_exact(&mut answer).await?;
+    wire.reader.read_exact(&mut answer[..1]).await?;
+    if answer[0] == TLS_ALERT {
+        return Err(HandshakeError::SpeaksTls);
+    }
+    wire.reader.read_exact(&mut answer[1..]).await?;
     refused_by_other(answer[0])?;
     let (fields, proof) = answer.split_at(ANSWER - PROOF);
     let mut rest = &fields[1..];
@@ -108,7 +126,8 @@ pub(crate) async fn accepted(wire: &mut Wire, options: &PeersOptions) -> Result<
             answer[0] = refused as u8;
             wire.writer.write_all(&answer).await?;
             wire.writer.flush().await?;
-            return Err(HandshakeError::Refused(refused));
+            let speaks_tls = hello.starts_with(&TLS_HANDSHAKE);
+            return Err(if speaks_tls { HandshakeError::SpeaksTls } else { HandshakeError::Refused(refused) });
         }
     };
     let (fields, proof) = answer.split_at_mut(ANSWER - PROOF);
@@ -193,6 +212,10 @@ fn mac(options: &PeersOptions, label: &[u8], hello: &[u8], answer: &[u8]) -> Hma
 
 /// Stands for whichever node is there.
 pub(super) const ANY_NODE: u64 = 0;
+/// The first byte with which a side that expects TLS complains about a hello of ours.
+const TLS_ALERT: u8 = 21;
+/// The first bytes of a connection on which TLS is spoken (RFC 8446, 5.1).
+const TLS_HANDSHAKE: [u8; 2] = [22, 3];
 const MAGIC: &[u8; 4] = b"LVLK";
 const VERSION: u8 = 1;
 const NONCE: usize = 32;

@@ -12,7 +12,7 @@ pub struct PeersOptions {
     pub cluster: u64,
     /// A number that differs at each start of this node, so that peers notice a restart.
     pub boot: u64,
-    /// The secret that all nodes of the cluster share; not empty.
+    /// The secret that all nodes of the cluster share. It may only be empty if the wires authenticate the other side.
     pub secret: Bytes,
     /// The largest body of a frame in bytes. It must not be smaller than the largest entry of the log and 64 KiB.
     pub frame_bytes_max: usize,

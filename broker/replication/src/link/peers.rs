@@ -23,14 +23,18 @@ impl Peers {
     /// other nodes send.
     ///
     /// # Panics
-    /// If the secret is empty.
+    /// If there is no secret, and the wires do not authenticate the other side either.
     #[must_use]
     pub fn start(options: PeersOptions, wires: Arc<dyn Wires>, messages: Arc<dyn PeerMessages>) -> Self {
-        assert!(!options.secret.is_empty(), "links without a secret are open to everybody");
+        let is_closed = !options.secret.is_empty() || wires.are_authenticated();
+        assert!(is_closed, "links without a secret and without certificates are open to everybody");
         let inner = Arc::new(PeersInner::new(options, wires, messages));
         let (stopping, accepting) = (inner.stopping.clone(), accept::accept_all(inner.clone()));
         inner.tasks.spawn(async move { stopping.run_until_cancelled_owned(accepting).await });
-        Self(inner)
+        let wires = inner.wires.clone();
+        let links = Self(inner);
+        links.spawn(async move { wires.maintain().await });
+        links
     }
 
     /// Returns the identity of this node.

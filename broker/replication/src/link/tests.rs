@@ -22,8 +22,8 @@ struct Echo {
     is_silent: bool,
 }
 
-struct Echoes {
-    is_silent: bool,
+pub(super) struct Echoes {
+    pub(super) is_silent: bool,
 }
 
 impl FrameHandler for Echo {

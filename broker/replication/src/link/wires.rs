@@ -2,8 +2,10 @@
 use futures::future::BoxFuture;
 use std::io;
 use std::net::SocketAddr;
-use tokio::io::{AsyncRead, AsyncWrite};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
 
 /// A stream of bytes between two nodes, and who is at its other end.
 pub struct Wire {
@@ -13,6 +15,20 @@ pub struct Wire {
     pub writer: Box<dyn AsyncWrite + Send + Unpin>,
     /// The address of the other end, for log messages.
     pub from: String,
+}
+
+impl Wire {
+    /// Closes a stream on which this side has said why it refuses the other. Reads what still comes first, for a moment: if
+    /// a socket is closed while it has unread bytes, the other side may lose the reason.
+    pub(super) async fn part(mut self) {
+        let parting = async {
+            self.writer.shutdown().await?;
+            let mut rest = [0; 4096];
+            while self.reader.read(&mut rest).await? > 0 {}
+            io::Result::Ok(())
+        };
+        let _ = timeout(PART_MAX, parting).await;
+    }
 }
 
 /// Makes and accepts streams of bytes.
@@ -25,6 +41,23 @@ pub trait Wires: Send + Sync + 'static {
 
     /// Waits for the next stream that another node makes, and returns it. Is not called again before it has returned.
     fn accept(&self) -> BoxFuture<'_, io::Result<Wire>>;
+
+    /// Makes a stream that was accepted ready for use, for example by agreeing on keys with the other side. This may take as
+    /// long as the other side likes, so the caller bounds the time.
+    fn admit(&self, wire: Wire) -> BoxFuture<'_, io::Result<Wire>> {
+        Box::pin(std::future::ready(Ok(wire)))
+    }
+
+    /// Returns whether the other side of each stream that [`dial`](Self::dial) and [`admit`](Self::admit) return has
+    /// proven that it belongs to the cluster.
+    fn are_authenticated(&self) -> bool {
+        false
+    }
+
+    /// Does what has to be done from time to time while the streams are used. Is called once, and may never return.
+    fn maintain(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// TCP connections.
@@ -72,3 +105,6 @@ impl Wires for TcpWires {
         Box::pin(async move { wire(self.listener.accept().await?.0) })
     }
 }
+
+/// The longest time for which bytes of a refused side are read.
+const PART_MAX: Duration = Duration::from_secs(1);
