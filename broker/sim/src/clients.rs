@@ -195,7 +195,8 @@ impl<W: Watcher> Sink for Consumer<W> {
             let Some(delivery) = source.next() else { return Fill::Exhausted };
             self.room.fetch_sub(1, Relaxed);
             let no_ack = self.no_ack;
-            let seen = SeenDelivery { body: delivery.body, redelivered: delivery.redelivered, no_ack };
+            let (redelivered, epoch) = (delivery.redelivered, delivery.id.epoch);
+            let seen = SeenDelivery { body: delivery.body, redelivered, no_ack, epoch };
             let number = checker.delivered(self.queue.id, &seen);
             if self.no_ack {
                 channel.ledger.deliver_settled();

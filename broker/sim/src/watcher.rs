@@ -22,4 +22,6 @@ pub(crate) struct SeenDelivery<'d> {
     pub(crate) redelivered: bool,
     /// True if the delivery settles the message.
     pub(crate) no_ack: bool,
+    /// The epoch of the queue in which the delivery is made.
+    pub(crate) epoch: u64,
 }

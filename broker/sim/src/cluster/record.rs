@@ -62,8 +62,17 @@ pub(crate) struct MessageRecord {
     delivered: Option<u64>,
     /// True if a delivery had no redelivered flag.
     unmarked: bool,
-    /// The session that has it unacknowledged, and since when.
-    holder: Option<(SessionId, u64)>,
+    /// The session that has it unacknowledged.
+    holder: Option<Holder>,
+}
+
+/// A session that has a message unacknowledged.
+#[derive(Debug)]
+struct Holder {
+    session: SessionId,
+    since: u64,
+    /// The epoch of the queue in which the message was delivered to it.
+    epoch: u64,
 }
 
 /// A publish that is not confirmed yet.
@@ -179,15 +188,16 @@ impl Record {
         self.pending.retain(|_, pending| pending.session != session);
         self.end_purge(session, false);
         for message in self.queues.values_mut().flat_map(|queue| queue.messages.values_mut()) {
-            message.holder.take_if(|(holder, _)| *holder == session);
+            message.holder.take_if(|holder| holder.session == session);
         }
     }
 
     /// Records that a session settled a delivery, or gave it back.
-    pub(crate) fn settled(&mut self, id: QueueId, number: Number, given_back: bool) {
+    pub(crate) fn settled(&mut self, session: SessionId, id: QueueId, number: Number, given_back: bool) {
         let now = self.now;
         let Some(message) = self.message(id, number) else { return };
-        message.holder = None;
+        // Another session may have it by now, if another node leads the queue.
+        message.holder.take_if(|holder| holder.session == session);
         if !given_back {
             message.settled.get_or_insert(now);
         }
@@ -200,7 +210,7 @@ impl Record {
     /// Records and checks a delivery, and returns the number of its message.
     pub(crate) fn delivered(&mut self, session: SessionId, id: QueueId, delivery: &SeenDelivery<'_>) -> Number {
         self.delivered += 1;
-        let SeenDelivery { body, redelivered, no_ack } = *delivery;
+        let SeenDelivery { body, redelivered, no_ack, epoch } = *delivery;
         let number = body.first_chunk().map_or(u64::MAX, |bytes| u64::from_le_bytes(*bytes));
         let now = self.now;
         let slot = self.queues.get(&id).map_or(usize::MAX, |queue| queue.slot);
@@ -217,7 +227,9 @@ impl Record {
             message.settled.filter(|at| calm.was_calm(*at, (at + SETTLED_AFTER).min(now)) && *at + SETTLED_AFTER < now)
         {
             Some(format!("which was settled at {at} ms, when no fault had an effect"))
-        } else if let Some((holder, since)) = message.holder.filter(|(_, since)| calm.was_calm(*since, now)) {
+        } else if let Some(Holder { session: holder, since, .. }) = message.holder.as_ref().filter(|holder| {
+            calm.was_calm(holder.since, now) || holder.epoch == epoch && calm.was_undisturbed(holder.since, now)
+        }) {
             Some(format!("which session {holder} has had since {since} ms, and no fault has had an effect since"))
         } else {
             None
@@ -225,7 +237,8 @@ impl Record {
         let (publisher, is_first) = (message.publisher, message.delivered.is_none());
         message.uncertain |= delivery_limit(slot).is_some(); // it may be dropped after some returns
         message.unmarked |= !redelivered;
-        (message.delivered, message.holder) = (Some(now), (!no_ack).then_some((session, now)));
+        message.delivered = Some(now);
+        message.holder = (!no_ack).then_some(Holder { session, since: now, epoch });
         if no_ack {
             message.settled.get_or_insert(now);
         }

@@ -60,7 +60,7 @@ impl Watcher for SessionWatcher {
     }
 
     fn settled(&mut self, id: QueueId, number: Number, given_back: bool) {
-        self.record.lock().settled(id, number, given_back);
+        self.record.lock().settled(self.session, id, number, given_back);
     }
 
     fn confirmed(&mut self, token: u64) {
