@@ -26,7 +26,7 @@ impl World {
         (0..3).try_for_each(|at| nodes.start(at))?;
         tokio::task::block_in_place(|| nodes.ready(&[0, 1, 2]))?;
         let hosts: Vec<String> = nodes.0.iter().map(|node| node.host.clone()).collect();
-        let traffic = Traffic::start(&hosts).await?;
+        let traffic = Traffic::start(&hosts, 0).await?;
         traffic.goes_on().await?;
         Ok(Self { network, nodes, traffic })
     }
