@@ -7,6 +7,7 @@ use crate::ask_messages::{
     Asked, CHANNEL, GotMessage, QueueAnswer, QueueAsk, decode_answer, decode_ask, encode_answer, encode_ask,
 };
 use crate::caller::Caller;
+use crate::fronts::KnownStart;
 use crate::outcome::{no_majority, stopping};
 use crate::queue::Queue;
 use bytes::{Buf, Bytes};
@@ -279,7 +280,7 @@ impl Broker {
     }
 
     /// Answers a request of another node, which came from its start `start`.
-    async fn answer(self, from: u64, start: Option<u64>, asked: Asked) {
+    pub(crate) async fn answer(self, from: u64, start: Option<KnownStart>, asked: Asked) {
         let (Some(storage), Some(links)) = (self.node().storage.get(), self.node().links()) else { return };
         let Asked { number, queue, applied, ask } = asked;
         let of = AskId { node: from, number };
@@ -290,16 +291,18 @@ impl Broker {
             Ok(()) => {
                 let group = storage.shards.shard(queue).group;
                 caught_up_with(&storage.groups, group, applied).await;
-                let answer = match storage.shards.shard_of(group).term().is_some() {
-                    true => self.answer_to(from, queue, ask).await,
+                let mut answer = match storage.shards.shard_of(group).term().is_some() {
+                    true => self.answer_to(from, start, queue, ask).await,
                     false => QueueAnswer::Elsewhere,
                 };
-                // What was granted to that start was returned when the next one connected, perhaps before this.
+                // What was granted to that start was returned when the next one connected, or when it was given up, perhaps
+                // before this. If it lives after all it asks again.
                 if let QueueAnswer::Message(message) = &answer
                     && self.node().network.starts.of(from) != start
                     && let Some(queue) = self.queue(queue)
                 {
                     queue.enter().return_granted_one(from, message.id);
+                    answer = QueueAnswer::Elsewhere;
                 }
                 let encoded = encode_answer(number, &answer);
                 let mut answered = links.asks.answered.lock();
@@ -313,7 +316,7 @@ impl Broker {
         links.fronts.outgoing.send(from, CHANNEL, answer);
     }
 
-    async fn answer_to(&self, from: u64, id: QueueId, ask: QueueAsk) -> QueueAnswer {
+    async fn answer_to(&self, from: u64, start: Option<KnownStart>, id: QueueId, ask: QueueAsk) -> QueueAnswer {
         let Some(queue) = self.queue(id).filter(|queue| queue.shards.is_some()) else { return QueueAnswer::Elsewhere };
         let caller = Caller::system();
         let refused = |answer: Result<QueueAnswer, Refusal>| answer.unwrap_or_else(QueueAnswer::Refused);
@@ -335,7 +338,8 @@ impl Broker {
             }
             QueueAsk::Claim { exclusive, received } => {
                 let Some(links) = self.node().links() else { return QueueAnswer::Elsewhere };
-                refused(links.fronts.claim(from, &queue, exclusive, received).map(|()| QueueAnswer::Done(0)))
+                let answer = |claimed| if claimed { QueueAnswer::Done(0) } else { QueueAnswer::Elsewhere };
+                refused(links.fronts.claim(from, start, &queue, exclusive, received).map(answer))
             }
         }
     }
