@@ -14,7 +14,7 @@ use bytes::{Buf, Bytes};
 use leveret_engine::catalog::QueueId;
 use leveret_engine::queue::{Body, Delivery, Depth, Extent, Fill, Publish, Sink, Source, StoredRun};
 use leveret_model::refusal::{Refusal, RefusalKind};
-use leveret_replication::{GroupId, Groups, PeerMessages};
+use leveret_replication::{GroupId, GroupLeader, Groups, PeerMessages};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Weak;
@@ -272,11 +272,16 @@ impl Broker {
                 () = node.stopping.cancelled() => return Err(stopping()),
             }
         }
-        let text = format!(
-            "queue '{}' in vhost '{}' has no leader that can be reached: most nodes of the cluster may be down",
-            queue.name, queue.vhost
-        );
-        Err(Refusal::new(RefusalKind::Stopping, text))
+        Err(self.unanswered(queue, groups.leader(shard.group)))
+    }
+
+    /// Returns the refusal of a request that the leader of a queue has not answered in time.
+    fn unanswered(&self, queue: &Queue, leader: Option<GroupLeader>) -> Refusal {
+        let reason = match (leader, self.node().network.cluster.get()) {
+            (Some(leader), Some(cluster)) => cluster.why_silent(leader.node),
+            _ => "has no leader: most nodes of the cluster may be down".to_owned(),
+        };
+        Refusal::new(RefusalKind::Stopping, format!("queue '{}' in vhost '{}' {reason}", queue.name, queue.vhost))
     }
 
     /// Answers a request of another node, which came from its start `start`.
