@@ -4,8 +4,8 @@
 //! with a real [`prometheus::Prometheus`], and sends requests over [`http`]. [`raw`] is an AMQP client that does what no
 //! client library does. [`programs`] finds the programs to run, [`process`] runs and ends them, [`wait`] waits for
 //! conditions. [`trouble`] has what the tests share in which brokers are killed: [`nodes`] are three of them that form a
-//! cluster, and [`traffic`] the clients that use it meanwhile. [`network`] cuts nodes off from one another.
-//! [`steady`] clients tell what they see, which [`book`] compares with what has to be so.
+//! cluster, and [`traffic`] the clients that use it meanwhile. [`network`] cuts nodes off from one another, and [`volume`]
+//! fills or breaks the disk of one. [`steady`] clients tell what they see, which [`book`] compares with what has to be so.
 
 pub mod book;
 pub mod broker;
@@ -20,4 +20,5 @@ pub mod raw;
 pub mod steady;
 pub mod traffic;
 pub mod trouble;
+pub mod volume;
 pub mod wait;

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::broker::{command, run};
 use crate::process::{Folder, Process, address};
+use crate::volume::LoopVolume;
 use crate::wait::{PATIENCE, until_ok};
 use crate::{http, network, programs};
 
@@ -17,11 +18,13 @@ pub const USER: &str = "tester";
 
 /// A node of the cluster, which runs or not, with its data.
 pub struct Node {
+    pub process: Option<Process>,
+    /// The volume with its data; `None` if it is the one of the folder.
+    pub volume: Option<LoopVolume>,
     pub folder: Folder,
     pub host: String,
     /// The network namespace that the node runs in; `None` for that of the test.
     space: Option<String>,
-    pub process: Option<Process>,
 }
 
 /// The three nodes of a cluster.
@@ -33,8 +36,19 @@ impl Nodes {
     /// # Errors
     /// If their folders cannot be created.
     pub fn new() -> Result<Self> {
-        let node = |_| Ok(Node { folder: Folder::new()?, host: address(), space: None, process: None });
-        (0..3).map(node).collect::<Result<_>>().map(Self)
+        (0..3).map(|_| Node::new(address(), None)).collect::<Result<_>>().map(Self)
+    }
+
+    /// Returns nodes that are not started yet, each with its data on a volume of `mib` mebibytes.
+    ///
+    /// # Errors
+    /// If their volumes cannot be made.
+    pub fn on_volumes(mib: u64) -> Result<Self> {
+        let mut nodes = Self::new()?;
+        for node in &mut nodes.0 {
+            node.volume = Some(LoopVolume::mount(&node.folder, mib)?);
+        }
+        Ok(nodes)
     }
 
     /// Returns nodes that are not started yet, each in a namespace of the network.
@@ -42,10 +56,7 @@ impl Nodes {
     /// # Errors
     /// If their folders cannot be created.
     pub fn in_network(network: &network::Network) -> Result<Self> {
-        let node = |at| {
-            let (host, space) = (network.address(at), Some(network.space(at)));
-            Ok(Node { folder: Folder::new()?, host, space, process: None })
-        };
+        let node = |at| Node::new(network.address(at), Some(network.space(at)));
         (0..3).map(node).collect::<Result<_>>().map(Self)
     }
 
@@ -56,7 +67,9 @@ impl Nodes {
     pub fn start(&mut self, at: usize) -> Result<()> {
         let peers: Vec<String> = self.0.iter().map(|node| node.cluster()).collect();
         let node = &mut self.0[at];
-        let name = format!("node_name = \"leveret@{at}\"\n");
+        // Small messages let the log have small segments on a small volume.
+        let bound = if node.volume.is_some() { "message_bytes_max = 1048576\n" } else { "" };
+        let name = format!("node_name = \"leveret@{at}\"\n{bound}");
         let mut serve = command(&node.folder, &node.host)?;
         serve.arg("--config").arg(node.folder.write("leveret.toml", &name)?);
         for flag in ["--cluster-listen", "--cluster-address"] {
@@ -112,6 +125,28 @@ impl Nodes {
 }
 
 impl Node {
+    fn new(host: String, space: Option<String>) -> Result<Self> {
+        Ok(Self { process: None, volume: None, folder: Folder::new()?, host, space })
+    }
+
+    /// Returns the volume of the node.
+    ///
+    /// # Errors
+    /// If it has none.
+    pub fn volume(&self) -> Result<&LoopVolume> {
+        self.volume.as_ref().context("the node has no volume of its own")
+    }
+
+    /// Gives the node an empty volume of `mib` mebibytes in place of the one it had.
+    ///
+    /// # Errors
+    /// If the volume cannot be made.
+    pub fn renew_volume(&mut self, mib: u64) -> Result<()> {
+        self.volume = None;
+        self.volume = Some(LoopVolume::mount(&self.folder, mib)?);
+        Ok(())
+    }
+
     /// Returns the address at which other nodes reach the node.
     pub fn cluster(&self) -> String {
         format!("{}:25672", self.host)
