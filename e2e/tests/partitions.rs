@@ -57,10 +57,12 @@ impl World {
             Ok(())
         };
         let (began, channel) = (Instant::now(), connect(host, USER).await?.create_channel().await?);
-        let got = channel.basic_get("q0".into(), BasicGetOptions::default()).await;
+        let got = channel.basic_get("q0".into(), BasicGetOptions::default());
+        let got = tokio::time::timeout(PATIENCE, got).await.context("no answer to a get")?;
         refused(got.err().context("a get on a node that is alone succeeded")?)?;
         let channel = connect(host, USER).await?.create_channel().await?;
-        let declared = channel.queue_declare("later".into(), durable(), FieldTable::default()).await;
+        let declared = channel.queue_declare("later".into(), durable(), FieldTable::default());
+        let declared = tokio::time::timeout(PATIENCE, declared).await.context("no answer to a declaration")?;
         refused(declared.err().context("a declaration on a node that is alone succeeded")?)?;
         ensure!(began.elapsed() < REFUSED_MAX, "the refusals took {:?}", began.elapsed());
         self.traffic.goes_on().await?;
@@ -69,24 +71,21 @@ impl World {
         Ok(())
     }
 
+    /// Returns what the nodes printed last.
+    fn said(&self) -> String {
+        let last = |text: &String| text.lines().rev().take(20).collect::<Vec<_>>().join("\n");
+        let outputs = self.nodes.0.iter().filter_map(|node| Some(node.process.as_ref()?.output()));
+        outputs.map(|text| last(&text)).collect::<Vec<_>>().join("\n\n")
+    }
+
     /// Checks that requests about any queue on any node are answered in time, although two nodes do not reach each other, and
     /// that the third one leads everything in the end.
     async fn is_served_through(&self, third: usize) -> Result<()> {
         let began = Instant::now();
         for (node, host) in self.nodes.0.iter().map(|node| &node.host).enumerate() {
             for queue in QUEUES {
-                let asked = Instant::now();
-                let channel = connect(host, USER).await?.create_channel().await?;
-                let got = channel.basic_get(queue.into(), BasicGetOptions { no_ack: false }).await;
-                if let Err(error) = got.map(drop) {
-                    let text = error.to_string();
-                    let names =
-                        text.contains(queue) && text.contains(&format!("which node leveret@{node} cannot reach"));
-                    ensure!(names, "refused with {text}");
-                }
-                ensure!(asked.elapsed() < REFUSED_MAX, "{queue} was asked for {:?} on node {node}", asked.elapsed());
-                // What was got is ready again with the end of the connection.
-                channel.close(200, "".into()).await.ok();
+                let asked = tokio::time::timeout(REFUSED_MAX, is_answered(host, node, queue)).await;
+                asked.with_context(|| format!("no answer about {queue} from node {node}: {}", self.said()))??;
             }
         }
         let groups = || -> Result<_> {
@@ -106,6 +105,19 @@ impl World {
         eprintln!("figure: all are served through node {third} {:?} after two others were cut off", began.elapsed());
         self.traffic.goes_on().await
     }
+}
+
+/// Gets a message of a queue from a node, which is ready again afterwards. A node that cannot answer has to say why.
+async fn is_answered(host: &str, node: usize, queue: &str) -> Result<()> {
+    let connection = connect(host, USER).await?;
+    let channel = connection.create_channel().await?;
+    if let Err(error) = channel.basic_get(queue.into(), BasicGetOptions { no_ack: false }).await {
+        let text = error.to_string();
+        let names = text.contains(queue) && text.contains(&format!("which node leveret@{node} cannot reach"));
+        ensure!(names, "refused with {text}");
+    }
+    tokio::spawn(async move { connection.close(200, "".into()).await.is_ok() });
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -106,10 +106,14 @@ impl Broker {
 
 impl Queue {
     /// Waits until all messages published to the queue so far are in it, so that a client that asks next finds its own
-    /// messages. Does not wait for publishes that wait for room in the log.
+    /// messages. Does not wait for publishes that wait for room in the log, nor while most nodes of the cluster cannot be
+    /// reached: a leader that is cut off does not know that it leads no more.
     pub async fn caught_up(&self) {
-        if let Some(shards) = &self.shards {
-            shards.shard(self.id).outbox.until_visible().await;
+        let Some(shards) = &self.shards else { return };
+        tokio::select! {
+            biased;
+            () = shards.shard(self.id).outbox.until_visible() => {}
+            () = shards.memory.until_cluster_alarmed() => {}
         }
     }
 
