@@ -42,8 +42,10 @@ impl Cluster {
         }
         let is_member = self.stage(statuses) == MemberStage::Member && definitions.voters.contains(&self.node);
         node.memory.set_most_disks_alarm(is_member && self.has_quorum(definitions) && !self.have_room(definitions));
-        let lacks = is_member && self.is_full() && self.note_lacking(statuses, look);
-        look.lacking = lacks.then(|| look.lacking.unwrap_or_else(Instant::now));
+        look.lacking = match is_member && self.is_full() {
+            true => self.lacking_since(statuses, look),
+            false => None,
+        };
         if look.lacking.is_some_and(|since| since.elapsed() >= SEND_AWAY_AFTER) {
             Broker(node).send_all_away(FULL);
         }
@@ -59,21 +61,25 @@ impl Cluster {
     }
 
     /// Notes which groups this node, which is full, lacks entries of, and has not got further with for a while. Returns
-    /// whether there is one.
-    fn note_lacking(&self, statuses: &[GroupStatus], look: &mut RoomLook) -> bool {
+    /// since when it has lacked some; that ends only once it has all, as a log that is full takes some now and then.
+    fn lacking_since(&self, statuses: &[GroupStatus], look: &mut RoomLook) -> Option<Instant> {
         look.applied.resize_with(statuses.len(), || AppliedSince { applied: None, since: Instant::now() });
-        let mut lacks = false;
+        let (mut is_stuck, mut lacks) = (false, false);
         for ((group, status), known) in (0..).zip(statuses).zip(&mut look.applied) {
             let report = status.leader.and_then(|leader| self.report_of(leader));
             let last = report.as_ref().and_then(|report| report.group(group)?.last);
+            lacks |= last > status.applied;
             if known.applied != status.applied || last <= status.applied {
                 *known = AppliedSince { applied: status.applied, since: Instant::now() };
             } else if known.since.elapsed() >= LASTING {
                 self.caught_up.lock().remove(&group);
-                lacks = true;
+                is_stuck = true;
             }
         }
-        lacks
+        match is_stuck {
+            true => Some(look.lacking.unwrap_or_else(Instant::now)),
+            false => look.lacking.filter(|_| lacks),
+        }
     }
 }
 
