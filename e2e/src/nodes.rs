@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use crate::broker::{command, run};
 use crate::certificates::Papers;
 use crate::process::{Folder, Process, address};
+use crate::volume::LoopVolume;
 use crate::wait::{PATIENCE, until_ok};
 use crate::{http, network, programs};
 
@@ -18,6 +19,9 @@ pub const USER: &str = "tester";
 
 /// A node of the cluster, which runs or not, with its data.
 pub struct Node {
+    pub process: Option<Process>,
+    /// The volume with its data; `None` if it is the one of the folder.
+    pub volume: Option<LoopVolume>,
     pub folder: Folder,
     pub host: String,
     /// The network namespace that the node runs in; `None` for that of the test.
@@ -27,7 +31,6 @@ pub struct Node {
     /// Whether the node is started with the certificates that [`Papers::write`](crate::certificates::Papers::write) has put
     /// into its folder.
     pub has_tls: bool,
-    pub process: Option<Process>,
 }
 
 /// The three nodes of a cluster, and nodes that want to join them.
@@ -51,6 +54,18 @@ impl Nodes {
         Ok(self.0.push_mut(node))
     }
 
+    /// Returns nodes that are not started yet, each with its data on a volume of `mib` mebibytes.
+    ///
+    /// # Errors
+    /// If their volumes cannot be made.
+    pub fn on_volumes(mib: u64) -> Result<Self> {
+        let mut nodes = Self::new()?;
+        for node in &mut nodes.0 {
+            node.volume = Some(LoopVolume::mount(&node.folder, mib)?);
+        }
+        Ok(nodes)
+    }
+
     /// Returns nodes that are not started yet, each in a namespace of the network.
     ///
     /// # Errors
@@ -67,7 +82,9 @@ impl Nodes {
     pub fn start(&mut self, at: usize) -> Result<()> {
         let peers: Vec<String> = self.0[..3].iter().map(Node::cluster).collect();
         let node = &mut self.0[at];
-        let name = format!("node_name = \"leveret@{at}\"\n");
+        // Small messages let the log have small segments on a small volume.
+        let bound = if node.volume.is_some() { "message_bytes_max = 1048576\n" } else { "" };
+        let name = format!("node_name = \"leveret@{at}\"\n{bound}");
         let mut serve = command(&node.folder, &node.host)?;
         serve.arg("--config").arg(node.folder.write("leveret.toml", &name)?);
         for flag in ["--cluster-listen", "--cluster-address"] {
@@ -142,7 +159,26 @@ impl Nodes {
 
 impl Node {
     fn new(host: String, space: Option<String>) -> Result<Self> {
-        Ok(Self { folder: Folder::new()?, host, space, has_secret: true, has_tls: false, process: None })
+        let folder = Folder::new()?;
+        Ok(Self { process: None, volume: None, folder, host, space, has_secret: true, has_tls: false })
+    }
+
+    /// Returns the volume of the node.
+    ///
+    /// # Errors
+    /// If it has none.
+    pub fn volume(&self) -> Result<&LoopVolume> {
+        self.volume.as_ref().context("the node has no volume of its own")
+    }
+
+    /// Gives the node an empty volume of `mib` mebibytes in place of the one it had.
+    ///
+    /// # Errors
+    /// If the volume cannot be made.
+    pub fn renew_volume(&mut self, mib: u64) -> Result<()> {
+        self.volume = None;
+        self.volume = Some(LoopVolume::mount(&self.folder, mib)?);
+        Ok(())
     }
 
     /// Returns the address at which other nodes reach the node.

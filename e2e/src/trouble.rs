@@ -26,6 +26,10 @@ pub fn durable() -> QueueDeclareOptions {
 /// # Errors
 /// The error of the client library.
 pub async fn connect(host: &str, user: &str) -> Result<Connection> {
-    let url = format!("amqp://{user}:{user}@{host}:5672/%2f");
-    Ok(Connection::connect(&url, ConnectionProperties::default()).await?)
+    Ok(Connection::connect(&url(host, user), ConnectionProperties::default()).await?)
+}
+
+/// Returns the URL of the broker at an address, for a user whose password is its name.
+pub fn url(host: &str, user: &str) -> String {
+    format!("amqp://{user}:{user}@{host}:5672/%2f")
 }

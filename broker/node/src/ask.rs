@@ -6,13 +6,14 @@ use crate::Broker;
 use crate::ask_messages::{
     Asked, CHANNEL, GotMessage, QueueAnswer, QueueAsk, decode_answer, decode_ask, encode_answer, encode_ask,
 };
+use crate::fronts::KnownStart;
 use crate::outcome::{no_majority, stopping};
 use crate::queue::Queue;
 use bytes::{Buf, Bytes};
 use leveret_engine::catalog::QueueId;
 use leveret_engine::queue::{Body, Delivery, Depth, Extent, Fill, Publish, Sink, Source, StoredRun};
-use leveret_model::refusal::Refusal;
-use leveret_replication::{GroupId, Groups, PeerMessages};
+use leveret_model::refusal::{Refusal, RefusalKind};
+use leveret_replication::{GroupId, GroupLeader, Groups, PeerMessages};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Weak;
@@ -270,11 +271,20 @@ impl Broker {
                 () = node.stopping.cancelled() => return Err(stopping()),
             }
         }
-        Err(queue.without_leader())
+        Err(self.unanswered(queue, groups.leader(shard.group)))
+    }
+
+    /// Returns the refusal of a request that the leader of a queue has not answered in time.
+    pub(crate) fn unanswered(&self, queue: &Queue, leader: Option<GroupLeader>) -> Refusal {
+        let reason = match (leader, self.node().network.cluster.get()) {
+            (Some(leader), Some(cluster)) => cluster.why_silent(leader.node),
+            _ => "has no leader: most nodes of the cluster may be down".to_owned(),
+        };
+        Refusal::new(RefusalKind::Stopping, format!("queue '{}' in vhost '{}' {reason}", queue.name, queue.vhost))
     }
 
     /// Answers a request of another node, which came from its start `start`.
-    async fn answer(self, from: u64, start: Option<u64>, asked: Asked) {
+    pub(crate) async fn answer(self, from: u64, start: Option<KnownStart>, asked: Asked) {
         let (Some(storage), Some(links)) = (self.node().storage.get(), self.node().links()) else { return };
         let Asked { number, queue, applied, ask } = asked;
         let of = AskId { node: from, number };
@@ -285,16 +295,18 @@ impl Broker {
             Ok(()) => {
                 let group = storage.shards.shard(queue).group;
                 caught_up_with(&storage.groups, group, applied).await;
-                let answer = match storage.shards.shard_of(group).term().is_some() {
-                    true => self.answer_to(from, queue, ask).await,
+                let mut answer = match storage.shards.shard_of(group).term().is_some() {
+                    true => self.answer_to(from, start, queue, ask).await,
                     false => QueueAnswer::Elsewhere,
                 };
-                // What was granted to that start was returned when the next one connected, perhaps before this.
+                // What was granted to that start was returned when the next one connected, or when it was given up, perhaps
+                // before this. If it lives after all it asks again.
                 if let QueueAnswer::Message(message) = &answer
                     && self.node().network.starts.of(from) != start
                     && let Some(queue) = self.queue(queue)
                 {
                     queue.enter().return_granted_one(from, message.id.message);
+                    answer = QueueAnswer::Elsewhere;
                 }
                 let encoded = encode_answer(number, &answer);
                 let mut answered = links.asks.answered.lock();
@@ -308,7 +320,7 @@ impl Broker {
         links.fronts.outgoing.send(from, CHANNEL, answer);
     }
 
-    async fn answer_to(&self, from: u64, id: QueueId, ask: QueueAsk) -> QueueAnswer {
+    async fn answer_to(&self, from: u64, start: Option<KnownStart>, id: QueueId, ask: QueueAsk) -> QueueAnswer {
         let Some(queue) = self.queue(id).filter(|queue| queue.shards.is_some()) else { return QueueAnswer::Elsewhere };
         let refused = |answer: Result<QueueAnswer, Refusal>| answer.unwrap_or_else(QueueAnswer::Refused);
         match ask {
@@ -331,7 +343,8 @@ impl Broker {
             }
             QueueAsk::Claim { exclusive, received } => {
                 let Some(links) = self.node().links() else { return QueueAnswer::Elsewhere };
-                refused(links.fronts.claim(from, &queue, exclusive, received).map(|()| QueueAnswer::Done(0)))
+                let answer = |claimed| if claimed { QueueAnswer::Done(0) } else { QueueAnswer::Elsewhere };
+                refused(links.fronts.claim(from, start, &queue, exclusive, received).map(answer))
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Three nodes in one process, each with a disk of its own and real connections between them: what was confirmed is on all
 //! of them, and the node that leads next serves it.
+use crate::ask_messages::{Asked, QueueAsk};
+use crate::fronts::KnownStart;
 use crate::identity::NodeIdentity;
 use crate::test_node::{TestNode, open_storage};
 use crate::test_wires::{Cut, CutWires};
@@ -411,6 +413,34 @@ async fn a_client_of_any_node_gets_purges_and_deletes_and_has_a_queue_for_itself
     assert_eq!(purged, 7);
     third.broker.delete_queue(&caller, "/", "q", DeleteOnly::default()).await.unwrap();
     assert!(third.broker.catalog().queue_id("/", "q").is_none());
+    cluster.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_of_a_node_that_was_started_again_or_given_up_meanwhile_leaves_nothing_behind() {
+    let cluster = Cluster::start().await;
+    cluster.all_led_by(1).await;
+    let (first, third) = (&cluster.nodes[&1], &cluster.nodes[&3]);
+    let id = first.declare("q").await.id;
+    third.until("all know the queue", || third.broker.queue(id).is_some()).await;
+    let at_leader = first.broker.queue(id).unwrap();
+    first.publish_one_by_one(&at_leader, 0..3, 500).await;
+    let starts = &first.broker.node().network.starts;
+    first.until("the second is heard of", || starts.of(2).is_some()).await;
+    let ended = Some(KnownStart::default());
+    let given_up = starts.of(2);
+    starts.give_up(2);
+    let mut number = 0;
+    for start in [ended, given_up] {
+        for ask in [QueueAsk::Claim { exclusive: true, received: 0 }, QueueAsk::Get { no_ack: false }] {
+            number += 1;
+            first.broker.clone().answer(2, start, Asked { number, queue: id, applied: 0, ask }).await;
+            let seen = || at_leader.look(|queue| (queue.depth().ready, queue.depth().unacked, queue.depth().consumers));
+            first.until("nothing is left behind", || seen() == (3, 0, 0)).await;
+        }
+    }
+    let at_third = third.broker.queue(id).unwrap();
+    third.broker.claim(&at_third, true).await.unwrap();
     cluster.close().await;
 }
 

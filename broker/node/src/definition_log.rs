@@ -133,7 +133,7 @@ impl Broker {
 
     /// Waits until there is a reason to give a command up. Returns the reason.
     async fn until_given_up(&self, storage: &Storage) -> Refusal {
-        let mut led_at = Instant::now();
+        let (mut led_at, mut reached_at) = (Instant::now(), Instant::now());
         loop {
             tokio::select! {
                 biased;
@@ -143,10 +143,19 @@ impl Broker {
             if let Some(reason) = storage.groups.stopped() {
                 return Refusal::new(RefusalKind::Stopping, format!("what was asked may not be durable: {reason}"));
             }
-            if storage.groups.leader(0).is_some() && !self.memory().is_cluster_alarmed() {
+            let (leader, cluster) = (storage.groups.leader(0), self.node().network.cluster.get());
+            if leader.is_some() && !self.memory().is_cluster_alarmed() {
                 led_at = Instant::now();
             } else if led_at.elapsed() >= LEADERLESS_MAX {
                 return no_majority();
+            }
+            match leader.zip(cluster).filter(|(leader, cluster)| !cluster.reaches(leader.node)) {
+                None => reached_at = Instant::now(),
+                Some((leader, cluster)) if reached_at.elapsed() >= UNREACHED_MAX => {
+                    let text = format!("the catalog {}", cluster.why_silent(leader.node));
+                    return Refusal::new(RefusalKind::Stopping, text);
+                }
+                Some(_) => {}
             }
         }
     }
@@ -189,5 +198,8 @@ impl Drop for EndsProcess {
 
 /// The interval at which a caller that waits for its command looks whether the log still takes commands.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// A caller does not wait longer than this while the leader of the group cannot be reached. A leader that the others reach
+/// lets one of them lead before.
+const UNREACHED_MAX: Duration = Duration::from_secs(15);
 /// A caller does not wait longer than this while the group has no leader.
 const LEADERLESS_MAX: Duration = Duration::from_secs(5);

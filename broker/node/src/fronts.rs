@@ -187,14 +187,26 @@ impl Fronts {
         sink
     }
 
-    /// Lets another node have consumers of a queue that this node leads.
+    /// Lets another node have consumers of a queue that this node leads. Returns false, and does nothing, if it was not that
+    /// `start` of the node from which the last messages came.
     ///
     /// # Errors
     /// The queue has an exclusive consumer, or has consumers while this one wants to be exclusive, or was deleted.
-    pub(crate) fn claim(&self, from: u64, queue: &Queue, exclusive: bool, received: u64) -> Result<(), Refusal> {
+    pub(crate) fn claim(
+        &self,
+        from: u64,
+        start: Option<KnownStart>,
+        queue: &Queue,
+        exclusive: bool,
+        received: u64,
+    ) -> Result<bool, Refusal> {
         let mut entered = queue.enter();
         if queue.is_deleted() {
             return Err(queue.not_found());
+        }
+        // What that start has is lost when another is noted, queue by queue: this one may have had its turn.
+        if self.node.upgrade().is_none_or(|node| node.network.starts.of(from) != start) {
+            return Ok(false);
         }
         let known = queue.others.sinks.lock().get(&from).cloned();
         let sink = known.unwrap_or_else(|| self.begin(from, queue, received, exclusive));
@@ -207,7 +219,7 @@ impl Fronts {
                 subscribe(&sink, &mut entered)
             }
         };
-        claimed.map_err(|ExclusiveUse| queue.in_exclusive_use())
+        claimed.map(|()| true).map_err(|ExclusiveUse| queue.in_exclusive_use())
     }
 
     /// Has everything that was granted to a node and is not settled ready again: the node has ended or cannot be reached.
@@ -238,6 +250,9 @@ impl Fronts {
             } else {
                 return;
             }
+        }
+        if let Some(here) = self.node.upgrade() {
+            here.network.starts.give_up(node);
         }
         self.expel(node);
     }
@@ -279,12 +294,37 @@ impl Queue {
 
 /// The start of each other node from which the last messages came.
 #[derive(Default)]
-pub(crate) struct KnownStarts(Mutex<BTreeMap<u64, u64>>);
+pub(crate) struct KnownStarts(Mutex<BTreeMap<u64, KnownStart>>);
+
+/// A start of another node, until what was granted to it is taken back: then it counts as another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct KnownStart {
+    boot: u64,
+    /// The number of times that it was given up because it could not be reached.
+    given_up: u64,
+}
 
 impl KnownStarts {
-    /// Returns the number of the start of a node from which messages come now; `None` if there were none.
-    pub(crate) fn of(&self, node: u64) -> Option<u64> {
+    /// Returns the start of a node from which messages come now; `None` if there were none.
+    pub(crate) fn of(&self, node: u64) -> Option<KnownStart> {
         self.0.lock().get(&node).copied()
+    }
+
+    /// Notes that messages come from a start of a node. Returns whether they came from another one before.
+    fn begin(&self, node: u64, boot: u64) -> bool {
+        let mut starts = self.0.lock();
+        let known = starts.get(&node).copied();
+        if known.is_none_or(|known| known.boot != boot) {
+            starts.insert(node, KnownStart { boot, given_up: 0 });
+        }
+        known.is_some_and(|known| known.boot != boot)
+    }
+
+    /// Notes that everything granted to a node is about to be taken back.
+    pub(crate) fn give_up(&self, node: u64) {
+        if let Some(start) = self.0.lock().get_mut(&node) {
+            start.given_up += 1;
+        }
     }
 }
 
@@ -307,12 +347,10 @@ impl PeerMessages for FrontMessages {
 
     fn connected(&self, node: u64, boot: u64, direction: LinkDirection) {
         // All messages of an earlier start of the node have come before this, and none of this start has.
-        let before = match (direction, self.0.upgrade()) {
-            (LinkDirection::Incoming, Some(here)) => here.network.starts.0.lock().insert(node, boot),
-            _ => None,
-        };
+        let here = self.0.upgrade().filter(|_| direction == LinkDirection::Incoming);
+        let is_another = here.is_some_and(|here| here.network.starts.begin(node, boot));
         self.with(|fronts| {
-            if before.is_some_and(|before| before != boot) {
+            if is_another {
                 fronts.expel(node);
             }
             let leads = |group| fronts.groups.leader(group).is_some_and(|leader| leader.node == node);

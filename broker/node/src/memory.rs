@@ -20,6 +20,8 @@ pub struct Memory {
     alarmed: AtomicBool,
     /// Set while the disk has no room for further messages.
     disk_alarm: AtomicBool,
+    /// Set while most nodes of the cluster have no room for further messages.
+    most_disks_alarm: AtomicBool,
     /// Set while most nodes of the cluster cannot be reached.
     cluster_alarm: AtomicBool,
     changed: Notify,
@@ -37,6 +39,7 @@ impl Memory {
             opened: AtomicU64::new(0),
             alarmed: AtomicBool::new(false),
             disk_alarm: AtomicBool::new(false),
+            most_disks_alarm: AtomicBool::new(false),
             cluster_alarm: AtomicBool::new(false),
             changed: Notify::new(),
         }
@@ -109,6 +112,11 @@ impl Memory {
         self.set(&self.disk_alarm, full);
     }
 
+    /// Notes whether most nodes of the cluster have no room for further messages (`full`), or have room again.
+    pub(crate) fn set_most_disks_alarm(&self, full: bool) {
+        self.set(&self.most_disks_alarm, full);
+    }
+
     /// Notes whether most nodes of the cluster cannot be reached (`lost`), or can be reached again.
     pub(crate) fn set_cluster_alarm(&self, lost: bool) {
         self.set(&self.cluster_alarm, lost);
@@ -154,18 +162,19 @@ impl Memory {
         self.max
     }
 
-    /// Returns whether publishers have to wait: memory is used up, the disk has no room, or most nodes of the cluster
-    /// cannot be reached.
+    /// Returns whether publishers have to wait: memory is used up, the disk or those of most nodes of the cluster have no
+    /// room, or most nodes of the cluster cannot be reached.
     #[inline]
     pub fn is_alarmed(&self) -> bool {
-        self.alarmed.load(Relaxed) || self.disk_alarm.load(Relaxed) || self.cluster_alarm.load(Relaxed)
+        self.alarmed.load(Relaxed) || self.is_disk_alarmed() || self.cluster_alarm.load(Relaxed)
     }
 
     /// Returns why publishers have to wait, for them to read.
     pub fn alarm_in_words(&self) -> &'static str {
-        match (self.is_cluster_alarmed(), self.is_disk_alarmed()) {
-            (true, _) => NO_MAJORITY,
-            (_, true) => "low on disk",
+        match (self.is_cluster_alarmed(), self.is_own_disk_alarmed(), self.is_disk_alarmed()) {
+            (true, ..) => NO_MAJORITY,
+            (_, true, _) => "low on disk",
+            (.., true) => MOST_DISKS_FULL,
             _ => "low on memory",
         }
     }
@@ -175,8 +184,15 @@ impl Memory {
         self.alarmed.load(Relaxed)
     }
 
-    /// Returns whether publishers have to wait because the disk has no room.
+    /// Returns whether publishers have to wait because the disk has no room, or those of most nodes of the cluster have none.
+    #[inline]
     pub fn is_disk_alarmed(&self) -> bool {
+        self.is_own_disk_alarmed() || self.most_disks_alarm.load(Relaxed)
+    }
+
+    /// Returns whether the disk of this node has no room.
+    #[inline]
+    pub(crate) fn is_own_disk_alarmed(&self) -> bool {
         self.disk_alarm.load(Relaxed)
     }
 
@@ -214,6 +230,8 @@ impl Memory {
 
 /// What a node says that is cut off from most others.
 pub(crate) const NO_MAJORITY: &str = "most nodes of the cluster cannot be reached";
+/// What a node says that has room, while most others have none.
+pub(crate) const MOST_DISKS_FULL: &str = "low on disk: most nodes of the cluster have no room";
 /// The largest number of bytes of durable queues' contents that stay in memory to be delivered soon.
 const WARM_MAX: u64 = 64 << 20;
 

@@ -31,6 +31,7 @@ pub(crate) struct Shards {
     pub(crate) reads: ReadQueue,
     /// The queues whose leader, another node, has to be told what their consumers here want.
     pub(crate) wants: DueQueues,
+    pub(crate) memory: Arc<Memory>,
 }
 
 /// Contents that could not be read.
@@ -55,6 +56,7 @@ impl Shards {
         let files = Arc::<FileUses>::default();
         Self {
             incarnation,
+            memory: memory.clone(),
             list: (1..=count).map(|group| Arc::new(Shard::new(group))).collect(),
             contents: (0..count).map(|_| Contents::new(files.clone(), memory.clone())).collect(),
             arrivals: (0..count).map(|_| Arrivals::new()).collect(),

@@ -80,7 +80,7 @@ impl Broker {
             };
             match got {
                 Some(found) => return Ok(found),
-                None if began.elapsed() > READ_MAX => return Err(queue.without_leader()),
+                None if began.elapsed() > READ_MAX => return Err(self.unanswered(queue, None)),
                 None => tokio::time::sleep(LOOK_AGAIN).await,
             }
         }
@@ -120,10 +120,14 @@ impl Broker {
 
 impl Queue {
     /// Waits until all messages published to the queue so far are in it, so that a client that asks next finds its own
-    /// messages. Does not wait for publishes that wait for room in the log.
+    /// messages. Does not wait for publishes that wait for room in the log, nor while most nodes of the cluster cannot be
+    /// reached: a leader that is cut off does not know that it leads no more.
     pub async fn caught_up(&self) {
-        if let Some(shards) = &self.shards {
-            shards.shard(self.id).outbox.until_visible().await;
+        let Some(shards) = &self.shards else { return };
+        tokio::select! {
+            biased;
+            () = shards.shard(self.id).outbox.until_visible() => {}
+            () = shards.memory.until_cluster_alarmed() => {}
         }
     }
 
@@ -162,15 +166,6 @@ impl Queue {
     pub(crate) fn in_exclusive_use(&self) -> Refusal {
         let text = format!("queue '{}' in vhost '{}' in exclusive use", self.name, self.vhost);
         Refusal::new(RefusalKind::AccessRefused, text)
-    }
-
-    /// The refusal of a request for which the leader of the queue would be needed.
-    pub(crate) fn without_leader(&self) -> Refusal {
-        let text = format!(
-            "queue '{}' in vhost '{}' has no leader that can be reached: most nodes of the cluster may be down",
-            self.name, self.vhost
-        );
-        Refusal::new(RefusalKind::Stopping, text)
     }
 
     pub(crate) fn not_found(&self) -> Refusal {

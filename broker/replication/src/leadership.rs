@@ -62,6 +62,10 @@ impl Leadership {
         self.follow(&mut state);
     }
 
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.state.lock().stopped
+    }
+
     fn is_leader(&self, vote: &Vote, term: u64) -> bool {
         vote.committed && vote.leader_id.term == term && vote.leader_id.voted_for == self.node
     }

@@ -14,6 +14,7 @@ pub(crate) fn begin(group: &Group, from: u64, head: SnapshotHead) -> Result<u64,
     if head.bytes > SNAPSHOT_BYTES_MAX {
         return Err(format!("a snapshot of {} bytes is too large", head.bytes));
     }
+    check_room(group, head.bytes)?;
     let mut arriving = group.arriving.lock();
     let continued = arriving.take().filter(|arriving| {
         let known = &arriving.head;
@@ -77,6 +78,7 @@ pub(crate) async fn end(group: &Group, from: u64) -> Result<Vote, String> {
     if !group.log.leadership.states.has_contents(group.log.group) {
         return Err("not all contents of the snapshot are here".to_owned());
     }
+    check_room(group, state.len() as u64)?;
     let committed = group.raft.metrics().borrow_watched().local_committed;
     if committed.is_some_and(|committed| committed < head.last && head.last.index <= committed.index) {
         return Err(group.stop_diverged(head.last.index));
@@ -89,6 +91,20 @@ pub(crate) async fn end(group: &Group, from: u64) -> Result<Vote, String> {
     installed.map(|response| response.vote).map_err(|error| error.to_string())
 }
 
+/// Checks that the disk has room for a snapshot with a state of `bytes` bytes. Once openraft installs it, it has to be
+/// written. Beside the state it says where the contents lie, and the snapshot before it is still there.
+fn check_room(group: &Group, bytes: u64) -> Result<(), String> {
+    let needed = bytes * 2 + SPARE_BYTES;
+    match group.log.journal.disk().free_bytes() {
+        Ok(free) if free < needed => {
+            Err(format!("the disk has no room for a snapshot: {free} of {needed} bytes are free"))
+        }
+        _ => Ok(()),
+    }
+}
+
 const NOT_BEGUN: &str = "no snapshot is arriving from this node";
+/// The free space that is left beside a snapshot, in bytes, for what others write meanwhile.
+const SPARE_BYTES: u64 = 4 << 20;
 /// The largest state that is received.
 const SNAPSHOT_BYTES_MAX: u64 = 2 << 30;

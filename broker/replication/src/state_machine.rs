@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 use tokio::sync::watch;
 
 #[derive(Clone)]
@@ -120,6 +121,20 @@ impl Machine {
         let write = move || snapshot::write(&*disk, group, last, &membership, &state);
         if threads { tokio::task::spawn_blocking(write).await? } else { write() }
     }
+
+    /// Replaces the snapshot file. While the disk has no room for it, tries again until the group stops: an error would
+    /// end the group, and room was there when the snapshot was accepted.
+    async fn write_in_time(&self, state: Arc<GroupSnapshot>) -> io::Result<()> {
+        loop {
+            match self.write(state.clone()).await {
+                Err(error) if is_passing(&error) && !self.log.leadership.is_stopped() => {
+                    tracing::warn!(group = self.group, %error, "a snapshot of another node waits to be written");
+                    tokio::time::sleep(WRITE_AGAIN).await;
+                }
+                written => return written,
+            }
+        }
+    }
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
@@ -219,7 +234,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         self.membership = meta.last_membership.clone();
         self.log.set_alone(types::has_one_member(self.membership.membership()));
         let bytes = snapshot.bytes();
-        self.write(Arc::new(snapshot)).await?;
+        self.write_in_time(Arc::new(snapshot)).await?;
         self.builds.set_stored(self.last, self.membership.clone(), bytes);
         if let Some(last) = self.last {
             self.log.table.lock().applied(last.index);
@@ -235,6 +250,8 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 }
 
+/// Pause before a snapshot that had no room on the disk is written again.
+const WRITE_AGAIN: Duration = Duration::from_millis(500);
 /// The number of entries applied before other tasks have a turn. At a start openraft passes all entries of the log at
 /// once.
 const ENTRIES_PER_TURN: u64 = 32;

@@ -48,7 +48,7 @@ async fn what_was_confirmed_on_any_node_is_delivered_whichever_nodes_are_killed(
     (0..3).try_for_each(|at| nodes.start(at))?;
     tokio::task::block_in_place(|| nodes.ready(&[0, 1, 2]))?;
     let hosts: Vec<String> = nodes.0.iter().map(|node| node.host.clone()).collect();
-    let traffic = Traffic::start(&hosts).await?;
+    let traffic = Traffic::start(&hosts, 0).await?;
     trouble(&mut nodes, rounds, &mut seed, &traffic).await?;
     eprintln!("{}", traffic.finish().await?);
     let output: Vec<String> = nodes.0.iter().filter_map(|node| Some(node.process.as_ref()?.output())).collect();

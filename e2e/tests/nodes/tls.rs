@@ -42,7 +42,7 @@ fn no_panics(nodes: &Nodes) -> Result<()> {
 async fn certificates_alone_make_a_cluster_that_loses_no_message() -> Result<()> {
     let mut nodes = tokio::task::block_in_place(|| cluster(&Authority::new("ours")?, false))?;
     let hosts: Vec<String> = nodes.0.iter().map(|node| node.host.clone()).collect();
-    let traffic = Traffic::start(&hosts).await?;
+    let traffic = Traffic::start(&hosts, 0).await?;
     traffic.goes_on().await?;
     for at in 0..2 {
         restart(&mut nodes, at)?;

@@ -191,7 +191,8 @@ pub(super) fn node(api: &Api, text: &mut Text) {
     let help = "1 if publishers are held back because the memory budget is used up, else 0.";
     text.gauge("leveret_memory_alarm", help, flag(memory.is_memory_alarmed()));
     text.gauge("rabbitmq_alarms_memory_used_watermark", help, flag(memory.is_memory_alarmed()));
-    let help = "1 if publishers are held back because the disk or the log is nearly full, else 0.";
+    let help =
+        "1 if publishers are held back because the disk or the log is nearly full, here or on most nodes, else 0.";
     text.gauge("leveret_disk_alarm", help, flag(memory.is_disk_alarmed()));
     text.gauge("rabbitmq_alarms_free_disk_space_watermark", help, flag(memory.is_disk_alarmed()));
     let help = "Bytes of resident memory, as the kernel counts them.";

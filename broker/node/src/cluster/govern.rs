@@ -4,6 +4,7 @@ use super::founders::Addresses;
 use super::membership::{self, MemberStep};
 use super::question::{ClusterQuestion, ClusterReply};
 use super::report::MemberStage;
+use super::room::RoomLook;
 use super::state::{self, Cluster};
 use crate::Broker;
 use futures::future::join_all;
@@ -15,22 +16,58 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 /// What has to be the same for a while before leaders are moved.
-#[derive(PartialEq, Eq)]
+#[derive(Default, PartialEq, Eq)]
 struct Calm {
     leaders: Vec<Option<u64>>,
     members: Addresses,
     connected: Vec<u64>,
 }
 
+/// What was the same for how long.
+struct Quiet {
+    calm: Calm,
+    since: Instant,
+    /// Since when the same members are connected.
+    steady_since: Instant,
+}
+
+impl Quiet {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self { calm: Calm::default(), since: now, steady_since: now }
+    }
+
+    fn look(&mut self, calm: Calm) {
+        if calm == self.calm {
+            return;
+        }
+        self.since = Instant::now();
+        if calm.members != self.calm.members || calm.connected != self.calm.connected {
+            self.steady_since = self.since;
+        }
+        self.calm = calm;
+    }
+
+    fn is_quiet(&self, time: Duration) -> bool {
+        self.since.elapsed() >= time
+    }
+
+    fn is_steady(&self, time: Duration) -> bool {
+        self.steady_since.elapsed() >= time
+    }
+}
+
 impl Cluster {
     /// Looks again and again whether a group that this node leads has to change.
     pub(super) async fn govern(self: Arc<Self>) {
-        let (mut calm, mut calm_since, mut known, mut lost_at) = (None, Instant::now(), BTreeSet::new(), None);
+        let (mut quiet, mut known) = (Quiet::new(), BTreeSet::new());
+        let (mut lost_at, mut room) = (None, RoomLook::default());
         loop {
             tokio::time::sleep(self.options.times.look).await;
             let Some(groups) = self.groups() else { return };
             let statuses = self.statuses();
             self.look_for_majority(&statuses, &mut lost_at);
+            self.look_for_room(&statuses, &mut room);
             if !matches!(self.stage(&statuses), MemberStage::Member | MemberStage::Removed) {
                 continue;
             }
@@ -41,11 +78,11 @@ impl Cluster {
             }
             self.follow_members(&groups, &statuses).await;
             self.end_removed(&groups).await;
-            let now = Some(self.calm(&statuses));
-            if now != calm {
-                (calm, calm_since) = (now, Instant::now());
-            } else if calm_since.elapsed() >= self.options.times.quiet {
-                self.spread(&groups, &self.statuses()).await;
+            quiet.look(self.calm(&statuses));
+            if quiet.is_quiet(self.options.times.quiet) {
+                self.spread(&groups, &self.statuses(), true).await;
+            } else if self.is_full() || quiet.is_steady(self.options.times.quiet / 2) {
+                self.spread(&groups, &self.statuses(), false).await;
             }
         }
     }

@@ -1,9 +1,9 @@
 //! A node lets others lead the groups that it leads: before it stops or is removed, and in quiet times so that the leaders
 //! are spread over the nodes.
-use super::leaders;
+use super::leaders::{self, Fitness};
 use super::report::MemberStage;
 use super::state::Cluster;
-use leveret_replication::{GroupId, GroupStatus, Groups};
+use leveret_replication::{GroupId, GroupStatus, Groups, MemberError};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
@@ -50,17 +50,26 @@ impl Cluster {
     }
 
     fn successors(&self, group: GroupId, status: &GroupStatus) -> Vec<u64> {
-        leaders::successors(group, status, self.node, |node| self.is_fit(node))
+        leaders::successors(group, status, self.node, |node| self.fitness(node, status))
     }
 
-    /// Hands the groups that other nodes are to lead to these.
-    pub(super) async fn spread(&self, groups: &Groups, statuses: &[GroupStatus]) {
+    /// Hands the groups for which another node is fitter to that node and, if it is quiet, those that other nodes are to lead
+    /// to these.
+    pub(super) async fn spread(&self, groups: &Groups, statuses: &[GroupStatus], is_quiet: bool) {
         for (group, status) in (0..).zip(statuses).filter(|(group, _)| self.leads(groups, *group)) {
-            if let Some(to) = leaders::successor_when_quiet(group, status, self.node, |node| self.is_fit(node))
-                && let Err(error) = groups.transfer(group, to).await
-            {
-                tracing::info!("group {group} is not handed to its preferred node: {error}");
-                return; // the group may take no entries for a moment: do not risk that for others too
+            let fitness = |node| self.fitness(node, status);
+            let to = leaders::fitter(group, status, self.node, fitness).or_else(|| match is_quiet {
+                true => leaders::successor_when_quiet(group, status, self.node, fitness),
+                false => None,
+            });
+            let Some(to) = to else { continue };
+            match groups.transfer(group, to).await {
+                Err(MemberError::Late { .. }) => {
+                    tracing::info!("group {group} was not handed to node {to:016x} in time");
+                    return; // the group may take no entries for a moment: do not risk that for others too
+                }
+                Err(error) => tracing::info!("group {group} is not handed to another node: {error}"),
+                Ok(()) => {}
             }
         }
     }
@@ -74,9 +83,18 @@ impl Cluster {
         groups.leader(group).is_some_and(|leader| leader.node == self.node)
     }
 
-    /// Returns whether a node can lead: it can be reached, is a member, and does not hand over its own groups.
-    fn is_fit(&self, node: u64) -> bool {
-        self.report_of(node).is_some_and(|report| report.stage == MemberStage::Member && !report.is_leaving)
+    /// Returns what speaks for a node as the leader of a group; `None` if it cannot lead: it cannot be reached, is no
+    /// member, or hands over its own groups.
+    fn fitness(&self, node: u64, status: &GroupStatus) -> Option<Fitness> {
+        let count = |reaches: &dyn Fn(u64) -> bool| status.voters.iter().filter(|voter| reaches(**voter)).count();
+        if node == self.node {
+            let reached = count(&|voter| self.reaches(voter));
+            return Some(Fitness { has_room: !self.is_full(), reached });
+        }
+        let report = self.report_of(node)?;
+        let reached = count(&|voter| voter == node || report.reached.contains(&voter));
+        let is_fit = report.stage == MemberStage::Member && !report.is_leaving;
+        is_fit.then_some(Fitness { has_room: !report.is_full, reached })
     }
 
     /// Hands over all groups, and waits until all other members have all entries that there were then.

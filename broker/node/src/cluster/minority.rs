@@ -24,10 +24,7 @@ impl Cluster {
         }
         node.memory.set_cluster_alarm(has_lost);
         if lost_at.is_some_and(|at| at.elapsed() >= SEND_AWAY_AFTER) {
-            let broker = Broker(node);
-            for connection in broker.connections() {
-                broker.close_connection(&Caller::system(), &connection, NO_MAJORITY);
-            }
+            Broker(node).send_all_away(NO_MAJORITY);
         }
     }
 
@@ -42,6 +39,13 @@ impl Cluster {
 }
 
 impl Broker {
+    /// Closes the connections of all clients, so that they go on at another node.
+    pub(super) fn send_all_away(&self, reason: &str) {
+        for connection in self.connections() {
+            self.close_connection(&Caller::system(), &connection, reason);
+        }
+    }
+
     /// Returns the number of Raft groups that would have no majority without this node; 0 if the node is the only one.
     pub fn groups_in_need(&self) -> usize {
         self.node().network.cluster.get().map_or(0, |cluster| cluster.groups_in_need())

@@ -5,8 +5,8 @@
 //! decision: wait, found, join) and `founders` (the promise to found one cluster and no other); `answers`, `question`,
 //! `report` (what nodes ask and tell each other), `announce` (the members are told regularly); `govern` (the groups follow
 //! the members of group 0) with `membership` (the decision: add, promote, remove); `change` (members are added and removed
-//! on request); `handover` with `leaders` (which node leads). `state` has what these tasks share; `readiness` and `view` say
-//! what people see.
+//! on request); `handover` with `leaders` (which node leads); `minority` and `room` (what a node does that cannot reach most
+//! others, or whose disk is full). `state` has what these tasks share; `readiness` and `view` say what people see.
 //!
 //! Everything is decided again and again from what is so at the moment (the members in the logs, who can be reached, what
 //! the others report). So each step may fail, be repeated, or be cut short by the end of a node.
@@ -25,6 +25,7 @@ mod options;
 mod question;
 mod readiness;
 mod report;
+mod room;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -126,7 +127,7 @@ impl Broker {
     /// Waits until this node is removed from its cluster; for ever if that does not happen.
     pub async fn until_removed(&self) {
         let Some(cluster) = self.cluster() else { return std::future::pending().await };
-        let mut removed = cluster.removed.subscribe();
+        let mut removed = cluster.removal.is_removed.subscribe();
         if removed.wait_for(|removed| *removed).await.is_err() {
             std::future::pending().await
         }

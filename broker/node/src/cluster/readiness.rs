@@ -1,6 +1,7 @@
 //! Whether a node can serve clients: it knows a leader for each group, that leader has a majority, and this node has the
 //! group's entries.
 use super::report::{GroupReport, MemberStage};
+use super::room::FULL;
 use super::state::{Cluster, REMOVED};
 use leveret_replication::{GroupId, GroupStatus};
 
@@ -39,7 +40,8 @@ impl Cluster {
             return None;
         }
         let applied = status.applied.map_or_else(|| "none".to_owned(), |applied| applied.to_string());
-        Some(format!("group {group}: this node has the entries up to {applied}, node {leader:016x} has more"))
+        let why = if self.is_full() { format!(": {FULL}") } else { String::new() };
+        Some(format!("group {group}: this node has the entries up to {applied}, node {leader:016x} has more{why}"))
     }
 
     /// Returns whether a node leads a group and has a majority, as far as this node knows.

@@ -1,14 +1,14 @@
 //! What a node reports of itself: to the members of its cluster over channel 1, twice per second, and to whoever asks.
 //!
-//! Format, integers little-endian: `version u8 = 1, stage u8, leaving u8, name, address, founders, proposal, members` (each
-//! of these three as `founders` describes, the first two after a `u8` that says whether they follow), `configured at, number
-//! of groups u8`, then each group as `leader, term u64, last, applied, leads u8`, and if it is led here `quorum u8, number of
+//! Format, integers little-endian: `version u8 = 2, stage u8, leaving u8, full u8, name, address, founders, proposal, members`
+//! (each of these three as `founders` describes, the first two after a `u8` that says whether they follow), `number of reached
+//! nodes u8, for each its identity u64`, `configured at, number of groups u8`, then each group as `leader, term u64, last, applied, leads u8`, and if it is led here `quorum u8, number of
 //! members u8, for each its identity u64 and the index that it has`. Texts have their length (u16) before them, an optional
 //! number is `u8 = 0` or `u8 = 1, u64`.
 use super::founders::{self, Addresses};
 use bytes::{Buf, BufMut};
 use leveret_replication::GroupId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How far a node has got on its way into a cluster.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub(crate) struct NodeReport {
     pub(crate) stage: MemberStage,
     /// True while the node hands its groups to others.
     pub(crate) is_leaving: bool,
+    /// True while the node's disk has no room for further messages.
+    pub(crate) is_full: bool,
     /// The name of the node, for people.
     pub(crate) name: String,
     /// The address at which others reach the node.
@@ -41,6 +43,8 @@ pub(crate) struct NodeReport {
     pub(crate) proposal: Option<Addresses>,
     /// The members of group 0, as far as the node knows.
     pub(crate) members: Addresses,
+    /// The members of any group that the node is connected to.
+    pub(crate) reached: BTreeSet<u64>,
     /// Index of the entry of group 0 that these members come from, if it is applied.
     pub(crate) configured_at: Option<u64>,
     /// The groups in the order of their numbers.
@@ -81,7 +85,7 @@ impl NodeReport {
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut out = vec![VERSION, self.stage as u8, self.is_leaving.into()];
+        let mut out = vec![VERSION, self.stage as u8, self.is_leaving.into(), self.is_full.into()];
         founders::put_text(&mut out, &self.name);
         founders::put_text(&mut out, &self.address);
         for addresses in [&self.founders, &self.proposal] {
@@ -89,6 +93,8 @@ impl NodeReport {
             addresses.iter().for_each(|addresses| founders::put(&mut out, addresses));
         }
         founders::put(&mut out, &self.members);
+        out.put_u8(self.reached.len().min(REACHED_MAX) as u8);
+        self.reached.iter().take(REACHED_MAX).for_each(|node| out.put_u64_le(*node));
         put_number(&mut out, self.configured_at);
         out.put_u8(self.groups.len() as u8);
         for GroupReport { leader, term, last, applied, led } in &self.groups {
@@ -116,11 +122,13 @@ impl NodeReport {
         let report = Self {
             stage: stage(bytes.try_get_u8().ok()?)?,
             is_leaving: take_flag(bytes)?,
+            is_full: take_flag(bytes)?,
             name: founders::take_text(bytes)?,
             address: founders::take_text(bytes)?,
             founders: take_addresses(bytes)?,
             proposal: take_addresses(bytes)?,
             members: founders::take(bytes)?,
+            reached: (0..bytes.try_get_u8().ok()?).map(|_| bytes.try_get_u64_le().ok()).collect::<Option<_>>()?,
             configured_at: take_number(bytes)?,
             groups: (0..bytes.try_get_u8().ok()?).map(|_| take_group(bytes)).collect::<Option<_>>()?,
         };
@@ -167,7 +175,9 @@ fn take_group(bytes: &mut &[u8]) -> Option<GroupReport> {
     Some(GroupReport { leader, term, last, applied, led: Some(LedReport { has_quorum, reached }) })
 }
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// The most nodes of which a report says that they are reached: more than a cluster has, also while its members change.
+const REACHED_MAX: usize = 64;
 /// Index of the first entry that a leader writes: the one before it has the founders.
 const FIRST_OF_LEADER: u64 = 1;
 
@@ -183,11 +193,13 @@ mod tests {
         let report = NodeReport {
             stage: MemberStage::Member,
             is_leaving: true,
+            is_full: true,
             name: "leveret@a".to_owned(),
             address: "a:1".to_owned(),
             founders: Some(addresses.clone()),
             proposal: None,
             members: addresses,
+            reached: [2, 7].into(),
             configured_at: Some(3),
             groups: vec![group, GroupReport::default()],
         };

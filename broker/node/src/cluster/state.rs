@@ -8,6 +8,7 @@ use bytes::Bytes;
 use leveret_replication::{GroupId, GroupStatus, Groups, PeerMessages, Peers};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -32,14 +33,20 @@ pub(crate) struct Cluster {
     pub(super) waits_for: Mutex<String>,
     /// Until when this node leads no group if that can be avoided.
     pub(super) leaves_until: Mutex<Option<Instant>>,
-    /// Whether this node was removed from the cluster.
-    pub(super) removed: watch::Sender<bool>,
-    /// Since when all that is heard says so.
-    removal_suspected: Mutex<Option<Instant>>,
+    pub(super) removal: OwnRemoval,
+    /// Whether the disk of this node has had no room for a while.
+    pub(super) is_full: AtomicBool,
     /// The groups of which this node has had all entries since it last lost their leader.
     pub(super) caught_up: Mutex<BTreeSet<GroupId>>,
     /// Held while this node, as the leader of group 0, changes the members on request.
     pub(super) changing: tokio::sync::Mutex<()>,
+}
+
+/// Whether this node was removed from the cluster.
+pub(super) struct OwnRemoval {
+    pub(super) is_removed: watch::Sender<bool>,
+    /// Since when all that is heard says so.
+    suspected: Mutex<Option<Instant>>,
 }
 
 /// The newest report of each other node.
@@ -102,8 +109,8 @@ impl Cluster {
             proposal: Mutex::default(),
             waits_for: Mutex::default(),
             leaves_until: Mutex::default(),
-            removed: watch::Sender::new(false),
-            removal_suspected: Mutex::default(),
+            removal: OwnRemoval { is_removed: watch::Sender::new(false), suspected: Mutex::default() },
+            is_full: AtomicBool::new(false),
             caught_up: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
         }
@@ -130,9 +137,23 @@ impl Cluster {
         if node == self.node { Some(self.name.clone()) } else { Some(self.heard.of(node)?.report.name.clone()) }
     }
 
+    pub(super) fn is_removed(&self) -> bool {
+        *self.removal.is_removed.borrow()
+    }
+
+    /// Returns whether the disk of this node has had no room for a while.
+    pub(super) fn is_full(&self) -> bool {
+        self.is_full.load(Relaxed)
+    }
+
     pub(super) fn is_leaving(&self) -> bool {
         let until = *self.leaves_until.lock();
-        *self.removed.borrow() || until.is_some_and(|until| until > Instant::now())
+        self.is_removed() || until.is_some_and(|until| until > Instant::now())
+    }
+
+    /// Returns whether a node is this one or is connected to it.
+    pub(crate) fn reaches(&self, node: u64) -> bool {
+        node == self.node || self.peers.is_connected(node)
     }
 
     /// Returns the report of another node, if it is not too old and the node can be reached.
@@ -151,7 +172,7 @@ impl Cluster {
         let knows_members = statuses.first().is_some_and(|status| !status.members.is_empty());
         let has_promised = self.founders.lock().is_some();
         match (knows_members, has_promised, has_entries) {
-            _ if *self.removed.borrow() => MemberStage::Removed,
+            _ if self.is_removed() => MemberStage::Removed,
             (true, ..) => MemberStage::Member,
             (_, true, _) => MemberStage::Founding,
             (_, _, true) => MemberStage::Joining,
@@ -164,9 +185,12 @@ impl Cluster {
         let statuses = self.statuses();
         let definitions = statuses.first();
         let is_settled = |status: &&GroupStatus| status.configured_at <= status.applied;
+        let members = statuses.iter().flat_map(|status| status.members.keys().copied());
         NodeReport {
             stage: self.stage(&statuses),
             is_leaving: self.is_leaving(),
+            is_full: self.is_full(),
+            reached: members.filter(|member| self.peers.is_connected(*member)).collect(),
             name: self.name.clone(),
             address: self.options.address.clone(),
             founders: self.founders.lock().clone(),
@@ -214,11 +238,11 @@ impl Cluster {
     /// Notes whether what is heard at the moment says that this node was removed from its cluster. Reports may be out of
     /// date, so it only counts if it lasts.
     pub(super) fn suspect_removal(&self, is_suspected: bool) {
-        let mut since = self.removal_suspected.lock();
+        let mut since = self.removal.suspected.lock();
         if !is_suspected {
             *since = None;
         } else if since.get_or_insert_with(Instant::now).elapsed() > self.options.times.report_max
-            && !self.removed.send_replace(true)
+            && !self.removal.is_removed.send_replace(true)
         {
             tracing::error!("{REMOVED}");
         }

@@ -4,6 +4,7 @@ use super::founders::{self, Addresses};
 use super::leaders;
 use super::state::Cluster;
 use super::*;
+use crate::memory::MOST_DISKS_FULL;
 use crate::test_node::{TestNode, open_in_cluster};
 use crate::{Caller, MemberState, QueueId};
 use bytes::Bytes;
@@ -463,3 +464,24 @@ async fn a_node_hands_over_its_groups_before_it_stops_and_gets_them_back_later()
 
 static ADDRESSES: AtomicU32 = AtomicU32::new(0);
 const PATIENCE: Duration = Duration::from_secs(40);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_node_lets_others_lead_and_most_full_nodes_hold_back_all_publishers() {
+    let world = World::formed(3).await;
+    world.spread().await;
+    let memory = |at: u8| world.nodes[&at].broker.memory();
+    let alarms = || [1, 2, 3].map(|at| memory(at).is_disk_alarmed());
+    world.disks[&1].leave_free(0);
+    world.until("others lead", || world.leads_nothing(1)).await;
+    assert_eq!(alarms(), [true, false, false]);
+    world.disks[&2].leave_free(0);
+    world.until("one node leads", || world.leads_nothing(2)).await;
+    world.until("all are alarmed", || alarms() == [true; 3]).await;
+    assert_eq!((memory(1).alarm_in_words(), memory(3).alarm_in_words()), ("low on disk", MOST_DISKS_FULL));
+    for at in [1, 2] {
+        world.disks[&at].leave_free(1 << 40);
+    }
+    world.until("no one is alarmed", || alarms() == [false; 3]).await;
+    world.spread().await;
+    world.stop_all().await;
+}

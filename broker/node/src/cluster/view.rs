@@ -114,9 +114,18 @@ impl Cluster {
             name: self.options.name.clone(),
             node: self.node,
             lacks: self.readiness().err(),
-            is_removed: *self.removed.borrow(),
+            is_removed: self.is_removed(),
             members: members.collect(),
             groups,
+        }
+    }
+
+    /// Says of something that `leader` leads why it cannot be had: the end of a sentence about it.
+    pub(crate) fn why_silent(&self, leader: u64) -> String {
+        let named = |node| self.name_of(node).unwrap_or_else(|| format!("{node:016x}"));
+        match self.reaches(leader) {
+            true => format!("is led by node {}, which has not answered in time", named(leader)),
+            false => format!("is led by node {}, which node {} cannot reach", named(leader), named(self.node)),
         }
     }
 

@@ -1,7 +1,10 @@
 //! Tests of groups with three and five voters.
 use super::cluster::{Cluster, Turn, member, until};
 use super::net::Way;
+use crate::types::{self, StoredMembership};
+use crate::wire::SnapshotHead;
 use crate::*;
+use leveret_journal::faulty::{Call, DiskTrouble, Errno};
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering::SeqCst;
 use tokio::time::Instant;
@@ -101,6 +104,50 @@ async fn a_follower_that_was_away_gets_a_snapshot_if_the_log_was_cut() {
     assert_eq!(cluster.leader(0).await, away);
     cluster.write(0, &[5]).await;
     cluster.equal(0, 105).await;
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_with_a_full_disk_waits_for_room_before_it_installs_a_snapshot() {
+    let mut cluster = Cluster::new(3, 1).await;
+    let leader = cluster.leader(0).await;
+    let away = leader % 3 + 1;
+    // The disk is full before the snapshot is sent, or only when it is written.
+    for (round, is_full_before) in (0u8..).zip([true, false]) {
+        cluster.stop(away).await;
+        for at in 0..50 {
+            cluster.write(0, &[round, at]).await;
+        }
+        for id in cluster.nodes.keys().copied().collect::<Vec<_>>() {
+            cluster.nodes[&id].groups.snapshot(0).await.unwrap();
+            until("the log is cut", || cluster.nodes[&id].groups.log_len(0) < 10).await;
+        }
+        let disk = cluster.disks[&away].clone();
+        if is_full_before {
+            disk.leave_free(1 << 20);
+        } else {
+            disk.expect(DiskTrouble { calls: vec![Call::Rename], error: Errno::NoSpace, after: 0, times: 2 });
+        }
+        cluster.start(away).await;
+        let group = cluster.nodes[&away].groups.group(0).clone();
+        if is_full_before {
+            let head = SnapshotHead {
+                vote: types::vote(1, leader, true),
+                last: types::log_id(1, 9),
+                chain: 0,
+                membership: StoredMembership::default(),
+                bytes: 100,
+                crc: 0,
+            };
+            let refused = receive_snapshot::begin(&group, leader, head).unwrap_err();
+            assert!(refused.contains("no room for a snapshot"), "{refused}");
+            disk.leave_free(1 << 30);
+        } else {
+            until("the snapshot is written in vain", || disk.troubles_met() == 2).await;
+        }
+        cluster.equal(0, (usize::from(round) + 1) * 50).await;
+        assert_eq!(cluster.nodes[&away].groups.stopped(), None);
+    }
     cluster.stop_all().await;
 }
 
