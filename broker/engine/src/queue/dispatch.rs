@@ -95,9 +95,9 @@ impl QueueCore {
             return (Fill::Blocked, 0);
         }
         let durable = self.is_durable();
-        let Lead { cursor, history, front, granted_away, changes, blocked_on, epoch, .. } = &mut self.lead;
+        let Lead { cursor, history, front, granted_away, changes, blocked_on, .. } = &mut self.lead;
         let mut taking = ConsumerTurn::new(&mut self.state, cursor, now, limit, *history);
-        (taking.front, taking.epoch) = (front.as_mut(), *epoch);
+        taking.front = front.as_mut();
         taking.granted = sink.node().map(|_| Vec::new());
         let fill = sink.fill(&mut taking);
         *blocked_on = taking.cold;
@@ -148,7 +148,6 @@ struct ConsumerTurn<'q> {
     /// The stretches before that one.
     before: Vec<Stretch>,
     history: History,
-    epoch: u64,
     /// The segment of the next message, if that message is cold.
     cold: Option<u64>,
     /// The segments whose last message was taken.
@@ -182,7 +181,6 @@ impl<'q> ConsumerTurn<'q> {
             stretch: Stretch::default(),
             before: Vec::new(),
             history,
-            epoch: 0,
             cold: None,
             over: Vec::new(),
             front: None,
@@ -351,7 +349,7 @@ impl Source for ConsumerTurn<'_> {
             properties: stored.properties,
             body: stored.body,
             shared: segment.shared(),
-            id: DeliveryId { message: id, epoch: self.epoch },
+            id: DeliveryId { message: id, epoch: self.history.epoch },
             ready_after: self.state.ready(),
         })
     }

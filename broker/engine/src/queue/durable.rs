@@ -18,9 +18,8 @@ impl QueueCore {
         self.lead.front = None;
         self.lead.granted_away.clear();
         self.lead.blocked_on = None;
-        self.lead.epoch = epoch;
         let recovered_below = self.state.begin_lead();
-        self.lead.history = History { recovered_below, delivered_below: delivered_below.min(recovered_below) };
+        self.lead.history = History { recovered_below, delivered_below: delivered_below.min(recovered_below), epoch };
         self.lead.cursor = Cursor::at(self.state.runs_first());
     }
 
@@ -51,7 +50,7 @@ impl QueueCore {
     /// that is another one: it may have been granted to a third one meanwhile.
     pub fn apply_returned(&mut self, sequence: u64, offset: u32, epoch: Option<u64>, by: Option<u64>) {
         let was_delivered = self.state.position(&self.lead.cursor).is_none_or(|next| sequence < next);
-        let is_of_now = epoch == Some(self.lead.epoch);
+        let is_of_now = epoch == Some(self.lead.history.epoch);
         #[cfg(any(test, feature = "mutants"))]
         let is_of_now = is_of_now || crate::mutants::RETURN_WITHOUT_EPOCH.load(std::sync::atomic::Ordering::Relaxed);
         // What was granted in this epoch stays so if it is returned from an earlier one.
@@ -64,7 +63,7 @@ impl QueueCore {
 
     /// Applies the release of a message that was granted to the node `by` in `epoch`; see [`DeliveryChanges::released`].
     pub fn apply_released(&mut self, sequence: u64, offset: u32, epoch: u64, by: u64) {
-        if self.lead.leading && epoch == self.lead.epoch && self.lead.granted_away.returned(by, sequence) {
+        if self.lead.leading && epoch == self.lead.history.epoch && self.lead.granted_away.returned(by, sequence) {
             self.state.give_back(MessageId { sequence, offset });
         }
     }
@@ -78,13 +77,13 @@ impl QueueCore {
     /// Returns whether the queue is served here in this epoch.
     #[must_use]
     pub fn is_led_in(&self, epoch: u64) -> bool {
-        self.lead.leading && self.lead.epoch == epoch
+        self.lead.leading && self.lead.history.epoch == epoch
     }
 
     /// Returns the epoch in which the queue is served here.
     #[must_use]
     pub fn epoch(&self) -> u64 {
-        self.lead.epoch
+        self.lead.history.epoch
     }
 
     /// Returns the settlements and returns since the last call, which have to be logged; `None` if there are none.

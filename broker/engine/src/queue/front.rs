@@ -81,7 +81,7 @@ impl QueueCore {
     /// not delivered is forgotten: the new leader grants it again.
     pub fn front(&mut self, epoch: u64) {
         self.lead.leading = false;
-        self.lead.epoch = epoch;
+        self.lead.history.epoch = epoch;
         self.lead.front = Some(Front::default());
         self.lead.granted_away.clear();
         self.lead.blocked_on = None;
@@ -97,7 +97,7 @@ impl QueueCore {
     /// Returns whether the queue is served through the node that leads it in this epoch.
     #[must_use]
     pub fn is_front_in(&self, epoch: u64) -> bool {
-        self.lead.front.is_some() && self.lead.epoch == epoch
+        self.lead.front.is_some() && self.lead.history.epoch == epoch
     }
 
     /// Returns the number of grants that have arrived since the epoch began.
@@ -139,7 +139,7 @@ impl QueueCore {
     /// Returns what the leader has to be told now; `None` if the queue has no leader elsewhere, or if it has no consumers
     /// and the leader knows that.
     pub fn take_want(&mut self) -> Option<Want> {
-        let (wanted, consumers, epoch) = (self.wanted(), self.lead.consumers.len() as u32, self.lead.epoch);
+        let (wanted, consumers, epoch) = (self.wanted(), self.lead.consumers.len() as u32, self.lead.history.epoch);
         let front = self.lead.front.as_mut()?;
         if consumers == 0 && front.consumers == 0 {
             return None;
@@ -160,7 +160,7 @@ impl QueueCore {
     /// the queue afterwards. Returns false, and takes nothing, if some before them are missing: the leader has to send
     /// them again.
     pub fn take_grants(&mut self, epoch: u64, from: u64, grants: &[Grant]) -> bool {
-        if self.lead.epoch != epoch {
+        if self.lead.history.epoch != epoch {
             return true;
         }
         let Some(front) = &mut self.lead.front else { return true };
@@ -181,7 +181,7 @@ impl QueueCore {
     /// Releases the messages that were granted if the queue has no consumers here any more.
     pub(super) fn release_unused(&mut self) {
         if self.lead.front.is_some() && self.lead.consumers.len() == 0 && self.state.has_returned() {
-            let (unused, epoch) = (self.state.take_all_returned(), self.lead.epoch);
+            let (unused, epoch) = (self.state.take_all_returned(), self.lead.history.epoch);
             let granted = unused.into_iter().map(|(sequence, offset)| DeliveryId::new(sequence, offset, epoch));
             self.lead.changes.released.extend(granted);
         }
@@ -190,14 +190,14 @@ impl QueueCore {
     /// Has one message returned that was granted to a node, if it still is: whoever asked for it has ended.
     pub fn return_granted_one(&mut self, node: u64, id: MessageId) {
         if self.lead.granted_away.returned(node, id.sequence) {
-            self.lead.changes.returned.push(DeliveryId { message: id, epoch: self.lead.epoch });
+            self.lead.changes.returned.push(DeliveryId { message: id, epoch: self.lead.history.epoch });
         }
     }
 
     /// Has everything that was granted to a node returned, because the node has ended or cannot be reached.
     pub fn return_granted(&mut self, node: u64) {
         // Most of them reached no client: none is dropped because of the delivery limit.
-        let (granted, epoch) = (self.lead.granted_away.0.remove(&node).unwrap_or_default(), self.lead.epoch);
+        let (granted, epoch) = (self.lead.granted_away.0.remove(&node).unwrap_or_default(), self.lead.history.epoch);
         let returned = granted.into_iter().map(|(sequence, offset)| DeliveryId::new(sequence, offset, epoch));
         self.lead.changes.returned.extend(returned);
     }

@@ -65,8 +65,6 @@ struct Lead {
     cursor: Cursor,
     /// True if the queue is served here; always the case for a transient queue.
     leading: bool,
-    /// The epoch in which the queue is served: a number that is different each time some node begins to serve the queue.
-    epoch: u64,
     history: History,
     /// Set while the queue is served through another node, which leads it.
     front: Option<Front>,
@@ -97,6 +95,8 @@ struct History {
     recovered_below: u64,
     /// Messages below this sequence may have been delivered before.
     delivered_below: u64,
+    /// The epoch in which the queue is served: a number that is different each time some node begins to serve the queue.
+    epoch: u64,
 }
 
 impl Default for Lead {
@@ -105,7 +105,6 @@ impl Default for Lead {
             consumers: Consumers::default(),
             cursor: Cursor::default(),
             leading: true,
-            epoch: 0,
             history: History::default(),
             front: None,
             granted_away: GrantedAway::default(),

@@ -105,14 +105,15 @@ impl Cluster {
         if self.is_only_member() {
             return Ok(());
         }
-        let deadline = Instant::now() + limit;
+        let began = Instant::now();
+        let deadline = began + limit;
         self.leave_for(limit.max(LEAVE_MIN));
         let mut wanted = BTreeMap::new();
         loop {
             let led = self.hand_over_all(deadline).await;
             let missing = match led.first() {
                 Some(group) => Some(format!("this node still leads {} groups, the first is {group}", led.len())),
-                None => self.incomplete(&mut wanted),
+                None => self.incomplete(&mut wanted, began + AGAIN),
             };
             let Some(missing) = missing else { return Ok(()) };
             if Instant::now() >= deadline {
@@ -123,13 +124,14 @@ impl Cluster {
     }
 
     /// Returns what the other members lack of the entries `wanted`: for each group those that its leader had when it was
-    /// first seen.
-    fn incomplete(&self, wanted: &mut BTreeMap<GroupId, u64>) -> Option<String> {
+    /// first seen. Reports from before `since` do not count: a member may have ended meanwhile.
+    fn incomplete(&self, wanted: &mut BTreeMap<GroupId, u64>, since: Instant) -> Option<String> {
         (0..).zip(self.statuses()).find_map(|(group, status)| {
             let others = || status.members.keys().filter(|member| **member != self.node);
             let leader = status.leader.filter(|leader| *leader != self.node);
             let Some(leader) = leader else { return Some(format!("group {group} has no other leader")) };
-            let report = self.report_of(leader);
+            let report =
+                self.report_of(leader).filter(|_| self.heard.of(leader).is_some_and(|heard| heard.at >= since));
             let report = report.as_ref().and_then(|report| report.group(group));
             let Some((last, led)) = report.and_then(|group| Some((group.last?, group.led.as_ref()?))) else {
                 return Some(format!("group {group}: its leader {leader:016x} has not reported yet"));

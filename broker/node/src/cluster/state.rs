@@ -56,7 +56,7 @@ pub(crate) struct HeardReports(Mutex<BTreeMap<u64, HeardReport>>);
 /// A report and when it came.
 #[derive(Clone)]
 pub(super) struct HeardReport {
-    at: Instant,
+    pub(super) at: Instant,
     pub(super) report: Arc<NodeReport>,
 }
 
