@@ -230,11 +230,13 @@ impl QueueCore {
         self.state.durable.is_some()
     }
 
-    /// Notes that a delivery was returned. A message that exceeds the delivery limit by that is settled instead.
+    /// Notes that a delivery was returned. A message that exceeds the delivery limit by that is settled instead, unless it
+    /// was delivered in an earlier epoch: then another consumer may have it.
     pub(super) fn log_return(&mut self, id: DeliveryId) {
         let sequence = id.message.sequence;
         let count = self.state.durable.as_ref().and_then(|durable| durable.counts.get(&sequence)).map_or(0, |&n| n);
-        if self.lead.settings.returns_max().is_some_and(|limit| count >= limit) {
+        let is_of_now = id.epoch == self.lead.history.epoch;
+        if is_of_now && self.lead.settings.returns_max().is_some_and(|limit| count >= limit) {
             self.lead.changes.settled.push((sequence, 1));
         } else {
             self.lead.changes.returned.push(id);
