@@ -140,6 +140,25 @@ impl Nodes {
         nodes.iter().try_for_each(|at| self.answers(*at, 200, "ok"))
     }
 
+    /// Waits until the three nodes, and no others, vote in all groups: until then the loss of another node may be that of a
+    /// majority.
+    ///
+    /// # Errors
+    /// If that takes too long, with the groups as they are.
+    pub fn are_voters(&self) -> Result<()> {
+        let url = format!("{}/api/leveret/cluster", self.0[0].http());
+        until_ok(PATIENCE, "three voters in all groups".to_owned(), || {
+            let shown = http::get(&url)?.json()?;
+            let groups = shown["groups"].as_array().context("no groups")?;
+            let is_settled = |group: &serde_json::Value| {
+                let count = |field: &str| group[field].as_array().map_or(usize::MAX, Vec::len);
+                (count("voters"), count("learners")) == (3, 0)
+            };
+            ensure!(!groups.is_empty() && groups.iter().all(is_settled), "{shown}");
+            Ok(())
+        })
+    }
+
     /// Waits until a node shows the members in these states, in the order of the nodes.
     ///
     /// # Errors

@@ -56,10 +56,10 @@ impl World {
         Ok(())
     }
 
-    /// Waits until the nodes are ready and the clients go on, and checks that all nodes have the same messages: each
-    /// delivers its own copies.
+    /// Waits until the nodes are ready, no other votes, and the clients go on, and checks that all nodes have the same
+    /// messages: each delivers its own copies.
     async fn is_whole(&self) -> Result<()> {
-        block_in_place(|| self.nodes.ready(&[0, 1, 2]))?;
+        block_in_place(|| self.nodes.ready(&[0, 1, 2]).and_then(|()| self.nodes.are_voters()))?;
         self.traffic.goes_on().await?;
         for host in &self.hosts {
             let connection = connect(host, USER).await?;
