@@ -406,7 +406,7 @@ const ASK_MAX: Duration = Duration::from_secs(10);
 /// After this time nobody answers a request any more.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 /// The interval at which a node that has no leader to ask looks again.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// A request without an answer is sent again after this time.
 const SEND_AGAIN: Duration = Duration::from_secs(1);
 /// The number of answers that are kept for requests that come again.

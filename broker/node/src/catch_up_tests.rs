@@ -258,7 +258,7 @@ async fn a_running_node_goes_on_with_its_consumers_and_publishers_after_a_snapsh
     while live(&here) > 0 {
         let ids: Vec<DeliveryId> = sink.ids.lock()[settled..].to_vec();
         settled += ids.len();
-        ids.iter().for_each(|message| here.enter().acknowledge(Some(consumer), message.message.sequence, 1));
+        ids.iter().for_each(|id| here.enter().acknowledge(Some(consumer), id.message.sequence, 1));
         here.enter().dispatch(0);
         third.until("it gets more", || sink.ids.lock().len() > settled || live(&here) == 0).await;
     }

@@ -4,7 +4,7 @@ use super::*;
 use crate::entry::Operation;
 use crate::shard::Shard;
 use leveret_engine::catalog::QueueId;
-use leveret_engine::queue::{Body, DeliveryChanges, Extent, Publish};
+use leveret_engine::queue::{Body, DeliveryChanges, DeliveryId, Extent, Publish};
 
 const OF: NodeRun = NodeRun { node: 6, incarnation: 7 };
 
@@ -16,7 +16,7 @@ fn publish(shard: &Shard, bytes: usize) {
 }
 
 fn settle(shard: &Shard, first: u64, returned: bool) {
-    let returned = if returned { vec![leveret_engine::queue::DeliveryId::new(first, 0, 8)] } else { Vec::new() };
+    let returned = if returned { vec![DeliveryId::new(first, 0, 8)] } else { Vec::new() };
     shard.changes(QueueId(1), &DeliveryChanges { settled: vec![(first, 1)], returned, released: Vec::new() });
 }
 

@@ -1,5 +1,6 @@
 //! The door for consumers that come and go, and for clients that get one message at a time.
 use crate::Broker;
+use crate::ask::LOOK_AGAIN;
 use crate::caller::Caller;
 use crate::queue::Queue;
 use leveret_engine::queue::{self as engine, ConsumerId, ExclusiveUse, Got, Sink, Subscription};
@@ -177,5 +178,3 @@ impl Queue {
 const READ_MAX: Duration = Duration::from_secs(10);
 /// The longest time that it waits if reads fail.
 const READ_TROUBLE_MAX: Duration = Duration::from_secs(1);
-/// The interval at which a client's request looks again for the node that leads the queue.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);

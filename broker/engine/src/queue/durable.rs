@@ -50,20 +50,18 @@ impl QueueCore {
     /// that is another one: it may have been granted to a third one meanwhile.
     pub fn apply_returned(&mut self, sequence: u64, offset: u32, epoch: Option<u64>, by: Option<u64>) {
         let was_delivered = self.state.position(&self.lead.cursor).is_none_or(|next| sequence < next);
-        let is_of_now = epoch == Some(self.lead.history.epoch);
+        let is_led = epoch.is_some_and(|epoch| self.is_led_in(epoch));
         #[cfg(any(test, feature = "mutants"))]
-        let is_of_now = is_of_now || crate::mutants::RETURN_WITHOUT_EPOCH.load(std::sync::atomic::Ordering::Relaxed);
+        let is_led = is_led
+            || crate::mutants::RETURN_WITHOUT_EPOCH.load(std::sync::atomic::Ordering::Relaxed) && self.lead.leading;
         // What was granted in this epoch stays so if it is returned from an earlier one.
-        let is_out = self.lead.leading
-            && is_of_now
-            && was_delivered
-            && by.is_none_or(|node| self.lead.granted_away.returned(node, sequence));
+        let is_out = is_led && was_delivered && by.is_none_or(|node| self.lead.granted_away.returned(node, sequence));
         self.state.return_logged(sequence, offset, is_out);
     }
 
     /// Applies the release of a message that was granted to the node `by` in `epoch`; see [`DeliveryChanges::released`].
     pub fn apply_released(&mut self, sequence: u64, offset: u32, epoch: u64, by: u64) {
-        if self.lead.leading && epoch == self.lead.history.epoch && self.lead.granted_away.returned(by, sequence) {
+        if self.is_led_in(epoch) && self.lead.granted_away.returned(by, sequence) {
             self.state.give_back(MessageId { sequence, offset });
         }
     }

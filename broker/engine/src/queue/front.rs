@@ -181,9 +181,8 @@ impl QueueCore {
     /// Releases the messages that were granted if the queue has no consumers here any more.
     pub(super) fn release_unused(&mut self) {
         if self.lead.front.is_some() && self.lead.consumers.len() == 0 && self.state.has_returned() {
-            let (unused, epoch) = (self.state.take_all_returned(), self.lead.history.epoch);
-            let granted = unused.into_iter().map(|(sequence, offset)| DeliveryId::new(sequence, offset, epoch));
-            self.lead.changes.released.extend(granted);
+            let unused = self.state.take_all_returned();
+            self.lead.changes.released.extend(in_epoch(unused, self.lead.history.epoch));
         }
     }
 
@@ -197,10 +196,14 @@ impl QueueCore {
     /// Has everything that was granted to a node returned, because the node has ended or cannot be reached.
     pub fn return_granted(&mut self, node: u64) {
         // Most of them reached no client: none is dropped because of the delivery limit.
-        let (granted, epoch) = (self.lead.granted_away.0.remove(&node).unwrap_or_default(), self.lead.history.epoch);
-        let returned = granted.into_iter().map(|(sequence, offset)| DeliveryId::new(sequence, offset, epoch));
-        self.lead.changes.returned.extend(returned);
+        let granted = self.lead.granted_away.0.remove(&node).unwrap_or_default();
+        self.lead.changes.returned.extend(in_epoch(granted, self.lead.history.epoch));
     }
+}
+
+/// Returns the deliveries in `epoch` of messages, which are offset by sequence.
+fn in_epoch(messages: BTreeMap<u64, u32>, epoch: u64) -> impl Iterator<Item = DeliveryId> {
+    messages.into_iter().map(move |(sequence, offset)| DeliveryId::new(sequence, offset, epoch))
 }
 
 /// The most grants that are on their way to a node or wait for its consumers.

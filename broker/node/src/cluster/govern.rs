@@ -79,10 +79,9 @@ impl Cluster {
             self.follow_members(&groups, &statuses).await;
             self.end_removed(&groups).await;
             quiet.look(self.calm(&statuses));
-            if quiet.is_quiet(self.options.times.quiet) {
-                self.spread(&groups, &self.statuses(), true).await;
-            } else if self.is_full() || quiet.is_steady(self.options.times.quiet / 2) {
-                self.spread(&groups, &self.statuses(), false).await;
+            let is_quiet = quiet.is_quiet(self.options.times.quiet);
+            if is_quiet || self.is_full() || quiet.is_steady(self.options.times.quiet / 2) {
+                self.spread(&groups, &self.statuses(), is_quiet).await;
             }
         }
     }

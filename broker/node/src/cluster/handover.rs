@@ -130,9 +130,8 @@ impl Cluster {
             let others = || status.members.keys().filter(|member| **member != self.node);
             let leader = status.leader.filter(|leader| *leader != self.node);
             let Some(leader) = leader else { return Some(format!("group {group} has no other leader")) };
-            let report =
-                self.report_of(leader).filter(|_| self.heard.of(leader).is_some_and(|heard| heard.at >= since));
-            let report = report.as_ref().and_then(|report| report.group(group));
+            let heard = self.heard_from(leader).filter(|heard| heard.at >= since);
+            let report = heard.as_ref().and_then(|heard| heard.report.group(group));
             let Some((last, led)) = report.and_then(|group| Some((group.last?, group.led.as_ref()?))) else {
                 return Some(format!("group {group}: its leader {leader:016x} has not reported yet"));
             };

@@ -28,7 +28,8 @@ pub(crate) fn successor_when_quiet(
 ) -> Option<u64> {
     let preferred = preferred(group, &status.voters)?;
     let has_all = status.matched.get(&preferred).copied().flatten() == status.last;
-    let is_fittest = fittest(status, fitness).contains(&preferred);
+    let most = status.voters.iter().filter_map(|voter| fitness(*voter)).max();
+    let is_fittest = most.is_some() && fitness(preferred) == most;
     (preferred != own && !status.is_changing && has_all && is_fittest).then_some(preferred)
 }
 
@@ -42,11 +43,6 @@ pub(crate) fn fitter(
 ) -> Option<u64> {
     let first = successors(group, status, own, &fitness).first().copied()?;
     (fitness(first) > fitness(own)).then_some(first)
-}
-
-fn fittest(status: &GroupStatus, fitness: impl Fn(u64) -> Option<Fitness>) -> BTreeSet<u64> {
-    let most = status.voters.iter().filter_map(|voter| fitness(*voter)).max();
-    status.voters.iter().copied().filter(|voter| most.is_some() && fitness(*voter) == most).collect()
 }
 
 /// Returns the voters to which the leader `own` can hand a group because it has to, the best first: the fittest, and of

@@ -52,5 +52,5 @@ impl Broker {
     }
 }
 
-/// How long a node may be without a majority before it sends its clients away.
-const SEND_AWAY_AFTER: Duration = Duration::from_secs(10);
+/// How long a node may be without a majority, or lack entries for which it has no room, before it sends its clients away.
+pub(super) const SEND_AWAY_AFTER: Duration = Duration::from_secs(10);

@@ -57,7 +57,7 @@ impl Cluster {
     }
 
     fn voters_in_words(&self, status: &GroupStatus) -> String {
-        let missing = status.voters.iter().filter(|voter| **voter != self.node && !self.peers.is_connected(**voter));
+        let missing = status.voters.iter().filter(|voter| !self.reaches(**voter));
         let missing: Vec<_> = missing
             .map(|voter| match status.members.get(voter).filter(|member| !member.address.is_empty()) {
                 Some(member) => member.address.clone(),

@@ -2,9 +2,9 @@
 //!
 //! Format, integers little-endian: `version u8 = 2, stage u8, leaving u8, full u8, name, address, founders, proposal, members`
 //! (each of these three as `founders` describes, the first two after a `u8` that says whether they follow), `number of reached
-//! nodes u8, for each its identity u64`, `configured at, number of groups u8`, then each group as `leader, term u64, last, applied, leads u8`, and if it is led here `quorum u8, number of
-//! members u8, for each its identity u64 and the index that it has`. Texts have their length (u16) before them, an optional
-//! number is `u8 = 0` or `u8 = 1, u64`.
+//! nodes u8, for each its identity u64`, `configured at, number of groups u8`, then each group as `leader, term u64, last,
+//! applied, leads u8`, and if it is led here `quorum u8, number of members u8, for each its identity u64 and the index that it
+//! has`. Texts have their length (u16) before them, an optional number is `u8 = 0` or `u8 = 1, u64`.
 use super::founders::{self, Addresses};
 use bytes::{Buf, BufMut};
 use leveret_replication::GroupId;

@@ -1,6 +1,7 @@
 //! What nodes of a cluster do about disks without room. A node whose disk has none for a while is *full*: it says so to the
 //! others, and lets them lead. While most nodes are full, nothing can be agreed on, and all of them hold publishers back.
 //! A full node that lacks entries because its log takes none is not ready, and in the end sends its clients away.
+use super::minority::SEND_AWAY_AFTER;
 use super::report::MemberStage;
 use super::state::Cluster;
 use crate::Broker;
@@ -87,5 +88,3 @@ impl Cluster {
 pub(super) const FULL: &str = "its disk has no room for further entries";
 /// An alarm, or the end of one, counts once it has lasted for this time: a busy log may lack room for a moment.
 const LASTING: Duration = Duration::from_secs(1);
-/// How long a node may lack entries for which it has no room before it sends its clients away.
-const SEND_AWAY_AFTER: Duration = Duration::from_secs(10);

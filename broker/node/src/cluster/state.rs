@@ -158,13 +158,21 @@ impl Cluster {
 
     /// Returns the report of another node, if it is not too old and the node can be reached.
     pub(super) fn report_of(&self, node: u64) -> Option<Arc<NodeReport>> {
-        self.fresh_report(node).filter(|_| self.peers.is_connected(node))
+        Some(self.heard_from(node)?.report)
+    }
+
+    /// Returns the same, and when it came.
+    pub(super) fn heard_from(&self, node: u64) -> Option<HeardReport> {
+        self.fresh(node).filter(|_| self.peers.is_connected(node))
     }
 
     /// Returns the report of another node, if it is not too old.
     pub(super) fn fresh_report(&self, node: u64) -> Option<Arc<NodeReport>> {
-        let heard = self.heard.of(node)?;
-        (heard.at.elapsed() <= self.options.times.report_max).then_some(heard.report)
+        Some(self.fresh(node)?.report)
+    }
+
+    fn fresh(&self, node: u64) -> Option<HeardReport> {
+        self.heard.of(node).filter(|heard| heard.at.elapsed() <= self.options.times.report_max)
     }
 
     pub(super) fn stage(&self, statuses: &[GroupStatus]) -> MemberStage {

@@ -147,4 +147,4 @@ async fn write_frames(
 
 const READ_BUFFER: usize = 64 << 10;
 /// Frames are gathered for one write until they have this many bytes.
-const WRITE_BYTES: usize = 256 << 10;
+pub(super) const WRITE_BYTES: usize = 256 << 10;

@@ -16,14 +16,20 @@ struct LinkNode {
     wires: Arc<TestWires>,
 }
 
+/// The links of a node, and what it hears through them.
+pub(super) struct LinkEnd {
+    pub(super) peers: Peers,
+    pub(super) heard: Arc<Applied>,
+}
+
 /// Answers each request with its own bytes, or never.
 struct Echo {
     answers: Answers,
     is_silent: bool,
 }
 
-pub(super) struct Echoes {
-    pub(super) is_silent: bool,
+struct Echoes {
+    is_silent: bool,
 }
 
 impl FrameHandler for Echo {
@@ -44,10 +50,17 @@ impl PeerRequests for Echoes {
 }
 
 fn node_with(net: &Arc<TestNet>, options: PeersOptions, is_silent: bool) -> LinkNode {
-    let (heard, wires) = (Arc::new(Applied::default()), net.join(options.node));
-    let peers = Peers::start(options, wires.clone(), heard.clone());
-    peers.serve(Arc::new(Echoes { is_silent }), Arc::new(|_, _| ()));
+    let wires = net.join(options.node);
+    let LinkEnd { peers, heard } = serving(options, wires.clone(), is_silent);
     LinkNode { peers, heard, wires }
+}
+
+/// Starts the links of a node, which answers requests unless it `is_silent`.
+pub(super) fn serving(options: PeersOptions, wires: Arc<dyn Wires>, is_silent: bool) -> LinkEnd {
+    let heard = Arc::new(Applied::default());
+    let peers = Peers::start(options, wires, heard.clone());
+    peers.serve(Arc::new(Echoes { is_silent }), Arc::new(|_, _| ()));
+    LinkEnd { peers, heard }
 }
 
 fn node(net: &Arc<TestNet>, id: u64) -> LinkNode {
@@ -323,14 +336,18 @@ async fn of_two_connections_of_one_node_the_newer_counts() {
 async fn links_run_over_tcp_and_a_refused_connection_is_told_from_a_silent_one() {
     let start = async |id| {
         let wires = TcpWires::listen("127.0.0.1:0").await.unwrap();
-        let (address, heard) = (wires.local_address().unwrap().to_string(), Arc::new(Applied::default()));
-        let peers = Peers::start(peers_options(id, id), Arc::new(wires), heard.clone());
-        peers.serve(Arc::new(Echoes { is_silent: false }), Arc::new(|_, _| ()));
-        (peers, address, heard)
+        let address = wires.local_address().unwrap().to_string();
+        (serving(peers_options(id, id), Arc::new(wires), false), address)
     };
-    let (one, _, heard) = start(1).await;
-    let (two, address, heard_by_two) = start(2).await;
-    one.introduce(2, &address);
+    let (one, _) = start(1).await;
+    let (two, address) = start(2).await;
+    link_until_one_ends(one, two, &address).await;
+}
+
+/// Has node 1 and node 2, which is at `address`, exchange messages and requests, and checks that the end of node 2 is noticed.
+pub(super) async fn link_until_one_ends(one: LinkEnd, two: LinkEnd, address: &str) {
+    let (LinkEnd { peers: one, heard }, LinkEnd { peers: two, heard: heard_by_two }) = (one, two);
+    one.introduce(2, address);
     until("a connection", || one.is_connected(2)).await;
     until("a connection for messages", || !heard.notices.lock().is_empty()).await;
     for at in 0..100u8 {
@@ -338,7 +355,7 @@ async fn links_run_over_tcp_and_a_refused_connection_is_told_from_a_silent_one()
     }
     until("all arrive", || heard_by_two.messages.lock().len() == 100).await;
     let mut answer = one.call(2, Lane::Control, 9, 1, vec![Bytes::from(vec![1; 700_000])]).await.unwrap();
-    assert_eq!(answer.get().await.unwrap().body.len(), 700_000);
+    assert_eq!(tokio::time::timeout(PATIENCE, answer.get()).await.unwrap().unwrap().body, vec![1; 700_000]);
     two.stop().await;
     drop(two); // closes the listener
     until("it is gone", || one.is_gone(2)).await;

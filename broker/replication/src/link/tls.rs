@@ -3,6 +3,7 @@
 //!
 //! In TLS 1.3 the dialling side is done before the accepting side has seen its certificate. So a refusal by the accepting
 //! side reaches the dialling side with the first bytes that it reads, in its handshake about the secret.
+use super::connection::WRITE_BYTES;
 use super::credentials::{CurrentCredentials, TlsFileError, TlsFiles};
 use super::tls_reasons::{explained, server_name};
 use super::wires::{Wire, Wires};
@@ -40,12 +41,9 @@ impl Wires for TlsWires {
         Box::pin(async move {
             let (name, Wire { reader, writer, from }) = (name?, dialling.await?);
             let connecting = connector.connect_with(name, records(reader, writer), |session| {
-                session.set_buffer_limit(Some(WRITE_BYTES_MAX));
+                session.set_buffer_limit(Some(WRITE_BYTES));
             });
-            match connecting.into_fallible().await {
-                Ok(stream) => Ok(encrypted(stream, from)),
-                Err((error, stream)) => Err(refused(error, stream, from).await),
-            }
+            agreed(connecting.into_fallible().await, from).await
         })
     }
 
@@ -58,12 +56,9 @@ impl Wires for TlsWires {
         Box::pin(async move {
             let Wire { reader, writer, from } = self.below.admit(wire).await?;
             let accepting = acceptor.accept_with(records(reader, writer), |session| {
-                session.set_buffer_limit(Some(WRITE_BYTES_MAX));
+                session.set_buffer_limit(Some(WRITE_BYTES));
             });
-            match accepting.into_fallible().await {
-                Ok(stream) => Ok(encrypted(stream, from)),
-                Err((error, stream)) => Err(refused(error, stream, from).await),
-            }
+            agreed(accepting.into_fallible().await, from).await
         })
     }
 
@@ -83,16 +78,23 @@ fn records(reader: Box<dyn AsyncRead + Send + Unpin>, writer: Box<dyn AsyncWrite
     tokio::io::join(BufReader::with_capacity(READ_BUFFER, reader), writer)
 }
 
-fn encrypted(stream: impl AsyncRead + AsyncWrite + Send + 'static, from: String) -> Wire {
-    let (reader, writer) = tokio::io::split(stream);
-    Wire { reader: Box::new(Explained(reader)), writer: Box::new(Explained(writer)), from }
-}
-
-/// Ends a stream on which TLS has failed, after the other side was told. Returns why, in words.
-async fn refused(error: io::Error, stream: Records, from: String) -> io::Error {
-    let (reader, writer) = stream.into_inner();
-    Wire { reader: Box::new(reader), writer, from }.part().await;
-    explained(error)
+/// Returns the encrypted stream. One on which TLS has failed is ended, after the other side was told why; the error says it in
+/// words.
+async fn agreed<S>(shaken: Result<S, (io::Error, Records)>, from: String) -> io::Result<Wire>
+where
+    S: AsyncRead + AsyncWrite + Send + 'static,
+{
+    match shaken {
+        Ok(stream) => {
+            let (reader, writer) = tokio::io::split(stream);
+            Ok(Wire { reader: Box::new(Explained(reader)), writer: Box::new(Explained(writer)), from })
+        }
+        Err((error, stream)) => {
+            let (reader, writer) = stream.into_inner();
+            Wire { reader: Box::new(reader), writer, from }.part().await;
+            Err(explained(error))
+        }
+    }
 }
 
 /// One half of a TLS stream. Its errors say in words what is wrong with TLS, and its end is an end like that of any other
@@ -135,5 +137,3 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Explained<S> {
 }
 
 const READ_BUFFER: usize = 64 << 10;
-/// The most bytes that are encrypted before they are written to the stream below: as many as one write of frames has.
-const WRITE_BYTES_MAX: usize = 256 << 10;

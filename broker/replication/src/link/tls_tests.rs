@@ -4,7 +4,7 @@ use super::credentials::CurrentCredentials;
 use super::frame::{self, FrameToSend};
 use super::handshake;
 use super::state::PeersInner;
-use super::tests::Echoes;
+use super::tests::{LinkEnd, link_until_one_ends, serving};
 use super::tls_reasons;
 use super::*;
 use crate::tests::cluster::{Applied, PATIENCE, peers_options, until};
@@ -312,39 +312,20 @@ async fn a_client_with_no_certificate_and_one_with_far_too_many_are_refused() {
     assert_eq!(many.accepting, "the certificates of the other side take more than 64 KiB", "{many:?}");
 }
 
-/// Starts a node with links.
-async fn start(papers: &Papers, options: PeersOptions) -> (Peers, String, Arc<Applied>) {
-    let (Side { wires, address }, heard) = (side(Some(papers)).await, Arc::new(Applied::default()));
-    let peers = Peers::start(options, wires, heard.clone());
-    peers.serve(Arc::new(Echoes { is_silent: false }), Arc::new(|_, _| ()));
-    (peers, address, heard)
-}
-
 #[tokio::test]
 async fn links_run_over_tls_without_a_secret() {
     let ours = Authority::new("ours");
-    let (one, _, heard) = start(&ours.papers(), without_secret(1)).await;
-    let (two, address, heard_by_two) = start(&ours.papers(), without_secret(2)).await;
-    one.introduce(2, &address);
-    until("a connection", || one.is_connected(2)).await;
-    until("a connection for messages", || !heard.notices.lock().is_empty()).await;
-    for at in 0..100u8 {
-        one.send(2, 3, vec![at; 20_000].into()).await.unwrap();
-    }
-    until("all arrive", || heard_by_two.messages.lock().len() == 100).await;
-    let mut answer = one.call(2, Lane::Control, 9, 1, vec![Bytes::from(vec![1; 700_000])]).await.unwrap();
-    assert_eq!(timeout(PATIENCE, answer.get()).await.unwrap().unwrap().body, vec![1; 700_000]);
-    two.stop().await;
-    drop(two); // closes the listener
-    until("it is gone", || one.is_gone(2)).await;
-    one.stop().await;
+    let (one, two) = (side(Some(&ours.papers())).await, side(Some(&ours.papers())).await);
+    let (first, second) = (serving(without_secret(1), one.wires, false), serving(without_secret(2), two.wires, false));
+    link_until_one_ends(first, second, &two.address).await;
 }
 
 #[tokio::test]
 async fn strangers_that_say_nothing_or_garbage_do_not_keep_nodes_out_for_long() {
     let papers = Authority::new("ours").papers();
     let times = LinkTimes { handshake_max: Duration::from_millis(300), ..LinkTimes::default() };
-    let (two, address, heard) = start(&papers, PeersOptions { times, ..without_secret(2) }).await;
+    let Side { wires, address } = side(Some(&papers)).await;
+    let LinkEnd { peers: two, heard } = serving(PeersOptions { times, ..without_secret(2) }, wires, false);
     let mut silent = Vec::new();
     for number in 0..150 {
         let mut stream = TcpStream::connect(&address).await.unwrap();
@@ -357,7 +338,7 @@ async fn strangers_that_say_nothing_or_garbage_do_not_keep_nodes_out_for_long() 
         let _ = stream.write_all(greeting).await;
         silent.push(stream);
     }
-    let (one, _, _) = start(&papers, without_secret(1)).await;
+    let one = serving(without_secret(1), side(Some(&papers)).await.wires, false).peers;
     one.introduce(2, &address);
     until("a connection", || one.is_connected(2)).await;
     until("a connection for messages", || !heard.notices.lock().is_empty()).await;
