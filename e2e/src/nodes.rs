@@ -3,6 +3,7 @@
 use std::process::{Command, ExitStatus};
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
 
 use crate::broker::{command, run};
 use crate::certificates::Papers;
@@ -140,15 +141,38 @@ impl Nodes {
         nodes.iter().try_for_each(|at| self.answers(*at, 200, "ok"))
     }
 
+    /// Kills a node and waits until it has ended.
+    ///
+    /// # Errors
+    /// If it does not run, or does not end.
+    pub fn kill(&mut self, at: usize) -> Result<()> {
+        let process = self.0[at].process()?;
+        process.signal(Signal::KILL)?;
+        process.wait(PATIENCE)?;
+        Ok(())
+    }
+
+    /// Returns what each node that was started has printed.
+    pub fn outputs(&self) -> Vec<String> {
+        self.0.iter().filter_map(|node| Some(node.process.as_ref()?.output())).collect()
+    }
+
+    /// Returns the cluster as a node shows it: its members and groups.
+    ///
+    /// # Errors
+    /// If the node does not answer with JSON.
+    pub fn cluster_at(&self, at: usize) -> Result<serde_json::Value> {
+        http::get(&format!("{}/api/leveret/cluster", self.0[at].http()))?.json()
+    }
+
     /// Waits until the three nodes, and no others, vote in all groups: until then the loss of another node may be that of a
     /// majority.
     ///
     /// # Errors
     /// If that takes too long, with the groups as they are.
     pub fn are_voters(&self) -> Result<()> {
-        let url = format!("{}/api/leveret/cluster", self.0[0].http());
         until_ok(PATIENCE, "three voters in all groups".to_owned(), || {
-            let shown = http::get(&url)?.json()?;
+            let shown = self.cluster_at(0)?;
             let groups = shown["groups"].as_array().context("no groups")?;
             let is_settled = |group: &serde_json::Value| {
                 let count = |field: &str| group[field].as_array().map_or(usize::MAX, Vec::len);

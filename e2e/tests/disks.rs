@@ -13,7 +13,6 @@ use leveret_e2e::nodes::{Nodes, USER};
 use leveret_e2e::traffic::Traffic;
 use leveret_e2e::trouble::{connect, durable};
 use leveret_e2e::wait::{PATIENCE, until_ok};
-use rustix::process::Signal;
 use tokio::task::block_in_place;
 
 /// Three nodes on volumes, their clients, and a queue that nobody consumes.
@@ -126,8 +125,7 @@ impl World {
     /// Ends the clients, and checks what they saw and that no node has panicked.
     async fn end(self, what: &str) -> Result<()> {
         eprintln!("{what}: {}", self.traffic.finish().await?);
-        let output: Vec<String> =
-            self.nodes.0.iter().filter_map(|node| Some(node.process.as_ref()?.output())).collect();
+        let output = self.nodes.outputs();
         ensure!(output.iter().all(|text| !text.contains("panicked")), "{output:?}");
         Ok(())
     }
@@ -184,8 +182,7 @@ async fn a_node_that_lost_its_disk_is_replaced_by_a_new_one() -> Result<()> {
     for node in 0..3 {
         world.keep(node).await?;
         let before = world.identities(node)?;
-        world.nodes.0[node].process()?.signal(Signal::KILL)?;
-        world.nodes.0[node].process()?.wait(PATIENCE)?;
+        world.nodes.kill(node)?;
         world.nodes.0[node].volume()?.empty()?;
         world.traffic.goes_on().await?;
         world.nodes.start(node)?;
@@ -219,7 +216,7 @@ async fn a_node_whose_disk_fails_ends_and_the_others_go_on() -> Result<()> {
 impl World {
     /// Returns the identities of the members, as a node shows them.
     fn identities(&self, at: usize) -> Result<BTreeSet<String>> {
-        let cluster = http::get(&format!("{}/api/leveret/cluster", self.nodes.0[at].http()))?.json()?;
+        let cluster = self.nodes.cluster_at(at)?;
         let members = cluster["members"].as_array().context("no members")?;
         members.iter().map(|member| Ok(member["node"].as_str().context("no identity")?.to_owned())).collect()
     }

@@ -74,8 +74,7 @@ impl World {
     /// Returns what the nodes printed last.
     fn said(&self) -> String {
         let last = |text: &String| text.lines().rev().take(20).collect::<Vec<_>>().join("\n");
-        let outputs = self.nodes.0.iter().filter_map(|node| Some(node.process.as_ref()?.output()));
-        outputs.map(|text| last(&text)).collect::<Vec<_>>().join("\n\n")
+        self.nodes.outputs().iter().map(last).collect::<Vec<_>>().join("\n\n")
     }
 
     /// Checks that requests about any queue on any node are answered in time, although two nodes do not reach each other, and
@@ -89,7 +88,7 @@ impl World {
             }
         }
         let groups = || -> Result<_> {
-            let cluster = http::get(&format!("{}/api/leveret/cluster", self.nodes.0[third].http()))?.json()?;
+            let cluster = self.nodes.cluster_at(third)?;
             let led = |group: &serde_json::Value| group["leader"] == cluster["node"];
             let groups = cluster["groups"].as_array().context("no groups")?;
             Ok((groups.iter().filter(|group| led(group)).count(), groups.len()))
@@ -161,7 +160,7 @@ async fn what_was_confirmed_is_delivered_however_nodes_are_cut_off_from_one_anot
     }
     world.heal().await?;
     eprintln!("{}", world.traffic.finish().await?);
-    let output: Vec<String> = world.nodes.0.iter().filter_map(|node| Some(node.process.as_ref()?.output())).collect();
+    let output = world.nodes.outputs();
     ensure!(output.iter().all(|text| !text.contains("panicked")), "{output:?}");
     Ok(())
 }

@@ -14,8 +14,7 @@ use rustix::process::Signal;
 async fn trouble(nodes: &mut Nodes, rounds: u64, seed: &mut u64, traffic: &Traffic) -> Result<()> {
     for _ in 0..rounds {
         let at = (random(seed) % 3) as usize;
-        nodes.0[at].process()?.signal(Signal::KILL)?;
-        nodes.0[at].process()?.wait(PATIENCE)?;
+        nodes.kill(at)?;
         tokio::time::sleep(Duration::from_millis(random(seed) % 1_000)).await;
         nodes.start(at)?;
         goes_on(nodes, traffic).await?;
@@ -51,7 +50,7 @@ async fn what_was_confirmed_on_any_node_is_delivered_whichever_nodes_are_killed(
     let traffic = Traffic::start(&hosts, 0).await?;
     trouble(&mut nodes, rounds, &mut seed, &traffic).await?;
     eprintln!("{}", traffic.finish().await?);
-    let output: Vec<String> = nodes.0.iter().filter_map(|node| Some(node.process.as_ref()?.output())).collect();
+    let output = nodes.outputs();
     ensure!(output.iter().all(|text| !text.contains("panicked")), "{output:?}");
     Ok(())
 }

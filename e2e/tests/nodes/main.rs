@@ -7,7 +7,6 @@ use anyhow::{Result, ensure};
 use leveret_e2e::http;
 use leveret_e2e::nodes::{Nodes, SECRET};
 use leveret_e2e::wait::PATIENCE;
-use rustix::process::Signal;
 
 #[test]
 fn three_processes_form_a_cluster_and_go_on_without_one_that_is_killed() -> Result<()> {
@@ -21,8 +20,7 @@ fn three_processes_form_a_cluster_and_go_on_without_one_that_is_killed() -> Resu
     nodes.ready(&[0, 1, 2])?;
     nodes.shows(0, ["running", "running", "running"])?;
 
-    nodes.0[1].process()?.signal(Signal::KILL)?;
-    nodes.0[1].process()?.wait(PATIENCE)?;
+    nodes.kill(1)?;
     nodes.shows(0, ["running", "unreachable", "running"])?;
     nodes.ready(&[0, 2])?;
     let listed = http::get(&format!("{}/api/nodes/leveret@1", nodes.0[2].http()))?;
@@ -44,7 +42,7 @@ fn three_processes_form_a_cluster_and_go_on_without_one_that_is_killed() -> Resu
     ensure!(status.success(), "{said}");
     nodes.start(0)?;
     nodes.answers(0, 503, "was removed from its cluster")?;
-    let output: Vec<String> = nodes.0.iter().filter_map(|node| Some(node.process.as_ref()?.output())).collect();
+    let output = nodes.outputs();
     ensure!(output.iter().all(|text| !text.contains(SECRET) && !text.contains("panicked")), "{output:?}");
     Ok(())
 }

@@ -4,8 +4,6 @@ use anyhow::{Result, ensure};
 use leveret_e2e::certificates::{Authority, Papers};
 use leveret_e2e::nodes::{Node, Nodes};
 use leveret_e2e::traffic::Traffic;
-use leveret_e2e::wait::PATIENCE;
-use rustix::process::Signal;
 
 /// Gives a node a certificate, with which it is started from now on.
 fn equip(node: &mut Node, papers: &Papers) -> Result<()> {
@@ -27,13 +25,12 @@ fn cluster(authority: &Authority, has_secret: bool) -> Result<Nodes> {
 }
 
 fn restart(nodes: &mut Nodes, at: usize) -> Result<()> {
-    nodes.0[at].process()?.signal(Signal::KILL)?;
-    nodes.0[at].process()?.wait(PATIENCE)?;
+    nodes.kill(at)?;
     nodes.start(at)
 }
 
 fn no_panics(nodes: &Nodes) -> Result<()> {
-    let output: Vec<String> = nodes.0.iter().filter_map(|node| Some(node.process.as_ref()?.output())).collect();
+    let output = nodes.outputs();
     ensure!(output.iter().all(|text| !text.contains("panicked")), "{output:?}");
     Ok(())
 }
