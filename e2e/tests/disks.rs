@@ -140,6 +140,9 @@ async fn a_cluster_goes_on_without_a_node_whose_disk_is_full() -> Result<()> {
         world.nodes.0[node].volume()?.fill()?;
         world.is_alarmed(node)?;
         world.is_held_back(node).await?;
+        let mut states = ["running"; 3];
+        states[node] = "full";
+        block_in_place(|| world.nodes.shows(other, states))?;
         world.traffic.goes_on().await?;
         eprintln!("figure: disk of node {node} full: longest time without a confirm {:?}", world.traffic.longest_gap());
         let is_stuck = block_in_place(|| world.is_stuck(node))?;

@@ -124,6 +124,7 @@ fn claims(files: &LogFiles, proof: &ProofFile, options: &JournalOptions) -> Resu
     if let Some(mut claims) = proof.claims {
         claims.segment = claims.segment.max(newest);
         claims.released = claims.released.max(headers().map(|header| header.released).max().unwrap_or(0));
+        claims.released = claims.released.min(claims.segment); // the newest segment is never released
         return Ok(claims);
     }
     if options.made || headers().any(|header| header.version > WITHOUT_PROOF) {

@@ -16,9 +16,17 @@ pub(crate) struct SegmentFile {
     pub(crate) file: Arc<dyn DiskFile>,
     /// True if all bytes of the file were written before, which makes syncs cheap.
     pub(crate) written: bool,
-    /// For a freed file that still has its old header: the sequence of the last record that was appended before the
-    /// release.
-    pub(crate) freed_at: Option<u64>,
+    /// For a freed file that still has its old header: the release that freed it.
+    pub(crate) freed_at: Option<Release>,
+}
+
+/// A release of segments. It counts once all records are durable that were appended before it.
+#[derive(Clone, Copy)]
+pub(crate) struct Release {
+    /// Sequence of the last record that was appended before.
+    pub(crate) last: u64,
+    /// All segments below this number were released.
+    pub(crate) below: u64,
 }
 
 pub(crate) struct Ring {
@@ -149,7 +157,7 @@ impl Ring {
         self.control_waits &= gone.is_empty();
         for number in gone {
             if let Some(slot) = self.in_use.remove(&number) {
-                self.free.push(SegmentFile { written: true, freed_at: Some(last), ..slot });
+                self.free.push(SegmentFile { written: true, freed_at: Some(Release { last, below }), ..slot });
             }
         }
     }
@@ -172,7 +180,7 @@ impl Ring {
 
     fn is_for_sweep(&self, slot: &SegmentFile, durable: u64) -> bool {
         match slot.freed_at {
-            Some(last) => last <= durable,
+            Some(release) => release.last <= durable,
             None => self.has_too_many(),
         }
     }

@@ -223,15 +223,19 @@ fn prepare(inner: &Arc<JournalInner>) {
 
 /// Sweeps one free file: replaces its old header with that of a free file and, if there are too many files, removes
 /// it. Returns false if there is no file to sweep or if the disk has failed.
-fn sweep(inner: &JournalInner) -> bool {
+pub(crate) fn sweep(inner: &JournalInner) -> bool {
     let durable = inner.durable_sequence.load(Acquire);
-    let (taken, released) = {
+    let taken = {
         let mut state = inner.state.lock();
         let promised = state.promised;
-        (state.ring.take_for_sweep(durable, promised), state.ring.released)
+        state.ring.take_for_sweep(durable, promised)
     };
     let Some((slot, too_many)) = taken else { return false };
-    let noted = inner.proof.note(|claims| claims.released = claims.released.max(released));
+    // Not what was released since: that may depend on records that are not durable yet.
+    let noted = match slot.freed_at {
+        Some(release) => inner.proof.note(|claims| claims.released = claims.released.max(release.below)),
+        None => Ok(()),
+    };
     let swept = noted.and_then(|()| write_free_header(&slot)).and_then(|()| slot.file.sync_data());
     if too_many && swept.is_ok() {
         let _ = inner.disk.remove(&slot.name); // if this fails, the next start finds the file and takes it for free

@@ -1,6 +1,7 @@
 //! The state that all routes of one listener share: the broker, the bounds, rates and logins, and the permits that bound
 //! expensive work.
 use crate::Bounds;
+use crate::figures::KnownFigures;
 use crate::login::LoginDelays;
 use crate::rates::Rates;
 use axum::extract::FromRef;
@@ -17,6 +18,7 @@ pub(crate) struct Shared {
     pub(crate) broker: Broker,
     pub(crate) bounds: Bounds,
     pub(crate) rates: Rates,
+    pub(crate) figures: KnownFigures,
     pub(crate) logins: LoginDelays,
     /// Permits for sorting a list. A request holds one while it collects, sorts and begins to answer.
     pub(crate) sort_permits: Arc<Semaphore>,
@@ -31,7 +33,17 @@ impl Api {
         let (rates, logins) = (Rates::default(), LoginDelays::new(bounds.login_delay));
         let [sort_permits, sorted_list_permits, piece_permits] =
             [SORTS_MAX, SORTED_LISTS_MAX, PIECES_MAX].map(|max| Arc::new(Semaphore::new(max)));
-        Self(Arc::new(Shared { broker, bounds, rates, logins, sort_permits, sorted_list_permits, piece_permits }))
+        let figures = KnownFigures::default();
+        Self(Arc::new(Shared {
+            broker,
+            bounds,
+            rates,
+            figures,
+            logins,
+            sort_permits,
+            sorted_list_permits,
+            piece_permits,
+        }))
     }
 }
 

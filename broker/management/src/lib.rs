@@ -9,6 +9,7 @@
 mod api;
 mod bounds;
 mod error;
+mod figures;
 mod json;
 mod list;
 mod login;

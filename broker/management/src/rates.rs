@@ -2,7 +2,7 @@
 //! `SPAN` ago. Nothing runs between requests, and a queue that nobody asks about costs nothing.
 //!
 //! The same comparison sums the counters of all queues, including queues that have been deleted since they were observed.
-use leveret_node::{Broker, Counters, Depth, QueueId};
+use leveret_node::{Broker, Counters, Depth, QueueFigures, QueueId};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -31,15 +31,6 @@ struct Observation {
     rates: QueueRates,
 }
 
-/// The figures of a queue at one time.
-#[derive(Clone, Copy)]
-pub(crate) struct Sample {
-    /// The messages counted since the queue was declared.
-    pub(crate) counters: Counters,
-    /// The messages in the queue.
-    pub(crate) depth: Depth,
-}
-
 /// The rates of a queue or of all queues, per second. Those of `ready` and `unacked` may be negative.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct QueueRates {
@@ -55,8 +46,8 @@ impl Rates {
     /// Records the figures of a queue at `now` (in nanoseconds), and returns its rates: those of the last `SPAN` or longer.
     ///
     /// Rates are zero until there are two observations at least `SPAN` apart.
-    pub(crate) fn observe(&self, broker: &Broker, id: QueueId, figures: Sample, now: u64) -> QueueRates {
-        let Sample { counters, depth } = figures;
+    pub(crate) fn observe(&self, broker: &Broker, id: QueueId, figures: QueueFigures, now: u64) -> QueueRates {
+        let QueueFigures { counters, depth, .. } = figures;
         let mut table = self.0.lock();
         let table = &mut *table;
         if table.queues.len() > 2 * broker.queue_count() + SPARE {
@@ -139,9 +130,10 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
 
-    fn figures(published: u64, acked: u64) -> Sample {
+    fn figures(published: u64, acked: u64) -> QueueFigures {
         let counters = Counters { published, delivered: published, redelivered: 0, acked };
-        Sample { counters, depth: Depth { ready: published - acked, unacked: 0, body_bytes: 0, consumers: 0 } }
+        let depth = Depth { ready: published - acked, unacked: 0, body_bytes: 0, consumers: 0 };
+        QueueFigures { serves: true, counters, depth }
     }
 
     #[tokio::test]

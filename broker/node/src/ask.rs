@@ -6,9 +6,11 @@ use crate::Broker;
 use crate::ask_messages::{
     Asked, CHANNEL, GotMessage, QueueAnswer, QueueAsk, decode_answer, decode_ask, encode_answer, encode_ask,
 };
+use crate::deleted::DeletedQueue;
 use crate::fronts::KnownStart;
 use crate::outcome::{no_majority, stopping};
 use crate::queue::Queue;
+use crate::queue_figures::{ANSWER, REQUEST};
 use bytes::{Buf, Bytes};
 use leveret_engine::catalog::QueueId;
 use leveret_engine::queue::{Body, Delivery, Depth, Extent, Fill, Publish, Sink, Source, StoredRun};
@@ -53,12 +55,34 @@ impl Drop for PendingAnswer<'_> {
     }
 }
 
+/// A claim whose answer is not known. If it stays so, the leader may expect consumers, and has to be told that there are none.
+struct OpenClaim<'q> {
+    queue: &'q Queue,
+    is_open: bool,
+}
+
+impl OpenClaim<'_> {
+    fn close(mut self) {
+        self.is_open = false;
+    }
+}
+
+impl Drop for OpenClaim<'_> {
+    fn drop(&mut self) {
+        if self.is_open {
+            self.queue.enter().is_expected();
+        }
+    }
+}
+
 /// The requests of other nodes, by node and number.
 #[derive(Default)]
 struct AnsweredAsks {
     begun: BTreeSet<AskId>,
     done: VecDeque<(AskId, Bytes)>,
     bytes: usize,
+    /// The begun requests whose answer is not kept any more: if they come again, they are not done again.
+    past: VecDeque<AskId>,
 }
 
 /// The identity of a request of another node.
@@ -99,6 +123,10 @@ impl AnsweredAsks {
         while self.done.len() > ANSWERS_KEPT || self.bytes > ANSWER_BYTES_KEPT && self.done.len() > 1 {
             let Some((of, answer)) = self.done.pop_front() else { break };
             self.bytes -= answer.len();
+            self.past.push_back(of);
+        }
+        while self.past.len() > PAST_KEPT {
+            let Some(of) = self.past.pop_front() else { break };
             self.begun.remove(&of);
         }
     }
@@ -163,7 +191,7 @@ impl Broker {
     pub async fn depth(&self, queue: &Queue) -> Result<Depth, Refusal> {
         loop {
             if self.is_served_here(queue) {
-                return Ok(queue.look(|queue| queue.depth()));
+                return Ok(queue.depth());
             }
             if let QueueAnswer::Depth(depth) = self.ask_leader(queue, QueueAsk::Look).await? {
                 return Ok(depth);
@@ -178,8 +206,13 @@ impl Broker {
     /// its leader cannot be reached.
     pub async fn claim(&self, queue: &Queue, exclusive: bool) -> Result<(), Refusal> {
         while !self.is_served_here(queue) {
+            if let Some(links) = self.node().links() {
+                links.fronts.say(queue, false); // a consumer that has just left must not be in the way
+            }
             let received = queue.look(|queue| queue.received());
+            let open = OpenClaim { queue, is_open: true };
             if let QueueAnswer::Done(_) = self.ask_leader(queue, QueueAsk::Claim { exclusive, received }).await? {
+                open.close();
                 return Ok(());
             }
         }
@@ -324,10 +357,14 @@ impl Broker {
         let Some(queue) = self.queue(id).filter(|queue| queue.shards.is_some()) else { return QueueAnswer::Elsewhere };
         let refused = |answer: Result<QueueAnswer, Refusal>| answer.unwrap_or_else(QueueAnswer::Refused);
         match ask {
-            QueueAsk::Look => QueueAnswer::Depth(queue.look(|queue| queue.depth())),
+            QueueAsk::Look => QueueAnswer::Depth(queue.depth()),
             QueueAsk::Purge => refused(self.purge(&queue).await.map(QueueAnswer::Done)),
             QueueAsk::Delete(only) => {
-                refused(self.end_queue(&queue, only).await.map(|deleted| QueueAnswer::Done(deleted.ready)))
+                let answer = |deleted: Option<DeletedQueue>| match deleted {
+                    Some(deleted) => QueueAnswer::Done(deleted.ready),
+                    None => QueueAnswer::Elsewhere,
+                };
+                refused(self.end_queue(&queue, only).await.map(answer))
             }
             QueueAsk::Get { no_ack } => {
                 let sink = HandOver { node: (!no_ack).then_some(from), got: Mutex::new(None) };
@@ -377,6 +414,8 @@ impl PeerMessages for AskMessages {
                 Some((number, answer)) => answered(&Broker(node.clone()), &links.asks, number, answer),
                 None => tracing::warn!(from, "an answer of another node is not known"),
             },
+            Ok(REQUEST) if Broker(node.clone()).answer_figures(from, message.clone()) => {}
+            Ok(ANSWER) if links.figures.answered(message) => {}
             _ => tracing::warn!(from, "a message of another node about a queue is not known"),
         }
     }
@@ -411,5 +450,30 @@ pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(10);
 const SEND_AGAIN: Duration = Duration::from_secs(1);
 /// The number of answers that are kept for requests that come again.
 const ANSWERS_KEPT: usize = 4096;
+/// The number of requests that are known to be done although their answer is not kept. None comes again after so many others.
+const PAST_KEPT: usize = 64 << 10;
 /// The most bytes of these answers, unless there is only one.
 const ANSWER_BYTES_KEPT: usize = 16 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_that_comes_again_is_not_done_again_although_its_answer_is_not_kept() {
+        let mut asks = AnsweredAsks::default();
+        let of = |number| AskId { node: 2, number };
+        let large = Bytes::from(vec![0; ANSWER_BYTES_KEPT / 2]);
+        for number in 0..4 {
+            assert_eq!(asks.begin(of(number)), Ok(()));
+            asks.done(of(number), large.clone());
+        }
+        assert_eq!(asks.begin(of(3)), Err(Some(large)));
+        assert_eq!(asks.begin(of(0)), Err(None));
+        for number in 4..PAST_KEPT as u64 + 2 * ANSWERS_KEPT as u64 {
+            assert_eq!(asks.begin(of(number)), Ok(()));
+            asks.done(of(number), Bytes::new());
+        }
+        assert!(asks.begun.len() <= PAST_KEPT + ANSWERS_KEPT, "what is known of them is bounded");
+    }
+}

@@ -3,10 +3,11 @@
 //! A change of the definitions is logged before it is carried out and answered (see `definition_log`). The log of a queue's
 //! shard gets its declaration next, and the queue takes messages from then on.
 use crate::Broker;
+use crate::ask::LOOK_AGAIN;
 use crate::ask_messages::{QueueAnswer, QueueAsk};
 use crate::caller::Caller;
 use crate::deleted::{DeleteOnly, DeletedQueue};
-use crate::outcome::{CommandOutcome, CreatedQueue, overtaken, stopping};
+use crate::outcome::{CommandOutcome, CreatedQueue, no_majority, overtaken, stopping};
 use crate::queue::{Queue, QueueId};
 use leveret_engine::catalog::{
     BindingDeclare, Bond, CatalogCommand, CommandAnswer, ConnectionId, Destination, ExchangeDeclare, Purpose,
@@ -237,7 +238,11 @@ impl Broker {
         }
         loop {
             if self.is_served_here(&queue) {
-                return self.end_queue(&queue, only).await;
+                if let Some(deleted) = self.end_queue(&queue, only).await? {
+                    return Ok(deleted);
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+                continue;
             }
             if let QueueAnswer::Done(ready) = self.ask_leader(&queue, QueueAsk::Delete(only)).await? {
                 self.until_deleted_here(&queue).await;
@@ -256,16 +261,38 @@ impl Broker {
         }
     }
 
-    /// Deletes this queue, which this node serves, but not another one that has its name by now.
-    pub(crate) async fn end_queue(&self, queue: &Queue, only: DeleteOnly) -> Result<DeletedQueue, Refusal> {
+    /// Deletes this queue, which this node serves, but not another one that has its name by now. Returns `None` if this node
+    /// does not serve it any more.
+    pub(crate) async fn end_queue(&self, queue: &Queue, only: DeleteOnly) -> Result<Option<DeletedQueue>, Refusal> {
         let (vhost, name) = (queue.vhost.to_string(), queue.name.to_string());
+        if only != DeleteOnly::default() && !self.still_leads(queue).await? {
+            return Ok(None);
+        }
         if self.catalog().queue_id(&vhost, &name) != Some(queue.id) {
             return Err(queue.not_found());
         }
         self.until_commands_have_room().await?; // a queue that was sealed must be deleted
         queue.seal(|depth| refuse(queue, only, depth))?;
         let outcome = self.command(CatalogCommand::DeleteQueue { vhost, name, id: queue.id }).await?;
-        outcome.deleted.into_iter().next().ok_or_else(|| queue.not_found())
+        outcome.deleted.into_iter().next().map(Some).ok_or_else(|| queue.not_found())
+    }
+
+    /// Checks that this node still leads a queue that it has led, so that what it knows of the queue's consumers and messages
+    /// is so: a leader that is cut off from the others does not see that another one leads. An operation that changes nothing
+    /// goes through the log.
+    async fn still_leads(&self, queue: &Queue) -> Result<bool, Refusal> {
+        let (Some(shards), Some(_)) = (&queue.shards, self.node().links()) else { return Ok(true) };
+        self.check_majority(queue)?;
+        let Some(epoch) = queue.look(|queue| queue.is_leading().then(|| queue.epoch())) else { return Ok(false) };
+        let shard = shards.shard(queue.id);
+        shard.mark(queue.id);
+        tokio::select! {
+            () = shard.outbox.until_settled() => {}
+            () = shards.memory.until_cluster_alarmed() => return Err(no_majority()),
+            () = self.node().stopping.cancelled() => return Err(stopping()),
+            () = tokio::time::sleep(STILL_LEADS_MAX) => return Err(self.unanswered(queue, None)),
+        }
+        Ok(queue.look(|queue| queue.is_led_in(epoch)))
     }
 
     /// Deletes an auto-delete queue whose last consumer has left, unless the queue has another consumer by now.
@@ -345,6 +372,8 @@ fn refuse(queue: &Queue, only: DeleteOnly, depth: Depth) -> Result<(), Refusal> 
     Ok(())
 }
 
+/// The longest time in which a leader finds out whether it still leads.
+const STILL_LEADS_MAX: Duration = Duration::from_secs(10);
 /// The interval at which a node looks whether it knows of a deletion.
 const DELETED_LOOK: Duration = Duration::from_millis(1);
 /// The number of runs, about, that are purged in one visit to a queue: others want its lock as well.

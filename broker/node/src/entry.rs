@@ -264,6 +264,11 @@ pub(crate) fn changes(queue: QueueId, changes: &DeliveryChanges, mut push: impl 
     }
 }
 
+/// Encodes an operation of a queue that changes nothing: the release of no messages.
+pub(crate) fn nothing(out: &mut Vec<u8>, queue: QueueId) {
+    give_back(out, RELEASE, queue, &[]);
+}
+
 fn settle(out: &mut Vec<u8>, queue: QueueId, ranges: &[(u64, u64)]) {
     for (first, count) in ranges {
         out.push(SETTLE);

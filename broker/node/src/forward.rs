@@ -207,6 +207,10 @@ impl Proposer {
         tokio::select! {
             biased;
             () = self.stopping.cancelled() => Step::Wait(None),
+            () = self.groups.until_led_otherwise(self.group, Some(leader)) => {
+                self.outbox.resend(); // the one that led takes nothing, perhaps
+                Step::Done
+            }
             sent = peers.send(leader.node, CHANNEL, message) => match sent {
                 Ok(()) => Step::Done,
                 Err(_) => {

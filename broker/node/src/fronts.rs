@@ -19,7 +19,7 @@ use leveret_model::refusal::Refusal;
 use leveret_replication::{GroupId, GroupLeader, Groups, LinkDirection, PeerMessages};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -45,6 +45,7 @@ impl Fronts {
             let mut entered = queue.enter();
             // This node may have begun to lead meanwhile, which comes last then.
             if shard.term().is_none() && !queue.is_deleted() && !entered.is_front_in(leader.term) {
+                queue.drop_nodes(&mut entered);
                 entered.front(leader.term);
             }
         }
@@ -71,8 +72,8 @@ impl Fronts {
             return false;
         }
         queue.others.wants.store(false, Relaxed);
+        // Sent while the queue is locked: wants of one queue arrive in the order in which they were taken.
         if let (true, Some(leader), Some(want)) = (has_want, leader, entered.take_want()) {
-            drop(entered);
             let message = GrantMessage::Want { queue: queue.id, want, again };
             self.outgoing.send(leader.node, CHANNEL, message.encode());
         }
@@ -149,6 +150,8 @@ impl Fronts {
             if let Some(sink) = known {
                 sink.want(want, again);
                 end(&sink, &mut entered);
+                admit(queue, &mut entered);
+                entered.dispatch(broker.clock().now());
             }
             drop(entered);
             self.consumer_left(broker, queue);
@@ -156,7 +159,7 @@ impl Fronts {
         }
         let sink = match known {
             Some(sink) => sink,
-            None => self.begin(from, queue, want.received, want.exclusive),
+            None => self.begin(from, queue, want.received, want.exclusive, want.epoch),
         };
         sink.want(want, again);
         if subscribe(&sink, &mut entered).is_err() {
@@ -176,13 +179,13 @@ impl Fronts {
         }
     }
 
-    /// Adds what stands for the consumers of another node, which has received `received` grants of the present epoch.
-    fn begin(&self, from: u64, queue: &Queue, received: u64, exclusive: bool) -> Arc<NodeSink> {
-        let epoch = self.shards.shard(queue.id).term().unwrap_or(0);
+    /// Adds what stands for the consumers of another node, which has received `received` grants of the epoch.
+    fn begin(&self, from: u64, queue: &Queue, received: u64, exclusive: bool, epoch: u64) -> Arc<NodeSink> {
         let (granted, id) = (Mutex::new(GrantedToNode::after(received)), Mutex::new(None));
-        let exclusive = AtomicBool::new(exclusive);
+        let (exclusive, consumers) = (AtomicBool::new(exclusive), AtomicU32::new(0));
         let outgoing = self.outgoing.clone();
-        let sink = Arc::new(NodeSink { node: from, queue: queue.id, epoch, exclusive, outgoing, id, granted });
+        let sink =
+            Arc::new(NodeSink { node: from, queue: queue.id, epoch, exclusive, consumers, outgoing, id, granted });
         queue.others.sinks.lock().insert(from, sink.clone());
         sink
     }
@@ -204,12 +207,15 @@ impl Fronts {
         if queue.is_deleted() {
             return Err(queue.not_found());
         }
+        if !entered.is_leading() {
+            return Ok(false);
+        }
         // What that start has is lost when another is noted, queue by queue: this one may have had its turn.
         if self.node.upgrade().is_none_or(|node| node.network.starts.of(from) != start) {
             return Ok(false);
         }
         let known = queue.others.sinks.lock().get(&from).cloned();
-        let sink = known.unwrap_or_else(|| self.begin(from, queue, received, exclusive));
+        let sink = known.unwrap_or_else(|| self.begin(from, queue, received, exclusive, entered.epoch()));
         let has_consumers = sink.id.lock().is_some();
         let claimed = match has_consumers {
             true if exclusive || sink.exclusive.load(Relaxed) => Err(ExclusiveUse),
@@ -229,6 +235,7 @@ impl Fronts {
             for ReplicaQueue { queue, .. } in self.replicas.of(shard.group).queues() {
                 let mut entered = queue.enter();
                 let had_consumers = lose(&queue, &mut entered, gone);
+                admit(&queue, &mut entered);
                 entered.dispatch(broker.clock().now());
                 drop(entered);
                 if had_consumers {
@@ -267,6 +274,16 @@ fn subscribe(sink: &Arc<NodeSink>, entered: &mut QueueVisit<'_>) -> Result<(), E
     entered.subscribe(Subscription { sink: sink.clone(), exclusive, no_ack: false, prefetch: 0 }).map(drop)
 }
 
+/// Has the consumers of other nodes served that were refused earlier. To be called when consumers have left.
+pub(crate) fn admit(queue: &Queue, entered: &mut QueueVisit<'_>) {
+    let waiting: Vec<_> = queue.others.sinks.lock().values().filter(|sink| sink.waits()).cloned().collect();
+    for sink in waiting {
+        if subscribe(&sink, entered).is_err() {
+            return; // the one before is there alone, or wants to be
+        }
+    }
+}
+
 /// Notes that another node has no consumers any more. Returns whether it had some.
 fn end(sink: &NodeSink, entered: &mut QueueVisit<'_>) -> bool {
     let id = sink.id.lock().take();
@@ -283,11 +300,10 @@ fn lose(queue: &Queue, entered: &mut QueueVisit<'_>, gone: u64) -> bool {
 
 impl Queue {
     /// Ends the consumers that stand for those of other nodes: this node does not lead the queue any more.
-    pub(crate) fn drop_nodes(&self) {
-        let mut entered = self.enter();
+    pub(crate) fn drop_nodes(&self, entered: &mut QueueVisit<'_>) {
         let nodes = std::mem::take(&mut *self.others.sinks.lock());
         for sink in nodes.values() {
-            end(sink, &mut entered);
+            end(sink, entered);
         }
     }
 }

@@ -37,8 +37,8 @@ pub(crate) fn begin(
 pub(crate) fn end(shard: &Shard, replica: &Replica) {
     shard.outbox.follow();
     for ReplicaQueue { queue, .. } in replica.queues() {
-        queue.drop_nodes();
         let mut entered = queue.enter();
+        queue.drop_nodes(&mut entered);
         if entered.is_leading() {
             entered.end(); // otherwise another node is known to lead already
         }

@@ -32,6 +32,8 @@ mod caller;
 mod catch_up;
 #[cfg(test)]
 mod catch_up_tests;
+#[cfg(test)]
+mod claims_tests;
 mod clock;
 mod cluster;
 #[cfg(test)]
@@ -77,6 +79,7 @@ mod peer_messages;
 mod place;
 mod publish;
 mod queue;
+mod queue_figures;
 mod read;
 mod read_failure;
 mod relocate;
@@ -124,6 +127,7 @@ pub use open_error::OpenError;
 pub use opened::{OpenedMemory, TooMuchOpened};
 pub use publish::{Lag, PART_QUEUES, Route, RouteMemory, RoutedRun};
 pub use queue::{Queue, QueueId};
+pub use queue_figures::{FiguresElsewhere, QueueFigures};
 pub use settle::{Outcome, Settlement};
 #[cfg(feature = "simulated")]
 pub use simulated::ReplicaView;

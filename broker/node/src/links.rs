@@ -3,6 +3,7 @@ use crate::Node;
 use crate::ask::Asks;
 use crate::forward::Forwarding;
 use crate::fronts::Fronts;
+use crate::queue_figures::FiguresAsks;
 use leveret_replication::Peers;
 use std::sync::Arc;
 
@@ -15,6 +16,8 @@ pub(crate) struct Links {
     pub(crate) fronts: Arc<Fronts>,
     /// The requests about queues that go to other nodes, and come from them.
     pub(crate) asks: Asks,
+    /// The requests for the figures of queues that other nodes serve.
+    pub(crate) figures: FiguresAsks,
 }
 
 impl Node {

@@ -136,6 +136,7 @@ impl Broker {
         let current = groups.journal().usage().current;
         let freed = self.free_ended(storage).await;
         shards.end_idle_arrivals(&**groups.journal().disk());
+        groups.end_idle_arrivals();
         release(storage, shards, needed.unwrap_or(current).min(current), &upkeep.emptied);
         let failed: Vec<_> = [cut, relocated, compacted, noted, freed].into_iter().filter_map(Result::err).collect();
         upkeep.wait_if_in_vain(&failed);

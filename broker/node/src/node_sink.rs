@@ -5,7 +5,7 @@ use leveret_engine::catalog::QueueId;
 use leveret_engine::queue::{ConsumerId, Fill, Grant, Sink, Source, Want};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 /// The consumer in a queue that stands for the consumers of another node.
 pub(crate) struct NodeSink {
@@ -14,6 +14,8 @@ pub(crate) struct NodeSink {
     pub(crate) epoch: u64,
     /// True if the node has the queue for one consumer.
     pub(crate) exclusive: AtomicBool,
+    /// The number of the node's consumers, as it said last.
+    pub(crate) consumers: AtomicU32,
     pub(crate) outgoing: Outgoing,
     /// The consumer, while the node has consumers.
     pub(crate) id: Mutex<Option<ConsumerId>>,
@@ -73,6 +75,11 @@ impl NodeSink {
         self.outgoing.send(self.node, CHANNEL, message.encode());
     }
 
+    /// Returns whether the node has consumers that are not served.
+    pub(crate) fn waits(&self) -> bool {
+        self.consumers.load(Relaxed) > 0 && self.id.lock().is_none()
+    }
+
     /// Returns whether the node has received fewer grants than it said before: it was started again.
     pub(crate) fn is_of_another_start(&self, want: Want) -> bool {
         let granted = self.granted.lock();
@@ -81,6 +88,7 @@ impl NodeSink {
 
     /// Notes what the node wants. Sends what has not arrived `again` if that is asked for.
     pub(crate) fn want(&self, want: Want, again: bool) {
+        self.consumers.store(want.consumers, Relaxed);
         let mut granted = self.granted.lock();
         granted.allowed = granted.allowed.max(want.allowed);
         let first = granted.made - granted.unconfirmed.len() as u64;

@@ -320,7 +320,7 @@ impl Drop for QueueVisit<'_> {
                 self.queue.memory.account_warm(before, warm);
             }
         }
-        self.queue.pace.delivered.store(self.state.counters().delivered, Relaxed);
+        self.queue.pace.delivered.store(self.state.handed_out(), Relaxed);
         let lag = after > LAG_BYTES && ready_bytes(&self.state, after) > LAG_BYTES;
         if lag != self.queue.pace.consumers_lag.load(Relaxed) {
             self.queue.pace.consumers_lag.store(lag, Relaxed);

@@ -71,6 +71,11 @@ impl Shard {
         entry::changes(queue, changes, |append| self.push(append, 0, visible));
     }
 
+    /// Appends an operation of a queue that changes nothing.
+    pub(crate) fn mark(&self, queue: QueueId) {
+        self.push(|out| entry::nothing(out, queue), 0, true);
+    }
+
     /// Appends the declaration or deletion of a queue of this shard, if this node leads it. To be called while the catalog is
     /// locked, which is where the definition comes from.
     pub(crate) fn define(&self, definition: &ShardDefinition) {

@@ -17,6 +17,7 @@ use crate::links::Links;
 use crate::open_error::OpenError;
 use crate::outbox::Outbox;
 use crate::outgoing::Outgoing;
+use crate::queue_figures::FiguresAsks;
 use crate::replica::Replicas;
 use crate::shards::Shards;
 use crate::tasks::critical;
@@ -28,6 +29,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 /// The disk that storage uses, and the bounds of storage.
@@ -205,19 +207,22 @@ impl Broker {
         };
         let (outboxes, replicas) = (outboxes.to_vec(), replicas.clone());
         let forwarding = Forwarding { outboxes, replicas, outgoing };
-        Links { peers, forwarding, fronts: Arc::new(fronts), asks: Asks::new() }
+        Links { peers, forwarding, fronts: Arc::new(fronts), asks: Asks::new(), figures: FiguresAsks::default() }
     }
 
     /// Tells the leaders of queues what the consumers of this node want; while it is not known who leads, looks again after
     /// a pause.
     async fn say_wants(self) {
         let Some(storage) = self.0.storage.get() else { return };
-        let mut later = Vec::new();
+        let (mut later, mut again_at) = (Vec::new(), Instant::now());
         loop {
             let queues = tokio::select! {
                 biased;
+                () = tokio::time::sleep_until(again_at), if !later.is_empty() => {
+                    again_at = Instant::now() + SAY_AGAIN;
+                    std::mem::take(&mut later)
+                }
                 queues = storage.shards.wants.take() => queues,
-                () = tokio::time::sleep(SAY_AGAIN), if !later.is_empty() => std::mem::take(&mut later),
                 () = self.0.stopping.cancelled() => return,
             };
             let Some(links) = &storage.links else { continue };

@@ -2,6 +2,7 @@
 use crate::Broker;
 use crate::ask::LOOK_AGAIN;
 use crate::caller::Caller;
+use crate::fronts;
 use crate::queue::Queue;
 use leveret_engine::queue::{self as engine, ConsumerId, ExclusiveUse, Got, Sink, Subscription};
 use leveret_model::refusal::{Refusal, RefusalKind};
@@ -37,13 +38,17 @@ impl Broker {
     pub fn unsubscribe(&self, queue: &Queue, id: ConsumerId) {
         let mut entered = queue.enter();
         entered.unsubscribe(id);
+        fronts::admit(queue, &mut entered);
         entered.dispatch(self.clock().now());
     }
 
     /// To be called when a consumer has left and its deliveries are settled: deletes an auto-delete queue that has no more
     /// consumers.
     pub async fn consumer_left(&self, queue: &Queue) {
-        let is_last = |queue: &engine::QueueCore| queue.depth().consumers == 0 && !queue.is_front();
+        let is_last = |state: &engine::QueueCore| {
+            let is_served = queue.shards.is_none() || state.is_leading();
+            state.depth().consumers == 0 && is_served
+        };
         if queue.auto_delete && queue.look(is_last) {
             self.delete_unused_queue(queue).await;
         }

@@ -4,6 +4,7 @@ use crate::beat;
 use crate::link::{PeerChange, Peers};
 use crate::open_error::GroupsOpenError;
 use crate::proposal::{self, NotLeader, SubmitOutcome};
+use crate::receive_snapshot;
 use crate::replica::{self, Group};
 use crate::serve::GroupRequests;
 use crate::start::{self, GroupsOptions, StartContext};
@@ -268,6 +269,11 @@ impl Groups {
         let Group { log, builds, .. } = self.group(group);
         let applied = log.table.lock().applied_upto();
         applied.max(builds.covered())
+    }
+
+    /// Forgets the states of snapshots that began to arrive and did not get further for ten minutes.
+    pub fn end_idle_arrivals(&self) {
+        self.0.groups.iter().for_each(receive_snapshot::end_if_idle);
     }
 
     /// Returns the number of groups.

@@ -207,8 +207,8 @@ impl LogStore {
             return Err(diverged(self.group, index));
         }
         let head = Head { group: self.group, kind, index, term, note: chain };
-        // Normal entries have a promise of room, which ends here.
-        if kind == NORMAL {
+        // Normal entries that are proposed here have a promise of room, which ends here.
+        if kind == NORMAL && sent.is_none() {
             self.journal.redeem(bytes.len());
         }
         let durable = callback.map(|callback| self.when_durable(table.durable.append(index + 1), callback));
@@ -217,16 +217,22 @@ impl LogStore {
         Ok(())
     }
 
-    /// Reads the entries from `start` to before `end` that are in the log, until they have `bytes_max` bytes or more.
+    /// Reads the entries from `start` to before `end` that are in the log, as many as have at most `bytes_max` bytes together,
+    /// but at least one.
     fn read_range(&self, start: u64, end: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
         let (mut entries, mut bytes) = (Vec::new(), 0);
         let start = start.max(self.table.lock().first());
         for index in start..end {
             let Some(entry) = self.table.lock().find(index) else { break };
             bytes += entry.slot.place.len as usize;
-            entries.push(self.read(entry)?);
-            if bytes >= bytes_max {
+            if bytes > bytes_max && !entries.is_empty() {
                 break;
+            }
+            match self.read(entry) {
+                Ok(entry) => entries.push(entry),
+                // It was purged meanwhile, so whoever wants it is a task that has been replaced.
+                Err(_) if index < self.table.lock().first() => break,
+                Err(error) => return Err(error),
             }
         }
         Ok(entries)
@@ -403,5 +409,5 @@ fn file_name(group: GroupId) -> String {
 
 /// The format version of the previous version's file.
 const VERSION: u8 = 1;
-/// A read of entries ends with the entry with which it has this many bytes.
+/// The most bytes of the entries of one read, unless the first entry alone has more.
 const READ_BYTES_MAX: usize = 1 << 20;

@@ -8,6 +8,8 @@ use crate::wire::SnapshotHead;
 use bytes::Bytes;
 use openraft::alias::{SnapshotMetaOf, SnapshotOf};
 use openraft::async_runtime::watch::WatchReceiver;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Begins a transfer, or continues one that broke off. Returns how many bytes of the state are here already.
 pub(crate) fn begin(group: &Group, from: u64, head: SnapshotHead) -> Result<u64, String> {
@@ -22,10 +24,11 @@ pub(crate) fn begin(group: &Group, from: u64, head: SnapshotHead) -> Result<u64,
             (known.last, known.chain, known.bytes, known.crc) == (head.last, head.chain, head.bytes, head.crc);
         same_state && known.membership == head.membership
     });
-    // The vote may have changed: another leader has the same snapshot only by chance, but then it may go on with it.
-    let (state, is_whole) = continued.map(|arriving| (arriving.state, arriving.is_whole)).unwrap_or_default();
+    // The vote may have changed: another leader has the same snapshot only by chance, but then it may go on with it. The
+    // contents are asked for anew, without those that are here: what had arrived may have been given up meanwhile.
+    let state = continued.map(|arriving| arriving.state).unwrap_or_default();
     let len = state.len() as u64;
-    *arriving = Some(ArrivingSnapshot { from, head, state, is_whole });
+    *arriving = Some(ArrivingSnapshot { from, head, state, is_whole: false, since: Instant::now() });
     Ok(len)
 }
 
@@ -39,6 +42,7 @@ pub(crate) fn part(group: &Group, from: u64, offset: u64, bytes: &[u8]) -> Resul
             return Err("the snapshot is longer than was said".to_owned());
         }
         arriving.state.extend_from_slice(bytes);
+        arriving.since = Instant::now();
     }
     Ok(arriving.state.len() as u64)
 }
@@ -91,6 +95,11 @@ pub(crate) async fn end(group: &Group, from: u64) -> Result<Vote, String> {
     installed.map(|response| response.vote).map_err(|error| error.to_string())
 }
 
+/// Forgets a state that arrived and did not get further for long.
+pub(crate) fn end_if_idle(group: &Group) {
+    drop(group.arriving.lock().take_if(|arriving| !arriving.is_whole && arriving.since.elapsed() >= IDLE_MAX));
+}
+
 /// Checks that the disk has room for a snapshot with a state of `bytes` bytes. Once openraft installs it, it has to be
 /// written. Beside the state it says where the contents lie, and the snapshot before it is still there.
 fn check_room(group: &Group, bytes: u64) -> Result<(), String> {
@@ -103,6 +112,8 @@ fn check_room(group: &Group, bytes: u64) -> Result<(), String> {
     }
 }
 
+/// What has arrived of a state is kept for this time without progress.
+const IDLE_MAX: Duration = Duration::from_mins(10);
 const NOT_BEGUN: &str = "no snapshot is arriving from this node";
 /// The free space that is left beside a snapshot, in bytes, for what others write meanwhile.
 const SPARE_BYTES: u64 = 4 << 20;

@@ -53,6 +53,8 @@ pub(crate) struct ArrivingSnapshot {
     pub(crate) state: Vec<u8>,
     /// True once the state is known to be whole, and its contents are arriving.
     pub(crate) is_whole: bool,
+    /// When the last part of the state came.
+    pub(crate) since: Instant,
 }
 
 impl Group {

@@ -10,9 +10,10 @@ use crate::wire::{self, ReceivedAppend};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::BoxFuture;
+use leveret_journal::Journal;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, StreamAppendError, StreamAppendResult};
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc};
 
@@ -26,9 +27,13 @@ impl PeerRequests for GroupRequests {
         let groups = self.groups.clone();
         match lane {
             Lane::Append => Box::new(AppendHandler { groups, answers, streams: BTreeMap::new() }),
-            Lane::Control | Lane::Snapshot | Lane::Messages | Lane::Questions => {
-                Box::new(RequestHandler { groups, from, answers, places: Arc::new(Semaphore::new(REQUESTS_MAX)) })
-            }
+            Lane::Control | Lane::Snapshot | Lane::Messages | Lane::Questions => Box::new(RequestHandler {
+                groups,
+                from,
+                answers,
+                places: Arc::new(Semaphore::new(REQUESTS_MAX)),
+                beating: Arc::default(),
+            }),
         }
     }
 }
@@ -40,6 +45,20 @@ struct RequestHandler {
     from: u64,
     answers: Answers,
     places: Arc<Semaphore>,
+    /// The groups whose heartbeat is being handled.
+    beating: Arc<Mutex<BTreeSet<GroupId>>>,
+}
+
+/// A heartbeat that is being handled; it is over when this is dropped.
+struct Beating {
+    group: GroupId,
+    all: Arc<Mutex<BTreeSet<GroupId>>>,
+}
+
+impl Drop for Beating {
+    fn drop(&mut self) {
+        self.all.lock().remove(&self.group);
+    }
 }
 
 impl FrameHandler for RequestHandler {
@@ -48,6 +67,13 @@ impl FrameHandler for RequestHandler {
             let Some(group) = self.groups.get(usize::from(frame.group)).cloned() else {
                 return Err(format!("there is no group {}", frame.group));
             };
+            let is_heartbeat = frame.kind == wire::HEARTBEAT;
+            if is_heartbeat && !self.beating.lock().insert(frame.group) {
+                // A group that installs a snapshot answers late. Its heartbeats must not take the places of others: this one
+                // is not answered, as it would not be in time.
+                return Ok(());
+            }
+            let beating = is_heartbeat.then(|| Beating { group: frame.group, all: self.beating.clone() });
             let place = self.places.clone().acquire_owned().await.map_err(|error| error.to_string())?;
             let (from, answers) = (self.from, self.answers.clone());
             tokio::spawn(async move {
@@ -56,7 +82,7 @@ impl FrameHandler for RequestHandler {
                     Ok(answer) => answers.send(wire::ANSWER, request, number, answer).await,
                     Err(reason) => answers.send(wire::REFUSAL, request, number, reason.into()).await,
                 }
-                drop(place);
+                drop((place, beating));
             });
             Ok(())
         })
@@ -153,8 +179,27 @@ struct AppendHandler {
 struct AppendStream {
     number: u64,
     requests: mpsc::Sender<AppendEntriesRequest<TypeConfig>>,
-    /// Numbers of the requests that were passed on and are not answered yet.
-    waiting: Arc<Mutex<VecDeque<u64>>>,
+    /// The requests that were passed on and are not answered yet.
+    waiting: Arc<Mutex<VecDeque<WaitingAppend>>>,
+}
+
+/// A request that was passed on.
+struct WaitingAppend {
+    request: u64,
+    _room: Option<PromisedRoom>,
+}
+
+/// Room in the log for the entries of a request. It is kept until the request is answered, when they are in the log or will
+/// not be.
+struct PromisedRoom {
+    journal: Journal,
+    bytes: usize,
+}
+
+impl Drop for PromisedRoom {
+    fn drop(&mut self) {
+        self.journal.redeem(self.bytes);
+    }
 }
 
 impl FrameHandler for AppendHandler {
@@ -178,7 +223,7 @@ impl FrameHandler for AppendHandler {
 impl AppendHandler {
     async fn pass_on(&mut self, group: Group, request: u64, body: Bytes) -> Result<(), String> {
         let append = checked(&group, body)?;
-        has_room(&group, &append.request)?;
+        let _room = promised(&group, &append.request)?;
         let number = group.log.group;
         let stream = match self.streams.get(&number).filter(|stream| stream.number == append.stream) {
             Some(stream) => stream,
@@ -188,13 +233,13 @@ impl AppendHandler {
                 &self.streams[&number]
             }
         };
-        stream.waiting.lock().push_back(request);
+        stream.waiting.lock().push_back(WaitingAppend { request, _room });
         stream.requests.send(append.request).await.map_err(|_| "the stream has ended".to_owned())
     }
 }
 
-/// Refuses entries for which the log has no room: an append that fails would stop the group.
-fn has_room(group: &Group, request: &AppendEntriesRequest<TypeConfig>) -> Result<(), String> {
+/// Promises room for entries, or refuses them if the log has none: an append that fails would stop the group.
+fn promised(group: &Group, request: &AppendEntriesRequest<TypeConfig>) -> Result<Option<PromisedRoom>, String> {
     use openraft::EntryPayload::Normal;
     let len = |entry: &crate::types::Entry| if let Normal(command) = &entry.payload { command.bytes.len() } else { 0 };
     let bytes: usize = request.entries.iter().map(len).sum();
@@ -203,13 +248,13 @@ fn has_room(group: &Group, request: &AppendEntriesRequest<TypeConfig>) -> Result
     if largest > journal.record_bytes_max() {
         return Err(format!("an entry of {largest} bytes does not fit into this node's log"));
     }
-    if bytes > 0 {
-        if !journal.promise(bytes, true) {
-            return Err("the log has no room".to_owned());
-        }
-        journal.redeem(bytes);
+    if bytes == 0 {
+        return Ok(None);
     }
-    Ok(())
+    match journal.promise(bytes, true) {
+        true => Ok(Some(PromisedRoom { journal: journal.clone(), bytes })),
+        false => Err("the log has no room".to_owned()),
+    }
 }
 
 impl AppendStream {
@@ -225,7 +270,7 @@ impl AppendStream {
 async fn answer_appends(
     group: Group,
     arriving: mpsc::Receiver<AppendEntriesRequest<TypeConfig>>,
-    waiting: Arc<Mutex<VecDeque<u64>>>,
+    waiting: Arc<Mutex<VecDeque<WaitingAppend>>>,
     answers: Answers,
 ) {
     let arriving = futures::stream::unfold(arriving, |mut arriving| async move {
@@ -234,7 +279,7 @@ async fn answer_appends(
     });
     let mut answered = std::pin::pin!(group.raft.stream_append(arriving));
     while let Some(answer) = answered.next().await {
-        let Some(request) = waiting.lock().pop_front() else { return };
+        let Some(WaitingAppend { request, .. }) = waiting.lock().pop_front() else { return };
         let number = group.log.group;
         if let Ok(Ok(_) | Err(StreamAppendError::Conflict(_))) = answer {
             group.heard.now();

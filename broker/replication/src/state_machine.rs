@@ -41,6 +41,8 @@ pub(crate) struct Builds {
     stored: Mutex<(Option<LogId>, StoredMembership)>,
     /// Bytes of the encoded state in the snapshot on the disk.
     bytes: AtomicU64,
+    /// Held while the file is written and noted: a build goes on beside the installation of another node's snapshot.
+    writing: tokio::sync::Mutex<()>,
 }
 
 /// The outcome of one build of a snapshot.
@@ -142,7 +144,14 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
 
     async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, SnapshotData>, io::Error> {
         let builds = &self.machine.builds;
-        let error = match self.write().await {
+        let _writing = builds.writing.lock().await;
+        let is_overtaken = builds.stored.lock().0 > self.machine.last;
+        let written = match is_overtaken {
+            true => Ok(()), // the snapshot that was installed meanwhile says where contents lie now, too
+            false => self.write().await,
+        };
+        let error = match written {
+            Ok(()) if is_overtaken => None,
             Ok(()) => {
                 let bytes = self.state.as_ref().map_or(0, |snapshot| snapshot.bytes());
                 builds.set_stored(self.machine.last, self.machine.membership.clone(), bytes);
@@ -151,12 +160,12 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
             Err(error) => Some(Arc::new(error)),
         };
         builds.outcome.send_replace(BuildOutcome { number: self.number, error: error.clone() });
-        if let Some(error) = error {
-            if !is_passing(&error) {
-                return Err(copy(&error));
-            }
-            // An error returned to openraft would stop the group. So it gets the previous snapshot instead, which is
-            // still on the disk; the log behind that one is kept too.
+        if let Some(error) = error.as_ref().filter(|error| !is_passing(error)) {
+            return Err(copy(error));
+        }
+        if error.is_some() || is_overtaken {
+            // An error returned to openraft would stop the group. So it gets the snapshot that is on the disk instead; the
+            // log behind that one is kept too.
             let (last_log_id, last_membership) = builds.stored.lock().clone();
             let meta = SnapshotMetaOf::<TypeConfig> { last_log_id, last_membership };
             return Ok(self.machine.stored(meta));
@@ -234,8 +243,10 @@ impl RaftStateMachine<TypeConfig> for Machine {
         self.membership = meta.last_membership.clone();
         self.log.set_alone(types::has_one_member(self.membership.membership()));
         let bytes = snapshot.bytes();
+        let writing = self.builds.writing.lock().await;
         self.write_in_time(Arc::new(snapshot)).await?;
         self.builds.set_stored(self.last, self.membership.clone(), bytes);
+        drop(writing);
         if let Some(last) = self.last {
             self.log.table.lock().applied(last.index);
         }

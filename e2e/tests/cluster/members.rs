@@ -23,8 +23,10 @@ use crate::world::{PATIENCE, World, kubectl, wait, wait_gone};
 /// The number of queues that the traffic goes over: most groups have one.
 const QUEUES: usize = 12;
 
-/// Waits until the Broker has this number of members, all of which are up, and nothing is left to do.
-async fn is_whole(world: &World, members: &str) -> Result<Broker> {
+/// Waits until the Broker has all its members, all of which are up, and nothing is left to do.
+async fn is_whole(world: &World) -> Result<()> {
+    let replicas = world.api::<Broker>().get("shop").await?.spec.replicas;
+    let members = format!("{replicas}/{replicas}");
     let holds = |broker: &Broker| {
         let Some(status) = &broker.status else { return false };
         let is = |type_: &str, value: &str| {
@@ -32,11 +34,11 @@ async fn is_whole(world: &World, members: &str) -> Result<Broker> {
                 one.type_ == type_ && one.status == value && one.observed_generation == broker.metadata.generation
             })
         };
-        is("Ready", "True") && is("Progressing", "False") && status.members.as_deref() == Some(members)
+        is("Ready", "True") && is("Progressing", "False") && status.members.as_deref() == Some(&*members)
     };
-    let broker = wait(&world.api::<Broker>(), "shop", &format!("whole with {members} members"), holds).await?;
+    wait(&world.api::<Broker>(), "shop", &format!("whole with {members} members"), holds).await?;
     // The status may be a moment old: the nodes are asked themselves.
-    let count = usize::try_from(broker.spec.replicas)?;
+    let count = usize::try_from(replicas)?;
     until_ok(PATIENCE, "all nodes to see all members up".to_owned(), || {
         for ordinal in 0..count {
             let shown = world.kubectl(&["exec", &format!("shop-{ordinal}"), "--", "/leveret", "cluster", "status"])?;
@@ -44,19 +46,38 @@ async fn is_whole(world: &World, members: &str) -> Result<Broker> {
             ensure!(is_ready && shown.matches(" running ").count() == count, "shop-{ordinal}: {shown}");
         }
         Ok(())
-    })?;
-    Ok(broker)
+    })
 }
 
-/// Waits until a pod is replaced by another one, and the Broker is whole again; reports the longest time without a confirm.
+/// Waits until pods are replaced by others, and the Broker is whole again; reports the longest time without a confirm.
 async fn recovers(shop: &Shop, traffic: &Traffic<'_>, event: &str, before: &[Pod]) -> Result<()> {
     let begin = Instant::now();
     for pod in before {
         shop.another_pod(pod).await?;
     }
-    is_whole(&shop.world, "3/3").await?;
+    is_whole(&shop.world).await?;
     figure(&format!("{event} -> all members are up"), begin.elapsed());
     traffic.report(event)
+}
+
+/// Kills pods and deletes their volumes, and waits until the Broker is whole with other ones.
+async fn lose_volumes(shop: &Shop, traffic: &Traffic<'_>, event: &str, names: &[&str]) -> Result<()> {
+    let (api, claims) = (shop.world.api::<Pod>(), shop.world.api::<PersistentVolumeClaim>());
+    let (mut lost, mut volumes) = (Vec::new(), Vec::new());
+    for name in names {
+        lost.push(api.get(name).await?);
+        volumes
+            .push(claims.delete(&format!("data-{name}"), &DeleteParams::default()).await?.left().context("no claim")?);
+    }
+    for name in names {
+        api.delete(name, &DeleteParams::default().grace_period(0)).await?;
+    }
+    recovers(shop, traffic, event, &lost).await?;
+    for old in volumes {
+        let name = old.name_any();
+        ensure!(claims.get(&name).await?.uid() != old.uid(), "the volume {name} is the old one");
+    }
+    Ok(())
 }
 
 async fn pods(world: &World) -> Result<Vec<Pod>> {
@@ -92,17 +113,12 @@ fn script(name: &str, pod: &Pod, arguments: &[&str]) -> Result<()> {
 
 /// Pods are deleted, a volume is lost, all pods end at once, all are restarted, and a node is drained.
 async fn lose_pods_and_volumes(shop: &Shop, traffic: &Traffic<'_>) -> Result<()> {
-    let (api, claims) = (shop.world.api::<Pod>(), shop.world.api::<PersistentVolumeClaim>());
-    let now = DeleteParams::default().grace_period(0);
+    let (api, now) = (shop.world.api::<Pod>(), DeleteParams::default().grace_period(0));
     let pod = api.get("shop-1").await?;
     api.delete("shop-1", &DeleteParams::default()).await?;
     recovers(shop, traffic, "a pod deleted in order", &[pod]).await?;
 
-    let (pod, claim) = (api.get("shop-0").await?, claims.get("data-shop-0").await?);
-    claims.delete("data-shop-0", &DeleteParams::default()).await?;
-    api.delete("shop-0", &now).await?;
-    recovers(shop, traffic, "a pod killed and its volume lost", &[pod]).await?;
-    ensure!(claims.get("data-shop-0").await?.uid() != claim.uid(), "the volume is the old one");
+    lose_volumes(shop, traffic, "a pod killed and its volume lost", &["shop-0"]).await?;
 
     let all = pods(&shop.world).await?;
     for pod in &all {
@@ -149,7 +165,7 @@ async fn grow_volumes(shop: &Shop, traffic: &Traffic<'_>) -> Result<()> {
         };
         wait(&claims, &format!("data-shop-{ordinal}"), "of 400Mi", is_large).await?;
     }
-    is_whole(&shop.world, "3/3").await?;
+    is_whole(&shop.world).await?;
     let uids = |pods: &[Pod]| pods.iter().map(ResourceExt::uid).collect::<BTreeSet<_>>();
     ensure!(uids(&pods(&shop.world).await?) == uids(&before), "a pod was restarted");
     figure("three volumes enlarged", begin.elapsed());
@@ -175,7 +191,7 @@ async fn lose_nodes(shop: &Shop, traffic: &Traffic<'_>, spared: &str) -> Result<
     shop.world.apply(queue)?;
     is_ready(&shop.world.api::<Queue>(), "later").await?;
     script("node-start", &pod, &[])?;
-    is_whole(&shop.world, "3/3").await?;
+    is_whole(&shop.world).await?;
     traffic.report("the killed node started again")?;
 
     let Some(pod) = pod_elsewhere(&shop.world, spared).await? else { return Ok(()) };
@@ -192,7 +208,7 @@ async fn lose_nodes(shop: &Shop, traffic: &Traffic<'_>, spared: &str) -> Result<
     let lost = lost.await;
     script("cable", &pod, &["up"])?;
     lost?;
-    is_whole(&shop.world, "3/3").await?;
+    is_whole(&shop.world).await?;
     traffic.report("the disconnected node connected again")
 }
 
@@ -214,7 +230,7 @@ async fn three_members_lose_nothing_whichever_pod_volume_or_node_goes() -> Resul
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_gets_more_members_and_fewer_without_losing_a_message() -> Result<()> {
+async fn a_broker_has_one_three_or_five_members_without_losing_a_message() -> Result<()> {
     let shop = Shop::open().await?;
     shop.world.apply(&queues(QUEUES))?;
     ready_queues(&shop.world, QUEUES).await?;
@@ -228,7 +244,7 @@ async fn a_broker_gets_more_members_and_fewer_without_losing_a_message() -> Resu
         let begin = Instant::now();
         let patch = format!("{{\"spec\":{{\"replicas\":{replicas}}}}}");
         shop.world.kubectl(&["patch", "broker.leveret.dev", "shop", "--type=merge", "--patch", &patch])?;
-        is_whole(&shop.world, &format!("{replicas}/{replicas}")).await?;
+        is_whole(&shop.world).await?;
         figure(&format!("scaled to {replicas}"), begin.elapsed());
         traffic.report(&format!("scaled to {replicas}"))
     };
@@ -236,8 +252,11 @@ async fn a_broker_gets_more_members_and_fewer_without_losing_a_message() -> Resu
     ensure!(pods.get("shop-0").await?.uid() == first.uid(), "the first pod was restarted");
     let claims = shop.world.api::<PersistentVolumeClaim>();
     let before = claims.get("data-shop-2").await?;
+    scale(5).await?;
+    lose_volumes(&shop, &traffic, "two of five pods killed and their volumes lost", &["shop-1", "shop-3"]).await?;
+    scale(3).await?;
     scale(1).await?;
-    for ordinal in [1, 2] {
+    for ordinal in 1..5 {
         wait_gone(&pods, &format!("shop-{ordinal}")).await?;
         wait_gone(&claims, &format!("data-shop-{ordinal}")).await?;
     }
@@ -245,16 +264,12 @@ async fn a_broker_gets_more_members_and_fewer_without_losing_a_message() -> Resu
     // A node that was one of several starts alone.
     pods.delete("shop-0", &DeleteParams::default().grace_period(0)).await?;
     shop.another_pod(&first).await?;
-    is_whole(&shop.world, "1/1").await?;
+    is_whole(&shop.world).await?;
     traffic.report("the only pod killed")?;
     scale(3).await?;
     ensure!(claims.get("data-shop-2").await?.uid() != before.uid(), "the volume is that of the removed member");
     // The first members may go now: the others have everything.
-    let (pod, claim) = (pods.get("shop-0").await?, claims.get("data-shop-0").await?);
-    claims.delete("data-shop-0", &DeleteParams::default()).await?;
-    pods.delete("shop-0", &DeleteParams::default().grace_period(0)).await?;
-    recovers(&shop, &traffic, "the first pod killed and its volume lost", &[pod]).await?;
-    ensure!(claims.get("data-shop-0").await?.uid() != claim.uid(), "the volume is the old one");
+    lose_volumes(&shop, &traffic, "the first pod killed and its volume lost", &["shop-0"]).await?;
     traffic.check()?;
     clients.run("lapin", &["--queue", "billing", "--count", "2000", "consume"])?;
     Ok(())

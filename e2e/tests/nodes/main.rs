@@ -1,6 +1,7 @@
 //! Three brokers as processes that are one cluster: they form it from empty folders, tell people about it, and go on
 //! without one of them; clients of all nodes lose nothing that was confirmed.
 mod clients;
+mod figures;
 mod tls;
 
 use anyhow::{Result, ensure};

@@ -176,7 +176,7 @@ pub struct ClusterMember {
     pub name: Option<String>,
     /// The address at which other members reach it.
     pub address: String,
-    /// The state: `running`, `catching up`, `leaving`, `removed` or `unreachable`.
+    /// The state: `running`, `full`, `catching up`, `leaving`, `removed` or `unreachable`.
     pub state: String,
     /// Whether it votes.
     pub voter: bool,

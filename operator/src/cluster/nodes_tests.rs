@@ -94,6 +94,8 @@ fn a_cluster_is_whole_if_all_nodes_are_ready_and_see_each_other_up() {
     assert_eq!(said(&|nodes| make_unready(nodes, 1, "the log is read")), "pod shop-1 is not ready: the log is read");
     let down = said(&|nodes| seen(nodes, &|view| view.members[0].state = "unreachable".to_owned()));
     assert_eq!(down, "member leveret@shop-0 is unreachable");
+    let full = said(&|nodes| seen(nodes, &|view| view.members[0].state = "full".to_owned()));
+    assert_eq!(full, "member leveret@shop-0 is full", "if another one ended, nothing could be confirmed");
     let learner = said(&|nodes| seen(nodes, &|view| view.members[0].voter = false));
     assert_eq!(learner, "member leveret@shop-0 is running");
     let without = said(&|nodes| seen(nodes, &|view| drop(view.members.remove(1))));

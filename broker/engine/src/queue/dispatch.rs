@@ -23,7 +23,7 @@ impl QueueCore {
                 continue;
             }
             let sink = consumer.subscription.sink.clone();
-            let (fill, taken) = self.serve(&*sink, credit.min(share), no_ack, now);
+            let (fill, taken) = self.serve(&*sink, credit.min(share), no_ack, now, sink.node().is_none());
             let standing = match fill {
                 Fill::Full => ConsumerState::Full,
                 Fill::Blocked => ConsumerState::Blocked,
@@ -82,15 +82,16 @@ impl QueueCore {
 
     /// Hands one message to `sink`, for a client that asks for a single message instead of subscribing.
     pub fn get(&mut self, sink: &dyn Sink, no_ack: bool, now: u64) -> Got {
-        match self.serve(sink, 1, no_ack, now).1 {
+        match self.serve(sink, 1, no_ack, now, true).1 {
             0 if self.lead.blocked_on.is_some() => Got::Cold,
             0 => Got::Empty,
             _ => Got::Message,
         }
     }
 
-    /// Hands at most `limit` messages to `sink`. Returns why the sink stopped, and how many messages it took.
-    fn serve(&mut self, sink: &dyn Sink, limit: u64, no_ack: bool, now: u64) -> (Fill, u64) {
+    /// Hands at most `limit` messages to `sink`, which are `delivered` by that or else granted to another node. Returns why the
+    /// sink stopped, and how many messages it took.
+    fn serve(&mut self, sink: &dyn Sink, limit: u64, no_ack: bool, now: u64, delivered: bool) -> (Fill, u64) {
         if !self.lead.leading && self.lead.front.is_none() {
             return (Fill::Blocked, 0);
         }
@@ -105,7 +106,14 @@ impl QueueCore {
             granted_away.add(node, granted);
         }
         let changes = durable.then_some(changes);
-        (fill, taking.finish(no_ack, changes, &mut self.counters, &mut self.dwell))
+        let taken = match delivered {
+            true => taking.finish(no_ack, changes, &mut self.counters, Some(&mut self.dwell)),
+            false => taking.finish(no_ack, changes, &mut Counters::default(), None),
+        };
+        if !delivered {
+            self.lead.granted += taken;
+        }
+        (fill, taken)
     }
 }
 
@@ -275,7 +283,7 @@ impl<'q> ConsumerTurn<'q> {
         no_ack: bool,
         mut changes: Option<&mut DeliveryChanges>,
         counters: &mut Counters,
-        dwell: &mut Dwell,
+        mut dwell: Option<&mut Dwell>,
     ) -> u64 {
         if self.taken == 0 {
             return 0;
@@ -290,7 +298,9 @@ impl<'q> ConsumerTurn<'q> {
         // Adjacent stretches are settled together.
         let mut out = Stretch::default();
         for stretch in take(&mut self.before) {
-            dwell.observe(self.now.saturating_sub(stretch.arrived), stretch.messages);
+            if let Some(dwell) = &mut dwell {
+                dwell.observe(self.now.saturating_sub(stretch.arrived), stretch.messages);
+            }
             if out.first + out.messages == stretch.first {
                 out.messages += stretch.messages;
             } else {

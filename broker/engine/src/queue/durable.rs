@@ -32,7 +32,9 @@ impl QueueCore {
 
     /// Applies a run that was logged. `now` is in nanoseconds of the same clock as for `enqueue`.
     pub fn apply_logged(&mut self, logged: &LoggedRun<'_>, now: u64) {
-        self.counters.published += u64::from(logged.count);
+        if self.lead.leading {
+            self.counters.published += u64::from(logged.count);
+        }
         self.state.enqueue_logged(logged, now);
     }
 

@@ -69,6 +69,8 @@ struct Lead {
     /// Set while the queue is served through another node, which leads it.
     front: Option<Front>,
     granted_away: GrantedAway,
+    /// The number of messages that were granted to other nodes so far.
+    granted: u64,
     /// The settings that the queue was declared with.
     settings: QueueSettings,
     /// Settlements and returns of deliveries that are still to be logged.
@@ -108,6 +110,7 @@ impl Default for Lead {
             history: History::default(),
             front: None,
             granted_away: GrantedAway::default(),
+            granted: 0,
             settings: QueueSettings::default(),
             changes: DeliveryChanges::default(),
             unfinished: false,
@@ -120,12 +123,13 @@ impl Default for Lead {
     }
 }
 
-/// The numbers of messages counted since the queue was created.
+/// The numbers of messages that this node has counted since it began to have the queue. If there are several nodes, the sum of
+/// their counters is that of the queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Messages that entered the queue.
+    /// Messages that entered the queue while it was served here.
     pub published: u64,
-    /// Deliveries to consumers and by gets, including redeliveries.
+    /// Deliveries to consumers of this node and by gets, including redeliveries.
     pub delivered: u64,
     /// Deliveries, among these, of messages that had been delivered before.
     pub redelivered: u64,
@@ -217,6 +221,12 @@ impl QueueCore {
             body_bytes: self.state.body_bytes(),
             consumers: self.lead.consumers.len(),
         }
+    }
+
+    /// Returns the number of messages that were delivered here or granted to other nodes so far.
+    #[must_use]
+    pub fn handed_out(&self) -> u64 {
+        self.counters.delivered + self.lead.granted
     }
 
     /// Returns the counters.

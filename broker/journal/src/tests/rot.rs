@@ -303,3 +303,37 @@ fn a_released_segment_that_is_still_needed_and_lost_its_header_is_found_by_its_r
     journal.stop();
     assert!(open(&disk).unwrap().0.holds(kept.segment), "the segment should have its header again");
 }
+
+#[test]
+fn a_swept_file_does_not_release_segments_that_are_not_followed_by_durable_records() {
+    let _one_at_a_time = MUTANT.lock();
+    let disk = FaultyDisk::new(1);
+    let (journal, _) = open(&disk).unwrap();
+    journal.0.state.lock().preparing = true; // no other thread sweeps
+    let mut index = 0;
+    let mut fill = |segment: u64, flush: bool| {
+        while journal.usage().current < segment {
+            index += 1;
+            journal.append(head(index), body(index), true, None).unwrap();
+            if flush {
+                journal.flush().unwrap();
+            }
+        }
+        index
+    };
+    let kept = Head { group: 0, kind: KEPT_FROM, index: 77, term: 0, note: 0 };
+    let durable = fill(4, true);
+    journal.append(kept, Bytes::new(), true, None).unwrap();
+    journal.flush().unwrap();
+    journal.release(3, &|_| false);
+    let writing = journal.0.writing.lock();
+    fill(5, false);
+    journal.release(5, &|_| false);
+    assert!(writer::sweep(&journal.0), "the files that were freed first are swept");
+    disk.crash();
+    drop(writing);
+    let (_journal, found) = open(&disk).unwrap();
+    let last = found.iter().filter(|record| record.head.kind != KEPT_FROM).map(|record| record.head.index).max();
+    assert_eq!(last, Some(durable), "what was durable has to be there");
+    assert!(found.iter().any(|record| record.head == kept), "so has the kept record");
+}

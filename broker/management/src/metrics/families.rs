@@ -2,7 +2,7 @@
 use super::text::{Text, labels};
 use crate::api::Api;
 use crate::routes::overview::Totals;
-use leveret_node::{Counters, DWELL_BOUNDS_SECONDS, Depth, Queue};
+use leveret_node::{Broker, Counters, DWELL_BOUNDS_SECONDS, Depth, Queue, QueueFigures};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// A metric with one series per queue.
@@ -14,17 +14,14 @@ pub(super) struct Family {
 
 /// The kind of a metric, and how its value is read from a queue.
 enum Figure {
-    Gauge(fn(&Figures) -> u64),
-    Counter(fn(&Figures) -> u64),
+    /// What the queue has, which the node knows that serves it.
+    Gauge(fn(&Depth) -> u64),
+    /// What each node has counted.
+    Counter(fn(&Counters) -> u64),
+    /// The bytes of memory on this node.
+    Memory,
     /// The histogram of the times from arrival to delivery.
     Dwell,
-}
-
-/// The figures of a queue at one moment.
-struct Figures {
-    depth: Depth,
-    counters: Counters,
-    memory: u64,
 }
 
 impl Family {
@@ -35,26 +32,27 @@ impl Family {
     /// Writes the head of the family.
     pub(super) fn head(&self, text: &mut Text) {
         let kind = match self.figure {
-            Figure::Gauge(_) => "gauge",
+            Figure::Gauge(_) | Figure::Memory => "gauge",
             Figure::Counter(_) => "counter",
             Figure::Dwell => "histogram",
         };
         text.head(self.name, self.help, kind);
     }
 
-    /// Writes the samples of one queue.
-    pub(super) fn samples(&self, queue: &Queue, text: &mut Text) {
+    /// Writes the samples of one queue. What another node knows better, and what is zero there too, is left out.
+    pub(super) fn samples(&self, broker: &Broker, queue: &Queue, text: &mut Text) {
         let labels = labels(&[("vhost", &queue.vhost), ("queue", &queue.name)]);
-        match self.figure {
-            Figure::Gauge(figure) | Figure::Counter(figure) => {
-                let figures = queue.look(|queue| Figures {
-                    depth: queue.depth(),
-                    counters: queue.counters(),
-                    memory: queue.memory_bytes(),
-                });
-                text.sample(self.name, &labels, figure(&figures) as f64);
-            }
-            Figure::Dwell => self.buckets(queue, &labels, text),
+        let QueueFigures { serves, depth, counters } = broker.figures_here(queue);
+        let value = match self.figure {
+            Figure::Gauge(_) if !serves => return,
+            Figure::Gauge(figure) => figure(&depth),
+            Figure::Counter(figure) => figure(&counters),
+            Figure::Memory => queue.look(|queue| queue.memory_bytes()),
+            Figure::Dwell if !serves && counters.delivered == 0 => return,
+            Figure::Dwell => return self.buckets(queue, &labels, text),
+        };
+        if serves || value > 0 {
+            text.sample(self.name, &labels, value as f64);
         }
     }
 
@@ -72,11 +70,10 @@ impl Family {
     }
 }
 
-const READY: Figure = Figure::Gauge(|now| now.depth.ready);
-const UNACKED: Figure = Figure::Gauge(|now| now.depth.unacked);
-const MESSAGES: Figure = Figure::Gauge(|now| now.depth.ready + now.depth.unacked);
-const CONSUMERS: Figure = Figure::Gauge(|now| now.depth.consumers as u64);
-const MEMORY: Figure = Figure::Gauge(|now| now.memory);
+const READY: Figure = Figure::Gauge(|now| now.ready);
+const UNACKED: Figure = Figure::Gauge(|now| now.unacked);
+const MESSAGES: Figure = Figure::Gauge(|now| now.ready + now.unacked);
+const CONSUMERS: Figure = Figure::Gauge(|now| now.consumers as u64);
 
 const READY_HELP: &str = "Messages ready for delivery.";
 const UNACKED_HELP: &str = "Messages delivered and not acknowledged yet.";
@@ -89,21 +86,21 @@ pub(super) static LEVERET: &[Family] = &[
     Family::new("leveret_queue_messages_ready", READY_HELP, READY),
     Family::new("leveret_queue_messages_unacked", UNACKED_HELP, UNACKED),
     Family::new("leveret_queue_consumers", CONSUMERS_HELP, CONSUMERS),
-    Family::new("leveret_queue_memory_bytes", MEMORY_HELP, MEMORY),
+    Family::new("leveret_queue_memory_bytes", MEMORY_HELP, Figure::Memory),
     Family::new(
         "leveret_queue_messages_published_total",
         "Messages that entered the queue.",
-        Figure::Counter(|now| now.counters.published),
+        Figure::Counter(|now| now.published),
     ),
     Family::new(
         "leveret_queue_messages_delivered_total",
         "Messages delivered to consumers or by basic.get, redeliveries included.",
-        Figure::Counter(|now| now.counters.delivered),
+        Figure::Counter(|now| now.delivered),
     ),
     Family::new(
         "leveret_queue_messages_acked_total",
         "Messages acknowledged, or delivered without need for an acknowledgement.",
-        Figure::Counter(|now| now.counters.acked),
+        Figure::Counter(|now| now.acked),
     ),
     Family::new(
         "leveret_queue_dwell_seconds",

@@ -2,20 +2,21 @@
 //!
 //! `/metrics` has the totals of the node, and series per queue while there are few queues. `/metrics/per-object` has the
 //! series of all queues, and `/metrics/detailed?family=...` those families that are asked for, under the names that RabbitMQ
-//! has there. Answers are written while the queues are read. `families` lists the metrics, `text` writes the format.
+//! has there. Of several nodes each has its own share of the figures, so that their sum is that of the cluster: what a queue has at
+//! this moment is told by the node that serves it, what was counted by all. Answers are written while the queues are read. `families` lists the metrics, `text` writes the format.
 mod families;
 mod text;
 
 use crate::api::Api;
 use crate::error::ApiError;
 use crate::list::Query;
-use crate::routes::overview::totals;
+use crate::routes::overview::totals_here;
 use crate::routes::queues::LiveQueues;
 use crate::walk::{self, Pieces};
 use axum::extract::State;
 use axum::response::Response;
 use families::{DETAILED, Family, LEVERET, RABBITMQ, Scope};
-use leveret_node::Queue;
+use leveret_node::{Broker, Queue};
 use std::sync::Arc;
 use text::Text;
 
@@ -23,25 +24,26 @@ use text::Text;
 pub(crate) async fn scrape(State(api): State<Api>) -> Response {
     let named = few(&api).await;
     let mut text = Text::default();
-    let totals = totals(&api).await;
-    let shown = named.as_ref().map_or(0, Vec::len);
+    let totals = totals_here(&api).await;
+    let shown = named.iter().flatten().filter(|queue| api.broker.serves(queue)).count();
     families::node(&api, &mut text);
     families::totals(&totals, Scope::All, &mut text);
     families::omitted(totals.queues.saturating_sub(shown), &mut text);
     let queues = ScrapedQueues::Few(named.unwrap_or_default());
-    walk::answer(&api.piece_permits, text::CONTENT_TYPE, Series::new(text, LEVERET.iter().collect(), queues)).await
+    walk::answer(&api.piece_permits, text::CONTENT_TYPE, Series::new(&api, text, LEVERET.iter().collect(), queues))
+        .await
 }
 
 /// Answers with the metrics of the node and with series of all queues.
 pub(crate) async fn per_object(State(api): State<Api>) -> Response {
     let mut text = Text::default();
-    let totals = totals(&api).await;
+    let totals = totals_here(&api).await;
     families::node(&api, &mut text);
     families::totals(&totals, Scope::PerObject, &mut text);
     families::omitted(0, &mut text);
     let families = LEVERET.iter().chain(RABBITMQ).collect();
     let queues = ScrapedQueues::All { figures: LiveQueues::new(&api.broker), vhost: None };
-    walk::answer(&api.piece_permits, text::CONTENT_TYPE, Series::new(text, families, queues)).await
+    walk::answer(&api.piece_permits, text::CONTENT_TYPE, Series::new(&api, text, families, queues)).await
 }
 
 /// Answers with the families that are asked for, for the queues of one virtual host or of all.
@@ -50,7 +52,7 @@ pub(crate) async fn detailed(State(api): State<Api>, query: Query) -> Result<Res
     let families = DETAILED.iter().filter(|(family, _)| asked.contains(family)).map(|(_, family)| family);
     let queues =
         ScrapedQueues::All { figures: LiveQueues::new(&api.broker), vhost: query.text("vhost").map(Into::into) };
-    let series = Series::new(Text::default(), families.collect(), queues);
+    let series = Series::new(&api, Text::default(), families.collect(), queues);
     Ok(walk::answer(&api.piece_permits, text::CONTENT_TYPE, series).await)
 }
 
@@ -75,6 +77,7 @@ enum ScrapedQueues {
 
 /// An answer with series: family by family, and within a family queue by queue, as the text format demands.
 struct Series {
+    broker: Broker,
     /// Lines that are not part of a piece yet.
     text: Text,
     /// The families that are not written in full yet.
@@ -88,9 +91,9 @@ struct Series {
 }
 
 impl Series {
-    fn new(text: Text, families: Vec<&'static Family>, queues: ScrapedQueues) -> Self {
+    fn new(api: &Api, text: Text, families: Vec<&'static Family>, queues: ScrapedQueues) -> Self {
         let ended = matches!(&queues, ScrapedQueues::Few(few) if few.is_empty());
-        Self { text, families: families.into(), queues, begun: false, done: 0, ended }
+        Self { broker: api.broker.clone(), text, families: families.into(), queues, begun: false, done: 0, ended }
     }
 
     /// Returns the queues for which the first family is to be written next; `None` if it is written for all of them.
@@ -118,7 +121,7 @@ impl Pieces for Series {
                 self.begun = true;
             }
             match self.batch() {
-                Some(batch) => batch.iter().for_each(|queue| family.samples(queue, &mut self.text)),
+                Some(batch) => batch.iter().for_each(|queue| family.samples(&self.broker, queue, &mut self.text)),
                 None => {
                     self.families.pop_front();
                     (self.begun, self.done) = (false, 0);

@@ -40,10 +40,9 @@ fn all(broker: &Broker) -> Vec<Value> {
 
 /// Returns what is known of another member.
 fn other(member: &MemberView) -> Value {
-    let running = !matches!(member.state, MemberState::Unreachable | MemberState::Removed);
     json!({
-        "name": member.name.as_ref().unwrap_or(&member.address), "type": "disc", "running": running, "mem_alarm": false,
-        "disk_free_alarm": false, "partitions": [], "cluster_links": [],
+        "name": member.shown_name(), "type": "disc", "running": member.state.is_up(), "mem_alarm": false,
+        "disk_free_alarm": member.state == MemberState::Full, "partitions": [], "cluster_links": [],
     })
 }
 

@@ -2,11 +2,12 @@
 use super::queues::LiveQueues;
 use super::{ObjectAnswer, all_vhosts};
 use crate::api::Api;
+use crate::figures::figures_of;
 use crate::list::Query;
-use crate::rates::{QueueRates, Sample, message_counts, message_stats};
+use crate::rates::{QueueRates, message_counts, message_stats};
 use axum::Json;
 use axum::extract::State;
-use leveret_node::{Broker, Counters, Depth};
+use leveret_node::{Broker, Counters, Depth, Queue, QueueFigures};
 use serde_json::{Value, json};
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -77,14 +78,29 @@ pub(crate) struct Totals {
     pub(crate) rates: QueueRates,
 }
 
-/// Sums the figures of all queues, yielding to other tasks after each batch.
-pub(crate) async fn totals(api: &Api) -> Totals {
+/// Sums the figures of all queues of the cluster.
+async fn totals(api: &Api) -> Totals {
+    let elsewhere = api.figures.elsewhere(&api.broker).await;
+    sum(api, |queue| figures_of(&api.broker, &elsewhere, queue)).await
+}
+
+/// Sums the share of this node in the figures of all queues: the sum of what all nodes return is that of the cluster.
+pub(crate) async fn totals_here(api: &Api) -> Totals {
+    sum(api, |queue| api.broker.figures_here(queue)).await
+}
+
+/// Sums figures of all queues, yielding to other tasks after each batch. Queues that no node is known to serve do not count.
+async fn sum(api: &Api, of: impl Fn(&Queue) -> QueueFigures) -> Totals {
     let (mut queues, mut sum, mut figures) = (0, Depth::default(), LiveQueues::new(&api.broker));
     while let Some(batch) = figures.next() {
         let now = api.broker.clock().now();
         for queue in batch {
-            let (depth, counters) = queue.look(|queue| (queue.depth(), queue.counters()));
-            api.rates.observe(&api.broker, queue.id, Sample { counters, depth }, now);
+            let figures = of(&queue);
+            api.rates.observe(&api.broker, queue.id, figures, now);
+            if !figures.serves {
+                continue;
+            }
+            let depth = figures.depth;
             sum.ready += depth.ready;
             sum.unacked += depth.unacked;
             sum.body_bytes += depth.body_bytes;

@@ -2,9 +2,10 @@
 use super::{Done, ListAnswer, ObjectAnswer, WalkPosition, all_vhosts, check_vhost_of_new, declare_status, one_vhost};
 use crate::api::Api;
 use crate::error::ApiError;
+use crate::figures::figures_of;
 use crate::json::{self, Fields};
 use crate::list::{self, Query};
-use crate::rates::{Sample, message_counts, message_stats};
+use crate::rates::{message_counts, message_stats};
 use crate::walk::{BATCH, Walk};
 use axum::body::Bytes;
 use axum::extract::{Path, State};
@@ -12,19 +13,19 @@ use axum::http::StatusCode;
 use axum::{Extension, Json};
 use leveret_model::table::FieldTable;
 use leveret_node::catalog::{self, Catalog, ConnectionId, Purpose, QueueDeclare};
-use leveret_node::{Broker, Caller, DeleteOnly, Queue, QueueId, Trouble};
+use leveret_node::{Broker, Caller, DeleteOnly, FiguresElsewhere, MemberView, Queue, QueueFigures, QueueId, Trouble};
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 pub(crate) async fn list_all(State(api): State<Api>, query: Query) -> ListAnswer {
-    let walk = QueueWalk::new(&api, all_vhosts(&api.broker));
+    let walk = QueueWalk::new(&api, all_vhosts(&api.broker)).await;
     list::answer(&api, walk, query).await
 }
 
 pub(crate) async fn list(State(api): State<Api>, Path(vhost): Path<String>, query: Query) -> ListAnswer {
-    let walk = QueueWalk::new(&api, one_vhost(&api.broker, &vhost)?);
+    let walk = QueueWalk::new(&api, one_vhost(&api.broker, &vhost)?).await;
     list::answer(&api, walk, query).await
 }
 
@@ -39,9 +40,11 @@ pub(crate) async fn get(
         let queue = catalog.queue(&vhost, &name, caller.origin, Purpose::Administer).map_err(ApiError::at_path)?;
         QueueRow::new(&vhost.into(), &name.into(), queue)
     };
-    let shown = QueueWalk::new(&api, Vec::new()).show(&declared);
     // A queue in the catalog that is still being created counts as missing.
-    Ok(Json(query.pick(shown.ok_or_else(ApiError::no_object)?)))
+    let queue = api.broker.queue(declared.id).ok_or_else(ApiError::no_object)?;
+    let figures = api.broker.figures(&queue).await;
+    let shown = QueueWalk::with(&api, Vec::new(), Arc::default()).view(&declared, &queue, figures);
+    Ok(Json(query.pick(shown)))
 }
 
 pub(crate) async fn put(
@@ -118,13 +121,44 @@ impl QueueRow {
 pub(crate) struct QueueWalk {
     api: Api,
     place: WalkPosition,
+    /// The figures as the other nodes know them.
+    elsewhere: Arc<FiguresElsewhere>,
+    /// The names of the members of the cluster, if there is one.
+    members: Option<Members>,
     /// The names of all connections, read when the first exclusive queue needs one.
     connection_names: std::cell::OnceCell<HashMap<ConnectionId, String>>,
 }
 
+/// The names of the members of a cluster.
+struct Members {
+    all: Value,
+    /// The names of those that can be reached.
+    online: Value,
+}
+
+impl Members {
+    fn of(broker: &Broker) -> Option<Self> {
+        let members = broker.cluster_view()?.members;
+        let names = |is_named: &dyn Fn(&MemberView) -> bool| {
+            members.iter().filter(|member| is_named(member)).map(|member| json!(member.shown_name())).collect()
+        };
+        Some(Self { all: names(&|_| true), online: names(&|member| member.state.is_up()) })
+    }
+}
+
 impl QueueWalk {
-    pub(crate) fn new(api: &Api, vhosts: Vec<Arc<str>>) -> Self {
-        Self { api: api.clone(), place: WalkPosition::new(vhosts), connection_names: std::cell::OnceCell::new() }
+    pub(crate) async fn new(api: &Api, vhosts: Vec<Arc<str>>) -> Self {
+        Self::with(api, vhosts, api.figures.elsewhere(&api.broker).await)
+    }
+
+    fn with(api: &Api, vhosts: Vec<Arc<str>>, elsewhere: Arc<FiguresElsewhere>) -> Self {
+        Self {
+            api: api.clone(),
+            place: WalkPosition::new(vhosts),
+            elsewhere,
+            members: Members::of(&api.broker),
+            connection_names: std::cell::OnceCell::new(),
+        }
     }
 
     fn connection_name(&self, connection: ConnectionId) -> Option<&String> {
@@ -158,8 +192,17 @@ impl Walk for QueueWalk {
         if queue.is_deleted() {
             return None;
         }
-        let (depth, counters, memory) = queue.look(|queue| (queue.depth(), queue.counters(), queue.memory_bytes()));
-        let rates = self.api.rates.observe(broker, row.id, Sample { counters, depth }, broker.clock().now());
+        Some(self.view(row, &queue, figures_of(broker, &self.elsewhere, &queue)))
+    }
+}
+
+impl QueueWalk {
+    /// Returns a queue with its figures as JSON.
+    fn view(&self, row: &QueueRow, queue: &Queue, figures: QueueFigures) -> Value {
+        let (broker, QueueFigures { depth, counters, .. }) = (&self.api.broker, figures);
+        let memory = queue.look(|queue| queue.memory_bytes());
+        let rates = self.api.rates.observe(broker, row.id, figures, broker.clock().now());
+        let server = broker.server_name(queue);
         let owner = row.owner.and_then(|owner| self.connection_name(owner));
         let state = match queue.trouble() {
             None => "running".to_owned(),
@@ -169,7 +212,7 @@ impl Walk for QueueWalk {
         let mut shown = json!({
             "name": &*row.name, "vhost": &*row.vhost, "type": row.kind, "durable": row.durable,
             "auto_delete": row.auto_delete, "exclusive": row.owner.is_some(),
-            "arguments": json::from_table(&row.arguments), "node": broker.name(), "state": state,
+            "arguments": json::from_table(&row.arguments), "node": server.as_deref().unwrap_or(broker.name()), "state": state,
             "owner_pid_details": owner.map(|name| json!({"name": name})), "consumers": depth.consumers,
             "message_bytes": depth.body_bytes, "memory": memory, "policy": null, "operator_policy": null,
             "effective_policy_definition": {}, "exclusive_consumer_tag": null,
@@ -178,7 +221,12 @@ impl Walk for QueueWalk {
         for (name, value) in message_counts(depth, rates) {
             shown[name] = value;
         }
-        Some(shown)
+        if let (Some(members), true) = (&self.members, row.durable) {
+            shown["leader"] = json!(server);
+            shown["members"] = members.all.clone();
+            shown["online"] = members.online.clone();
+        }
+        shown
     }
 }
 

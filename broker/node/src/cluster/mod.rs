@@ -74,7 +74,7 @@ impl Broker {
             cluster: name.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte)),
             boot: rand::random(),
             secret: options.secret.clone(),
-            frame_bytes_max: ((self.options().message_bytes_max + ENTRY_SLACK) as usize).max(FRAME_MIN),
+            frame_bytes_max: (self.options().message_bytes_max + ENTRY_SLACK) as usize + FRAME_HEADS,
             message_bytes_max: MESSAGES_MAX,
             times: LinkTimes::default(),
         };
@@ -190,8 +190,8 @@ async fn until_stopped(stopping: tokio_util::sync::CancellationToken, task: impl
     stopping.run_until_cancelled_owned(task).await;
 }
 
-/// The smallest frame that links have to take, in bytes.
-const FRAME_MIN: usize = 128 << 10;
+/// The bytes of a frame beside those of its entries, of which there are 4,096 at most.
+const FRAME_HEADS: usize = 256 << 10;
 /// The most bytes of messages that wait to be sent to one node.
 const MESSAGES_MAX: u32 = 8 << 20;
 /// Time between two log messages about what is missing.

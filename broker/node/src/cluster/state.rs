@@ -133,7 +133,7 @@ impl Cluster {
     }
 
     /// Returns the name of a member, if it has told it.
-    pub(super) fn name_of(&self, node: u64) -> Option<String> {
+    pub(crate) fn name_of(&self, node: u64) -> Option<String> {
         if node == self.node { Some(self.name.clone()) } else { Some(self.heard.of(node)?.report.name.clone()) }
     }
 
@@ -149,6 +149,12 @@ impl Cluster {
     pub(super) fn is_leaving(&self) -> bool {
         let until = *self.leaves_until.lock();
         self.is_removed() || until.is_some_and(|until| until > Instant::now())
+    }
+
+    /// Returns the other members that this node is connected to.
+    pub(crate) fn reached(&self) -> Vec<u64> {
+        let members = self.statuses().into_iter().next().map(|definitions| definitions.members).unwrap_or_default();
+        members.into_keys().filter(|node| *node != self.node && self.peers.is_connected(*node)).collect()
     }
 
     /// Returns whether a node is this one or is connected to it.

@@ -42,6 +42,8 @@ pub struct MemberView {
 pub enum MemberState {
     /// It takes part in the cluster.
     Running,
+    /// It takes part in the cluster, but its disk has no room for further messages.
+    Full,
     /// It has not got all entries yet, and does not vote.
     CatchingUp,
     /// It hands its groups over to others.
@@ -52,12 +54,27 @@ pub enum MemberState {
     Unreachable,
 }
 
+impl MemberView {
+    /// Returns the name of the member; its address if it has not told its name.
+    #[must_use]
+    pub fn shown_name(&self) -> &str {
+        self.name.as_ref().unwrap_or(&self.address)
+    }
+}
+
 impl MemberState {
+    /// Returns whether the member is up, as far as is known.
+    #[must_use]
+    pub fn is_up(self) -> bool {
+        !matches!(self, Self::Unreachable | Self::Removed)
+    }
+
     /// Returns the name of the state.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Running => "running",
+            Self::Full => "full",
             Self::CatchingUp => "catching up",
             Self::Leaving => "leaving",
             Self::Removed => "removed",
@@ -130,16 +147,17 @@ impl Cluster {
     }
 
     fn state_of(&self, node: u64, is_voter: bool) -> MemberState {
-        let (stage, is_leaving) = if node == self.node {
-            (self.stage(&self.statuses()), self.is_leaving())
+        let (stage, is_leaving, is_full) = if node == self.node {
+            (self.stage(&self.statuses()), self.is_leaving(), self.is_full())
         } else {
             let Some(report) = self.report_of(node) else { return MemberState::Unreachable };
-            (report.stage, report.is_leaving)
+            (report.stage, report.is_leaving, report.is_full)
         };
         match stage {
             MemberStage::Removed => MemberState::Removed,
             _ if !is_voter => MemberState::CatchingUp,
             _ if is_leaving => MemberState::Leaving,
+            _ if is_full => MemberState::Full,
             _ => MemberState::Running,
         }
     }

@@ -1,7 +1,11 @@
 //! Tests of groups on a disk that is full, slow, out of file descriptors, or has lost or damaged files.
 use super::*;
 use crate::log_table::{BLANK, Hole, LogTable, PURGED};
+use crate::snapshot_data::{SnapshotData, WholeSnapshot};
+use crate::{snapshot, types};
 use leveret_journal::{DiskFile, Head, is_passing, write_whole};
+use openraft::alias::SnapshotMetaOf;
+use openraft::storage::{RaftLogReader, RaftLogStorage, RaftSnapshotBuilder, RaftStateMachine};
 use parking_lot::Condvar;
 use std::io;
 use std::sync::atomic::AtomicBool;
@@ -272,4 +276,86 @@ fn missing_entries_are_a_hole_unless_they_were_purged() {
     assert_eq!(read(&[record(PURGED, 1), record(BLANK, 5), record(BLANK, 6), record(PURGED, 5)]), (None, 6, 7));
     assert_eq!(read(&[record(PURGED, 1), record(BLANK, 5), record(PURGED, 3)]).0, Some(Hole { expected: 2, found: 5 }));
     assert_eq!(read(&[record(PURGED, 9), record(BLANK, 3), record(BLANK, 10)]), (None, 10, 11));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_is_being_written_does_not_replace_a_newer_one_of_another_node() {
+    let disk = HinderedDisk::new(FaultyDisk::new(1));
+    let journal = Journal::open(disk.clone(), journal_options(), &mut |_| ()).unwrap();
+    let log = log_store(journal, RecoveredLog::read(&*disk, 0).unwrap());
+    let mut machine = Machine {
+        group: 0,
+        disk: disk.clone(),
+        applied: Arc::new(Lists::default()),
+        log,
+        last: Some(types::log_id(1, 3)),
+        membership: StoredMembership::default(),
+        builds: Arc::default(),
+        threads: true,
+    };
+    let newer = types::log_id(1, 9);
+    for build_is_first in [true, false] {
+        machine.last = Some(types::log_id(1, 3));
+        let mut builder = machine.get_snapshot_builder().await;
+        *disk.slow.lock() = true;
+        disk.waits.store(false, SeqCst);
+        let build = async move { builder.build_snapshot().await.map(|built| built.meta.last_log_id) };
+        let whole =
+            WholeSnapshot { last: newer, membership: StoredMembership::default(), state: vec![1, 7], chain: Some(5) };
+        let meta = SnapshotMetaOf::<TypeConfig> { last_log_id: Some(newer), ..SnapshotMetaOf::<TypeConfig>::default() };
+        let mut installing = machine.clone();
+        let install = async move { installing.install_snapshot(&meta, SnapshotData::Received(whole)).await };
+        let waits = async || {
+            while !disk.waits.load(SeqCst) {
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
+        };
+        let (built, installed) = if build_is_first {
+            let build = tokio::spawn(build);
+            waits().await;
+            let install = tokio::spawn(install);
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            *disk.slow.lock() = false;
+            disk.resume.notify_all();
+            (build.await.unwrap(), install.await.unwrap())
+        } else {
+            let install = tokio::spawn(install);
+            waits().await;
+            let build = tokio::spawn(build);
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            *disk.slow.lock() = false;
+            disk.resume.notify_all();
+            let installed = install.await.unwrap();
+            (build.await.unwrap(), installed)
+        };
+        installed.unwrap();
+        assert!(built.unwrap() >= Some(types::log_id(1, 3)));
+        let stored = snapshot::read(&*disk, 0).unwrap().unwrap();
+        assert_eq!(stored.last, Some(newer), "build first: {build_is_first}");
+        disk.remove("groups/0.snapshot").unwrap();
+        machine.builds = Arc::default();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_read_of_entries_for_a_peer_has_no_more_bytes_than_it_may_unless_the_first_entry_has() {
+    let disk: Arc<dyn Disk> = Arc::new(FaultyDisk::new(1));
+    let options = JournalOptions { segment_bytes: 8 << 20, ..journal_options() };
+    let journal = Journal::open(disk.clone(), options, &mut |_| ()).unwrap();
+    let mut log = log_store(journal, RecoveredLog::read(&*disk, 0).unwrap());
+    let sizes = [100, 700 << 10, 700 << 10, 2 << 20, 100];
+    let entry = |(index, size): (u64, usize)| {
+        let command = types::Command::new(vec![7; size].into());
+        types::entry(types::log_id(1, index), openraft::EntryPayload::Normal(command))
+    };
+    let entries: Vec<_> = (0..).zip(sizes).map(entry).collect();
+    log.append(entries, openraft::storage::IOFlushed::noop()).await.unwrap();
+    let mut read = Vec::new();
+    let mut from = 0;
+    while from < sizes.len() as u64 {
+        let some = log.limited_get_log_entries(from, sizes.len() as u64).await.unwrap();
+        read.push(some.len());
+        from += some.len() as u64;
+    }
+    assert_eq!(read, [2, 1, 1, 1]);
 }
