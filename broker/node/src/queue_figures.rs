@@ -53,7 +53,7 @@ pub type FiguresElsewhere = HashMap<QueueId, QueueFigures>;
 #[derive(Default)]
 pub(crate) struct FiguresAsks {
     next: AtomicU64,
-    waiting: Mutex<BTreeMap<u64, mpsc::UnboundedSender<FiguresPart>>>,
+    waiting: Mutex<BTreeMap<u64, mpsc::Sender<FiguresPart>>>,
 }
 
 /// A part of the answer of one node.
@@ -66,7 +66,7 @@ struct FiguresPart {
 struct PendingFigures<'a> {
     asks: &'a FiguresAsks,
     numbers: Vec<u64>,
-    parts: mpsc::UnboundedReceiver<FiguresPart>,
+    parts: mpsc::Receiver<FiguresPart>,
 }
 
 impl Drop for PendingFigures<'_> {
@@ -79,7 +79,7 @@ impl Drop for PendingFigures<'_> {
 impl FiguresAsks {
     /// Sends a request to `nodes`.
     fn ask(&self, outgoing: &Outgoing, nodes: &[u64], only: Option<QueueId>) -> PendingFigures<'_> {
-        let (sender, parts) = mpsc::unbounded_channel();
+        let (sender, parts) = mpsc::channel(PARTS_MAX);
         let numbers: Vec<_> = nodes.iter().map(|_| self.next.fetch_add(1, Relaxed)).collect();
         self.waiting.lock().extend(numbers.iter().map(|number| (*number, sender.clone())));
         for (node, number) in nodes.iter().zip(&numbers) {
@@ -92,7 +92,7 @@ impl FiguresAsks {
     pub(crate) fn answered(&self, message: Bytes) -> bool {
         let Some((number, part)) = decode_part(message) else { return false };
         if let Some(waiting) = self.waiting.lock().get(&number) {
-            let _ = waiting.send(part); // nobody may wait any more
+            let _ = waiting.try_send(part); // nobody may wait any more
         }
         true
     }
@@ -171,7 +171,7 @@ impl Broker {
                 && let Some(part) = pending.parts.recv().await
             {
                 for (id, figures) in part.figures {
-                    let known = found.entry(id).or_insert_with(QueueFigures::default);
+                    let known = found.entry(id).or_default();
                     *known = known.and(figures);
                 }
                 left -= usize::from(part.is_last);
@@ -259,6 +259,8 @@ pub(crate) const ANSWER: u8 = 4;
 const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
 /// The bytes of one queue in an answer.
 const ENTRY_BYTES: usize = 73;
+/// The most messages that wait to be taken by a request; further ones are lost.
+const PARTS_MAX: usize = 4096;
 /// The number of queues in one message.
 const QUEUES_AT_ONCE: usize = 1024;
 
