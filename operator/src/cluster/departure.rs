@@ -61,7 +61,12 @@ fn renewal(present: i32, nodes: &BrokerNodes) -> DepartureStep {
             None
         }
     };
-    let useless = nodes.0.iter().filter(|node| node.ordinal < present && (node.claim.is_none() || node.keeps_claim()));
+    // A claim that is being deleted stays as long as its pod, which has to be restarted then.
+    let is_open = |node: &&BrokerNode| {
+        let is_held = node.pod.is_some() && !node.is_stopping();
+        node.ordinal < present && (node.claim.is_none() || node.keeps_claim() || is_held)
+    };
+    let useless = nodes.0.iter().filter(is_open);
     let Some((node, reason)) = useless.filter_map(|node| Some((node, reason(node)?))).next() else {
         return DepartureStep::Done;
     };

@@ -51,6 +51,11 @@ fn the_last_member_leaves_when_the_others_are_whole_and_then_its_volume_is_given
 fn a_volume_without_use_is_replaced_only_while_all_others_are_whole() {
     let renew = |reason: &str, ordinal| DepartureStep::Renew { ordinal, reason: format!("{reason} from the cluster") };
     assert_eq!(next(3, 3, &removed(3)), renew("it was removed", 2));
+    let (mut nodes, deleted) = (removed(3), serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap());
+    nodes.0[2].claim.as_mut().unwrap().metadata.deletion_timestamp = Some(deleted);
+    assert_eq!(next(3, 3, &nodes), renew("it was removed", 2), "its pod runs, and holds the claim");
+    nodes.0[2].pod = None;
+    assert_eq!(next(3, 3, &nodes), DepartureStep::Done);
     let lost = json!({"phase": "Lost"});
     let mut nodes = whole(3);
     nodes.0[1].claim = Some(claim(1, &lost));

@@ -48,7 +48,13 @@ pub(super) async fn operate(
     let operator = Operator { broker, work, nodes, logins };
     match departure::next(broker.spec.replicas, present, nodes) {
         DepartureStep::Done => {}
-        DepartureStep::Wait(words) => return Ok(Operation::waiting(words)),
+        DepartureStep::Wait(words) => {
+            // A pod that serves nobody with its old template may be what is waited for.
+            return match rollout::next(set, present, nodes) {
+                RolloutStep::Replace(ordinal) => operator.replace(ordinal, NEWEST_TEMPLATE).await,
+                _ => Ok(Operation::waiting(words)),
+            };
+        }
         DepartureStep::Remove { ordinal, node, ask } => return operator.remove(ordinal, &node, ask).await,
         DepartureStep::DeleteClaim(ordinal) => return operator.delete_claim(ordinal).await,
         DepartureStep::Renew { ordinal, reason } => return operator.renew(ordinal, &reason).await,
@@ -56,7 +62,7 @@ pub(super) async fn operate(
     match rollout::next(set, present, nodes) {
         RolloutStep::Done => Ok(Operation::default()),
         RolloutStep::Wait(words) => Ok(Operation::waiting(words)),
-        RolloutStep::Replace(ordinal) => operator.replace(ordinal, "it gets the newest template").await,
+        RolloutStep::Replace(ordinal) => operator.replace(ordinal, NEWEST_TEMPLATE).await,
         RolloutStep::Evict(ordinal) => operator.evict(ordinal, present).await,
     }
 }
@@ -119,10 +125,11 @@ impl Operator<'_> {
         self.restarted(deleted, pod, reason).await
     }
 
-    /// Lets others lead what the node in a pod leads, and then evicts the pod, which its PodDisruptionBudget may refuse.
+    /// Lets others lead what the node in a pod leads if it answers, and then evicts the pod, which its PodDisruptionBudget
+    /// may refuse.
     async fn evict(&self, ordinal: i32, present: i32) -> kube::Result<Operation> {
         let Some(pod) = self.pod(ordinal) else { return Ok(Operation::taken()) };
-        if present > 1 {
+        if present > 1 && self.nodes.of(ordinal).is_some_and(BrokerNode::is_ready) {
             let transferred =
                 async { self.client(ordinal).await?.transfer_leaders().await.map_err(|error| error.to_string()) };
             if let Err(words) = transferred.await {
@@ -133,7 +140,7 @@ impl Operator<'_> {
         let pods: Api<Pod> = self.api();
         let parameters = EvictParams { delete_options: Some(only(pod.uid())), ..EvictParams::default() };
         let evicted = pods.evict(&pod.name_any(), &parameters).await.map(drop);
-        self.restarted(evicted, pod, "it gets the newest template").await
+        self.restarted(evicted, pod, NEWEST_TEMPLATE).await
     }
 
     async fn restarted(&self, result: kube::Result<()>, pod: &Pod, reason: &str) -> kube::Result<Operation> {
@@ -185,6 +192,9 @@ impl Operator<'_> {
         self.work.context.event(&self.broker.object_ref(&()), notice).await;
     }
 }
+
+/// The reason why a pod is restarted in a rollout.
+const NEWEST_TEMPLATE: &str = "it gets the newest template";
 
 #[cfg(test)]
 #[path = "operate_tests.rs"]

@@ -93,6 +93,32 @@ async fn a_pod_is_evicted_once_other_nodes_lead_and_the_budget_allows_it() {
 }
 
 #[tokio::test]
+async fn pods_that_serve_clients_are_evicted_if_no_broker_answers() {
+    let mut scene = Scene::new().await;
+    for (node, ordinal) in scene.nodes.0[..3].iter_mut().zip(0..) {
+        node.pod = Some(pod(ordinal, "old", true));
+        node.answer.cluster = None;
+        node.answer.lacks = Some("the login was refused".to_owned());
+    }
+    let evict = format!("POST {CORE}/pods/shop-2/eviction");
+    scene.api.refuse(&evict, 429, "TooManyRequests", "it would violate the pod's disruption budget");
+    assert!(scene.step(3).await.ends_with("it would violate the pod's disruption budget"));
+    assert_eq!(scene.writes(), [evict]);
+    assert_eq!(scene.brokers[2].writes(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_departure_that_waits_for_a_pod_does_not_keep_that_pod_from_its_newest_template() {
+    let mut scene = Scene::new().await;
+    make_unready(&mut scene.nodes, 1, "it ends for lack of memory");
+    assert!(scene.step(1).await.ends_with("pod shop-1 is not ready: it ends for lack of memory"));
+    assert_eq!(scene.writes(), [""; 0]);
+    scene.nodes.0[1].pod = Some(pod(1, "old", false));
+    assert_eq!(scene.step(1).await, "");
+    assert_eq!(scene.writes(), [format!("DELETE {CORE}/pods/shop-1")]);
+}
+
+#[tokio::test]
 async fn a_member_is_removed_by_another_and_its_volume_deleted_afterwards() {
     let mut scene = Scene::new().await;
     assert_eq!(scene.step(1).await, "", "it is removed already");

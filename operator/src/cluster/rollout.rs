@@ -18,7 +18,7 @@ pub(super) enum RolloutStep {
     Wait(String),
     /// The pod is replaced at once: it serves nobody.
     Replace(i32),
-    /// The pod is evicted once its node has let others lead.
+    /// The pod is evicted, as soon as its node has let others lead if it answers.
     Evict(i32),
 }
 
@@ -36,7 +36,14 @@ pub(super) fn next(set: &StatefulSet, count: i32, nodes: &BrokerNodes) -> Rollou
         return RolloutStep::Replace(node.ordinal);
     }
     if !present().any(BrokerNode::is_ready) {
-        return RolloutStep::Replace(first.ordinal);
+        // Clients may be served although no node answers the operator, which may have lost its login. Then the
+        // PodDisruptionBudget says whether a pod can go.
+        let serves = |node: &BrokerNode| node.pod.as_ref().is_some_and(pods::is_ready);
+        let idle = outdated.iter().find(|node| !serves(node)).unwrap_or(first);
+        return match present().any(serves) {
+            true => RolloutStep::Evict(idle.ordinal),
+            false => RolloutStep::Replace(first.ordinal),
+        };
     }
     let node = outdated.iter().find(|node| !node.is_ready()).unwrap_or(first);
     match nodes.whole(count, Some(node.ordinal)) {

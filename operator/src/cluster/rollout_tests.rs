@@ -55,6 +55,14 @@ fn a_pod_that_serves_nobody_is_replaced_before_those_that_serve() {
     let mut nodes = outdated(&[0, 1, 2]);
     (0..3).for_each(|node| make_unready(&mut nodes, node, "unknown secret"));
     assert_eq!(next(&set("new"), 3, &nodes), RolloutStep::Replace(2), "nobody is served: there is nothing to lose");
+    let mut nodes = outdated(&[0, 1, 2]);
+    for node in &mut nodes.0[..3] {
+        node.answer.cluster = None;
+        node.answer.lacks = Some("no answer within 3 s".to_owned());
+    }
+    assert_eq!(next(&set("new"), 3, &nodes), RolloutStep::Evict(2), "clients are served, though nobody answers");
+    make_unready(&mut nodes, 1, "no answer within 3 s");
+    assert_eq!(next(&set("new"), 3, &nodes), RolloutStep::Evict(1));
 }
 
 #[test]
