@@ -35,10 +35,11 @@ pub(super) fn next(set: &StatefulSet, count: i32, nodes: &BrokerNodes) -> Rollou
     if let Some(node) = cannot_serve {
         return RolloutStep::Replace(node.ordinal);
     }
-    if !present().any(BrokerNode::is_ready) {
-        // Clients may be served although no node answers the operator, which may have lost its login. Then the
-        // PodDisruptionBudget says whether a pod can go.
-        let serves = |node: &BrokerNode| node.pod.as_ref().is_some_and(pods::is_ready);
+    let serves = |node: &BrokerNode| node.pod.as_ref().is_some_and(pods::is_ready);
+    // A node that serves clients and does not answer the operator may have a login that only a restart replaces.
+    let is_silent = |node: &&BrokerNode| serves(node) && node.answer.cluster.is_none();
+    if !present().any(BrokerNode::is_ready) || outdated.iter().all(is_silent) {
+        // The PodDisruptionBudget says whether a pod can go that serves clients.
         let idle = outdated.iter().find(|node| !serves(node)).unwrap_or(first);
         return match present().any(serves) {
             true => RolloutStep::Evict(idle.ordinal),

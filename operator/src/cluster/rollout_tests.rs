@@ -63,6 +63,12 @@ fn a_pod_that_serves_nobody_is_replaced_before_those_that_serve() {
     assert_eq!(next(&set("new"), 3, &nodes), RolloutStep::Evict(2), "clients are served, though nobody answers");
     make_unready(&mut nodes, 1, "no answer within 3 s");
     assert_eq!(next(&set("new"), 3, &nodes), RolloutStep::Evict(1));
+    let mut nodes = outdated(&[0, 1]);
+    for node in &mut nodes.0[..2] {
+        node.answer.cluster = None;
+        node.answer.lacks = Some("the login was refused".to_owned());
+    }
+    assert_eq!(next(&set("new"), 3, &nodes), RolloutStep::Evict(1), "only a restart gives it the login");
 }
 
 #[test]
