@@ -2,8 +2,9 @@
 //!
 //! `/metrics` has the totals of the node, and series per queue while there are few queues. `/metrics/per-object` has the
 //! series of all queues, and `/metrics/detailed?family=...` those families that are asked for, under the names that RabbitMQ
-//! has there. Of several nodes each has its own share of the figures, so that their sum is that of the cluster: what a queue has at
-//! this moment is told by the node that serves it, what was counted by all. Answers are written while the queues are read. `families` lists the metrics, `text` writes the format.
+//! has there. Of several nodes each has its own share of the figures, so that their sum is that of the cluster: what a queue
+//! has at this moment is told by the node that serves it, what was counted by all. Answers are written while the queues are
+//! read. `families` lists the metrics, `text` writes the format.
 mod families;
 mod text;
 
